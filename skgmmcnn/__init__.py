@@ -1,0 +1,17 @@
+"""Explain an image classifier's decision by the visual words of its layers."""
+
+from .dictionary import LayerDictionary, WordMaps
+from .features import FeatureExtractor, FeatureMaps
+from .graph import InferenceGraph, to_text
+from .plot import InferenceGraphDisplay
+
+__all__ = [
+    "FeatureExtractor",
+    "FeatureMaps",
+    "InferenceGraph",
+    "InferenceGraphDisplay",
+    "LayerDictionary",
+    "WordMaps",
+    "to_text",
+]
+__version__ = "0.1.0.dev0"

@@ -1,0 +1,44 @@
+"""scikit-learn's private helpers, in one place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sklearn.base import _fit_context as fit_context
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils._set_output import _get_output_config
+from sklearn.utils._set_output import ADAPTERS_MANAGER as _ADAPTERS
+
+__all__ = ["ContainerOutput", "HasMethods", "Interval", "StrOptions", "fit_context", "wrap_table"]
+
+
+class ContainerOutput:
+    """Mixin for transformers that return containers: ``set_output`` is accepted and leaves containers alone.
+
+    Declare the class with ``auto_wrap_output_keys=None``, or scikit-learn would put a container into a data frame.
+    """
+
+    def set_output(self, *, transform: str | None = None) -> ContainerOutput:
+        """Choose the form of 2-D outputs; containers are returned as they are.
+
+        Parameters
+        ----------
+        transform : {"default", "pandas", "polars"}, default=None
+            The form of the output of `transform` where it is a 2-D array.  None changes nothing.
+
+        Returns
+        -------
+        self : object
+            The estimator itself.
+        """
+        if transform is not None:
+            self._sklearn_output_config = {"transform": transform}
+        return self
+
+
+def wrap_table(estimator: Any, table: Any, original: Any) -> Any:
+    """Return the 2-D output `table` in the form that ``set_output`` or the global configuration asks for."""
+    form = _get_output_config("transform", estimator)["dense"]
+    if form == "default":
+        return table
+    return _ADAPTERS.adapters[form].create_container(table, original, columns=estimator.get_feature_names_out())

@@ -1,0 +1,437 @@
+"""LayerDictionary: feature maps in, visual words out."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Mapping
+from dataclasses import replace
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor
+
+from .._compat import ContainerOutput, Interval, fit_context, wrap_table
+from .._device import exact_float32
+from ..features import FeatureMaps
+from ..mixture import Expectation, Fitted, Mixture, OnlineState, Scorer, fit_em, online_step, start, variance_floor
+from ._labelling import as_rows, label
+from ._representatives import Typical, illustrate
+from ._reservoir import Reservoir
+from ._words import Vocabulary, WordMaps
+
+_N_REPRESENTATIVES = 9
+
+
+class LayerDictionary(ContainerOutput, TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):
+    """Model every layer's activity as a mixture of Gaussians, whose components are visual words.
+
+    The channels at one location of a layer's map are one row.  Each layer has its own mixture of diagonal Gaussians
+    [1]_, trained by expectation maximisation on a random sample of rows; the statistics are summed over blocks of
+    rows, so memory stays bounded.  :meth:`fit` runs the network once to gather the samples of all layers, and once
+    to label all locations and to find the most typical ones of every word.
+
+    Parameters
+    ----------
+    n_components : int or dict of str to int, default=100
+        Number of words, of every layer or by layer name.
+    max_samples : int, default=200_000
+        Most rows per layer on which the mixture is trained; fewer where they would take more than 256 MiB.
+    max_iter : int, default=200
+        Most passes over the sample.
+    tol : float, default=1e-3
+        Training stops when a pass gains less than this, in nats per row and channel.
+    reg_covar : float, default=1e-3
+        Smallest variance of a component, as a share of the channel's variance.  It is a floor: scikit-learn's
+        parameter of this name is added instead.
+    keep_proba : bool, default=False
+        Whether word maps carry the posterior and the log-density of each location's word.
+    keep_patches : bool, default=True
+        Whether the dictionary stores what typical locations see of their images, for drawing.  Say no for images that
+        must not be stored; the numbers of image and location are kept in any case.
+    word_names : dict of (str, int) to str, default=None
+        Names for words, by layer and word, ``{("layer3", 17): "leaf"}``; shown in texts and pictures.  May be set at any
+        time, also after `fit`.
+    random_state : int, RandomState instance or None, default=None
+        Chooses sample and starting means.
+
+    Attributes
+    ----------
+    mixtures_ : dict of str to Mixture
+        By layer, with `weights_`, `means_` and `covariances_` as in :class:`sklearn.mixture.GaussianMixture`.
+    layers_ : tuple of str
+        The layers, in network order.
+    vocabulary_ : Vocabulary
+        Sizes, fingerprint and representatives of the words.
+    lower_bounds_ : dict of str to float
+        Mean log-density of the training rows in nats, by layer.
+    n_iter_ : int
+        Passes over the sample that the slowest layer took; after `partial_fit` the number of steps.
+    converged_ : bool
+        Whether all layers converged.
+    n_features_in_ : int
+        Number of columns, where X is a 2-D array.
+
+    See Also
+    --------
+    InferenceGraph : Connects the words of successive layers.
+
+    Notes
+    -----
+    A 2-D array (n, d) is taken as one fully connected layer named "dense"; `transform` then returns the posteriors.
+
+    References
+    ----------
+    .. [1] Konforti, Shpigler, Lerner and Bar-Hillel, "Inference Graphs for CNN Interpretation", ECCV 2020, Eq. 1.
+
+    Examples
+    --------
+    >>> from skgmmcnn import FeatureExtractor, LayerDictionary
+    >>> from skgmmcnn.datasets import load_digits_network
+    >>> digits = load_digits_network()
+    >>> maps = FeatureExtractor(digits.network, layers=["conv2", "conv3"]).fit_transform(digits.images)
+    >>> words = LayerDictionary({"conv2": 10, "conv3": 20}, random_state=0).fit_transform(maps)
+    >>> words
+    WordMaps(n=1347, conv2: 10 words, conv3: 20 words)
+    """
+
+    _parameter_constraints: dict = {
+        "n_components": [Interval(Integral, 1, None, closed="left"), dict],
+        "max_samples": [Interval(Integral, 1, None, closed="left")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "reg_covar": [Interval(Real, 0, None, closed="neither")],
+        "keep_proba": ["boolean"],
+        "keep_patches": ["boolean"],
+        "word_names": [dict, None],
+        "random_state": ["random_state"],
+    }
+
+    def __init__(
+        self,
+        n_components: int | Mapping[str, int] = 100,
+        *,
+        max_samples: int = 200_000,
+        max_iter: int = 200,
+        tol: float = 1e-3,
+        reg_covar: float = 1e-3,
+        keep_proba: bool = False,
+        keep_patches: bool = True,
+        word_names: Mapping[tuple[str, int], str] | None = None,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        self.n_components = n_components
+        self.max_samples = max_samples
+        self.max_iter = max_iter
+        self.tol = tol
+        self.reg_covar = reg_covar
+        self.keep_proba = keep_proba
+        self.keep_patches = keep_patches
+        self.word_names = word_names
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any = None) -> LayerDictionary:
+        """Train the mixtures and find each word's most typical locations.
+
+        Parameters
+        ----------
+        X : FeatureMaps or array-like of shape (n, d)
+            Activity of the layers.
+        y : array-like of shape (n,), default=None
+            Output numbers or class names; only checked.
+
+        Returns
+        -------
+        self : LayerDictionary
+            The fitted dictionary.
+        """
+        self._fit(X, y)
+        return self
+
+    def fit_transform(self, X: Any, y: Any = None) -> Any:
+        """Fit, and return the words of X without running the network again.
+
+        Parameters
+        ----------
+        X : FeatureMaps or array-like of shape (n, d)
+            Activity of the layers.
+        y : array-like of shape (n,), default=None
+            Output numbers or class names; only checked.
+
+        Returns
+        -------
+        words : WordMaps or array of shape (n, K)
+            As from :meth:`transform`.
+        """
+        words = self._fit(X, y)
+        return words if isinstance(X, FeatureMaps) else self.transform(X)
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def _fit(self, X: Any, y: Any) -> WordMaps:
+        maps = self._check(X, y, reset=True)
+        self._partial = None
+        samples, generators = self._sample(maps)
+        with exact_float32():
+            fitted = {layer: self._train(layer, rows, generators[layer]) for layer, rows in samples.items()}
+        self._set_mixtures({layer: fit.mixture.to("cpu") for layer, fit in fitted.items()})
+        self.lower_bounds_ = {layer: fit.lower_bound for layer, fit in fitted.items()}
+        self.n_iter_ = max(fit.n_iter for fit in fitted.values())
+        self.converged_ = all(fit.converged for fit in fitted.values())
+        self._warn_unconverged(fitted)
+        return self._label(maps, illustrated=True)
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X: Any, y: Any = None) -> LayerDictionary:
+        """Take one step of online EM with the rows of X, which are not kept.
+
+        The first call also chooses the starting means and the variance floor.  Representatives are not collected; see
+        :meth:`collect_representatives`.
+
+        Parameters
+        ----------
+        X : FeatureMaps or array-like of shape (n, d)
+            Activity of the layers.
+        y : array-like of shape (n,), default=None
+            Output numbers or class names; only checked.
+
+        Returns
+        -------
+        self : LayerDictionary
+            The dictionary after the step.
+
+        References
+        ----------
+        .. [1] Cappe and Moulines, "On-line expectation-maximization algorithm for latent data models", JRSS B, 2009.
+        """
+        first = getattr(self, "_partial", None) is None
+        maps = self._check(X, y, reset=first)
+        if first:
+            samples, generators = self._sample(maps)
+            mixtures = {layer: self._start(layer, rows, generators[layer]) for layer, rows in samples.items()}
+            steps: dict[str, OnlineState | None] = dict.fromkeys(mixtures)
+        else:
+            mixtures, steps = {layer: state.mixture for layer, state in self._partial.items()}, self._partial
+        expectations = self._expect(maps, mixtures)
+        states = {layer: online_step(expectations[layer], mixtures[layer], steps[layer]) for layer in mixtures}
+        self._partial = states
+        self._set_mixtures({layer: state.mixture for layer, state in states.items()})
+        self.lower_bounds_ = {layer: expectations[layer].mean_log_likelihood for layer in mixtures}
+        self.n_iter_ = states[self.layers_[0]].n_steps
+        self.converged_ = False
+        return self
+
+    def transform(self, X: Any) -> Any:
+        """Return the word at every location.
+
+        Parameters
+        ----------
+        X : FeatureMaps or array-like of shape (n, d)
+            Activity of the layers.
+
+        Returns
+        -------
+        words : WordMaps or array of shape (n, K)
+            Word maps for feature maps, posteriors for a 2-D array.
+        """
+        check_is_fitted(self)
+        maps = self._check(X, None, reset=False)
+        if isinstance(X, FeatureMaps):
+            return self._label(maps, illustrated=False)
+        with exact_float32():
+            (layer,) = self.layers_
+            rows = torch.cat([as_rows(batch.activations[layer]) for batch in maps.batches()])
+            posteriors = Scorer(self.mixtures_[layer], rows).predict_proba(rows)
+        return wrap_table(self, posteriors.numpy(force=True), X)
+
+    def predict(self, X: Any) -> Any:
+        """Return the words alone.
+
+        Parameters
+        ----------
+        X : FeatureMaps or array-like of shape (n, d)
+            Activity of the layers.
+
+        Returns
+        -------
+        words : dict of str to int array of shape (n, H, W), or int array of shape (n,)
+            By layer for feature maps; one word per row for a 2-D array.
+        """
+        check_is_fitted(self)
+        words = self._label(self._check(X, None, reset=False), illustrated=False).words
+        return words if isinstance(X, FeatureMaps) else words[self.layers_[0]].ravel().astype(np.int64)
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Return the mean log-density per location in nats, summed over the layers.
+
+        Parameters
+        ----------
+        X : FeatureMaps or array-like of shape (n, d)
+            Activity of the layers.
+        y : object
+            Ignored.
+
+        Returns
+        -------
+        score : float
+            The higher, the better the mixtures fit.  Compare only at equal layers and `reg_covar`.
+        """
+        check_is_fitted(self)
+        expectations = self._expect(self._check(X, None, reset=False), self.mixtures_)
+        return sum(expectation.mean_log_likelihood for expectation in expectations.values())
+
+    def collect_representatives(self, X: FeatureMaps) -> LayerDictionary:
+        """Take each word's most typical locations from X, in place of those that the dictionary has.
+
+        Parameters
+        ----------
+        X : FeatureMaps
+            Activity of the layers for the images to choose from.
+
+        Returns
+        -------
+        self : LayerDictionary
+            The dictionary with new representatives.
+        """
+        check_is_fitted(self)
+        self._label(self._check(X, None, reset=False), illustrated=True)
+        return self
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """Return the identifiers of all words.
+
+        Parameters
+        ----------
+        input_features : object
+            Ignored.
+
+        Returns
+        -------
+        names : array of str
+            Layer and word, as ``"layer3_w017"``.
+        """
+        check_is_fitted(self)
+        return np.asarray(self.vocabulary_.keys(), dtype=object)
+
+    def _check(self, X: Any, y: Any, *, reset: bool) -> FeatureMaps:
+        """Return X as feature maps that this dictionary can read."""
+        if isinstance(X, FeatureMaps):
+            maps = X
+            if y is not None:
+                maps.spec.encode(y, len(maps))
+        else:
+            X = validate_data(self, X, dtype=[np.float64, np.float32], reset=reset)
+            maps = FeatureMaps.from_array(X)
+        if not reset and {layer: maps.shapes[layer][0] for layer in maps.layers} != self._channels():
+            raise ValueError(
+                f"The dictionary was fitted on layers with channels {self._channels()}; X has "
+                f"{ {layer: shape[0] for layer, shape in maps.shapes.items()} }."
+            )
+        return maps
+
+    def _channels(self) -> dict[str, int]:
+        return {layer: self.mixtures_[layer].parameters.mean.shape[1] for layer in self.layers_}
+
+    def _sample(self, maps: FeatureMaps) -> tuple[dict[str, Tensor], dict[str, torch.Generator]]:
+        """Run the network once; return for each layer its training rows and a generator for its start."""
+        self._check_sizes(maps)
+        self.layers_ = maps.layers
+        seeds = check_random_state(self.random_state).randint(2**31, size=len(maps.layers)).tolist()
+        n_images, shapes = len(maps), maps.shapes
+        reservoirs = {
+            layer: Reservoir(n_images, shapes[layer], self.max_samples, seed)
+            for layer, seed in zip(maps.layers, seeds, strict=True)
+        }
+        for batch in maps.batches():
+            for layer, values in batch.activations.items():
+                reservoirs[layer].add(batch.start, as_rows(values))
+        samples = {layer: reservoir.rows() for layer, reservoir in reservoirs.items()}
+        return samples, {
+            layer: torch.Generator().manual_seed(seed) for layer, seed in zip(maps.layers, seeds, strict=True)
+        }
+
+    def _check_sizes(self, maps: FeatureMaps) -> None:
+        if isinstance(self.n_components, Mapping) and set(self.n_components) != set(maps.layers):
+            raise ValueError(
+                f"n_components names layers {list(self.n_components)}; the layers are {list(maps.layers)}."
+            )
+        for layer, (_, height, width) in maps.shapes.items():
+            n_rows, n_words = len(maps) * height * width, self._n_words(layer)
+            if min(n_rows, self.max_samples) < n_words:
+                raise ValueError(
+                    f"Layer {layer!r} has {n_rows} locations (n_samples = {len(maps)}, max_samples = "
+                    f"{self.max_samples}), too few for {n_words} words; give more images or a smaller n_components."
+                )
+        self._check_names(maps)
+
+    def _check_names(self, maps: FeatureMaps) -> None:
+        for layer, word in self.word_names or {}:
+            if layer not in maps.layers or not 0 <= word < self._n_words(layer):
+                raise ValueError(
+                    f"word_names names word {word} of layer {layer!r}, which the dictionary does not have."
+                )
+
+    def _n_words(self, layer: str) -> int:
+        return self.n_components[layer] if isinstance(self.n_components, Mapping) else self.n_components
+
+    def _start(self, layer: str, rows: Tensor, generator: torch.Generator) -> Mixture:
+        return start(rows, self._n_words(layer), variance_floor(rows, self.reg_covar), generator)
+
+    def _train(self, layer: str, rows: Tensor, generator: torch.Generator) -> Fitted:
+        return fit_em(rows, self._start(layer, rows, generator), self.max_iter, self.tol)
+
+    def _expect(self, maps: FeatureMaps, mixtures: Mapping[str, Mixture]) -> dict[str, Expectation]:
+        """Run the network once and take the E-step of every layer over all locations."""
+        expectations: dict[str, Expectation] = {}
+        with exact_float32():
+            for batch in maps.batches():
+                for layer, values in batch.activations.items():
+                    rows = as_rows(values)
+                    if layer not in expectations:
+                        expectations[layer] = Expectation(mixtures[layer], rows)
+                    expectations[layer].add(rows)
+        return expectations
+
+    def _set_mixtures(self, mixtures: dict[str, Mixture]) -> None:
+        self.mixtures_ = mixtures
+        digest = hashlib.sha256()
+        for layer, mixture in mixtures.items():
+            digest.update(layer.encode())
+            for array in (mixture.weights_, mixture.means_, mixture.covariances_):
+                digest.update(np.ascontiguousarray(array).data)
+        n_words = {layer: len(mixture.weights) for layer, mixture in mixtures.items()}
+        self.vocabulary_ = Vocabulary(n_words, digest.hexdigest())
+
+    def _warn_unconverged(self, fitted: Mapping[str, Fitted]) -> None:
+        slow = [layer for layer, fit in fitted.items() if not fit.converged]
+        if slow:
+            warnings.warn(
+                f"The mixtures of layers {slow} did not converge in {self.max_iter} passes; raise max_iter or tol.",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+
+    def _label(self, maps: FeatureMaps, *, illustrated: bool) -> WordMaps:
+        """Run the network once and return the words, with `illustrated` noting each word's representatives."""
+        self._check_names(maps)
+        typical = {layer: Typical(n, _N_REPRESENTATIVES) for layer, n in self.vocabulary_.n_words.items()}
+        labels = label(maps, self.mixtures_, keep_proba=self.keep_proba, typical=typical if illustrated else None)
+        pictures = maps.pictures()
+        if illustrated:
+            shown = pictures if self.keep_patches else None
+            found = {layer: illustrate(typical[layer], layer, maps.spec, shown) for layer in maps.layers}
+            self.vocabulary_ = replace(self.vocabulary_, representatives=found)
+        return WordMaps(
+            words=labels.words,
+            decisions=labels.decisions,
+            spec=maps.spec,
+            vocabulary=replace(self.vocabulary_, names=dict(self.word_names or {})),
+            pictures=pictures,
+            proba=labels.proba,
+            log_density=labels.log_density,
+        )

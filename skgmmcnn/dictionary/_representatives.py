@@ -1,0 +1,152 @@
+"""The most typical locations of every word, and the pieces of image that they see."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from ..features import NetworkSpec, Pictures, ReceptiveField
+
+PATCH_SIDE = 64
+OUTSIDE = 225  # the grey of what lies outside the image
+
+
+@dataclass(frozen=True, eq=False)
+class Representatives:
+    """The most typical locations of each of K words of a layer, best first.
+
+    Parameters
+    ----------
+    images : int array of shape (K, R)
+        Number of the image among those fitted; -1 where a word has fewer than R locations.
+    locations : int array of shape (K, R, 2)
+        Row and column in the layer's map.
+    patches : uint8 array of shape (K, R, height, width, 3), or None
+        What each location sees of its image, at most 64 pixels a side; grey outside the image.
+    marks : float array of shape (K, R, 2)
+        Where in its patch the location lies, row and column in [0, 1].
+    whole : bool
+        Whether a typical location sees the whole image, so that only its mark tells the patches apart.
+    """
+
+    images: np.ndarray
+    locations: np.ndarray
+    patches: np.ndarray | None
+    marks: np.ndarray
+    whole: bool = False
+
+
+class Typical:
+    """A running choice of the R best locations of every word.
+
+    Best is the highest posterior, ties by log-density; the best location of each image comes before any second-best.
+
+    Parameters
+    ----------
+    n_words : int
+        Number of words of the layer.
+    n_best : int
+        Locations to keep per word.
+    """
+
+    def __init__(self, n_words: int, n_best: int) -> None:
+        self._n_words, self._n_best = n_words, n_best
+        self._table = np.empty(
+            0, [("word", "i8"), ("turn", "i8"), ("proba", "f4"), ("density", "f4"), ("image", "i8"), ("location", "i8")]
+        )
+
+    def add(self, start: int, words: np.ndarray, posterior: Tensor, log_density: Tensor) -> None:
+        """See the words (n, L) at all locations of consecutive images, the first of which is number `start`."""
+        table = np.empty(words.size, self._table.dtype)
+        table["word"], table["turn"] = words.ravel(), 0
+        table["proba"], table["density"] = posterior.numpy(force=True), log_density.numpy(force=True)
+        table["image"] = np.repeat(np.arange(start, start + len(words)), words.shape[1])
+        table["location"] = np.tile(np.arange(words.shape[1]), len(words))
+        table = table[_order(table, "image")]
+        table["turn"] = _rank(table["word"], table["image"])
+        self._table = self._best(np.concatenate([self._table, table[table["turn"] < self._n_best]]))
+
+    def _best(self, table: np.ndarray) -> np.ndarray:
+        table = table[_order(table, "turn")]
+        return table[_rank(table["word"]) < self._n_best]
+
+    def found(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the numbers of images and of locations, each (K, R), -1 where there is none."""
+        images = np.full((self._n_words, self._n_best), -1)
+        locations = np.full_like(images, -1)
+        place = self._table["word"], _rank(self._table["word"])
+        images[place], locations[place] = self._table["image"], self._table["location"]
+        return images, locations
+
+
+def _order(table: np.ndarray, second: str) -> np.ndarray:
+    """Return the order by word, then by `second`, then from the most typical on."""
+    return np.lexsort(
+        (table["location"], table["image"], -table["density"], -table["proba"], table[second], table["word"])
+    )
+
+
+def _rank(*keys: np.ndarray) -> np.ndarray:
+    """Return for each entry of sorted keys how many equal ones stand before it."""
+    new = np.ones(len(keys[0]), dtype=bool)
+    new[1:] = np.any([key[1:] != key[:-1] for key in keys], axis=0)
+    first = np.flatnonzero(new)
+    return np.arange(len(new)) - np.repeat(first, np.diff(np.append(first, len(new))))
+
+
+def illustrate(typical: Typical, layer: str, spec: NetworkSpec, pictures: Pictures | None) -> Representatives:
+    """Return the representatives of a layer's words, cut out of `pictures` where those are given."""
+    images, flat = typical.found()
+    _, height, width = spec.shapes[layer]
+    locations = np.stack(np.divmod(flat, width), axis=-1)
+    field = spec.receptive_fields.get((layer, "input"))
+    if field is None:
+        return Representatives(images, locations, None, np.full(locations.shape, 0.5))
+    windows = [_windows(field, locations[..., axis], axis, size) for axis, size in enumerate((height, width))]
+    boxes = np.stack([windows[0][0], windows[1][0], windows[0][1], windows[1][1]], axis=-1)
+    marks = np.stack([window[2] for window in windows], axis=-1)
+    patches = None if pictures is None else _cut(pictures, images, boxes)
+    return Representatives(images, locations, patches, marks, _sees_all(field))
+
+
+def _sees_all(field: ReceptiveField) -> bool:
+    """Tell whether the location in the middle of the map sees nearly the whole image."""
+    window = field.window(len(field.rows[0]) // 2, len(field.columns[0]) // 2)
+    return all(part.stop - part.start > 0.8 * size for part, size in zip(window, field.shape, strict=True))
+
+
+def _windows(field: ReceptiveField, positions: np.ndarray, axis: int, size: int) -> tuple[np.ndarray, ...]:
+    """Return start and stop of the windows of `positions` along one axis, and where in them the position lies.
+
+    A window that the border cuts at one end is given its full length again; it then reaches outside the image.
+    """
+    start, stop = (ends[positions] for ends in (field.rows, field.columns)[axis])
+    length = (field.rows, field.columns)[axis]
+    full = int((length[1] - length[0]).max())
+    extent = field.shape[axis]
+    start = np.where((start == 0) & (stop < extent), stop - full, start)
+    stop = np.where((stop == extent) & (start > 0), start + full, stop)
+    return start, stop, np.clip(((positions + 0.5) * extent / size - start) / np.maximum(stop - start, 1), 0, 1)
+
+
+def _cut(pictures: Pictures, images: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Return the patches of `boxes` (top, left, bottom, right), reading each image once."""
+    sides = boxes[..., 2:] - boxes[..., :2]
+    height, width = np.minimum(sides.reshape(-1, 2).max(0), PATCH_SIDE)
+    patches = np.full((*images.shape, height, width, 3), OUTSIDE, dtype=np.uint8)
+    for number in np.unique(images[images >= 0]):
+        picture = pictures[int(number)]
+        for place in zip(*np.nonzero(images == number), strict=True):
+            patches[place] = _crop(picture, boxes[place], (width, height))
+    return patches
+
+
+def _crop(picture: np.ndarray, box: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    top, left, bottom, right = box.tolist()
+    margin = np.maximum([-top, -left, bottom - picture.shape[0], right - picture.shape[1]], 0)
+    padded = np.pad(picture, (margin[[0, 2]], margin[[1, 3]], (0, 0)), constant_values=OUTSIDE)
+    cut = padded[top + margin[0] : bottom + margin[0], left + margin[1] : right + margin[1]]
+    return np.asarray(Image.fromarray(cut).resize((int(size[0]), int(size[1])), Image.Resampling.LANCZOS))

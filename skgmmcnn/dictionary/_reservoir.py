@@ -1,0 +1,61 @@
+"""A uniform sample of the locations of a layer, the same however the images are batched."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+MAX_BYTES = 2**28
+
+
+class Reservoir:
+    """Keep the rows of at most `max_samples` locations: those with the smallest hash of (seed, image, location).
+
+    Parameters
+    ----------
+    n_images : int
+        Number of images that will be seen.
+    shape : tuple (channels, height, width)
+        Size of the layer's map.
+    max_samples : int
+        Most rows to keep; fewer are kept where they would take more than 256 MiB.
+    seed : int
+        Chooses the sample.
+    """
+
+    def __init__(self, n_images: int, shape: tuple[int, int, int], max_samples: int, seed: int) -> None:
+        channels, height, width = shape
+        self._n_locations, self._seed = height * width, seed
+        self._limit = min(max_samples, max(1, MAX_BYTES // (4 * channels)))
+        total = n_images * self._n_locations
+        # A hash below the threshold is as likely as the share wanted; the margin of six standard deviations makes too
+        # few rows all but impossible, and the surplus is dropped at the end.
+        share = min(1.0, (self._limit + 6 * self._limit**0.5) / total)
+        self._threshold = np.uint64(min(share * 2.0**64, 2.0**64 - 2.0**12))
+        self._everything = total <= self._limit
+        self._rows: list[Tensor] = []
+        self._keys: list[np.ndarray] = []
+
+    def add(self, start: int, rows: Tensor) -> None:
+        """See the rows (n, C) of all locations of consecutive images, of which the first is number `start`."""
+        numbers = np.arange(len(rows), dtype=np.uint64) + np.uint64(start * self._n_locations)
+        keys = _mixed(_mixed(numbers) ^ np.uint64(self._seed))
+        if not self._everything:
+            chosen = np.flatnonzero(keys <= self._threshold)
+            keys, rows = keys[chosen], rows[torch.from_numpy(chosen).to(rows.device)]
+        self._keys.append(keys)
+        self._rows.append(rows)
+
+    def rows(self) -> Tensor:
+        """Return the sample in the order of its hashes, a random one, shape (n, C)."""
+        order = np.argsort(np.concatenate(self._keys), kind="stable")[: self._limit]
+        return torch.cat(self._rows)[torch.from_numpy(order).to(self._rows[0].device)]
+
+
+def _mixed(numbers: np.ndarray) -> np.ndarray:
+    """Return 64-bit hashes of uint64 numbers: the finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014)."""
+    numbers = numbers + np.uint64(0x9E3779B97F4A7C15)
+    numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return numbers ^ (numbers >> np.uint64(31))

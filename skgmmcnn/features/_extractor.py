@@ -1,0 +1,263 @@
+"""FeatureExtractor: images in, feature maps out."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from numbers import Integral
+from os import PathLike
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils import Tags, check_random_state
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor, nn
+from torchvision.models import WeightsEnum
+
+from .._compat import ContainerOutput, Interval, StrOptions, fit_context
+from .._device import exact_float32, resolve_device
+from ._decisions import count_outputs, decide
+from ._images import Images, InputKind, PixelScale, gather
+from ._maps import FeatureBatch, FeatureMaps
+from ._network import Portable, build, fingerprint, share
+from ._spec import NetworkSpec, check_class_names
+from ._tracing import TracedNetwork
+
+
+class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):
+    """Run a trained network over images and take what chosen layers return.
+
+    The network is frozen: it runs in evaluation mode, without gradients, on a copy.  The caller's network keeps its
+    mode, its hooks, its gradients and its device.
+
+    Parameters
+    ----------
+    model : str, callable or torch.nn.Module
+        A torchvision model name (``"resnet50"``), a function without arguments that returns a network, or a network.
+    layers : sequence of str
+        Names of submodules as in ``model.named_modules()``, or torchvision's names of operations
+        (:func:`torchvision.models.feature_extraction.get_graph_node_names`).  Any order.
+    weights : str, path or torchvision weights, default=None
+        A name of torchvision weights (``"DEFAULT"``, ``"IMAGENET1K_V1"``), or the path of a state dict
+        (``.pth``, ``.safetensors``).  None keeps the weights that the network has; a torchvision name then gives
+        random ones.  A file that bears the name of published torchvision weights brings their metadata too.
+    preprocess : "auto", callable or None, default="auto"
+        Preprocessing of one image.  ``"auto"`` is that of the torchvision weights, where they have one.  A callable gets
+        a PIL image for files, PIL images and uint8 data, else a float tensor (C, H, W), and returns a float tensor.
+        None takes X as it is: float arrays that are ready.
+    layout : {"auto", "channels_first", "channels_last"}, default="auto"
+        Where a 4-D X has its channels.  ``"auto"`` finds the axis as long as the first layer has channels.
+    class_names : sequence of str, default=None
+        Names of the network's outputs.  None takes those of the torchvision weights, where they have some.
+    decision : callable, default=None
+        Makes output numbers (n,) of what the network returns.  None takes the largest of C outputs, and for a single
+        output whether it is positive.
+    batch_size : int, default=32
+        Images per forward pass.
+    device : str or torch.device, default="auto"
+        Where the network runs; ``"auto"`` is a GPU when there is one.
+    random_state : int, RandomState instance or None, default=None
+        Seeds random weights.
+
+    Attributes
+    ----------
+    network_ : torch.nn.Module
+        The frozen network; clones of this estimator share it.
+    spec_ : NetworkSpec
+        Modelled layers in network order, their shapes, receptive fields, and the outputs.
+    fingerprint_ : str
+        SHA-256 of the network's weights.
+    preprocess_ : callable or None
+        The preprocessing in use.
+
+    Examples
+    --------
+    >>> from skgmmcnn import FeatureExtractor
+    >>> from skgmmcnn.datasets import load_digits_network
+    >>> digits = load_digits_network()
+    >>> extractor = FeatureExtractor(digits.network, layers=["conv2", "conv3"], preprocess=None)
+    >>> maps = extractor.fit_transform(digits.images[:10])
+    >>> maps.shapes
+    {'conv2': (16, 8, 8), 'conv3': (32, 4, 4)}
+    """
+
+    _parameter_constraints: dict = {
+        "model": [str, callable, nn.Module],
+        "layers": ["array-like"],
+        "weights": [str, PathLike, WeightsEnum, None],
+        "preprocess": [StrOptions({"auto"}), callable, None],
+        "layout": [StrOptions({"auto", "channels_first", "channels_last"})],
+        "class_names": ["array-like", None],
+        "decision": [callable, None],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "device": [str, torch.device],
+        "random_state": ["random_state"],
+    }
+
+    def __init__(
+        self,
+        model: str | nn.Module | Callable[[], nn.Module],
+        layers: Sequence[str],
+        *,
+        weights: str | PathLike | WeightsEnum | None = None,
+        preprocess: str | Callable | None = "auto",
+        layout: str = "auto",
+        class_names: Sequence[str] | None = None,
+        decision: Callable | None = None,
+        batch_size: int = 32,
+        device: str | torch.device = "auto",
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        self.model = model
+        self.layers = layers
+        self.weights = weights
+        self.preprocess = preprocess
+        self.layout = layout
+        self.class_names = class_names
+        self.decision = decision
+        self.batch_size = batch_size
+        self.device = device
+        self.random_state = random_state
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: Any, y: Any = None) -> FeatureExtractor:
+        """Load the network and work out the geometry of its layers; one image passes through it.
+
+        Parameters
+        ----------
+        X : array, tensor or list
+            Images (n, C, H, W), (n, H, W, C) or (n, H, W), vectors (n, d), or a list of image files or PIL images.
+        y : array-like of shape (n,), default=None
+            Output numbers or class names.  Only checked: later stages use them.
+
+        Returns
+        -------
+        self : FeatureExtractor
+            The fitted extractor.
+        """
+        if isinstance(self.layers, str) or not len(self.layers):
+            raise ValueError(f"layers must list at least one layer name; got {self.layers!r}.")
+        seed = check_random_state(self.random_state).randint(2**31)
+        built = build(self.model, self.weights, seed)
+        self.network_ = share(built.network, self.model, resolve_device(self.device))
+        self.fingerprint_ = fingerprint(self.network_)
+        self.preprocess_ = built.preprocess if self.preprocess == "auto" else self.preprocess
+        self._traced = TracedNetwork(self.network_, list(self.layers))
+        images = self._gather(X)
+        self._scale = PixelScale.of(images)
+        self.spec_ = self._survey(images.batch(0, 1), built.class_names)
+        if y is not None:
+            self.spec_.encode(y, len(images))
+        return self
+
+    def transform(self, X: Any) -> FeatureMaps:
+        """Return the feature maps of X; they are computed when they are read.
+
+        Parameters
+        ----------
+        X : array, tensor or list
+            As in :meth:`fit`; preprocessed images must have the size of those there.
+
+        Returns
+        -------
+        maps : FeatureMaps
+            Lazy maps of the modelled layers for each image.
+        """
+        check_is_fitted(self)
+        images = self._gather(X)
+        images.batch(0, 1, self.spec_.input_shape)
+        return FeatureMaps(self.spec_, images, _NetworkSource(self, images), self._scale)
+
+    def _gather(self, X: Any) -> Images:
+        return gather(X, InputKind.of(self._traced.first_layer), self.layout, self.preprocess_)
+
+    def _survey(self, image: Tensor, class_names: Sequence[str] | None) -> NetworkSpec:
+        """Run one image (1, C, H, W) through the network and note the geometry of what it meets."""
+        device = resolve_device(self.device)
+        outputs, activations = self._traced.run(image.to(device))
+        for name, values in activations.items():
+            if values.ndim not in (2, 4):
+                raise ValueError(
+                    f"Layer {name!r} returns a tensor of shape {tuple(values.shape)}; maps (n, C, H, W) and vectors "
+                    "(n, d) can be modelled."
+                )
+        if self.class_names is not None:
+            class_names = self.class_names
+        n_outputs = count_outputs(outputs, self.decision, class_names)
+        decide(outputs, self.decision, n_outputs, 1)
+        return NetworkSpec(
+            layers=self._traced.layers,
+            shapes={name: tuple(_as_map(values).shape[1:]) for name, values in activations.items()},
+            input_shape=tuple(image.shape[1:]),
+            receptive_fields=self._traced.receptive_fields(image.to(device)),
+            n_outputs=n_outputs,
+            class_names=check_class_names(class_names, n_outputs),
+        )
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.input_tags.three_d_array = True
+        return tags
+
+    def __sklearn_clone__(self) -> FeatureExtractor:
+        # A deep copy, as clone makes of a parameter that is no estimator, would copy the network and its hooks.
+        return type(self)(**self.get_params(deep=False))
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(super().__getstate__())
+        state.pop("_traced", None)
+        if "network_" in state:
+            state["network_"] = Portable(self.network_)
+        if isinstance(self.model, nn.Module):
+            same = "network_" in state and fingerprint(self.model) == self.fingerprint_
+            state["model"] = state["network_"] if same else Portable(self.model)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if "network_" in state:
+            self._traced = TracedNetwork(self.network_, list(self.layers))
+
+
+class _NetworkSource:
+    """Activations straight from the network."""
+
+    def __init__(self, extractor: FeatureExtractor, images: Images) -> None:
+        self._extractor, self._images = extractor, images
+
+    def batches(self, rows: np.ndarray) -> Iterator[FeatureBatch]:
+        """Yield the batches of the images `rows`, in that order; smaller ones once the device's memory is short."""
+        extractor, images, start, size = self._extractor, self._images[rows], 0, self._extractor.batch_size
+        device, spec = resolve_device(extractor.device), extractor.spec_
+        traced = extractor._traced.to(device)
+        while start < len(images):
+            batch = images.batch(start, start + size, spec.input_shape)
+            try:
+                with exact_float32():
+                    outputs, activations = traced.run(batch.to(device, non_blocking=True))
+            except torch.OutOfMemoryError:
+                size = _halved(size, first=size == extractor.batch_size)
+                continue
+            maps = {name: _as_map(values).float() for name, values in activations.items()}
+            decisions = decide(outputs, extractor.decision, spec.n_outputs, len(batch))
+            yield FeatureBatch(start, maps, outputs, decisions)
+            start += len(batch)
+
+
+def _halved(size: int, first: bool) -> int:
+    """Return half the batch size, and say so the first time; raise the error at hand where there is no half."""
+    if size == 1:
+        raise  # noqa: PLE0704 - called while the error is handled
+    if first:
+        warnings.warn(
+            f"The device ran out of memory with batch_size={size}; going on with smaller batches.", stacklevel=2
+        )
+    return size // 2
+
+
+def _as_map(values: Tensor) -> Tensor:
+    """Return activations as maps (n, C, H, W): a vector is a map of one location."""
+    return values[:, :, None, None] if values.ndim == 2 else values

@@ -1,0 +1,268 @@
+"""Images as they come, and as the network takes them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor, nn
+
+_PIL_MODES = {1: "L", 3: "RGB"}
+
+
+class InputKind(NamedTuple):
+    """What the network takes: images of so many channels (None where any will do), or vectors."""
+
+    vectors: bool
+    channels: int | None
+
+    @classmethod
+    def of(cls, first_layer: nn.Module | None) -> InputKind:
+        """Tell it from the first layer that runs."""
+        if isinstance(first_layer, nn.Linear):
+            return cls(vectors=True, channels=None)
+        return cls(vectors=False, channels=getattr(first_layer, "in_channels", None))
+
+
+class Images:
+    """A row-indexable set of images that are read and preprocessed when asked for.
+
+    Parameters
+    ----------
+    data : array, tensor or list
+        Images (n, C, H, W) or vectors (n, d) in memory, or a list of paths or PIL images.
+    preprocess : callable or None
+        Called with one image: with a ``PIL.Image`` where the image comes from a file, from PIL or from uint8 data,
+        else with a tensor (C, H, W).  Returns a float tensor.
+    mode : str or None
+        The PIL mode that the network's channels ask for.
+    rows : int array or None
+        The images that are meant, in order; all by default.
+    """
+
+    def __init__(
+        self, data: Any, preprocess: Callable | None, mode: str | None, rows: np.ndarray | None = None
+    ) -> None:
+        self._data, self.preprocess, self._mode = data, preprocess, mode
+        self._rows = np.arange(len(data)) if rows is None else rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, key: Any) -> Images:
+        return Images(self._data, self.preprocess, self._mode, np.atleast_1d(self._rows[key]))
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Files are named, not kept: sizes and times of change tell whoever hashes the state that one was replaced.
+        files = [str(item) for item in self._data if isinstance(item, Path)] if isinstance(self._data, list) else []
+        stamps = [(stat.st_size, stat.st_mtime_ns) for stat in map(os.stat, filter(os.path.exists, files))]
+        data = self._data.numpy(force=True) if isinstance(self._data, Tensor) else self._data
+        return {**self.__dict__, "_data": data, "_stamps": stamps}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state.pop("_stamps")
+        self.__dict__.update(state)
+
+    def batch(self, start: int, stop: int, shape: tuple[int, ...] | None = None) -> Tensor:
+        """Return images start to stop as the network takes them, each of `shape` if that is given."""
+        rows = self._rows[start:stop]
+        if self.preprocess is None and not isinstance(self._data, list):
+            batch = torch.as_tensor(self._data[rows]).float()
+            _check_shape(batch[0], shape, start)
+        else:
+            images = [self._one(row, start + i) for i, row in enumerate(rows)]
+            for i, image in enumerate(images):
+                _check_shape(image, shape or tuple(images[0].shape), start + i)
+            batch = torch.stack(images)
+        if not torch.isfinite(batch.sum()):
+            _refuse_non_finite(batch, start)
+        return batch
+
+    def raw(self, row: int) -> Any:
+        """Return image `row` before preprocessing: a PIL image, or a tensor (C, H, W) where it is not of bytes."""
+        return self._open(self._rows[row])
+
+    def _one(self, row: int, place: int) -> Tensor:
+        image = self._open(row)
+        if self.preprocess is None:
+            raise ValueError(
+                f"Image {place} is a {type(image).__name__}, and there is no preprocessing to make the network's input of "
+                "it; pass preprocess=..., for example torchvision.transforms.ToTensor() followed by the "
+                "normalisation that the network was trained with."
+            )
+        try:
+            result = self.preprocess(image)
+        except Exception as error:
+            raise ValueError(
+                f"preprocess failed on image {place}, a {type(image).__module__}.{type(image).__name__}: {error}. It is "
+                "called with one image, a PIL image for files and uint8 data, else a tensor (C, H, W)."
+            ) from error
+        if not isinstance(result, Tensor) or not result.is_floating_point():
+            found = f"a {result.dtype} tensor" if isinstance(result, Tensor) else f"a {type(result).__name__}"
+            raise ValueError(f"preprocess must return a float tensor; for image {place} it returned {found}.")
+        return result.float()
+
+    def _open(self, row: int) -> Any:
+        item = self._data[row]
+        if isinstance(item, Path):
+            return _read(item, self._mode)
+        if isinstance(item, Image.Image):
+            return ImageOps.exif_transpose(item).convert(self._mode or item.mode)
+        image = item if isinstance(item, Tensor) else torch.from_numpy(np.array(item))
+        if image.dtype == torch.uint8 and image.ndim == 3 and len(image) in _PIL_MODES:
+            return _to_pil(image.numpy(force=True)).convert(self._mode or _PIL_MODES[len(image)])
+        return image.float()
+
+
+def _read(file: Path, mode: str | None) -> Image.Image:
+    try:
+        with Image.open(file) as image:
+            return ImageOps.exif_transpose(image).convert(mode or image.mode)
+    except (UnidentifiedImageError, OSError) as error:
+        raise ValueError(f"{str(file)!r} cannot be read as an image: {error}") from error
+
+
+def _to_pil(image: np.ndarray) -> Image.Image:
+    return Image.fromarray(image[0] if len(image) == 1 else np.ascontiguousarray(image.transpose(1, 2, 0)))
+
+
+def _check_shape(image: Tensor, shape: tuple[int, ...] | None, place: int) -> None:
+    if shape is not None and tuple(image.shape) != shape:
+        raise ValueError(
+            f"Image {place} has shape {tuple(image.shape)} as the network would get it, where {shape} is expected; "
+            "images must become equal in size: resize or crop them in preprocess."
+        )
+
+
+def _refuse_non_finite(batch: Tensor, start: int) -> None:
+    bad = (~batch.flatten(1).isfinite().all(1)).nonzero().flatten().tolist()
+    if bad:  # else the sum alone overflowed
+        raise ValueError(f"Image {start + bad[0]} holds NaN or infinity.")
+
+
+def gather(X: Any, kind: InputKind, layout: str, preprocess: Callable | None) -> Images:
+    """Return the user's X as :class:`Images`, having checked what can be checked without reading files."""
+    if isinstance(X, np.ndarray) and X.dtype.kind in "OU":
+        X = X.tolist()
+    if isinstance(X, (list, tuple)) and X and isinstance(X[0], (str, os.PathLike, Image.Image)):
+        if kind.vectors and kind.channels is None and preprocess is None:
+            raise ValueError("The network takes vectors; give an array (n, d), or preprocess=... that makes them.")
+        data: Any = [item if isinstance(item, Image.Image) else Path(item) for item in X]
+        _check_files(data)
+    else:
+        data = _as_array(X)
+        data = _channels_first(data, kind, layout, preprocess)
+        if data.dtype in (np.uint8, torch.uint8) and preprocess is None:
+            raise ValueError(
+                "X holds uint8 values, and there is no preprocessing to make the network's input of them. Pass "
+                "preprocess=..., for example torchvision.transforms.ToTensor() followed by the normalisation that the "
+                "network was trained with, or give floats that are ready."
+            )
+    mode = _PIL_MODES.get(kind.channels) if kind.channels is not None else None
+    return Images(data, preprocess, mode)
+
+
+def _check_files(items: Sequence[Any]) -> None:
+    missing = [item for item in items if isinstance(item, Path) and not item.is_file()]
+    if missing:
+        raise FileNotFoundError(f"There is no image file {str(missing[0])!r} ({len(missing)} of {len(items)} missing).")
+
+
+def _as_array(X: Any) -> Any:
+    if isinstance(X, (np.ndarray, Tensor)):
+        data = X
+    else:
+        data = np.asarray(X)
+    if isinstance(data, np.ndarray) and data.dtype.kind not in "biuf":
+        raise ValueError(f"X must hold numbers, image paths or PIL images; got an array of {data.dtype}.")
+    if not len(data):
+        raise ValueError("X holds no images (n_samples = 0).")
+    return data
+
+
+def _channels_first(data: Any, kind: InputKind, layout: str, preprocess: Callable | None) -> Any:
+    """Return images as (n, C, H, W), vectors as (n, d)."""
+    shape = tuple(data.shape)
+    if len(shape) == 2:
+        if not kind.vectors:
+            raise ValueError(f"The network takes images of {kind.channels} channels; X is a 2-D array {shape}.")
+        return data
+    if len(shape) == 3:
+        if kind.channels not in (None, 1) and (preprocess is None or data.dtype not in (np.uint8, torch.uint8)):
+            raise ValueError(
+                f"X holds grey images {shape}, and the network takes {kind.channels} channels; repeat the channel, "
+                "or give uint8 images and preprocess=... ."
+            )
+        return data[:, None]
+    if len(shape) != 4:
+        raise ValueError(f"X must be (n, C, H, W), (n, H, W, C), (n, H, W) or (n, d); got shape {shape}.")
+    if layout == "auto":
+        layout = _guess_layout(shape, kind.channels)
+    first = data if layout == "channels_first" else _move_channels(data)
+    if kind.channels not in (None, first.shape[1]):
+        raise ValueError(
+            f"The network takes {kind.channels} channels; X has {first.shape[1]} (shape {shape}, {layout})."
+        )
+    return first
+
+
+def _guess_layout(shape: tuple[int, ...], channels: int | None) -> str:
+    wanted = (1, 3) if channels is None else (channels,)
+    first, last = shape[1] in wanted, shape[3] in wanted
+    if first and last:
+        raise ValueError(
+            f"X of shape {shape} could be channels first or last, as the network takes {channels or '1 or 3'} channels; "
+            "say layout='channels_first' or layout='channels_last'."
+        )
+    if not first and not last:
+        raise ValueError(f"X of shape {shape} has no axis of {channels or '1 or 3'} channels, which the network takes.")
+    return "channels_first" if first else "channels_last"
+
+
+def _move_channels(data: Any) -> Any:
+    return data.permute(0, 3, 1, 2) if isinstance(data, Tensor) else data.transpose(0, 3, 1, 2)
+
+
+class PixelScale(NamedTuple):
+    """The values that stand for black and for white in the network's input, per channel."""
+
+    black: np.ndarray
+    white: np.ndarray
+
+    @classmethod
+    def of(cls, images: Images) -> PixelScale | None:
+        """Find them, None for vectors.
+
+        Preprocessing is asked what it makes of a black and of a white image.  Where there is none, values in [0, 1]
+        are pixels, and others are stretched from the smallest to the largest of each channel in the first images.
+        """
+        first = images.raw(0)
+        if isinstance(first, Image.Image) and images.preprocess is not None:
+            scale = cls(*(_level(images.preprocess, first, level) for level in (0, 255)))
+            if np.abs(scale.white - scale.black).min() > 1e-6:
+                return scale
+        batch = images.batch(0, min(len(images), 64)).numpy()
+        if batch.ndim != 4:
+            return None
+        low, high = batch.min((0, 2, 3)), batch.max((0, 2, 3))
+        if low.min() >= 0 and high.max() <= 1:
+            low, high = np.zeros_like(low), np.ones_like(high)
+        return cls(low, np.maximum(high, low + 1e-6))
+
+    def pixels(self, batch: Tensor) -> np.ndarray:
+        """Return preprocessed images (n, C, H, W) as uint8 pictures (n, H, W, 3); one channel becomes grey."""
+        black, white = (torch.from_numpy(level)[:, None, None] for level in self)
+        shown = (batch - black) / (white - black)
+        shown = shown[:, :3] if batch.shape[1] >= 3 else shown[:, :1].expand(-1, 3, -1, -1)
+        return (shown.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy(force=True)
+
+
+def _level(preprocess: Callable, like: Image.Image, level: int) -> np.ndarray:
+    """Return per channel what `preprocess` makes of an image all of one grey level."""
+    plain = Image.new(like.mode, like.size, level if like.mode == "L" else (level,) * len(like.getbands()))
+    return preprocess(plain).float().mean((1, 2)).numpy()

@@ -1,0 +1,230 @@
+"""FeatureMaps: the activity of the modelled layers for a set of images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .._device import resolve_device
+from ._images import Images, PixelScale
+from ._receptive_field import ReceptiveField
+from ._spec import NetworkSpec
+
+
+class FeatureBatch(NamedTuple):
+    """What the network did with consecutive images, the first of which is number `start`.
+
+    `activations` are float32 tensors (n, C, H, W) by layer, `outputs` what the network returned, `decisions` the
+    output that it decided for, int64 of shape (n,).
+    """
+
+    start: int
+    activations: dict[str, Tensor]
+    outputs: Any
+    decisions: np.ndarray
+
+
+class Source(Protocol):
+    """Where the activations of numbered images come from."""
+
+    def batches(self, rows: np.ndarray) -> Iterator[FeatureBatch]:
+        """Yield the batches of the images `rows`, in that order."""
+
+
+class HeldSource:
+    """Activations held in memory: arrays (n, H, W, C) by layer, outputs and decisions; in batches of `size` images."""
+
+    def __init__(self, arrays: dict[str, np.ndarray], outputs: np.ndarray, decisions: np.ndarray, size: int) -> None:
+        self._arrays, self._outputs, self._decisions, self._size = arrays, outputs, decisions, size
+
+    def batches(self, rows: np.ndarray) -> Iterator[FeatureBatch]:
+        """Yield the batches of the images `rows`, in that order."""
+        device = resolve_device("auto")
+        for start in range(0, len(rows), self._size):
+            part = rows[start : start + self._size]
+            maps = {
+                name: torch.from_numpy(array[part]).to(device).permute(0, 3, 1, 2)
+                for name, array in self._arrays.items()
+            }
+            yield FeatureBatch(start, maps, self._outputs[part], self._decisions[part])
+
+
+class FeatureMaps:
+    """The activity of the modelled layers for n images, computed batch by batch when it is asked for.
+
+    Made by :meth:`FeatureExtractor.transform`.  It can be indexed by rows as arrays are (``maps[rows]``), so that
+    ``cross_validate``, ``train_test_split`` and ``GridSearchCV`` take it as X.
+
+    Parameters
+    ----------
+    spec : NetworkSpec
+        The modelled layers and their geometry.
+    images : Images
+        The images, for drawing.
+    source : Source
+        Yields the activations of given rows: from the network, or from memory.
+    scale : PixelScale or None
+        How the network's input is shown as pixels; None where it is no image.
+
+    Attributes
+    ----------
+    shape : tuple (n,)
+        Number of images, as scikit-learn asks for it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from torch import nn
+    >>> from skgmmcnn import FeatureExtractor
+    >>> network = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(256, 2))
+    >>> images = np.random.default_rng(0).random((5, 8, 8)).astype("float32")
+    >>> maps = FeatureExtractor(network, layers=["1", "3"], preprocess=None).fit_transform(images)
+    >>> maps.shape, maps.shapes["1"], maps[1:3].shape
+    ((5,), (4, 8, 8), (2,))
+    >>> maps.receptive_fields["1", "input"].window(4, 0)
+    (slice(3, 6, None), slice(0, 2, None))
+    """
+
+    def __init__(
+        self,
+        spec: NetworkSpec,
+        images: Images,
+        source: Source,
+        scale: PixelScale | None,
+        rows: np.ndarray | None = None,
+    ) -> None:
+        self.spec, self._images, self._source, self._scale = spec, images, source, scale
+        self._rows = np.arange(len(images)) if rows is None else rows
+
+    @classmethod
+    def from_array(cls, X: np.ndarray, layer: str = "dense") -> FeatureMaps:
+        """Return the rows of a 2-D array as maps of one fully connected layer, without a network.
+
+        Parameters
+        ----------
+        X : array of shape (n, d)
+            One row per example.
+        layer : str, default="dense"
+            What the layer is called.
+
+        Returns
+        -------
+        maps : FeatureMaps
+            Maps of shape (d, 1, 1).
+        """
+        spec = NetworkSpec((layer,), {layer: (X.shape[1], 1, 1)}, (X.shape[1],), {}, 0, None)
+        source = HeldSource({layer: X[:, None, None]}, np.empty((len(X), 0)), np.zeros(len(X), np.int64), len(X))
+        return cls(spec, Images(X, None, None), source, None)
+
+    @property
+    def shape(self) -> tuple[int]:
+        """The number of images, as a tuple."""
+        return (len(self._rows),)
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the modelled layers in network order, the lowest first."""
+        return self.spec.layers
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, int, int]]:
+        """(channels, height, width) of each layer's map."""
+        return dict(self.spec.shapes)
+
+    @property
+    def receptive_fields(self) -> dict[tuple[str, str], ReceptiveField]:
+        """What each layer's locations see of each layer below, and of the ``"input"``."""
+        return dict(self.spec.receptive_fields)
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """Names of the network's outputs."""
+        return self.spec.class_names
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, key: Any) -> FeatureMaps:
+        rows = key[0] if isinstance(key, tuple) else key
+        return FeatureMaps(self.spec, self._images, self._source, self._scale, np.atleast_1d(self._rows[rows]))
+
+    def __repr__(self) -> str:
+        return f"FeatureMaps(n={len(self)}, shapes={self.shapes})"
+
+    def batches(self) -> Iterator[FeatureBatch]:
+        """Run over all images once.
+
+        Yields
+        ------
+        batch : FeatureBatch
+            Activations, outputs and decisions of consecutive images.
+
+        Raises
+        ------
+        ValueError
+            Where a layer holds NaN or infinity; the image and the layer are named.
+        """
+        for batch in self._source.batches(self._rows):
+            for layer, values in batch.activations.items():
+                _check_finite(values, layer, batch.start)
+            yield batch
+
+    @property
+    def outputs(self) -> np.ndarray:
+        """What the network returned, shape (n, C); runs the network over all images."""
+        return np.concatenate([np.asarray(_to_numpy(batch.outputs)) for batch in self.batches()])
+
+    def compute(self) -> FeatureMaps:
+        """Run the network once and hold all activations in memory.
+
+        Returns
+        -------
+        maps : FeatureMaps
+            Equal to this one; no later use of it runs the network.  Takes 4 bytes per activation.
+        """
+        arrays = {name: np.empty((len(self), h, w, c), np.float32) for name, (c, h, w) in self.spec.shapes.items()}
+        outputs, decisions, size = [], [], 1
+        for batch in self.batches():
+            size = max(size, len(batch.decisions))
+            for name, values in batch.activations.items():
+                arrays[name][batch.start : batch.start + len(values)] = _to_numpy(values.permute(0, 2, 3, 1))
+            outputs.append(_to_numpy(batch.outputs))
+            decisions.append(batch.decisions)
+        source = HeldSource(arrays, np.concatenate(outputs), np.concatenate(decisions), size)
+        return FeatureMaps(self.spec, self._images[self._rows], source, self._scale)
+
+    def pictures(self) -> Pictures | None:
+        """Return the images as the network sees them, to be drawn; None where its input is no image."""
+        return None if self._scale is None else Pictures(self._images[self._rows], self._scale, self.spec.input_shape)
+
+
+class Pictures:
+    """Images as the network sees them, cropped and resized by its preprocessing, as uint8 (height, width, 3)."""
+
+    def __init__(self, images: Images, scale: PixelScale, shape: tuple[int, ...]) -> None:
+        self._images, self._scale, self._shape = images, scale, shape
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, key: Any) -> Any:
+        """Return the picture with number `key` as an array, or the chosen pictures where `key` names several."""
+        if isinstance(key, (int, np.integer)):
+            return self._scale.pixels(self._images.batch(int(key), int(key) + 1, self._shape))[0]
+        return Pictures(self._images[key], self._scale, self._shape)
+
+
+def _check_finite(values: Tensor, layer: str, start: int) -> None:
+    if torch.isfinite(values.sum()):
+        return
+    bad = (~values.flatten(1).isfinite().all(1)).nonzero().flatten().tolist()
+    if bad:  # else the sum alone overflowed
+        raise ValueError(f"Layer {layer!r} holds NaN or infinity for image {start + bad[0]}.")
+
+
+def _to_numpy(values: Any) -> Any:
+    return values.numpy(force=True) if isinstance(values, Tensor) else values

@@ -1,0 +1,182 @@
+"""Getting the network: by torchvision name, from a factory, or the caller's own; with weights, frozen and shared."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import hashlib
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary, WeakValueDictionary
+
+import numpy as np
+import torch
+import torchvision
+from torch import Tensor, nn
+
+_WEIGHT_FILES = (".pth", ".pt", ".th", ".safetensors")
+
+
+class Build(NamedTuple):
+    """A network with what its weights know about it: preprocessing and names of the outputs, None where unknown."""
+
+    network: nn.Module
+    preprocess: Callable | None
+    class_names: tuple[str, ...] | None
+
+
+def build(model: str | nn.Module | Callable[[], nn.Module], weights: Any, seed: int) -> Build:
+    """Return a network of our own in evaluation mode, made from what the user gave; theirs is left as it is."""
+    file = weights if isinstance(weights, Path) else None
+    if isinstance(weights, str) and weights.endswith(_WEIGHT_FILES):
+        file = Path(weights)
+    entry = None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if isinstance(model, str):
+            entry = _weights_entry(model, weights, file)
+            network = torchvision.models.get_model(model, weights=None if file else entry)
+        elif weights is not None and file is None:
+            raise ValueError(
+                f"weights={weights!r} names torchvision weights, which need model to be a torchvision name; "
+                "give the path of a state dict, or weights=None and a network that has its weights."
+            )
+        else:
+            network = copy.deepcopy(model) if isinstance(model, nn.Module) else _call_factory(model)
+    if file is not None:
+        _load(network, file)
+    meta = entry.meta if entry is not None else {}
+    names = tuple(meta["categories"]) if "categories" in meta else None
+    return Build(network.eval().requires_grad_(False), entry.transforms() if entry is not None else None, names)
+
+
+def _weights_entry(model: str, weights: Any, file: Path | None) -> Any:
+    """Return the member of torchvision's weights enumeration that is meant, None for none."""
+    if model not in torchvision.models.list_models():
+        near = difflib.get_close_matches(model, torchvision.models.list_models(), n=5, cutoff=0.5)
+        raise ValueError(f"torchvision has no model {model!r}. Near names: {', '.join(near) or 'none'}.")
+    known = torchvision.models.get_model_weights(model)
+    if file is not None:  # a file that bears the name of published weights is taken to be them
+        return next((entry for entry in known if Path(entry.url).name == file.name), None)
+    if weights is None or isinstance(weights, torchvision.models.WeightsEnum):
+        return weights
+    name = str(weights).removeprefix(f"{known.__name__}.")
+    if name != "DEFAULT" and name not in known.__members__:
+        members = ", ".join(map(repr, ["DEFAULT", *known.__members__]))
+        raise ValueError(
+            f"{model} has no weights {weights!r}: use one of {members}, None for random weights, or the path of a "
+            f"state dict ({', '.join(_WEIGHT_FILES)})."
+        )
+    return known[name]
+
+
+def _call_factory(factory: Callable[[], nn.Module]) -> nn.Module:
+    network = factory()
+    if not isinstance(network, nn.Module):
+        raise TypeError(f"The model factory returned a {type(network).__name__}, not a torch.nn.Module.")
+    return network
+
+
+def _load(network: nn.Module, file: Path) -> None:
+    """Load a state dict from `file` into `network`, also one nested under "state_dict" or saved by DataParallel."""
+    if not file.is_file():
+        raise FileNotFoundError(f"There is no weights file {str(file)!r}.")
+    state = _read_state(file)
+    state = state.get("state_dict", state)
+    state = {key.removeprefix("module."): value for key, value in state.items()}
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(f"The weights in {str(file)!r} do not fit {type(network).__name__}: {error}") from error
+
+
+def _read_state(file: Path) -> dict[str, Any]:
+    if file.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(file)
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{str(file)!r} holds more than tensors, and loading it could run foreign code. Save the state dict "
+            "alone: torch.save(network.state_dict(), file)."
+        ) from error
+
+
+def fingerprint(network: nn.Module) -> str:
+    """Return the SHA-256 of the names, types, shapes and values of all parameters and buffers."""
+    digest = hashlib.sha256(type(network).__qualname__.encode())
+    for name, tensor in network.state_dict().items():
+        if isinstance(tensor, Tensor):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(_to_array(tensor).data)
+    return digest.hexdigest()
+
+
+_shared: WeakValueDictionary[tuple, nn.Module] = WeakValueDictionary()
+# An id can be taken over once its object dies, so a network keeps alive the model whose id stands in its key.
+_made_from: WeakKeyDictionary[nn.Module, Any] = WeakKeyDictionary()
+
+
+def share(network: nn.Module, model: Any, device: torch.device) -> nn.Module:
+    """Return a network made from the same `model` with the same weights, if one is alive, else `network` on `device`.
+
+    So the clones that a grid search fits hold one network in memory between them.
+    """
+    key = (id(model) if isinstance(model, nn.Module) else model, fingerprint(network), str(device))
+    known = _shared.get(key)
+    if known is None:
+        known = _shared[key] = network.to(device)
+        _made_from[known] = model
+    return known
+
+
+class Portable:
+    """Pickles a network as numpy arrays plus a module without tensors; unpickling gives the network itself, on the CPU.
+
+    The arrays are equal for equal weights, so that hashes of the pickled state (as joblib's) are too.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self._network = network
+
+    def __reduce__(self) -> tuple:
+        slots = list(_slots(self._network))
+        tensors = {id(tensor): tensor for *_, tensor in slots}
+        place = {key: i for i, key in enumerate(tensors)}
+        skeleton = copy.deepcopy(self._network, dict.fromkeys(tensors))
+        arrays = [(_to_array(tensor), str(tensor.dtype), tuple(tensor.shape)) for tensor in tensors.values()]
+        where = [(path, kind, name, place[id(tensor)]) for path, kind, name, tensor in slots]
+        trainable = [tensor.requires_grad for tensor in tensors.values()]
+        return _assemble, (skeleton, arrays, trainable, where)
+
+
+def _slots(network: nn.Module) -> Any:
+    """Yield (submodule path, "_parameters" or "_buffers", name, tensor) for every tensor that a module holds."""
+    for path, module in network.named_modules():
+        for kind in ("_parameters", "_buffers"):
+            for name, tensor in getattr(module, kind).items():
+                if tensor is not None:
+                    yield path, kind, name, tensor
+
+
+def _assemble(skeleton: nn.Module, arrays: list, trainable: list[bool], where: list) -> nn.Module:
+    tensors = [
+        torch.from_numpy(np.array(array)).view(getattr(torch, dtype.removeprefix("torch."))).reshape(shape)
+        for array, dtype, shape in arrays
+    ]
+    parameters: dict[int, nn.Parameter] = {}
+    for path, kind, name, place in where:
+        tensor = tensors[place]
+        if kind == "_parameters":
+            tensor = parameters.setdefault(place, nn.Parameter(tensor, requires_grad=trainable[place]))
+        getattr(skeleton.get_submodule(path), kind)[name] = tensor
+    return skeleton
+
+
+def _to_array(tensor: Tensor) -> np.ndarray:
+    """Return the tensor's bytes: numpy has no type for some of torch's."""
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()

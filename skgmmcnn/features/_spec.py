@@ -1,0 +1,83 @@
+"""What later stages need to know of a network: its modelled layers, their geometry, and the names of its outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ._receptive_field import ReceptiveField
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkSpec:
+    """The modelled layers of a network and its outputs.
+
+    Parameters
+    ----------
+    layers : tuple of str
+        In network order, the lowest first.
+    shapes : dict of str to tuple (channels, height, width)
+        Size of each layer's map; a vector of d values is (d, 1, 1).
+    input_shape : tuple of int
+        Shape of one preprocessed image (C, H, W), or (d,) for vectors.
+    receptive_fields : dict of (upper, lower) to ReceptiveField
+        For every pair of layers of which the upper depends on the lower, and for ``(layer, "input")``.
+    n_outputs : int
+        Number of outputs among which the network decides.
+    class_names : tuple of str or None
+        Names of the outputs.
+    """
+
+    layers: tuple[str, ...]
+    shapes: Mapping[str, tuple[int, int, int]]
+    input_shape: tuple[int, ...]
+    receptive_fields: Mapping[tuple[str, str], ReceptiveField]
+    n_outputs: int
+    class_names: tuple[str, ...] | None
+
+    def class_name(self, output: int) -> str:
+        """Return the name of an output, its number where outputs have no names."""
+        return str(output) if self.class_names is None else self.class_names[output]
+
+    def class_index(self, label: Any) -> int:
+        """Return the output that `label`, an output number or a class name, stands for."""
+        if isinstance(label, (int, np.integer)) and not isinstance(label, bool):
+            if not 0 <= label < self.n_outputs:
+                raise ValueError(f"The network has outputs 0 to {self.n_outputs - 1}; there is no output {label}.")
+            return int(label)
+        if self.class_names is None:
+            raise ValueError(
+                f"The class {label!r} is given by name, but the outputs have no names; give its number, or "
+                "class_names to the FeatureExtractor."
+            )
+        places = [i for i, name in enumerate(self.class_names) if name == str(label)]
+        if not places:
+            raise ValueError(f"The network has no class {str(label)!r}; see class_names.")
+        if len(places) > 1:
+            raise ValueError(
+                f"Several outputs are named {str(label)!r}: {places}; give the number of the one you mean."
+            )
+        return places[0]
+
+    def encode(self, y: Sequence[Any] | np.ndarray, n_images: int) -> np.ndarray:
+        """Return the labels `y`, output numbers or class names, as output numbers of shape (n,)."""
+        labels = np.asarray(y)
+        if labels.shape != (n_images,):
+            raise ValueError(f"y must hold one label per image: expected shape ({n_images},), got {labels.shape}.")
+        if labels.dtype.kind == "f" and np.array_equal(labels, labels.astype(int)):
+            labels = labels.astype(int)
+        distinct, inverse = np.unique(labels, return_inverse=True)
+        codes = np.array([self.class_index(label) for label in distinct.tolist()], dtype=np.intp)
+        return codes[inverse]
+
+
+def check_class_names(names: Sequence[str] | None, n_outputs: int) -> tuple[str, ...] | None:
+    """Return `names` as a tuple, having checked that there is one per output."""
+    if names is None:
+        return None
+    if len(names) != n_outputs:
+        raise ValueError(f"class_names has {len(names)} names, but the network has {n_outputs} outputs.")
+    return tuple(map(str, names))

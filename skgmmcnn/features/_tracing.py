@@ -1,0 +1,130 @@
+"""The network as a graph of operations: layers are found by name, and what they return is captured."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torchvision.models.feature_extraction import NodePathTracer
+
+from ._following import follow
+from ._receptive_field import ReceptiveField
+
+
+class _LayerTracer(NodePathTracer):
+    """Trace as torchvision's feature extraction does, and note also what each call of a submodule returned."""
+
+    def __init__(self) -> None:
+        super().__init__(param_shapes_constant=True)
+        self.returned: dict[str, list[Any]] = {}
+
+    def call_module(self, m: nn.Module, forward: Callable, args: tuple, kwargs: dict) -> Any:
+        result = super().call_module(m, forward, args, kwargs)
+        self.returned.setdefault(self.path_of_module(m), []).append(result)
+        return result
+
+
+class TracedNetwork:
+    """A network in evaluation mode, in which layers are found by name and captured on the way.
+
+    Parameters
+    ----------
+    network : nn.Module
+        In evaluation mode.  Its submodules are used as they are, not copied.
+    layers : sequence of str
+        Names of submodules as in ``network.named_modules()``, or torchvision's names of operations.
+    """
+
+    def __init__(self, network: nn.Module, layers: Sequence[str]) -> None:
+        tracer = _LayerTracer()
+        self._network = network
+        self._graph = _trace(tracer, network)
+        nodes = {name: _find(name, tracer) for name in layers}
+        order = {node: place for place, node in enumerate(self._graph.nodes)}
+        self.layers = tuple(sorted(nodes, key=lambda name: order[nodes[name]]))
+        self._nodes = {nodes[name]: name for name in self.layers}
+        if len(self._nodes) < len(nodes):
+            same = [name for name in self.layers if self._nodes[nodes[name]] != name][0]
+            raise ValueError(f"Layers {same!r} and {self._nodes[nodes[same]]!r} are one and the same tensor; name one.")
+        self._capturing = _capturing(network, self._graph, list(self._nodes))
+
+    @property
+    def first_layer(self) -> nn.Module | None:
+        """The first convolution or fully connected layer that runs, None without any."""
+        for node in self._graph.nodes:
+            module = self._network.get_submodule(node.target) if node.op == "call_module" else None
+            if isinstance(module, (nn.modules.conv._ConvNd, nn.Linear)):
+                return module
+        return None
+
+    def to(self, device: torch.device) -> TracedNetwork:
+        """Move the network to `device`, if it is not there; return self."""
+        self._network.to(device)
+        self._capturing.to(device)
+        return self
+
+    def run(self, batch: Tensor) -> tuple[Any, dict[str, Tensor]]:
+        """Return what the network returns for `batch`, and what each layer returned on the way."""
+        with torch.no_grad():
+            output, captured = self._capturing(batch)
+        return output, dict(zip(self.layers, captured, strict=True))
+
+    def receptive_fields(self, batch: Tensor) -> dict[tuple[str, str], ReceptiveField]:
+        """Return the field of every layer in each layer below that it depends on, and in the ``"input"``."""
+        with torch.no_grad():
+            return follow(fx.GraphModule(self._network, self._graph), self._nodes, batch)
+
+
+def _trace(tracer: _LayerTracer, network: nn.Module) -> fx.Graph:
+    try:
+        return tracer.trace(network)
+    except Exception as error:  # whatever a user's forward raises when it meets symbols instead of tensors
+        raise ValueError(
+            f"{type(network).__name__} cannot be traced by torch.fx, which finds its layers and receptive fields: "
+            f"{error}. Move control flow that depends on tensors into a function marked with torch.fx.wrap."
+        ) from error
+
+
+def _find(name: str, tracer: _LayerTracer) -> fx.Node:
+    """Return the graph's node for the layer called `name`."""
+    calls = tracer.returned.get(name, ())
+    if len(calls) > 1:
+        raise ValueError(
+            f"Layer {name!r} runs {len(calls)} times in one forward pass. Name one of these calls: {name + '_0'!r} is "
+            f"the first, {name + '_1'!r} the second."
+        )
+    known = {f"{path}_{i}": value for path, values in tracer.returned.items() for i, value in enumerate(values)}
+    known |= {path: node for node, path in tracer.node_to_qualname.items() if node.op.startswith("call")}
+    known |= {path: values[0] for path, values in tracer.returned.items()}
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=5, cutoff=0.4) or list(tracer.returned)[:10]
+        raise ValueError(f"The network has no layer {name!r}. Near names: {', '.join(map(repr, near))}.")
+    value = known[name]
+    node = value.node if isinstance(value, fx.Proxy) else value
+    if not isinstance(node, fx.Node):
+        raise ValueError(
+            f"Layer {name!r} returns a {type(value).__name__}, not one tensor. Name a layer inside it that returns "
+            "the tensor you mean."
+        )
+    return node
+
+
+def _keep(tensor: Tensor) -> Tensor:
+    """Copy what a layer returned, since later operations may work in place; channels last, as rows are read."""
+    return tensor.clone(memory_format=torch.channels_last if tensor.ndim == 4 else torch.preserve_format)
+
+
+def _capturing(network: nn.Module, graph: fx.Graph, nodes: list[fx.Node]) -> fx.GraphModule:
+    """Return the graph with a copy taken right behind each of `nodes`, returned beside the network's output."""
+    mirror: dict[fx.Node, fx.Node] = {}
+    capturing = fx.Graph()
+    result = capturing.graph_copy(graph, mirror)
+    kept = []
+    for node in nodes:
+        with capturing.inserting_after(mirror[node]):
+            kept.append(capturing.call_function(_keep, (mirror[node],)))
+    capturing.output((result, kept))
+    return fx.GraphModule(network, capturing)

@@ -1,0 +1,5 @@
+"""Inference graphs as pictures."""
+
+from ._inference_graph import InferenceGraphDisplay
+
+__all__ = ["InferenceGraphDisplay"]
