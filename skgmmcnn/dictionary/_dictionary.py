@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ from ._words import Vocabulary, WordMaps
 _N_REPRESENTATIVES = 9
 
 
-class LayerDictionary(ContainerOutput, TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):
+class LayerDictionary(ContainerOutput, TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]
     """Model every layer's activity as a mixture of Gaussians, whose components are visual words.
 
     The channels at one location of a layer's map are one row.  Each layer has its own mixture of diagonal Gaussians
@@ -56,8 +56,8 @@ class LayerDictionary(ContainerOutput, TransformerMixin, BaseEstimator, auto_wra
         Whether the dictionary stores what typical locations see of their images, for drawing.  Say no for images that
         must not be stored; the numbers of image and location are kept in any case.
     word_names : dict of (str, int) to str, default=None
-        Names for words, by layer and word, ``{("layer3", 17): "leaf"}``; shown in texts and pictures.  May be set at any
-        time, also after `fit`.
+        Names for words, by layer and word, ``{("layer3", 17): "leaf"}``; shown in texts and pictures.  May be
+        set at any time, also after `fit`.
     random_state : int, RandomState instance or None, default=None
         Chooses sample and starting means.
 
@@ -101,7 +101,7 @@ class LayerDictionary(ContainerOutput, TransformerMixin, BaseEstimator, auto_wra
     WordMaps(n=1347, conv2: 10 words, conv3: 20 words)
     """
 
-    _parameter_constraints: dict = {
+    _parameter_constraints: ClassVar[dict] = {
         "n_components": [Interval(Integral, 1, None, closed="left"), dict],
         "max_samples": [Interval(Integral, 1, None, closed="left")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
@@ -175,7 +175,7 @@ class LayerDictionary(ContainerOutput, TransformerMixin, BaseEstimator, auto_wra
     @fit_context(prefer_skip_nested_validation=True)
     def _fit(self, X: Any, y: Any) -> WordMaps:
         maps = self._check(X, y, reset=True)
-        self._partial = None
+        self._partial: dict[str, OnlineState] | None = None
         samples, generators = self._sample(maps)
         with exact_float32():
             fitted = {layer: self._train(layer, rows, generators[layer]) for layer, rows in samples.items()}
@@ -209,16 +209,18 @@ class LayerDictionary(ContainerOutput, TransformerMixin, BaseEstimator, auto_wra
         ----------
         .. [1] Cappe and Moulines, "On-line expectation-maximization algorithm for latent data models", JRSS B, 2009.
         """
-        first = getattr(self, "_partial", None) is None
-        maps = self._check(X, y, reset=first)
-        if first:
+        before = getattr(self, "_partial", None)
+        maps = self._check(X, y, reset=before is None)
+        if before is None:
             samples, generators = self._sample(maps)
             mixtures = {layer: self._start(layer, rows, generators[layer]) for layer, rows in samples.items()}
-            steps: dict[str, OnlineState | None] = dict.fromkeys(mixtures)
         else:
-            mixtures, steps = {layer: state.mixture for layer, state in self._partial.items()}, self._partial
+            mixtures = {layer: state.mixture for layer, state in before.items()}
         expectations = self._expect(maps, mixtures)
-        states = {layer: online_step(expectations[layer], mixtures[layer], steps[layer]) for layer in mixtures}
+        states = {
+            layer: online_step(expectations[layer], mixtures[layer], None if before is None else before[layer])
+            for layer in mixtures
+        }
         self._partial = states
         self._set_mixtures({layer: state.mixture for layer, state in states.items()})
         self.lower_bounds_ = {layer: expectations[layer].mean_log_likelihood for layer in mixtures}

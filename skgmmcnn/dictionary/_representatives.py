@@ -146,7 +146,8 @@ def _cut(pictures: Pictures, images: np.ndarray, boxes: np.ndarray) -> np.ndarra
 
 def _crop(picture: np.ndarray, box: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     top, left, bottom, right = box.tolist()
-    margin = np.maximum([-top, -left, bottom - picture.shape[0], right - picture.shape[1]], 0)
-    padded = np.pad(picture, (margin[[0, 2]], margin[[1, 3]], (0, 0)), constant_values=OUTSIDE)
-    cut = padded[top + margin[0] : bottom + margin[0], left + margin[1] : right + margin[1]]
+    above, before = max(0, -top), max(0, -left)
+    below, behind = max(0, bottom - picture.shape[0]), max(0, right - picture.shape[1])
+    padded = np.pad(picture, ((above, below), (before, behind), (0, 0)), constant_values=OUTSIDE)
+    cut = padded[top + above : bottom + above, left + before : right + before]
     return np.asarray(Image.fromarray(cut).resize((int(size[0]), int(size[1])), Image.Resampling.LANCZOS))

@@ -23,7 +23,7 @@ def count_outputs(outputs: Any, decision: Callable | None, class_names: Sequence
 
 
 def decide(outputs: Any, decision: Callable | None, n_outputs: int, n_images: int) -> np.ndarray:
-    """Return the decisions for a batch, int64 of shape (n,): by `decision`, by the largest of C, or by the sign of one."""
+    """Return the decisions for a batch, int64 (n,): by `decision`, by the largest of C outputs, by the sign of one."""
     if decision is not None:
         chosen = decision(outputs)
     elif outputs.shape[1] == 1:

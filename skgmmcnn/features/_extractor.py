@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from numbers import Integral
 from os import PathLike
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from ._spec import NetworkSpec, check_class_names
 from ._tracing import TracedNetwork
 
 
-class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):
+class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]
     """Run a trained network over images and take what chosen layers return.
 
     The network is frozen: it runs in evaluation mode, without gradients, on a copy.  The caller's network keeps its
@@ -44,8 +44,8 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         (``.pth``, ``.safetensors``).  None keeps the weights that the network has; a torchvision name then gives
         random ones.  A file that bears the name of published torchvision weights brings their metadata too.
     preprocess : "auto", callable or None, default="auto"
-        Preprocessing of one image.  ``"auto"`` is that of the torchvision weights, where they have one.  A callable gets
-        a PIL image for files, PIL images and uint8 data, else a float tensor (C, H, W), and returns a float tensor.
+        Preprocessing of one image.  ``"auto"`` is that of the torchvision weights, where they have one.  A callable
+        gets a PIL image for files, PIL images and uint8 data, else a float tensor (C, H, W); it returns a float tensor.
         None takes X as it is: float arrays that are ready.
     layout : {"auto", "channels_first", "channels_last"}, default="auto"
         Where a 4-D X has its channels.  ``"auto"`` finds the axis as long as the first layer has channels.
@@ -83,7 +83,7 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
     {'conv2': (16, 8, 8), 'conv3': (32, 4, 4)}
     """
 
-    _parameter_constraints: dict = {
+    _parameter_constraints: ClassVar[dict] = {
         "model": [str, callable, nn.Module],
         "layers": ["array-like"],
         "weights": [str, PathLike, WeightsEnum, None],
@@ -143,7 +143,7 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         built = build(self.model, self.weights, seed)
         self.network_ = share(built.network, self.model, resolve_device(self.device))
         self.fingerprint_ = fingerprint(self.network_)
-        self.preprocess_ = built.preprocess if self.preprocess == "auto" else self.preprocess
+        self.preprocess_: Any = built.preprocess if self.preprocess == "auto" else self.preprocess
         self._traced = TracedNetwork(self.network_, list(self.layers))
         images = self._gather(X)
         self._scale = PixelScale.of(images)
@@ -189,7 +189,7 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         decide(outputs, self.decision, n_outputs, 1)
         return NetworkSpec(
             layers=self._traced.layers,
-            shapes={name: tuple(_as_map(values).shape[1:]) for name, values in activations.items()},
+            shapes={name: _shape(_as_map(values)) for name, values in activations.items()},
             input_shape=tuple(image.shape[1:]),
             receptive_fields=self._traced.receptive_fields(image.to(device)),
             n_outputs=n_outputs,
@@ -256,6 +256,11 @@ def _halved(size: int, first: bool) -> int:
             f"The device ran out of memory with batch_size={size}; going on with smaller batches.", stacklevel=2
         )
     return size // 2
+
+
+def _shape(maps: Tensor) -> tuple[int, int, int]:
+    _, channels, height, width = maps.shape
+    return channels, height, width
 
 
 def _as_map(values: Tensor) -> Tensor:

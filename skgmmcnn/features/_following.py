@@ -85,8 +85,10 @@ class _Follower(fx.Interpreter):
         united: dict[str, Reach] = {}
         for place, value in operation.inputs:
             below = self._reaches.get(value)
-            local = operation.reach(place, result) if below else None
-            for lower, reach in (below or {}).items():
+            if not below:
+                continue
+            local = operation.reach(place, result)
+            for lower, reach in below.items():
                 through = local.after(reach)
                 united[lower] = united[lower] | through if lower in united else through
         return {lower: reach for lower, reach in united.items() if reach.rows.any() and reach.columns.any()}
@@ -100,7 +102,7 @@ class _Operation:
         self._leaves, self._spec = tree_flatten(arguments)
         self.inputs = [(place, leaf) for place, leaf in enumerate(self._leaves) if isinstance(leaf, Tensor)]
         self.results = self._call({})
-        self._module = interpreter.fetch_attr(node.target) if node.op == "call_module" else None
+        self._module = interpreter.fetch_attr(str(node.target)) if node.op == "call_module" else None
 
     def _call(self, replaced: dict[int, Tensor]) -> list[Tensor]:
         """Return the tensors that the operation returns; it gets copies, as it may work in place."""
@@ -157,7 +159,7 @@ def _by_arithmetic(module: Any, upper: tuple[int, int], lower: tuple[int, int]) 
     return Reach(*(taps(*axis) for axis in axes))
 
 
-def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
+def _pair(value: Any) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else value
 
 

@@ -91,16 +91,16 @@ class Images:
         image = self._open(row)
         if self.preprocess is None:
             raise ValueError(
-                f"Image {place} is a {type(image).__name__}, and there is no preprocessing to make the network's input of "
-                "it; pass preprocess=..., for example torchvision.transforms.ToTensor() followed by the "
+                f"Image {place} is a {type(image).__name__}, and there is no preprocessing to make the network's input "
+                "of it; pass preprocess=..., for example torchvision.transforms.ToTensor() followed by the "
                 "normalisation that the network was trained with."
             )
         try:
             result = self.preprocess(image)
         except Exception as error:
             raise ValueError(
-                f"preprocess failed on image {place}, a {type(image).__module__}.{type(image).__name__}: {error}. It is "
-                "called with one image, a PIL image for files and uint8 data, else a tensor (C, H, W)."
+                f"preprocess failed on image {place}, a {type(image).__module__}.{type(image).__name__}: {error}. It "
+                "is called with one image, a PIL image for files and uint8 data, else a tensor (C, H, W)."
             ) from error
         if not isinstance(result, Tensor) or not result.is_floating_point():
             found = f"a {result.dtype} tensor" if isinstance(result, Tensor) else f"a {type(result).__name__}"
@@ -174,10 +174,7 @@ def _check_files(items: Sequence[Any]) -> None:
 
 
 def _as_array(X: Any) -> Any:
-    if isinstance(X, (np.ndarray, Tensor)):
-        data = X
-    else:
-        data = np.asarray(X)
+    data = X if isinstance(X, (np.ndarray, Tensor)) else np.asarray(X)
     if isinstance(data, np.ndarray) and data.dtype.kind not in "biuf":
         raise ValueError(f"X must hold numbers, image paths or PIL images; got an array of {data.dtype}.")
     if not len(data):
@@ -216,8 +213,8 @@ def _guess_layout(shape: tuple[int, ...], channels: int | None) -> str:
     first, last = shape[1] in wanted, shape[3] in wanted
     if first and last:
         raise ValueError(
-            f"X of shape {shape} could be channels first or last, as the network takes {channels or '1 or 3'} channels; "
-            "say layout='channels_first' or layout='channels_last'."
+            f"X of shape {shape} could be channels first or last: the network takes {channels or '1 or 3'} channels. "
+            "Say layout='channels_first' or layout='channels_last'."
         )
     if not first and not last:
         raise ValueError(f"X of shape {shape} has no axis of {channels or '1 or 3'} channels, which the network takes.")

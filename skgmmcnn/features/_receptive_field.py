@@ -26,7 +26,7 @@ class Reach(NamedTuple):
     rows: np.ndarray
     columns: np.ndarray
 
-    def __or__(self, other: Reach) -> Reach:  # type: ignore[override]
+    def __or__(self, other: Reach) -> Reach:
         return Reach(self.rows | other.rows, self.columns | other.columns)
 
     def after(self, lower: Reach) -> Reach:

@@ -47,7 +47,7 @@ class TracedNetwork:
         self.layers = tuple(sorted(nodes, key=lambda name: order[nodes[name]]))
         self._nodes = {nodes[name]: name for name in self.layers}
         if len(self._nodes) < len(nodes):
-            same = [name for name in self.layers if self._nodes[nodes[name]] != name][0]
+            same = next(name for name in self.layers if self._nodes[nodes[name]] != name)
             raise ValueError(f"Layers {same!r} and {self._nodes[nodes[same]]!r} are one and the same tensor; name one.")
         self._capturing = _capturing(network, self._graph, list(self._nodes))
 

@@ -21,7 +21,7 @@ def build_graph(
     positive, or where the lower word is nowhere in the upper word's fields over these images; scores are full sums all
     the same.  All attributes are plain numbers and strings.
     """
-    graph = nx.DiGraph(target=target, class_name=words.spec.class_name(target), n_images=len(words))
+    graph: nx.DiGraph = nx.DiGraph(target=target, class_name=words.spec.class_name(target), n_images=len(words))
     graph.add_node(f"{DECISION}_{target}", **_decision_attributes(words, target, steps[0]))
     upper = DECISION
     for step in steps:

@@ -12,7 +12,7 @@ _CHUNK = 2**22  # pairs of locations counted at a time, 8 bytes each
 def count_pairs(upper: np.ndarray, lower: np.ndarray, field: ReceptiveField, n_upper: int, n_lower: int) -> np.ndarray:
     """Return C[s, t] = sum over images and upper locations p with word s of the number of q in R(p) with word t.
 
-    Windows are rectangles, so the pairs (p, q) of an image are all combinations of a pair of rows with a pair of columns.
+    Windows are rectangles, so the pairs (p, q) of an image are all pairs of rows times all pairs of columns.
 
     Parameters
     ----------

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, ClassVar
 
 import networkx as nx
 import numpy as np
@@ -76,7 +77,7 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
     5
     """
 
-    _parameter_constraints: dict = {
+    _parameter_constraints: ClassVar[dict] = {
         "n_nodes": [Interval(Integral, 1, None, closed="left")],
         "smoothing": [Interval(Real, 0, None, closed="neither")],
     }
@@ -101,8 +102,7 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         self : InferenceGraph
             The fitted estimator.
         """
-        self.__dict__.pop("transition_counts_", None)
-        return self._add(X, y)
+        return self._add(X, y, first=True)
 
     @fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: WordMaps, y: Any = None) -> InferenceGraph:
@@ -120,18 +120,17 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         self : InferenceGraph
             The estimator with these images counted.
         """
-        return self._add(X, y)
+        return self._add(X, y, first=not hasattr(self, "transition_counts_"))
 
-    def _add(self, words: WordMaps, y: Any) -> InferenceGraph:
+    def _add(self, words: WordMaps, y: Any, *, first: bool) -> InferenceGraph:
         _check_container(words)
         if y is not None:
             words.spec.encode(y, len(words))
         _check_order(words)
-        if hasattr(self, "transition_counts_"):
-            self._check_words(words)
-        else:
+        if first:
             self._start(words)
-        self.class_counts_ = self.class_counts_ + np.bincount(words.decisions, minlength=len(self.classes_))
+        self._check_words(words)
+        self.class_counts_ += np.bincount(words.decisions, minlength=len(self.classes_))
         for pair, counts in _count_transitions(words).items():
             self.transition_counts_[pair] = self.transition_counts_[pair] + counts
         self.log_ratios_ = {
@@ -142,8 +141,8 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
     def _start(self, words: WordMaps) -> None:
         self.layers_ = words.layers
         self.classes_ = np.arange(words.spec.n_outputs)
-        self.class_counts_ = np.zeros(words.spec.n_outputs, dtype=np.int64)
-        self.transition_counts_ = {pair: np.int64(0) for pair in _pairs(words.layers)}
+        self.class_counts_: np.ndarray = np.zeros(words.spec.n_outputs, dtype=np.int64)
+        self.transition_counts_: dict[tuple[str, str], Any] = dict.fromkeys(_pairs(words.layers), np.int64(0))
         self._fingerprint = words.vocabulary.fingerprint
         self._names = words.vocabulary.keys()
 
@@ -158,10 +157,10 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         Returns
         -------
         graphs : list of networkx.DiGraph
-            One per image.  Nodes are ``"decision_<output>"`` and words as ``"layer3_w017"``, with `layer`, `word`, `score`
-            (bits), `count` and `n_locations` (locations that show the word, of all); the decision has `class_name`,
-            words that a person named have `word_name`.  Edges lead from a word to what it explains, with `log_ratio`
-            (bits per location), `count`, `frequency` (share of the upper word's fields) and `contribution` (bits).
+            One per image.  Nodes are ``"decision_<output>"`` and words as ``"layer3_w017"``, with `layer`, `word`,
+            `score` (bits), `count` and `n_locations` (locations that show the word, of all); the decision has `class_name`,
+            words that a person named `word_name`.  Edges lead from a word to what it explains, with `log_ratio` (bits
+            per location), `count`, `frequency` (share of the upper word's fields) and `contribution` (bits).
         """
         self._check_words(X)
         return [self._explain(X[i], int(decision)) for i, decision in enumerate(X.decisions)]
@@ -186,8 +185,8 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         rows = np.flatnonzero(X.decisions == target)
         if not len(rows):
             raise ValueError(
-                f"The network decides for class {X.spec.class_name(target)!r} ({target}) in none of the {len(X)} images; "
-                f"it does for {sorted(map(X.spec.class_name, np.unique(X.decisions)))[:10]}."
+                f"The network decides for class {X.spec.class_name(target)!r} ({target}) in none of {len(X)} images; "
+                f"it  does for {sorted(map(X.spec.class_name, np.unique(X.decisions)))[:10]}."
             )
         return self._explain(X[rows], target)
 
@@ -291,7 +290,7 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
 def _pairs(layers: tuple[str, ...]) -> list[tuple[str, str]]:
     """Return the pairs (upper, lower) of adjacent layers, the uppermost being the decision."""
     descending = [DECISION, *reversed(layers)]
-    return list(zip(descending, descending[1:], strict=False))
+    return list(itertools.pairwise(descending))
 
 
 def _count_transitions(words: WordMaps) -> dict[tuple[str, str], np.ndarray]:

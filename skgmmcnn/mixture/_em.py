@@ -161,14 +161,14 @@ class Expectation:
 
     def add(self, rows: Tensor) -> None:
         """Add the rows (n, d) to the sums."""
-        count, sums = self.statistics
+        total, sums = self.statistics
         for block in rows.split(_BLOCK_ROWS):
             features = self._scorer.features(block)
             responsibilities = self._scorer.log_joint(features)
             self.log_likelihood += softmax_(responsibilities).sum(dtype=torch.float64)
-            count += responsibilities.sum(0)
-            for total, feature in zip(sums, features, strict=True):
-                total += responsibilities.T @ feature
+            total += responsibilities.sum(0)
+            for part, feature in zip(sums, features, strict=True):
+                part.add_(responsibilities.T @ feature)
         self.n_rows += len(rows)
 
     @property
@@ -179,7 +179,7 @@ class Expectation:
 
 def maximize(mixture: Mixture, statistics: Statistics) -> Mixture:
     """Return the mixture that is most likely given `statistics` of rows less its shift (the M-step)."""
-    weights = statistics.count / statistics.count.sum()
+    weights = statistics.total / statistics.total.sum()
     return replace(mixture, weights=weights, parameters=mixture.emission.maximize(statistics, mixture.parameters))
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 # A component that holds less than this share of one row has nothing to learn from.
-_LEAST_COUNT = 1e-8
+_LEAST_TOTAL = 1e-8
 
 
 class Parameters(NamedTuple):
@@ -26,20 +26,20 @@ class Parameters(NamedTuple):
 
 
 class Statistics(NamedTuple):
-    """Sums over rows weighted by responsibility: `count` (K,) and one (K, d) tensor per entry of phi."""
+    """Sums over rows weighted by responsibility: `total` (K,) and one (K, d) tensor per entry of phi."""
 
-    count: Tensor
+    total: Tensor
     sums: tuple[Tensor, ...]
 
     def blend(self, other: Statistics, share: float) -> Statistics:
         """Return ``(1 - share) * self + share * other``."""
         sums = (torch.lerp(mine, its, share) for mine, its in zip(self.sums, other.sums, strict=True))
-        return Statistics(torch.lerp(self.count, other.count, share), tuple(sums))
+        return Statistics(torch.lerp(self.total, other.total, share), tuple(sums))
 
     def per_row(self) -> Statistics:
         """Return the sums divided by the number of rows that they are made of."""
-        n_rows = self.count.sum()
-        return Statistics(self.count / n_rows, tuple(part / n_rows for part in self.sums))
+        n_rows = self.total.sum()
+        return Statistics(self.total / n_rows, tuple(part / n_rows for part in self.sums))
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ class DiagonalGaussian:
 
     def maximize(self, statistics: Statistics, parameters: Parameters) -> Parameters:
         """Return the most likely parameters; a component without rows keeps those it has."""
-        count = statistics.count[:, None]
-        seen = count > _LEAST_COUNT
-        mean, square = (part / count.clamp_min(_LEAST_COUNT) for part in statistics.sums)
+        total = statistics.total[:, None]
+        seen = total > _LEAST_TOTAL
+        mean, square = (part / total.clamp_min(_LEAST_TOTAL) for part in statistics.sums)
         variance = (square - mean.square()).maximum(self.floor)
         return Parameters(mean.where(seen, parameters.mean), variance.where(seen, parameters.variance))

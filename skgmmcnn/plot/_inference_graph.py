@@ -9,7 +9,7 @@ import networkx as nx
 import numpy as np
 from sklearn.pipeline import Pipeline
 
-from ..dictionary import Vocabulary, WordMaps
+from ..dictionary import Representatives, Vocabulary, WordMaps
 from ..graph import InferenceGraph
 from ._layout import Box, attach, place_cells, place_labels, rows_of
 
@@ -176,11 +176,10 @@ class InferenceGraphDisplay:
             self._draw_decision(node, box)
             return
         representatives = self.vocabulary.representatives.get(node["layer"])
-        patches = None if representatives is None else representatives.patches
-        if patches is None:
+        if representatives is None or representatives.patches is None:
             self._draw_text(square, "no patches\nstored")
         else:
-            self._draw_patches(square, node["layer"], node["word"], side)
+            self._draw_patches(square, representatives, node["word"], side)
         if self.locations is not None and self.images:
             self._draw_locations(Box(box.left + 1.06, box.top - 1, 1, 1), self.locations[key])
         name = node.get("word_name")
@@ -199,8 +198,8 @@ class InferenceGraphDisplay:
             title += f"   ({node['n_locations']} images)"
         self.ax_.text(box.middle, box.top - 1.06, title, ha="center", va="top", fontsize=11, weight="bold")
 
-    def _draw_patches(self, square: Box, layer: str, word: int, side: int) -> None:
-        representatives = self.vocabulary.representatives[layer]
+    def _draw_patches(self, square: Box, representatives: Representatives, word: int, side: int) -> None:
+        assert representatives.patches is not None
         step = 1 / side
         for i in range(side * side):
             if representatives.images[word, i] < 0:

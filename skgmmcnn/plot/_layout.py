@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -45,17 +46,17 @@ def rows_of(graph: nx.DiGraph) -> list[list[str]]:
     heuristic of Sugiyama, Tagawa and Toda, 1981).
     """
     layers: dict[str, list[str]] = {}
-    for key, layer in graph.nodes(data="layer"):
-        layers.setdefault(layer, []).append(key)
+    for key, node in graph.nodes(data=True):
+        layers.setdefault(node["layer"], []).append(key)
     rows = list(layers.values())
-    for above, row in zip(rows, rows[1:], strict=False):
-        place = {key: i / max(1, len(above) - 1) for i, key in enumerate(above)} if len(above) > 1 else {above[0]: 0.5}
+    for above, row in itertools.pairwise(rows):
+        place = {key: (i + 0.5) / len(above) for i, key in enumerate(above)}
         row.sort(key=lambda key: _barycentre(graph, key, place))
     return rows
 
 
 def _barycentre(graph: nx.DiGraph, key: str, place: Mapping[str, float]) -> float:
-    edges = [(place[head], weight) for _, head, weight in graph.out_edges(key, data="contribution") if head in place]
+    edges = [(place[head], edge["contribution"]) for _, head, edge in graph.out_edges(key, data=True)]
     total = sum(weight for _, weight in edges)
     return sum(x * weight for x, weight in edges) / total if total else 0.5
 
@@ -93,7 +94,7 @@ def _spread(box: Box, number: int, of: int) -> float:
 def place_labels(
     lines: Iterable[tuple[tuple[str, str], tuple[float, float, float, float]]], width: float, height: float
 ) -> dict[tuple[str, str], Box]:
-    """Return boxes for labels on the edges, in the order of `lines`; an edge whose label finds no free place gets none."""
+    """Return boxes for labels on the edges, in the order of `lines`; where no place on an edge is free, none."""
     placed: dict[tuple[str, str], Box] = {}
     for edge, (x0, y0, x1, y1) in lines:
         for share in (0.5, 0.38, 0.62, 0.26, 0.74, 0.16, 0.84):
