@@ -74,6 +74,11 @@ def _add_edges(graph: nx.DiGraph, words: WordMaps, upper: str, step: Step, ratio
                 )
 
 
+def percent(share: float) -> str:
+    """Return a share as text."""
+    return f"{100 * share:.0f} %" if share >= 0.01 else "under 1 %"
+
+
 def to_text(graph: nx.DiGraph) -> str:
     """Return an inference graph as text, layer by layer from the decision down.
 

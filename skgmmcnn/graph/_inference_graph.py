@@ -130,8 +130,9 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         if first:
             self._start(words)
         self._check_words(words)
+        transitions = _count_transitions(words)
         self.class_counts_ += np.bincount(words.decisions, minlength=len(self.classes_))
-        for pair, counts in _count_transitions(words).items():
+        for pair, counts in transitions.items():
             self.transition_counts_[pair] = self.transition_counts_[pair] + counts
         self.log_ratios_ = {
             pair: log_ratios(counts, self.smoothing) for pair, counts in self.transition_counts_.items()
@@ -158,8 +159,8 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         -------
         graphs : list of networkx.DiGraph
             One per image.  Nodes are ``"decision_<output>"`` and words as ``"layer3_w017"``, with `layer`, `word`,
-            `score` (bits), `count` and `n_locations` (locations that show the word, of all); the decision has `class_name`,
-            words that a person named `word_name`.  Edges lead from a word to what it explains, with `log_ratio` (bits
+            `score` (bits), `count` and `n_locations` (locations that show the word, of all); the decision has
+            `class_name`, words that a person named `word_name`.  Edges lead from a word to what it explains, with `log_ratio` (bits
             per location), `count`, `frequency` (share of the upper word's fields) and `contribution` (bits).
         """
         self._check_words(X)
@@ -186,7 +187,7 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         if not len(rows):
             raise ValueError(
                 f"The network decides for class {X.spec.class_name(target)!r} ({target}) in none of {len(X)} images; "
-                f"it  does for {sorted(map(X.spec.class_name, np.unique(X.decisions)))[:10]}."
+                f"it does for {sorted(map(X.spec.class_name, np.unique(X.decisions)))[:10]}."
             )
         return self._explain(X[rows], target)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from textwrap import wrap
 from typing import Any
 
 import networkx as nx
@@ -11,6 +12,7 @@ from sklearn.pipeline import Pipeline
 
 from ..dictionary import Representatives, Vocabulary, WordMaps
 from ..graph import InferenceGraph
+from ..graph._building import percent
 from ._layout import Box, attach, place_cells, place_labels, rows_of
 
 _MARK = (0.9, 0.0, 0.5)  # magenta: rare in photographs, and told from greys with any colour vision
@@ -18,6 +20,7 @@ _EDGE = (0.12, 0.32, 0.55)
 _CAPTION = 0.36
 _GAP = 0.45
 _RISE = 1.15
+_KEY = 0.65
 
 
 class InferenceGraphDisplay:
@@ -159,8 +162,18 @@ class InferenceGraphDisplay:
             self._draw_layer_name(row, boxes)
             for key in row:
                 self._draw_node(key, boxes[key], int(n_patches**0.5))
+        self._draw_key(boxes)
         _frame(self.ax_, boxes)
         return self
+
+    def _draw_key(self, boxes: Mapping[str, Box]) -> None:
+        patches = "Patches: what the locations most typical of a word see of the fitted images."
+        shown = "Beside them, the explained image where it shows the word." if self.locations is not None else ""
+        below = "Below: locations that show it, of all, and their evidence."
+        arrows = "Arrows: evidence of one location for the word above, and the share of that word's receptive field."
+        left, right, bottom, _ = _limits(boxes)
+        lines = "\n".join(wrap(" ".join([patches, shown, below, arrows]), int(17 * (right - left - 0.4))))
+        self.ax_.text(left + 0.2, bottom + _KEY, lines, ha="left", va="top", fontsize=7, color="0.35")
 
     def _draw_layer_name(self, row: list[str], boxes: Mapping[str, Box]) -> None:
         node, box = self.graph.nodes[row[0]], boxes[row[0]]
@@ -214,7 +227,7 @@ class InferenceGraphDisplay:
             if representatives.whole:
                 row, column = representatives.marks[word, i]
                 x, y = drawn.left + column * drawn.width, drawn.top - row * drawn.height
-                self.ax_.plot(x, y, "o", ms=9 / side + 2, mfc="none", mec=_MARK, mew=1.3)
+                self.ax_.plot(x, y, "o", ms=9 / side + 2, mfc="none", mec=_MARK, mew=1.3, zorder=5, clip_on=False)
 
     def _draw_locations(self, square: Box, shown: np.ndarray) -> None:
         drawn = self._draw_image(square, self.images[0])
@@ -271,7 +284,7 @@ class InferenceGraphDisplay:
         attributes = {(tail, head): edge for tail, head, edge in edges}
         for key, box in place_labels([(key, lines[key]) for key in attributes], 0.92, 0.17).items():
             edge = attributes[key]
-            text = f"{edge['log_ratio']:.1f} bits, {100 * edge['frequency']:.0f} %"
+            text = f"{edge['log_ratio']:.1f} bits, {percent(edge['frequency'])}"
             self.ax_.text(
                 box.middle,
                 box.bottom + box.height / 2,
@@ -291,7 +304,12 @@ def _pictures(words: WordMaps, rows: Any) -> list[np.ndarray]:
 def _limits(boxes: Mapping[str, Box]) -> tuple[float, float, float, float]:
     left, right = min(box.left for box in boxes.values()) - 1.4, max(box.right for box in boxes.values()) + 0.3
     middle, half = (left + 1.4 + right) / 2, 2.4  # room for four images of a class
-    return min(left, middle - half), max(right, middle + half), min(box.bottom for box in boxes.values()) - 0.1, 0.1
+    return (
+        min(left, middle - half),
+        max(right, middle + half),
+        min(box.bottom for box in boxes.values()) - 0.1 - _KEY,
+        0.1,
+    )
 
 
 def _make_axes(boxes: Mapping[str, Box]) -> Any:
