@@ -175,8 +175,7 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
 
     def _survey(self, image: Tensor, class_names: Sequence[str] | None) -> NetworkSpec:
         """Run one image (1, C, H, W) through the network and note the geometry of what it meets."""
-        device = resolve_device(self.device)
-        outputs, activations = self._traced.run(image.to(device))
+        outputs, activations = self._traced.run(image)
         for name, values in activations.items():
             if values.ndim not in (2, 4):
                 raise ValueError(
@@ -191,7 +190,7 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
             layers=self._traced.layers,
             shapes={name: _shape(_as_map(values)) for name, values in activations.items()},
             input_shape=tuple(image.shape[1:]),
-            receptive_fields=self._traced.receptive_fields(image.to(device)),
+            receptive_fields=self._traced.receptive_fields(image),
             n_outputs=n_outputs,
             class_names=check_class_names(class_names, n_outputs),
         )
@@ -231,13 +230,12 @@ class _NetworkSource:
     def batches(self, rows: np.ndarray) -> Iterator[FeatureBatch]:
         """Yield the batches of the images `rows`, in that order; smaller ones once the device's memory is short."""
         extractor, images, start, size = self._extractor, self._images[rows], 0, self._extractor.batch_size
-        device, spec = resolve_device(extractor.device), extractor.spec_
-        traced = extractor._traced.to(device)
+        spec, traced = extractor.spec_, extractor._traced.to(resolve_device(extractor.device))
         while start < len(images):
             batch = images.batch(start, start + size, spec.input_shape)
             try:
                 with exact_float32():
-                    outputs, activations = traced.run(batch.to(device, non_blocking=True))
+                    outputs, activations = traced.run(batch)
             except torch.OutOfMemoryError:
                 size = _halved(size, first=size == extractor.batch_size)
                 continue

@@ -66,16 +66,21 @@ class TracedNetwork:
         self._capturing.to(device)
         return self
 
+    def prepare(self, batch: Tensor) -> Tensor:
+        """Return `batch` on the device and in the floating point type of the network."""
+        like = next((weight for weight in self._network.parameters() if weight.is_floating_point()), batch)
+        return batch.to(like.device, like.dtype, non_blocking=True)
+
     def run(self, batch: Tensor) -> tuple[Any, dict[str, Tensor]]:
         """Return what the network returns for `batch`, and what each layer returned on the way."""
         with torch.no_grad():
-            output, captured = self._capturing(batch)
+            output, captured = self._capturing(self.prepare(batch))
         return output, dict(zip(self.layers, captured, strict=True))
 
     def receptive_fields(self, batch: Tensor) -> dict[tuple[str, str], ReceptiveField]:
         """Return the field of every layer in each layer below that it depends on, and in the ``"input"``."""
         with torch.no_grad():
-            return follow(fx.GraphModule(self._network, self._graph), self._nodes, batch)
+            return follow(fx.GraphModule(self._network, self._graph), self._nodes, self.prepare(batch))
 
 
 def _trace(tracer: _LayerTracer, network: nn.Module) -> fx.Graph:

@@ -160,8 +160,9 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         graphs : list of networkx.DiGraph
             One per image.  Nodes are ``"decision_<output>"`` and words as ``"layer3_w017"``, with `layer`, `word`,
             `score` (bits), `count` and `n_locations` (locations that show the word, of all); the decision has
-            `class_name`, words that a person named `word_name`.  Edges lead from a word to what it explains, with `log_ratio` (bits
-            per location), `count`, `frequency` (share of the upper word's fields) and `contribution` (bits).
+            `class_name`, words that a person named `word_name`.  Edges lead from a word to what it explains, with
+            `log_ratio` (bits per location), `count`, `frequency` (share of the upper word's fields) and `contribution`
+            (bits).
         """
         self._check_words(X)
         return [self._explain(X[i], int(decision)) for i, decision in enumerate(X.decisions)]
