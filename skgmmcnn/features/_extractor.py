@@ -146,8 +146,8 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         self.preprocess_: Any = built.preprocess if self.preprocess == "auto" else self.preprocess
         self._traced = TracedNetwork(self.network_, list(self.layers))
         images = self._gather(X)
-        self._scale = PixelScale.of(images)
         self.spec_ = self._survey(images.batch(0, 1), built.class_names)
+        self._scale = PixelScale.of(images)
         if y is not None:
             self.spec_.encode(y, len(images))
         return self

@@ -238,14 +238,14 @@ class PixelScale(NamedTuple):
         Preprocessing is asked what it makes of a black and of a white image.  Where there is none, values in [0, 1]
         are pixels, and others are stretched from the smallest to the largest of each channel in the first images.
         """
+        batch = images.batch(0, min(len(images), 64) if images.preprocess is None else 1).numpy()
+        if batch.ndim != 4:
+            return None
         first = images.raw(0)
         if isinstance(first, Image.Image) and images.preprocess is not None:
             scale = cls(*(_level(images.preprocess, first, level) for level in (0, 255)))
             if np.abs(scale.white - scale.black).min() > 1e-6:
                 return scale
-        batch = images.batch(0, min(len(images), 64)).numpy()
-        if batch.ndim != 4:
-            return None
         low, high = batch.min((0, 2, 3)), batch.max((0, 2, 3))
         if low.min() >= 0 and high.max() <= 1:
             low, high = np.zeros_like(low), np.ones_like(high)
