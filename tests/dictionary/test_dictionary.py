@@ -1,0 +1,247 @@
+from unittest import SkipTest
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.mixture import GaussianMixture
+from sklearn.utils.estimator_checks import estimator_checks_generator
+
+from skgmmcnn import FeatureExtractor, FeatureMaps, LayerDictionary
+from skgmmcnn.dictionary._labelling import as_rows
+from skgmmcnn.dictionary._representatives import Typical
+from skgmmcnn.dictionary._reservoir import Reservoir
+
+N_CHECKS = 47
+
+
+def test_scikit_learn_checks_pass_in_full():
+    """scikit-learn skips checks silently for estimators that it thinks cannot take them: the number is asserted."""
+    ran = []
+    for estimator, check in estimator_checks_generator(LayerDictionary(2)):
+        try:
+            check(estimator)
+        except SkipTest as reason:  # not asked for by the environment
+            assert "SCIPY_ARRAY_API" in str(reason)
+        ran.append(check.func.__name__)
+    assert len(ran) >= N_CHECKS, len(ran)
+    assert {"check_transformer_general", "check_set_output_transform_pandas", "check_methods_subset_invariance"} <= {
+        *ran
+    }
+
+
+def test_rows_are_modelled_as_well_as_by_scikit_learn(rng):
+    X = np.concatenate([rng.normal(mean, 1, (300, 3)) for mean in (-6, 0, 6)])
+    dictionary = LayerDictionary(12, reg_covar=0.01, tol=1e-5, random_state=0).fit(X)
+    peer = GaussianMixture(12, covariance_type="diag", reg_covar=0.01, random_state=0).fit(X)
+    assert dictionary.score(X) > peer.score(X) - 0.05
+    assert dictionary.transform(X).shape == (900, 12)
+    np.testing.assert_array_equal(dictionary.transform(X).argmax(1), dictionary.predict(X))
+    np.testing.assert_allclose(dictionary.transform(X).sum(1), 1)
+
+
+def test_words_are_the_likeliest_components(maps, words):
+    dictionary = LayerDictionary({"conv1": 8, "conv2": 12, "conv3": 16}, random_state=0).fit(maps)
+    for batch in maps.batches():
+        for layer, values in batch.activations.items():
+            rows = as_rows(values).double().numpy()
+            mixture = dictionary.mixtures_[layer]
+            joint = np.log(mixture.weights_) - 0.5 * (
+                ((rows[:, None] - mixture.means_) ** 2 / mixture.covariances_).sum(2)
+                + np.log(2 * np.pi * mixture.covariances_).sum(1)
+            )
+            seen = words.words[layer][batch.start : batch.start + len(values)].ravel()
+            best = joint.max(1)
+            assert (joint[np.arange(len(seen)), seen] > best - 1e-2).all()
+            assert (joint.argmax(1) == seen).mean() > 0.999
+
+
+def test_word_maps(maps, words):
+    assert words.shape == (300,)
+    assert words.words["conv1"].dtype == np.uint8
+    np.testing.assert_array_equal(words.decisions, maps.outputs.argmax(1))
+    histogram = words.histogram()
+    assert histogram.shape == (300, 36) == (300, len(words.get_feature_names_out()))
+    assert words.get_feature_names_out()[8] == "conv2_w000"
+    assert histogram[5, 8 + 3] == (words.words["conv2"][5] == 3).sum()
+    part = words[[4, 2]]
+    np.testing.assert_array_equal(part.words["conv3"], words.words["conv3"][[4, 2]])
+    np.testing.assert_array_equal(part.pictures[0], maps.pictures()[4])
+    np.testing.assert_array_equal(part.decisions, words.decisions[[4, 2]])
+
+
+def test_the_network_runs_once_to_train_and_once_to_label(digits, maps):
+    passes = CountedMaps(maps)
+    dictionary = LayerDictionary(5, random_state=0)
+    words = dictionary.fit_transform(passes)
+    assert passes.n_images == 2 * len(maps)
+    np.testing.assert_array_equal(words.words["conv2"], dictionary.transform(maps).words["conv2"])
+
+
+class CountedMaps(FeatureMaps):
+    def __init__(self, maps):
+        self.__dict__.update(maps.__dict__)
+        self.n_images = 0
+
+    def batches(self):
+        for batch in super().batches():
+            self.n_images += len(batch.decisions)
+            yield batch
+
+
+def test_same_seed_same_fit_and_words_whatever_the_batches(digits):
+    def fitted(batch_size, random_state=0):
+        extractor = FeatureExtractor(digits.network, ["conv1", "conv3"], batch_size=batch_size)
+        maps = extractor.fit_transform(digits.images[:200])
+        return maps, LayerDictionary(10, max_samples=1000, random_state=random_state).fit(maps)
+
+    maps, dictionary = fitted(32)
+    _, again = fitted(32)
+    other_maps, _ = fitted(7)
+    for layer in maps.layers:
+        np.testing.assert_array_equal(dictionary.mixtures_[layer].means_, again.mixtures_[layer].means_)
+        words, others = (dictionary.transform(x).words[layer] for x in (maps, other_maps))
+        assert (words != others).mean() < 1e-4  # ties at rounding
+        some = dictionary.transform(maps[50:60]).words[layer]
+        assert (some != words[50:60]).mean() < 1e-3
+    assert dictionary.vocabulary_.fingerprint == again.vocabulary_.fingerprint
+    assert dictionary.vocabulary_.fingerprint != fitted(32, 1)[1].vocabulary_.fingerprint
+
+
+def test_reservoir_is_uniform_bounded_and_independent_of_batches(seed):
+    rows = torch.arange(6000.0).reshape(-1, 1)
+
+    def sample(images_at_once):
+        reservoir = Reservoir(300, (1, 4, 5), 500, seed)
+        for first in range(0, 300, images_at_once):
+            reservoir.add(first, rows[first * 20 : (first + images_at_once) * 20])
+        return reservoir.rows().ravel().numpy()
+
+    chosen = sample(300)
+    assert len(chosen) == len(set(chosen)) == 500
+    np.testing.assert_array_equal(chosen, sample(7))
+    # 10 equal parts: chi-squared with 9 degrees of freedom, 99.9 % below 27.9; also over locations of an image
+    for parts in (np.histogram(chosen, 10, (0, 6000))[0], np.bincount(chosen.astype(int) % 20 // 2)):
+        assert ((parts - 50) ** 2 / 50).sum() < 27.9
+    everything = Reservoir(300, (1, 4, 5), 6000, seed)
+    everything.add(0, rows)
+    assert sorted(everything.rows().ravel().tolist()) == rows.ravel().tolist()
+
+
+def naive_choice(words, proba, density, word, n_best):
+    """The best location of each image first, then each image's second best, and so on."""
+    chosen = []
+    for image in range(len(words)):
+        own = [
+            (-proba[image, q], -density[image, q], image, q) for q in range(words.shape[1]) if words[image, q] == word
+        ]
+        chosen += [(turn, *entry) for turn, entry in enumerate(sorted(own))]
+    return [entry[3:] for entry in sorted(chosen)[:n_best]]
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 2**31), n_best=st.integers(1, 6), images_at_once=st.integers(1, 9))
+def test_representatives_equal_a_naive_choice(seed, n_best, images_at_once):
+    rng = np.random.default_rng(seed)
+    words = rng.integers(0, 4, (9, 5))
+    proba, density = rng.choice([0.5, 1], words.shape), rng.choice(4, words.shape).astype(float)
+    typical = Typical(5, n_best)
+    for first in range(0, 9, images_at_once):
+        part = slice(first, first + images_at_once)
+        typical.add(first, words[part], *(torch.from_numpy(values[part].ravel()) for values in (proba, density)))
+    images, locations = typical.found()
+    for word in range(5):
+        found = [pair for pair in zip(images[word], locations[word], strict=True) if pair[0] >= 0]
+        assert found == naive_choice(words, proba, density, word, n_best)
+
+
+def test_representatives_show_their_word(maps, words):
+    for layer in maps.layers:
+        found = words.vocabulary.representatives[layer]
+        for word in range(words.vocabulary.n_words[layer]):
+            places = np.argwhere(words.words[layer] == word)
+            images = found.images[word][found.images[word] >= 0]
+            assert len(images) == min(9, len(places))
+            assert len(np.unique(images)) == min(9, len(np.unique(places[:, 0])))
+            assert (words.words[layer][images, *found.locations[word][: len(images)].T] == word).all()
+
+
+def test_keep_proba(maps):
+    words = LayerDictionary(4, keep_proba=True, random_state=0).fit_transform(maps)
+    assert words.proba["conv3"].shape == words.log_density["conv3"].shape == (300, 4, 4)
+    assert words[:2].proba["conv3"].dtype == np.float16
+    assert (words.proba["conv1"] >= 0.25).all()
+
+
+def test_patches_show_the_receptive_field(maps, words):
+    found = words.vocabulary.representatives["conv2"]
+    assert found.patches.shape == (12, 9, 5, 5, 3)
+    word, place = np.argwhere((found.locations > 1).all(2) & (found.locations < 6).all(2))[0]
+    row, column = found.locations[word, place]
+    picture = maps.pictures()[found.images[word, place]]
+    np.testing.assert_array_equal(found.patches[word, place], picture[row - 2 : row + 3, column - 2 : column + 3])
+    np.testing.assert_allclose(found.marks[word, place], 0.5)
+    word, place = np.argwhere((found.locations == 0).any(2) & (found.images >= 0))[0]
+    axis = int(found.locations[word, place, 0] != 0)
+    outside = np.moveaxis(found.patches[word, place], axis, 0)[:2]
+    assert (outside == 225).all()
+    assert not words.vocabulary.representatives["conv2"].whole
+    assert words.vocabulary.representatives["conv3"].whole
+
+
+def test_patches_need_not_be_kept(maps):
+    dictionary = LayerDictionary(4, keep_patches=False, random_state=0).fit(maps)
+    found = dictionary.vocabulary_.representatives["conv3"]
+    assert found.patches is None
+    assert (found.images[:, 0] >= 0).any()
+
+
+def test_partial_fit(maps):
+    dictionary = LayerDictionary(8, random_state=0)
+    scores = []
+    for _ in range(3):
+        for rows in np.split(np.arange(300), 3):
+            dictionary.partial_fit(maps[rows])
+        scores.append(dictionary.score(maps))
+    assert dictionary.n_iter_ == 9
+    assert scores[0] < scores[1] < scores[2] < LayerDictionary(8, random_state=0).fit(maps).score(maps) + 0.5
+    assert dictionary.transform(maps).vocabulary.representatives == {}
+    dictionary.collect_representatives(maps)
+    assert dictionary.transform(maps).vocabulary.representatives["conv3"].patches is not None
+    assert dictionary.fit(maps).n_iter_ != 9
+    one_step = LayerDictionary(8, random_state=0).partial_fit(maps)
+    with pytest.warns(ConvergenceWarning):
+        one_pass = LayerDictionary(8, random_state=0, max_iter=1).fit(maps)
+    for layer in maps.layers:
+        np.testing.assert_allclose(one_step.mixtures_[layer].means_, one_pass.mixtures_[layer].means_, atol=1e-4)
+
+
+def test_word_names(maps):
+    dictionary = LayerDictionary(4, random_state=0).fit(maps)
+    dictionary.set_params(word_names={("conv3", 2): "loop"})
+    assert dictionary.transform(maps[:1]).vocabulary.names == {("conv3", 2): "loop"}
+    for wrong in ({("conv9", 2): "loop"}, {("conv3", 4): "loop"}):
+        with pytest.raises(ValueError, match="word_names names word"):
+            dictionary.set_params(word_names=wrong).transform(maps[:1])
+
+
+def test_bad_input_is_named(maps, digits):
+    with pytest.raises(ValueError, match=r"'conv3' has 32 locations \(n_samples = 2.*too few for 50 words"):
+        LayerDictionary({"conv1": 4, "conv2": 4, "conv3": 50}).fit(maps[:2])
+    with pytest.raises(ValueError, match=r"n_components names layers \['conv1'\]; the layers are"):
+        LayerDictionary({"conv1": 4}).fit(maps)
+    with pytest.warns(ConvergenceWarning, match=r"\['conv1', 'conv2', 'conv3'\] did not converge in 2 passes"):
+        dictionary = LayerDictionary(4, max_iter=2, tol=0).fit(maps)
+    fewer = FeatureExtractor(digits.network, ["conv3"]).fit_transform(digits.images[:5])
+    with pytest.raises(ValueError, match="fitted on layers with channels"):
+        dictionary.transform(fewer)
+    with pytest.raises(ValueError, match="no class 'ten'"):
+        LayerDictionary(4).fit(maps, ["ten"] * 300)
+    with pytest.raises(NotFittedError):
+        LayerDictionary(4).transform(maps)
+    with pytest.raises(ValueError, match="'tol' parameter"):
+        LayerDictionary(4, tol=-1).fit(maps)
+    with pytest.raises(ValueError, match="NaN"):
+        LayerDictionary(2).fit(np.full((5, 2), np.nan))
