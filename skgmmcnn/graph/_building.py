@@ -9,7 +9,7 @@ import networkx as nx
 import numpy as np
 
 from ..dictionary import WordMaps
-from ._evidence import DECISION, Step
+from ._evidence import DECISION, NO_EVIDENCE, Step
 
 
 def build_graph(
@@ -63,7 +63,7 @@ def _add_edges(graph: nx.DiGraph, words: WordMaps, upper: str, step: Step, ratio
         head = f"{DECISION}_{s}" if upper == DECISION else words.vocabulary.key(upper, s)
         for t in step.selected.tolist():
             ratio, count = float(ratios[s, t]), int(step.counts[row, t])
-            if ratio > 0 and count > 0:
+            if ratio > NO_EVIDENCE and count > 0:
                 graph.add_edge(
                     words.vocabulary.key(step.layer, t),
                     head,

@@ -11,6 +11,7 @@ from ..dictionary import WordMaps
 from ._counting import count_pairs
 
 DECISION = "decision"
+NO_EVIDENCE = 1e-9  # bits; smaller differences are rounding
 
 
 def log_ratios(counts: np.ndarray, smoothing: float) -> np.ndarray:
@@ -54,8 +55,8 @@ def walk(words: WordMaps, target: int, ratios: Mapping[tuple[str, str], np.ndarr
     for layer in reversed(words.layers):
         counts = _count_below(words, upper, above, layer)
         scores = (counts * ratios[upper, layer][above]).sum(0)
-        best = np.argsort(-scores, kind="stable")[:n_nodes]
-        selected = best[scores[best] > 0]
+        best = np.argsort(-(scores / NO_EVIDENCE).round(), kind="stable")[:n_nodes]  # ties: the lower number
+        selected = best[scores[best] > NO_EVIDENCE]
         steps.append(Step(layer, above, counts, scores, selected))
         upper, above = layer, selected
     return steps

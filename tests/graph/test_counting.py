@@ -1,0 +1,71 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from skgmmcnn.features import ReceptiveField
+from skgmmcnn.graph import _counting
+from skgmmcnn.graph._counting import count_pairs
+from skgmmcnn.graph._evidence import log_ratios
+
+
+def random_axis(rng, upper, lower):
+    """Windows of any size and place, some of them empty."""
+    start = rng.integers(0, lower, upper)
+    stop = np.minimum(start + rng.integers(0, lower + 1, upper), lower)
+    return start, stop
+
+
+def naive_count(upper, lower, field, n_upper, n_lower):
+    counts = np.zeros((n_upper, n_lower), dtype=int)
+    for above, below in zip(upper, lower, strict=True):
+        for i, j in np.ndindex(above.shape):
+            for word in below[field.window(i, j)].ravel():
+                counts[above[i, j], word] += 1
+    return counts
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    upper_size=st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    lower_size=st.tuples(st.integers(1, 7), st.integers(1, 7)),
+    chunk=st.sampled_from([1, 7, 50, 2**22]),
+)
+def test_counts_equal_a_triple_loop(seed, upper_size, lower_size, chunk):
+    rng = np.random.default_rng(seed)
+    rows, columns = (random_axis(rng, u, v) for u, v in zip(upper_size, lower_size, strict=True))
+    field = ReceptiveField(rows, columns, lower_size)
+    upper = rng.integers(0, 4, (3, *upper_size)).astype(np.uint8)
+    lower = rng.integers(0, 300, (3, *lower_size)).astype(np.uint16)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_counting, "_CHUNK", chunk)
+        counts = count_pairs(upper, lower, field, 4, 300)
+    np.testing.assert_array_equal(counts, naive_count(upper, lower, field, 4, 300))
+
+
+def naive_log_ratio(counts, s, t, smoothing):
+    total = sum(sum(row) for row in counts)
+    column = sum(row[t] for row in counts)
+    if not column:
+        return 0.0
+    p = column / total
+    return np.log2((counts[s][t] + smoothing * p) / (sum(counts[s]) + smoothing) / p)
+
+
+@settings(max_examples=100, deadline=None)
+@given(seed=st.integers(0, 2**31), smoothing=st.sampled_from([0.01, 1.0, 50.0]), share=st.floats(0, 1))
+def test_log_ratios_follow_the_formulas(seed, smoothing, share):
+    rng = np.random.default_rng(seed)
+    counts = rng.integers(0, 20, (5, 6)) * (rng.random((5, 6)) < share)
+    counts[rng.integers(5)] = 0
+    counts[:, rng.integers(6)] = 0
+    ratios = log_ratios(counts, smoothing)
+    for s, t in np.ndindex(counts.shape):
+        assert ratios[s, t] == pytest.approx(naive_log_ratio(counts.tolist(), s, t, smoothing), abs=1e-12)
+    assert (ratios[counts == 0] <= 1e-12).all()
+    assert ratios[counts.sum(1) == 0] == pytest.approx(0, abs=1e-12)
+    if counts.sum():
+        marginal = counts.sum(0) / counts.sum()
+        upper = (counts.sum(1) + smoothing) / (counts.sum() + smoothing * 5)
+        np.testing.assert_allclose(upper @ (marginal * 2**ratios), marginal, atol=1e-12)
