@@ -31,7 +31,18 @@ class DigitsNetwork(nn.Module):
         self.head = nn.Linear(32, 10)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the scores (n, 10) of images (n, 1, 8, 8) with values in [0, 1]."""
+        """Score images.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n, 1, 8, 8)
+            Images with values in [0, 1].
+
+        Returns
+        -------
+        scores : Tensor of shape (n, 10)
+            One score per digit.
+        """
         x = self.conv3(self.pool(self.conv2(self.conv1(x))))
         return self.head(x.mean((2, 3)))
 

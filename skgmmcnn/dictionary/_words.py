@@ -34,11 +34,30 @@ class Vocabulary:
     names: Mapping[tuple[str, int], str] = field(default_factory=dict)
 
     def key(self, layer: str, word: int) -> str:
-        """Return the identifier of a word, as ``"layer3_w017"``."""
+        """Return the identifier of a word.
+
+        Parameters
+        ----------
+        layer : str
+            Name of the layer.
+        word : int
+            Number of the word.
+
+        Returns
+        -------
+        key : str
+            As ``"layer3_w017"``.
+        """
         return f"{layer}_w{word:0{max(3, len(str(self.n_words[layer] - 1)))}d}"
 
     def keys(self) -> list[str]:
-        """Return the identifiers of all words, layer by layer."""
+        """Return the identifiers of all words.
+
+        Returns
+        -------
+        keys : list of str
+            Layer by layer, in network order.
+        """
         return [self.key(layer, word) for layer, n_words in self.n_words.items() for word in range(n_words)]
 
 
@@ -126,7 +145,13 @@ class WordMaps:
         )
 
     def get_feature_names_out(self) -> np.ndarray:
-        """Return the identifiers of all words, layer by layer, as an array of str."""
+        """Return the identifiers of all words, layer by layer.
+
+        Returns
+        -------
+        names : array of str, shape (sum of K over the layers,)
+            Layer and word, as ``"layer3_w017"``.
+        """
         return np.asarray(self.vocabulary.keys(), dtype=object)
 
 
@@ -135,7 +160,20 @@ def _rows(arrays: Mapping[str, np.ndarray], rows: np.ndarray) -> dict[str, np.nd
 
 
 def count_words(words: np.ndarray, n_words: int) -> np.ndarray:
-    """Return how often each of `n_words` words occurs in each image of `words` (n, H, W), shape (n, n_words)."""
+    """Count how often each word occurs in each image.
+
+    Parameters
+    ----------
+    words : int array of shape (n, H, W)
+        Words of one layer.
+    n_words : int
+        Number of words of the layer.
+
+    Returns
+    -------
+    counts : int array of shape (n, n_words)
+        Numbers of locations.
+    """
     n = len(words)
     cells = words.reshape(n, -1) + n_words * np.arange(n)[:, None]
     return np.bincount(cells.ravel(), minlength=n * n_words).reshape(n, n_words)

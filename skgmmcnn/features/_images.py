@@ -62,6 +62,8 @@ class Images:
         files = [str(item) for item in self._data if isinstance(item, Path)] if isinstance(self._data, list) else []
         stamps = [(stat.st_size, stat.st_mtime_ns) for stat in map(os.stat, filter(os.path.exists, files))]
         data = self._data.numpy(force=True) if isinstance(self._data, Tensor) else self._data
+        if isinstance(data, np.ndarray):  # in plain C order, since hashes also tell strides apart
+            data = data.reshape(-1).reshape(data.shape)
         return {**self.__dict__, "_data": data, "_stamps": stamps}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -16,10 +16,18 @@ from ._spec import NetworkSpec
 
 
 class FeatureBatch(NamedTuple):
-    """What the network did with consecutive images, the first of which is number `start`.
+    """What the network did with consecutive images.
 
-    `activations` are float32 tensors (n, C, H, W) by layer, `outputs` what the network returned, `decisions` the
-    output that it decided for, int64 of shape (n,).
+    Parameters
+    ----------
+    start : int
+        Number of the first image.
+    activations : dict of str to float32 Tensor of shape (n, C, H, W)
+        What each layer returned, on the device of the network.
+    outputs : object
+        What the network returned.
+    decisions : int64 array of shape (n,)
+        The outputs that it decided for.
     """
 
     start: int
@@ -69,6 +77,8 @@ class FeatureMaps:
         Yields the activations of given rows: from the network, or from memory.
     scale : PixelScale or None
         How the network's input is shown as pixels; None where it is no image.
+    rows : int array or None
+        The images that are meant, in order; all by default.
 
     Attributes
     ----------
@@ -198,12 +208,30 @@ class FeatureMaps:
         return FeatureMaps(self.spec, self._images[self._rows], source, self._scale)
 
     def pictures(self) -> Pictures | None:
-        """Return the images as the network sees them, to be drawn; None where its input is no image."""
+        """Return the images as the network sees them, to be drawn.
+
+        Returns
+        -------
+        pictures : Pictures or None
+            One picture per image; None where the network's input is no image.
+        """
         return None if self._scale is None else Pictures(self._images[self._rows], self._scale, self.spec.input_shape)
 
 
 class Pictures:
-    """Images as the network sees them, cropped and resized by its preprocessing, as uint8 (height, width, 3)."""
+    """Images as the network sees them, cropped and resized by its preprocessing, as uint8 (height, width, 3).
+
+    ``pictures[3]`` is one array, ``pictures[[3, 1]]`` are Pictures again.
+
+    Parameters
+    ----------
+    images : Images
+        The images.
+    scale : PixelScale
+        How the network's input is shown as pixels.
+    shape : tuple of int
+        Shape of a preprocessed image (C, H, W).
+    """
 
     def __init__(self, images: Images, scale: PixelScale, shape: tuple[int, ...]) -> None:
         self._images, self._scale, self._shape = images, scale, shape

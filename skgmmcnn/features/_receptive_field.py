@@ -99,11 +99,33 @@ class ReceptiveField:
 
     @classmethod
     def from_reach(cls, reach: Reach) -> ReceptiveField:
-        """Return the hull of `reach`."""
+        """Return the hull of a reach.
+
+        Parameters
+        ----------
+        reach : Reach
+            Which lower rows and columns each upper row and column depends on.
+
+        Returns
+        -------
+        field : ReceptiveField
+            The windows.
+        """
         return cls(_hull(reach.rows), _hull(reach.columns), (reach.rows.shape[1], reach.columns.shape[1]))
 
     def window(self, i: int, j: int) -> tuple[slice, slice]:
-        """Return the row and column slices of the lower map that upper location (i, j) sees."""
+        """Return what one upper location sees.
+
+        Parameters
+        ----------
+        i, j : int
+            Row and column of the upper location.
+
+        Returns
+        -------
+        window : tuple of two slices
+            Rows and columns of the lower map.
+        """
         return (
             slice(int(self.rows[0][i]), int(self.rows[1][i])),
             slice(int(self.columns[0][j]), int(self.columns[1][j])),

@@ -39,11 +39,33 @@ class NetworkSpec:
     class_names: tuple[str, ...] | None
 
     def class_name(self, output: int) -> str:
-        """Return the name of an output, its number where outputs have no names."""
+        """Return the name of an output.
+
+        Parameters
+        ----------
+        output : int
+            Number of the output.
+
+        Returns
+        -------
+        name : str
+            Its name, its number where outputs have no names.
+        """
         return str(output) if self.class_names is None else self.class_names[output]
 
     def class_index(self, label: Any) -> int:
-        """Return the output that `label`, an output number or a class name, stands for."""
+        """Return the output that a label stands for.
+
+        Parameters
+        ----------
+        label : int or str
+            Output number or class name.
+
+        Returns
+        -------
+        output : int
+            Number of the output.
+        """
         if isinstance(label, (int, np.integer)) and not isinstance(label, bool):
             if not 0 <= label < self.n_outputs:
                 raise ValueError(f"The network has outputs 0 to {self.n_outputs - 1}; there is no output {label}.")
@@ -63,7 +85,20 @@ class NetworkSpec:
         return places[0]
 
     def encode(self, y: Sequence[Any] | np.ndarray, n_images: int) -> np.ndarray:
-        """Return the labels `y`, output numbers or class names, as output numbers of shape (n,)."""
+        """Return labels as output numbers.
+
+        Parameters
+        ----------
+        y : array-like of shape (n,)
+            Output numbers or class names.
+        n_images : int
+            The number of labels that there must be.
+
+        Returns
+        -------
+        outputs : int array of shape (n,)
+            Numbers of the outputs.
+        """
         labels = np.asarray(y)
         if labels.shape != (n_images,):
             raise ValueError(f"y must hold one label per image: expected shape ({n_images},), got {labels.shape}.")

@@ -195,7 +195,7 @@ def test_planted_pattern_is_found():
     maps = FeatureExtractor(network, ["1"], class_names=["bar", "cross"]).fit_transform(images)
     words = LayerDictionary(6, random_state=0).fit_transform(maps)
     np.testing.assert_array_equal(words.decisions, labels)
-    estimator = InferenceGraph(n_nodes=3).fit(words)
+    estimator = InferenceGraph(n_nodes=5).fit(words)
     for name in ("cross", "bar"):
         graph = estimator.explain_class(words, name)
         chosen = [node["word"] for _, node in graph.nodes(data=True) if node["layer"] == "1"]

@@ -1,0 +1,115 @@
+import itertools
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from sklearn.pipeline import Pipeline
+
+from skgmmcnn import FeatureExtractor, InferenceGraph, InferenceGraphDisplay, LayerDictionary
+from skgmmcnn.plot._layout import Box, place_labels, rows_of
+from tests.graph.test_inference_graph import random_words
+
+
+@pytest.fixture(autouse=True)
+def _close_figures():
+    yield
+    plt.close("all")
+
+
+def boxes_of_texts(display):
+    """The rendered boxes of all texts, in pixels."""
+    display.figure_.canvas.draw()
+    return {text.get_text(): text.get_window_extent() for text in display.ax_.texts if text.get_text()}
+
+
+def assert_readable(display):
+    boxes = boxes_of_texts(display)
+    page = display.figure_.bbox
+    for text, box in boxes.items():
+        assert page.x0 <= box.x0 < box.x1 <= page.x1, text
+        assert page.y0 <= box.y0 < box.y1 <= page.y1, text
+    for (text, box), (other, its) in itertools.combinations(boxes.items(), 2):
+        assert not box.padded(-0.5).overlaps(its.padded(-0.5)), (text, other)
+
+
+def test_picture_of_an_image(graph, words):
+    display = InferenceGraphDisplay.from_estimator(graph, words, image=7)
+    explained = graph.explain(words[7:8])[0]
+    assert display.graph.nodes.keys() == explained.nodes.keys()
+    texts = "\n".join(boxes_of_texts(display))
+    for _, node in explained.nodes(data=True):
+        if node["layer"] != "decision":
+            assert f"w{node['word']}" in texts
+            assert f"{node['count']}/{node['n_locations']}   {node['score']:.1f} bits" in texts
+    for *_, edge in explained.edges(data=True):
+        assert f"{edge['log_ratio']:.1f} bits" in texts
+    n_words = len(explained) - 1
+    n_images = len(display.ax_.images)
+    assert n_images == 1 + n_words * 6  # the decision's; for a word four patches, the image and the tint
+    tint = display.ax_.images[-1].get_array()
+    last = list(explained.nodes(data=True))[-1][1]
+    assert {node["count"] for _, node in explained.nodes(data=True)} >= {int((tint[..., 3] > 0).sum())}
+    assert last["layer"] == "conv1"
+    assert_readable(display)
+
+
+@pytest.mark.parametrize("n_nodes", [1, 5, 8])
+def test_readable_with_few_and_many_nodes(n_nodes, words):
+    display = InferenceGraphDisplay.from_estimator(InferenceGraph(n_nodes=n_nodes).fit(words), words, image=2)
+    assert_readable(display)
+    display = InferenceGraphDisplay.from_estimator(InferenceGraph(n_nodes=n_nodes).fit(words), words, label=4)
+    assert_readable(display)
+    assert f"4   ({(words.decisions == 4).sum()} images)" in boxes_of_texts(display)
+
+
+def test_from_a_pipeline(digits):
+    pipe = Pipeline(
+        [
+            ("features", FeatureExtractor(digits.network, ["conv2", "conv3"])),
+            ("words", LayerDictionary(6, keep_patches=False, random_state=0)),
+            ("graph", InferenceGraph()),
+        ]
+    ).fit(digits.images[:100])
+    display = InferenceGraphDisplay.from_estimator(pipe, digits.test_images, image=-1, n_patches=9)
+    np.testing.assert_array_equal(display.images[0][..., 0], (digits.test_images[-1] * 255).round())
+    assert "no patches\nstored" in boxes_of_texts(display)
+    with pytest.raises(IndexError, match="no image 450"):
+        InferenceGraphDisplay.from_estimator(pipe, digits.test_images, image=450)
+    with pytest.raises(ValueError, match="n_patches must be 1, 4 or 9"):
+        InferenceGraphDisplay.from_estimator(pipe, digits.test_images, n_patches=5)
+
+
+def test_draws_into_given_axes_and_shows_names(graph, words):
+    _, ax = plt.subplots()
+    named = words[:1]
+    word = int(graph.explain(named)[0].nodes[list(graph.explain(named)[0])[1]]["word"])
+    named.vocabulary.names["conv3", word] = "upper loop"
+    try:
+        display = InferenceGraphDisplay.from_estimator(graph, named, ax=ax)
+    finally:
+        del named.vocabulary.names["conv3", word]
+    assert display.ax_ is ax
+    assert f"upper loop (w{word})" in boxes_of_texts(display)
+
+
+def test_without_images():
+    """Words of vectors, or read from elsewhere: nothing to show but the graph."""
+    words = random_words(0)
+    display = InferenceGraphDisplay.from_estimator(InferenceGraph().fit(words), words, image=1)
+    assert_readable(display)
+
+
+def test_rows_keep_strong_edges_straight(graph, words):
+    explained = graph.explain(words[:1])[0]
+    rows = rows_of(explained)
+    assert [len(row) for row in rows] == [1, 3, 3, 3]
+    assert {key for row in rows for key in row} == set(explained)
+
+
+def test_labels_never_overlap(rng):
+    lines = [((str(i), ""), tuple(rng.random(4))) for i in range(30)]
+    placed = place_labels(lines, 0.2, 0.1)
+    assert placed
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(placed.values(), 2))
+    assert Box(0, 0, 1, 1).overlaps(Box(0.9, 0.9, 1, 1))
+    assert not Box(0, 0, 1, 1).overlaps(Box(1, 0, 1, 1))

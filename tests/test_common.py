@@ -1,0 +1,327 @@
+"""What every estimator of the package must do, and what scikit-learn's own checks cannot see: images and containers."""
+
+import copy
+import inspect
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pytest
+import torch
+from sklearn import config_context
+from sklearn.base import BaseEstimator, clone
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV, cross_validate, train_test_split
+from sklearn.pipeline import Pipeline
+from sklearn.utils import estimator_html_repr
+
+import skgmmcnn
+from skgmmcnn import FeatureExtractor, FeatureMaps, InferenceGraph, LayerDictionary, WordMaps, to_text
+from skgmmcnn.datasets import DigitsNetwork, load_digits_network
+
+ESTIMATORS = {
+    "FeatureExtractor": lambda digits: FeatureExtractor(digits.network, ["conv2", "conv3"], batch_size=16),
+    "LayerDictionary": lambda digits: LayerDictionary(5, random_state=0),
+    "InferenceGraph": lambda digits: InferenceGraph(),
+}
+
+
+@pytest.fixture(params=ESTIMATORS)
+def case(request, digits):
+    """An estimator that is not fitted, and its X for 100 images."""
+    estimators = [make(digits) for make in ESTIMATORS.values()]
+    place = list(ESTIMATORS).index(request.param)
+    X = digits.images[:100]
+    for before in estimators[:place]:
+        X = before.fit_transform(X)
+    return estimators[place], X
+
+
+def as_arrays(result):
+    """Everything that a transformer returned, as a list of arrays."""
+    if isinstance(result, FeatureMaps):
+        parts = list(result.batches())
+        return [np.concatenate([batch.activations[layer].numpy() for batch in parts]) for layer in result.layers]
+    return list(result.words.values()) if isinstance(result, WordMaps) else [np.asarray(result)]
+
+
+def assert_equal(first, second, atol=1e-6):
+    for a, b in zip(as_arrays(first), as_arrays(second), strict=True):
+        np.testing.assert_allclose(a, b, atol=atol)
+
+
+def check_every_estimator_is_listed(estimator, X):
+    public = {name for name in skgmmcnn.__all__ if inspect.isclass(getattr(skgmmcnn, name))}
+    assert {name for name in public if issubclass(getattr(skgmmcnn, name), BaseEstimator)} == set(ESTIMATORS)
+
+
+def check_constructor_stores_and_nothing_more(estimator, X):
+    assert vars(estimator).keys() == estimator.get_params(deep=False).keys()
+    again = type(estimator)(**estimator.get_params(deep=False))
+    assert all(vars(again)[name] is value for name, value in vars(estimator).items())
+
+
+def check_not_fitted(estimator, X):
+    with pytest.raises(NotFittedError):
+        estimator.transform(X)
+
+
+def check_fit_returns_self_and_changes_no_parameter(estimator, X):
+    before = estimator.get_params()
+    assert estimator.fit(X) is estimator
+    assert estimator.get_params() == before
+    assert {name for name in vars(estimator) if name.endswith("_") and not name.startswith("_")}
+
+
+def check_clone_is_unfitted_and_fits_alike(estimator, X):
+    other = clone(estimator.fit(X))
+    assert not [name for name in vars(other) if name.endswith("_")]
+    assert_equal(other.fit(X).transform(X), estimator.transform(X))
+
+
+def check_fit_transform(estimator, X):
+    assert_equal(clone(estimator).fit_transform(X), estimator.fit(X).transform(X))
+
+
+def check_fit_again_forgets(estimator, X):
+    expected = clone(estimator).fit(X).transform(X)
+    assert_equal(estimator.fit(X[:60]).fit(X).transform(X), expected)
+
+
+def check_transform_changes_nothing(estimator, X):
+    estimator.fit(X)
+    before = dict(vars(estimator))
+    as_arrays(estimator.transform(X))
+    assert vars(estimator).keys() == before.keys()
+    assert all(vars(estimator)[name] is value for name, value in before.items())
+
+
+def check_pickle_and_deepcopy(estimator, X):
+    for fitted in (False, True):
+        if fitted:
+            estimator.fit(X)
+        for other in (pickle.loads(pickle.dumps(estimator)), copy.deepcopy(estimator)):
+            expected = estimator if fitted else clone(estimator).fit(X)
+            assert_equal((other if fitted else other.fit(X)).transform(X), expected.transform(X))
+
+
+def check_rows_are_independent(estimator, X):
+    whole = as_arrays(estimator.fit(X).transform(X))
+    rows = np.array([70, 3, 41])
+    for a, b in zip(as_arrays(estimator.transform(X[rows])), whole, strict=True):
+        np.testing.assert_allclose(a, b[rows], atol=1e-6)
+
+
+def check_hash_does_not_depend_on_the_object(estimator, X):
+    assert joblib.hash(estimator) == joblib.hash(clone(estimator)) == joblib.hash(pickle.loads(pickle.dumps(estimator)))
+    if not isinstance(estimator, InferenceGraph):
+        estimator.fit(X)
+        result = estimator.transform(X)
+        assert joblib.hash(result) == joblib.hash(pickle.loads(pickle.dumps(result)))
+
+
+def check_output_can_be_set(estimator, X):
+    with config_context(transform_output="pandas"):
+        result = clone(estimator).fit_transform(X)
+    for output in (result, clone(estimator).set_output(transform="pandas").fit_transform(X)):
+        expected = estimator.fit(X).transform(X)
+        assert_equal(output, expected)
+        if isinstance(estimator, InferenceGraph):
+            assert list(output.columns) == list(estimator.get_feature_names_out())
+        else:
+            assert type(output) is type(expected)
+
+
+def check_repr(estimator, X):
+    assert type(estimator).__name__ in repr(estimator)
+    assert type(estimator).__name__ in estimator_html_repr(estimator.fit(X))
+
+
+CHECKS = [check for name, check in list(globals().items()) if name.startswith("check_")]
+
+
+def test_number_of_checks():
+    assert len(CHECKS) == 13
+    assert len(ESTIMATORS) == 3
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_common(check, case):
+    check(*case)
+
+
+def make_pipe(network, **parameters):
+    return Pipeline(
+        [
+            ("features", FeatureExtractor(network, ["conv2", "conv3"])),
+            ("words", LayerDictionary(8, random_state=0)),
+            ("graph", InferenceGraph()),
+        ],
+        **parameters,
+    )
+
+
+@pytest.fixture
+def pipe(digits):
+    return make_pipe(digits.network)
+
+
+def test_pipeline_with_and_without_labels(pipe, digits):
+    images, labels = digits.images[:200], digits.labels[:200]
+    pipe.fit(images)
+    text = to_text(pipe["graph"].explain(pipe[:-1].transform(images[:1]))[0])
+    assert pipe.score(images) > 0.5
+    assert pipe.fit(images, labels).score(images, labels) > 0.5
+    assert to_text(pipe["graph"].explain(pipe[:-1].transform(images[:1]))[0]) == text
+    with pytest.raises(ValueError, match="there is no output 10"):
+        pipe.fit(images, labels + 2)
+
+
+def test_plain_array_in_pandas(rng):
+    X = rng.normal(size=(40, 3))
+    frame = LayerDictionary(4, random_state=0).set_output(transform="pandas").fit_transform(X)
+    assert list(frame.columns) == [f"dense_w{word:03d}" for word in range(4)]
+    np.testing.assert_allclose(frame.sum(axis=1), 1)
+
+
+def test_set_output_of_a_whole_pipeline(pipe, digits):
+    evidence = pipe.set_output(transform="pandas").fit_transform(digits.images[:100])
+    assert evidence.shape == (100, 16)
+    assert evidence.columns[8] == "conv3_w000"
+
+
+def test_grid_search_over_images_and_over_features(pipe, digits):
+    grid = {"words__n_components": [3, 8]}
+    by_images = GridSearchCV(pipe, grid, cv=2).fit(digits.images[:100])
+    assert by_images.best_params_ == {"words__n_components": 8}
+    networks = {
+        id(fitted["features"].network_) for fitted in [by_images.best_estimator_, pipe.fit(digits.images[:100])]
+    }
+    assert len(networks) == 1
+    maps = pipe["features"].transform(digits.images[:100]).compute()
+    by_maps = GridSearchCV(pipe[1:], grid, cv=2).fit(maps)
+    np.testing.assert_allclose(by_maps.cv_results_["mean_test_score"], by_images.cv_results_["mean_test_score"])
+    train, test, labels, _ = train_test_split(maps, digits.labels[:100], random_state=0)
+    assert len(train) == 75
+    assert cross_validate(pipe[1:], train, labels, cv=2)["test_score"].shape == (2,)
+    assert pipe[1:].fit(train).score(test) > 0.4
+
+
+def test_grid_search_in_parallel(pipe, digits):
+    grid = GridSearchCV(pipe, {"words__n_components": [3, 8]}, cv=2, n_jobs=2).fit(digits.images[:100])
+    assert grid.best_params_ == {"words__n_components": 8}
+
+
+def test_saved_pipeline_draws_and_explains(pipe, digits, tmp_path):
+    pipe.fit(digits.images[:100])
+    joblib.dump(pipe, tmp_path / "pipe.joblib")
+    loaded = joblib.load(tmp_path / "pipe.joblib")
+    words, others = (model[:-1].transform(digits.test_images[:5]) for model in (pipe, loaded))
+    assert [to_text(g) for g in pipe["graph"].explain(words)] == [to_text(g) for g in loaded["graph"].explain(others)]
+    assert others.vocabulary.representatives["conv3"].patches is not None
+    assert (tmp_path / "pipe.joblib").stat().st_size < 2e6
+
+
+class CountingNetwork(DigitsNetwork):
+    """Counts the images that pass; a module of torch's, so that tracing does not look into it."""
+
+    n_images = 0
+
+    def __init__(self):
+        super().__init__()
+        self.pool = CountingPool(2)
+
+
+class CountingPool(torch.nn.MaxPool2d):
+    def forward(self, x):
+        if isinstance(x, torch.Tensor):
+            CountingNetwork.n_images += len(x)
+        return super().forward(x)
+
+
+CountingPool.__module__ = "torch.nn.counting"
+
+
+@pytest.fixture
+def counting(digits):
+    network = CountingNetwork()
+    network.load_state_dict(digits.network.state_dict())
+    CountingNetwork.n_images = 0
+    return network
+
+
+def test_forward_passes_of_a_pipeline(counting, digits):
+    make_pipe(counting).fit(digits.images[:100])
+    few = CountingNetwork.n_images - 200  # once to train, once to label, and a few to survey the network
+    assert 0 < few < 10
+
+
+def test_memory_hits_in_the_same_process_and_in_another(digits, tmp_path):
+    folder = tmp_path / "cache"
+    script = tmp_path / "fit.py"
+    script.write_text(
+        "import sys, torch\n"
+        f"sys.path.insert(0, {str(Path(__file__).parent.parent)!r})\n"
+        "from tests.test_common import fit_and_count\n"
+        f"print(fit_and_count({str(folder)!r}, {str(tmp_path)!r}))\n"
+    )
+    torch.save(digits.network.state_dict(), tmp_path / "weights.pth")
+    np.save(tmp_path / "images.npy", digits.images[:100])
+    runs = [
+        int(subprocess.run([sys.executable, script], capture_output=True, text=True, check=True).stdout)
+        for _ in range(2)
+    ]
+    assert runs[0] > 200
+    assert runs[1] == 0
+
+
+def fit_and_count(folder, inputs):
+    """Fit a cached pipeline twice and return how many images passed the network the first time."""
+    passed = []
+    original = FeatureMaps.batches
+
+    def counted(self):
+        for batch in original(self):
+            passed.append(len(batch.decisions))
+            yield batch
+
+    FeatureMaps.batches = counted
+    state = torch.load(Path(inputs) / "weights.pth", weights_only=True)
+    images = np.load(Path(inputs) / "images.npy")
+    counts = []
+    for _ in range(2):
+        network = DigitsNetwork()
+        network.load_state_dict(state)
+        passed.clear()
+        make_pipe(network, memory=folder).fit(images)
+        counts.append(sum(passed))
+    assert counts[1] == 0, counts
+    return counts[0]
+
+
+def test_replaced_file_misses_the_cache(digits, tmp_path):
+    from PIL import Image
+    from torchvision.transforms import ToTensor
+
+    files = []
+    for i, image in enumerate(digits.images[:30]):
+        files.append(str(tmp_path / f"{i}.png"))
+        Image.fromarray((image * 255).astype(np.uint8)).save(files[-1])
+    pipe = make_pipe(digits.network, memory=str(tmp_path / "cache")).set_params(features__preprocess=ToTensor())
+    before = pipe.fit(files)["graph"].transition_counts_["conv3", "conv2"]
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(files[0])
+    after = clone(pipe).fit(files)["graph"].transition_counts_["conv3", "conv2"]
+    assert (before != after).any()
+
+
+def test_embedded_network_reads_digits():
+    for random_state in (1, 2):
+        digits = load_digits_network(random_state=random_state)
+        with torch.no_grad():
+            decided = digits.network(torch.from_numpy(digits.test_images)[:, None]).argmax(1).numpy()
+        assert (decided == digits.test_labels).mean() >= 0.97
+    again = load_digits_network(random_state=2)
+    assert all(torch.equal(a, b) for a, b in zip(digits.network.parameters(), again.network.parameters(), strict=True))
