@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -18,18 +19,23 @@ def resolve_device(device: str | torch.device) -> torch.device:
     return resolved
 
 
+def _tf32_switches() -> list[tuple[Any, str, Any]]:
+    """Return owner, name and exact setting of torch's switches for TF32; newer releases have other ones."""
+    if hasattr(torch.backends.cuda.matmul, "fp32_precision"):
+        convolutions: Any = getattr(torch.backends.cudnn, "conv")  # noqa: B009 - the stubs do not know it
+        return [(owner, "fp32_precision", "ieee") for owner in (torch.backends.cuda.matmul, convolutions)]
+    return [(torch.backends.cuda.matmul, "allow_tf32", False), (torch.backends.cudnn, "allow_tf32", False)]
+
+
 @contextmanager
 def exact_float32() -> Iterator[None]:
     """Compute float32 products on a GPU in float32, not in TF32, so that results agree with the CPU's."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
+    switches = _tf32_switches()
+    before = [getattr(owner, name) for owner, name, _ in switches]
     try:
-        with torch.backends.cudnn.flags(
-            enabled=torch.backends.cudnn.enabled,
-            benchmark=torch.backends.cudnn.benchmark,
-            deterministic=torch.backends.cudnn.deterministic,
-            allow_tf32=False,
-        ):
-            yield
+        for owner, name, exact in switches:
+            setattr(owner, name, exact)
+        yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        for (owner, name, _), value in zip(switches, before, strict=True):
+            setattr(owner, name, value)

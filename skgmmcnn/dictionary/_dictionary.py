@@ -175,11 +175,10 @@ class LayerDictionary(ContainerOutput, TransformerMixin, BaseEstimator, auto_wra
     @fit_context(prefer_skip_nested_validation=True)
     def _fit(self, X: Any, y: Any) -> WordMaps:
         maps = self._check(X, y, reset=True)
-        self._partial: dict[str, OnlineState] | None = None
         samples, generators = self._sample(maps)
         with exact_float32():
             fitted = {layer: self._train(layer, rows, generators[layer]) for layer, rows in samples.items()}
-        self._set_mixtures({layer: fit.mixture.to("cpu") for layer, fit in fitted.items()})
+        self._set_states({layer: OnlineState(fit.mixture, fit.statistics, fit.n_iter) for layer, fit in fitted.items()})
         self.lower_bounds_ = {layer: fit.lower_bound for layer, fit in fitted.items()}
         self.n_iter_ = max(fit.n_iter for fit in fitted.values())
         self.converged_ = all(fit.converged for fit in fitted.values())
@@ -190,8 +189,8 @@ class LayerDictionary(ContainerOutput, TransformerMixin, BaseEstimator, auto_wra
     def partial_fit(self, X: Any, y: Any = None) -> LayerDictionary:
         """Take one step of online EM with the rows of X, which are not kept.
 
-        The first call also chooses the starting means and the variance floor.  Representatives are not collected; see
-        :meth:`collect_representatives`.
+        A first call also chooses the starting means and the variance floor; after :meth:`fit`, steps go on from there.
+        Representatives are not collected; see :meth:`collect_representatives`.
 
         Parameters
         ----------
@@ -209,7 +208,7 @@ class LayerDictionary(ContainerOutput, TransformerMixin, BaseEstimator, auto_wra
         ----------
         .. [1] Cappe and Moulines, "On-line expectation-maximization algorithm for latent data models", JRSS B, 2009.
         """
-        before = getattr(self, "_partial", None)
+        before: dict[str, OnlineState] | None = getattr(self, "_states", None)
         maps = self._check(X, y, reset=before is None)
         if before is None:
             samples, generators = self._sample(maps)
@@ -221,8 +220,7 @@ class LayerDictionary(ContainerOutput, TransformerMixin, BaseEstimator, auto_wra
             layer: online_step(expectations[layer], mixtures[layer], None if before is None else before[layer])
             for layer in mixtures
         }
-        self._partial = states
-        self._set_mixtures({layer: state.mixture for layer, state in states.items()})
+        self._set_states(states)
         self.lower_bounds_ = {layer: expectations[layer].mean_log_likelihood for layer in mixtures}
         self.n_iter_ = states[self.layers_[0]].n_steps
         self.converged_ = False
@@ -342,7 +340,6 @@ class LayerDictionary(ContainerOutput, TransformerMixin, BaseEstimator, auto_wra
     def _sample(self, maps: FeatureMaps) -> tuple[dict[str, Tensor], dict[str, torch.Generator]]:
         """Run the network once; return for each layer its training rows and a generator for its start."""
         self._check_sizes(maps)
-        self.layers_ = maps.layers
         seeds = check_random_state(self.random_state).randint(2**31, size=len(maps.layers)).tolist()
         n_images, shapes = len(maps), maps.shapes
         reservoirs = {
@@ -358,6 +355,10 @@ class LayerDictionary(ContainerOutput, TransformerMixin, BaseEstimator, auto_wra
         }
 
     def _check_sizes(self, maps: FeatureMaps) -> None:
+        if isinstance(self.n_components, Mapping) and not all(
+            isinstance(n, Integral) and n >= 1 for n in self.n_components.values()
+        ):
+            raise ValueError(f"n_components must give every layer at least one word; got {dict(self.n_components)}.")
         if isinstance(self.n_components, Mapping) and set(self.n_components) != set(maps.layers):
             raise ValueError(
                 f"n_components names layers {list(self.n_components)}; the layers are {list(maps.layers)}."
@@ -372,11 +373,10 @@ class LayerDictionary(ContainerOutput, TransformerMixin, BaseEstimator, auto_wra
         self._check_names(maps)
 
     def _check_names(self, maps: FeatureMaps) -> None:
-        for layer, word in self.word_names or {}:
-            if layer not in maps.layers or not 0 <= word < self._n_words(layer):
-                raise ValueError(
-                    f"word_names names word {word} of layer {layer!r}, which the dictionary does not have."
-                )
+        known = {(layer, word) for layer in maps.layers for word in range(self._n_words(layer))}
+        for key in self.word_names or {}:
+            if key not in known:
+                raise ValueError(f"word_names names {key!r}, and words are (layer, number), as {next(iter(known))!r}.")
 
     def _n_words(self, layer: str) -> int:
         return self.n_components[layer] if isinstance(self.n_components, Mapping) else self.n_components
@@ -399,8 +399,10 @@ class LayerDictionary(ContainerOutput, TransformerMixin, BaseEstimator, auto_wra
                     expectations[layer].add(rows)
         return expectations
 
-    def _set_mixtures(self, mixtures: dict[str, Mixture]) -> None:
-        self.mixtures_ = mixtures
+    def _set_states(self, states: dict[str, OnlineState]) -> None:
+        self._states = {layer: state.to("cpu") for layer, state in states.items()}
+        self.layers_ = tuple(states)
+        self.mixtures_ = mixtures = {layer: state.mixture for layer, state in self._states.items()}
         digest = hashlib.sha256()
         for layer, mixture in mixtures.items():
             digest.update(layer.encode())

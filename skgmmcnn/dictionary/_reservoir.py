@@ -31,7 +31,7 @@ class Reservoir:
         total = n_images * self._n_locations
         # A hash below the threshold is as likely as the share wanted; the margin of six standard deviations makes too
         # few rows all but impossible, and the surplus is dropped at the end.
-        share = min(1.0, (self._limit + 6 * self._limit**0.5) / total)
+        share = min(1.0, (self._limit + 6 * self._limit**0.5 + 40) / total)
         self._threshold = np.uint64(min(share * 2.0**64, 2.0**64 - 2.0**12))
         self._everything = total <= self._limit
         self._rows: list[Tensor] = []

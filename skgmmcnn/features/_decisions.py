@@ -11,10 +11,10 @@ from torch import Tensor
 
 def count_outputs(outputs: Any, decision: Callable | None, class_names: Sequence[str] | None) -> int:
     """Return among how many outputs the network decides."""
-    if isinstance(outputs, Tensor) and outputs.ndim == 2:
-        return max(2, outputs.shape[1])
     if decision is not None and class_names is not None:
         return len(class_names)
+    if isinstance(outputs, Tensor) and outputs.ndim == 2:
+        return max(2, outputs.shape[1])
     shape = (
         f"a tensor of shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else f"a {type(outputs).__name__}"
     )

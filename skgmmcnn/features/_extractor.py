@@ -25,6 +25,8 @@ from ._network import Portable, build, fingerprint, share
 from ._spec import NetworkSpec, check_class_names
 from ._tracing import TracedNetwork
 
+_SAME_AS_NETWORK = "the frozen network"  # stands for the model in pickles, so that they hold it once
+
 
 class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]
     """Run a trained network over images and take what chosen layers return.
@@ -140,17 +142,25 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         if isinstance(self.layers, str) or not len(self.layers):
             raise ValueError(f"layers must list at least one layer name; got {self.layers!r}.")
         seed = check_random_state(self.random_state).randint(2**31)
+        device = resolve_device(self.device)
         built = build(self.model, self.weights, seed)
-        self.network_ = share(built.network, self.model, resolve_device(self.device))
-        self.fingerprint_ = fingerprint(self.network_)
-        self.preprocess_: Any = built.preprocess if self.preprocess == "auto" else self.preprocess
-        self._traced = TracedNetwork(self.network_, list(self.layers))
-        images = self._gather(X)
-        self.spec_ = self._survey(images.batch(0, 1), built.class_names)
-        self._scale = PixelScale.of(images)
+        preprocess: Any = built.preprocess if self.preprocess == "auto" else self.preprocess
+        traced = TracedNetwork(built.network, list(self.layers))
+        images = gather(X, InputKind.of(traced.first_layer), self.layout, preprocess)
+        spec = self._survey(traced, images.batch(0, 1), built.class_names)
         if y is not None:
-            self.spec_.encode(y, len(images))
+            spec.encode(y, len(images))
+        self._scale = PixelScale.of(images)
+        self._traced = TracedNetwork(share(built.network, device), traced.layers)
+        self.fingerprint_ = fingerprint(self.network_)
+        self.preprocess_ = preprocess
+        self.spec_ = spec
         return self
+
+    @property
+    def network_(self) -> nn.Module:
+        """The frozen network; clones of this estimator share it."""
+        return self._traced.network
 
     def transform(self, X: Any) -> FeatureMaps:
         """Return the feature maps of X; they are computed when they are read.
@@ -166,16 +176,14 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
             Lazy maps of the modelled layers for each image.
         """
         check_is_fitted(self)
-        images = self._gather(X)
+        images = gather(X, InputKind.of(self._traced.first_layer), self.layout, self.preprocess_)
         images.batch(0, 1, self.spec_.input_shape)
-        return FeatureMaps(self.spec_, images, _NetworkSource(self, images), self._scale)
+        source = _NetworkSource(self._traced, self.spec_, images, self.decision, self.batch_size, self.device)
+        return FeatureMaps(self.spec_, images, source, self._scale)
 
-    def _gather(self, X: Any) -> Images:
-        return gather(X, InputKind.of(self._traced.first_layer), self.layout, self.preprocess_)
-
-    def _survey(self, image: Tensor, class_names: Sequence[str] | None) -> NetworkSpec:
+    def _survey(self, traced: TracedNetwork, image: Tensor, class_names: Sequence[str] | None) -> NetworkSpec:
         """Run one image (1, C, H, W) through the network and note the geometry of what it meets."""
-        outputs, activations = self._traced.run(image)
+        outputs, activations = traced.run(image)
         for name, values in activations.items():
             if values.ndim not in (2, 4):
                 raise ValueError(
@@ -187,10 +195,10 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         n_outputs = count_outputs(outputs, self.decision, class_names)
         decide(outputs, self.decision, n_outputs, 1)
         return NetworkSpec(
-            layers=self._traced.layers,
+            layers=traced.layers,
             shapes={name: _shape(_as_map(values)) for name, values in activations.items()},
             input_shape=tuple(image.shape[1:]),
-            receptive_fields=self._traced.receptive_fields(image),
+            receptive_fields=traced.receptive_fields(image),
             n_outputs=n_outputs,
             class_names=check_class_names(class_names, n_outputs),
         )
@@ -207,53 +215,54 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(super().__getstate__())
-        state.pop("_traced", None)
-        if "network_" in state:
-            state["network_"] = Portable(self.network_)
         if isinstance(self.model, nn.Module):
-            same = "network_" in state and fingerprint(self.model) == self.fingerprint_
-            state["model"] = state["network_"] if same else Portable(self.model)
+            same = "_traced" in state and fingerprint(self.model) == self.fingerprint_
+            state["model"] = _SAME_AS_NETWORK if same else Portable(self.model)
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        if "network_" in state:
-            self._traced = TracedNetwork(self.network_, list(self.layers))
+        if isinstance(self.model, str) and self.model == _SAME_AS_NETWORK:
+            self.model = self.network_
 
 
 class _NetworkSource:
-    """Activations straight from the network."""
+    """Activations straight from the network, as it was when the maps were made."""
 
-    def __init__(self, extractor: FeatureExtractor, images: Images) -> None:
-        self._extractor, self._images = extractor, images
+    def __init__(
+        self,
+        traced: TracedNetwork,
+        spec: NetworkSpec,
+        images: Images,
+        decision: Callable | None,
+        batch_size: int,
+        device: str | torch.device,
+    ) -> None:
+        self._traced, self._spec, self._images, self._decision = traced, spec, images, decision
+        self._batch_size, self.device = batch_size, device
 
     def batches(self, rows: np.ndarray) -> Iterator[FeatureBatch]:
         """Yield the batches of the images `rows`, in that order; smaller ones once the device's memory is short."""
-        extractor, images, start, size = self._extractor, self._images[rows], 0, self._extractor.batch_size
-        spec, traced = extractor.spec_, extractor._traced.to(resolve_device(extractor.device))
+        images, start, size = self._images[rows], 0, self._batch_size
+        traced = self._traced.to(resolve_device(self.device))
         while start < len(images):
-            batch = images.batch(start, start + size, spec.input_shape)
+            batch = images.batch(start, start + size, self._spec.input_shape)
             try:
                 with exact_float32():
                     outputs, activations = traced.run(batch)
             except torch.OutOfMemoryError:
-                size = _halved(size, first=size == extractor.batch_size)
+                if size == 1:
+                    raise
+                if size == self._batch_size:
+                    warnings.warn(
+                        f"The device ran out of memory with batch_size={size}; going on with smaller batches.",
+                        stacklevel=2,
+                    )
+                size //= 2
                 continue
             maps = {name: _as_map(values).float() for name, values in activations.items()}
-            decisions = decide(outputs, extractor.decision, spec.n_outputs, len(batch))
-            yield FeatureBatch(start, maps, outputs, decisions)
+            yield FeatureBatch(start, maps, outputs, decide(outputs, self._decision, self._spec.n_outputs, len(batch)))
             start += len(batch)
-
-
-def _halved(size: int, first: bool) -> int:
-    """Return half the batch size, and say so the first time; raise the error at hand where there is no half."""
-    if size == 1:
-        raise  # noqa: PLE0704 - called while the error is handled
-    if first:
-        warnings.warn(
-            f"The device ran out of memory with batch_size={size}; going on with smaller batches.", stacklevel=2
-        )
-    return size // 2
 
 
 def _shape(maps: Tensor) -> tuple[int, int, int]:

@@ -13,8 +13,8 @@ from torch.utils.weak import WeakIdKeyDictionary
 from ._receptive_field import Reach, ReceptiveField, adaptive_bins, everything, identity, nothing, taps
 
 _ELEMENTWISE_FUNCTIONS = frozenset(
-    "add add_ iadd sub sub_ isub mul mul_ imul truediv div div_ neg relu relu_ relu6 leaky_relu elu silu gelu sigmoid "
-    "tanh hardswish hardsigmoid hardtanh dropout contiguous clone detach float".split()
+    "add add_ iadd sub sub_ isub mul mul_ imul multiply multiply_ truediv div div_ neg relu relu_ relu6 leaky_relu elu "
+    "silu gelu sigmoid tanh hardswish hardsigmoid hardtanh dropout contiguous clone detach float".split()
 )
 _ELEMENTWISE_MODULES = (
     nn.modules.batchnorm._BatchNorm,
@@ -33,7 +33,8 @@ _ELEMENTWISE_MODULES = (
     nn.Hardsigmoid,
     nn.Hardtanh,
 )
-_PRODUCTS = frozenset(["mul", "mul_", "imul"])
+_PRODUCTS = frozenset(["mul", "mul_", "imul", "multiply", "multiply_"])
+_SPREADING = frozenset(["expand", "expand_as", "repeat"])
 
 
 def follow(module: fx.GraphModule, layers: Mapping[fx.Node, str], batch: Tensor) -> dict:
@@ -55,15 +56,19 @@ class _Follower(fx.Interpreter):
         super().__init__(module)
         self._layers = layers
         self._reaches = WeakIdKeyDictionary()
+        self.spread = WeakIdKeyDictionary()  # tensors that repeat one location over a map
         self.fields: dict[tuple[str, str], ReceptiveField] = {}
 
     def run_node(self, n: fx.Node) -> Any:
         reaches = self._followed(n) if n.op.startswith("call") else []
+        spreads = _name(n) in _SPREADING and _size(self.env[n.all_input_nodes[0]]) == (1, 1)
         result = super().run_node(n)
         if n.op == "placeholder" and isinstance(result, Tensor):
             reaches = [{"input": identity(_size(result))}]
         for tensor, reach in zip(_tensors(result), reaches, strict=False):
             self._reaches[tensor] = reach
+            if spreads:
+                self.spread[tensor] = True
         if n.name in self._layers and isinstance(result, Tensor):
             self._note_layer(self._layers[n.name], result)
         return result
@@ -97,7 +102,7 @@ class _Follower(fx.Interpreter):
 class _Operation:
     """One operation on known arguments, and how each of its results depends on each tensor among them."""
 
-    def __init__(self, interpreter: fx.Interpreter, node: fx.Node, arguments: tuple) -> None:
+    def __init__(self, interpreter: _Follower, node: fx.Node, arguments: tuple) -> None:
         self._interpreter, self._node = interpreter, node
         self._leaves, self._spec = tree_flatten(arguments)
         self.inputs = [(place, leaf) for place, leaf in enumerate(self._leaves) if isinstance(leaf, Tensor)]
@@ -117,15 +122,17 @@ class _Operation:
         if value.ndim < 3 or returned.ndim < 3:
             return everything(upper, lower)
         if _name(self._node) in _ELEMENTWISE_FUNCTIONS or isinstance(self._module, _ELEMENTWISE_MODULES):
-            return self._broadcast(upper, lower)
+            return self._broadcast(upper, lower, value in self._interpreter.spread)
+        if _joins_channels(self._node):
+            return identity(upper)
         return _by_arithmetic(self._module, upper, lower) or self._probed(place, result)
 
-    def _broadcast(self, upper: tuple[int, int], lower: tuple[int, int]) -> Reach:
+    def _broadcast(self, upper: tuple[int, int], lower: tuple[int, int], spread: bool) -> Reach:
         # A factor of spatial size 1, as in squeeze-and-excitation, rescales what is there: a gate, not evidence.
-        if lower == (1, 1) != upper and _name(self._node) in _PRODUCTS:
+        if _name(self._node) in _PRODUCTS and (lower == (1, 1) != upper or spread):
             return nothing(upper, lower)
-        same, spread = identity(upper), everything(upper, lower)
-        rows, columns = (a if u == v else b for u, v, a, b in zip(upper, lower, same, spread, strict=True))
+        same, broadcast = identity(upper), everything(upper, lower)
+        rows, columns = (a if u == v else b for u, v, a, b in zip(upper, lower, same, broadcast, strict=True))
         return Reach(rows, columns)
 
     def _probed(self, place: int, result: int) -> Reach:
@@ -166,6 +173,12 @@ def _pair(value: Any) -> tuple[int, int]:
 def _name(node: fx.Node) -> str:
     """Return the name of the function or method that `node` calls, empty for a module."""
     return "" if node.op == "call_module" else getattr(node.target, "__name__", str(node.target))
+
+
+def _joins_channels(node: fx.Node) -> bool:
+    """Tell whether `node` concatenates along axis 1, which leaves locations where they are."""
+    axis = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else 0)
+    return _name(node) in ("cat", "concat") and isinstance(axis, int) and axis == 1
 
 
 def _tensors(value: Any) -> list[Tensor]:

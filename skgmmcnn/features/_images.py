@@ -62,8 +62,8 @@ class Images:
         files = [str(item) for item in self._data if isinstance(item, Path)] if isinstance(self._data, list) else []
         stamps = [(stat.st_size, stat.st_mtime_ns) for stat in map(os.stat, filter(os.path.exists, files))]
         data = self._data.numpy(force=True) if isinstance(self._data, Tensor) else self._data
-        if isinstance(data, np.ndarray):  # in plain C order, since hashes also tell strides apart
-            data = data.reshape(-1).reshape(data.shape)
+        if isinstance(data, np.ndarray):  # in plain C order and no memory map, since hashes tell those apart
+            data = np.asarray(data).reshape(-1).reshape(data.shape)
         return {**self.__dict__, "_data": data, "_stamps": stamps}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -115,7 +115,7 @@ class Images:
             return _read(item, self._mode)
         if isinstance(item, Image.Image):
             return ImageOps.exif_transpose(item).convert(self._mode or item.mode)
-        image = item if isinstance(item, Tensor) else torch.from_numpy(np.array(item))
+        image = item.clone() if isinstance(item, Tensor) else torch.from_numpy(np.array(item))
         if image.dtype == torch.uint8 and image.ndim == 3 and len(image) in _PIL_MODES:
             return _to_pil(image.numpy(force=True)).convert(self._mode or _PIL_MODES[len(image)])
         return image.float()
@@ -149,6 +149,8 @@ def _refuse_non_finite(batch: Tensor, start: int) -> None:
 
 def gather(X: Any, kind: InputKind, layout: str, preprocess: Callable | None) -> Images:
     """Return the user's X as :class:`Images`, having checked what can be checked without reading files."""
+    if hasattr(X, "to_numpy"):  # a column of a data frame
+        X = X.to_numpy()
     if isinstance(X, np.ndarray) and X.dtype.kind in "OU":
         X = X.tolist()
     if isinstance(X, (list, tuple)) and X and isinstance(X[0], (str, os.PathLike, Image.Image)):
@@ -176,7 +178,7 @@ def _check_files(items: Sequence[Any]) -> None:
 
 
 def _as_array(X: Any) -> Any:
-    data = X if isinstance(X, (np.ndarray, Tensor)) else np.asarray(X)
+    data = X.detach() if isinstance(X, Tensor) else np.asarray(X)
     if isinstance(data, np.ndarray) and data.dtype.kind not in "biuf":
         raise ValueError(f"X must hold numbers, image paths or PIL images; got an array of {data.dtype}.")
     if not len(data):
@@ -240,7 +242,7 @@ class PixelScale(NamedTuple):
         Preprocessing is asked what it makes of a black and of a white image.  Where there is none, values in [0, 1]
         are pixels, and others are stretched from the smallest to the largest of each channel in the first images.
         """
-        batch = images.batch(0, min(len(images), 64) if images.preprocess is None else 1).numpy()
+        batch = images.batch(0, min(len(images), 64) if images.preprocess is None else 1).numpy(force=True)
         if batch.ndim != 4:
             return None
         first = images.raw(0)

@@ -37,7 +37,9 @@ class FeatureBatch(NamedTuple):
 
 
 class Source(Protocol):
-    """Where the activations of numbered images come from."""
+    """Where the activations of numbered images come from, and where they are to be computed with."""
+
+    device: str | torch.device
 
     def batches(self, rows: np.ndarray) -> Iterator[FeatureBatch]:
         """Yield the batches of the images `rows`, in that order."""
@@ -46,19 +48,28 @@ class Source(Protocol):
 class HeldSource:
     """Activations held in memory: arrays (n, H, W, C) by layer, outputs and decisions; in batches of `size` images."""
 
-    def __init__(self, arrays: dict[str, np.ndarray], outputs: np.ndarray, decisions: np.ndarray, size: int) -> None:
+    def __init__(
+        self,
+        arrays: dict[str, np.ndarray],
+        outputs: np.ndarray | None,
+        decisions: np.ndarray,
+        size: int,
+        device: str | torch.device = "auto",
+    ) -> None:
         self._arrays, self._outputs, self._decisions, self._size = arrays, outputs, decisions, size
+        self.device = device
 
     def batches(self, rows: np.ndarray) -> Iterator[FeatureBatch]:
         """Yield the batches of the images `rows`, in that order."""
-        device = resolve_device("auto")
+        device = resolve_device(self.device)
         for start in range(0, len(rows), self._size):
             part = rows[start : start + self._size]
             maps = {
                 name: torch.from_numpy(array[part]).to(device).permute(0, 3, 1, 2)
                 for name, array in self._arrays.items()
             }
-            yield FeatureBatch(start, maps, self._outputs[part], self._decisions[part])
+            outputs = None if self._outputs is None else self._outputs[part]
+            yield FeatureBatch(start, maps, outputs, self._decisions[part])
 
 
 class FeatureMaps:
@@ -186,7 +197,10 @@ class FeatureMaps:
     @property
     def outputs(self) -> np.ndarray:
         """What the network returned, shape (n, C); runs the network over all images."""
-        return np.concatenate([np.asarray(_to_numpy(batch.outputs)) for batch in self.batches()])
+        outputs = _joined([batch.outputs for batch in self.batches()])
+        if outputs is None:
+            raise ValueError("The network returns no (n, C) tensor; read what it returns batch by batch in batches().")
+        return outputs
 
     def compute(self) -> FeatureMaps:
         """Run the network once and hold all activations in memory.
@@ -201,10 +215,10 @@ class FeatureMaps:
         for batch in self.batches():
             size = max(size, len(batch.decisions))
             for name, values in batch.activations.items():
-                arrays[name][batch.start : batch.start + len(values)] = _to_numpy(values.permute(0, 2, 3, 1))
-            outputs.append(_to_numpy(batch.outputs))
+                arrays[name][batch.start : batch.start + len(values)] = values.permute(0, 2, 3, 1).numpy(force=True)
+            outputs.append(batch.outputs)
             decisions.append(batch.decisions)
-        source = HeldSource(arrays, np.concatenate(outputs), np.concatenate(decisions), size)
+        source = HeldSource(arrays, _joined(outputs), np.concatenate(decisions), size, self._source.device)
         return FeatureMaps(self.spec, self._images[self._rows], source, self._scale)
 
     def pictures(self) -> Pictures | None:
@@ -254,5 +268,8 @@ def _check_finite(values: Tensor, layer: str, start: int) -> None:
         raise ValueError(f"Layer {layer!r} holds NaN or infinity for image {start + bad[0]}.")
 
 
-def _to_numpy(values: Any) -> Any:
-    return values.numpy(force=True) if isinstance(values, Tensor) else values
+def _joined(outputs: list[Any]) -> np.ndarray | None:
+    """Return scores (n, C) of batches as one float32 array, None where the network returns something else."""
+    arrays = [part.float().numpy(force=True) if isinstance(part, Tensor) else part for part in outputs]
+    scores = all(isinstance(part, np.ndarray) and part.ndim == 2 for part in arrays)
+    return np.concatenate(arrays) if scores else None

@@ -9,8 +9,9 @@ import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary, WeakValueDictionary
+from weakref import WeakValueDictionary
 
+import joblib
 import numpy as np
 import torch
 import torchvision
@@ -44,7 +45,7 @@ def build(model: str | nn.Module | Callable[[], nn.Module], weights: Any, seed: 
                 "give the path of a state dict, or weights=None and a network that has its weights."
             )
         else:
-            network = copy.deepcopy(model) if isinstance(model, nn.Module) else _call_factory(model)
+            network = private_copy(model if isinstance(model, nn.Module) else _call_factory(model))
     if file is not None:
         _load(network, file)
     meta = entry.meta if entry is not None else {}
@@ -72,6 +73,28 @@ def _weights_entry(model: str, weights: Any, file: Path | None) -> Any:
     return known[name]
 
 
+def private_copy(network: nn.Module) -> nn.Module:
+    """Return a deep copy on the CPU without the caller's hooks, which would report our passes to the caller.
+
+    Hooks of torch's own, as those that compute normalised weights, are part of the network and stay.
+    """
+    copied = copy.deepcopy(network).cpu()
+    _drop_foreign_hooks(copied)
+    return copied
+
+
+def _drop_foreign_hooks(network: nn.Module) -> None:
+    for module in network.modules():
+        for hooks in (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks):
+            for key in [key for key, hook in hooks.items() if not _is_torchs(hook)]:
+                del hooks[key]
+
+
+def _is_torchs(hook: Any) -> bool:
+    where = hook.__module__ if hasattr(hook, "__name__") else type(hook).__module__
+    return where.split(".")[0] == "torch"
+
+
 def _call_factory(factory: Callable[[], nn.Module]) -> nn.Module:
     network = factory()
     if not isinstance(network, nn.Module):
@@ -85,7 +108,8 @@ def _load(network: nn.Module, file: Path) -> None:
         raise FileNotFoundError(f"There is no weights file {str(file)!r}.")
     state = _read_state(file)
     state = state.get("state_dict", state)
-    state = {key.removeprefix("module."): value for key, value in state.items()}
+    if all(key.startswith("module.") for key in state) and not hasattr(network, "module"):
+        state = {key.removeprefix("module."): value for key, value in state.items()}
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
@@ -117,21 +141,20 @@ def fingerprint(network: nn.Module) -> str:
 
 
 _shared: WeakValueDictionary[tuple, nn.Module] = WeakValueDictionary()
-# An id can be taken over once its object dies, so a network keeps alive the model whose id stands in its key.
-_made_from: WeakKeyDictionary[nn.Module, Any] = WeakKeyDictionary()
 
 
-def share(network: nn.Module, model: Any, device: torch.device) -> nn.Module:
-    """Return a network made from the same `model` with the same weights, if one is alive, else `network` on `device`.
+def share(network: nn.Module, device: torch.device) -> nn.Module:
+    """Return an equal network on `device` if one is alive, else this one, moved there.
 
-    So the clones that a grid search fits hold one network in memory between them.
+    So the clones that a grid search fits hold one network in memory between them.  Networks are equal when their
+    modules are of the very same classes, in the same state, with the same weights.
     """
-    key = (id(model) if isinstance(model, nn.Module) else model, fingerprint(network), str(device))
-    known = _shared.get(key)
-    if known is None:
-        known = _shared[key] = network.to(device)
-        _made_from[known] = model
-    return known
+    try:
+        digest = joblib.hash(Portable(network))
+    except Exception:  # a network that cannot be pickled cannot be compared either
+        return network.to(device)
+    key = (tuple(map(type, network.modules())), digest, str(device))
+    return _shared.setdefault(key, network.to(device))
 
 
 class Portable:
@@ -148,6 +171,7 @@ class Portable:
         tensors = {id(tensor): tensor for *_, tensor in slots}
         place = {key: i for i, key in enumerate(tensors)}
         skeleton = copy.deepcopy(self._network, dict.fromkeys(tensors))
+        _drop_foreign_hooks(skeleton)
         arrays = [(_to_array(tensor), str(tensor.dtype), tuple(tensor.shape)) for tensor in tensors.values()]
         where = [(path, kind, name, place[id(tensor)]) for path, kind, name, tensor in slots]
         trainable = [tensor.requires_grad for tensor in tensors.values()]
@@ -155,11 +179,11 @@ class Portable:
 
 
 def _slots(network: nn.Module) -> Any:
-    """Yield (submodule path, "_parameters" or "_buffers", name, tensor) for every tensor that a module holds."""
+    """Yield (submodule path, dictionary, name, tensor) for every tensor that a module holds."""
     for path, module in network.named_modules():
-        for kind in ("_parameters", "_buffers"):
+        for kind in ("_parameters", "_buffers", "__dict__"):
             for name, tensor in getattr(module, kind).items():
-                if tensor is not None:
+                if isinstance(tensor, Tensor):
                     yield path, kind, name, tensor
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 from torchvision.models.feature_extraction import NodePathTracer
 
 from ._following import follow
+from ._network import Portable
 from ._receptive_field import ReceptiveField
 
 
@@ -20,10 +21,13 @@ class _LayerTracer(NodePathTracer):
     def __init__(self) -> None:
         super().__init__(param_shapes_constant=True)
         self.returned: dict[str, list[Any]] = {}
+        self.last: dict[fx.Node, fx.Node] = {}
 
     def call_module(self, m: nn.Module, forward: Callable, args: tuple, kwargs: dict) -> Any:
         result = super().call_module(m, forward, args, kwargs)
         self.returned.setdefault(self.path_of_module(m), []).append(result)
+        if isinstance(result, fx.Proxy):  # the module may go on working in place on what it will return
+            self.last[result.node] = next(reversed(self.graph.nodes))
         return result
 
 
@@ -40,7 +44,7 @@ class TracedNetwork:
 
     def __init__(self, network: nn.Module, layers: Sequence[str]) -> None:
         tracer = _LayerTracer()
-        self._network = network
+        self.network = network
         self._graph = _trace(tracer, network)
         nodes = {name: _find(name, tracer) for name in layers}
         order = {node: place for place, node in enumerate(self._graph.nodes)}
@@ -49,26 +53,32 @@ class TracedNetwork:
         if len(self._nodes) < len(nodes):
             same = next(name for name in self.layers if self._nodes[nodes[name]] != name)
             raise ValueError(f"Layers {same!r} and {self._nodes[nodes[same]]!r} are one and the same tensor; name one.")
-        self._capturing = _capturing(network, self._graph, list(self._nodes))
+        reserved = {"input", "decision"} & set(self.layers)
+        if reserved:
+            raise ValueError(f"A layer cannot be called {reserved.pop()!r} here; name a layer inside or behind it.")
+        self._capturing = _capturing(network, self._graph, {node: tracer.last.get(node, node) for node in self._nodes})
+
+    def __reduce__(self) -> tuple:
+        return TracedNetwork, (Portable(self.network), self.layers)
 
     @property
     def first_layer(self) -> nn.Module | None:
         """The first convolution or fully connected layer that runs, None without any."""
         for node in self._graph.nodes:
-            module = self._network.get_submodule(node.target) if node.op == "call_module" else None
+            module = self.network.get_submodule(node.target) if node.op == "call_module" else None
             if isinstance(module, (nn.modules.conv._ConvNd, nn.Linear)):
                 return module
         return None
 
     def to(self, device: torch.device) -> TracedNetwork:
         """Move the network to `device`, if it is not there; return self."""
-        self._network.to(device)
+        self.network.to(device)
         self._capturing.to(device)
         return self
 
     def prepare(self, batch: Tensor) -> Tensor:
         """Return `batch` on the device and in the floating point type of the network."""
-        like = next((weight for weight in self._network.parameters() if weight.is_floating_point()), batch)
+        like = next((weight for weight in self.network.parameters() if weight.is_floating_point()), batch)
         return batch.to(like.device, like.dtype, non_blocking=True)
 
     def run(self, batch: Tensor) -> tuple[Any, dict[str, Tensor]]:
@@ -80,7 +90,7 @@ class TracedNetwork:
     def receptive_fields(self, batch: Tensor) -> dict[tuple[str, str], ReceptiveField]:
         """Return the field of every layer in each layer below that it depends on, and in the ``"input"``."""
         with torch.no_grad():
-            return follow(fx.GraphModule(self._network, self._graph), self._nodes, self.prepare(batch))
+            return follow(fx.GraphModule(self.network, self._graph), self._nodes, self.prepare(batch))
 
 
 def _trace(tracer: _LayerTracer, network: nn.Module) -> fx.Graph:
@@ -122,14 +132,14 @@ def _keep(tensor: Tensor) -> Tensor:
     return tensor.clone(memory_format=torch.channels_last if tensor.ndim == 4 else torch.preserve_format)
 
 
-def _capturing(network: nn.Module, graph: fx.Graph, nodes: list[fx.Node]) -> fx.GraphModule:
-    """Return the graph with a copy taken right behind each of `nodes`, returned beside the network's output."""
+def _capturing(network: nn.Module, graph: fx.Graph, nodes: dict[fx.Node, fx.Node]) -> fx.GraphModule:
+    """Return the graph with a copy of each node's value taken behind a second node, returned beside the output."""
     mirror: dict[fx.Node, fx.Node] = {}
     capturing = fx.Graph()
     result = capturing.graph_copy(graph, mirror)
     kept = []
-    for node in nodes:
-        with capturing.inserting_after(mirror[node]):
+    for node, last in nodes.items():
+        with capturing.inserting_after(mirror[last]):
             kept.append(capturing.call_function(_keep, (mirror[node],)))
     capturing.output((result, kept))
     return fx.GraphModule(network, capturing)

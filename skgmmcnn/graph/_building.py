@@ -119,9 +119,7 @@ def to_text(graph: nx.DiGraph) -> str:
         name = f" {node['word_name']}" if "word_name" in node else ""
         lines.append(f"  {key}{name}: {node['count']} of {node['n_locations']} locations, {node['score']:.1f} bits")
         lines += [
-            f"    for {head}: {edge['log_ratio']:.2f} bits each, {edge['frequency']:.0%} of its field".replace(
-                "%", " %"
-            )
+            f"    for {head}: {edge['log_ratio']:.2f} bits each, {percent(edge['frequency'])} of its field"
             for _, head, edge in graph.out_edges(key, data=True)
         ]
     return "\n".join(lines)

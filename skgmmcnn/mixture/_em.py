@@ -1,7 +1,7 @@
 """Expectation maximisation for mixtures, written once for all emissions.
 
-Rows pass in blocks of the mixture's own size, so that results do not depend on how callers batch them and the
-working set of a block stays in the processor's cache.
+Rows pass in blocks of the mixture's own size, so that the working set of a block stays in the processor's cache; sums
+over blocks are taken in float64.
 """
 
 from __future__ import annotations
@@ -186,12 +186,12 @@ def maximize(mixture: Mixture, statistics: Statistics) -> Mixture:
 def variance_floor(rows: Tensor, share: float) -> Tensor:
     """Return the smallest variance allowed in each channel: `share` of the channel's variance over `rows` (n, d).
 
-    A channel that hardly varies would make its density arbitrarily sharp, so no channel counts as varying less than
-    a thousandth of the average one; rows that do not vary at all count as of variance one.
+    A constant channel would make its density infinitely sharp, so no channel counts as varying less than a millionth
+    of the average one; rows that do not vary at all count as of variance one.
     """
     variance = rows.double().var(0, correction=0)
     average = variance.mean().item()
-    return share * (variance.clamp_min(1e-3 * average) if average > 0 else torch.ones_like(variance))
+    return share * (variance.clamp_min(1e-6 * average) if average > 0 else torch.ones_like(variance))
 
 
 def start(rows: Tensor, n_components: int, floor: Tensor, generator: torch.Generator) -> Mixture:
@@ -219,9 +219,10 @@ def _distinct_rows(rows: Tensor, n: int, generator: torch.Generator) -> Tensor:
 
 
 class Fitted(NamedTuple):
-    """A trained mixture and how the training went."""
+    """A trained mixture, the statistics per row that it was made of, and how the training went."""
 
     mixture: Mixture
+    statistics: Statistics
     lower_bound: float
     n_iter: int
     converged: bool
@@ -237,7 +238,7 @@ def fit_em(rows: Tensor, mixture: Mixture, max_iter: int, tol: float) -> Fitted:
         bound = expectation.mean_log_likelihood
         converged = bound - previous < tol * rows.shape[1]
         previous, n_iter = bound, n_iter + 1
-    return Fitted(mixture, previous, n_iter, converged)
+    return Fitted(mixture, expectation.statistics.per_row(), previous, n_iter, converged)
 
 
 class OnlineState(NamedTuple):
@@ -246,6 +247,12 @@ class OnlineState(NamedTuple):
     mixture: Mixture
     statistics: Statistics
     n_steps: int
+
+    def to(self, device: torch.device | str) -> OnlineState:
+        """Return the state with its tensors on `device`."""
+        total, sums = self.statistics
+        statistics = Statistics(total.to(device), tuple(part.to(device) for part in sums))
+        return OnlineState(self.mixture.to(device), statistics, self.n_steps)
 
 
 def online_step(expectation: Expectation, mixture: Mixture, state: OnlineState | None) -> OnlineState:
@@ -258,5 +265,5 @@ def online_step(expectation: Expectation, mixture: Mixture, state: OnlineState |
     statistics, n_steps = expectation.statistics.per_row(), 0
     if state is not None:
         n_steps = state.n_steps
-        statistics = state.statistics.blend(statistics, (n_steps + 2) ** -0.6)
-    return OnlineState(maximize(mixture, statistics), statistics, n_steps + 1)
+        statistics = state.to(statistics.total.device).statistics.blend(statistics, (n_steps + 2) ** -0.6)
+    return OnlineState(maximize(mixture.to(statistics.total.device), statistics), statistics, n_steps + 1)

@@ -111,9 +111,9 @@ class InferenceGraphDisplay:
             The drawn display.
         """
         if label is None:
-            X = X[image : image + 1] if image >= 0 else X[len(X) + image :][:1]
-            if not len(X):
-                raise IndexError(f"There is no image {image} in X.")
+            if not -len(X) <= image < len(X):
+                raise IndexError(f"There is no image {image} in X, which has {len(X)}.")
+            X = X[image % len(X) :][:1]
         if isinstance(estimator, Pipeline):
             estimator, X = estimator[-1], estimator[:-1].transform(X)
         display = cls._of_image(estimator, X) if label is None else cls._of_class(estimator, X, label)

@@ -1,3 +1,4 @@
+import copy
 from contextlib import suppress
 from unittest import SkipTest
 
@@ -207,7 +208,10 @@ def test_partial_fit(maps):
     assert dictionary.transform(maps).vocabulary.representatives == {}
     dictionary.collect_representatives(maps)
     assert dictionary.transform(maps).vocabulary.representatives["conv3"].patches is not None
-    assert dictionary.fit(maps).n_iter_ != 9
+    fitted = dictionary.fit(maps)
+    score, n_iter = fitted.score(maps), fitted.n_iter_
+    assert n_iter != 9
+    assert fitted.partial_fit(maps[:150]).score(maps) > score - 1  # goes on from the fit
     one_step = LayerDictionary(8, random_state=0).partial_fit(maps)
     with pytest.warns(ConvergenceWarning):
         one_pass = LayerDictionary(8, random_state=0, max_iter=1).fit(maps)
@@ -215,12 +219,28 @@ def test_partial_fit(maps):
         np.testing.assert_allclose(one_step.mixtures_[layer].means_, one_pass.mixtures_[layer].means_, atol=1e-4)
 
 
+def test_failed_fit_loses_nothing(maps, digits):
+    dictionary = LayerDictionary(4, random_state=0)
+    broken = copy.deepcopy(digits.network)
+    with torch.no_grad():
+        broken.conv3[0].weight.fill_(3e38)
+    bad = FeatureExtractor(broken, ["conv2", "conv3"]).fit_transform(digits.images[:50])
+    with pytest.raises(ValueError, match="Layer 'conv3' holds NaN or infinity"):
+        dictionary.fit(bad)
+    with pytest.raises(NotFittedError):
+        dictionary.transform(maps)
+    expected = dictionary.fit(maps).transform(maps).words["conv3"]
+    with pytest.raises(ValueError, match="Layer 'conv3' holds NaN or infinity"):
+        dictionary.fit(bad)
+    np.testing.assert_array_equal(dictionary.transform(maps).words["conv3"], expected)
+
+
 def test_word_names(maps):
     dictionary = LayerDictionary(4, random_state=0).fit(maps)
     dictionary.set_params(word_names={("conv3", 2): "loop"})
     assert dictionary.transform(maps[:1]).vocabulary.names == {("conv3", 2): "loop"}
-    for wrong in ({("conv9", 2): "loop"}, {("conv3", 4): "loop"}):
-        with pytest.raises(ValueError, match="word_names names word"):
+    for wrong in ({("conv9", 2): "loop"}, {("conv3", 4): "loop"}, {"conv3_w001": "loop"}):
+        with pytest.raises(ValueError, match=r"word_names names .* words are"):
             dictionary.set_params(word_names=wrong).transform(maps[:1])
 
 
@@ -229,6 +249,8 @@ def test_bad_input_is_named(maps, digits):
         LayerDictionary({"conv1": 4, "conv2": 4, "conv3": 50}).fit(maps[:2])
     with pytest.raises(ValueError, match=r"n_components names layers \['conv1'\]; the layers are"):
         LayerDictionary({"conv1": 4}).fit(maps)
+    with pytest.raises(ValueError, match="at least one word"):
+        LayerDictionary({"conv1": 4, "conv2": 0, "conv3": 4}).fit(maps)
     with pytest.warns(ConvergenceWarning, match=r"\['conv1', 'conv2', 'conv3'\] did not converge in 2 passes"):
         dictionary = LayerDictionary(4, max_iter=2, tol=0).fit(maps)
     fewer = FeatureExtractor(digits.network, ["conv3"]).fit_transform(digits.images[:5])

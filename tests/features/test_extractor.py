@@ -8,6 +8,7 @@ import torchvision
 from PIL import Image
 from safetensors.torch import save_file
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from torch import nn
 from torchvision import transforms
 
@@ -147,6 +148,7 @@ def test_the_callers_network_is_left_alone(pixels):
     assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
     assert torch.equal(network[0].weight.grad, torch.ones_like(network[0].weight))
     assert [len(module._forward_hooks) for module in network.modules()].count(1) == 1
+    assert not seen
     network.eval()
     with torch.no_grad():
         outputs = network(in_memory(pixels))
@@ -182,8 +184,9 @@ def test_clones_share_the_network_and_other_networks_do_not(pixels):
     with torch.no_grad():
         network[0].weight.add_(1)
     assert clone(extractor).fit(pixels).network_ is not extractor.network_
-    twin = FeatureExtractor(copy.deepcopy(network), ["4"], preprocess=TO_TENSOR).fit(pixels)
-    assert twin.network_ is not extractor.network_
+    extractor = clone(extractor).fit(pixels)
+    network[2] = nn.Tanh()
+    assert clone(extractor).fit(pixels).network_ is not extractor.network_
 
 
 def test_pickle_keeps_the_network_once_and_gives_the_same(pixels):
@@ -254,9 +257,8 @@ def test_torchvision_weights_from_the_hub_folder_bring_preprocessing_and_names(r
 
 
 def test_memory_shortage_halves_the_batch_and_says_so_once(pixels):
-    network = small_network()
-    network[0].register_forward_hook(_short_of_memory)
-    extractor = FeatureExtractor(network, ["4"], preprocess=TO_TENSOR, batch_size=7).fit(pixels)
+    network = nn.Sequential(ShortOfMemory(), *small_network())
+    extractor = FeatureExtractor(network, ["5"], preprocess=TO_TENSOR, batch_size=7).fit(pixels)
     with pytest.warns(UserWarning, match="ran out of memory with batch_size=7") as caught:
         outputs = extractor.transform(pixels).outputs
     assert len(caught) == 1
@@ -264,9 +266,16 @@ def test_memory_shortage_halves_the_batch_and_says_so_once(pixels):
     np.testing.assert_allclose(outputs, expected, atol=1e-6)
 
 
-def _short_of_memory(module, args, result):
-    if isinstance(result, torch.Tensor) and len(result) > 2:
-        raise torch.OutOfMemoryError
+class ShortOfMemory(nn.Identity):
+    """An operation that fails on more than two images."""
+
+    def forward(self, x):
+        if isinstance(x, torch.Tensor) and len(x) > 2:
+            raise torch.OutOfMemoryError
+        return x
+
+
+ShortOfMemory.__module__ = "torch.nn.short"  # tracing does not look into torch's own modules
 
 
 def with_nan(X, place):
@@ -393,3 +402,105 @@ def test_decision_by_callable():
     maps = extractor.fit_transform(READY)
     assert maps.spec.n_outputs == 6
     assert isinstance(maps, FeatureMaps)
+
+
+def test_a_network_from_a_factory_is_left_alone(pixels):
+    network = small_network().train()
+    extractor = FeatureExtractor(lambda: network, ["4"], preprocess=TO_TENSOR).fit(pixels)
+    assert extractor.network_ is not network
+    assert network.training
+    assert network[0].weight.requires_grad
+
+
+def test_capture_is_what_the_layer_returned_after_its_own_work_in_place():
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+
+        def forward(self, x):
+            y = self.conv(x)
+            torch.relu_(y)
+            return y
+
+    network = nn.Sequential(Block(), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)).eval()
+    image = torch.randn(2, 3, 6, 6)
+    maps = FeatureExtractor(network, ["0"], preprocess=None).fit_transform(image)
+    with torch.no_grad():
+        expected = network[0](image)
+    np.testing.assert_allclose(activations(maps, "0"), expected, atol=1e-6)
+
+
+def test_maps_stay_what_they_were_when_the_extractor_is_fitted_again(pixels):
+    extractor = FeatureExtractor(small_network(), ["4"], preprocess=TO_TENSOR)
+    maps = extractor.fit_transform(pixels)
+    before = maps.outputs
+    torch.manual_seed(9)
+    extractor.set_params(model=nn.Sequential(*[copy.deepcopy(m) for m in small_network()[:8]], nn.Linear(6, 9)))
+    extractor.fit(pixels)
+    np.testing.assert_array_equal(maps.outputs, before)
+
+
+def test_failed_fit_loses_nothing(pixels):
+    extractor = FeatureExtractor(small_network(), ["4"], preprocess=TO_TENSOR)
+    with pytest.raises(ValueError, match="no layer"):
+        extractor.set_params(layers=["nine"]).fit(pixels)
+    with pytest.raises(NotFittedError):
+        extractor.transform(pixels)
+    extractor.set_params(layers=["4"]).fit(pixels)
+    expected = extractor.transform(pixels).outputs
+    with pytest.raises(ValueError, match="one label per image"):
+        extractor.set_params(model=small_network(outputs=7)).fit(pixels, [1])
+    np.testing.assert_array_equal(extractor.transform(pixels).outputs, expected)
+
+
+def test_preprocessing_in_place_leaves_the_callers_images_alone(rng):
+    images = torch.from_numpy(rng.random((3, 3, 8, 8), dtype=np.float32))
+    before = images.clone()
+    maps = FeatureExtractor(small_network(), ["0"], preprocess=lambda x: x.sub_(0.5)).fit_transform(images)
+    first = maps.outputs
+    np.testing.assert_array_equal(maps.outputs, first)
+    assert torch.equal(images, before)
+    needing_gradients = images.requires_grad_()
+    assert FeatureExtractor(small_network(), ["0"]).fit_transform(needing_gradients).outputs.shape == (3, 4)
+
+
+def test_outputs_other_than_scores():
+    class Detector(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(3, 4, 3), nn.Linear(4, 3)
+
+        def forward(self, x):
+            scores = self.head(self.conv(x).mean((2, 3)))
+            return {"scores": scores, "boxes": scores * 2}
+
+    maps = FeatureExtractor(
+        Detector(), ["conv"], decision=lambda out: out["scores"].argmax(1), class_names=["a", "b", "c"]
+    ).fit_transform(READY)
+    with pytest.raises(ValueError, match=r"no \(n, C\) tensor"):
+        _ = maps.outputs
+    assert len(maps.compute()[[1, 2]]) == 2
+    with pytest.raises(ValueError, match="returns a dict for one image"):
+        FeatureExtractor(Detector(), ["conv"]).fit(READY)
+
+
+def test_reserved_layer_names():
+    network = nn.Sequential()
+    network.add_module("decision", nn.Conv2d(3, 2, 3))
+    network.add_module("rest", nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()))
+    with pytest.raises(ValueError, match="cannot be called 'decision'"):
+        FeatureExtractor(network, ["decision"]).fit(READY)
+
+
+def test_child_called_module_loads_its_own_state(tmp_path):
+    class Wrapper(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.module = small_network()
+
+        def forward(self, x):
+            return self.module(x)
+
+    torch.save(Wrapper().state_dict(), tmp_path / "state.pth")
+    FeatureExtractor(Wrapper, ["module.4"], weights=tmp_path / "state.pth").fit(READY)

@@ -172,22 +172,28 @@ def test_random_stacks_equal_probe(data, height, width):
 
 
 class Gated(nn.Module):
-    """Squeeze-and-excitation: a factor of spatial size 1."""
+    """Squeeze-and-excitation: a factor of spatial size 1, multiplied in one of several ways."""
 
-    def __init__(self):
+    def __init__(self, multiply):
         super().__init__()
         self.conv = nn.Conv2d(1, 2, 3, padding=1)
         self.gate = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(2, 2, 1), nn.Sigmoid())
+        self.behind = nn.ReLU()
         self.head = nn.Linear(2, 2)
+        self.multiply = multiply
 
     def forward(self, x):
         x = self.conv(x)
-        return self.head((x * self.gate(x)).mean((2, 3)))
+        return self.head(self.behind(self.multiply(x, self.gate(x))).mean((2, 3)))
 
 
-def test_gate_is_left_out():
-    extractor = FeatureExtractor(Gated(), ["conv", "mul"], preprocess=None).fit(torch.rand(1, 1, 7, 7))
-    field = extractor.spec_.receptive_fields["mul", "conv"]
+@pytest.mark.parametrize(
+    "multiply",
+    [lambda x, g: x * g, lambda x, g: x * g.expand_as(x), torch.multiply, lambda x, g: g.expand(-1, -1, 7, 7).mul(x)],
+)
+def test_gate_is_left_out(multiply):
+    extractor = FeatureExtractor(Gated(multiply), ["conv", "behind"], preprocess=None).fit(torch.rand(1, 1, 7, 7))
+    field = extractor.spec_.receptive_fields["behind", "conv"]
     assert [field.window(i, i) for i in range(7)] == [(slice(i, i + 1), slice(i, i + 1)) for i in range(7)]
 
 

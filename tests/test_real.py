@@ -1,0 +1,52 @@
+"""The road on networks and images that nobody here made; skipped without them."""
+
+import numpy as np
+import pytest
+from sklearn.pipeline import Pipeline
+from torchvision import transforms
+from torchvision.models import SqueezeNet1_1_Weights
+
+from skgmmcnn import FeatureExtractor, InferenceGraph, InferenceGraphDisplay, LayerDictionary, to_text
+
+
+def test_words_of_a_residual_network_agree_with_it(data):
+    train, _, names = data.cifar10("train")
+    test, labels, _ = data.cifar10("test")
+    preprocess = transforms.Compose(
+        [transforms.ToTensor(), transforms.Normalize(data.IMAGENET_MEAN, data.IMAGENET_STD)]
+    )
+    pipe = Pipeline(
+        [
+            ("features", FeatureExtractor(data.cifar_resnet20(), ["layer3"], preprocess=preprocess, class_names=names)),
+            ("words", LayerDictionary(200, random_state=0)),
+            ("graph", InferenceGraph()),
+        ]
+    ).fit(train)
+    words = pipe[:-1].transform(test)
+    assert (words.decisions == labels).mean() == pytest.approx(0.917, abs=0.002)
+    assert pipe["graph"].score(words) >= 0.93
+
+
+def test_the_road_on_image_files(data):
+    paths, labels, names = data.imagenet()
+    pipe = Pipeline(
+        [
+            (
+                "features",
+                FeatureExtractor(
+                    data.squeezenet(),
+                    ["features.7", "features.9", "features.12"],
+                    preprocess=SqueezeNet1_1_Weights.DEFAULT.transforms(),
+                    class_names=names,
+                ),
+            ),
+            ("words", LayerDictionary(20, random_state=0, max_samples=5000)),
+            ("graph", InferenceGraph()),
+        ]
+    ).fit(paths[:40], labels[:40])
+    words = pipe[:-1].transform(paths[:3])
+    assert words.words["features.7"].shape == (3, 27, 27)
+    (text,) = {to_text(graph) for graph in pipe["graph"].explain(words[:1])}
+    assert names[words.decisions[0]] in text
+    display = InferenceGraphDisplay.from_estimator(pipe["graph"], words, image=1)
+    assert np.ptp(display.images[0]) > 100
