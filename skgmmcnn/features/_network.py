@@ -55,9 +55,10 @@ def build(model: str | nn.Module | Callable[[], nn.Module], weights: Any, seed: 
 
 def _weights_entry(model: str, weights: Any, file: Path | None) -> Any:
     """Return the member of torchvision's weights enumeration that is meant, None for none."""
-    if model not in torchvision.models.list_models():
-        near = difflib.get_close_matches(model, torchvision.models.list_models(), n=5, cutoff=0.5)
-        raise ValueError(f"torchvision has no model {model!r}. Near names: {', '.join(near) or 'none'}.")
+    names = torchvision.models.list_models(module=torchvision.models)
+    if model not in names:
+        near = difflib.get_close_matches(model, names, n=5, cutoff=0.5)
+        raise ValueError(f"torchvision has no classification model {model!r}. Near names: {', '.join(near) or 'none'}.")
     known = torchvision.models.get_model_weights(model)
     if file is not None:  # a file that bears the name of published weights is taken to be them
         return next((entry for entry in known if Path(entry.url).name == file.name), None)

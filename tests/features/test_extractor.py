@@ -306,7 +306,7 @@ BAD = {
     "missing file": ({}, ["nowhere.png"], "no image file 'nowhere.png'"),
     "missing weights": (dict(weights="nowhere.pth"), READY, "no weights file 'nowhere.pth'"),
     "named weights": (dict(weights="DEFAULT"), READY, "need model to be a torchvision name"),
-    "unknown model": (dict(model="resnet51"), READY, "no model 'resnet51'. Near names: resnet5"),
+    "unknown model": (dict(model="resnet51"), READY, "no classification model 'resnet51'. Near names: resnet5"),
     "unknown weights": (dict(model="resnet50", weights="V9"), READY, "no weights 'V9': use one of 'DEFAULT', 'IMAGE"),
     "factory": (dict(model=lambda: 3), READY, "factory returned a int"),
     "class names": (dict(class_names=["a", "b"]), READY, "2 names, but the network has 4 outputs"),
