@@ -154,7 +154,8 @@ class InferenceGraphDisplay:
             raise ValueError(f"n_patches must be 1, 4 or 9, to fill a square; got {n_patches}.")
         rows = rows_of(self.graph)
         width = 1.0 if self.locations is None or not self.images else 2.06
-        boxes = place_cells(rows, width, 1 + _CAPTION, gap=_GAP, rise=_RISE)
+        caption = _CAPTION + (0.14 if width == 1 else 0)  # numbers in two lines where the cell is narrow
+        boxes = place_cells(rows, width, 1 + caption, gap=_GAP, rise=_RISE)
         self.ax_ = _make_axes(boxes) if ax is None else ax
         self.figure_ = self.ax_.figure
         self._draw_edges(boxes)
@@ -197,7 +198,8 @@ class InferenceGraphDisplay:
             self._draw_locations(Box(box.left + 1.06, box.top - 1, 1, 1), self.locations[key])
         name = node.get("word_name")
         title = f"{name} (w{node['word']})" if name else f"w{node['word']}"
-        evidence = f"{node['count']}/{node['n_locations']}   {node['score']:.1f} bits"
+        between = "   " if box.width > 1 else "\n"
+        evidence = f"{node['count']}/{node['n_locations']}{between}{node['score']:.1f} bits"
         self.ax_.text(box.middle, square.bottom - 0.05, title, ha="center", va="top", fontsize=9, weight="bold")
         self.ax_.text(box.middle, square.bottom - 0.2, evidence, ha="center", va="top", fontsize=8)
 

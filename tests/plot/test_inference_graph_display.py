@@ -62,6 +62,13 @@ def test_readable_with_few_and_many_nodes(n_nodes, words):
     assert f"4   ({(words.decisions == 4).sum()} images)" in boxes_of_texts(display)
 
 
+def test_readable_with_many_images(words):
+    many = words[np.repeat(np.flatnonzero(words.decisions == 4), 300)]
+    display = InferenceGraphDisplay.from_estimator(InferenceGraph(n_nodes=6).fit(words), many, label=4)
+    assert max(node["score"] for _, node in display.graph.nodes(data=True)) > 100_000
+    assert_readable(display)
+
+
 def test_from_a_pipeline(digits):
     pipe = Pipeline(
         [
