@@ -27,6 +27,9 @@ def test_words_of_a_residual_network_agree_with_it(data):
     assert pipe["graph"].score(words) >= 0.93
 
 
+# The folder's own reader leaves its tables open.
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_the_road_on_image_files(data):
     paths, labels, names = data.imagenet()
     pipe = Pipeline(
