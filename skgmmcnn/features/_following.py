@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,6 +35,7 @@ _ELEMENTWISE_MODULES = (
     nn.Hardtanh,
 )
 _PRODUCTS = frozenset(["mul", "mul_", "imul", "multiply", "multiply_"])
+_REARRANGING = frozenset(["permute", "transpose", "movedim", "swapaxes", "view", "reshape"])
 _SPREADING = frozenset(["expand", "expand_as", "repeat"])
 
 
@@ -148,6 +150,12 @@ class _Operation:
                 spoiled.select(axis, position).fill_(torch.nan)
                 changed = self._call({place: spoiled})[result].isnan() & ~clean
                 matrix[:, position] = changed.flatten(0, -3).any(0).any(1 if axis == -2 else 0).numpy(force=True)
+        if _name(self._node) in _REARRANGING and reach.rows.all() and min(value.shape[-2:]) > 1:
+            warnings.warn(
+                f"{self._node.target} ({self._node}) moves the axes of a map, which receptive fields are not followed "
+                "through: layers above it count as seeing all of the layers below it.",
+                stacklevel=2,
+            )
         return reach
 
 

@@ -256,6 +256,19 @@ def test_parallel_branches_have_no_field():
     assert set(extractor.spec_.receptive_fields) == {("left", "input"), ("right", "input")}
 
 
+def test_moved_axes_are_warned_about():
+    class ChannelsLast(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm, self.head = nn.Conv2d(1, 4, 3), nn.LayerNorm(4), nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.head(self.norm(self.conv(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2).mean((2, 3)))
+
+    with pytest.warns(UserWarning, match=r"permute.* moves the axes of a map"):
+        FeatureExtractor(ChannelsLast(), ["conv", "permute_1"], preprocess=None).fit(torch.rand(1, 1, 7, 7))
+
+
 def test_stride():
     axis = np.array([0, 0, 2, 4, 6]), np.array([2, 4, 6, 8, 8])
     assert ReceptiveField(axis, axis, (8, 8)).stride == (2, 2)
