@@ -325,6 +325,11 @@ class LayerDictionary(ContainerOutput, TransformerMixin, BaseEstimator, auto_wra
             if y is not None:
                 maps.spec.encode(y, len(maps))
         else:
+            if getattr(X, "ndim", 2) > 2:
+                raise ValueError(
+                    f"LayerDictionary reads FeatureMaps, or a 2-D array; X has {X.ndim} dimensions. Images go through "
+                    "a FeatureExtractor first."
+                )
             X = validate_data(self, X, dtype=[np.float64, np.float32], reset=reset)
             maps = FeatureMaps.from_array(X)
         if not reset and {layer: maps.shapes[layer][0] for layer in maps.layers} != self._channels():
@@ -373,10 +378,11 @@ class LayerDictionary(ContainerOutput, TransformerMixin, BaseEstimator, auto_wra
         self._check_names(maps)
 
     def _check_names(self, maps: FeatureMaps) -> None:
-        known = {(layer, word) for layer in maps.layers for word in range(self._n_words(layer))}
+        sizes = {layer: self._n_words(layer) for layer in maps.layers}
+        known = {(layer, word) for layer, n_words in sizes.items() for word in range(n_words)}
         for key in self.word_names or {}:
             if key not in known:
-                raise ValueError(f"word_names names {key!r}, and words are (layer, number), as {next(iter(known))!r}.")
+                raise ValueError(f"word_names names {key!r}; words are (layer, number), with so many a layer: {sizes}.")
 
     def _n_words(self, layer: str) -> int:
         return self.n_components[layer] if isinstance(self.n_components, Mapping) else self.n_components

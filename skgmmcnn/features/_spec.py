@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -77,7 +78,8 @@ class NetworkSpec:
             )
         places = [i for i, name in enumerate(self.class_names) if name == str(label)]
         if not places:
-            raise ValueError(f"The network has no class {str(label)!r}; see class_names.")
+            near = difflib.get_close_matches(str(label), self.class_names, n=5, cutoff=0.4) or self.class_names[:5]
+            raise ValueError(f"The network has no class {str(label)!r}. Near names: {', '.join(map(repr, near))}.")
         if len(places) > 1:
             raise ValueError(
                 f"Several outputs are named {str(label)!r}: {places}; give the number of the one you mean."

@@ -13,16 +13,16 @@ from ._evidence import DECISION, NO_EVIDENCE, Step
 
 
 def build_graph(
-    words: WordMaps, target: int, steps: list[Step], ratios: Mapping[tuple[str, str], np.ndarray]
+    words: WordMaps, target: int, steps: list[Step], ratios: Mapping[tuple[str, str], np.ndarray], n_fitted: int
 ) -> nx.DiGraph:
     """Return the words that a walk selected and the evidence between them.
 
     Edges lead from a lower word to the word that it explains.  An edge is left out where its log-ratio is not
     positive, or where the lower word is nowhere in the upper word's fields over these images; scores are full sums all
-    the same.  All attributes are plain numbers and strings.
+    the same.  `n_fitted` is the number of fitted images with this decision.  All attributes are plain.
     """
     graph: nx.DiGraph = nx.DiGraph(target=target, class_name=words.spec.class_name(target), n_images=len(words))
-    graph.add_node(f"{DECISION}_{target}", **_decision_attributes(words, target, steps[0]))
+    graph.add_node(f"{DECISION}_{target}", **_decision_attributes(words, target, steps[0]), n_fitted=n_fitted)
     upper = DECISION
     for step in steps:
         for word in step.selected.tolist():
@@ -98,11 +98,12 @@ def to_text(graph: nx.DiGraph) -> str:
     >>> import networkx as nx
     >>> from skgmmcnn.graph import to_text
     >>> graph = nx.DiGraph(n_images=1)
-    >>> graph.add_node("decision_7", layer="decision", word=7, score=9.0, count=1, n_locations=1, class_name="seven")
+    >>> graph.add_node("decision_7", layer="decision", word=7, score=9.0, count=1, n_locations=1, n_fitted=40,
+    ...                class_name="seven")
     >>> graph.add_node("conv_w003", layer="conv", word=3, score=9.0, count=6, n_locations=16)
     >>> graph.add_edge("conv_w003", "decision_7", log_ratio=1.5, count=6, frequency=0.375, contribution=9.0)
     >>> print(to_text(graph))
-    decision_7 seven: the decision for 1 of 1 images, 9.0 bits
+    decision_7 seven: the decision for 1 of 1 images, 9.0 bits, learnt from 40 images
     conv
       conv_w003: 6 of 16 locations, 9.0 bits
         for decision_7: 1.50 bits each, 38 % of its field
@@ -110,8 +111,8 @@ def to_text(graph: nx.DiGraph) -> str:
     lines, layer = [], None
     for key, node in graph.nodes(data=True):
         if node["layer"] == DECISION:
-            shown = f"the decision for {node['count']} of {node['n_locations']} images"
-            lines.append(f"{key} {node['class_name']}: {shown}, {node['score']:.1f} bits")
+            shown = f"the decision for {node['count']} of {node['n_locations']} images, {node['score']:.1f} bits"
+            lines.append(f"{key} {node['class_name']}: {shown}, learnt from {node['n_fitted']} images")
             continue
         if node["layer"] != layer:
             layer = node["layer"]

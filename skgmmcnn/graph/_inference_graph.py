@@ -160,9 +160,9 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         graphs : list of networkx.DiGraph
             One per image.  Nodes are ``"decision_<output>"`` and words as ``"layer3_w017"``, with `layer`, `word`,
             `score` (bits), `count` and `n_locations` (locations that show the word, of all); the decision has
-            `class_name`, words that a person named `word_name`.  Edges lead from a word to what it explains, with
-            `log_ratio` (bits per location), `count`, `frequency` (share of the upper word's fields) and `contribution`
-            (bits).
+            `class_name` and `n_fitted` (fitted images with it), words that a person named `word_name`.  Edges lead from
+            a word to what it explains, with `log_ratio` (bits per location), `count`, `frequency` (share of the upper
+            word's fields) and `contribution` (bits).
         """
         self._check_words(X)
         return [self._explain(X[i], int(decision)) for i, decision in enumerate(X.decisions)]
@@ -272,7 +272,7 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         return walk(words, target, self.log_ratios_, self.n_nodes)
 
     def _explain(self, words: WordMaps, target: int) -> nx.DiGraph:
-        return build_graph(words, target, self._walk(words, target), self.log_ratios_)
+        return build_graph(words, target, self._walk(words, target), self.log_ratios_, int(self.class_counts_[target]))
 
     def _check_words(self, words: WordMaps) -> None:
         check_is_fitted(self)
@@ -313,7 +313,7 @@ def _check_container(words: Any) -> None:
     if not isinstance(words, WordMaps):
         raise TypeError(
             f"InferenceGraph reads WordMaps, as LayerDictionary.transform returns them for FeatureMaps; got a "
-            f"{type(words).__name__}."
+            f"{type(words).__name__}. In a pipeline: pipe[:-1].transform(images)."
         )
     if not len(words):
         raise ValueError("There are no images in these WordMaps.")

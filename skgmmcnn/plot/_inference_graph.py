@@ -167,19 +167,26 @@ class InferenceGraphDisplay:
         _frame(self.ax_, boxes)
         return self
 
+    def _any_rings(self) -> bool:
+        shown = {node["layer"] for _, node in self.graph.nodes(data=True)}
+        return any(found.whole for layer, found in self.vocabulary.representatives.items() if layer in shown)
+
     def _draw_key(self, boxes: Mapping[str, Box]) -> None:
-        patches = "Patches: what the locations most typical of a word see of the fitted images."
-        shown = "Beside them, the explained image where it shows the word." if self.locations is not None else ""
+        patches = "Patches: what the locations most typical of a word see of the fitted images; grey is outside them."
+        rings = "Rings: the location, where it sees nearly the whole image." if self._any_rings() else ""
+        shown = "Magenta: where the explained image shows the word." if self.locations is not None else ""
         below = "Below: locations that show it, of all, and their evidence."
-        arrows = "Arrows: evidence of one location for the word above, and the share of that word's receptive field."
+        arrows = "Arrows: evidence of one location for the word above, and the share of that word's receptive fields."
         left, right, bottom, _ = _limits(boxes)
-        lines = "\n".join(wrap(" ".join([patches, shown, below, arrows]), int(17 * (right - left - 0.4))))
+        lines = "\n".join(
+            wrap(" ".join(filter(None, [patches, rings, shown, below, arrows])), int(17 * (right - left - 0.4)))
+        )
         self.ax_.text(left + 0.2, bottom + _KEY, lines, ha="left", va="top", fontsize=7, color="0.35")
 
     def _draw_layer_name(self, row: list[str], boxes: Mapping[str, Box]) -> None:
         node, box = self.graph.nodes[row[0]], boxes[row[0]]
         per_image = node["n_locations"] // self.graph.graph["n_images"]
-        text = "decision" if "class_name" in node else f"{node['layer']}\n{per_image} locations"
+        text = "decision" if "class_name" in node else f"{node['layer']}\n{per_image} locations\nan image"
         left = min(other.left for other in boxes.values())
         self.ax_.text(left - 0.25, box.top - 0.5, text, ha="right", va="center", fontsize=9, color="0.35")
 
@@ -210,7 +217,7 @@ class InferenceGraphDisplay:
             self._draw_image(Box(box.middle - total / 2 + 1.06 * i, box.top - 1, 1, 1), image)
         title = node["class_name"]
         if self.locations is None:
-            title += f"   ({node['n_locations']} images)"
+            title += f"   ({len(shown)} of {node['n_locations']} images)"
         self.ax_.text(box.middle, box.top - 1.06, title, ha="center", va="top", fontsize=11, weight="bold")
 
     def _draw_patches(self, square: Box, representatives: Representatives, word: int, side: int) -> None:
@@ -286,7 +293,7 @@ class InferenceGraphDisplay:
         attributes = {(tail, head): edge for tail, head, edge in edges}
         for key, box in place_labels([(key, lines[key]) for key in attributes], 0.92, 0.17).items():
             edge = attributes[key]
-            text = f"{edge['log_ratio']:.1f} bits, {percent(edge['frequency'])}"
+            text = f"{edge['log_ratio']:.2f} bits, {percent(edge['frequency'])}"
             self.ax_.text(
                 box.middle,
                 box.bottom + box.height / 2,

@@ -8,6 +8,9 @@ from typing import NamedTuple
 
 import networkx as nx
 
+# Where on an edge its label may stand, the middle first.
+_SHARES = sorted((0.1 + 0.05 * i for i in range(17)), key=lambda share: abs(share - 0.5))
+
 
 class Box(NamedTuple):
     """A rectangle; y grows upwards."""
@@ -97,7 +100,7 @@ def place_labels(
     """Return boxes for labels on the edges, in the order of `lines`; where no place on an edge is free, none."""
     placed: dict[tuple[str, str], Box] = {}
     for edge, (x0, y0, x1, y1) in lines:
-        for share in (0.5, 0.38, 0.62, 0.26, 0.74, 0.16, 0.84):
+        for share in _SHARES:
             x, y = x0 + share * (x1 - x0), y0 + share * (y1 - y0)
             box = Box(x - width / 2, y - height / 2, width, height)
             if not any(box.overlaps(other) for other in placed.values()):

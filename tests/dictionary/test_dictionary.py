@@ -240,7 +240,7 @@ def test_word_names(maps):
     dictionary.set_params(word_names={("conv3", 2): "loop"})
     assert dictionary.transform(maps[:1]).vocabulary.names == {("conv3", 2): "loop"}
     for wrong in ({("conv9", 2): "loop"}, {("conv3", 4): "loop"}, {"conv3_w001": "loop"}):
-        with pytest.raises(ValueError, match=r"word_names names .* words are"):
+        with pytest.raises(ValueError, match=r"word_names names .* words are .layer, number."):
             dictionary.set_params(word_names=wrong).transform(maps[:1])
 
 
@@ -262,5 +262,7 @@ def test_bad_input_is_named(maps, digits):
         LayerDictionary(4).transform(maps)
     with pytest.raises(ValueError, match="'tol' parameter"):
         LayerDictionary(4, tol=-1).fit(maps)
+    with pytest.raises(ValueError, match=r"X has 4 dimensions\. Images go through a FeatureExtractor"):
+        LayerDictionary(2).fit(np.zeros((5, 3, 8, 8)))
     with pytest.raises(ValueError, match="NaN"):
         LayerDictionary(2).fit(np.full((5, 2), np.nan))

@@ -164,6 +164,7 @@ def test_text_names_everything(graph, words):
     text = to_text(InferenceGraph(n_nodes=5).fit(named).explain_class(named, "layer3"))
     assert text.startswith("decision_2 layer3: the decision for")
     assert "top_w003 whisker: " in text
+    assert f"learnt from {(named.decisions == 2).sum()} images" in text
     explained = graph.explain(words[:1])[0]
     assert all(key in to_text(explained) for key in explained)
 

@@ -42,7 +42,7 @@ def test_picture_of_an_image(graph, words):
             assert f"w{node['word']}" in texts
             assert f"{node['count']}/{node['n_locations']}   {node['score']:.1f} bits" in texts
     for *_, edge in explained.edges(data=True):
-        assert f"{edge['log_ratio']:.1f} bits" in texts
+        assert f"{edge['log_ratio']:.2f} bits" in texts
     n_words = len(explained) - 1
     n_images = len(display.ax_.images)
     assert n_images == 1 + n_words * 6  # the decision's; for a word four patches, the image and the tint
@@ -59,7 +59,7 @@ def test_readable_with_few_and_many_nodes(n_nodes, words):
     assert_readable(display)
     display = InferenceGraphDisplay.from_estimator(InferenceGraph(n_nodes=n_nodes).fit(words), words, label=4)
     assert_readable(display)
-    assert f"4   ({(words.decisions == 4).sum()} images)" in boxes_of_texts(display)
+    assert f"4   (4 of {(words.decisions == 4).sum()} images)" in boxes_of_texts(display)
 
 
 def test_readable_with_many_images(words):
