@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from sklearn.base import _fit_context as fit_context
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils._set_output import ADAPTERS_MANAGER as _ADAPTERS
 from sklearn.utils._set_output import _get_output_config
 
-__all__ = ["ContainerOutput", "HasMethods", "Interval", "StrOptions", "fit_context", "wrap_table"]
+__all__ = ["ContainerOutput", "Interval", "StrOptions", "fit_context", "wrap_table"]
 
 
 class ContainerOutput:
