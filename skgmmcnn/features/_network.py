@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import difflib
 import hashlib
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -30,9 +31,8 @@ class Build(NamedTuple):
 
 def build(model: str | nn.Module | Callable[[], nn.Module], weights: Any, seed: int) -> Build:
     """Return a network of our own in evaluation mode, made from what the user gave; theirs is left as it is."""
-    file = weights if isinstance(weights, Path) else None
-    if isinstance(weights, str) and weights.endswith(_WEIGHT_FILES):
-        file = Path(weights)
+    is_file = isinstance(weights, os.PathLike) or (isinstance(weights, str) and weights.endswith(_WEIGHT_FILES))
+    file = Path(weights) if is_file else None
     entry = None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -93,7 +93,7 @@ def _drop_foreign_hooks(network: nn.Module) -> None:
 
 def _is_torchs(hook: Any) -> bool:
     where = hook.__module__ if hasattr(hook, "__name__") else type(hook).__module__
-    return where.split(".")[0] == "torch"
+    return (where or "").split(".")[0] == "torch"
 
 
 def _call_factory(factory: Callable[[], nn.Module]) -> nn.Module:

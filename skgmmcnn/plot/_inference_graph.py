@@ -186,7 +186,11 @@ class InferenceGraphDisplay:
     def _draw_layer_name(self, row: list[str], boxes: Mapping[str, Box]) -> None:
         node, box = self.graph.nodes[row[0]], boxes[row[0]]
         per_image = node["n_locations"] // self.graph.graph["n_images"]
-        text = "decision" if "class_name" in node else f"{node['layer']}\n{per_image} locations\nan image"
+        text = (
+            "decision"
+            if "class_name" in node
+            else f"{node['layer']}\n{per_image} location{'s' if per_image > 1 else ''}\nan image"
+        )
         left = min(other.left for other in boxes.values())
         self.ax_.text(left - 0.25, box.top - 0.5, text, ha="right", va="center", fontsize=9, color="0.35")
 

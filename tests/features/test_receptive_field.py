@@ -242,16 +242,19 @@ def test_real_networks_equal_probe(data):
     assert_equal_to_probe(fields["layer1", "input"], probe(network, "layer1", "input", image))
 
 
+class Fork(nn.Module):
+    """Two branches that do not see each other."""
+
+    def __init__(self):
+        super().__init__()
+        self.left, self.right = nn.Conv2d(1, 2, 3), nn.Conv2d(1, 2, 3)
+        self.head = nn.Linear(2, 2)
+
+    def forward(self, x):
+        return self.head((self.left(x) + self.right(x)).mean((2, 3)))
+
+
 def test_parallel_branches_have_no_field():
-    class Fork(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.left, self.right = nn.Conv2d(1, 2, 3), nn.Conv2d(1, 2, 3)
-            self.head = nn.Linear(2, 2)
-
-        def forward(self, x):
-            return self.head((self.left(x) + self.right(x)).mean((2, 3)))
-
     extractor = FeatureExtractor(Fork(), ["left", "right"], preprocess=None).fit(torch.rand(1, 1, 7, 7))
     assert set(extractor.spec_.receptive_fields) == {("left", "input"), ("right", "input")}
 

@@ -11,6 +11,7 @@ from torch import nn
 from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary, to_text
 from skgmmcnn.dictionary import Vocabulary, WordMaps
 from skgmmcnn.features import NetworkSpec, ReceptiveField
+from tests.features.test_receptive_field import Fork
 from tests.graph.test_counting import naive_count, naive_log_ratio, random_axis
 
 SIZES = {"low": (5, 6), "middle": (4, 4), "top": (2, 3)}
@@ -236,15 +237,6 @@ def test_bad_input_is_named(graph, words):
 
 
 def test_layers_in_parallel_branches_are_refused():
-    class Fork(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.left, self.right = nn.Conv2d(1, 2, 3), nn.Conv2d(1, 2, 3)
-            self.head = nn.Linear(2, 2)
-
-        def forward(self, x):
-            return self.head((self.left(x) + self.right(x)).mean((2, 3)))
-
     maps = FeatureExtractor(Fork(), ["left", "right"]).fit_transform(torch.rand(9, 1, 7, 7))
     with pytest.raises(ValueError, match="'right' does not depend on layer 'left'"):
         InferenceGraph().fit(LayerDictionary(3, random_state=0).fit_transform(maps))
