@@ -3,6 +3,7 @@
 from .dictionary import LayerDictionary, WordMaps
 from .features import FeatureExtractor, FeatureMaps
 from .graph import InferenceGraph, to_text
+from .mixture import MiniBatchGaussianMixture
 from .plot import InferenceGraphDisplay
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "InferenceGraph",
     "InferenceGraphDisplay",
     "LayerDictionary",
+    "MiniBatchGaussianMixture",
     "WordMaps",
     "to_text",
 ]

@@ -24,7 +24,7 @@ def test_words_of_a_residual_network_agree_with_it(data):
     ).fit(train)
     words = pipe[:-1].transform(test)
     assert (words.decisions == labels).mean() == pytest.approx(0.917, abs=0.002)
-    assert pipe["graph"].score(words) >= 0.93
+    assert pipe["graph"].score(words) >= 0.955
 
 
 # The folder's own reader leaves its tables open.

@@ -1,7 +1,9 @@
 """Feature maps in, visual words out."""
 
 from ._dictionary import LayerDictionary
+from ._readouts import Readout
 from ._representatives import Representatives
+from ._statistics import WordStatistics
 from ._words import Vocabulary, WordMaps, count_words
 
-__all__ = ["LayerDictionary", "Representatives", "Vocabulary", "WordMaps", "count_words"]
+__all__ = ["LayerDictionary", "Readout", "Representatives", "Vocabulary", "WordMaps", "WordStatistics", "count_words"]

@@ -12,18 +12,22 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.exceptions import ConvergenceWarning
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
-from torch import Tensor
 
-from .._compat import ContainerOutput, Interval, fit_context, wrap_table
+from .._compat import ContainerOutput, Interval, StrOptions, fit_context, wrap_table
 from .._device import exact_float32
 from ..features import FeatureMaps
-from ..mixture import Expectation, Fitted, Mixture, OnlineState, Scorer, fit_em, online_step, start, variance_floor
-from ._labelling import as_rows, label
+from ..mixture import Mixture
+from ..mixture._em import Expectation, Scorer
+from ..mixture._solvers import Fitted, OnlineState, Rows, Training, online_step, train
+from ._labelling import as_rows, average_posteriors, label
+from ._readouts import Grouped, Readout, fit_readout, train_words
 from ._representatives import Typical, illustrate
 from ._reservoir import Reservoir
+from ._statistics import count_classes
+from ._training import Sample, begin, choose_emission
 from ._words import Vocabulary, WordMaps
 
 _N_REPRESENTATIVES = 9
@@ -33,23 +37,32 @@ class LayerDictionary(ContainerOutput, TransformerMixin, BaseEstimator, auto_wra
     """Model every layer's activity as a mixture of Gaussians, whose components are visual words.
 
     The channels at one location of a layer's map are one row.  Each layer has its own mixture of diagonal Gaussians
-    [1]_, trained by expectation maximisation on a random sample of rows; the statistics are summed over blocks of
-    rows, so memory stays bounded.  :meth:`fit` runs the network once to gather the samples of all layers, and once
-    to label all locations and to find the most typical ones of every word.
+    [1]_, trained on a random sample of rows; memory stays bounded.  :meth:`fit` runs the network once to gather the
+    samples of all layers, and once to label all locations and to find the most typical ones of every word.
 
     Parameters
     ----------
     n_components : int or dict of str to int, default=100
         Number of words, of every layer or by layer name.
+    objective : {"generative", "discriminative"}, default="generative"
+        What the words are trained for: to describe the rows (L_G of [1]_), or, from there on, to predict the class:
+        posteriors are averaged over an image and read by a linear softmax classifier (L_D of [1]_).  The classes are y,
+        or the network's decisions where y is None.  The latter profits from a `max_samples` that lets in all locations.
+    emission : {"gaussian", "rectified", "auto"}, default="auto"
+        "rectified" models the values before a ReLU [2]_; "auto" does so for layers at least a tenth of whose values
+        are exact zeros, and none negative.
+    solver : {"em", "online", "sgd"}, default="em"
+        How the mixtures are trained; see :class:`MiniBatchGaussianMixture`.
     max_samples : int, default=200_000
         Most rows per layer on which the mixture is trained; fewer where they would take more than 256 MiB.
     max_iter : int, default=200
         Most passes over the sample.
     tol : float, default=1e-3
         Training stops when a pass gains less than this, in nats per row and channel.
-    reg_covar : float, default=1e-3
+    reg_covar : float, default=0.1
         Smallest variance of a component, as a share of the channel's variance.  It is a floor: scikit-learn's
-        parameter of this name is added instead.
+        parameter of this name is added instead.  Below it, words describe small differences in channels that are
+        nearly silent, and tell less of the class.
     keep_proba : bool, default=False
         Whether word maps carry the posterior and the log-density of each location's word.
     keep_patches : bool, default=True
@@ -67,12 +80,20 @@ class LayerDictionary(ContainerOutput, TransformerMixin, BaseEstimator, auto_wra
         By layer, with `weights_`, `means_` and `covariances_` as in :class:`sklearn.mixture.GaussianMixture`.
     layers_ : tuple of str
         The layers, in network order.
+    emissions_ : dict of str to str
+        "gaussian" or "rectified", by layer.
     vocabulary_ : Vocabulary
-        Sizes, fingerprint and representatives of the words.
+        Sizes, fingerprint, representatives and statistics of the words.
+    dead_words_ : dict of str to int array
+        Words that no location of the fitted images shows, by layer.
+    readouts_ : dict of str to Readout
+        Linear classifiers on the words of each layer, under the discriminative objective or after
+        :meth:`fit_readout`.
     lower_bounds_ : dict of str to float
         Mean log-density of the training rows in nats, by layer.
     n_iter_ : int
-        Passes over the sample that the slowest layer took; after `partial_fit` the number of steps.
+        Passes over the sample that the slowest layer took to describe the rows; after `partial_fit` the number of
+        steps.
     converged_ : bool
         Whether all layers converged.
     n_features_in_ : int
@@ -89,6 +110,8 @@ class LayerDictionary(ContainerOutput, TransformerMixin, BaseEstimator, auto_wra
     References
     ----------
     .. [1] Konforti, Shpigler, Lerner and Bar-Hillel, "Inference Graphs for CNN Interpretation", ECCV 2020, Eq. 1.
+    .. [2] Konforti, Shpigler, Lerner and Bar-Hillel, "SIGN: Statistical Inference Graphs Based on Probabilistic
+       Network Activity Interpretation", IEEE TPAMI, 2023.
 
     Examples
     --------
@@ -103,6 +126,9 @@ class LayerDictionary(ContainerOutput, TransformerMixin, BaseEstimator, auto_wra
 
     _parameter_constraints: ClassVar[dict] = {
         "n_components": [Interval(Integral, 1, None, closed="left"), dict],
+        "objective": [StrOptions({"generative", "discriminative"})],
+        "emission": [StrOptions({"gaussian", "rectified", "auto"})],
+        "solver": [StrOptions({"em", "online", "sgd"})],
         "max_samples": [Interval(Integral, 1, None, closed="left")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="left")],
@@ -117,16 +143,22 @@ class LayerDictionary(ContainerOutput, TransformerMixin, BaseEstimator, auto_wra
         self,
         n_components: int | Mapping[str, int] = 100,
         *,
+        objective: str = "generative",
+        emission: str = "auto",
+        solver: str = "em",
         max_samples: int = 200_000,
         max_iter: int = 200,
         tol: float = 1e-3,
-        reg_covar: float = 1e-3,
+        reg_covar: float = 0.1,
         keep_proba: bool = False,
         keep_patches: bool = True,
         word_names: Mapping[tuple[str, int], str] | None = None,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
         self.n_components = n_components
+        self.objective = objective
+        self.emission = emission
+        self.solver = solver
         self.max_samples = max_samples
         self.max_iter = max_iter
         self.tol = tol
@@ -144,7 +176,7 @@ class LayerDictionary(ContainerOutput, TransformerMixin, BaseEstimator, auto_wra
         X : FeatureMaps or array-like of shape (n, d)
             Activity of the layers.
         y : array-like of shape (n,), default=None
-            Output numbers or class names; only checked.
+            Output numbers or class names: what the discriminative objective predicts.
 
         Returns
         -------
@@ -162,7 +194,7 @@ class LayerDictionary(ContainerOutput, TransformerMixin, BaseEstimator, auto_wra
         X : FeatureMaps or array-like of shape (n, d)
             Activity of the layers.
         y : array-like of shape (n,), default=None
-            Output numbers or class names; only checked.
+            Output numbers or class names: what the discriminative objective predicts.
 
         Returns
         -------
@@ -175,12 +207,22 @@ class LayerDictionary(ContainerOutput, TransformerMixin, BaseEstimator, auto_wra
     @fit_context(prefer_skip_nested_validation=True)
     def _fit(self, X: Any, y: Any) -> WordMaps:
         maps = self._check(X, y, reset=True)
-        samples, generators = self._sample(maps)
+        if self.objective == "discriminative" and not maps.spec.n_outputs:
+            raise ValueError("objective='discriminative' needs the FeatureMaps of a network; X is a plain array.")
+        samples, decisions = self._sample(maps)
+        emissions = self._choose_emissions(samples)
         with exact_float32():
-            fitted = {layer: self._train(layer, rows, generators[layer]) for layer, rows in samples.items()}
-        self._set_states({layer: OnlineState(fit.mixture, fit.statistics, fit.n_iter) for layer, fit in fitted.items()})
-        self.lower_bounds_ = {layer: fit.lower_bound for layer, fit in fitted.items()}
-        self.n_iter_ = max(fit.n_iter for fit in fitted.values())
+            fitted = {layer: self._train(layer, sample, emissions[layer]) for layer, sample in samples.items()}
+            readouts: dict[str, Readout] = {}
+            if self.objective == "discriminative":
+                targets = decisions if y is None else maps.spec.encode(y, len(maps))
+                for layer, sample in samples.items():
+                    fitted[layer], readouts[layer] = _retrain(fitted[layer], sample, targets, maps.spec.n_outputs)
+        self._set_states({layer: fit.state for layer, fit in fitted.items()}, emissions)
+        if readouts:
+            self.readouts_ = readouts
+        self.lower_bounds_ = {layer: fit.lower_bounds[-1] for layer, fit in fitted.items()}
+        self.n_iter_ = max(fit.state.n_steps for fit in fitted.values())
         self.converged_ = all(fit.converged for fit in fitted.values())
         self._warn_unconverged(fitted)
         return self._label(maps, illustrated=True)
@@ -208,19 +250,28 @@ class LayerDictionary(ContainerOutput, TransformerMixin, BaseEstimator, auto_wra
         ----------
         .. [1] Cappe and Moulines, "On-line expectation-maximization algorithm for latent data models", JRSS B, 2009.
         """
+        if self.objective == "discriminative":
+            raise ValueError(
+                "partial_fit trains the generative objective only; set objective='generative', or use fit."
+            )
         before: dict[str, OnlineState] | None = getattr(self, "_states", None)
         maps = self._check(X, y, reset=before is None)
         if before is None:
-            samples, generators = self._sample(maps)
-            mixtures = {layer: self._start(layer, rows, generators[layer]) for layer, rows in samples.items()}
+            samples, _ = self._sample(maps)
+            emissions = self._choose_emissions(samples)
+            mixtures = {
+                layer: begin(sample, self._n_words(layer), emissions[layer], self.reg_covar)
+                for layer, sample in samples.items()
+            }
         else:
+            emissions = self.emissions_
             mixtures = {layer: state.mixture for layer, state in before.items()}
         expectations = self._expect(maps, mixtures)
         states = {
             layer: online_step(expectations[layer], mixtures[layer], None if before is None else before[layer])
             for layer in mixtures
         }
-        self._set_states(states)
+        self._set_states(states, emissions)
         self.lower_bounds_ = {layer: expectations[layer].mean_log_likelihood for layer in mixtures}
         self.n_iter_ = states[self.layers_[0]].n_steps
         self.converged_ = False
@@ -285,6 +336,67 @@ class LayerDictionary(ContainerOutput, TransformerMixin, BaseEstimator, auto_wra
         expectations = self._expect(self._check(X, None, reset=False), self.mixtures_)
         return sum(expectation.mean_log_likelihood for expectation in expectations.values())
 
+    def mean_posteriors(self, X: Any) -> dict[str, np.ndarray]:
+        """Return the posteriors of the words, averaged over the locations of each image.
+
+        Parameters
+        ----------
+        X : FeatureMaps or array-like of shape (n, d)
+            Activity of the layers.
+
+        Returns
+        -------
+        posteriors : dict of str to array of shape (n, K)
+            By layer; each row sums to one.
+        """
+        check_is_fitted(self)
+        return average_posteriors(self._check(X, None, reset=False), self.mixtures_)[0]
+
+    def fit_readout(self, X: FeatureMaps, y: Any = None) -> LayerDictionary:
+        """Fit linear classifiers that predict the class from the words of each layer, which stay as they are.
+
+        Parameters
+        ----------
+        X : FeatureMaps
+            Activity of the layers.
+        y : array-like of shape (n,), default=None
+            Output numbers or class names; the network's decisions where None.
+
+        Returns
+        -------
+        self : LayerDictionary
+            The dictionary, with `readouts_`.
+        """
+        check_is_fitted(self)
+        maps = self._check(X, y, reset=False)
+        if not maps.spec.n_outputs:
+            raise ValueError("fit_readout needs the FeatureMaps of a network; X is a plain array.")
+        posteriors, decisions = average_posteriors(maps, self.mixtures_)
+        targets = decisions if y is None else maps.spec.encode(y, len(maps))
+        self.readouts_ = {
+            layer: fit_readout(values, targets, maps.spec.n_outputs) for layer, values in posteriors.items()
+        }
+        return self
+
+    def predict_class_proba(self, X: FeatureMaps) -> dict[str, np.ndarray]:
+        """Return class probabilities as the words of each layer alone tell them.
+
+        Parameters
+        ----------
+        X : FeatureMaps
+            Activity of the layers.
+
+        Returns
+        -------
+        probabilities : dict of str to array of shape (n, n_outputs)
+            By layer; each row sums to one.
+        """
+        check_is_fitted(self)
+        if not hasattr(self, "readouts_"):
+            raise NotFittedError("The words have no readout: call fit_readout, or fit with objective='discriminative'.")
+        posteriors = self.mean_posteriors(X)
+        return {layer: readout.predict_proba(posteriors[layer]) for layer, readout in self.readouts_.items()}
+
     def collect_representatives(self, X: FeatureMaps) -> LayerDictionary:
         """Take each word's most typical locations from X, in place of those that the dictionary has.
 
@@ -342,8 +454,8 @@ class LayerDictionary(ContainerOutput, TransformerMixin, BaseEstimator, auto_wra
     def _channels(self) -> dict[str, int]:
         return {layer: self.mixtures_[layer].parameters.mean.shape[1] for layer in self.layers_}
 
-    def _sample(self, maps: FeatureMaps) -> tuple[dict[str, Tensor], dict[str, torch.Generator]]:
-        """Run the network once; return for each layer its training rows and a generator for its start."""
+    def _sample(self, maps: FeatureMaps) -> tuple[dict[str, Sample], np.ndarray]:
+        """Run the network once; return for each layer its training rows, and the network's decisions."""
         self._check_sizes(maps)
         seeds = check_random_state(self.random_state).randint(2**31, size=len(maps.layers)).tolist()
         n_images, shapes = len(maps), maps.shapes
@@ -351,13 +463,19 @@ class LayerDictionary(ContainerOutput, TransformerMixin, BaseEstimator, auto_wra
             layer: Reservoir(n_images, shapes[layer], self.max_samples, seed)
             for layer, seed in zip(maps.layers, seeds, strict=True)
         }
+        decisions = []
         for batch in maps.batches():
+            decisions.append(batch.decisions)
             for layer, values in batch.activations.items():
                 reservoirs[layer].add(batch.start, as_rows(values))
-        samples = {layer: reservoir.rows() for layer, reservoir in reservoirs.items()}
-        return samples, {
-            layer: torch.Generator().manual_seed(seed) for layer, seed in zip(maps.layers, seeds, strict=True)
+        samples = {
+            layer: Sample(*reservoirs[layer].sample(), torch.Generator().manual_seed(seed))
+            for layer, seed in zip(maps.layers, seeds, strict=True)
         }
+        return samples, np.concatenate(decisions)
+
+    def _choose_emissions(self, samples: Mapping[str, Sample]) -> dict[str, str]:
+        return {layer: choose_emission(layer, sample.rows, self.emission) for layer, sample in samples.items()}
 
     def _check_sizes(self, maps: FeatureMaps) -> None:
         if isinstance(self.n_components, Mapping) and not all(
@@ -387,11 +505,10 @@ class LayerDictionary(ContainerOutput, TransformerMixin, BaseEstimator, auto_wra
     def _n_words(self, layer: str) -> int:
         return self.n_components[layer] if isinstance(self.n_components, Mapping) else self.n_components
 
-    def _start(self, layer: str, rows: Tensor, generator: torch.Generator) -> Mixture:
-        return start(rows, self._n_words(layer), variance_floor(rows, self.reg_covar), generator)
-
-    def _train(self, layer: str, rows: Tensor, generator: torch.Generator) -> Fitted:
-        return fit_em(rows, self._start(layer, rows, generator), self.max_iter, self.tol)
+    def _train(self, layer: str, sample: Sample, emission: str) -> Fitted:
+        mixture = begin(sample, self._n_words(layer), emission, self.reg_covar)
+        training = Training(self.max_iter, self.tol * sample.rows.shape[1], generator=sample.generator)
+        return train(self.solver, Rows(sample.rows, None, sample.rows), mixture, training)
 
     def _expect(self, maps: FeatureMaps, mixtures: Mapping[str, Mixture]) -> dict[str, Expectation]:
         """Run the network once and take the E-step of every layer over all locations."""
@@ -405,9 +522,12 @@ class LayerDictionary(ContainerOutput, TransformerMixin, BaseEstimator, auto_wra
                     expectations[layer].add(rows)
         return expectations
 
-    def _set_states(self, states: dict[str, OnlineState]) -> None:
+    def _set_states(self, states: dict[str, OnlineState], emissions: dict[str, str]) -> None:
+        if hasattr(self, "readouts_"):  # they read other words
+            del self.readouts_
         self._states = {layer: state.to("cpu") for layer, state in states.items()}
         self.layers_ = tuple(states)
+        self.emissions_ = emissions
         self.mixtures_ = mixtures = {layer: state.mixture for layer, state in self._states.items()}
         digest = hashlib.sha256()
         for layer, mixture in mixtures.items():
@@ -435,7 +555,14 @@ class LayerDictionary(ContainerOutput, TransformerMixin, BaseEstimator, auto_wra
         if illustrated:
             shown = pictures if self.keep_patches else None
             found = {layer: illustrate(typical[layer], layer, maps.spec, shown) for layer in maps.layers}
-            self.vocabulary_ = replace(self.vocabulary_, representatives=found)
+            counts = {
+                layer: count_classes(
+                    words, labels.decisions, self.vocabulary_.n_words[layer], max(1, maps.spec.n_outputs)
+                )
+                for layer, words in labels.words.items()
+            }
+            self.vocabulary_ = replace(self.vocabulary_, representatives=found, statistics=counts)
+            self.dead_words_ = {layer: count.dead for layer, count in counts.items()}
         return WordMaps(
             words=labels.words,
             decisions=labels.decisions,
@@ -445,3 +572,12 @@ class LayerDictionary(ContainerOutput, TransformerMixin, BaseEstimator, auto_wra
             proba=labels.proba,
             log_density=labels.log_density,
         )
+
+
+def _retrain(fitted: Fitted, sample: Sample, targets: np.ndarray, n_outputs: int) -> tuple[Fitted, Readout]:
+    """Return the words trained on to predict the targets, and their readout."""
+    data = Grouped.by_image(sample.rows, sample.images, targets)
+    mixture, readout = train_words(data, fitted.mixture, n_outputs, sample.generator)
+    expectation = Rows(sample.rows, None, sample.rows).expect(mixture)
+    state = OnlineState(mixture, expectation.statistics.per_row(), fitted.state.n_steps)
+    return Fitted(state, [*fitted.lower_bounds, expectation.mean_log_likelihood], fitted.converged), readout

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from .._device import exact_float32
 from ..features import FeatureMaps
-from ..mixture import Assignment, Mixture, Scorer
+from ..mixture import Mixture
+from ..mixture._em import Assignment, Scorer
 from ._representatives import Typical
 
 
@@ -52,6 +53,22 @@ def label(
                         batch.start, seen.reshape(len(seen), -1), assigned.posterior, assigned.log_density
                     )
     return labels
+
+
+def average_posteriors(maps: FeatureMaps, mixtures: Mapping[str, Mixture]) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Return by layer the posteriors of the words averaged over each image (n, K), and the decisions (n,)."""
+    averages = {layer: np.empty((len(maps), len(mixtures[layer].weights)), np.float32) for layer in maps.layers}
+    decisions = np.empty(len(maps), np.int64)
+    scorers: dict[str, Scorer] = {}
+    with exact_float32():
+        for batch in maps.batches():
+            place = slice(batch.start, batch.start + len(batch.decisions))
+            decisions[place] = batch.decisions
+            for layer, values in batch.activations.items():
+                scorer = scorers.setdefault(layer, Scorer(mixtures[layer], values))
+                for number, image in enumerate(values, batch.start):
+                    averages[layer][number] = scorer.predict_proba(as_rows(image[None])).mean(0).numpy(force=True)
+    return averages, decisions
 
 
 def as_rows(values: Tensor) -> Tensor:

@@ -36,6 +36,7 @@ class Reservoir:
         self._everything = total <= self._limit
         self._rows: list[Tensor] = []
         self._keys: list[np.ndarray] = []
+        self._images: list[np.ndarray] = []
 
     def add(self, start: int, rows: Tensor) -> None:
         """See the rows (n, C) of all locations of consecutive images, of which the first is number `start`."""
@@ -43,14 +44,16 @@ class Reservoir:
         keys = _mixed(_mixed(numbers) ^ np.uint64(self._seed))
         if not self._everything:
             chosen = np.flatnonzero(keys <= self._threshold)
-            keys, rows = keys[chosen], rows[torch.from_numpy(chosen).to(rows.device)]
+            keys, numbers, rows = keys[chosen], numbers[chosen], rows[torch.from_numpy(chosen).to(rows.device)]
         self._keys.append(keys)
+        self._images.append((numbers // np.uint64(self._n_locations)).astype(np.int64))
         self._rows.append(rows)
 
-    def rows(self) -> Tensor:
-        """Return the sample in the order of its hashes, a random one, shape (n, C)."""
+    def sample(self) -> tuple[Tensor, np.ndarray]:
+        """Return the rows (n, C) in the order of their hashes, a random one, and the numbers of their images (n,)."""
         order = np.argsort(np.concatenate(self._keys), kind="stable")[: self._limit]
-        return torch.cat(self._rows)[torch.from_numpy(order).to(self._rows[0].device)]
+        rows = torch.cat(self._rows)[torch.from_numpy(order).to(self._rows[0].device)]
+        return rows, np.concatenate(self._images)[order]
 
 
 def _mixed(numbers: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..features import NetworkSpec, Pictures
 from ._representatives import Representatives
+from ._statistics import WordStatistics
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +25,8 @@ class Vocabulary:
         SHA-256 of the mixtures, by which words of different dictionaries are told apart.
     representatives : dict of str to Representatives
         The most typical locations of each layer's words; empty after `partial_fit`.
+    statistics : dict of str to WordStatistics
+        How often each layer's words occur in images of each class; empty after `partial_fit`.
     names : dict of (str, int) to str
         Names that a person gave to words, by layer and word.
     """
@@ -31,6 +34,7 @@ class Vocabulary:
     n_words: Mapping[str, int]
     fingerprint: str
     representatives: Mapping[str, Representatives] = field(default_factory=dict)
+    statistics: Mapping[str, WordStatistics] = field(default_factory=dict)
     names: Mapping[tuple[str, int], str] = field(default_factory=dict)
 
     def key(self, layer: str, word: int) -> str:

@@ -1,29 +1,6 @@
-"""Mixtures of densities on rows of numbers, fitted by expectation maximisation."""
+"""Mixtures of Gaussians on rows of numbers."""
 
-from ._em import (
-    Assignment,
-    Expectation,
-    Fitted,
-    Mixture,
-    OnlineState,
-    Scorer,
-    fit_em,
-    online_step,
-    start,
-    variance_floor,
-)
-from ._emissions import DiagonalGaussian
+from ._em import Mixture
+from ._estimator import MiniBatchGaussianMixture
 
-__all__ = [
-    "Assignment",
-    "DiagonalGaussian",
-    "Expectation",
-    "Fitted",
-    "Mixture",
-    "OnlineState",
-    "Scorer",
-    "fit_em",
-    "online_step",
-    "start",
-    "variance_floor",
-]
+__all__ = ["MiniBatchGaussianMixture", "Mixture"]

@@ -1,4 +1,4 @@
-"""Emission families: what one component says about the values of a row.
+"""Gaussian emissions: what one component says about the values of a row.
 
 An emission is a small object of pure functions on tensors.  Its log-density is linear in statistics ``phi`` of the
 row, ``log p(x | k) = phi(x) . theta_k - a_k``, so one matrix product per entry of ``phi`` scores all components, and
@@ -8,25 +8,32 @@ one more gathers the weighted sums that the M-step needs.  Expectation maximisat
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 # A component that holds less than this share of one row has nothing to learn from.
-_LEAST_TOTAL = 1e-8
+LEAST_TOTAL = 1e-8
 
 
 class Parameters(NamedTuple):
-    """Mean and variance of every component, each (K, d) in float64."""
+    """Mean (K, d) and variance of every component in float64.
+
+    A variance that channels share is (K, 1), one that components share (1, d).
+    """
 
     mean: Tensor
     variance: Tensor
 
 
 class Statistics(NamedTuple):
-    """Sums over rows weighted by responsibility: `total` (K,) and one (K, d) tensor per entry of phi."""
+    """Sums over rows weighted by responsibility: `total` (K,) and one tensor per entry of phi.
+
+    An entry whose parameter all components share is summed over them: (1, d) in place of (K, d).
+    """
 
     total: Tensor
     sums: tuple[Tensor, ...]
@@ -43,8 +50,8 @@ class Statistics(NamedTuple):
 
 
 @dataclass(frozen=True)
-class DiagonalGaussian:
-    """Independent Gaussian channels, phi(x) = (x, x^2).
+class Emission(ABC):
+    """What a family of densities has to offer.
 
     Parameters
     ----------
@@ -53,21 +60,80 @@ class DiagonalGaussian:
     """
 
     floor: Tensor
+    # Whether rows may be shifted by their mean before they are squared.
+    centred: ClassVar[bool] = True
+
+    @abstractmethod
+    def features(self, rows: Tensor) -> tuple[Tensor, ...]:
+        """Return phi of `rows`, one tensor of n rows per entry."""
+
+    @abstractmethod
+    def natural(self, parameters: Parameters) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Return theta, one tensor per entry of phi, and the log-normaliser a (K,)."""
+
+    @abstractmethod
+    def maximize(self, statistics: Statistics, parameters: Parameters) -> Parameters:
+        """Return the most likely parameters; a component without rows keeps those in `parameters`."""
+
+    @abstractmethod
+    def bounded(self, mean: Tensor, variance: Tensor) -> Parameters:
+        """Return the nearest parameters that this family allows; a variance that is shared is averaged."""
+
+    def emit(self, hidden: Tensor) -> Tensor:
+        """Return the rows that hidden Gaussian values show."""
+        return hidden
+
+
+class DiagonalGaussian(Emission):
+    """Independent Gaussian channels, phi(x) = (x, x^2)."""
 
     def features(self, rows: Tensor) -> tuple[Tensor, ...]:
-        """Return phi of `rows`, each entry of shape (n, d)."""
         return rows, rows.square()
 
     def natural(self, parameters: Parameters) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Return theta, one (K, d) tensor per entry of phi, and the log-normaliser a (K,)."""
         mean, variance = parameters
         normaliser = 0.5 * (mean.square() / variance + variance.log() + math.log(2 * math.pi)).sum(1)
         return (mean / variance, -0.5 / variance), normaliser
 
     def maximize(self, statistics: Statistics, parameters: Parameters) -> Parameters:
-        """Return the most likely parameters; a component without rows keeps those it has."""
-        total = statistics.total[:, None]
-        seen = total > _LEAST_TOTAL
-        mean, square = (part / total.clamp_min(_LEAST_TOTAL) for part in statistics.sums)
-        variance = (square - mean.square()).maximum(self.floor)
-        return Parameters(mean.where(seen, parameters.mean), variance.where(seen, parameters.variance))
+        mean, seen = _means(statistics, parameters)
+        square = statistics.sums[1] / statistics.total.clamp_min(LEAST_TOTAL)[:, None]
+        return self.bounded(mean, (square - mean.square()).where(seen, parameters.variance))
+
+    def bounded(self, mean: Tensor, variance: Tensor) -> Parameters:
+        return Parameters(mean, variance.maximum(self.floor).expand_as(mean))
+
+
+class SphericalGaussian(DiagonalGaussian):
+    """Gaussian channels of one variance per component, phi(x) = (x, sum of x^2); its floor is the average one."""
+
+    def features(self, rows: Tensor) -> tuple[Tensor, ...]:
+        return rows, rows.square().sum(1, keepdim=True)
+
+    def maximize(self, statistics: Statistics, parameters: Parameters) -> Parameters:
+        mean, seen = _means(statistics, parameters)
+        square = statistics.sums[1] / statistics.total.clamp_min(LEAST_TOTAL)[:, None]
+        variance = (square - mean.square().sum(1, keepdim=True)) / mean.shape[1]
+        return self.bounded(mean, variance.where(seen, parameters.variance))
+
+    def bounded(self, mean: Tensor, variance: Tensor) -> Parameters:
+        return Parameters(mean, variance.mean(1, keepdim=True).expand(len(mean), 1).clamp_min(self.floor.mean()))
+
+
+class TiedDiagonalGaussian(DiagonalGaussian):
+    """Independent Gaussian channels, each of one variance for all components, phi(x) = (x, x^2)."""
+
+    def maximize(self, statistics: Statistics, parameters: Parameters) -> Parameters:
+        mean, _ = _means(statistics, parameters)
+        between = (statistics.total[:, None] * mean.square()).sum(0, keepdim=True)
+        return self.bounded(mean, (statistics.sums[1] - between) / statistics.total.sum())
+
+    def bounded(self, mean: Tensor, variance: Tensor) -> Parameters:
+        return Parameters(mean, variance.mean(0, keepdim=True).maximum(self.floor))
+
+
+def _means(statistics: Statistics, parameters: Parameters) -> tuple[Tensor, Tensor]:
+    """Return the mean of every component, and which components hold rows, (K, 1); the others keep their mean."""
+    total = statistics.total[:, None]
+    seen = total > LEAST_TOTAL
+    return (statistics.sums[0] / total.clamp_min(LEAST_TOTAL)).where(seen, parameters.mean), seen

@@ -8,13 +8,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.linear_model import LogisticRegression
 from sklearn.mixture import GaussianMixture
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from skgmmcnn import FeatureExtractor, FeatureMaps, LayerDictionary
 from skgmmcnn.dictionary._labelling import as_rows
+from skgmmcnn.dictionary._readouts import fit_readout
 from skgmmcnn.dictionary._representatives import Typical
 from skgmmcnn.dictionary._reservoir import Reservoir
+from skgmmcnn.dictionary._statistics import count_classes
+from skgmmcnn.mixture._em import Scorer
 
 N_CHECKS = 47
 
@@ -40,8 +44,9 @@ def test_rows_are_modelled_as_well_as_by_scikit_learn(rng):
     np.testing.assert_allclose(dictionary.transform(X).sum(1), 1)
 
 
-def test_words_are_the_likeliest_components(maps, words):
-    dictionary = LayerDictionary({"conv1": 8, "conv2": 12, "conv3": 16}, random_state=0).fit(maps)
+def test_words_are_the_likeliest_components(maps):
+    dictionary = LayerDictionary({"conv1": 8, "conv2": 12, "conv3": 16}, emission="gaussian", random_state=0)
+    words = dictionary.fit_transform(maps)
     for batch in maps.batches():
         for layer, values in batch.activations.items():
             rows = as_rows(values).double().numpy()
@@ -115,7 +120,9 @@ def test_reservoir_is_uniform_bounded_and_independent_of_batches(seed):
         reservoir = Reservoir(300, (1, 4, 5), 500, seed)
         for first in range(0, 300, images_at_once):
             reservoir.add(first, rows[first * 20 : (first + images_at_once) * 20])
-        return reservoir.rows().ravel().numpy()
+        drawn, images = reservoir.sample()
+        np.testing.assert_array_equal(images, drawn.ravel().numpy() // 20)
+        return drawn.ravel().numpy()
 
     chosen = sample(300)
     assert len(chosen) == len(set(chosen)) == 500
@@ -125,7 +132,7 @@ def test_reservoir_is_uniform_bounded_and_independent_of_batches(seed):
         assert ((parts - 50) ** 2 / 50).sum() < 27.9
     everything = Reservoir(300, (1, 4, 5), 6000, seed)
     everything.add(0, rows)
-    assert sorted(everything.rows().ravel().tolist()) == rows.ravel().tolist()
+    assert sorted(everything.sample()[0].ravel().tolist()) == rows.ravel().tolist()
 
 
 def naive_choice(words, proba, density, word, n_best):
@@ -212,9 +219,9 @@ def test_partial_fit(maps):
     score, n_iter = fitted.score(maps), fitted.n_iter_
     assert n_iter != 9
     assert fitted.partial_fit(maps[:150]).score(maps) > score - 1  # goes on from the fit
-    one_step = LayerDictionary(8, random_state=0).partial_fit(maps)
+    one_step = LayerDictionary(8, emission="gaussian", random_state=0).partial_fit(maps)
     with pytest.warns(ConvergenceWarning):
-        one_pass = LayerDictionary(8, random_state=0, max_iter=1).fit(maps)
+        one_pass = LayerDictionary(8, emission="gaussian", random_state=0, max_iter=1).fit(maps)
     for layer in maps.layers:
         np.testing.assert_allclose(one_step.mixtures_[layer].means_, one_pass.mixtures_[layer].means_, atol=1e-4)
 
@@ -266,3 +273,127 @@ def test_bad_input_is_named(maps, digits):
         LayerDictionary(2).fit(np.zeros((5, 3, 8, 8)))
     with pytest.raises(ValueError, match="NaN"):
         LayerDictionary(2).fit(np.full((5, 2), np.nan))
+
+
+def test_emission_is_chosen_by_the_share_of_zeros(maps, rng):
+    """The digits network's layers end in a ReLU; its input does not."""
+    dictionary = LayerDictionary(4, random_state=0).fit(maps)
+    assert dictionary.emissions_ == dict.fromkeys(maps.layers, "rectified")
+    assert LayerDictionary(4, emission="gaussian").fit(maps).emissions_ == dict.fromkeys(maps.layers, "gaussian")
+    for X, expected in [
+        (rng.normal(size=(100, 3)), "gaussian"),
+        (np.abs(rng.normal(size=(100, 3))), "gaussian"),
+        (rng.normal(size=(100, 3)).clip(0), "rectified"),
+    ]:
+        assert LayerDictionary(2).fit(X).emissions_ == {"dense": expected}
+    with pytest.raises(ValueError, match="Layer 'dense' has negative values, but emission='rectified'"):
+        LayerDictionary(2, emission="rectified").fit(rng.normal(size=(100, 3)))
+
+
+@pytest.mark.parametrize("solver", ["online", "sgd"])
+def test_solvers(maps, solver):
+    dictionary = LayerDictionary(8, solver=solver, random_state=0).fit(maps)
+    assert dictionary.score(maps) > LayerDictionary(8, random_state=0).fit(maps).score(maps) - 0.05 * 88
+
+
+def test_statistics_of_words_equal_a_loop(maps):
+    dictionary = LayerDictionary(10, random_state=0)
+    words = dictionary.fit_transform(maps)
+    for layer in maps.layers:
+        statistics = words.vocabulary.statistics[layer]
+        for word in range(10):
+            shown = (words.words[layer] == word).reshape(300, -1).sum(1)
+            classes = np.array([shown[words.decisions == c].sum() for c in range(10)])
+            np.testing.assert_array_equal(statistics.counts[word], classes)
+            assert statistics.share[word] == pytest.approx(shown.sum() / words.words[layer].size)
+            shares = classes[classes > 0] / classes.sum()
+            assert statistics.purity[word] == pytest.approx(shares.max())
+            assert statistics.entropy[word] == pytest.approx(-(shares * np.log2(shares)).sum())
+
+
+def test_dead_words_are_reported(maps):
+    dictionary = LayerDictionary(5, random_state=0).fit(maps)
+    assert all(len(dead) == 0 for dead in dictionary.dead_words_.values())
+    statistics = count_classes(np.array([[[0, 3, 3]]]), np.array([1]), 4, 2)
+    assert statistics.dead.tolist() == [1, 2]
+    assert statistics.purity.tolist() == [1, 0, 0, 1]
+    assert statistics.entropy.tolist() == [0, 0, 0, 0]
+
+
+class TestReadouts:
+    def test_mean_posteriors_equal_a_loop(self, maps):
+        dictionary = LayerDictionary(6, random_state=0).fit(maps)
+        found = dictionary.mean_posteriors(maps[:20])
+        for batch in maps[:20].batches():
+            for layer, values in batch.activations.items():
+                scorer = Scorer(dictionary.mixtures_[layer], values)
+                for number, image in enumerate(values, batch.start):
+                    rows = image.reshape(len(image), -1).T
+                    np.testing.assert_allclose(found[layer][number], scorer.predict_proba(rows).mean(0), atol=1e-6)
+
+    def test_generative_words_can_be_read(self, maps):
+        dictionary = LayerDictionary(20, random_state=0).fit(maps[:200])
+        with pytest.raises(NotFittedError, match="call fit_readout"):
+            dictionary.predict_class_proba(maps)
+        probabilities = dictionary.fit_readout(maps[:200]).predict_class_proba(maps[200:])
+        decisions = maps.outputs.argmax(1)[200:]
+        agreement = {layer: (values.argmax(1) == decisions).mean() for layer, values in probabilities.items()}
+        assert agreement["conv3"] > 0.8
+        assert all(values.shape == (100, 10) for values in probabilities.values())
+        np.testing.assert_allclose(probabilities["conv1"].sum(1), 1)
+        dictionary.fit(maps[:100])
+        assert not hasattr(dictionary, "readouts_")  # they read other words
+
+    def test_discriminative_words_predict_better(self, digits):
+        extractor = FeatureExtractor(digits.network, ["conv1", "conv2"], class_names=digits.class_names)
+        maps = extractor.fit_transform(digits.images).compute()
+        train, test = maps[:900], maps[900:]
+        decisions = test.outputs.argmax(1)
+        agreement = {}
+        for objective in ("generative", "discriminative"):
+            dictionary = LayerDictionary(6, objective=objective, random_state=0).fit(train)
+            if objective == "generative":
+                dictionary.fit_readout(train)
+            found = dictionary.predict_class_proba(test)
+            agreement[objective] = np.mean([(found[layer].argmax(1) == decisions).mean() for layer in found])
+            assert np.isfinite(dictionary.score(test))
+        assert agreement["discriminative"] > agreement["generative"] + 0.01
+
+    def test_labels_take_the_place_of_decisions(self, maps, digits):
+        """Words trained for wrong labels, of two classes, predict those."""
+        labels = np.where(maps.outputs.argmax(1) < 5, 7, 2)
+        names = [digits.class_names[label] for label in labels]
+        for y in (labels, names):
+            dictionary = LayerDictionary(
+                {"conv1": 2, "conv2": 2, "conv3": 16}, objective="discriminative", random_state=0
+            )
+            found = dictionary.fit(maps, y).predict_class_proba(maps)["conv3"].argmax(1)
+            assert (found == labels).mean() > 0.85
+        found = LayerDictionary(16, random_state=0).fit(maps).fit_readout(maps, labels).predict_class_proba(maps)
+        assert (found["conv3"].argmax(1) == labels).mean() > 0.8
+        assert (found["conv3"][:, [0, 1, 3]] == 0).all()  # classes without examples
+
+    def test_one_class(self, maps):
+        zeros = np.zeros(len(maps), int)
+        found = LayerDictionary(4, random_state=0).fit(maps).fit_readout(maps, zeros).predict_class_proba(maps)
+        np.testing.assert_array_equal(found["conv3"][:, 0], 1)
+
+    def test_readout_equals_scikit_learn(self, rng):
+        posteriors = rng.dirichlet(np.ones(5), 200)
+        for n_classes in (2, 3):
+            targets = (posteriors[:, :n_classes].argmax(1) * 2) % 5
+            readout = fit_readout(posteriors, targets, 6)
+            peer = LogisticRegression(C=0.03, max_iter=1000).fit(posteriors * 5, targets)
+            found = readout.predict_proba(posteriors)
+            np.testing.assert_allclose(found[:, peer.classes_], peer.predict_proba(posteriors * 5), atol=1e-6)
+
+    def test_bad_input(self, maps, rng):
+        X = rng.normal(size=(50, 3))
+        with pytest.raises(ValueError, match="needs the FeatureMaps of a network"):
+            LayerDictionary(2, objective="discriminative").fit(X, np.zeros(50, int))
+        with pytest.raises(ValueError, match="fit_readout needs the FeatureMaps"):
+            LayerDictionary(2).fit(X).fit_readout(X)
+        with pytest.raises(ValueError, match="partial_fit trains the generative objective only"):
+            LayerDictionary(2, objective="discriminative").partial_fit(maps)
+        with pytest.raises(ValueError, match="objective"):
+            LayerDictionary(2, objective="both").fit(maps)

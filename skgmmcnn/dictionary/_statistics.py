@@ -1,0 +1,61 @@
+"""What words have in common with classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+_CHUNK_BYTES = 2**26
+
+
+@dataclass(frozen=True, eq=False)
+class WordStatistics:
+    """How often each of the K words of a layer occurs in images of each class.
+
+    The classes are the network's decisions for the images that the dictionary was fitted on.
+
+    Parameters
+    ----------
+    counts : int array of shape (K, n_outputs)
+        Numbers of locations.
+    """
+
+    counts: np.ndarray
+
+    @property
+    def share(self) -> np.ndarray:
+        """Share of all locations that show the word, shape (K,)."""
+        return self.counts.sum(1) / max(1, self.counts.sum())
+
+    @property
+    def classes(self) -> np.ndarray:
+        """Share of each class among the locations of the word, shape (K, n_outputs); zeros for a dead word."""
+        return self.counts / np.maximum(1, self.counts.sum(1, keepdims=True))
+
+    @property
+    def purity(self) -> np.ndarray:
+        """Share of the most frequent class among the locations of the word, shape (K,); 0 for a dead word."""
+        return self.classes.max(1)
+
+    @property
+    def entropy(self) -> np.ndarray:
+        """Entropy of the classes of the word in bits, shape (K,); 0 for a word of one class, and for a dead word."""
+        shares = self.classes
+        return -(shares * np.log2(shares, where=shares > 0, out=np.zeros_like(shares))).sum(1)
+
+    @property
+    def dead(self) -> np.ndarray:
+        """Numbers of the words that no location shows."""
+        return np.flatnonzero(self.counts.sum(1) == 0)
+
+
+def count_classes(words: np.ndarray, decisions: np.ndarray, n_words: int, n_outputs: int) -> WordStatistics:
+    """Count the words (n, H, W) of a layer by the `decisions` (n,) for their images."""
+    counts = np.zeros(n_words * n_outputs, dtype=np.int64)
+    n_images = max(1, _CHUNK_BYTES // (8 * words[0].size)) if len(words) else 1
+    for start in range(0, len(words), n_images):
+        chunk = slice(start, start + n_images)
+        cells = words[chunk].reshape(len(words[chunk]), -1).astype(np.int64) * n_outputs + decisions[chunk, None]
+        counts += np.bincount(cells.ravel(), minlength=len(counts))
+    return WordStatistics(counts.reshape(n_words, n_outputs))

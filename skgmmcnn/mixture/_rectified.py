@@ -1,0 +1,120 @@
+"""The rectified Gaussian: what a unit shows behind a ReLU."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ._emissions import LEAST_TOTAL, Emission, Parameters, Statistics
+
+# A unit that is always zero in a word has no finite maximum; at four standard deviations below zero its probability
+# of being zero is 0.99997.
+LEAST_RATIO = -4.0
+# A share of positive rows below this is rounding.
+_LEAST_SHARE = 1e-12
+
+
+class RectifiedGaussian(Emission):
+    """Independent channels x = max(0, y) with Gaussian y, phi(x) = (x, x^2, 1[x = 0]).
+
+    For x > 0 the log-density is that of y, for x = 0 it is log Phi(-mean / sd) [1]_.  Where a mean would lie more than
+    four standard deviations below zero, the likeliest parameters at four are taken.
+
+    References
+    ----------
+    .. [1] Konforti, Shpigler, Lerner and Bar-Hillel, "SIGN: Statistical Inference Graphs Based on Probabilistic
+       Network Activity Interpretation", IEEE TPAMI, 2023.
+    """
+
+    centred: ClassVar[bool] = False
+
+    def features(self, rows: Tensor) -> tuple[Tensor, ...]:
+        return rows, rows.square(), (rows == 0).to(rows.dtype)
+
+    def natural(self, parameters: Parameters) -> tuple[tuple[Tensor, ...], Tensor]:
+        mean, variance = parameters
+        normaliser = 0.5 * (mean.square() / variance + variance.log() + math.log(2 * math.pi))
+        zero = torch.special.log_ndtr(-mean / variance.sqrt()) + normaliser
+        return (mean / variance, -0.5 / variance, zero), normaliser.sum(1)
+
+    def maximize(self, statistics: Statistics, parameters: Parameters) -> Parameters:
+        """Return the most likely parameters, found without imputing hidden values.
+
+        The log-likelihood is concave in the ratio mean / sd and in 1 / sd (Olsen 1978, Econometrica 46(5)), and for
+        a given ratio the best 1 / sd has a closed form.  What remains is one decreasing function of the ratio,
+        whose root is found by Newton's method within brackets.
+        """
+        total = statistics.total[:, None]
+        x, square, zeros = (part / total.clamp_min(LEAST_TOTAL) for part in statistics.sums)
+        slope = _Slope(x, square, zeros.clamp(0, 1), self.floor)
+        mean, variance = parameters
+        ratio = slope.root(mean / variance.sqrt())
+        precision = slope.precision(ratio)
+        # Zeros alone say nothing of the scale: keep the one there is.
+        deviation = (1 / precision).where(slope.positive > _LEAST_SHARE, variance.maximum(self.floor).sqrt())
+        seen = total > LEAST_TOTAL
+        return Parameters((ratio * deviation).where(seen, mean), deviation.square().where(seen, variance))
+
+    def bounded(self, mean: Tensor, variance: Tensor) -> Parameters:
+        variance = variance.maximum(self.floor).expand_as(mean)
+        return Parameters(mean.maximum(LEAST_RATIO * variance.sqrt()), variance)
+
+    def emit(self, hidden: Tensor) -> Tensor:
+        return hidden.clamp_min(0)
+
+
+class _Slope:
+    """The slope of the log-likelihood per row along the ratio mean / sd, with the best sd at every ratio.
+
+    Parameters
+    ----------
+    x, square, zeros : Tensor of shape (K, d)
+        Averages of x, x^2 and 1[x = 0] over the rows of a component.
+    floor : Tensor of shape (d,)
+        The smallest variance.
+    """
+
+    def __init__(self, x: Tensor, square: Tensor, zeros: Tensor, floor: Tensor) -> None:
+        self.positive = 1 - zeros
+        self._x, self._square, self._zeros = x, square, zeros
+        self._most = floor.rsqrt()
+
+    def precision(self, ratio: Tensor) -> Tensor:
+        """Return the best 1 / sd, the positive root of ``square p^2 - x ratio p - positive = 0``, within the floor."""
+        half = self._x * ratio / 2
+        root = (half.square() + self._square * self.positive).sqrt()
+        # Of the two ways to write the root, each loses its digits for one sign of the ratio.
+        precision = torch.where(half > 0, (half + root) / self._square, self.positive / (root - half))
+        return precision.nan_to_num(nan=math.inf).minimum(self._most)
+
+    def root(self, ratio: Tensor) -> Tensor:
+        """Return where the slope is zero, or the least ratio where it is negative everywhere; begin at `ratio`."""
+        low = torch.full_like(ratio, LEAST_RATIO)
+        high = self._without_zeros().where(self(low)[0] > 0, low).clamp_min(LEAST_RATIO)
+        ratio = ratio.clamp(low, high)
+        for _ in range(100):
+            slope, derivative = self(ratio)
+            low, high = ratio.where(slope > 0, low), high.where(slope > 0, ratio)
+            newton = ratio - slope / derivative
+            following = newton.where((newton >= low) & (newton <= high), (low + high) / 2)
+            if ((following - ratio).abs() <= 1e-13 * (1 + ratio.abs())).all():
+                break
+            ratio = following
+        return ratio
+
+    def _without_zeros(self) -> Tensor:
+        """Return the ratio that is best for the positive rows alone; zeros can only pull it down."""
+        positive = self.positive.clamp_min(_LEAST_SHARE)
+        mean = self._x / positive
+        return mean / (self._square / positive - mean.square()).maximum(self._most.pow(-2)).sqrt()
+
+    def __call__(self, ratio: Tensor) -> tuple[Tensor, Tensor]:
+        precision = self.precision(ratio)
+        hazard = math.sqrt(2 / math.pi) / torch.special.erfcx(ratio / math.sqrt(2))
+        slope = self._x * precision - self.positive * ratio - self._zeros * hazard
+        bend = self._x.square() / (self.positive / precision.square() + self._square)
+        bend = bend.where(precision < self._most, 0).nan_to_num(nan=0)
+        return slope, bend - self.positive - self._zeros * hazard * (hazard - ratio)

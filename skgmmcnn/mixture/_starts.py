@@ -1,0 +1,89 @@
+"""Where training begins: floors, means and variances taken from the rows."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from sklearn.cluster import kmeans_plusplus
+from torch import Tensor
+
+from ._em import Mixture
+from ._emissions import Emission
+
+# k-means++ looks at this many rows, and at no fewer than ten per component.
+_SAMPLE_ROWS = 10_000
+_BLOCK_ROWS = 4096
+
+
+def moments(rows: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Return mean and variance of every channel of `rows` (n, d), in float64, without a copy of the rows."""
+    shift = rows[0].double()  # any row will do; it keeps the digits of channels far from zero
+    total, first, second = (torch.zeros_like(shift) for _ in range(3))
+    parts = (torch.ones(len(rows), dtype=torch.float64) if weights is None else weights).split(_BLOCK_ROWS)
+    for block, part in zip(rows.split(_BLOCK_ROWS), parts, strict=True):
+        share = part.to(shift)
+        values = block.double() - shift
+        total += share.sum()
+        first += share @ values
+        second += share @ values.square()
+    mean = first / total
+    return mean + shift, (second / total - mean.square()).clamp_min(0)
+
+
+def variance_floor(variance: Tensor, share: float) -> Tensor:
+    """Return the smallest variance allowed in each channel: `share` of the channel's `variance` (d,) over all rows.
+
+    A constant channel would make its density infinitely sharp, so no channel counts as varying less than a millionth
+    of the average one; rows that do not vary at all count as of variance one.
+    """
+    average = variance.mean().item()
+    return share * (variance.clamp_min(1e-6 * average) if average > 0 else torch.ones_like(variance))
+
+
+def start(
+    means: Tensor,
+    emission: Emission,
+    mean: Tensor,
+    variance: Tensor,
+    like: Tensor,
+    weights: Tensor | None = None,
+) -> Mixture:
+    """Return a mixture with the given `means` (K, d), and `weights` (K,), equal ones if None.
+
+    `mean` (d,) of all rows is where they are shifted.  With `variance` (d,) of all rows, every component sees many
+    rows at first; on activations this ended at a higher likelihood than narrower starts.  `like` tells the rows'
+    dtype and device.
+    """
+    shift = mean.to(like) if emission.centred else torch.zeros_like(mean).to(like)
+    if weights is None:
+        weights = torch.full((len(means),), 1 / len(means), dtype=torch.float64)
+    means = means.to(like.device, torch.float64) - shift.double()
+    parameters = emission.bounded(means, variance.to(means).expand_as(means))
+    return Mixture(weights.to(means), parameters, shift, emission)
+
+
+def random_rows(rows: Tensor, n: int, generator: torch.Generator) -> Tensor:
+    """Return n random rows, distinct if there are that many; otherwise rows repeat."""
+    order = torch.randperm(len(rows), generator=generator).to(rows.device)
+    for size in (4 * n, len(rows)):  # sorting all rows is slow, and rarely needed
+        candidates = rows[order[:size]]
+        _, first = np.unique(candidates.numpy(force=True), axis=0, return_index=True)
+        if len(first) >= n:
+            break
+    return candidates[torch.from_numpy(np.resize(np.sort(first), n)).to(rows.device)]
+
+
+def spread_rows(rows: Tensor, n: int, generator: torch.Generator) -> Tensor:
+    """Return n rows far from each other: k-means++ [Arthur and Vassilvitskii, SODA 2007] on a sample of the rows.
+
+    Distances are taken in standard deviations of the channels, which are as far as Gaussians see.
+    """
+    size = max(_SAMPLE_ROWS, 10 * n)
+    sample = rows[torch.randperm(len(rows), generator=generator)[:size].to(rows.device)].numpy(force=True)
+    scale = sample.std(0, dtype=np.float64)
+    seed = int(torch.randint(2**31 - 1, (), generator=generator))
+    _, chosen = kmeans_plusplus(sample / np.where(scale > 0, scale, 1), n, random_state=seed)
+    return torch.from_numpy(sample[chosen]).to(rows)
+
+
+STARTS = {"k-means++": spread_rows, "random_from_data": random_rows}
