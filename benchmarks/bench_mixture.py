@@ -1,72 +1,196 @@
-"""LayerDictionary's mixture beside scikit-learn's, on real activations, in one run.
+"""MiniBatchGaussianMixture beside scikit-learn and pomegranate, on real activations, in one run.
 
-Rows are the 64 channels at 100,000 locations of CIFAR ResNet20's last stage, each scaled to variance one so that both
-have the same variance floor (scikit-learn adds it, we take the larger).  Held-out rows come from test images.
+Rows are the channels at locations of a trained network, each channel scaled to variance one; all have the same variance
+floor (scikit-learn adds it, the others take the larger).  Held-out rows come from other images.  For each of our
+solvers the time is also given until it reached, on the held-out rows, what scikit-learn reached in the end.
 
-    SKGMMCNN_DATA=... python benchmarks/bench_mixture.py [n_components] [n_rows]
+    SKGMMCNN_DATA=... python benchmarks/bench_mixture.py [cifar|darknet ...]
 """
 
 import sys
+import time
 import warnings
 
 import numpy as np
+import torch
 from common import alone, load_data, timed
 from sklearn.mixture import GaussianMixture
 from torchvision import transforms
 
-from skgmmcnn import FeatureExtractor, LayerDictionary
+from skgmmcnn import FeatureExtractor, MiniBatchGaussianMixture
+from skgmmcnn.mixture import _solvers
+from skgmmcnn.mixture._em import Scorer
+from skgmmcnn.mixture._solvers import Rows
 
 FLOOR = 1e-3
+# Channels' worth of nats per row: what LayerDictionary calls converged.
+TOLERANCE = 1e-4
 
 
-def rows(split, n_rows):
+def cifar():
+    """100,000 and 20,000 rows of 64 channels from the last stage of a ResNet20, 200 components."""
     data = load_data()
-    images, _, _ = data.cifar10(split)
     preprocess = transforms.Compose(
         [transforms.ToTensor(), transforms.Normalize(data.IMAGENET_MEAN, data.IMAGENET_STD)]
     )
-    maps = FeatureExtractor(data.cifar_resnet20(), ["layer3"], preprocess=preprocess).fit_transform(images)
-    values = [batch.activations["layer3"].permute(0, 2, 3, 1).flatten(0, 2).numpy() for batch in maps.batches()]
-    return np.random.default_rng(0).permutation(np.concatenate(values))[:n_rows]
+    extractor = FeatureExtractor(data.cifar_resnet20(), ["layer3"], preprocess=preprocess)
+    parts = [rows(extractor.fit_transform(data.cifar10(split)[0])) for split in ("train", "test")]
+    return parts[0][:100_000], parts[1][:20_000], 200
 
 
-def train_and_test(n_rows):
-    train, test = rows("train", n_rows), rows("test", n_rows // 2)
+def darknet():
+    """30,000 and 10,000 rows of 512 channels of Tiny Darknet, 500 components."""
+    data = load_data()
+    crop = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224), transforms.ToTensor()])
+    paths, *_ = data.imagenet()
+    extractor = FeatureExtractor(data.tiny_darknet(), ["39"], preprocess=crop)
+    train, test = rows(extractor.fit_transform(paths[:240])), rows(extractor.fit_transform(paths[240:]))
+    return train[:20_000], test[:10_000], 500
+
+
+def rows(maps):
+    (layer,) = maps.layers
+    values = [batch.activations[layer].permute(0, 2, 3, 1).flatten(0, 2).numpy() for batch in maps.batches()]
+    return np.random.default_rng(0).permutation(np.concatenate(values))
+
+
+def train_and_test(name):
+    train, test, n_components = {"cifar": cifar, "darknet": darknet}[name]()
     scale = train.std(0)
-    return train / scale, test / scale
+    return train / scale, test / scale, n_components
 
 
-def ours(n_components, n_rows, tol):
-    train, test = train_and_test(n_rows)
-    dictionary = LayerDictionary(n_components, reg_covar=FLOOR, tol=tol, max_iter=500, random_state=0)
-    seconds, _ = timed(dictionary.fit, train)
-    return seconds, dictionary.score(test), dictionary.n_iter_
-
-
-def scikit_learn(n_components, n_rows):
-    train, test = train_and_test(n_rows)
+def scikit_learn(name):
+    train, test, n_components = train_and_test(name)
     mixture = GaussianMixture(n_components, covariance_type="diag", reg_covar=FLOOR, max_iter=500, random_state=0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # it must converge
         seconds, _ = timed(mixture.fit, train)
-    return seconds, mixture.score(test), mixture.n_iter_
+    return {"seconds": seconds, "score": mixture.score(test), "passes": mixture.n_iter_}
 
 
-def main(n_components=200, n_rows=100_000):
-    contenders = [
-        ("LayerDictionary", ours, 1e-3),
-        ("LayerDictionary, tol=1e-4", ours, 1e-4),
-        ("GaussianMixture", scikit_learn),
-    ]
-    results = {}
-    print(f"{n_rows} rows, {n_components} components")
-    print(f"{'':28}{'seconds':>9}{'held-out nats':>15}{'passes':>8}{'peak GB':>9}", flush=True)
-    for name, function, *settings in contenders:
-        (seconds, score, n_iter), memory = alone(function, n_components, n_rows, *settings)
-        results[name] = seconds
-        print(f"{name:28}{seconds:9.1f}{score:15.3f}{n_iter:8}{memory:9.2f}", flush=True)
-    print(f"LayerDictionary takes 1/{results['GaussianMixture'] / results['LayerDictionary']:.0f} of the time.")
+def pomegranate(name):
+    """Ten passes, each with its own start by k-means left out of the time: the least that it could take."""
+    from pomegranate.distributions import Normal
+    from pomegranate.gmm import GeneralMixtureModel
+
+    train, test, n_components = train_and_test(name)
+    start = np.random.default_rng(0).choice(len(train), n_components, replace=False)
+    variances = torch.from_numpy(train.var(0))
+    parts = [Normal(train[i].tolist(), variances.tolist(), covariance_type="diag", min_cov=FLOOR) for i in start]
+    model = GeneralMixtureModel(parts, max_iter=10, tol=0)
+    seconds, _ = timed(model.fit, torch.from_numpy(train))
+    score = torch.cat([model.log_probability(part) for part in torch.from_numpy(test).split(1000)]).mean().item()
+    return {"seconds": seconds, "score": score, "passes": 10}
+
+
+def ours(name, target, **settings):
+    """Train, noting after each pass when the held-out rows were as likely as `target`; that time is taken off."""
+    train, test, n_components = train_and_test(name)
+    mixture = MiniBatchGaussianMixture(
+        n_components, reg_covar=FLOOR, tol=TOLERANCE * train.shape[1], max_iter=300, random_state=0, **settings
+    )
+    seconds, _ = timed(mixture.fit, train)
+    return {
+        "seconds": seconds,
+        "score": mixture.score(test),
+        "passes": mixture.n_iter_,
+        "reached": reached(mixture, train, test, target),
+    }
+
+
+def reached(mixture, train, test, target):
+    """Train again pass by pass, and return the training time until the held-out rows are as likely as `target`."""
+    spent, held_out = 0.0, torch.from_numpy(test)
+    watched = _solvers.maximize if mixture.solver == "em" else None
+    best = [None]
+    begin = time.perf_counter()
+
+    def note(before, statistics):
+        nonlocal spent
+        after = watched(before, statistics)
+        pause = time.perf_counter()
+        if best[0] is None and Scorer(after, held_out).evidence(held_out).mean().item() >= target:
+            best[0] = pause - begin - spent
+        spent += time.perf_counter() - pause
+        return after
+
+    if watched is None:
+        return None
+    _solvers.maximize = note
+    try:
+        mixture.fit(train)
+    finally:
+        _solvers.maximize = watched
+    return best[0]
+
+
+def product_rate():
+    """Return this machine's float32 rate at large matrix products, in operations per second."""
+    a, b = torch.randn(4096, 4096), torch.randn(4096, 4096)
+    seconds = min(timed(torch.matmul, a, b)[0] for _ in range(5))
+    return 2 * 4096**3 / seconds
+
+
+def pass_rate(name):
+    """Return the share of the product rate at which one E-step runs, counting its four products alone."""
+    train, _, n_components = train_and_test(name)
+    mixture = MiniBatchGaussianMixture(n_components, reg_covar=FLOOR, max_iter=1, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        mixture.fit(train)
+    values = torch.from_numpy(train)
+    data = Rows(values, None, values)
+    data.expect(mixture.mixture_)
+    shares = []
+    for _ in range(3):
+        rate = product_rate()
+        seconds = min(timed(data.expect, mixture.mixture_)[0] for _ in range(3))
+        shares.append(8 * train.size * n_components / seconds / rate)
+    return max(shares), rate
+
+
+def main(names):
+    for name in names:
+        (share, rate), _ = alone(pass_rate, name)
+        print(f"{name}: one pass runs at {share:.0%} of the rate of a large matrix product ({rate / 1e9:.0f} GFlop/s)")
+        print(f"{'':38}{'seconds':>9}{'to target':>10}{'held-out nats':>15}{'passes':>8}{'peak GB':>9}", flush=True)
+        peer, memory = alone(scikit_learn, name)
+        show("scikit-learn GaussianMixture", peer, memory)
+        if name == "cifar":  # with 500 components it takes half an hour
+            other, memory = alone(pomegranate, name)
+            show("pomegranate, ten passes", other, memory)
+        for title, settings in [
+            ("ours", {}),
+            ("ours, random rows", {"init_params": "random_from_data"}),
+            ("ours, random rows, no momentum", {"init_params": "random_from_data", "momentum": 0}),
+            ("ours, online", {"solver": "online"}),
+            ("ours, sgd", {"solver": "sgd"}),
+        ]:
+            result, memory = alone(ours_quietly, name, peer["score"], settings)
+            show(title, result, memory)
+            if not settings:
+                until = result["reached"] or float("nan")
+                print(f"  scikit-learn takes {peer['seconds'] / until:.0f} times as long to the same likelihood")
+                if name == "cifar":
+                    print(
+                        f"  pomegranate takes {other['seconds'] / until:.0f} times as long for ten passes", flush=True
+                    )
+
+
+def ours_quietly(name, target, settings):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return ours(name, target, **settings)
+
+
+def show(title, result, memory):
+    until = f"{result['reached']:.1f}" if result.get("reached") is not None else ""
+    print(
+        f"{title:38}{result['seconds']:9.1f}{until:>10}{result['score']:15.3f}{result['passes']:8}{memory:9.2f}",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    main(sys.argv[1:] or ["cifar", "darknet"])

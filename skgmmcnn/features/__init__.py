@@ -1,8 +1,18 @@
 """Images in, feature maps out."""
 
 from ._extractor import FeatureExtractor
+from ._layers import LayerInfo, list_layers
 from ._maps import FeatureBatch, FeatureMaps, Pictures
 from ._receptive_field import ReceptiveField
 from ._spec import NetworkSpec
 
-__all__ = ["FeatureBatch", "FeatureExtractor", "FeatureMaps", "NetworkSpec", "Pictures", "ReceptiveField"]
+__all__ = [
+    "FeatureBatch",
+    "FeatureExtractor",
+    "FeatureMaps",
+    "LayerInfo",
+    "NetworkSpec",
+    "Pictures",
+    "ReceptiveField",
+    "list_layers",
+]

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from numbers import Integral
 from os import PathLike
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,10 +21,13 @@ from .._compat import ContainerOutput, Interval, StrOptions, fit_context
 from .._device import exact_float32, resolve_device
 from ._decisions import count_outputs, decide
 from ._images import Images, InputKind, PixelScale, gather
-from ._maps import FeatureBatch, FeatureMaps
+from ._layers import choose_layers
+from ._maps import FeatureBatch, FeatureMaps, Source
 from ._network import Portable, build, fingerprint, share
+from ._probing import HookedNetwork
 from ._spec import NetworkSpec, check_class_names
-from ._tracing import TracedNetwork
+from ._store import StoredSource, identify, place_of
+from ._tracing import TracedNetwork, watch
 
 _SAME_AS_NETWORK = "the frozen network"  # stands for the model in pickles, so that they hold it once
 
@@ -38,9 +42,11 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
     ----------
     model : str, callable or torch.nn.Module
         A torchvision model name (``"resnet50"``), a function without arguments that returns a network, or a network.
-    layers : sequence of str
+    layers : sequence of str, default=None
         Names of submodules as in ``model.named_modules()``, or torchvision's names of operations
-        (:func:`torchvision.models.feature_extraction.get_graph_node_names`).  Any order.
+        (:func:`torchvision.models.feature_extraction.get_graph_node_names`).  Any order.  None takes the last layer of
+        each of the four smallest map sizes, or the hidden layers of a network of vectors;
+        :func:`skgmmcnn.features.list_layers` lists what there is.
     weights : str, path or torchvision weights, default=None
         A name of torchvision weights (``"DEFAULT"``, ``"IMAGENET1K_V1"``), or the path of a state dict
         (``.pth``, ``.safetensors``).  None keeps the weights that the network has; a torchvision name then gives
@@ -56,6 +62,14 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
     decision : callable, default=None
         Makes output numbers (n,) of what the network returns.  None takes the largest of C outputs, and for a single
         output whether it is positive.
+    gates : sequence of str, default=None
+        Only for networks that torch.fx cannot trace: submodules whose outputs only rescale a map, as in
+        squeeze-and-excitation.  They do not count for receptive fields; in networks that can be traced they are found.
+    store : str or path, default=None
+        Folder in which activations are kept on disk when they are first computed, so that the network runs once over
+        the same images; see :meth:`FeatureMaps.store`.
+    store_dtype : {"float32", "float16"}, default="float32"
+        Precision of the store.
     batch_size : int, default=32
         Images per forward pass.
     device : str or torch.device, default="auto"
@@ -87,12 +101,15 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
 
     _parameter_constraints: ClassVar[dict] = {
         "model": [str, callable, nn.Module],
-        "layers": ["array-like"],
+        "layers": ["array-like", None],
         "weights": [str, PathLike, WeightsEnum, None],
         "preprocess": [StrOptions({"auto"}), callable, None],
         "layout": [StrOptions({"auto", "channels_first", "channels_last"})],
         "class_names": ["array-like", None],
         "decision": [callable, None],
+        "gates": ["array-like", None],
+        "store": [str, PathLike, None],
+        "store_dtype": [StrOptions({"float32", "float16"})],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "device": [str, torch.device],
         "random_state": ["random_state"],
@@ -101,13 +118,16 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
     def __init__(
         self,
         model: str | nn.Module | Callable[[], nn.Module],
-        layers: Sequence[str],
+        layers: Sequence[str] | None = None,
         *,
         weights: str | PathLike | WeightsEnum | None = None,
         preprocess: str | Callable | None = "auto",
         layout: str = "auto",
         class_names: Sequence[str] | None = None,
         decision: Callable | None = None,
+        gates: Sequence[str] | None = None,
+        store: str | PathLike | None = None,
+        store_dtype: str = "float32",
         batch_size: int = 32,
         device: str | torch.device = "auto",
         random_state: int | np.random.RandomState | None = None,
@@ -119,6 +139,9 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         self.layout = layout
         self.class_names = class_names
         self.decision = decision
+        self.gates = gates
+        self.store = store
+        self.store_dtype = store_dtype
         self.batch_size = batch_size
         self.device = device
         self.random_state = random_state
@@ -139,19 +162,22 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         self : FeatureExtractor
             The fitted extractor.
         """
-        if isinstance(self.layers, str) or not len(self.layers):
+        if isinstance(self.layers, str) or (self.layers is not None and not len(self.layers)):
             raise ValueError(f"layers must list at least one layer name; got {self.layers!r}.")
         seed = check_random_state(self.random_state).randint(2**31)
         device = resolve_device(self.device)
         built = build(self.model, self.weights, seed)
         preprocess: Any = built.preprocess if self.preprocess == "auto" else self.preprocess
-        traced = TracedNetwork(built.network, list(self.layers))
-        images = gather(X, InputKind.of(traced.first_layer), self.layout, preprocess)
-        spec = self._survey(traced, images.batch(0, 1), built.class_names)
+        watched = watch(built.network, self.gates or ())
+        images = gather(X, InputKind.of(watched.first_layer), self.layout, preprocess)
+        image = images.batch(0, 1)
+        layers = choose_layers(watched.survey(image), built.network) if self.layers is None else list(self.layers)
+        traced = watched.select(layers, image)
+        spec = self._survey(traced, image, built.class_names)
         if y is not None:
             spec.encode(y, len(images))
         self._scale = PixelScale.of(images)
-        self._traced = TracedNetwork(share(built.network, device), traced.layers)
+        self._traced = traced.on(share(built.network, device))
         self.fingerprint_ = fingerprint(self.network_)
         self.preprocess_ = preprocess
         self.spec_ = spec
@@ -178,10 +204,16 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         check_is_fitted(self)
         images = gather(X, InputKind.of(self._traced.first_layer), self.layout, self.preprocess_)
         images.batch(0, 1, self.spec_.input_shape)
-        source = _NetworkSource(self._traced, self.spec_, images, self.decision, self.batch_size, self.device)
+        source: Source = _NetworkSource(
+            self._traced, self.spec_, self.fingerprint_, images, self.decision, self.batch_size, self.device
+        )
+        if self.store is not None:
+            source = source.stored(self.store, np.arange(len(images)), self.store_dtype)
         return FeatureMaps(self.spec_, images, source, self._scale)
 
-    def _survey(self, traced: TracedNetwork, image: Tensor, class_names: Sequence[str] | None) -> NetworkSpec:
+    def _survey(
+        self, traced: TracedNetwork | HookedNetwork, image: Tensor, class_names: Sequence[str] | None
+    ) -> NetworkSpec:
         """Run one image (1, C, H, W) through the network and note the geometry of what it meets."""
         outputs, activations = traced.run(image)
         for name, values in activations.items():
@@ -231,14 +263,16 @@ class _NetworkSource:
 
     def __init__(
         self,
-        traced: TracedNetwork,
+        traced: TracedNetwork | HookedNetwork,
         spec: NetworkSpec,
+        fingerprint: str,
         images: Images,
         decision: Callable | None,
         batch_size: int,
         device: str | torch.device,
     ) -> None:
         self._traced, self._spec, self._images, self._decision = traced, spec, images, decision
+        self._fingerprint = fingerprint
         self._batch_size, self.device = batch_size, device
 
     def batches(self, rows: np.ndarray) -> Iterator[FeatureBatch]:
@@ -263,6 +297,16 @@ class _NetworkSource:
             maps = {name: _as_map(values).float() for name, values in activations.items()}
             yield FeatureBatch(start, maps, outputs, decide(outputs, self._decision, self._spec.n_outputs, len(batch)))
             start += len(batch)
+
+    def stored(self, root: str | PathLike, rows: np.ndarray, dtype: str) -> StoredSource:
+        """Return a source of the images `rows` alone, that keeps what it yields under the folder `root`."""
+        images = self._images[rows]
+        identity = identify(self._fingerprint, images.preprocess, images, self._spec, self._decision)
+        source = _NetworkSource(
+            self._traced, self._spec, self._fingerprint, images, self._decision, self._batch_size, self.device
+        )
+        folder = place_of(Path(root), identity | {"dtype": dtype})
+        return StoredSource(source, folder, self._spec, identity, len(images), np.dtype(dtype), self._batch_size)
 
 
 def _shape(maps: Tensor) -> tuple[int, int, int]:

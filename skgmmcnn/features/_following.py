@@ -51,12 +51,22 @@ def follow(module: fx.GraphModule, layers: Mapping[fx.Node, str], batch: Tensor)
     return follower.fields
 
 
-class _Follower(fx.Interpreter):
-    """Keep for every tensor its reach in each modelled layer below it."""
+def survey(
+    module: fx.GraphModule, layers: Mapping[fx.Node, str], batch: Tensor
+) -> dict[str, tuple[tuple[int, ...], ReceptiveField | None]]:
+    """Run `module` once on `batch`; return shape and field in the input of every layer that is one tensor."""
+    follower = _Follower(module, {node.name: name for node, name in layers.items()}, pairs=False)
+    follower.run(batch.clone())
+    return {name: (shape, follower.fields.get((name, "input"))) for name, shape in follower.shapes.items()}
 
-    def __init__(self, module: fx.GraphModule, layers: Mapping[str, str]) -> None:
+
+class _Follower(fx.Interpreter):
+    """Keep for every tensor its reach in the input, and with `pairs` in each modelled layer below it."""
+
+    def __init__(self, module: fx.GraphModule, layers: Mapping[str, str], *, pairs: bool = True) -> None:
         super().__init__(module)
-        self._layers = layers
+        self._layers, self._pairs = layers, pairs
+        self.shapes: dict[str, tuple[int, ...]] = {}
         self._reaches = WeakIdKeyDictionary()
         self.spread = WeakIdKeyDictionary()  # tensors that repeat one location over a map
         self.fields: dict[tuple[str, str], ReceptiveField] = {}
@@ -78,7 +88,9 @@ class _Follower(fx.Interpreter):
     def _note_layer(self, name: str, tensor: Tensor) -> None:
         reaches = self._reaches.get(tensor, {})
         self.fields |= {(name, lower): ReceptiveField.from_reach(reach) for lower, reach in reaches.items()}
-        self._reaches[tensor] = {**reaches, name: identity(_size(tensor))}
+        self.shapes[name] = tuple(tensor.shape)
+        if self._pairs:
+            self._reaches[tensor] = {**reaches, name: identity(_size(tensor))}
 
     def _followed(self, node: fx.Node) -> list[dict[str, Reach]]:
         """Return the reaches of each tensor that `node` will return."""
@@ -125,7 +137,7 @@ class _Operation:
             return everything(upper, lower)
         if _name(self._node) in _ELEMENTWISE_FUNCTIONS or isinstance(self._module, _ELEMENTWISE_MODULES):
             return self._broadcast(upper, lower, value in self._interpreter.spread)
-        if _joins_channels(self._node):
+        if returned.ndim == 4 and _joins_channels(self._node):
             return identity(upper)
         return _by_arithmetic(self._module, upper, lower) or self._probed(place, result)
 

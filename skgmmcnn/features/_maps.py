@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from os import PathLike
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -44,6 +45,9 @@ class Source(Protocol):
     def batches(self, rows: np.ndarray) -> Iterator[FeatureBatch]:
         """Yield the batches of the images `rows`, in that order."""
 
+    def stored(self, root: str | PathLike, rows: np.ndarray, dtype: str) -> Source:
+        """Return a source of the images `rows` alone, that keeps what it yields under the folder `root`."""
+
 
 class HeldSource:
     """Activations held in memory: arrays (n, H, W, C) by layer, outputs and decisions; in batches of `size` images."""
@@ -70,6 +74,10 @@ class HeldSource:
             }
             outputs = None if self._outputs is None else self._outputs[part]
             yield FeatureBatch(start, maps, outputs, self._decisions[part])
+
+    def stored(self, root: str | PathLike, rows: np.ndarray, dtype: str) -> Source:
+        """Refuse: it is not known what the values depend on."""
+        raise ValueError("These maps are held in memory already; store those that FeatureExtractor.transform returns.")
 
 
 class FeatureMaps:
@@ -220,6 +228,38 @@ class FeatureMaps:
             decisions.append(batch.decisions)
         source = HeldSource(arrays, _joined(outputs), np.concatenate(decisions), size, self._source.device)
         return FeatureMaps(self.spec, self._images[self._rows], source, self._scale)
+
+    def store(self, folder: str | PathLike, dtype: str = "float32") -> FeatureMaps:
+        """Run the network once and keep all activations on disk.
+
+        What a process that was killed has left is completed.  The store is found again by hashes of the network's
+        weights, the layers, the preprocessing and the images (files by name, size and time of change); several sets of
+        images may share a folder.  Any number of processes may read it, and one at a time writes.
+
+        Parameters
+        ----------
+        folder : str or path
+            Where the files go.
+        dtype : {"float32", "float16"}, default="float32"
+            Precision on disk.
+
+        Returns
+        -------
+        maps : FeatureMaps
+            Equal to this one up to `dtype`; no use of it runs the network.
+
+        Raises
+        ------
+        ValueError
+            If the store is damaged; also later, when damaged values are read.
+        OSError
+            If the disk has no room for all activations.
+        """
+        images = self._images[self._rows]
+        source = self._source.stored(folder, self._rows, dtype)
+        for _ in source.batches(np.arange(len(images))):
+            pass
+        return FeatureMaps(self.spec, images, source, self._scale)
 
     def pictures(self) -> Pictures | None:
         """Return the images as the network sees them, to be drawn.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,8 +11,9 @@ import torch
 from torch import Tensor, fx, nn
 from torchvision.models.feature_extraction import NodePathTracer
 
-from ._following import follow
+from ._following import follow, survey
 from ._network import Portable
+from ._probing import HookedNetwork, several_calls
 from ._receptive_field import ReceptiveField
 
 
@@ -42,10 +44,12 @@ class TracedNetwork:
         Names of submodules as in ``network.named_modules()``, or torchvision's names of operations.
     """
 
-    def __init__(self, network: nn.Module, layers: Sequence[str]) -> None:
-        tracer = _LayerTracer()
+    def __init__(self, network: nn.Module, layers: Sequence[str] = (), tracer: _LayerTracer | None = None) -> None:
         self.network = network
-        self._graph = _trace(tracer, network)
+        if tracer is None:
+            tracer = _LayerTracer()
+            _trace(tracer, network)
+        self._tracer, self._graph = tracer, tracer.graph
         nodes = {name: _find(name, tracer) for name in layers}
         order = {node: place for place, node in enumerate(self._graph.nodes)}
         self.layers = tuple(sorted(nodes, key=lambda name: order[nodes[name]]))
@@ -60,6 +64,30 @@ class TracedNetwork:
 
     def __reduce__(self) -> tuple:
         return TracedNetwork, (Portable(self.network), self.layers)
+
+    def select(self, layers: Sequence[str], image: Tensor) -> TracedNetwork:
+        """Return the network with `layers`, in the order in which they run, captured."""
+        return TracedNetwork(self.network, layers, self._tracer)
+
+    def on(self, network: nn.Module) -> TracedNetwork:
+        """Return the same for an equal `network`."""
+        return TracedNetwork(network, self.layers, self._tracer)
+
+    def survey(self, image: Tensor) -> dict[str, tuple[tuple[int, ...], ReceptiveField | None]]:
+        """Return for every submodule that returns one tensor its shape and its field in the image.
+
+        Where several return the same tensor, the outermost stands for all.
+        """
+        nodes: dict[fx.Node, str] = {}
+        for path, values in sorted(self._tracer.returned.items(), key=lambda item: item[0].count(".")):
+            for place, value in enumerate(values):
+                if path and isinstance(value, fx.Proxy):
+                    nodes.setdefault(value.node, path if len(values) == 1 else f"{path}_{place}")
+        order = {node: place for place, node in enumerate(self._graph.nodes)}
+        nodes = dict(sorted(nodes.items(), key=lambda item: order[item[0]]))
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of layers that nobody may want
+            return survey(fx.GraphModule(self.network, self._graph), nodes, self.prepare(image))
 
     @property
     def first_layer(self) -> nn.Module | None:
@@ -93,24 +121,35 @@ class TracedNetwork:
             return follow(fx.GraphModule(self.network, self._graph), self._nodes, self.prepare(batch))
 
 
-def _trace(tracer: _LayerTracer, network: nn.Module) -> fx.Graph:
+def _trace(tracer: _LayerTracer, network: nn.Module) -> None:
     try:
-        return tracer.trace(network)
+        tracer.trace(network)
     except Exception as error:  # whatever a user's forward raises when it meets symbols instead of tensors
-        raise ValueError(
-            f"{type(network).__name__} cannot be traced by torch.fx, which finds its layers and receptive fields: "
-            f"{error}. Move control flow that depends on tensors into a function marked with torch.fx.wrap."
-        ) from error
+        raise UntraceableError(str(error)) from error
+
+
+class UntraceableError(ValueError):
+    """torch.fx cannot trace a network."""
+
+
+def watch(network: nn.Module, gates: Sequence[str] = ()) -> TracedNetwork | HookedNetwork:
+    """Return `network` made ready to capture layers: traced, or with hooks where it cannot be traced."""
+    try:
+        return TracedNetwork(network)
+    except UntraceableError as error:
+        warnings.warn(
+            f"{type(network).__name__} cannot be traced by torch.fx ({str(error).splitlines()[0]}); its layers are "
+            "captured by hooks, and its receptive fields are found by probing it, which takes longer.",
+            stacklevel=3,
+        )
+        return HookedNetwork(network, gates=gates)
 
 
 def _find(name: str, tracer: _LayerTracer) -> fx.Node:
     """Return the graph's node for the layer called `name`."""
     calls = tracer.returned.get(name, ())
     if len(calls) > 1:
-        raise ValueError(
-            f"Layer {name!r} runs {len(calls)} times in one forward pass. Name one of these calls: {name + '_0'!r} is "
-            f"the first, {name + '_1'!r} the second."
-        )
+        raise ValueError(several_calls(name, len(calls)))
     known = {f"{path}_{i}": value for path, values in tracer.returned.items() for i, value in enumerate(values)}
     known |= {path: node for node, path in tracer.node_to_qualname.items() if node.op.startswith("call")}
     known |= {path: values[0] for path, values in tracer.returned.items()}

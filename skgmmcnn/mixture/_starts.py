@@ -10,8 +10,8 @@ from torch import Tensor
 from ._em import Mixture
 from ._emissions import Emission
 
-# k-means++ looks at this many rows, and at no fewer than ten per component.
-_SAMPLE_ROWS = 10_000
+# k-means++ looks at this many rows, and at no fewer than so many per component.
+_SAMPLE_ROWS, _SAMPLE_ROWS_EACH = 2000, 5
 _BLOCK_ROWS = 4096
 
 
@@ -78,7 +78,7 @@ def spread_rows(rows: Tensor, n: int, generator: torch.Generator) -> Tensor:
 
     Distances are taken in standard deviations of the channels, which are as far as Gaussians see.
     """
-    size = max(_SAMPLE_ROWS, 10 * n)
+    size = max(_SAMPLE_ROWS, _SAMPLE_ROWS_EACH * n)
     sample = rows[torch.randperm(len(rows), generator=generator)[:size].to(rows.device)].numpy(force=True)
     scale = sample.std(0, dtype=np.float64)
     seed = int(torch.randint(2**31 - 1, (), generator=generator))

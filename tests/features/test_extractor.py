@@ -381,15 +381,6 @@ def test_trouble_behind_the_first_image_is_named(tmp_path, pixels):
         FeatureExtractor(network, ["0", "4"]).fit_transform(X).compute()
 
 
-def test_untraceable_network_is_named():
-    class Branching(nn.Module):
-        def forward(self, x):
-            return x if x.sum() > 0 else -x
-
-    with pytest.raises(ValueError, match=r"Branching cannot be traced by torch.fx.*torch.fx.wrap"):
-        FeatureExtractor(Branching(), ["relu"]).fit(READY)
-
-
 def test_files_that_hold_more_than_tensors_are_refused(tmp_path):
     torch.save(small_network(), tmp_path / "network.pth")
     with pytest.raises(ValueError, match="more than tensors"):

@@ -1,0 +1,246 @@
+"""Networks that torch.fx cannot trace: layers are captured by hooks, and receptive fields found by probing with NaN."""
+
+from __future__ import annotations
+
+import difflib
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ._network import Portable
+from ._receptive_field import Reach, ReceptiveField, nothing
+
+_PROBES_AT_ONCE = 16
+
+
+class HookedNetwork:
+    """A network in evaluation mode whose submodules are watched while it runs; see :class:`TracedNetwork`.
+
+    Parameters
+    ----------
+    network : nn.Module
+        In evaluation mode.
+    layers : sequence of str
+        Names of submodules; ``name_0`` and ``name_1`` are the first and second call of one that runs twice.
+    image : Tensor of shape (1, ...), default=None
+        One image, with which the layers were found.
+    gates : sequence of str
+        Submodules whose outputs only rescale what is there, as the gates of squeeze-and-excitation: they are held while
+        the network is probed.
+    """
+
+    def __init__(
+        self, network: nn.Module, layers: Sequence[str] = (), image: Tensor | None = None, gates: Sequence[str] = ()
+    ) -> None:
+        self.network, self._image, self._gates = network, image, tuple(gates)
+        known = dict(network.named_modules())
+        for gate in gates:
+            if gate not in known:
+                near = difflib.get_close_matches(gate, known, n=5, cutoff=0.4)
+                raise ValueError(
+                    f"gates names {gate!r}, which is no submodule. Near names: {', '.join(near) or 'none'}."
+                )
+        self.layers = tuple(layers)
+
+    def __reduce__(self) -> tuple:
+        return HookedNetwork, (Portable(self.network), self.layers, self._image, self._gates)
+
+    def select(self, layers: Sequence[str], image: Tensor) -> HookedNetwork:
+        """Return the network with `layers`, in the order in which they run, captured."""
+        calls = self.calls(image)
+        for name in layers:
+            if name not in calls:
+                times = sum(call.rpartition("_")[0] == name for call in calls)
+                if times > 1:
+                    raise ValueError(several_calls(name, times))
+                near = difflib.get_close_matches(name, calls, n=5, cutoff=0.4) or list(calls)[:10]
+                raise ValueError(f"The network has no layer {name!r}. Near names: {', '.join(map(repr, near))}.")
+        return HookedNetwork(self.network, [name for name in calls if name in set(layers)], image, self._gates)
+
+    def on(self, network: nn.Module) -> HookedNetwork:
+        """Return the same for an equal `network`."""
+        return HookedNetwork(network, self.layers, self._image, self._gates)
+
+    def survey(self, image: Tensor) -> dict[str, tuple[tuple[int, ...], ReceptiveField | None]]:
+        """Return for every call of a submodule the shape of what it returns, and its field in the image."""
+        calls = self.calls(image)
+        everywhere = HookedNetwork(self.network, list(calls), image, self._gates)
+        fields = everywhere._fields_in("input", everywhere.run(image)[1], image)
+        return {name: (tuple(result.shape), fields.get((name, "input"))) for name, result in calls.items()}
+
+    @property
+    def first_layer(self) -> nn.Module | None:
+        """The first convolution or fully connected layer that runs, None without any."""
+        return first_layer(self.network)
+
+    def to(self, device: torch.device) -> HookedNetwork:
+        """Move the network to `device`, if it is not there; return self."""
+        self.network.to(device)
+        return self
+
+    def prepare(self, batch: Tensor) -> Tensor:
+        """Return `batch` on the device and in the floating point type of the network."""
+        like = next((weight for weight in self.network.parameters() if weight.is_floating_point()), batch)
+        return batch.to(like.device, like.dtype)
+
+    def calls(self, batch: Tensor) -> dict[str, Tensor]:
+        """Return what every call of a submodule returns for `batch`, where that is one tensor, in order."""
+        returned: list[tuple[str, Tensor]] = []
+        with torch.no_grad(), self._watched(lambda name, result: returned.append((name, result.clone()))):
+            self.network(self.prepare(batch))
+        total: dict[str, int] = {}
+        for name, _ in returned:
+            total[name] = total.get(name, 0) + 1
+        seen: dict[str, int] = {}
+        named = {}
+        for name, result in returned:
+            place = seen[name] = seen.get(name, -1) + 1
+            named[name if total[name] == 1 else f"{name}_{place}"] = result
+        return named
+
+    def run(self, batch: Tensor) -> tuple[Any, dict[str, Tensor]]:
+        """Return what the network returns for `batch`, and what each layer returned on the way."""
+        captured: dict[str, Tensor] = {}
+        with torch.no_grad(), self._spliced(lambda name, result: captured.__setitem__(name, result.clone())):
+            output = self.network(self.prepare(batch))
+        return output, {name: captured[name] for name in self.layers}
+
+    @contextmanager
+    def _watched(self, see: Callable[[str, Tensor], Tensor | None]) -> Iterator[None]:
+        """Let `see` look at every tensor that a submodule returns, and replace it by what it returns, if anything."""
+
+        def watch(name: str) -> Any:
+            def hook(module: nn.Module, inputs: Any, result: Any) -> Any:
+                return see(name, result) if isinstance(result, Tensor) else None
+
+            return hook
+
+        handles = [module.register_forward_hook(watch(name)) for name, module in self.network.named_modules() if name]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    @contextmanager
+    def _spliced(self, see: Callable[[str, Tensor], Tensor | None]) -> Iterator[None]:
+        """The same for the modelled layers alone, by their own names."""
+        counts: dict[str, int] = {}
+
+        def one(name: str, result: Tensor) -> Tensor | None:
+            place = counts[name] = counts.get(name, -1) + 1
+            mine = next((layer for layer in (name, f"{name}_{place}") if layer in self.layers), None)
+            return None if mine is None else see(mine, result)
+
+        with self._watched(one):
+            yield
+
+    def receptive_fields(self, batch: Tensor) -> dict[tuple[str, str], ReceptiveField]:
+        """Return the field of every layer in each layer below that it depends on, and in the ``"input"``.
+
+        NaN is put into one row, or one column, of a layer's map; what becomes NaN above depends on it.  A gate cannot
+        be told from other uses: fields that it makes "everything" are warned of, unless `gates` names it.
+        """
+        clean = self.run(batch)[1]
+        fields: dict[tuple[str, str], ReceptiveField] = {}
+        for lower in ("input", *self.layers):
+            fields |= self._fields_in(lower, clean, batch)
+        self._warn_of_everything(fields, clean)
+        return fields
+
+    def _fields_in(self, lower: str, clean: dict[str, Tensor], batch: Tensor) -> dict[tuple[str, str], ReceptiveField]:
+        """Return the fields in `lower` of all layers above it."""
+        held = self._held(batch)
+        size = _size(self.prepare(batch) if lower == "input" else clean[lower])
+        above = self.layers[0 if lower == "input" else self.layers.index(lower) + 1 :]
+        reaches = {upper: nothing(_size(clean[upper]), size) for upper in above}
+        for axis in (0, 1) if above else ():
+            for positions in np.array_split(np.arange(size[axis]), -(-size[axis] // _PROBES_AT_ONCE)):
+                spoiled = self._spoiled(batch, lower, axis, positions, held)
+                for upper in above:
+                    _mark(reaches[upper], axis, positions, spoiled[upper])
+        return {
+            (upper, lower): ReceptiveField.from_reach(reach)
+            for upper, reach in reaches.items()
+            if reach.rows.any() and reach.columns.any()
+        }
+
+    def _held(self, batch: Tensor) -> dict[str, list[Tensor]]:
+        held: dict[str, list[Tensor]] = {gate: [] for gate in self._gates}
+
+        def keep(name: str, result: Tensor) -> None:
+            if name in held:
+                held[name].append(result.clone())
+
+        with torch.no_grad(), self._watched(keep):
+            self.network(self.prepare(batch))
+        return held
+
+    def _spoiled(
+        self, batch: Tensor, lower: str, axis: int, positions: np.ndarray, held: dict[str, list[Tensor]]
+    ) -> dict[str, Tensor]:
+        """Return the layers for one copy of the image per position, with NaN at that position of `lower`."""
+        copies = self.prepare(batch).expand(len(positions), *batch.shape[1:]).clone()
+        seen: dict[str, Tensor] = {}
+        counts: dict[str, int] = {}
+
+        def spoil(value: Tensor) -> Tensor:
+            value = value.clone()
+            for copy, position in enumerate(positions.tolist()):
+                (value[copy] if value.ndim < 4 else value[copy].select(1 + axis, position)).fill_(torch.nan)
+            return value
+
+        def see(name: str, result: Tensor) -> Tensor | None:
+            place = counts[name] = counts.get(name, -1) + 1
+            known = held[name][place].expand_as(result).clone() if name in held else None
+            mine = next((layer for layer in (name, f"{name}_{place}") if layer in self.layers), None)
+            if mine is not None:
+                seen[mine] = (result if known is None else known).clone()
+            return spoil(result) if mine is not None and mine == lower else known
+
+        with torch.no_grad(), self._watched(see):
+            self.network(spoil(copies) if lower == "input" else copies)
+        return seen
+
+    def _warn_of_everything(self, fields: dict, clean: dict[str, Tensor]) -> None:
+        for (upper, lower), field in fields.items():
+            height, width = _size(clean[upper])
+            all_rows = (field.rows[0] == 0).all() and (field.rows[1] == field.shape[0]).all()
+            all_columns = (field.columns[0] == 0).all() and (field.columns[1] == field.shape[1]).all()
+            if height * width > 1 and all_rows and all_columns and min(field.shape) > 1:
+                warnings.warn(
+                    f"Every location of layer {upper!r} depends on all of {lower!r}. If that is the work of gates, as "
+                    "in squeeze-and-excitation, name these submodules in gates=[...].",
+                    stacklevel=2,
+                )
+                return
+
+
+def several_calls(name: str, times: int) -> str:
+    """Return what to say of a layer that runs several times."""
+    return (
+        f"Layer {name!r} runs {times} times in one forward pass. Name one of these calls: {name + '_0'!r} is the "
+        f"first, {name + '_1'!r} the second."
+    )
+
+
+def first_layer(network: nn.Module) -> nn.Module | None:
+    """Return the first convolution or fully connected layer among the submodules, None without any."""
+    kinds = (nn.modules.conv._ConvNd, nn.Linear)
+    return next((module for module in network.modules() if isinstance(module, kinds)), None)
+
+
+def _mark(reach: Reach, axis: int, positions: np.ndarray, spoiled: Tensor) -> None:
+    """Note in `reach` where `spoiled` (positions, C, H, W) is NaN."""
+    bad = spoiled.isnan().numpy(force=True)
+    bad = bad[..., None, None] if bad.ndim == 2 else bad
+    reach[axis][:, positions] |= bad.any((1, 3 if axis == 0 else 2)).T
+
+
+def _size(tensor: Tensor) -> tuple[int, int]:
+    return (tensor.shape[-2], tensor.shape[-1]) if tensor.ndim > 2 else (1, 1)

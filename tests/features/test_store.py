@@ -1,0 +1,215 @@
+"""Activations kept on disk: found again, completed, refused."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+
+from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
+
+
+@pytest.fixture
+def extractor(digits, tmp_path):
+    return FeatureExtractor(digits.network, ["conv2", "conv3"], store=tmp_path / "store", batch_size=16, device="cpu")
+
+
+def passes(extractor):
+    """Count the images that pass through the network from now on."""
+    counted = []
+    extractor.network_.register_forward_pre_hook(lambda module, inputs: counted.append(len(inputs[0])))
+    run = extractor._traced._capturing.forward
+    extractor._traced._capturing.forward = lambda batch: (counted.append(len(batch)), run(batch))[1]
+    return counted
+
+
+def arrays(maps):
+    parts = list(maps.batches())
+    return {layer: np.concatenate([part.activations[layer].numpy() for part in parts]) for layer in maps.layers}
+
+
+def run_through(maps):
+    for _ in maps.batches():
+        pass
+
+
+def assert_same(first, second):
+    for layer, values in arrays(first).items():
+        np.testing.assert_array_equal(values, arrays(second)[layer])
+    np.testing.assert_array_equal(first.outputs, second.outputs)
+
+
+def test_the_network_runs_once(extractor, digits):
+    images = digits.images[:100]
+    extractor.fit(images)
+    counted = passes(extractor)
+    LayerDictionary(5, random_state=0).fit(extractor.transform(images))
+    assert sum(counted) == 100
+    maps = extractor.transform(images)
+    LayerDictionary(5, random_state=0).fit_transform(maps)
+    InferenceGraph().fit(LayerDictionary(5, random_state=0).fit_transform(maps))
+    assert sum(counted) == 100
+    plain = FeatureExtractor(digits.network, ["conv2", "conv3"], batch_size=16, device="cpu").fit_transform(images)
+    assert_same(maps, plain)
+    assert_same(maps[[70, 3, 41]], plain[[70, 3, 41]])
+    np.testing.assert_array_equal(maps.pictures()[5], plain.pictures()[5])
+    # Other images, weights, layers or preprocessing are other stores.
+    run_through(extractor.transform(digits.images[100:150]))
+    assert sum(counted) == 150
+    assert len(list((extractor.store).iterdir())) == 2
+
+
+def test_maps_can_be_stored_by_themselves(digits, tmp_path):
+    plain = FeatureExtractor(digits.network, ["conv2", "conv3"], device="cpu").fit_transform(digits.images[:60])
+    kept = plain[10:50].store(tmp_path)
+    assert_same(kept, plain[10:50])
+    assert_same(kept[5:9], plain[15:19])
+    half = plain.store(tmp_path, dtype="float16")
+    for layer, values in arrays(half).items():
+        np.testing.assert_array_equal(values, arrays(plain)[layer].astype(np.float16))
+    with pytest.raises(ValueError, match="held in memory already"):
+        plain.compute().store(tmp_path)
+
+
+def test_half_precision_is_the_same_on_the_way_and_from_disk(digits, tmp_path):
+    extractor = FeatureExtractor(digits.network, ["conv3"], store=tmp_path, store_dtype="float16", device="cpu")
+    maps = extractor.fit_transform(digits.images[:40])
+    first, second = arrays(maps), arrays(maps)
+    np.testing.assert_array_equal(first["conv3"], second["conv3"])
+
+
+def test_words_of_half_precision(digits, tmp_path):
+    maps = FeatureExtractor(digits.network, ["conv2", "conv3"], device="cpu").fit_transform(digits.images[:300])
+    dictionary = LayerDictionary(20, random_state=0).fit(maps)
+    words, stored = dictionary.predict(maps), dictionary.predict(maps.store(tmp_path, dtype="float16"))
+    for layer in maps.layers:
+        assert (words[layer] != stored[layer]).mean() < 0.005
+
+
+SCRIPT = """
+import sys, time
+from skgmmcnn import FeatureExtractor
+from skgmmcnn.datasets import load_digits_network
+digits = load_digits_network()
+extractor = FeatureExtractor(digits.network, ["conv2", "conv3"], batch_size=8, device="cpu")
+maps = extractor.fit_transform(digits.images[:200])
+run = extractor._traced._capturing.forward
+def slow(batch):
+    time.sleep(0.2)
+    print("batch", flush=True)
+    return run(batch)
+extractor._traced._capturing.forward = slow
+maps.store(sys.argv[1])
+"""
+
+
+def test_completes_what_a_killed_process_left(digits, tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    for _ in range(6):
+        assert process.stdout.readline() == "batch\n"
+    other = FeatureExtractor(digits.network, ["conv2", "conv3"], batch_size=8, device="cpu")
+    plain = other.fit_transform(digits.images[:200])
+    # While it writes, another process can use the same store, and does not write.
+    assert_same(plain.store(tmp_path), plain)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    (folder,) = tmp_path.iterdir()
+    done = np.fromfile(folder / "present.bin", np.uint8).sum()
+    assert 0 < done < 200
+    counted = passes(other)
+    kept = plain.store(tmp_path)
+    assert sum(counted) == 200 - done
+    assert_same(kept, plain)
+
+
+def damaged(extractor, digits):
+    maps = extractor.fit_transform(digits.images[:50])
+    run_through(maps)
+    (folder,) = extractor.store.iterdir()
+    return maps, folder
+
+
+def test_a_truncated_store_is_refused(extractor, digits):
+    _, folder = damaged(extractor, digits)
+    with open(folder / "layer1.bin", "r+b") as file:
+        file.truncate(100)
+    with pytest.raises(ValueError, match=r"is damaged: layer1.bin has 100 bytes instead of \d+"):
+        extractor.transform(digits.images[:50])
+    (folder / "layer1.bin").unlink()
+    with pytest.raises(ValueError, match=r"layer1\.bin has 0 bytes"):
+        extractor.transform(digits.images[:50])
+
+
+def test_changed_values_are_refused(extractor, digits):
+    maps, folder = damaged(extractor, digits)
+    with open(folder / "layer0.bin", "r+b") as file:
+        file.seek(5 * 16 * 8 * 8 * 4 + 100)
+        file.write(b"\xff")
+    with pytest.raises(ValueError, match="the values of image 5 are not those that were written"):
+        run_through(maps)
+
+
+def test_another_store_in_its_place_is_refused(extractor, digits):
+    _, folder = damaged(extractor, digits)
+    about = folder / "store.json"
+    about.write_text(about.read_text().replace('"weights": "', '"weights": "f'))
+    with pytest.raises(ValueError, match="holds activations of other weights"):
+        extractor.transform(digits.images[:50])
+
+
+def test_a_full_disk_is_found_before_work(digits, tmp_path):
+    maps = FeatureExtractor(digits.network, ["conv2"], device="cpu").fit_transform(digits.images[:50])
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    try:
+        with pytest.raises(OSError, match="No room for 0 MiB of activations; store float16"):
+            maps.store(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert maps.store(tmp_path).shape == (50,)  # and nothing stands in the way afterwards
+
+
+def test_values_beyond_half_precision_are_refused(digits, tmp_path):
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.Flatten(), torch.nn.Linear(72, 3))
+    with torch.no_grad():
+        network[0].weight.fill_(1e6)
+    maps = FeatureExtractor(network, ["0"], preprocess=None, device="cpu").fit_transform(digits.images[:20])
+    with pytest.raises(ValueError, match="Layer '0' holds values beyond the range of float16"):
+        maps.store(tmp_path, dtype="float16")
+    assert maps.store(tmp_path).shape == (20,)
+
+
+def test_what_cannot_be_hashed_is_refused(digits, tmp_path):
+    extractor = FeatureExtractor(digits.network, ["conv3"], preprocess=lambda image: image, store=tmp_path)
+    with pytest.raises(ValueError, match="cannot be hashed"):
+        extractor.fit_transform(digits.images[:20])
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_a_grid_in_two_processes_reads_one_store(extractor, digits):
+    images = digits.images[:200]
+    maps = extractor.fit_transform(images)
+    run_through(maps)
+    counted = passes(extractor)
+    before = time.time()
+    search = GridSearchCV(
+        make_pipeline(LayerDictionary(random_state=0), InferenceGraph()),
+        {"layerdictionary__n_components": [5, 10]},
+        n_jobs=2,
+        cv=2,
+    ).fit(maps)
+    assert search.best_score_ > 0.2
+    assert not counted
+    (folder,) = Path(extractor.store).iterdir()
+    assert max(os.stat(folder / name).st_mtime for name in os.listdir(folder) if name != "lock") < before
