@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .._compat import ContainerOutput, Interval, StrOptions, fit_context, wrap_table
 from .._device import exact_float32
+from .._distributed import gathered, my_share, n_processes
 from ..features import FeatureMaps
 from ..mixture import Mixture
 from ..mixture._em import Expectation, Scorer
@@ -105,6 +106,9 @@ class LayerDictionary(ContainerOutput, TransformerMixin, BaseEstimator, auto_wra
 
     Notes
     -----
+    Where ``torch.distributed`` is initialised, the processes divide the images in `fit`, `partial_fit` and
+    `collect_representatives`; all must call these with the same X and parameters, and end with the same dictionary.
+
     A 2-D array (n, d) is taken as one fully connected layer named "dense"; `transform` then returns the posteriors.
 
     References
@@ -207,6 +211,7 @@ class LayerDictionary(ContainerOutput, TransformerMixin, BaseEstimator, auto_wra
     @fit_context(prefer_skip_nested_validation=True)
     def _fit(self, X: Any, y: Any) -> WordMaps:
         maps = self._check(X, y, reset=True)
+        _check_shares(maps)
         if self.objective == "discriminative" and not maps.spec.n_outputs:
             raise ValueError("objective='discriminative' needs the FeatureMaps of a network; X is a plain array.")
         samples, decisions = self._sample(maps)
@@ -256,6 +261,7 @@ class LayerDictionary(ContainerOutput, TransformerMixin, BaseEstimator, auto_wra
             )
         before: dict[str, OnlineState] | None = getattr(self, "_states", None)
         maps = self._check(X, y, reset=before is None)
+        _check_shares(maps)
         if before is None:
             samples, _ = self._sample(maps)
             emissions = self._choose_emissions(samples)
@@ -266,7 +272,9 @@ class LayerDictionary(ContainerOutput, TransformerMixin, BaseEstimator, auto_wra
         else:
             emissions = self.emissions_
             mixtures = {layer: state.mixture for layer, state in before.items()}
-        expectations = self._expect(maps, mixtures)
+        expectations = self._expect(maps[my_share(len(maps))], mixtures)
+        for layer in maps.layers:
+            expectations[layer].merge()
         states = {
             layer: online_step(expectations[layer], mixtures[layer], None if before is None else before[layer])
             for layer in mixtures
@@ -457,22 +465,25 @@ class LayerDictionary(ContainerOutput, TransformerMixin, BaseEstimator, auto_wra
     def _sample(self, maps: FeatureMaps) -> tuple[dict[str, Sample], np.ndarray]:
         """Run the network once; return for each layer its training rows, and the network's decisions."""
         self._check_sizes(maps)
-        seeds = check_random_state(self.random_state).randint(2**31, size=len(maps.layers)).tolist()
+        seeds = gathered(check_random_state(self.random_state).randint(2**31, size=len(maps.layers)).tolist())[0]
         n_images, shapes = len(maps), maps.shapes
         reservoirs = {
             layer: Reservoir(n_images, shapes[layer], self.max_samples, seed)
             for layer, seed in zip(maps.layers, seeds, strict=True)
         }
         decisions = []
-        for batch in maps.batches():
+        mine = my_share(len(maps))
+        for batch in maps[mine].batches():
             decisions.append(batch.decisions)
             for layer, values in batch.activations.items():
-                reservoirs[layer].add(batch.start, as_rows(values))
+                reservoirs[layer].add(mine.start + batch.start, as_rows(values))
+        for reservoir in reservoirs.values():
+            reservoir.merge()
         samples = {
             layer: Sample(*reservoirs[layer].sample(), torch.Generator().manual_seed(seed))
             for layer, seed in zip(maps.layers, seeds, strict=True)
         }
-        return samples, np.concatenate(decisions)
+        return samples, np.concatenate(gathered(np.concatenate(decisions)))
 
     def _choose_emissions(self, samples: Mapping[str, Sample]) -> dict[str, str]:
         return {layer: choose_emission(layer, sample.rows, self.emission) for layer, sample in samples.items()}
@@ -508,7 +519,7 @@ class LayerDictionary(ContainerOutput, TransformerMixin, BaseEstimator, auto_wra
     def _train(self, layer: str, sample: Sample, emission: str) -> Fitted:
         mixture = begin(sample, self._n_words(layer), emission, self.reg_covar)
         training = Training(self.max_iter, self.tol * sample.rows.shape[1], generator=sample.generator)
-        return train(self.solver, Rows(sample.rows, None, sample.rows), mixture, training)
+        return train(self.solver, Rows(sample.rows, None, sample.rows, shared=True), mixture, training)
 
     def _expect(self, maps: FeatureMaps, mixtures: Mapping[str, Mixture]) -> dict[str, Expectation]:
         """Run the network once and take the E-step of every layer over all locations."""
@@ -572,6 +583,11 @@ class LayerDictionary(ContainerOutput, TransformerMixin, BaseEstimator, auto_wra
             proba=labels.proba,
             log_density=labels.log_density,
         )
+
+
+def _check_shares(maps: FeatureMaps) -> None:
+    if len(maps) < n_processes():
+        raise ValueError(f"{n_processes()} processes cannot share {len(maps)} images; start fewer.")
 
 
 def _retrain(fitted: Fitted, sample: Sample, targets: np.ndarray, n_outputs: int) -> tuple[Fitted, Readout]:

@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from .._device import exact_float32
+from .._distributed import gathered, my_share, n_processes
 from ..features import FeatureMaps
 from ..mixture import Mixture
 from ..mixture._em import Assignment, Scorer
@@ -33,7 +34,39 @@ def label(
     keep_proba: bool = False,
     typical: Mapping[str, Typical] | None = None,
 ) -> Labels:
-    """Return the words of all images; with `typical`, also let it see how typical each location is."""
+    """Return the words of all images; with `typical`, also let it see how typical each location is.
+
+    With `typical` processes of ``torch.distributed`` divide the images.
+    """
+    if typical is not None and n_processes() > 1:
+        return _label_together(maps, mixtures, keep_proba, typical)
+    return _label(maps, mixtures, keep_proba, typical, 0)
+
+
+def _label_together(
+    maps: FeatureMaps, mixtures: Mapping[str, Mixture], keep_proba: bool, typical: Mapping[str, Typical]
+) -> Labels:
+    mine = my_share(len(maps))
+    parts = gathered(_label(maps[mine], mixtures, keep_proba, typical, mine.start))
+    for found in typical.values():
+        found.merge()
+
+    def joined(name: str) -> Any:
+        arrays = [getattr(part, name) for part in parts]
+        return None if arrays[0] is None else {k: np.concatenate([a[k] for a in arrays]) for k in arrays[0]}
+
+    decisions = np.concatenate([part.decisions for part in parts])
+    return Labels(joined("words"), decisions, joined("proba"), joined("log_density"))
+
+
+def _label(
+    maps: FeatureMaps,
+    mixtures: Mapping[str, Mixture],
+    keep_proba: bool,
+    typical: Mapping[str, Typical] | None,
+    first: int,
+) -> Labels:
+    """Label all images; the first is number `first` to `typical`."""
     labels = _empty(maps, mixtures, keep_proba)
     scorers: dict[str, Scorer] = {}
     with exact_float32():
@@ -50,7 +83,7 @@ def label(
                 if typical is not None:
                     seen = labels.words[layer][batch.start : batch.start + len(values)]
                     typical[layer].add(
-                        batch.start, seen.reshape(len(seen), -1), assigned.posterior, assigned.log_density
+                        first + batch.start, seen.reshape(len(seen), -1), assigned.posterior, assigned.log_density
                     )
     return labels
 

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from .._distributed import gathered
 from ..features import NetworkSpec, Pictures, ReceptiveField
 
 PATCH_SIDE = 64
@@ -68,6 +69,10 @@ class Typical:
         table = table[_order(table, "image")]
         table["turn"] = _rank(table["word"], table["image"])
         self._table = self._best(np.concatenate([self._table, table[table["turn"] < self._n_best]]))
+
+    def merge(self) -> None:
+        """Add what the other processes have seen; all must call this."""
+        self._table = self._best(np.concatenate(gathered(self._table)))
 
     def _best(self, table: np.ndarray) -> np.ndarray:
         table = table[_order(table, "turn")]

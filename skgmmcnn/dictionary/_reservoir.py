@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .._distributed import gathered, n_processes
+
 MAX_BYTES = 2**28
 
 
@@ -48,6 +50,15 @@ class Reservoir:
         self._keys.append(keys)
         self._images.append((numbers // np.uint64(self._n_locations)).astype(np.int64))
         self._rows.append(rows)
+
+    def merge(self) -> None:
+        """Add the rows that the other processes have seen; all must call this."""
+        if n_processes() == 1:
+            return
+        device = self._rows[0].device
+        mine = np.concatenate(self._keys), np.concatenate(self._images), torch.cat(self._rows).cpu()
+        keys, images, rows = zip(*gathered(mine), strict=True)
+        self._keys, self._images, self._rows = list(keys), list(images), [part.to(device) for part in rows]
 
     def sample(self) -> tuple[Tensor, np.ndarray]:
         """Return the rows (n, C) in the order of their hashes, a random one, and the numbers of their images (n,)."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from numbers import Integral
 from os import PathLike
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -16,11 +16,12 @@ from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 from torchvision.models import WeightsEnum
+from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from .._compat import ContainerOutput, Interval, StrOptions, fit_context
 from .._device import exact_float32, resolve_device
 from ._decisions import count_outputs, decide
-from ._images import Images, InputKind, PixelScale, gather
+from ._images import Images, InputKind, PixelScale, gather, unreadable
 from ._layers import choose_layers
 from ._maps import FeatureBatch, FeatureMaps, Source
 from ._network import Portable, build, fingerprint, share
@@ -72,6 +73,13 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         Precision of the store.
     batch_size : int, default=32
         Images per forward pass.
+    n_jobs : int, default=None
+        Processes that read and preprocess images; None is this one alone, -1 as many as there are processors.
+    on_error : {"raise", "skip"}, default="raise"
+        What to do with files that cannot be read.  To skip them, all are opened once before work starts; what is left
+        is numbered anew, so labels must be given for readable images alone.
+    verbose : int, default=0
+        Whether to show the progress of passes over the images.
     device : str or torch.device, default="auto"
         Where the network runs; ``"auto"`` is a GPU when there is one.
     random_state : int, RandomState instance or None, default=None
@@ -111,6 +119,9 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         "store": [str, PathLike, None],
         "store_dtype": [StrOptions({"float32", "float16"})],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "n_jobs": [Integral, None],
+        "on_error": [StrOptions({"raise", "skip"})],
+        "verbose": ["verbose"],
         "device": [str, torch.device],
         "random_state": ["random_state"],
     }
@@ -129,6 +140,9 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         store: str | PathLike | None = None,
         store_dtype: str = "float32",
         batch_size: int = 32,
+        n_jobs: int | None = None,
+        on_error: str = "raise",
+        verbose: int = 0,
         device: str | torch.device = "auto",
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
@@ -143,6 +157,9 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         self.store = store
         self.store_dtype = store_dtype
         self.batch_size = batch_size
+        self.n_jobs = n_jobs
+        self.on_error = on_error
+        self.verbose = verbose
         self.device = device
         self.random_state = random_state
 
@@ -153,7 +170,8 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         Parameters
         ----------
         X : array, tensor or list
-            Images (n, C, H, W), (n, H, W, C) or (n, H, W), vectors (n, d), or a list of image files or PIL images.
+            Images (n, C, H, W), (n, H, W, C) or (n, H, W), vectors (n, d), a list of image files or PIL images, a
+            folder with image files, or a map-style :class:`torch.utils.data.Dataset` of images or of (image, label).
         y : array-like of shape (n,), default=None
             Output numbers or class names.  Only checked: later stages use them.
 
@@ -169,8 +187,9 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         built = build(self.model, self.weights, seed)
         preprocess: Any = built.preprocess if self.preprocess == "auto" else self.preprocess
         watched = watch(built.network, self.gates or ())
-        images = gather(X, InputKind.of(watched.first_layer), self.layout, preprocess)
+        images = self._gather(X, InputKind.of(watched.first_layer), preprocess)
         image = images.batch(0, 1)
+        _check_runs(built.network, watched.prepare(image))
         layers = choose_layers(watched.survey(image), built.network) if self.layers is None else list(self.layers)
         traced = watched.select(layers, image)
         spec = self._survey(traced, image, built.class_names)
@@ -202,14 +221,26 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
             Lazy maps of the modelled layers for each image.
         """
         check_is_fitted(self)
-        images = gather(X, InputKind.of(self._traced.first_layer), self.layout, self.preprocess_)
+        images = self._gather(X, InputKind.of(self._traced.first_layer), self.preprocess_)
         images.batch(0, 1, self.spec_.input_shape)
-        source: Source = _NetworkSource(
-            self._traced, self.spec_, self.fingerprint_, images, self.decision, self.batch_size, self.device
-        )
+        run = _Run(self.decision, self.batch_size, self.n_jobs, self.verbose, self.device)
+        source: Source = _NetworkSource(self._traced, self.spec_, self.fingerprint_, images, run)
         if self.store is not None:
             source = source.stored(self.store, np.arange(len(images)), self.store_dtype)
         return FeatureMaps(self.spec_, images, source, self._scale)
+
+    def _gather(self, X: Any, kind: InputKind, preprocess: Callable | None) -> Images:
+        """Return X as images, without those that cannot be read if they are to be skipped."""
+        images = gather(X, kind, self.layout, preprocess)
+        if self.on_error == "raise":
+            return images
+        bad = unreadable(images, self.n_jobs)
+        if len(bad) == len(images):
+            raise ValueError(f"None of the {len(images)} images can be read; the first: {bad[0]}")
+        if bad:
+            shown = "; ".join(f"image {number}: {error}" for number, error in list(bad.items())[:3])
+            warnings.warn(f"{len(bad)} of {len(images)} images cannot be read and are skipped: {shown}", stacklevel=4)
+        return images[np.setdiff1d(np.arange(len(images)), list(bad))] if bad else images
 
     def _survey(
         self, traced: TracedNetwork | HookedNetwork, image: Tensor, class_names: Sequence[str] | None
@@ -258,6 +289,16 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
             self.model = self.network_
 
 
+class _Run(NamedTuple):
+    """How a network is run, as the parameters of the extractor say."""
+
+    decision: Callable | None
+    batch_size: int
+    n_jobs: int | None
+    verbose: int
+    device: str | torch.device
+
+
 class _NetworkSource:
     """Activations straight from the network, as it was when the maps were made."""
 
@@ -267,46 +308,60 @@ class _NetworkSource:
         spec: NetworkSpec,
         fingerprint: str,
         images: Images,
-        decision: Callable | None,
-        batch_size: int,
-        device: str | torch.device,
+        run: _Run,
     ) -> None:
-        self._traced, self._spec, self._images, self._decision = traced, spec, images, decision
-        self._fingerprint = fingerprint
-        self._batch_size, self.device = batch_size, device
+        self._traced, self._spec, self._images, self._run = traced, spec, images, run
+        self._fingerprint, self.device = fingerprint, run.device
 
     def batches(self, rows: np.ndarray) -> Iterator[FeatureBatch]:
         """Yield the batches of the images `rows`, in that order; smaller ones once the device's memory is short."""
-        images, start, size = self._images[rows], 0, self._batch_size
+        images, start, size = self._images[rows], 0, self._run.batch_size
         traced = self._traced.to(resolve_device(self.device))
-        while start < len(images):
-            batch = images.batch(start, start + size, self._spec.input_shape)
-            try:
-                with exact_float32():
-                    outputs, activations = traced.run(batch)
-            except torch.OutOfMemoryError:
-                if size == 1:
-                    raise
-                if size == self._batch_size:
-                    warnings.warn(
-                        f"The device ran out of memory with batch_size={size}; going on with smaller batches.",
-                        stacklevel=2,
-                    )
-                size //= 2
-                continue
-            maps = {name: _as_map(values).float() for name, values in activations.items()}
-            yield FeatureBatch(start, maps, outputs, decide(outputs, self._decision, self._spec.n_outputs, len(batch)))
-            start += len(batch)
+        progress = tqdm(total=len(images), desc="network", unit="image", disable=not self._run.verbose)
+        with progress:
+            for batch in images.batches(self._run.batch_size, self._spec.input_shape, self._run.n_jobs):
+                rest = batch
+                while len(rest):
+                    try:
+                        with exact_float32():
+                            outputs, activations = traced.run(rest[:size])
+                    except torch.OutOfMemoryError:
+                        if size == 1:
+                            raise
+                        self._warn_of_memory(size)
+                        size //= 2
+                        continue
+                    maps = {name: _as_map(values).float() for name, values in activations.items()}
+                    n = len(rest[:size])
+                    decisions = decide(outputs, self._run.decision, self._spec.n_outputs, n)
+                    yield FeatureBatch(start, maps, outputs, decisions)
+                    progress.update(n)
+                    start, rest = start + n, rest[n:]
+
+    def _warn_of_memory(self, size: int) -> None:
+        if size == self._run.batch_size:
+            warnings.warn(
+                f"The device ran out of memory with batch_size={size}; going on with smaller batches.", stacklevel=4
+            )
 
     def stored(self, root: str | PathLike, rows: np.ndarray, dtype: str) -> StoredSource:
         """Return a source of the images `rows` alone, that keeps what it yields under the folder `root`."""
         images = self._images[rows]
-        identity = identify(self._fingerprint, images.preprocess, images, self._spec, self._decision)
-        source = _NetworkSource(
-            self._traced, self._spec, self._fingerprint, images, self._decision, self._batch_size, self.device
-        )
+        identity = identify(self._fingerprint, images.preprocess, images, self._spec, self._run.decision)
+        source = _NetworkSource(self._traced, self._spec, self._fingerprint, images, self._run)
         folder = place_of(Path(root), identity | {"dtype": dtype})
-        return StoredSource(source, folder, self._spec, identity, len(images), np.dtype(dtype), self._batch_size)
+        return StoredSource(source, folder, self._spec, identity, len(images), np.dtype(dtype), self._run.batch_size)
+
+
+def _check_runs(network: nn.Module, image: Tensor) -> None:
+    try:
+        with torch.no_grad():
+            network(image)
+    except RuntimeError as error:
+        raise ValueError(
+            f"The network cannot take an image of shape {tuple(image.shape[1:])}: {error}. Is it too small, or not "
+            "preprocessed as in training?"
+        ) from error
 
 
 def _shape(maps: Tensor) -> tuple[int, int, int]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from joblib import Parallel, delayed, effective_n_jobs
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor, nn
+from torch.utils.data import Dataset, IterableDataset
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
 _PIL_MODES = {1: "L", 3: "RGB"}
 
@@ -34,8 +37,8 @@ class Images:
 
     Parameters
     ----------
-    data : array, tensor or list
-        Images (n, C, H, W) or vectors (n, d) in memory, or a list of paths or PIL images.
+    data : array, tensor, list or Dataset
+        Images (n, C, H, W) or vectors (n, d) in memory, a list of paths or PIL images, or a map-style data set.
     preprocess : callable or None
         Called with one image: with a ``PIL.Image`` where the image comes from a file, from PIL or from uint8 data,
         else with a tensor (C, H, W).  Returns a float tensor.
@@ -70,19 +73,39 @@ class Images:
         state.pop("_stamps")
         self.__dict__.update(state)
 
-    def batch(self, start: int, stop: int, shape: tuple[int, ...] | None = None) -> Tensor:
-        """Return images start to stop as the network takes them, each of `shape` if that is given."""
+    def part(self, start: int, stop: int) -> Images:
+        """Return images start to stop with no data but theirs, to be sent to another process."""
         rows = self._rows[start:stop]
-        if self.preprocess is None and not isinstance(self._data, list):
+        data = [self._data[row] for row in rows] if isinstance(self._data, list) else self._data
+        if isinstance(data, (list, Dataset)):
+            return Images(data, self.preprocess, self._mode, None if isinstance(data, list) else rows)
+        return Images(data[rows], self.preprocess, self._mode)
+
+    def batches(self, size: int, shape: tuple[int, ...], n_jobs: int | None) -> Iterator[Tensor]:
+        """Yield the images in order, `size` at a time, read and preprocessed by `n_jobs` processes."""
+        starts = range(0, len(self), size)
+        if effective_n_jobs(n_jobs) == 1:
+            yield from (self.batch(start, start + size, shape) for start in starts)
+            return
+        tasks = (delayed(_read_part)(self.part(start, start + size), shape, start) for start in starts)
+        yield from map(torch.from_numpy, Parallel(n_jobs, return_as="generator")(tasks))
+
+    def batch(self, start: int, stop: int, shape: tuple[int, ...] | None = None, first: int = 0) -> Tensor:
+        """Return images start to stop as the network takes them, each of `shape` if that is given.
+
+        Errors count images from `first` on.
+        """
+        rows = self._rows[start:stop]
+        if self.preprocess is None and not isinstance(self._data, (list, Dataset)):
             batch = torch.as_tensor(self._data[rows]).float()
-            _check_shape(batch[0], shape, start)
+            _check_shape(batch[0], shape, first + start)
         else:
-            images = [self._one(row, start + i) for i, row in enumerate(rows)]
+            images = [self._one(row, first + start + i) for i, row in enumerate(rows)]
             for i, image in enumerate(images):
-                _check_shape(image, shape or tuple(images[0].shape), start + i)
+                _check_shape(image, shape or tuple(images[0].shape), first + start + i)
             batch = torch.stack(images)
         if not torch.isfinite(batch.sum()):
-            _refuse_non_finite(batch, start)
+            _refuse_non_finite(batch, first + start)
         return batch
 
     def raw(self, row: int) -> Any:
@@ -91,6 +114,8 @@ class Images:
 
     def _one(self, row: int, place: int) -> Tensor:
         image = self._open(row)
+        if self.preprocess is None and isinstance(self._data, Dataset) and isinstance(image, Tensor):
+            return image
         if self.preprocess is None:
             raise ValueError(
                 f"Image {place} is a {type(image).__name__}, and there is no preprocessing to make the network's input "
@@ -110,7 +135,9 @@ class Images:
         return result.float()
 
     def _open(self, row: int) -> Any:
-        item = self._data[row]
+        item = self._data[int(row)]
+        if isinstance(item, tuple) and item:  # of a data set: image and label
+            item = item[0]
         if isinstance(item, Path):
             return _read(item, self._mode)
         if isinstance(item, Image.Image):
@@ -119,6 +146,11 @@ class Images:
         if image.dtype == torch.uint8 and image.ndim == 3 and len(image) in _PIL_MODES:
             return _to_pil(image.numpy(force=True)).convert(self._mode or _PIL_MODES[len(image)])
         return image.float()
+
+
+def _read_part(images: Images, shape: tuple[int, ...], first: int) -> np.ndarray:
+    """Read images in another process; tensors travel between processes as arrays."""
+    return images.batch(0, len(images), shape, first).numpy()
 
 
 def _read(file: Path, mode: str | None) -> Image.Image:
@@ -151,6 +183,11 @@ def gather(X: Any, kind: InputKind, layout: str, preprocess: Callable | None) ->
     """Return the user's X as :class:`Images`, having checked what can be checked without reading files."""
     if hasattr(X, "to_numpy"):  # a column of a data frame
         X = X.to_numpy()
+    if isinstance(X, (str, os.PathLike)):
+        X = _files_in(Path(X))
+    if isinstance(X, Dataset):
+        _check_data_set(X)
+        return Images(X, preprocess, _mode(kind))
     if isinstance(X, np.ndarray) and X.dtype.kind in "OU":
         X = X.tolist()
     if isinstance(X, (list, tuple)) and X and isinstance(X[0], (str, os.PathLike, Image.Image)):
@@ -167,8 +204,48 @@ def gather(X: Any, kind: InputKind, layout: str, preprocess: Callable | None) ->
                 "preprocess=..., for example torchvision.transforms.ToTensor() followed by the normalisation that the "
                 "network was trained with, or give floats that are ready."
             )
-    mode = _PIL_MODES.get(kind.channels) if kind.channels is not None else None
-    return Images(data, preprocess, mode)
+    return Images(data, preprocess, _mode(kind))
+
+
+def _mode(kind: InputKind) -> str | None:
+    return _PIL_MODES.get(kind.channels) if kind.channels is not None else None
+
+
+def _files_in(folder: Path) -> list[Path]:
+    """Return the image files in `folder` and its subfolders, sorted by path."""
+    if not folder.is_dir():
+        raise ValueError(f"X is the path {str(folder)!r}, which is no folder; give a list of image files, or a folder.")
+    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in IMG_EXTENSIONS)
+    if not files:
+        raise ValueError(f"The folder {str(folder)!r} holds no image files ({', '.join(IMG_EXTENSIONS)}).")
+    return files
+
+
+def _check_data_set(data: Dataset) -> None:
+    if isinstance(data, IterableDataset) or not hasattr(data, "__len__"):
+        raise ValueError(
+            f"{type(data).__name__} yields images once and in its own order; a data set with __len__ and __getitem__ "
+            "is needed, since images are passed over several times."
+        )
+    if not len(data):
+        raise ValueError("X holds no images (n_samples = 0).")
+
+
+def unreadable(images: Images, n_jobs: int | None) -> dict[int, str]:
+    """Open every image, and return what is wrong with those that cannot be read, by number."""
+    size = max(1, min(64, len(images) // effective_n_jobs(n_jobs)))
+    parts = (delayed(_try_part)(images.part(start, start + size), start) for start in range(0, len(images), size))
+    return {number: error for found in Parallel(n_jobs)(parts) for number, error in found.items()}
+
+
+def _try_part(images: Images, first: int) -> dict[int, str]:
+    found = {}
+    for row in range(len(images)):
+        try:
+            images.raw(row)
+        except Exception as error:
+            found[first + row] = str(error)
+    return found
 
 
 def _check_files(items: Sequence[Any]) -> None:

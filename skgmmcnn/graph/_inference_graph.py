@@ -13,6 +13,7 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
 from .._compat import Interval, fit_context
+from .._distributed import gathered, my_share
 from ..dictionary import WordMaps, count_words
 from ._building import build_graph
 from ._counting import count_pairs
@@ -130,7 +131,7 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         if first:
             self._start(words)
         self._check_words(words)
-        transitions = _count_transitions(words)
+        transitions = _count_together(words)
         self.class_counts_ += np.bincount(words.decisions, minlength=len(self.classes_))
         for pair, counts in transitions.items():
             self.transition_counts_[pair] = self.transition_counts_[pair] + counts
@@ -307,6 +308,12 @@ def _count_transitions(words: WordMaps) -> dict[tuple[str, str], np.ndarray]:
             words.words[upper], words.words[lower], field, n_words[upper], n_words[lower]
         )
     return counts
+
+
+def _count_together(words: WordMaps) -> dict[tuple[str, str], np.ndarray]:
+    """Count, divided among the processes of ``torch.distributed``."""
+    parts = gathered(_count_transitions(words[my_share(len(words))]))
+    return {pair: sum(part[pair] for part in parts) for pair in parts[0]}
 
 
 def _check_container(words: Any) -> None:

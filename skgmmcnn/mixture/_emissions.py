@@ -43,6 +43,10 @@ class Statistics(NamedTuple):
         sums = (torch.lerp(mine, its, share) for mine, its in zip(self.sums, other.sums, strict=True))
         return Statistics(torch.lerp(self.total, other.total, share), tuple(sums))
 
+    def to(self, device: torch.device | str) -> Statistics:
+        """Return the sums on another device."""
+        return Statistics(self.total.to(device), tuple(part.to(device) for part in self.sums))
+
     def per_row(self) -> Statistics:
         """Return the sums divided by the number of rows that they are made of."""
         n_rows = self.total.sum()

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .._distributed import my_share
 from ._em import Expectation, Mixture, Scorer, log_evidence, maximize
 from ._emissions import Statistics
 
@@ -28,9 +29,7 @@ class OnlineState(NamedTuple):
 
     def to(self, device: torch.device | str) -> OnlineState:
         """Return the state with its tensors on `device`."""
-        total, sums = self.statistics
-        statistics = Statistics(total.to(device), tuple(part.to(device) for part in sums))
-        return OnlineState(self.mixture.to(device), statistics, self.n_steps)
+        return OnlineState(self.mixture.to(device), self.statistics.to(device), self.n_steps)
 
 
 class Fitted(NamedTuple):
@@ -53,14 +52,19 @@ class Fitted(NamedTuple):
 
 @dataclass(frozen=True)
 class Rows:
-    """Training rows (n, d), their weights (n,) or None, and a tensor with the dtype and device to compute with."""
+    """Training rows (n, d), their weights (n,) or None, and a tensor with the dtype and device to compute with.
+
+    Rows that are `shared` are the same in all processes of ``torch.distributed``, which divide the E-step.
+    """
 
     values: Tensor
     weights: Tensor | None
     like: Tensor
+    shared: bool = False
 
     def __getitem__(self, index: Tensor | slice) -> Rows:
-        return Rows(self.values[index], None if self.weights is None else self.weights[index], self.like)
+        weights = None if self.weights is None else self.weights[index]
+        return Rows(self.values[index], weights, self.like, self.shared)
 
     @property
     def total(self) -> float:
@@ -70,7 +74,10 @@ class Rows:
     def expect(self, mixture: Mixture) -> Expectation:
         """Return the E-step over all rows."""
         expectation = Expectation(mixture, self.like)
-        expectation.add(self.values, self.weights)
+        mine = self[my_share(len(self.values))] if self.shared else self
+        expectation.add(mine.values, mine.weights)
+        if self.shared:
+            expectation.merge()
         return expectation
 
 

@@ -84,12 +84,18 @@ def test_the_network_runs_once_to_train_and_once_to_label(digits, maps):
 
 
 class CountedMaps(FeatureMaps):
+    """Counts the images that its source yields, also to parts of it."""
+
     def __init__(self, maps):
         self.__dict__.update(maps.__dict__)
         self.n_images = 0
+        self._inner, self._source, self.device = self._source, self, "cpu"
 
-    def batches(self):
-        for batch in super().batches():
+    def batches(self, rows=None):
+        if rows is None:
+            yield from super().batches()
+            return
+        for batch in self._inner.batches(rows):
             self.n_images += len(batch.decisions)
             yield batch
 
