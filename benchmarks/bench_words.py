@@ -56,9 +56,10 @@ def main(sizes=(25, 50, 100, 200, 400)):
             values = [100 * errors[size, objective][layer] for size in sizes]
             ax.plot(sizes, values, line, color=f"C{colour}", marker="o", label=f"{layer}, {objective}")
     ax.set(xscale="log", xlabel="words per layer", ylabel="disagreement with the network on test images (%)")
+    ax.minorticks_off()
     ax.set_xticks(sizes, labels=map(str, sizes))
     ax.set_ylim(0, 1.05 * 100 * np.max([list(by_layer.values()) for by_layer in errors.values()]))
-    ax.legend()
+    ax.figure.legend(loc="outside upper center", ncols=3, fontsize="small")
     ax.figure.savefig("words.png")
 
 
