@@ -11,6 +11,7 @@ import numpy as np
 from sklearn.pipeline import Pipeline
 
 from ..dictionary import Representatives, Vocabulary, WordMaps
+from ..features import FeatureExtractor
 from ..graph import InferenceGraph
 from ..graph._building import percent
 from ._layout import Box, attach, place_cells, place_labels, rows_of
@@ -110,12 +111,16 @@ class InferenceGraphDisplay:
         display : InferenceGraphDisplay
             The drawn display.
         """
+        steps = list(estimator) if isinstance(estimator, Pipeline) else [estimator]
+        if isinstance(steps[0], FeatureExtractor):  # its maps can be indexed, also those of a folder
+            X = steps.pop(0).transform(X)
         if label is None:
             if not -len(X) <= image < len(X):
                 raise IndexError(f"There is no image {image} in X, which has {len(X)}.")
             X = X[image % len(X) :][:1]
-        if isinstance(estimator, Pipeline):
-            estimator, X = estimator[-1], estimator[:-1].transform(X)
+        *before, estimator = steps
+        for step in before:
+            X = step.transform(X)
         display = cls._of_image(estimator, X) if label is None else cls._of_class(estimator, X, label)
         return display.plot(n_patches=n_patches, ax=ax)
 

@@ -3,7 +3,9 @@ import itertools
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.pipeline import Pipeline
+from torchvision.transforms import ToTensor
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, InferenceGraphDisplay, LayerDictionary
 from skgmmcnn.plot._layout import Box, place_labels, rows_of
@@ -84,6 +86,24 @@ def test_from_a_pipeline(digits):
         InferenceGraphDisplay.from_estimator(pipe, digits.test_images, image=450)
     with pytest.raises(ValueError, match="n_patches must be 1, 4 or 9"):
         InferenceGraphDisplay.from_estimator(pipe, digits.test_images, n_patches=5)
+
+
+def test_from_a_folder(digits, tmp_path):
+    """A folder cannot be indexed, its feature maps can."""
+    pixels = (digits.images[:60].reshape(60, 8, 8) * 255).round().astype(np.uint8)
+    for number, image in enumerate(pixels):
+        Image.fromarray(image).save(tmp_path / f"{number:02}.png")
+    pipe = Pipeline(
+        [
+            ("features", FeatureExtractor(digits.network, ["conv2", "conv3"], preprocess=ToTensor())),
+            ("words", LayerDictionary(8, random_state=0)),
+            ("graph", InferenceGraph()),
+        ]
+    ).fit(tmp_path)
+    display = InferenceGraphDisplay.from_estimator(pipe, tmp_path, image=7)
+    np.testing.assert_array_equal(display.images[0][..., 0], pixels[7])
+    with pytest.raises(IndexError, match="no image 60 in X, which has 60"):
+        InferenceGraphDisplay.from_estimator(pipe, tmp_path, image=60)
 
 
 def test_draws_into_given_axes_and_shows_names(graph, words):
