@@ -1,6 +1,6 @@
 """Work shared among the processes of ``torch.distributed``, where that has been initialised; else all of it is ours.
 
-Only what is small, or additive, travels between processes.  Every process ends with the same.
+Sampled rows, words and sums travel between processes, activations do not.  Every process ends with the same.
 """
 
 from __future__ import annotations

@@ -207,7 +207,10 @@ class FeatureMaps:
         """What the network returned, shape (n, C); runs the network over all images."""
         outputs = _joined([batch.outputs for batch in self.batches()])
         if outputs is None:
-            raise ValueError("The network returns no (n, C) tensor; read what it returns batch by batch in batches().")
+            raise ValueError(
+                "The network returns no (n, C) tensor of scores; read what it returns batch by batch in batches() of "
+                "maps that are not stored."
+            )
         return outputs
 
     def compute(self) -> FeatureMaps:

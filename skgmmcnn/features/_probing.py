@@ -75,8 +75,9 @@ class HookedNetwork:
 
     @property
     def first_layer(self) -> nn.Module | None:
-        """The first convolution or fully connected layer that runs, None without any."""
-        return first_layer(self.network)
+        """The first convolution or fully connected layer, in the order of definition; None without any."""
+        kinds = (nn.modules.conv._ConvNd, nn.Linear)
+        return next((module for module in self.network.modules() if isinstance(module, kinds)), None)
 
     def to(self, device: torch.device) -> HookedNetwork:
         """Move the network to `device`, if it is not there; return self."""
@@ -134,11 +135,15 @@ class HookedNetwork:
 
         def one(name: str, result: Tensor) -> Tensor | None:
             place = counts[name] = counts.get(name, -1) + 1
-            mine = next((layer for layer in (name, f"{name}_{place}") if layer in self.layers), None)
+            mine = self._layer(name, place)
             return None if mine is None else see(mine, result)
 
         with self._watched(one):
             yield
+
+    def _layer(self, name: str, place: int) -> str | None:
+        """Return the modelled layer that call number `place` of a submodule is, None for none."""
+        return next((layer for layer in (name, f"{name}_{place}") if layer in self.layers), None)
 
     def receptive_fields(self, batch: Tensor) -> dict[tuple[str, str], ReceptiveField]:
         """Return the field of every layer in each layer below that it depends on, and in the ``"input"``.
@@ -198,7 +203,7 @@ class HookedNetwork:
         def see(name: str, result: Tensor) -> Tensor | None:
             place = counts[name] = counts.get(name, -1) + 1
             known = held[name][place].expand_as(result).clone() if name in held else None
-            mine = next((layer for layer in (name, f"{name}_{place}") if layer in self.layers), None)
+            mine = self._layer(name, place)
             if mine is not None:
                 seen[mine] = (result if known is None else known).clone()
             return spoil(result) if mine is not None and mine == lower else known
@@ -227,12 +232,6 @@ def several_calls(name: str, times: int) -> str:
         f"Layer {name!r} runs {times} times in one forward pass. Name one of these calls: {name + '_0'!r} is the "
         f"first, {name + '_1'!r} the second."
     )
-
-
-def first_layer(network: nn.Module) -> nn.Module | None:
-    """Return the first convolution or fully connected layer among the submodules, None without any."""
-    kinds = (nn.modules.conv._ConvNd, nn.Linear)
-    return next((module for module in network.modules() if isinstance(module, kinds)), None)
 
 
 def _mark(reach: Reach, axis: int, positions: np.ndarray, spoiled: Tensor) -> None:

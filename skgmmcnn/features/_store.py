@@ -141,7 +141,8 @@ class StoredSource:
             layer: torch.from_numpy(array).to(device).float().permute(0, 3, 1, 2)
             for layer, array in zip(self._spec.layers, arrays, strict=True)
         }
-        outputs = torch.from_numpy(held["outputs.bin"][part])
+        scores = held["outputs.bin"][part]
+        outputs = None if np.isnan(scores).all() else torch.from_numpy(scores)
         return FeatureBatch(start, maps, outputs, np.array(held["decisions.bin"][part]))
 
     def _computed(self, rows: np.ndarray, start: int) -> Iterator[FeatureBatch]:
@@ -167,8 +168,10 @@ class StoredSource:
                     f"Layer {self._spec.layers[place]!r} holds values beyond the range of {self._dtype}; store float32."
                 )
             held[f"layer{place}.bin"][rows] = array
-        if isinstance(batch.outputs, Tensor) and batch.outputs.ndim == 2:
-            held["outputs.bin"][rows] = batch.outputs.float().numpy(force=True)
+        scores = batch.outputs
+        if not isinstance(scores, Tensor) or scores.shape != (len(rows), self._spec.n_outputs):
+            scores = torch.full((), torch.nan)  # not one score per output: nothing to keep
+        held["outputs.bin"][rows] = scores.float().numpy(force=True)
         held["decisions.bin"][rows] = batch.decisions
         held["sums.bin"][rows] = [_checksum([array[i] for array in arrays]) for i in range(len(rows))]
         held["present.bin"][rows] = 1

@@ -190,6 +190,33 @@ def test_values_beyond_half_precision_are_refused(digits, tmp_path):
     assert maps.store(tmp_path).shape == (20,)
 
 
+def positive(outputs):
+    return (outputs["logit"][:, 0] > 0).long()
+
+
+@pytest.mark.parametrize("form", ["one logit", "a dict"])
+def test_outputs_that_are_no_scores_are_not_made_up(form, tmp_path):
+    """The decisions are kept; what the network returned is not replaced by zeros."""
+
+    class Network(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.Flatten(), torch.nn.Linear(72, 1))
+
+        def forward(self, x):
+            return self.body(x) if form == "one logit" else {"logit": self.body(x)}
+
+    settings = {} if form == "one logit" else {"decision": positive, "class_names": ["no", "yes"]}
+    X = np.random.default_rng(0).normal(size=(20, 1, 8, 8)).astype(np.float32)
+    maps = FeatureExtractor(Network(), ["body.0"], preprocess=None, device="cpu", **settings).fit_transform(X)
+    kept = maps.store(tmp_path)
+    for batch, its in zip(maps.batches(), kept.batches(), strict=True):
+        np.testing.assert_array_equal(its.decisions, batch.decisions)
+        assert its.outputs is None
+    with pytest.raises(ValueError, match=r"no \(n, C\) tensor of scores"):
+        kept.outputs.sum()
+
+
 def test_what_cannot_be_hashed_is_refused(digits, tmp_path):
     extractor = FeatureExtractor(digits.network, ["conv3"], preprocess=lambda image: image, store=tmp_path)
     with pytest.raises(ValueError, match="cannot be hashed"):
