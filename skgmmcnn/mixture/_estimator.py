@@ -73,7 +73,7 @@ class MiniBatchGaussianMixture(DensityMixin, BaseEstimator):
         Inverse variances to start from: (K, d) for "diag", (K,) for "spherical", (d,) for "tied_diag".
     momentum : float in [0, 1), default=0.9
         Share of the last step by which "em" goes beyond each M-step, where that raises the likelihood.  0 is
-        textbook EM, which takes about ten times the passes on activations.
+        textbook EM, which takes several times the passes on activations.
     batch_size : int, default=1024
         Rows per step of the solvers "online" and "sgd" and of :meth:`partial_fit`.
     warm_start : bool, default=False

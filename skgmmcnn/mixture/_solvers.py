@@ -107,7 +107,7 @@ def fit_em(rows: Rows, mixture: Mixture, training: Training) -> Fitted:
 
     With `momentum`, each M-step is followed by that share of the way since the M-step before, in log-weights, means
     and log-variances: the heavy-ball method [Polyak 1964, USSR Comput. Math. Math. Phys. 4(5)].  On activations this
-    took a tenth of the passes, and ended higher.  Where it lowers the likelihood, training goes back to the last
+    took a quarter of the passes, and ended higher.  Where it lowers the likelihood, training goes back to the last
     M-step, so the bound never falls.
 
     Components that hold less than one row in the end are moved beside the heaviest, and training goes on.  Where this
