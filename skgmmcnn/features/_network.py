@@ -173,7 +173,10 @@ class Portable:
         place = {key: i for i, key in enumerate(tensors)}
         skeleton = copy.deepcopy(self._network, dict.fromkeys(tensors))
         _drop_foreign_hooks(skeleton)
-        arrays = [(_to_array(tensor), str(tensor.dtype), tuple(tensor.shape)) for tensor in tensors.values()]
+        arrays = [
+            (_to_array(tensor), str(tensor.dtype), tuple(tensor.shape), _is_channels_last(tensor))
+            for tensor in tensors.values()
+        ]
         where = [(path, kind, name, place[id(tensor)]) for path, kind, name, tensor in slots]
         trainable = [tensor.requires_grad for tensor in tensors.values()]
         return _assemble, (skeleton, arrays, trainable, where)
@@ -189,10 +192,7 @@ def _slots(network: nn.Module) -> Any:
 
 
 def _assemble(skeleton: nn.Module, arrays: list, trainable: list[bool], where: list) -> nn.Module:
-    tensors = [
-        torch.from_numpy(np.array(array)).view(getattr(torch, dtype.removeprefix("torch."))).reshape(shape)
-        for array, dtype, shape in arrays
-    ]
+    tensors = [_from_array(*described) for described in arrays]
     parameters: dict[int, nn.Parameter] = {}
     for path, kind, name, place in where:
         tensor = tensors[place]
@@ -200,6 +200,15 @@ def _assemble(skeleton: nn.Module, arrays: list, trainable: list[bool], where: l
             tensor = parameters.setdefault(place, nn.Parameter(tensor, requires_grad=trainable[place]))
         getattr(skeleton.get_submodule(path), kind)[name] = tensor
     return skeleton
+
+
+def _is_channels_last(tensor: Tensor) -> bool:
+    return tensor.ndim == 4 and not tensor.is_contiguous()
+
+
+def _from_array(array: np.ndarray, dtype: str, shape: tuple[int, ...], channels_last: bool) -> Tensor:
+    tensor = torch.from_numpy(np.array(array)).view(getattr(torch, dtype.removeprefix("torch."))).reshape(shape)
+    return tensor.contiguous(memory_format=torch.channels_last) if channels_last else tensor
 
 
 def _to_array(tensor: Tensor) -> np.ndarray:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ._network import Portable
 from ._receptive_field import Reach, ReceptiveField, nothing
+from ._running import move, prepare
 
 _PROBES_AT_ONCE = 16
 
@@ -81,13 +82,12 @@ class HookedNetwork:
 
     def to(self, device: torch.device) -> HookedNetwork:
         """Move the network to `device`, if it is not there; return self."""
-        self.network.to(device)
+        move(self.network, device)
         return self
 
     def prepare(self, batch: Tensor) -> Tensor:
-        """Return `batch` on the device and in the floating point type of the network."""
-        like = next((weight for weight in self.network.parameters() if weight.is_floating_point()), batch)
-        return batch.to(like.device, like.dtype)
+        """Return `batch` as the network takes it."""
+        return prepare(self.network, batch)
 
     def calls(self, batch: Tensor) -> dict[str, Tensor]:
         """Return what every call of a submodule returns for `batch`, where that is one tensor, in order."""

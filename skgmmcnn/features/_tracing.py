@@ -15,6 +15,7 @@ from ._following import follow, survey
 from ._network import Portable
 from ._probing import HookedNetwork, several_calls
 from ._receptive_field import ReceptiveField
+from ._running import move, prepare
 
 
 class _LayerTracer(NodePathTracer):
@@ -100,14 +101,13 @@ class TracedNetwork:
 
     def to(self, device: torch.device) -> TracedNetwork:
         """Move the network to `device`, if it is not there; return self."""
-        self.network.to(device)
+        move(self.network, device)
         self._capturing.to(device)
         return self
 
     def prepare(self, batch: Tensor) -> Tensor:
-        """Return `batch` on the device and in the floating point type of the network."""
-        like = next((weight for weight in self.network.parameters() if weight.is_floating_point()), batch)
-        return batch.to(like.device, like.dtype, non_blocking=True)
+        """Return `batch` as the network takes it."""
+        return prepare(self.network, batch)
 
     def run(self, batch: Tensor) -> tuple[Any, dict[str, Tensor]]:
         """Return what the network returns for `batch`, and what each layer returned on the way."""
