@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from numbers import Integral
 from os import PathLike
 from pathlib import Path
@@ -26,6 +26,7 @@ from ._layers import choose_layers
 from ._maps import FeatureBatch, FeatureMaps, Source
 from ._network import Portable, build, fingerprint, share
 from ._probing import HookedNetwork
+from ._receptive_field import ReceptiveField
 from ._running import check_runs, lay_out, precisely
 from ._spec import NetworkSpec, check_class_names
 from ._store import StoredSource, identify, place_of
@@ -200,8 +201,8 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         check_runs(built.network, watched.prepare(image))
         lay_out(built.network, image)
         layers = choose_layers(watched.survey(image), built.network) if self.layers is None else list(self.layers)
-        traced = watched.select(layers, image)
-        spec = self._survey(traced, image, built.class_names)
+        traced, fields = watched.select(layers, image)
+        spec = self._survey(traced, fields, image, built.class_names)
         if y is not None:
             spec.encode(y, len(images))
         self._scale = PixelScale.of(images)
@@ -252,25 +253,23 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         return images[np.setdiff1d(np.arange(len(images)), list(bad))] if bad else images
 
     def _survey(
-        self, traced: TracedNetwork | HookedNetwork, image: Tensor, class_names: Sequence[str] | None
+        self,
+        traced: TracedNetwork | HookedNetwork,
+        fields: Mapping[tuple[str, str], ReceptiveField],
+        image: Tensor,
+        class_names: Sequence[str] | None,
     ) -> NetworkSpec:
-        """Run one image (1, C, H, W) through the network and note the geometry of what it meets."""
+        """Run one image (1, C, H, W) through the network and note what later stages need to know."""
         outputs, activations = traced.run(image)
-        for name, values in activations.items():
-            if values.ndim not in (2, 4):
-                raise ValueError(
-                    f"Layer {name!r} returns a tensor of shape {tuple(values.shape)}; maps (n, C, H, W) and vectors "
-                    "(n, d) can be modelled."
-                )
         if self.class_names is not None:
             class_names = self.class_names
         n_outputs = count_outputs(outputs, self.decision, class_names)
         decide(outputs, self.decision, n_outputs, 1)
         return NetworkSpec(
             layers=traced.layers,
-            shapes={name: _shape(_as_map(values)) for name, values in activations.items()},
+            shapes={name: _shape(values) for name, values in activations.items()},
             input_shape=tuple(image.shape[1:]),
-            receptive_fields=traced.receptive_fields(image),
+            receptive_fields=fields,
             n_outputs=n_outputs,
             class_names=check_class_names(class_names, n_outputs),
         )
@@ -342,7 +341,7 @@ class _NetworkSource:
                         self._warn_of_memory(size)
                         size //= 2
                         continue
-                    maps = {name: _as_map(values).float() for name, values in activations.items()}
+                    maps = {name: values.float() for name, values in activations.items()}
                     n = len(rest[:size])
                     decisions = decide(outputs, self._run.decision, self._spec.n_outputs, n)
                     yield FeatureBatch(start, maps, outputs, decisions)
@@ -368,8 +367,3 @@ class _NetworkSource:
 def _shape(maps: Tensor) -> tuple[int, int, int]:
     _, channels, height, width = maps.shape
     return channels, height, width
-
-
-def _as_map(values: Tensor) -> Tensor:
-    """Return activations as maps (n, C, H, W): a vector is a map of one location."""
-    return values[:, :, None, None] if values.ndim == 2 else values

@@ -87,29 +87,54 @@ def list_layers(
     return [
         _info(name, type(modules.get(name, modules.get(name.rpartition("_")[0]))).__name__, shape, field)
         for name, (shape, field) in watched.survey(image).items()
-        if len(shape) in (2, 4)
     ]
 
 
-def _info(name: str, kind: str, shape: tuple[int, ...], field: ReceptiveField | None) -> LayerInfo:
-    channels, height, width = (*shape[1:], 1, 1)[:3]
-    size = channels, height, width
+def _info(name: str, kind: str, shape: tuple[int, int, int], field: ReceptiveField | None) -> LayerInfo:
     if field is None:
-        return LayerInfo(name, kind, size, None, None)
+        return LayerInfo(name, kind, shape, None, None)
     rows, columns = (int((stop - start).max()) for start, stop in (field.rows, field.columns))
-    return LayerInfo(name, kind, size, (rows, columns), field.stride)
+    return LayerInfo(name, kind, shape, (rows, columns), field.stride)
 
 
-def choose_layers(survey: Mapping[str, tuple[tuple[int, ...], Any]], network: nn.Module) -> list[str]:
-    """Return the last layer of each of the smallest resolutions of a network; the hidden layers of one of vectors."""
-    sizes = {name: shape[2:] for name, (shape, _) in survey.items() if len(shape) == 4 and shape[2] * shape[3] > 1}
+def choose_layers(survey: Mapping[str, tuple[tuple[int, int, int], Any]], network: nn.Module) -> list[str]:
+    """Return layers that a first attempt can do with.
+
+    Of maps, the last layer of each of the smallest resolutions; where all are of one resolution, as in a vision
+    transformer, some of the longest chain of blocks.  Without maps, the hidden layers.
+    """
+    seeing = {name: shape for name, (shape, field) in survey.items() if field is not None}
+    sizes = {name: shape[1:] for name, shape in seeing.items() if shape[1] * shape[2] > 1}
+    if len(set(sizes.values())) == 1:
+        return _spread_over_blocks(list(sizes), dict(network.named_modules()))
+    if sizes:
+        return _last_of_each_size(sizes)
+    return _hidden_vectors(list(seeing), network)
+
+
+def _last_of_each_size(sizes: Mapping[str, tuple[int, int]]) -> list[str]:
     # The outermost submodules lie on the main path, those inside them on branches.
     depth = {size: min(name.count(".") for name in sizes if sizes[name] == size) for size in sizes.values()}
     last = {size: name for name, size in sizes.items() if name.count(".") == depth[size]}
-    if last:
-        order = list(sizes)
-        return sorted(last.values(), key=order.index)[-_MOST_LAYERS:]
-    vectors = [name for name, (shape, _) in survey.items() if len(shape) == 2]
+    order = list(sizes)
+    return sorted(last.values(), key=order.index)[-_MOST_LAYERS:]
+
+
+def _spread_over_blocks(names: list[str], modules: Mapping[str, nn.Module]) -> list[str]:
+    """Return layers at equal distances among the largest group of siblings of one class, the last one included.
+
+    Where a parent returns what the last of them does, it stands for that one in `names`.
+    """
+    groups: dict[tuple[str, type], list[str]] = {}
+    for name in names:
+        groups.setdefault((name.rpartition(".")[0], type(modules.get(name))), []).append(name)
+    (parent, _), blocks = max(groups.items(), key=lambda group: len(group[1]))
+    blocks += [parent] if parent in names else []
+    n_layers = min(_MOST_LAYERS, len(blocks))
+    return [blocks[(place + 1) * len(blocks) // n_layers - 1] for place in range(n_layers)]
+
+
+def _hidden_vectors(vectors: list[str], network: nn.Module) -> list[str]:
     linear = {name for name, module in network.named_modules() if isinstance(module, nn.Linear)}
     hidden: list[str] = []
     for name in vectors[:-1]:  # the last one is what the network returns

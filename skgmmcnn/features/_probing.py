@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ._forms import Form, refuse
 from ._network import Portable
 from ._receptive_field import Reach, ReceptiveField, nothing
 from ._running import move, prepare
@@ -28,17 +29,21 @@ class HookedNetwork:
         In evaluation mode.
     layers : sequence of str
         Names of submodules; ``name_0`` and ``name_1`` are the first and second call of one that runs twice.
-    image : Tensor of shape (1, ...), default=None
-        One image, with which the layers were found.
+    forms : dict of str to Form
+        How each layer is read as a map; found by :meth:`select`.
     gates : sequence of str
         Submodules whose outputs only rescale what is there, as the gates of squeeze-and-excitation: they are held while
         the network is probed.
     """
 
     def __init__(
-        self, network: nn.Module, layers: Sequence[str] = (), image: Tensor | None = None, gates: Sequence[str] = ()
+        self,
+        network: nn.Module,
+        layers: Sequence[str] = (),
+        forms: Mapping[str, Form] | None = None,
+        gates: Sequence[str] = (),
     ) -> None:
-        self.network, self._image, self._gates = network, image, tuple(gates)
+        self.network, self._forms, self._gates = network, forms or {}, tuple(gates)
         known = dict(network.named_modules())
         for gate in gates:
             if gate not in known:
@@ -49,10 +54,10 @@ class HookedNetwork:
         self.layers = tuple(layers)
 
     def __reduce__(self) -> tuple:
-        return HookedNetwork, (Portable(self.network), self.layers, self._image, self._gates)
+        return HookedNetwork, (Portable(self.network), self.layers, dict(self._forms), self._gates)
 
-    def select(self, layers: Sequence[str], image: Tensor) -> HookedNetwork:
-        """Return the network with `layers`, in the order in which they run, captured."""
+    def select(self, layers: Sequence[str], image: Tensor) -> tuple[HookedNetwork, dict]:
+        """Return the network with `layers`, in the order in which they run, captured, and their receptive fields."""
         calls = self.calls(image)
         for name in layers:
             if name not in calls:
@@ -61,18 +66,25 @@ class HookedNetwork:
                     raise ValueError(several_calls(name, times))
                 near = difflib.get_close_matches(name, calls, n=5, cutoff=0.4) or list(calls)[:10]
                 raise ValueError(f"The network has no layer {name!r}. Near names: {', '.join(map(repr, near))}.")
-        return HookedNetwork(self.network, [name for name in calls if name in set(layers)], image, self._gates)
+        forms = _forms(calls)
+        for name in layers:
+            if name not in forms:
+                raise refuse(name, calls[name])
+        selected = HookedNetwork(self.network, [name for name in calls if name in set(layers)], forms, self._gates)
+        return selected, selected.receptive_fields(image)
 
     def on(self, network: nn.Module) -> HookedNetwork:
         """Return the same for an equal `network`."""
-        return HookedNetwork(network, self.layers, self._image, self._gates)
+        return HookedNetwork(network, self.layers, self._forms, self._gates)
 
-    def survey(self, image: Tensor) -> dict[str, tuple[tuple[int, ...], ReceptiveField | None]]:
-        """Return for every call of a submodule the shape of what it returns, and its field in the image."""
+    def survey(self, image: Tensor) -> dict[str, tuple[tuple[int, int, int], ReceptiveField | None]]:
+        """Return for every call of a submodule that can be modelled the shape (C, H, W) of its map, and its field in
+        the image."""
         calls = self.calls(image)
-        everywhere = HookedNetwork(self.network, list(calls), image, self._gates)
+        forms = _forms(calls)
+        everywhere = HookedNetwork(self.network, list(forms), forms, self._gates)
         fields = everywhere._fields_in("input", everywhere.run(image)[1], image)
-        return {name: (tuple(result.shape), fields.get((name, "input"))) for name, result in calls.items()}
+        return {name: (form.shape(calls[name]), fields.get((name, "input"))) for name, form in forms.items()}
 
     @property
     def first_layer(self) -> nn.Module | None:
@@ -105,11 +117,11 @@ class HookedNetwork:
         return named
 
     def run(self, batch: Tensor) -> tuple[Any, dict[str, Tensor]]:
-        """Return what the network returns for `batch`, and what each layer returned on the way."""
+        """Return what the network returns for `batch`, and the map (n, C, H, W) of each layer on the way."""
         captured: dict[str, Tensor] = {}
         with torch.no_grad(), self._spliced(lambda name, result: captured.__setitem__(name, result.clone())):
             output = self.network(self.prepare(batch))
-        return output, {name: captured[name] for name in self.layers}
+        return output, {name: self._forms[name].as_map(captured[name]) for name in self.layers}
 
     @contextmanager
     def _watched(self, see: Callable[[str, Tensor], Tensor | None]) -> Iterator[None]:
@@ -161,14 +173,14 @@ class HookedNetwork:
     def _fields_in(self, lower: str, clean: dict[str, Tensor], batch: Tensor) -> dict[tuple[str, str], ReceptiveField]:
         """Return the fields in `lower` of all layers above it."""
         held = self._held(batch)
-        size = _size(self.prepare(batch) if lower == "input" else clean[lower])
+        size = _input_form(batch).shape(batch)[1:] if lower == "input" else _size(clean[lower])
         above = self.layers[0 if lower == "input" else self.layers.index(lower) + 1 :]
         reaches = {upper: nothing(_size(clean[upper]), size) for upper in above}
         for axis in (0, 1) if above else ():
             for positions in np.array_split(np.arange(size[axis]), -(-size[axis] // _PROBES_AT_ONCE)):
                 spoiled = self._spoiled(batch, lower, axis, positions, held)
                 for upper in above:
-                    _mark(reaches[upper], axis, positions, spoiled[upper])
+                    _mark(reaches[upper], axis, positions, self._forms[upper].as_map(spoiled[upper]))
         return {
             (upper, lower): ReceptiveField.from_reach(reach)
             for upper, reach in reaches.items()
@@ -191,13 +203,15 @@ class HookedNetwork:
     ) -> dict[str, Tensor]:
         """Return the layers for one copy of the image per position, with NaN at that position of `lower`."""
         copies = self.prepare(batch).expand(len(positions), *batch.shape[1:]).clone()
+        form = _input_form(batch) if lower == "input" else self._forms[lower]
         seen: dict[str, Tensor] = {}
         counts: dict[str, int] = {}
 
         def spoil(value: Tensor) -> Tensor:
             value = value.clone()
+            located = form.as_map(value)
             for copy, position in enumerate(positions.tolist()):
-                (value[copy] if value.ndim < 4 else value[copy].select(1 + axis, position)).fill_(torch.nan)
+                located[copy].select(1 + axis, position).fill_(torch.nan)
             return value
 
         def see(name: str, result: Tensor) -> Tensor | None:
@@ -217,7 +231,8 @@ class HookedNetwork:
             height, width = _size(clean[upper])
             all_rows = (field.rows[0] == 0).all() and (field.rows[1] == field.shape[0]).all()
             all_columns = (field.columns[0] == 0).all() and (field.columns[1] == field.shape[1]).all()
-            if height * width > 1 and all_rows and all_columns and min(field.shape) > 1:
+            attends = self._forms[upper].grid is not None  # tokens see all of each other, which is no surprise
+            if not attends and height * width > 1 and all_rows and all_columns and min(field.shape) > 1:
                 warnings.warn(
                     f"Every location of layer {upper!r} depends on all of {lower!r}. If that is the work of gates, as "
                     "in squeeze-and-excitation, name these submodules in gates=[...].",
@@ -234,12 +249,29 @@ def several_calls(name: str, times: int) -> str:
     )
 
 
+def _forms(calls: Mapping[str, Tensor]) -> dict[str, Form]:
+    """Return the forms of the calls that can be modelled, their tensors being those of one image."""
+    sizes: dict[tuple[int, int], None] = {}
+    forms = {}
+    for name, tensor in calls.items():
+        form = Form.of(tensor, (2, 3) if tensor.ndim == 4 else None, sizes)
+        if form is not None:
+            forms[name] = form
+            size = form.shape(tensor)[1:]
+            sizes.pop(size, None)
+            sizes[size] = None
+    return forms
+
+
+def _input_form(batch: Tensor) -> Form:
+    return Form(axes=(2, 3)) if batch.ndim == 4 else Form()
+
+
 def _mark(reach: Reach, axis: int, positions: np.ndarray, spoiled: Tensor) -> None:
-    """Note in `reach` where `spoiled` (positions, C, H, W) is NaN."""
+    """Note in `reach` where the maps `spoiled` (positions, C, H, W) are NaN."""
     bad = spoiled.isnan().numpy(force=True)
-    bad = bad[..., None, None] if bad.ndim == 2 else bad
     reach[axis][:, positions] |= bad.any((1, 3 if axis == 0 else 2)).T
 
 
-def _size(tensor: Tensor) -> tuple[int, int]:
-    return (tensor.shape[-2], tensor.shape[-1]) if tensor.ndim > 2 else (1, 1)
+def _size(maps: Tensor) -> tuple[int, int]:
+    return maps.shape[2], maps.shape[3]

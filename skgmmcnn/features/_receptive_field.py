@@ -29,6 +29,11 @@ class Reach(NamedTuple):
     def __or__(self, other: Reach) -> Reach:
         return Reach(self.rows | other.rows, self.columns | other.columns)
 
+    def over(self, upper: tuple[int, int], lower: tuple[int, int]) -> Reach:
+        """Return the reach between maps of these sizes; what had a single location here has the same reach in all."""
+        sizes = zip(self, upper, lower, strict=True)
+        return Reach(*(np.broadcast_to(matrix, (above, below)) for matrix, above, below in sizes))
+
     def after(self, lower: Reach) -> Reach:
         """Return the reach through a middle map: `self` leads from the upper map to the middle, `lower` on from it."""
         return Reach(_compose(self.rows, lower.rows), _compose(self.columns, lower.columns))

@@ -41,10 +41,9 @@ def lay_out(network: nn.Module, image: Tensor) -> None:
 
 def move(network: nn.Module, device: torch.device) -> None:
     """Move a network to `device`; on a GPU its weights lie channels first, as float32 is computed there."""
-    if device.type == "cpu":
-        network.to(device)
-    else:
-        network.to(device, memory_format=torch.contiguous_format)
+    network.to(device)
+    if device.type != "cpu":
+        network.to(memory_format=torch.contiguous_format)
 
 
 def prepare(network: nn.Module, batch: Tensor) -> Tensor:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import difflib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torchvision.models.feature_extraction import NodePathTracer
 
-from ._following import follow, survey
+from ._following import follow
+from ._forms import Form, refuse
 from ._network import Portable
 from ._probing import HookedNetwork, several_calls
 from ._receptive_field import ReceptiveField
 from ._running import move, prepare
+
+Fields = dict[tuple[str, str], ReceptiveField]
 
 
 class _LayerTracer(NodePathTracer):
@@ -43,10 +46,18 @@ class TracedNetwork:
         In evaluation mode.  Its submodules are used as they are, not copied.
     layers : sequence of str
         Names of submodules as in ``network.named_modules()``, or torchvision's names of operations.
+    forms : dict of str to Form
+        How each layer is read as a map; found by :meth:`select`.
     """
 
-    def __init__(self, network: nn.Module, layers: Sequence[str] = (), tracer: _LayerTracer | None = None) -> None:
-        self.network = network
+    def __init__(
+        self,
+        network: nn.Module,
+        layers: Sequence[str] = (),
+        forms: Mapping[str, Form] | None = None,
+        tracer: _LayerTracer | None = None,
+    ) -> None:
+        self.network, self._forms = network, forms or {}
         if tracer is None:
             tracer = _LayerTracer()
             _trace(tracer, network)
@@ -64,18 +75,27 @@ class TracedNetwork:
         self._capturing = _capturing(network, self._graph, {node: tracer.last.get(node, node) for node in self._nodes})
 
     def __reduce__(self) -> tuple:
-        return TracedNetwork, (Portable(self.network), self.layers)
+        return TracedNetwork, (Portable(self.network), self.layers, dict(self._forms))
 
-    def select(self, layers: Sequence[str], image: Tensor) -> TracedNetwork:
-        """Return the network with `layers`, in the order in which they run, captured."""
-        return TracedNetwork(self.network, layers, self._tracer)
+    def select(self, layers: Sequence[str], image: Tensor) -> tuple[TracedNetwork, Fields]:
+        """Return the network with `layers`, in the order in which they run, captured, and their receptive fields.
+
+        Fields are those of every layer in each layer below that it depends on, and in the ``"input"``.
+        """
+        selected = TracedNetwork(self.network, layers, tracer=self._tracer)
+        with torch.no_grad():
+            module = fx.GraphModule(self.network, self._graph)
+            geometry, formless = follow(module, selected._nodes, self.prepare(image))
+        for layer, values in formless.items():
+            raise refuse(layer, values)
+        return TracedNetwork(self.network, layers, geometry.forms, self._tracer), geometry.fields
 
     def on(self, network: nn.Module) -> TracedNetwork:
         """Return the same for an equal `network`."""
-        return TracedNetwork(network, self.layers, self._tracer)
+        return TracedNetwork(network, self.layers, self._forms, self._tracer)
 
-    def survey(self, image: Tensor) -> dict[str, tuple[tuple[int, ...], ReceptiveField | None]]:
-        """Return for every submodule that returns one tensor its shape and its field in the image.
+    def survey(self, image: Tensor) -> dict[str, tuple[tuple[int, int, int], ReceptiveField | None]]:
+        """Return for every submodule that can be modelled the shape (C, H, W) of its map and its field in the image.
 
         Where several return the same tensor, the outermost stands for all.
         """
@@ -88,7 +108,9 @@ class TracedNetwork:
         nodes = dict(sorted(nodes.items(), key=lambda item: order[item[0]]))
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of layers that nobody may want
-            return survey(fx.GraphModule(self.network, self._graph), nodes, self.prepare(image))
+            module = fx.GraphModule(self.network, self._graph)
+            geometry, _ = follow(module, nodes, self.prepare(image), pairs=False)
+        return {name: (shape, geometry.fields.get((name, "input"))) for name, shape in geometry.shapes.items()}
 
     @property
     def first_layer(self) -> nn.Module | None:
@@ -110,15 +132,11 @@ class TracedNetwork:
         return prepare(self.network, batch)
 
     def run(self, batch: Tensor) -> tuple[Any, dict[str, Tensor]]:
-        """Return what the network returns for `batch`, and what each layer returned on the way."""
+        """Return what the network returns for `batch`, and the map (n, C, H, W) of each layer on the way."""
         with torch.no_grad():
             output, captured = self._capturing(self.prepare(batch))
-        return output, dict(zip(self.layers, captured, strict=True))
-
-    def receptive_fields(self, batch: Tensor) -> dict[tuple[str, str], ReceptiveField]:
-        """Return the field of every layer in each layer below that it depends on, and in the ``"input"``."""
-        with torch.no_grad():
-            return follow(fx.GraphModule(self.network, self._graph), self._nodes, self.prepare(batch))
+        values = zip(self.layers, captured, strict=True)
+        return output, {layer: self._forms[layer].as_map(value) for layer, value in values}
 
 
 def _trace(tracer: _LayerTracer, network: nn.Module) -> None:
@@ -167,8 +185,8 @@ def _find(name: str, tracer: _LayerTracer) -> fx.Node:
 
 
 def _keep(tensor: Tensor) -> Tensor:
-    """Copy what a layer returned, since later operations may work in place; channels last, as rows are read."""
-    return tensor.clone(memory_format=torch.channels_last if tensor.ndim == 4 else torch.preserve_format)
+    """Copy what a layer returned, since later operations may work in place."""
+    return tensor.clone()
 
 
 def _capturing(network: nn.Module, graph: fx.Graph, nodes: dict[fx.Node, fx.Node]) -> fx.GraphModule:

@@ -122,10 +122,9 @@ class TestProbing:
         """All pairs of layers of a network that can be traced."""
         network = Plain().eval()
         layers = ["a", "b", "c", "d"]
-        by_hooks = HookedNetwork(network).select(layers, image)
-        by_trace = TracedNetwork(network).select(layers, image)
+        by_hooks, found = HookedNetwork(network).select(layers, image)
+        by_trace, expected = TracedNetwork(network).select(layers, image)
         assert by_hooks.layers == by_trace.layers
-        expected, found = by_trace.receptive_fields(image), by_hooks.receptive_fields(image)
         assert found.keys() == expected.keys()
         for pair, field in expected.items():
             for mine, its in zip((field.rows, field.columns), (found[pair].rows, found[pair].columns), strict=True):
@@ -158,22 +157,20 @@ class TestProbing:
 
     def test_gates(self, image):
         """Held, a gate does not count: top sees 5 x 5 of stem's locations, and with the convolutions 9 x 9."""
-        fields = (
-            HookedNetwork(Branching().eval(), gates=["gate"]).select(["stem", "top"], image).receptive_fields(image)
-        )
+        _, fields = HookedNetwork(Branching().eval(), gates=["gate"]).select(["stem", "top"], image)
         rows = fields["top", "stem"].rows
         assert (rows[1] - rows[0]).max() == 9
         with pytest.warns(UserWarning, match=r"depends on all of 'input'.*name these submodules in gates"):
-            fields = HookedNetwork(Branching().eval()).select(["stem", "top"], image).receptive_fields(image)
+            _, fields = HookedNetwork(Branching().eval()).select(["stem", "top"], image)
         assert (fields["top", "stem"].rows[1] - fields["top", "stem"].rows[0]).min() == 13
 
     def test_layers_that_run_twice(self, image):
         watched = HookedNetwork(Branching().eval(), gates=["gate"])
         with pytest.raises(ValueError, match=r"'twice' runs 2 times.*'twice_0' is the first, 'twice_1' the second"):
             watched.select(["twice"], image)
-        selected = watched.select(["twice_1", "twice_0"], image)
+        selected, fields = watched.select(["twice_1", "twice_0"], image)
         assert selected.layers == ("twice_0", "twice_1")
-        rows = selected.receptive_fields(image)["twice_1", "twice_0"].rows
+        rows = fields["twice_1", "twice_0"].rows
         assert (rows[1] - rows[0]).max() == 3
 
     def test_bad_names(self, image):

@@ -1,6 +1,7 @@
 """Receptive fields against a probe of the whole network: NaN in one lower location, see where NaN comes out."""
 
 import copy
+import warnings
 
 import numpy as np
 import pytest
@@ -259,17 +260,58 @@ def test_parallel_branches_have_no_field():
     assert set(extractor.spec_.receptive_fields) == {("left", "input"), ("right", "input")}
 
 
-def test_moved_axes_are_warned_about():
-    class ChannelsLast(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.conv, self.norm, self.head = nn.Conv2d(1, 4, 3), nn.LayerNorm(4), nn.Linear(4, 2)
+class ChannelsLast(nn.Module):
+    """As ConvNeXt and Swin do: the axes of maps are moved, normalised, mixed and moved back."""
 
-        def forward(self, x):
-            return self.head(self.norm(self.conv(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2).mean((2, 3)))
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm, self.mix = nn.Conv2d(1, 4, 3), nn.LayerNorm(4), nn.Linear(4, 4)
+        self.head = nn.Linear(4, 2)
+        self.behind, self.pool = nn.Conv2d(4, 4, 3, stride=2), nn.MaxPool2d(2)
 
-    with pytest.warns(UserWarning, match=r"permute.* moves the axes of a map"):
-        FeatureExtractor(ChannelsLast(), ["conv", "permute_1"], preprocess=None).fit(torch.rand(1, 1, 7, 7))
+    def forward(self, x):
+        x = self.mix(self.norm(self.conv(x).permute(0, 2, 3, 1)) * 2)
+        x = torch.cat([x, x.roll(1, dims=1)], -1)[..., 2:6].transpose(1, 3).movedim(2, 3)
+        return self.head(self.pool(self.behind(x)).mean((2, 3)))
+
+
+def test_moved_axes_are_followed():
+    check(ChannelsLast(), ["conv", "behind", "pool"], (1, 13, 11))
+    extractor = FeatureExtractor(ChannelsLast(), ["norm", "behind"], preprocess=None)
+    images = torch.rand(2, 1, 13, 11)
+    (batch,) = extractor.fit_transform(images).batches()
+    assert extractor.spec_.shapes["norm"] == (4, 11, 9)
+    network = ChannelsLast()
+    network.load_state_dict(extractor.network_.state_dict())
+    expected = network.norm(network.conv(images).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+    torch.testing.assert_close(batch.activations["norm"], expected.detach())
+    assert extractor.spec_.receptive_fields["norm", "input"].window(4, 5) == (slice(4, 7), slice(5, 8))
+
+
+class Mixing(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.behind, self.head = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3), nn.Linear(4, 2)
+
+    def forward(self, x):
+        x = self.conv(x)
+        return self.head(self.behind(x.flatten(2).reshape(x.shape[0], 4, 5, 5)).mean((2, 3)))
+
+
+class Folding(Mixing):
+    def forward(self, x):
+        x = self.conv(x)
+        return self.head(self.behind(x.reshape(x.shape[0], 4, 1, 5, 5, 1)[:, :, 0, ..., 0]).mean((2, 3)))
+
+
+def test_locations_that_are_lost_count_as_everything():
+    for network in (Mixing(), Folding()):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            extractor = FeatureExtractor(network, ["conv", "behind"], preprocess=None).fit(torch.rand(1, 1, 7, 7))
+        assert extractor.spec_.receptive_fields["behind", "conv"].window(1, 1) == (slice(0, 5), slice(0, 5))
+    with pytest.warns(UserWarning, match=r"reshape.* mixes rows and columns of a map"):
+        FeatureExtractor(Folding(), ["conv", "behind"], preprocess=None).fit(torch.rand(1, 1, 7, 7))
 
 
 def test_stride():
