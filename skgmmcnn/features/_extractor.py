@@ -54,6 +54,9 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         A name of torchvision weights (``"DEFAULT"``, ``"IMAGENET1K_V1"``), or the path of a state dict
         (``.pth``, ``.safetensors``).  None keeps the weights that the network has; a torchvision name then gives
         random ones.  A file that bears the name of published torchvision weights brings their metadata too.
+    embed_weights : bool, default=False
+        Whether pickles hold weights that have a name or a file; else they refer to these, and the SHA-256 is checked
+        when they are loaded.  Other weights are always in the pickle.
     preprocess : "auto", callable or None, default="auto"
         Preprocessing of one image.  ``"auto"`` is that of the torchvision weights, where they have one.  A callable
         gets a PIL image for files, PIL images and uint8 data, else a float tensor (C, H, W); it returns a float tensor.
@@ -117,6 +120,7 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         "model": [str, callable, nn.Module],
         "layers": ["array-like", None],
         "weights": [str, PathLike, WeightsEnum, None],
+        "embed_weights": ["boolean"],
         "preprocess": [StrOptions({"auto"}), callable, None],
         "layout": [StrOptions({"auto", "channels_first", "channels_last"})],
         "class_names": ["array-like", None],
@@ -139,6 +143,7 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         layers: Sequence[str] | None = None,
         *,
         weights: str | PathLike | WeightsEnum | None = None,
+        embed_weights: bool = False,
         preprocess: str | Callable | None = "auto",
         layout: str = "auto",
         class_names: Sequence[str] | None = None,
@@ -157,6 +162,7 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         self.model = model
         self.layers = layers
         self.weights = weights
+        self.embed_weights = embed_weights
         self.preprocess = preprocess
         self.layout = layout
         self.class_names = class_names
@@ -193,7 +199,7 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
             raise ValueError(f"layers must list at least one layer name; got {self.layers!r}.")
         seed = check_random_state(self.random_state).randint(2**31)
         device = resolve_device(self.device)
-        built = build(self.model, self.weights, seed)
+        built = build(self.model, self.weights, seed, embed_weights=self.embed_weights)
         preprocess: Any = built.preprocess if self.preprocess == "auto" else self.preprocess
         watched = watch(built.network, self.gates or ())
         images = self._gather(X, InputKind.of(watched.first_layer), preprocess)

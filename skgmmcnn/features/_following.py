@@ -253,7 +253,7 @@ class _Operation:
                 spoiled.select(axis_before, position).fill_(torch.nan)
                 changed = self._call({place: spoiled})[result].isnan() & ~clean
                 matrix[:, position] = changed.any(tuple(others)).numpy(force=True)
-        if _name(self._node) in _RESHAPING and reach.rows.all() and min(reach.rows.shape[1], *reach[1].shape) > 1:
+        if _name(self._node) in _RESHAPING and reach.rows.all() and min(_size(value, before)) > 1:
             warnings.warn(
                 f"{self._node.target} ({self._node}) mixes rows and columns of a map, which receptive fields are not "
                 "followed through: layers above it count as seeing all of the layers below it.",

@@ -10,7 +10,7 @@ import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
-from weakref import WeakValueDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import joblib
 import numpy as np
@@ -29,8 +29,38 @@ class Build(NamedTuple):
     class_names: tuple[str, ...] | None
 
 
-def build(model: str | nn.Module | Callable[[], nn.Module], weights: Any, seed: int) -> Build:
-    """Return a network of our own in evaluation mode, made from what the user gave; theirs is left as it is."""
+class Recipe(NamedTuple):
+    """How to make a network again: by name or factory, with published weights or those of a file."""
+
+    model: str | Callable[[], nn.Module]
+    weights: str | Path
+    fingerprint: str
+    channels_last: bool
+
+    def __call__(self) -> nn.Module:
+        """Make it, having checked that its weights are still the same."""
+        network = build(self.model, self.weights, 0).network
+        if fingerprint(network) != self.fingerprint:
+            raise ValueError(
+                f"The weights {str(self.weights)!r} are not those that this object was saved with (their SHA-256 "
+                "differs). Put the old ones back, fit again, or save with embed_weights=True."
+            )
+        if self.channels_last:
+            network.to(memory_format=torch.channels_last)
+        return share(network, torch.device("cpu"))
+
+
+# Networks that pickles refer to: their model and weights.
+_referred: WeakKeyDictionary[nn.Module, tuple[Any, Any]] = WeakKeyDictionary()
+
+
+def build(
+    model: str | nn.Module | Callable[[], nn.Module], weights: Any, seed: int, *, embed_weights: bool = False
+) -> Build:
+    """Return a network of our own in evaluation mode, made from what the user gave; theirs is left as it is.
+
+    Unless `embed_weights`, pickles will only refer to weights that have a name or a file.
+    """
     is_file = isinstance(weights, os.PathLike) or (isinstance(weights, str) and weights.endswith(_WEIGHT_FILES))
     file = Path(weights) if is_file else None
     entry = None
@@ -48,6 +78,9 @@ def build(model: str | nn.Module | Callable[[], nn.Module], weights: Any, seed: 
             network = private_copy(model if isinstance(model, nn.Module) else _call_factory(model))
     if file is not None:
         _load(network, file)
+    reference = file.absolute() if file is not None else entry and str(entry)
+    if reference and not embed_weights and not isinstance(model, nn.Module):
+        _referred[network] = model, reference
     meta = entry.meta if entry is not None else {}
     names = tuple(meta["categories"]) if "categories" in meta else None
     return Build(network.eval().requires_grad_(False), entry.transforms() if entry is not None else None, names)
@@ -161,13 +194,17 @@ def share(network: nn.Module, device: torch.device) -> nn.Module:
 class Portable:
     """Pickles a network as numpy arrays plus a module without tensors; unpickling gives the network itself, on the CPU.
 
-    The arrays are equal for equal weights, so that hashes of the pickled state (as joblib's) are too.
+    The arrays are equal for equal weights, so that hashes of the pickled state (as joblib's) are too.  A network whose
+    weights have a name or a file is made again from these, and its fingerprint is compared.
     """
 
     def __init__(self, network: nn.Module) -> None:
         self._network = network
 
     def __reduce__(self) -> tuple:
+        if self._network in _referred:
+            channels_last = any(map(_is_channels_last, self._network.parameters()))
+            return Recipe(*_referred[self._network], fingerprint(self._network), channels_last), ()
         slots = list(_slots(self._network))
         tensors = {id(tensor): tensor for *_, tensor in slots}
         place = {key: i for i, key in enumerate(tensors)}

@@ -1,4 +1,5 @@
 import copy
+import gc
 import pickle
 
 import numpy as np
@@ -12,7 +13,7 @@ from sklearn.exceptions import NotFittedError
 from torch import nn
 from torchvision import transforms
 
-from skgmmcnn import FeatureExtractor, FeatureMaps
+from skgmmcnn import FeatureExtractor, FeatureMaps, LayerDictionary
 
 TO_TENSOR = transforms.Compose([transforms.ToTensor(), transforms.Normalize([0.5] * 3, [0.25] * 3)])
 
@@ -242,6 +243,91 @@ def test_weights_from_a_file(suffix, pixels, tmp_path):
     for weights in (file, str(file), Elsewhere(file)):
         extractor = FeatureExtractor(small_network, ["4"], weights=weights, preprocess=TO_TENSOR)
         np.testing.assert_array_equal(extractor.fit_transform(pixels).outputs, expected)
+
+
+def test_pickles_refer_to_weights_of_a_file(pixels, tmp_path):
+    torch.manual_seed(5)
+    file = tmp_path / "weights.pth"
+    torch.save(small_network().state_dict(), file)
+
+    def dumped(**parameters):
+        extractor = FeatureExtractor(small_network, ["4"], weights=file, preprocess=TO_TENSOR, **parameters)
+        return extractor.fit(pixels), pickle.dumps(extractor)
+
+    extractor, referring = dumped()
+    embedded, embedding = dumped(embed_weights=True)
+    weight = extractor.network_[0].weight.detach().numpy().tobytes()
+    assert weight not in referring
+    assert weight in embedding
+    loaded = pickle.loads(referring)
+    assert loaded.network_ is extractor.network_
+    del extractor, loaded
+    gc.collect()
+    expected = embedded.transform(pixels).outputs
+    np.testing.assert_array_equal(pickle.loads(referring).transform(pixels).outputs, expected)
+    torch.save({name: tensor + 1 for name, tensor in small_network().state_dict().items()}, file)
+    with pytest.raises(ValueError, match=r"weights.pth' are not those that this object was saved with.*SHA-256"):
+        pickle.loads(referring)
+    file.unlink()
+    with pytest.raises(FileNotFoundError, match=r"no weights file .*weights.pth"):
+        pickle.loads(referring)
+    np.testing.assert_array_equal(pickle.loads(embedding).transform(pixels).outputs, expected)
+
+
+def test_pickles_refer_to_published_weights(rng, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    file = tmp_path / "hub" / "checkpoints" / torchvision.models.SqueezeNet1_1_Weights.DEFAULT.url.rsplit("/", 1)[1]
+    file.parent.mkdir(parents=True)
+    torch.save(torchvision.models.squeezenet1_1(weights=None).state_dict(), file)
+    image = [Image.fromarray(rng.integers(0, 256, (260, 300, 3), dtype=np.uint8))]
+    extractor = FeatureExtractor("squeezenet1_1", ["features.12"], weights="DEFAULT").fit(image)
+    pickled = pickle.dumps(extractor)
+    assert len(pickled) < 10**5
+    np.testing.assert_array_equal(pickle.loads(pickled).transform(image).outputs, extractor.transform(image).outputs)
+
+
+class Viewing(nn.Module):
+    """Views a map as a vector, which a map with its channels last refuses."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 4, 3), nn.Linear(4 * 7 * 8, 3)
+
+    def forward(self, x):
+        x = self.conv(x)
+        return self.head(x.view(x.shape[0], -1))
+
+
+def test_channels_last_where_the_network_can(pixels):
+    viewing, plain = (
+        FeatureExtractor(network, preprocess=TO_TENSOR, layers=[layer]).fit(pixels)
+        for network, layer in ((Viewing(), "conv"), (small_network(), "0"))
+    )
+    assert viewing.network_.conv.weight.is_contiguous()
+    assert plain.network_[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert not plain.network_[0].weight.is_contiguous()
+    for extractor in (viewing, plain):
+        network = copy.deepcopy(extractor.network_).to(memory_format=torch.contiguous_format)
+        X = torch.stack([TO_TENSOR(Image.fromarray(image)) for image in pixels])
+        np.testing.assert_allclose(extractor.transform(pixels).outputs, network(X).detach(), rtol=1e-4, atol=1e-6)
+        loaded = pickle.loads(pickle.dumps(extractor)).network_
+        assert [p.stride() for p in loaded.parameters()] == [p.stride() for p in extractor.network_.parameters()]
+
+
+def test_reduced_precision(digits):
+    def maps(precision):
+        extractor = FeatureExtractor(digits.network, ["conv2", "conv3"], precision=precision)
+        return extractor.fit_transform(digits.images[:300])
+
+    exact, reduced = maps("float32"), maps("bfloat16")
+    for mine, its in zip(exact.batches(), reduced.batches(), strict=True):
+        for layer, values in mine.activations.items():
+            assert its.activations[layer].dtype == torch.float32
+            assert not torch.equal(values, its.activations[layer])
+            assert (values - its.activations[layer]).abs().max() < 0.03 * values.abs().max()
+    dictionary = LayerDictionary(20, random_state=0).fit(exact)
+    for layer, words in dictionary.predict(exact).items():
+        assert (words != dictionary.predict(reduced)[layer]).mean() < 0.03
 
 
 def test_torchvision_weights_from_the_hub_folder_bring_preprocessing_and_names(rng, tmp_path, monkeypatch):
