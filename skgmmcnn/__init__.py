@@ -4,6 +4,7 @@ from .dictionary import LayerDictionary, WordMaps
 from .features import FeatureExtractor, FeatureMaps
 from .graph import InferenceGraph, to_text
 from .mixture import MiniBatchGaussianMixture
+from .persistence import load, save
 from .plot import InferenceGraphDisplay
 
 __all__ = [
@@ -14,6 +15,8 @@ __all__ = [
     "LayerDictionary",
     "MiniBatchGaussianMixture",
     "WordMaps",
+    "load",
+    "save",
     "to_text",
 ]
 __version__ = "0.1.0.dev0"
