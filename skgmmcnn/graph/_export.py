@@ -71,7 +71,7 @@ def to_frame(graph: nx.DiGraph) -> Frames:
           source      target  log_ratio
     0  conv_w003  decision_7        1.5
     """
-    pandas = _need("pandas", "to_frame")
+    pandas = need("pandas", "to_frame")
     nodes = pandas.DataFrame([node for _, node in graph.nodes(data=True)], index=pandas.Index(list(graph), name="node"))
     edges = [{"source": tail, "target": head, **edge} for tail, head, edge in graph.edges(data=True)]
     return Frames(nodes, pandas.DataFrame(edges, columns=None if edges else ["source", "target"]))
@@ -258,7 +258,7 @@ def _read_cytoscape(file: Path) -> nx.DiGraph:
 
 def _write_dot(graph: nx.DiGraph, file: Path) -> None:
     """Write DOT, with all values as text, quoted as in JSON, which Graphviz reads, too."""
-    pydot = _need("pydot", "writing .dot")
+    pydot = need("pydot", "writing .dot")
     drawing = pydot.Dot("", graph_type="digraph", strict=True, rankdir='"BT"')
     for name, value in graph.graph.items():
         drawing.set(name, _dot(value))
@@ -271,7 +271,7 @@ def _write_dot(graph: nx.DiGraph, file: Path) -> None:
 
 
 def _read_dot(file: Path) -> nx.DiGraph:
-    pydot = _need("pydot", "reading .dot")
+    pydot = need("pydot", "reading .dot")
     (drawing,) = pydot.graph_from_dot_data(file.read_text(encoding="utf-8")) or [None]
     if drawing is None:
         raise ValueError(f"{str(file)!r} is not DOT.")
@@ -291,7 +291,8 @@ def _undot(attributes: dict[str, str], *but: str) -> dict[str, str]:
     return {name: json.loads(value) for name, value in attributes.items() if name not in but}
 
 
-def _need(package: str, purpose: str) -> Any:
+def need(package: str, purpose: str) -> Any:
+    """Import a package that few things need."""
     try:
         return importlib.import_module(package)
     except ImportError as error:
