@@ -5,7 +5,7 @@ from .features import FeatureExtractor, FeatureMaps
 from .graph import InferenceGraph, to_text
 from .mixture import MiniBatchGaussianMixture
 from .persistence import load, save
-from .plot import InferenceGraphDisplay
+from .plot import InferenceGraphDisplay, WordSimilarityDisplay
 
 __all__ = [
     "FeatureExtractor",
@@ -15,6 +15,7 @@ __all__ = [
     "LayerDictionary",
     "MiniBatchGaussianMixture",
     "WordMaps",
+    "WordSimilarityDisplay",
     "load",
     "save",
     "to_text",

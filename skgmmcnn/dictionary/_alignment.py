@@ -76,14 +76,13 @@ def align_words(first: Any, second: Any) -> Alignment:
 
     Examples
     --------
-    >>> from skgmmcnn import FeatureExtractor, LayerDictionary
-    >>> from skgmmcnn.datasets import load_digits_network
+    >>> import numpy as np
+    >>> from skgmmcnn import LayerDictionary
     >>> from skgmmcnn.dictionary import align_words
-    >>> digits = load_digits_network()
-    >>> maps = FeatureExtractor(digits.network, layers=["conv3"]).fit_transform(digits.images[:200])
-    >>> first, second = (LayerDictionary(8, random_state=seed).fit(maps) for seed in (0, 1))
-    >>> align_words(first, second).pairs["conv3"].shape
-    (8, 2)
+    >>> rows = np.random.default_rng(0).normal([[[0, 0]], [[9, 0]], [[0, 9]]], 1, (3, 50, 2)).reshape(150, 2)
+    >>> first, second = (LayerDictionary(3, random_state=seed).fit(rows) for seed in (0, 1))
+    >>> align_words(first, second).similarity["dense"].round(2)
+    array([1., 1., 1.])
     """
     if isinstance(first, WordMaps) and isinstance(second, WordMaps):
         _check_same_images(first, second)

@@ -64,16 +64,17 @@ def locality(words: WordMaps) -> dict[str, Locality]:
 
     Examples
     --------
+    >>> import numpy as np
     >>> from sklearn.pipeline import make_pipeline
+    >>> from torch import nn
     >>> from skgmmcnn import FeatureExtractor, LayerDictionary
-    >>> from skgmmcnn.datasets import load_digits_network
     >>> from skgmmcnn.dictionary import locality
-    >>> digits = load_digits_network()
-    >>> extractor = FeatureExtractor(digits.network, layers=["conv2", "conv3"])
-    >>> words = make_pipeline(extractor, LayerDictionary(20, random_state=0)).fit_transform(digits.images[:100])
-    >>> found = locality(words)["conv3"]
-    >>> found.n_locations, found.n_distinct < found.expected_distinct
-    (16, True)
+    >>> network = nn.Sequential(nn.AvgPool2d(3, 1), nn.Flatten(), nn.Linear(36, 3))
+    >>> images = np.random.default_rng(0).random((40, 8, 8)).astype("float32")
+    >>> words = make_pipeline(FeatureExtractor(network, ["0"]), LayerDictionary(5)).fit_transform(images)
+    >>> found = locality(words)["0"]
+    >>> found.n_locations, found.autocorrelation > 0.1
+    (36, True)
     """
     return {layer: _of_layer(words.words[layer], n_words) for layer, n_words in words.vocabulary.n_words.items()}
 

@@ -33,14 +33,15 @@ def class_similarity(words: WordMaps, first: str, second: str | None = None) -> 
 
     Examples
     --------
+    >>> import numpy as np
     >>> from sklearn.pipeline import make_pipeline
+    >>> from torch import nn
     >>> from skgmmcnn import FeatureExtractor, LayerDictionary
-    >>> from skgmmcnn.datasets import load_digits_network
     >>> from skgmmcnn.dictionary import class_similarity
-    >>> digits = load_digits_network()
-    >>> extractor = FeatureExtractor(digits.network, layers=["conv2", "conv3"])
-    >>> words = make_pipeline(extractor, LayerDictionary(5, random_state=0)).fit_transform(digits.images[:100])
-    >>> class_similarity(words, "conv3", "conv2").shape
+    >>> network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(36, 3))
+    >>> images = np.random.default_rng(0).random((40, 8, 8)).astype("float32")
+    >>> words = make_pipeline(FeatureExtractor(network, ["1", "2"]), LayerDictionary(5)).fit_transform(images)
+    >>> class_similarity(words, "2", "1").shape
     (5, 5)
     """
     profiles = [_profiles(_count(words, layer)) for layer in (first, second or first)]
