@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]
 
-from ._dictionary import LayerDictionary
 from ._similarity import mean_distance
 from ._words import WordMaps
 
@@ -88,7 +87,7 @@ def align_words(first: Any, second: Any) -> Alignment:
         _check_same_images(first, second)
         found = {layer: _jaccard(first, second, layer) for layer in _shared(first.layers, second.layers)}
         return _assign(found, least=np.finfo(float).tiny)
-    if isinstance(first, LayerDictionary) and isinstance(second, LayerDictionary):
+    if all(hasattr(dictionary, "mixtures_") for dictionary in (first, second)):
         layers = _shared(first.layers_, second.layers_)
         distances = {layer: mean_distance(first.mixtures_[layer], second.mixtures_[layer]) for layer in layers}
         return _assign({layer: nearness(distance) for layer, distance in distances.items()}, least=-np.inf)

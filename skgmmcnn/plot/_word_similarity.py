@@ -192,10 +192,10 @@ def _words_of(estimator: Any, X: Any) -> tuple[LayerDictionary, WordMaps]:
     """Return the fitted dictionary and the words of X."""
     steps = [step for _, step in estimator.steps] if isinstance(estimator, Pipeline) else [estimator]
     for step in steps:
-        if isinstance(step, LayerDictionary):
+        if hasattr(step, "vocabulary_"):
             return step, X if isinstance(X, WordMaps) else step.transform(X)
         X = step.transform(X)
-    raise ValueError(f"There is no LayerDictionary in this {type(estimator).__name__}.")
+    raise ValueError(f"There is no fitted LayerDictionary in this {type(estimator).__name__}.")
 
 
 def _nearness(mixture: Mixture) -> np.ndarray:
