@@ -104,7 +104,10 @@ def _probe(watched: Any, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
     """Return what each layer returns for one image of noise, averaged over its locations."""
     noise = torch.from_numpy(np.random.RandomState(0).rand(1, *shape).astype(np.float32))
     _, activations = watched.run(noise)
-    return {layer: values.float().flatten(2).mean((0, 2)).numpy(force=True) for layer, values in activations.items()}
+    return {
+        layer: values.float().reshape(*values.shape[:2], -1).mean((0, 2)).numpy(force=True)
+        for layer, values in activations.items()
+    }
 
 
 def _pack_transform(value: Any, pack: Packer) -> Any:

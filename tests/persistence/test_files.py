@@ -106,6 +106,32 @@ def test_training_goes_on(digits, tmp_path):
     assert again[0].n_iter_ == 2
 
 
+def test_fully_connected_layers(rng, tmp_path):
+    rows = rng.normal(size=(200, 6)).astype(np.float32)
+    network = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 5), nn.ReLU(), nn.Linear(5, 2))
+    extractor = FeatureExtractor(network, ["1", "3"], preprocess=None)
+    pipe = make_pipeline(extractor, LayerDictionary(4, random_state=0), InferenceGraph()).fit(rows)
+    save(pipe, tmp_path / "pipe")
+    assert explain(load(tmp_path / "pipe", model=network), rows[:9]) == explain(pipe, rows[:9])
+
+
+@pytest.mark.filterwarnings("ignore:.*cannot be traced by torch.fx")
+def test_networks_that_cannot_be_traced(digits, tmp_path):
+    pipe = make_pipeline(
+        FeatureExtractor(Branching(), ["conv2", "conv3"]), LayerDictionary(4, random_state=0), InferenceGraph()
+    ).fit(digits.images[:60])
+    save(pipe, tmp_path / "pipe")
+    again = load(tmp_path / "pipe", model=Branching)
+    assert explain(again, digits.images[:9]) == explain(pipe, digits.images[:9])
+
+
+class Branching(DigitsNetwork):
+    """Asks for a value, which torch.fx does not know."""
+
+    def forward(self, x):
+        return super().forward(x if x.mean() > 0 else -x)
+
+
 def test_single_estimators(rng, tmp_path):
     rows = rng.normal(size=(60, 3))
     for estimator in (MiniBatchGaussianMixture(3, random_state=np.random.RandomState(0)), LayerDictionary(4)):
