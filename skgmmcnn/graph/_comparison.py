@@ -226,7 +226,7 @@ def compare_models(first: Pipeline, second: Pipeline, X: Any, *, tolerance: floa
     >>> digits = load_digits_network()
     >>> extractor = FeatureExtractor(digits.network, layers=["conv2", "conv3"])
     >>> first, second = (
-    ...     make_pipeline(extractor, LayerDictionary(20, random_state=seed), InferenceGraph()).fit(digits.images)
+    ...     make_pipeline(extractor, LayerDictionary(20, random_state=seed), InferenceGraph()).fit(digits.images[:300])
     ...     for seed in (0, 1)
     ... )
     >>> compare_models(first, first, digits.test_images).similarity

@@ -17,8 +17,6 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-import skgmmcnn
-
 from ._networks import ALL_KINDS
 from ._values import Packer, Unpacker
 
@@ -70,7 +68,7 @@ def save(estimator: BaseEstimator, path: str | PathLike, *, embed: bool = True) 
     with pack.at(type(estimator).__name__):
         packed = pack(estimator)
     document = json.dumps({"given": pack.given, "networks": pack.networks, "estimator": packed})
-    about = {"skgmmcnn": document, "version": str(_VERSION), "writer": skgmmcnn.__version__}
+    about = {"skgmmcnn": document, "version": str(_VERSION)}
     about["sha256"] = _checksum(about, pack.arrays)
     _replace(Path(path), lambda draft: save_file(pack.arrays, draft, about))
 
@@ -151,8 +149,8 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         raise ValueError(f"{str(path)!r} was not written by skgmmcnn.save: it holds arrays, but no estimator.")
     if about.get("version") != str(_VERSION):
         raise ValueError(
-            f"{str(path)!r} is of version {about.get('version')}, written by skgmmcnn {about.get('writer')}; skgmmcnn "
-            f"{skgmmcnn.__version__} reads version {_VERSION}. Load it there, or fit again."
+            f"{str(path)!r} is of version {about.get('version')}, and this skgmmcnn reads version {_VERSION}; load it "
+            "with the skgmmcnn that wrote it, or fit again."
         )
     if about.get("sha256") != _checksum(about, arrays):
         raise ValueError(f"{str(path)!r} is damaged: its checksum is not that of what it holds.")
