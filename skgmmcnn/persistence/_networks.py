@@ -14,7 +14,7 @@ from torchvision.transforms._presets import ImageClassification
 from ..features._network import build, fingerprint
 from ..features._probing import HookedNetwork
 from ..features._tracing import TracedNetwork
-from ._values import KINDS, Kind, Packer, Unpacker, _instance, pick
+from ._values import KINDS, Kind, Packer, Unpacker, _instance, dtype_of, pick
 
 _WATCHED: dict[str, Any] = {kind.__name__: kind for kind in (TracedNetwork, HookedNetwork)}
 _TRANSFORMS: dict[str, Any] = {
@@ -150,7 +150,7 @@ ALL_KINDS: dict[str, Kind] = KINDS | {
     "interpolation": Kind(
         _instance(InterpolationMode), lambda v, pack: v.value, lambda c, unpack: InterpolationMode(c)
     ),
-    "dtype": Kind(_instance(torch.dtype), lambda v, pack: str(v)[6:], lambda c, unpack: getattr(torch, c)),
+    "dtype": Kind(_instance(torch.dtype), lambda v, pack: str(v)[6:], lambda c, unpack: dtype_of(c)),
     "weights": Kind(_instance(models.WeightsEnum), lambda v, pack: str(v), lambda c, unpack: models.get_weight(c)),
     "watched": Kind(_instance(*_WATCHED.values()), _pack_watched, _unpack_watched),
     "code": Kind(callable, _pack_code, _unpack_code),

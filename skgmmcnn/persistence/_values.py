@@ -220,7 +220,12 @@ def _pack_tensor(value: Tensor, pack: Packer) -> Any:
 def _unpack_tensor(content: Any, unpack: Unpacker) -> Tensor:
     name, kind, shape = content
     whole = torch.from_numpy(np.array(unpack.arrays[name]))
-    return unpack.once(name, lambda: whole.view(getattr(torch, kind)).reshape(shape))
+    return unpack.once(name, lambda: whole.view(dtype_of(kind)).reshape(shape))
+
+
+def dtype_of(name: str) -> torch.dtype:
+    """Return torch's type of this name, and nothing else that torch has."""
+    return pick({name: kind for name, kind in vars(torch).items() if isinstance(kind, torch.dtype)}, name)
 
 
 def _pack_random_state(value: np.random.RandomState, pack: Packer) -> Any:

@@ -268,6 +268,7 @@ def test_foreign_classes_are_never_made(tmp_path):
         {"record": ["Images", {}]},
         {"transform": ["Lambda", {}]},
         {"eval": "1"},
+        {"dtype": "load"},
         {"record": ["Parameters", {"nothing": 1}]},
     ]
     for estimator in estimators:

@@ -10,6 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from torchvision.models import SqueezeNet1_1_Weights
+from torchvision.transforms import InterpolationMode
 
 from skgmmcnn.mixture._emissions import Parameters
 from skgmmcnn.persistence._networks import ALL_KINDS
@@ -81,6 +83,8 @@ def test_special_values_come_back():
         torch.device("cpu"),
         torch.float16,
         {1, 2},
+        SqueezeNet1_1_Weights.IMAGENET1K_V1,
+        InterpolationMode.BICUBIC,
     ]:
         returned = there_and_back(value)
         if isinstance(value, np.ndarray) and value.dtype.kind == "i":
