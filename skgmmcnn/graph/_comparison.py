@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -30,6 +30,8 @@ class Difference(NamedTuple):
         Bits per image in each graph: the score of a node, the contribution of an edge; 0 where it is not there.
     status : {"same", "changed", "added", "removed"}
         "added" is in the second graph alone, "removed" in the first alone.
+    implied : bool
+        Whether an end of the edge is in one graph alone, so that the edge must be.
     """
 
     layer: str
@@ -38,6 +40,16 @@ class Difference(NamedTuple):
     before: float
     after: float
     status: str
+    implied: bool
+
+
+class _Item(NamedTuple):
+    """A node or an edge of one graph: layer, key, bits per image, and of an edge the places of both ends."""
+
+    layer: str
+    key: str | None
+    bits: float
+    ends: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,8 +101,8 @@ class GraphComparison:
         -------
         text : str
             For each layer the similarity, then its words and edges: ``=`` in both graphs, ``~`` with other evidence,
-            ``-`` in the first alone, ``+`` in the second alone.  Where words were aligned, keys of the second graph
-            stand in parentheses.
+            ``-`` in the first alone, ``+`` in the second alone.  Edges of words that one graph lacks are left out.
+            Where words were aligned, keys of the second graph stand in parentheses.
         """
         renamed = any(row.first and row.second and row.first != row.second for row in self.nodes)
         lines = [f"similarity {self.similarity:.2f}"]
@@ -98,7 +110,7 @@ class GraphComparison:
             edges = self.edge_similarity.get(layer)
             lines.append(f"{layer}: words {similarity:.2f}" + ("" if edges is None else f", edges {edges:.2f}"))
             lines += [f"  {_line(row, renamed)}" for row in self.nodes if row.layer == layer]
-            lines += [f"    {_line(row, renamed)}" for row in self.edges if row.layer == layer]
+            lines += [f"    {_line(row, renamed)}" for row in self.edges if row.layer == layer and not row.implied]
         return "\n".join(lines)
 
 
@@ -148,10 +160,11 @@ def compare_graphs(
       - conv_w004: 3.0 bits
       + conv_w005: 3.0 bits
     """
-    mine = {key: _place(node, None) for key, node in first.nodes(data=True)}
-    its = {key: _place(node, alignment) for key, node in second.nodes(data=True)}
-    nodes = _differences(dict(_nodes(first, mine)), dict(_nodes(second, its)), tolerance)
-    edges = _differences(dict(_edges(first, mine)), dict(_edges(second, its)), tolerance)
+    mine = {key: _place(key, node, None) for key, node in first.nodes(data=True)}
+    its = {key: _place(key, node, alignment) for key, node in second.nodes(data=True)}
+    shared = {place for place in mine.values() if place in set(its.values())}
+    nodes = _differences(_nodes(first, mine), _nodes(second, its), tolerance, shared)
+    edges = _differences(_edges(first, mine), _edges(second, its), tolerance, shared)
     return GraphComparison(nodes, edges)
 
 
@@ -252,38 +265,49 @@ def compare_models(first: Pipeline, second: Pipeline, X: Any, *, tolerance: floa
     return ModelComparison(alignment, classes, _compare_counts(first[-1], second[-1], alignment, words))
 
 
-def _place(node: Mapping[str, Any], alignment: Alignment | None) -> Any:
-    """Return what a node is in the first graph: its layer and word, None for a word of the second alone."""
+def _place(key: str, node: Mapping[str, Any], alignment: Alignment | None) -> Any:
+    """Return what a node is in the first graph: its layer and word; of a word of the second alone, its key."""
     if node["layer"] == DECISION:
         return DECISION
     word = node["word"] if alignment is None else alignment.partner(node["layer"], node["word"])
-    return None if word is None else (node["layer"], word)
+    return ("second", key) if word is None else (node["layer"], word)
 
 
-def _nodes(graph: nx.DiGraph, places: Mapping[str, Any]) -> Iterator[tuple[Any, tuple[str, str, float]]]:
-    """Yield (place, (layer, key, bits per image)) of the words of a graph."""
-    for key, node in graph.nodes(data=True):
-        if places[key] != DECISION:
-            bits = max(0.0, node["score"]) / graph.graph.get("n_images", 1)
-            yield places[key] or key, (node["layer"], key, bits)
+def _nodes(graph: nx.DiGraph, places: Mapping[str, Any]) -> dict[Any, _Item]:
+    """Return the words of a graph by place."""
+    n_images = graph.graph.get("n_images", 1)
+    return {
+        places[key]: _Item(node["layer"], key, max(0.0, node["score"]) / n_images)
+        for key, node in graph.nodes(data=True)
+        if places[key] != DECISION
+    }
 
 
-def _edges(graph: nx.DiGraph, places: Mapping[str, Any]) -> Iterator[tuple[Any, tuple[str, str, float]]]:
+def _edges(graph: nx.DiGraph, places: Mapping[str, Any]) -> dict[Any, _Item]:
+    """Return the edges of a graph by the places of their ends."""
+    n_images = graph.graph.get("n_images", 1)
+    found = {}
     for tail, head, edge in graph.edges(data=True):
-        bits = max(0.0, edge["contribution"]) / graph.graph.get("n_images", 1)
-        yield (places[tail] or tail, places[head] or head), (graph.nodes[tail]["layer"], f"{tail} -> {head}", bits)
+        ends = places[tail], places[head]
+        bits = max(0.0, edge["contribution"]) / n_images
+        found[ends] = _Item(graph.nodes[tail]["layer"], f"{tail} -> {head}", bits, ends)
+    return found
 
 
-def _differences(first: Mapping[Any, Any], second: Mapping[Any, Any], tolerance: float) -> list[Difference]:
+def _differences(
+    first: Mapping[Any, _Item], second: Mapping[Any, _Item], tolerance: float, shared: set[Any]
+) -> list[Difference]:
+    """Return what is at the places of either graph; `shared` are the places of nodes that both have."""
     found = []
     for place in [*first, *(place for place in second if place not in first)]:
-        layer, mine, before = first.get(place, (None, None, 0.0))
-        other, its, after = second.get(place, (None, None, 0.0))
-        if mine is None or its is None:
-            status = "added" if mine is None else "removed"
+        item = first[place] if place in first else second[place]
+        mine, its = (graph.get(place, _Item(item.layer, None, 0.0)) for graph in (first, second))
+        if place in first and place in second:
+            status = "changed" if abs(its.bits - mine.bits) > tolerance * max(mine.bits, its.bits) else "same"
         else:
-            status = "changed" if abs(after - before) > tolerance * max(before, after) else "same"
-        found.append(Difference(layer or other, mine, its, before, after, status))
+            status = "removed" if place in first else "added"
+        implied = not set(item.ends) <= shared
+        found.append(Difference(item.layer, mine.key, its.key, mine.bits, its.bits, status, implied))
     return found
 
 

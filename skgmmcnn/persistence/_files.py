@@ -170,6 +170,8 @@ def _checksum(about: dict[str, str], arrays: dict[str, np.ndarray]) -> str:
 
 def _replace(path: Path, write: Callable[[Path], Any]) -> None:
     """Write a file beside `path`, then put it there."""
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"There is no folder {str(path.parent)!r} to save in.")
     draft = path.with_name(f"{path.name}.{os.getpid()}")
     try:
         write(draft)

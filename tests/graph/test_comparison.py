@@ -103,6 +103,7 @@ def test_what_differs_is_listed():
         "  - conv_w3: 1.0 bits",
         "  + conv_w4: 0.5 bits",
     ]
+    assert lines[6:] == ["    = conv_w1 -> decision_1: 3.1 bits", "    ~ conv_w2 -> decision_1: 2.0 -> 1.0 bits"]
     table = comparison.to_frame()
     assert list(table.query("kind == 'edge' and status == 'added'").second) == ["conv_w4 -> decision_1"]
     shifted = {"conv": np.array([[1, 2], [2, 1]])}

@@ -278,6 +278,8 @@ def test_foreign_classes_are_never_made(tmp_path):
 
 
 def test_what_cannot_be_read_is_refused(file, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"There is no folder .*nothing' to save in"):
+        save(load(file, model=DigitsNetwork), tmp_path / "nothing" / "pipe")
     with pytest.raises(FileNotFoundError, match="There is no file"):
         load(tmp_path / "nothing")
     joblib.dump([1, 2], tmp_path / "pickle")
