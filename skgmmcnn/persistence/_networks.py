@@ -48,6 +48,7 @@ def _pack_network(value: nn.Module, pack: Packer) -> str:
         pack.networks[digest] = {
             "class": _describe(value),
             "name": name,
+            "channels_last": any(part.ndim == 4 and not part.is_contiguous() for part in value.parameters()),
             "source": pack(pack.owner.weights),
             "weights": pack(dict(value.state_dict())) if pack.embed else None,
         }
@@ -65,9 +66,11 @@ def _rebuild(digest: str, known: dict[str, Any], unpack: Unpacker) -> nn.Module:
     network = build(model, unpack(known["source"]) if state is None else None, seed=0).network
     if state is not None:
         try:
-            network.load_state_dict(state)
+            network.load_state_dict(state, assign=True)  # as they were, in type and in memory
         except RuntimeError as error:
             raise ValueError(f"The saved weights, of a {known['class']}, do not fit the model: {error}") from error
+    elif known["channels_last"]:
+        network.to(memory_format=torch.channels_last)
     if fingerprint(network) != digest:
         raise ValueError(
             f"The saved network was a {known['class']} with weights of SHA-256 {digest[:12]}...; the model is a "

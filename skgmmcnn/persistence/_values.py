@@ -193,34 +193,45 @@ def _unpack_estimator(content: Any, unpack: Unpacker) -> Any:
     return estimator
 
 
+def _memory_order(strides: tuple[int, ...]) -> list[int]:
+    """Return the axes from the slowest to the fastest: sums over another order would round otherwise."""
+    return sorted(range(len(strides)), key=lambda axis: -abs(strides[axis]))
+
+
 def _pack_array(value: np.ndarray, pack: Packer) -> Any:
     if value.dtype.name in _NUMBERS:
-        return pack.store(value, value.astype(value.dtype.newbyteorder("=")))
+        axes = _memory_order(value.strides)
+        return [pack.store(value, value.transpose(axes).astype(value.dtype.newbyteorder("="))), axes]
     if value.dtype.kind not in "UO":
         raise pack.refusal(value)
     return [value.dtype.str, list(value.shape), [pack(item) for item in value.ravel().tolist()]]
 
 
 def _unpack_array(content: Any, unpack: Unpacker) -> np.ndarray:
-    if isinstance(content, str):
-        return unpack.once(content, lambda: np.array(unpack.arrays[content]))
-    array = np.empty(content[1], content[0])
-    array.ravel()[:] = [unpack(item) for item in content[2]]
+    if len(content) == 2:
+        name, axes = content
+        return unpack.once(name, lambda: np.array(unpack.arrays[name]).transpose(np.argsort(axes)))
+    kind, shape, items = content
+    array = np.empty(shape, kind)
+    array.ravel()[:] = [unpack(item) for item in items]
     return array
 
 
 def _pack_tensor(value: Tensor, pack: Packer) -> Any:
-    kind = str(value.dtype).removeprefix("torch.")
-    plain = value.detach().cpu().contiguous()
-    if kind not in _NUMBERS:  # numpy has no such type: its bytes
-        plain = plain.reshape(-1).view(torch.uint8)
-    return [pack.store(value, plain.numpy()), kind, list(value.shape)]
+    kind, axes = str(value.dtype).removeprefix("torch."), _memory_order(value.stride())
+    stored = value.detach().cpu().permute(axes).contiguous()
+    array = stored if kind in _NUMBERS else stored.reshape(-1).view(torch.uint8)  # numpy has no such type: its bytes
+    return [pack.store(value, array.numpy()), kind, list(stored.shape), axes]
 
 
 def _unpack_tensor(content: Any, unpack: Unpacker) -> Tensor:
-    name, kind, shape = content
-    whole = torch.from_numpy(np.array(unpack.arrays[name]))
-    return unpack.once(name, lambda: whole.view(dtype_of(kind)).reshape(shape))
+    name, kind, shape, axes = content
+
+    def build() -> Tensor:
+        whole = torch.from_numpy(np.array(unpack.arrays[name]))
+        return whole.view(dtype_of(kind)).reshape(shape).permute(np.argsort(axes).tolist())
+
+    return unpack.once(name, build)
 
 
 def dtype_of(name: str) -> torch.dtype:

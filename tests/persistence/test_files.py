@@ -1,5 +1,6 @@
 """A pipeline that was saved explains as it did; what cannot be read is refused."""
 
+import copy
 import json
 import subprocess
 import sys
@@ -104,6 +105,29 @@ def test_training_goes_on(digits, tmp_path):
         again[1].transition_counts_["conv3", "conv2"], pipe[1].transition_counts_["conv3", "conv2"]
     )
     assert again[0].n_iter_ == 2
+
+
+@pytest.mark.parametrize("embed", [True, False])
+def test_weights_lie_in_memory_as_they_did(embed, digits, tmp_path):
+    """Convolutions of another memory layout round otherwise."""
+    network = copy.deepcopy(digits.network).to(memory_format=torch.channels_last)
+    pipe = make_pipeline(FeatureExtractor(network, ["conv3"]), LayerDictionary(4), InferenceGraph())
+    save(pipe.fit(digits.images[:50]), tmp_path / "pipe", embed=embed)
+    again = load(tmp_path / "pipe", model=digits.network)
+    mine, its = pipe[0].network_, again[0].network_
+    assert mine.conv3[0].weight.stride() == its.conv3[0].weight.stride() == (144, 1, 48, 16)
+    assert not any(weight.requires_grad for weight in its.parameters())
+    found, expected = (part[0].transform(digits.images).compute() for part in (again, pipe))
+    for mine, its in zip(expected.batches(), found.batches(), strict=True):
+        assert torch.equal(mine.activations["conv3"], its.activations["conv3"])
+
+
+def test_weights_of_half_precision(digits, tmp_path):
+    network = copy.deepcopy(digits.network).bfloat16()
+    pipe = make_pipeline(FeatureExtractor(network, ["conv3"]), LayerDictionary(4), InferenceGraph())
+    save(pipe.fit(digits.images[:50]), tmp_path / "pipe")
+    again = load(tmp_path / "pipe", model=DigitsNetwork)
+    assert explain(again, digits.images[:5]) == explain(pipe, digits.images[:5])
 
 
 def test_folders_of_this_machine(pipe, tmp_path):

@@ -93,6 +93,16 @@ def test_special_values_come_back():
             assert_same(returned, value)
 
 
+def test_arrays_lie_in_memory_as_they_did(rng):
+    for order in [(2, 0, 1), (1, 0, 2), (0, 1, 2)]:
+        array = rng.random((3, 4, 5)).transpose(order)
+        for value in (array, torch.from_numpy(array), torch.from_numpy(array).bfloat16()):
+            returned = there_and_back(value)
+            assert_same(value, returned)
+            strides = [v.strides if isinstance(v, np.ndarray) else v.stride() for v in (value, returned)]
+            assert strides[0] == strides[1]
+
+
 def test_records_come_back_and_share_their_tensors():
     mean = torch.rand(2, 3)
     first, second = there_and_back([Parameters(mean, mean), Parameters(mean, torch.rand(2))])
