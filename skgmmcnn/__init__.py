@@ -4,7 +4,8 @@ from .dictionary import LayerDictionary, WordMaps
 from .features import FeatureExtractor, FeatureMaps
 from .graph import InferenceGraph, to_text
 from .mixture import MiniBatchGaussianMixture
-from .plot import InferenceGraphDisplay
+from .persistence import load, save
+from .plot import InferenceGraphDisplay, WordSimilarityDisplay
 
 __all__ = [
     "FeatureExtractor",
@@ -14,6 +15,9 @@ __all__ = [
     "LayerDictionary",
     "MiniBatchGaussianMixture",
     "WordMaps",
+    "WordSimilarityDisplay",
+    "load",
+    "save",
     "to_text",
 ]
 __version__ = "0.1.0.dev0"

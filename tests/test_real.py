@@ -6,7 +6,14 @@ from sklearn.pipeline import Pipeline
 from torchvision import transforms
 from torchvision.models import SqueezeNet1_1_Weights
 
-from skgmmcnn import FeatureExtractor, InferenceGraph, InferenceGraphDisplay, LayerDictionary, to_text
+from skgmmcnn import (
+    FeatureExtractor,
+    InferenceGraph,
+    InferenceGraphDisplay,
+    LayerDictionary,
+    WordSimilarityDisplay,
+    to_text,
+)
 
 
 def test_words_of_a_residual_network_agree_with_it(data):
@@ -53,3 +60,22 @@ def test_the_road_on_image_files(data):
     assert names[words.decisions[0]] in text
     display = InferenceGraphDisplay.from_estimator(pipe["graph"], words, image=1)
     assert np.ptp(display.images[0]) > 100
+
+
+def test_words_of_one_class_are_told_from_others_layer_by_layer(data):
+    images, _, names = data.cifar10("train")
+    others, _, _ = data.cifar10("test")
+    preprocess = transforms.Compose(
+        [transforms.ToTensor(), transforms.Normalize(data.IMAGENET_MEAN, data.IMAGENET_STD)]
+    )
+    extractor = FeatureExtractor(
+        data.cifar_resnet20(), ["layer1", "layer2", "layer3"], preprocess=preprocess, class_names=names
+    )
+    pipe = Pipeline([("features", extractor), ("words", LayerDictionary(50, random_state=0, max_samples=20_000))])
+    display = WordSimilarityDisplay.from_estimator(pipe.fit(images[:500]), others[:500], random_state=0)
+    gaps = [found.within - found.between for found in display.by_class.values()]
+    assert gaps[0] < gaps[2] - 0.2
+    assert display.by_class["layer3"].p_value < 0.01
+    assert display.by_mean["layer3"].p_value < 0.01
+    assert display.spread["layer3"].n_distinct > 10
+    assert display.spread["layer3"].autocorrelation > 0.15

@@ -1,9 +1,29 @@
 """Feature maps in, visual words out."""
 
+from ._alignment import Alignment, align_words
 from ._dictionary import LayerDictionary
+from ._locality import Locality, locality
 from ._readouts import Readout
 from ._representatives import Representatives
+from ._similarity import Cohesion, class_cohesion, class_similarity, mean_distance, word_classes
 from ._statistics import WordStatistics
 from ._words import Vocabulary, WordMaps, count_words
 
-__all__ = ["LayerDictionary", "Readout", "Representatives", "Vocabulary", "WordMaps", "WordStatistics", "count_words"]
+__all__ = [
+    "Alignment",
+    "Cohesion",
+    "LayerDictionary",
+    "Locality",
+    "Readout",
+    "Representatives",
+    "Vocabulary",
+    "WordMaps",
+    "WordStatistics",
+    "align_words",
+    "class_cohesion",
+    "class_similarity",
+    "count_words",
+    "locality",
+    "mean_distance",
+    "word_classes",
+]

@@ -1,6 +1,20 @@
 """Visual words in, inference graphs out."""
 
 from ._building import to_text
+from ._comparison import Difference, GraphComparison, ModelComparison, compare_graphs, compare_models
+from ._export import Frames, read_graph, to_frame, write_graph
 from ._inference_graph import InferenceGraph
 
-__all__ = ["InferenceGraph", "to_text"]
+__all__ = [
+    "Difference",
+    "Frames",
+    "GraphComparison",
+    "InferenceGraph",
+    "ModelComparison",
+    "compare_graphs",
+    "compare_models",
+    "read_graph",
+    "to_frame",
+    "to_text",
+    "write_graph",
+]

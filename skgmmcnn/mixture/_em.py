@@ -61,6 +61,11 @@ class Mixture:
         return (self.parameters.mean + self.shift.double()).numpy(force=True)
 
     @property
+    def emitted_means_(self) -> np.ndarray:
+        """Mean row of each component, shape (K, d): as `means_`, but behind the ReLU where that is modelled."""
+        return (self.emission.expect(self.parameters) + self.shift.double()).numpy(force=True)
+
+    @property
     def covariances_(self) -> np.ndarray:
         """Variances: (K, d), or (K,) where channels share them, or (d,) where components do."""
         variance = self.parameters.variance.numpy(force=True)

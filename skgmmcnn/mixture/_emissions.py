@@ -87,6 +87,10 @@ class Emission(ABC):
         """Return the rows that hidden Gaussian values show."""
         return hidden
 
+    def expect(self, parameters: Parameters) -> Tensor:
+        """Return the mean row of every component, (K, d), less the shift."""
+        return parameters.mean
+
 
 class DiagonalGaussian(Emission):
     """Independent Gaussian channels, phi(x) = (x, x^2)."""

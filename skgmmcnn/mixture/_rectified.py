@@ -65,6 +65,13 @@ class RectifiedGaussian(Emission):
     def emit(self, hidden: Tensor) -> Tensor:
         return hidden.clamp_min(0)
 
+    def expect(self, parameters: Parameters) -> Tensor:
+        """Return E[max(0, y)] = mean Phi(ratio) + sd phi(ratio), for every component and channel."""
+        mean, deviation = parameters.mean, parameters.variance.sqrt()
+        ratio = mean / deviation
+        density = (-ratio.square() / 2).exp() / math.sqrt(2 * math.pi)
+        return (mean * torch.special.ndtr(ratio) + deviation * density).clamp_min(0)
+
 
 class _Slope:
     """The slope of the log-likelihood per row along the ratio mean / sd, with the best sd at every ratio.

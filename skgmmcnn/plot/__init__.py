@@ -1,5 +1,6 @@
-"""Inference graphs as pictures."""
+"""Graphs and words as pictures."""
 
 from ._inference_graph import InferenceGraphDisplay
+from ._word_similarity import WordSimilarityDisplay
 
-__all__ = ["InferenceGraphDisplay"]
+__all__ = ["InferenceGraphDisplay", "WordSimilarityDisplay"]

@@ -1,0 +1,347 @@
+"""What two graphs, or two models, have in common, and what not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import networkx as nx
+import numpy as np
+from sklearn.pipeline import Pipeline
+
+from ..dictionary import Alignment, WordMaps, align_words
+from ._evidence import DECISION
+from ._export import need
+
+_SIGNS = {"added": "+", "removed": "-", "changed": "~", "same": "="}
+
+
+class Difference(NamedTuple):
+    """One node, or one edge, in two graphs.
+
+    Parameters
+    ----------
+    layer : str
+        Layer of the node; of an edge, that of the lower word.
+    first, second : str or None
+        Key in each graph, None where it is not there; of an edge, ``"lower -> upper"``.
+    before, after : float
+        Bits per image in each graph: the score of a node, the contribution of an edge; 0 where it is not there.
+    status : {"same", "changed", "added", "removed"}
+        "added" is in the second graph alone, "removed" in the first alone.
+    implied : bool
+        Whether an end of the edge is in one graph alone, so that the edge must be.
+    """
+
+    layer: str
+    first: str | None
+    second: str | None
+    before: float
+    after: float
+    status: str
+    implied: bool
+
+
+class _Item(NamedTuple):
+    """A node or an edge of one graph: layer, key, bits per image, and of an edge the places of both ends."""
+
+    layer: str
+    key: str | None
+    bits: float
+    ends: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class GraphComparison:
+    """Nodes and edges of two inference graphs, side by side.
+
+    Parameters
+    ----------
+    nodes, edges : list of Difference
+        All of them, those of the first graph first.
+    """
+
+    nodes: list[Difference]
+    edges: list[Difference]
+
+    @property
+    def node_similarity(self) -> dict[str, float]:
+        """Weighted Jaccard similarity of the words of each layer: sum of the smaller scores over that of the larger."""
+        return _by_layer(self.nodes)
+
+    @property
+    def edge_similarity(self) -> dict[str, float]:
+        """The same for the edges that lead up from each layer."""
+        return _by_layer(self.edges)
+
+    @property
+    def similarity(self) -> float:
+        """Mean over the layers' nodes and edges; 1 for equal graphs, 0 for graphs without a common word."""
+        parts = [*self.node_similarity.values(), *self.edge_similarity.values()]
+        return float(np.mean(parts)) if parts else 1.0
+
+    def to_frame(self) -> Any:
+        """Return both lists as one pandas table.
+
+        Returns
+        -------
+        table : pandas.DataFrame
+            One row per node and per edge, which `kind` tells apart.
+        """
+        pandas = need("pandas", "to_frame")
+        rows = [{"kind": "node", **row._asdict()} for row in self.nodes]
+        rows += [{"kind": "edge", **row._asdict()} for row in self.edges]
+        return pandas.DataFrame(rows, columns=["kind", *Difference._fields])
+
+    def to_text(self) -> str:
+        """Return the comparison as text.
+
+        Returns
+        -------
+        text : str
+            For each layer the similarity, then its words and edges: ``=`` in both graphs, ``~`` with other evidence,
+            ``-`` in the first alone, ``+`` in the second alone.  Edges of words that one graph lacks are left out.
+            Where words were aligned, keys of the second graph stand in parentheses.
+        """
+        renamed = any(row.first and row.second and row.first != row.second for row in self.nodes)
+        lines = [f"similarity {self.similarity:.2f}"]
+        for layer, similarity in self.node_similarity.items():
+            edges = self.edge_similarity.get(layer)
+            lines.append(f"{layer}: words {similarity:.2f}" + ("" if edges is None else f", edges {edges:.2f}"))
+            lines += [f"  {_line(row, renamed)}" for row in self.nodes if row.layer == layer]
+            lines += [f"    {_line(row, renamed)}" for row in self.edges if row.layer == layer and not row.implied]
+        return "\n".join(lines)
+
+
+def compare_graphs(
+    first: nx.DiGraph, second: nx.DiGraph, alignment: Alignment | None = None, *, tolerance: float = 0.1
+) -> GraphComparison:
+    """Tell what two inference graphs have in common.
+
+    Parameters
+    ----------
+    first, second : networkx.DiGraph
+        As made by :class:`InferenceGraph`.
+    alignment : Alignment, default=None
+        Which words of the second are which of the first; None where both have the words of one dictionary.  Words
+        without a partner are in one graph alone.
+    tolerance : float, default=0.1
+        An item is "changed" where its bits differ by more than this share of the larger.
+
+    Returns
+    -------
+    comparison : GraphComparison
+        Nodes and edges of both, and how similar they are.  Decisions stand for each other, also of different classes.
+
+    Notes
+    -----
+    The similarity is the weighted Jaccard index sum min(a, b) / sum max(a, b) [1]_ of bits per image, for each layer,
+    since bits of different layers do not compare.
+
+    References
+    ----------
+    .. [1] Ioffe, "Improved consistent sampling, weighted minhash and L1 sketching", ICDM 2010.
+
+    Examples
+    --------
+    >>> import networkx as nx
+    >>> from skgmmcnn.graph import compare_graphs
+    >>> def graph(word):
+    ...     made = nx.DiGraph(n_images=1)
+    ...     made.add_node("decision_7", layer="decision", word=7, score=9.0)
+    ...     made.add_node("conv_w003", layer="conv", word=3, score=6.0)
+    ...     made.add_node(f"conv_w00{word}", layer="conv", word=word, score=3.0)
+    ...     return made
+    >>> print(compare_graphs(graph(4), graph(5)).to_text())
+    similarity 0.50
+    conv: words 0.50
+      = conv_w003: 6.0 bits
+      - conv_w004: 3.0 bits
+      + conv_w005: 3.0 bits
+    """
+    mine = {key: _place(key, node, None) for key, node in first.nodes(data=True)}
+    its = {key: _place(key, node, alignment) for key, node in second.nodes(data=True)}
+    shared = {place for place in mine.values() if place in set(its.values())}
+    nodes = _differences(_nodes(first, mine), _nodes(second, its), tolerance, shared)
+    edges = _differences(_edges(first, mine), _edges(second, its), tolerance, shared)
+    return GraphComparison(nodes, edges)
+
+
+@dataclass(frozen=True, eq=False)
+class ModelComparison:
+    """Two fitted models, compared over the same images.
+
+    Parameters
+    ----------
+    alignment : Alignment
+        Which words of the second are which of the first.
+    classes : dict of str to GraphComparison
+        By name of each class that both networks decide for: the class graphs.
+    transitions : dict of (upper, lower) to float
+        Weighted Jaccard similarity of the shares of all pairs of words among the counts of both models.
+    """
+
+    alignment: Alignment
+    classes: Mapping[str, GraphComparison]
+    transitions: Mapping[tuple[str, str], float]
+
+    @property
+    def similarity(self) -> float:
+        """Mean similarity of the class graphs."""
+        return float(np.mean([comparison.similarity for comparison in self.classes.values()]))
+
+    def to_text(self) -> str:
+        """Return the comparison as text.
+
+        Returns
+        -------
+        text : str
+            How alike words, pairs of words and class graphs are.
+        """
+        lines = [f"similarity of class graphs {self.similarity:.2f}"]
+        lines += [f"  {name}: {comparison.similarity:.2f}" for name, comparison in self.classes.items()]
+        lines.append("words")
+        for layer, values in self.alignment.similarity.items():
+            mean = f"of mean similarity {values.mean():.2f}" if len(values) else ""
+            lines.append(f"  {layer}: {len(values)} pairs {mean}".rstrip())
+        lines.append("pairs of words in receptive fields")
+        lines += [f"  {lower} in {upper}: {value:.2f}" for (upper, lower), value in self.transitions.items()]
+        return "\n".join(lines)
+
+
+def compare_models(first: Pipeline, second: Pipeline, X: Any, *, tolerance: float = 0.1) -> ModelComparison:
+    """Compare two fitted pipelines, of two epochs, seeds or data sets, by their explanations of the same images.
+
+    Words are aligned by where they are in these images (:func:`skgmmcnn.dictionary.align_words`), then the graphs of
+    all classes are compared.
+
+    Parameters
+    ----------
+    first, second : Pipeline
+        Fitted; both end with an :class:`InferenceGraph`, and model layers of the same names and map sizes.
+    X : object
+        Images that both take.
+    tolerance : float, default=0.1
+        As in :func:`compare_graphs`.
+
+    Returns
+    -------
+    comparison : ModelComparison
+        Alignment of words, comparisons of class graphs and of counts.
+
+    Examples
+    --------
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
+    >>> from skgmmcnn.datasets import load_digits_network
+    >>> from skgmmcnn.graph import compare_models
+    >>> digits = load_digits_network()
+    >>> extractor = FeatureExtractor(digits.network, layers=["conv2", "conv3"])
+    >>> first, second = (
+    ...     make_pipeline(extractor, LayerDictionary(20, random_state=seed), InferenceGraph()).fit(digits.images[:300])
+    ...     for seed in (0, 1)
+    ... )
+    >>> compare_models(first, first, digits.test_images).similarity
+    1.0
+    >>> 0.1 < compare_models(first, second, digits.test_images).similarity < 0.9
+    True
+    """
+    words = [model[:-1].transform(X) for model in (first, second)]
+    alignment = align_words(*words)
+    names = [{part.spec.class_name(c): c for c in np.unique(part.decisions)} for part in words]
+    shared = [name for name in names[0] if name in names[1]]
+    if not shared:
+        raise ValueError(
+            f"The networks decide for no class in common: {sorted(names[0])[:5]} and {sorted(names[1])[:5]}."
+        )
+    classes = {}
+    for name in shared:
+        graphs = [
+            model[-1].explain_class(part, int(known[name]))
+            for model, part, known in zip((first, second), words, names, strict=True)
+        ]
+        classes[name] = compare_graphs(graphs[0], graphs[1], alignment, tolerance=tolerance)
+    return ModelComparison(alignment, classes, _compare_counts(first[-1], second[-1], alignment, words))
+
+
+def _place(key: str, node: Mapping[str, Any], alignment: Alignment | None) -> Any:
+    """Return what a node is in the first graph: its layer and word; of a word of the second alone, its key."""
+    if node["layer"] == DECISION:
+        return DECISION
+    word = node["word"] if alignment is None else alignment.partner(node["layer"], node["word"])
+    return ("second", key) if word is None else (node["layer"], word)
+
+
+def _nodes(graph: nx.DiGraph, places: Mapping[str, Any]) -> dict[Any, _Item]:
+    """Return the words of a graph by place."""
+    n_images = graph.graph.get("n_images", 1)
+    return {
+        places[key]: _Item(node["layer"], key, max(0.0, node["score"]) / n_images)
+        for key, node in graph.nodes(data=True)
+        if places[key] != DECISION
+    }
+
+
+def _edges(graph: nx.DiGraph, places: Mapping[str, Any]) -> dict[Any, _Item]:
+    """Return the edges of a graph by the places of their ends."""
+    n_images = graph.graph.get("n_images", 1)
+    found = {}
+    for tail, head, edge in graph.edges(data=True):
+        ends = places[tail], places[head]
+        bits = max(0.0, edge["contribution"]) / n_images
+        found[ends] = _Item(graph.nodes[tail]["layer"], f"{tail} -> {head}", bits, ends)
+    return found
+
+
+def _differences(
+    first: Mapping[Any, _Item], second: Mapping[Any, _Item], tolerance: float, shared: set[Any]
+) -> list[Difference]:
+    """Return what is at the places of either graph; `shared` are the places of nodes that both have."""
+    found = []
+    for place in [*first, *(place for place in second if place not in first)]:
+        item = first[place] if place in first else second[place]
+        mine, its = (graph.get(place, _Item(item.layer, None, 0.0)) for graph in (first, second))
+        if place in first and place in second:
+            status = "changed" if abs(its.bits - mine.bits) > tolerance * max(mine.bits, its.bits) else "same"
+        else:
+            status = "removed" if place in first else "added"
+        implied = not set(item.ends) <= shared
+        found.append(Difference(item.layer, mine.key, its.key, mine.bits, its.bits, status, implied))
+    return found
+
+
+def _by_layer(rows: list[Difference]) -> dict[str, float]:
+    layers = dict.fromkeys(row.layer for row in rows)
+    return {layer: _jaccard(*np.array([[r.before, r.after] for r in rows if r.layer == layer]).T) for layer in layers}
+
+
+def _jaccard(first: np.ndarray, second: np.ndarray) -> float:
+    """Return sum min / sum max of weights, 1 where there are none."""
+    most = np.maximum(first, second).sum()
+    return float(np.minimum(first, second).sum() / most) if most > 0 else 1.0
+
+
+def _line(row: Difference, renamed: bool) -> str:
+    names = [row.first, f"({row.second})" if renamed and row.second else row.second]
+    bits = f"{row.before:.1f} -> {row.after:.1f}" if row.status == "changed" else f"{max(row.before, row.after):.1f}"
+    return f"{_SIGNS[row.status]} {' '.join(dict.fromkeys(filter(None, names)))}: {bits} bits"
+
+
+def _compare_counts(first: Any, second: Any, alignment: Alignment, words: list[WordMaps]) -> dict[tuple, float]:
+    """Return for each pair of layers that both models have how alike their tables of counts are."""
+    outputs = [{part.spec.class_name(c): c for c in range(part.spec.n_outputs)} for part in words]
+    decisions = np.array([(outputs[0][name], outputs[1][name]) for name in outputs[0] if name in outputs[1]])
+    aligned = {**alignment.pairs, DECISION: decisions.reshape(-1, 2)}
+    return {
+        pair: _shares_in_common(table, second.transition_counts_[pair], *(aligned[layer] for layer in pair))
+        for pair, table in first.transition_counts_.items()
+        if pair in second.transition_counts_
+    }
+
+
+def _shares_in_common(first: np.ndarray, second: np.ndarray, upper: np.ndarray, lower: np.ndarray) -> float:
+    """Return sum min / sum max of the shares of all cells, those of words without partner counting as different."""
+    mine, its = (table / max(1, table.sum()) for table in (first, second))
+    common = np.minimum(mine[np.ix_(upper[:, 0], lower[:, 0])], its[np.ix_(upper[:, 1], lower[:, 1])]).sum()
+    return float(common / (mine.sum() + its.sum() - common))

@@ -1,0 +1,180 @@
+"""One file for a fitted estimator: arrays as safetensors, all else as JSON in its header, under a checksum."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+from safetensors.numpy import save_file
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
+from torch import nn
+
+from ._networks import ALL_KINDS
+from ._values import Packer, Unpacker
+
+_VERSION = 1
+
+
+def save(estimator: BaseEstimator, path: str | PathLike, *, embed: bool = True) -> None:
+    """Write a fitted pipeline, or one fitted estimator, to a file without pickle.
+
+    The file is of the safetensors format: numbers, and JSON in its header.  It holds no code, so loading runs none.
+    What is code comes from elsewhere: networks by torchvision name are built by torchvision; one of your own class,
+    and functions of your own that preprocess images or decide, are passed to :func:`load`.
+
+    Parameters
+    ----------
+    estimator : Pipeline or estimator of this package
+        Fitted.  A pipeline's `memory` is not kept.
+    path : str or path
+        The file; one that is there is replaced, once the new one is complete.
+    embed : bool, default=True
+        Whether the file holds the network's weights.  If not, :func:`load` takes them from torchvision, from the
+        extractor's weights file or from the network that is passed to it, and checks them by their SHA-256.
+
+    Raises
+    ------
+    TypeError
+        Where something is neither this package's nor numbers or text; its place is named.
+
+    See Also
+    --------
+    load : Reads the file.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> from skgmmcnn import LayerDictionary, load, save
+    >>> rows = np.random.default_rng(0).random((50, 3))
+    >>> dictionary = LayerDictionary(4, random_state=0).fit(rows)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save(dictionary, Path(folder) / "words.safetensors")
+    ...     again = load(Path(folder) / "words.safetensors")
+    >>> bool((again.predict(rows) == dictionary.predict(rows)).all())
+    True
+    """
+    check_is_fitted(estimator)
+    pack = Packer(ALL_KINDS, embed)
+    with pack.at(type(estimator).__name__):
+        packed = pack(estimator)
+    document = json.dumps({"given": pack.given, "networks": pack.networks, "estimator": packed})
+    about = {"skgmmcnn": document, "version": str(_VERSION)}
+    about["sha256"] = _checksum(about, pack.arrays)
+    _replace(Path(path), lambda draft: save_file(pack.arrays, draft, about))
+
+
+def load(
+    path: str | PathLike,
+    *,
+    model: nn.Module | Callable[[], nn.Module] | None = None,
+    preprocess: Callable | None = None,
+    decision: Callable | None = None,
+) -> Any:
+    """Read what :func:`save` has written.
+
+    Nothing in the file is run: only estimators of this package and pipelines are made, and numbers put into them.
+
+    Parameters
+    ----------
+    path : str or path
+        The file.
+    model : torch.nn.Module or callable, default=None
+        The network, or a function without arguments that returns it, where torchvision cannot build it.  The saved
+        weights are put into a copy of it, and what it then returns is compared with what it returned when it was saved.
+    preprocess : callable, default=None
+        The preprocessing, where that was a function of your own.
+    decision : callable, default=None
+        What makes decisions of outputs, where that was a function of your own.
+
+    Returns
+    -------
+    estimator : object
+        Fitted as it was; the same images get the same explanations.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged, of another version or of something else, or if what it needs is not passed or does not
+        fit.
+
+    See Also
+    --------
+    save : Writes the file.
+
+    Examples
+    --------
+    >>> from skgmmcnn import load
+    >>> pipe = load("digits.safetensors", model=DigitsNetwork)  # doctest: +SKIP
+    """
+    document, arrays = _read(Path(path))
+    passed = {"model": model, "preprocess": preprocess, "decision": decision}
+    given = {name: value for name, value in passed.items() if value is not None}
+    _check_given(Path(path), given, document["given"])
+    return Unpacker(ALL_KINDS, arrays, document["networks"], given)(document["estimator"])
+
+
+def _check_given(path: Path, given: dict[str, Any], needed: dict[str, str]) -> None:
+    """Tell whether all that is code, and not in the file, has been passed, and nothing else."""
+    missing = [name for name in needed if name not in given]
+    if missing:
+        what = ", ".join(f"{name} ({needed[name]})" for name in missing)
+        call = ", ".join(f"{name}=..." for name in missing)
+        raise ValueError(f"{str(path)!r} holds no code and needs yours for {what}: load(path, {call}).")
+    surplus = set(given) - set(needed) - {"model"}  # another network may stand in for one that torchvision builds
+    if surplus:
+        raise ValueError(f"{str(path)!r} needs no {', '.join(sorted(surplus))}: what was saved has its own or none.")
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Return the document and the arrays, having checked that they are what was written."""
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {str(path)!r}.")
+    try:
+        with safetensors.safe_open(path, framework="np") as file:
+            about = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dictionary
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{str(path)!r} is damaged, or was not written by skgmmcnn.save: {error}.") from error
+    if "skgmmcnn" not in about:
+        raise ValueError(f"{str(path)!r} was not written by skgmmcnn.save: it holds arrays, but no estimator.")
+    if about.get("version") != str(_VERSION):
+        raise ValueError(
+            f"{str(path)!r} is of version {about.get('version')}, and this skgmmcnn reads version {_VERSION}; load it "
+            "with the skgmmcnn that wrote it, or fit again."
+        )
+    if about.get("sha256") != _checksum(about, arrays):
+        raise ValueError(f"{str(path)!r} is damaged: its checksum is not that of what it holds.")
+    return json.loads(about["skgmmcnn"]), arrays
+
+
+def _checksum(about: dict[str, str], arrays: dict[str, np.ndarray]) -> str:
+    """Return the SHA-256 of all that a file holds, but for itself."""
+    digest = hashlib.sha256()
+    for name in sorted(set(about) - {"sha256"}):
+        digest.update(f"{name}={about[name]}\n".encode())
+    for name in sorted(arrays):
+        digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
+        digest.update(np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def _replace(path: Path, write: Callable[[Path], Any]) -> None:
+    """Write a file beside `path`, then put it there."""
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"There is no folder {str(path.parent)!r} to save in.")
+    draft = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        write(draft)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)

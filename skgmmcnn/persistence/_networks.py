@@ -1,0 +1,160 @@
+"""Networks and what is done to images, of which files hold names and numbers: the code comes from elsewhere."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torchvision import models, transforms
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms._presets import ImageClassification
+
+from ..features._network import build, fingerprint
+from ..features._probing import HookedNetwork
+from ..features._tracing import TracedNetwork
+from ._values import KINDS, Kind, Packer, Unpacker, _instance, dtype_of, pick
+
+_WATCHED: dict[str, Any] = {kind.__name__: kind for kind in (TracedNetwork, HookedNetwork)}
+_TRANSFORMS: dict[str, Any] = {
+    kind.__name__: kind
+    for kind in (
+        ImageClassification,
+        transforms.CenterCrop,
+        transforms.Compose,
+        transforms.ConvertImageDtype,
+        transforms.Grayscale,
+        transforms.Normalize,
+        transforms.PILToTensor,
+        transforms.Resize,
+        transforms.ToTensor,
+    )
+}
+_GIVEN = ("model", "preprocess", "decision")
+# What rounding on another processor makes of a layer's mean activity is far below this.
+_RELATIVE, _ABSOLUTE = 1e-2, 1e-4
+
+
+def _pack_network(value: nn.Module, pack: Packer) -> str:
+    digest = fingerprint(value)
+    if digest not in pack.networks:
+        model = pack.owner.model
+        name = model if isinstance(model, str) else None
+        if name is None:
+            pack.given["model"] = _describe(model)
+        elif pack.owner.weights is None and not pack.embed:
+            raise ValueError(f"The network {name!r} has random weights, which only embed=True keeps.")
+        pack.networks[digest] = {
+            "class": _describe(value),
+            "name": name,
+            "channels_last": any(part.ndim == 4 and not part.is_contiguous() for part in value.parameters()),
+            "source": pack(pack.owner.weights),
+            "weights": pack(dict(value.state_dict())) if pack.embed else None,
+        }
+    return digest
+
+
+def _unpack_network(digest: str, unpack: Unpacker) -> nn.Module:
+    return unpack.once(digest, lambda: _rebuild(digest, unpack.networks[digest], unpack))
+
+
+def _rebuild(digest: str, known: dict[str, Any], unpack: Unpacker) -> nn.Module:
+    """Return the network with this fingerprint, in evaluation mode."""
+    model = unpack.given.get("model", known["name"])
+    state = unpack(known["weights"])
+    network = build(model, unpack(known["source"]) if state is None else None, seed=0).network
+    if state is not None:
+        try:
+            network.load_state_dict(state, assign=True)  # as they were, in type and in memory
+        except RuntimeError as error:
+            raise ValueError(f"The saved weights, of a {known['class']}, do not fit the model: {error}") from error
+    elif known["channels_last"]:
+        network.to(memory_format=torch.channels_last)
+    if fingerprint(network) != digest:
+        raise ValueError(
+            f"The saved network was a {known['class']} with weights of SHA-256 {digest[:12]}...; the model is a "
+            f"{_describe(network)} with {fingerprint(network)[:12]}...: other weights, or another class."
+        )
+    return network
+
+
+def _pack_watched(value: Any, pack: Packer) -> Any:
+    kind, (_, *arguments) = value.__reduce__()
+    return [
+        kind.__name__,
+        _pack_network(value.network, pack),
+        [pack(argument) for argument in arguments],
+        list(pack.owner.spec_.input_shape),
+        pack(_probe(value, pack.owner.spec_.input_shape)),
+    ]
+
+
+def _unpack_watched(content: Any, unpack: Unpacker) -> Any:
+    name, digest, arguments, shape, answers = content
+    watched = pick(_WATCHED, name)(_unpack_network(digest, unpack), *map(unpack, arguments))
+    found = _probe(watched, tuple(shape))
+    for layer, expected in unpack(answers).items():
+        if not np.allclose(found[layer], expected, _RELATIVE, _ABSOLUTE, equal_nan=True):
+            raise ValueError(
+                f"Layer {layer!r} does not return what it returned when the file was saved, although the weights are "
+                "the same: the network's code has changed. Pass the old code as load(path, model=...), or fit again."
+            )
+    return watched
+
+
+def _probe(watched: Any, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """Return what each layer returns for one image of noise, averaged over its locations."""
+    noise = torch.from_numpy(np.random.RandomState(0).rand(1, *shape).astype(np.float32))
+    _, activations = watched.run(noise)
+    return {
+        layer: values.float().reshape(*values.shape[:2], -1).mean((0, 2)).numpy(force=True)
+        for layer, values in activations.items()
+    }
+
+
+def _pack_transform(value: Any, pack: Packer) -> Any:
+    state = {name: item for name, item in vars(value).items() if name not in vars(nn.Module())}
+    return [type(value).__name__, {name: pack(item) for name, item in state.items()}]
+
+
+def _unpack_transform(content: Any, unpack: Unpacker) -> Any:
+    kind = pick(_TRANSFORMS, content[0])
+    transform = kind.__new__(kind)
+    if isinstance(transform, nn.Module):
+        nn.Module.__init__(transform)
+    vars(transform).update({name: unpack(item) for name, item in content[1].items()})
+    return transform
+
+
+def _pack_code(value: Any, pack: Packer) -> Any:
+    name = pack.place[-1].rstrip("_") if pack.place else ""
+    if name not in _GIVEN:
+        raise pack.refusal(value)
+    if name == "model" and isinstance(value, nn.Module) and fingerprint(value) == pack.owner.fingerprint_:
+        return ["network", _pack_network(value, pack)]
+    pack.given[name] = _describe(value)
+    return ["given", name]
+
+
+def _unpack_code(content: Any, unpack: Unpacker) -> Any:
+    place, key = content
+    return _unpack_network(key, unpack) if place == "network" else unpack.given[key]
+
+
+def _describe(value: Any) -> str:
+    """Return where the code of an object is found."""
+    place = value if hasattr(value, "__qualname__") else type(value)
+    return f"{place.__module__}.{place.__qualname__}"
+
+
+ALL_KINDS: dict[str, Kind] = KINDS | {
+    "transform": Kind(lambda v: type(v) in _TRANSFORMS.values(), _pack_transform, _unpack_transform),
+    "interpolation": Kind(
+        _instance(InterpolationMode), lambda v, pack: v.value, lambda c, unpack: InterpolationMode(c)
+    ),
+    "dtype": Kind(_instance(torch.dtype), lambda v, pack: str(v)[6:], lambda c, unpack: dtype_of(c)),
+    "weights": Kind(_instance(models.WeightsEnum), lambda v, pack: str(v), lambda c, unpack: models.get_weight(c)),
+    "watched": Kind(_instance(*_WATCHED.values()), _pack_watched, _unpack_watched),
+    "code": Kind(callable, _pack_code, _unpack_code),
+}

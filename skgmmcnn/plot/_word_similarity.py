@@ -1,0 +1,235 @@
+"""WordSimilarityDisplay: how words change from layer to layer, as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from scipy.spatial.distance import squareform  # type: ignore[import-untyped]
+from sklearn.pipeline import Pipeline
+
+from ..dictionary import (
+    Cohesion,
+    LayerDictionary,
+    Locality,
+    WordMaps,
+    class_cohesion,
+    class_similarity,
+    locality,
+    mean_distance,
+    word_classes,
+)
+from ..mixture import Mixture
+
+_SAME, _OTHER = (0.12, 0.32, 0.55), (0.85, 0.45, 0.1)
+
+
+class WordSimilarityDisplay:
+    """How alike the words of one class are, and how local words are, layer by layer.
+
+    Four panels: the similarity of all words by the classes of the images that they occur in; its mean over words that
+    represent the same class and over words of different classes, for each layer; the same for the distance of the
+    words' means; and how words lie in images.  Grey bands hold 95 % of what the mean within classes is when classes
+    are dealt out to words at random.
+
+    Parameters
+    ----------
+    similarity : float array of shape (sum of K, sum of K)
+        Cosine of the class histograms of all words, layer by layer.
+    classes : dict of str to int array of shape (K,)
+        The class that each word represents, -1 for none.
+    by_class, by_mean : dict of str to Cohesion
+        By layer, for the class histograms and for the means.
+    spread : dict of str to Locality
+        By layer.
+
+    Attributes
+    ----------
+    axes_ : array of matplotlib.axes.Axes, shape (4,)
+        The panels.
+    figure_ : matplotlib.figure.Figure
+        Their figure.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from torch import nn
+    >>> from skgmmcnn import FeatureExtractor, LayerDictionary, WordSimilarityDisplay
+    >>> network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(36, 3))
+    >>> images = np.random.default_rng(0).random((60, 8, 8)).astype("float32")
+    >>> pipe = make_pipeline(FeatureExtractor(network, ["1", "2"]), LayerDictionary(6, random_state=0)).fit(images)
+    >>> display = WordSimilarityDisplay.from_estimator(pipe, images, random_state=0)
+    >>> display.figure_.savefig("words.png")  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        *,
+        similarity: np.ndarray,
+        classes: Mapping[str, np.ndarray],
+        by_class: Mapping[str, Cohesion],
+        by_mean: Mapping[str, Cohesion],
+        spread: Mapping[str, Locality],
+    ) -> None:
+        self.similarity = similarity
+        self.classes = classes
+        self.by_class = by_class
+        self.by_mean = by_mean
+        self.spread = spread
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: LayerDictionary | Pipeline,
+        X: Any,
+        *,
+        n_permutations: int = 1000,
+        random_state: int | np.random.RandomState | None = None,
+        ax: Any = None,
+    ) -> WordSimilarityDisplay:
+        """Measure the words over images, and draw.
+
+        Parameters
+        ----------
+        estimator : LayerDictionary or Pipeline
+            Fitted; a pipeline has a :class:`~skgmmcnn.LayerDictionary` as one of its steps.
+        X : FeatureMaps or WordMaps, or what the pipeline takes
+            Images to measure on.  The class that a word represents is that of the fitted images; other images here
+            make sure that nothing is like itself by chance.
+        n_permutations : int, default=1000
+            How often classes are dealt out to words.
+        random_state : int, RandomState instance or None, default=None
+            Deals.
+        ax : array-like of four matplotlib.axes.Axes, default=None
+            Axes to draw into; None makes a figure.
+
+        Returns
+        -------
+        display : WordSimilarityDisplay
+            The display, drawn.
+        """
+        dictionary, words = _words_of(estimator, X)
+        statistics = dictionary.vocabulary_.statistics
+        if not statistics:
+            raise ValueError(
+                "The dictionary has no statistics of its words; call its collect_representatives(X) first."
+            )
+        classes = {layer: word_classes(statistics[layer]) for layer in words.layers}
+        table = np.block([[class_similarity(words, a, b) for b in words.layers] for a in words.layers])
+        options: dict[str, Any] = {"n_permutations": n_permutations, "random_state": random_state}
+        by_class = {
+            layer: class_cohesion(class_similarity(words, layer), classes[layer], **options) for layer in words.layers
+        }
+        by_mean = {
+            layer: class_cohesion(_nearness(dictionary.mixtures_[layer]), classes[layer], **options)
+            for layer in words.layers
+        }
+        display = cls(similarity=table, classes=classes, by_class=by_class, by_mean=by_mean, spread=locality(words))
+        return display.plot(ax=ax)
+
+    def plot(self, *, ax: Any = None) -> WordSimilarityDisplay:
+        """Draw the four panels.
+
+        Parameters
+        ----------
+        ax : array-like of four matplotlib.axes.Axes, default=None
+            Axes to draw into; None makes a figure.
+
+        Returns
+        -------
+        display : WordSimilarityDisplay
+            The display itself.
+        """
+        self.axes_ = _make_axes() if ax is None else np.asarray(ax, dtype=object).ravel()
+        if len(self.axes_) != 4:
+            raise ValueError(f"There are four panels; ax has {len(self.axes_)} axes.")
+        self.figure_ = self.axes_[0].figure
+        self._draw_table(self.axes_[0])
+        _draw_cohesion(self.axes_[1], self.by_class, "Words by their classes", "cosine of class histograms")
+        _draw_cohesion(self.axes_[2], self.by_mean, "Words by their means", "1 - distance / mean distance")
+        self._draw_spread(self.axes_[3])
+        return self
+
+    def _draw_table(self, ax: Any) -> None:
+        order, bounds = [], [0]
+        for classes in self.classes.values():
+            shown = np.flatnonzero(classes >= 0)
+            order += (bounds[-1] + shown[np.argsort(classes[shown], kind="stable")]).tolist()
+            bounds.append(bounds[-1] + len(classes))
+        ends = np.cumsum([0, *((classes >= 0).sum() for classes in self.classes.values())])
+        image = ax.imshow(
+            self.similarity[np.ix_(order, order)], vmin=0, vmax=1, cmap="viridis", interpolation="nearest"
+        )
+        for end in ends[1:-1]:
+            ax.axhline(end - 0.5, color="white", lw=1)
+            ax.axvline(end - 0.5, color="white", lw=1)
+        middles = (ends[1:] + ends[:-1] - 1) / 2
+        ax.set_xticks([])
+        ax.set_yticks(middles, self.classes)
+        ax.tick_params(length=0)
+        ax.set_facecolor("0.7")  # words that these images do not show
+        ax.set_title("All words, by class in each layer")
+        self.figure_.colorbar(image, ax=ax, label="cosine of class histograms", shrink=0.8)
+
+    def _draw_spread(self, ax: Any) -> None:
+        found = list(self.spread.values())
+        x = range(len(found))
+        ax.plot(x, [part.autocorrelation for part in found], "o-", color=_SAME, label="autocorrelation of neighbours")
+        ax.plot(x, [part.largest_share for part in found], "s-", color=_OTHER, label="share of the most frequent word")
+        distinct = [part.n_distinct / part.expected_distinct for part in found]
+        ax.plot(x, distinct, "^-", color="0.4", label="different words, of those expected")
+        names = [f"{layer}\n{part.n_distinct:.1f} words\nat {part.n_locations}" for layer, part in self.spread.items()]
+        ax.set_xticks(x, names)
+        ax.set_ylim(0, max(1.05, *distinct))
+        ax.set_yticks(np.linspace(0, 1, 6))
+        ax.set_title("Words in one image")
+        _add_legend(ax)
+
+
+def _words_of(estimator: Any, X: Any) -> tuple[LayerDictionary, WordMaps]:
+    """Return the fitted dictionary and the words of X."""
+    steps = [step for _, step in estimator.steps] if isinstance(estimator, Pipeline) else [estimator]
+    for step in steps:
+        if hasattr(step, "vocabulary_"):
+            return step, X if isinstance(X, WordMaps) else step.transform(X)
+        X = step.transform(X)
+    raise ValueError(f"There is no fitted LayerDictionary in this {type(estimator).__name__}.")
+
+
+def _nearness(mixture: Mixture) -> np.ndarray:
+    """Return 1 - distance / mean distance of the words' means: 0 for an average pair."""
+    distance = mean_distance(mixture)
+    pairs = squareform(distance, checks=False)
+    return 1 - distance / pairs.mean() if pairs.any() else np.ones_like(distance)
+
+
+def _draw_cohesion(ax: Any, cohesion: Mapping[str, Cohesion], title: str, label: str) -> None:
+    x = np.arange(len(cohesion))
+    found = list(cohesion.values())
+    low, high = np.array([np.quantile(part.null, [0.025, 0.975]) for part in found]).T
+    ax.fill_between(x, low, high, color="0.85", lw=0, label="classes at random, 95 %")
+    if len(x) == 1:
+        ax.plot(x[[0, 0]], [low[0], high[0]], color="0.85", lw=8)
+    ax.plot(x, [part.within for part in found], "o-", color=_SAME, label="same class")
+    ax.plot(x, [part.between for part in found], "s--", color=_OTHER, label="different classes")
+    ax.set_xticks(x, [f"{layer}\np = {part.p_value:.2g}" for layer, part in cohesion.items()])
+    ax.set_title(title)
+    ax.set_ylabel(label)
+    _add_legend(ax)
+
+
+def _add_legend(ax: Any) -> None:
+    """Add a legend above all that is drawn."""
+    ax.margins(x=0.12)
+    low, high = ax.get_ylim()
+    ax.set_ylim(low, high + 0.38 * (high - low))
+    ax.legend(fontsize=8, loc="upper center", framealpha=0)
+
+
+def _make_axes() -> np.ndarray:
+    import matplotlib.pyplot as plt
+
+    _, axes = plt.subplots(2, 2, figsize=(10, 8), layout="constrained")
+    return axes.ravel()

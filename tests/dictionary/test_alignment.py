@@ -1,0 +1,81 @@
+"""Words of two dictionaries are paired as they belong together."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from skgmmcnn import FeatureExtractor, LayerDictionary
+from skgmmcnn.dictionary import align_words
+from skgmmcnn.mixture._emissions import Parameters
+
+
+@pytest.fixture(scope="module")
+def dictionary(maps):
+    return LayerDictionary({"conv1": 8, "conv2": 12, "conv3": 16}, random_state=0).fit(maps)
+
+
+def permuted(dictionary, order):
+    """The dictionary with the words of each layer in another order."""
+    other = LayerDictionary()
+    other.layers_ = dictionary.layers_
+    other.mixtures_ = {}
+    for layer, mixture in dictionary.mixtures_.items():
+        rows = torch.from_numpy(order[layer])
+        parameters = Parameters(*(part[rows] for part in mixture.parameters))
+        other.mixtures_[layer] = replace(mixture, weights=mixture.weights[rows], parameters=parameters)
+    return other
+
+
+def test_permuted_words_are_aligned_by_their_means(dictionary, rng):
+    order = {layer: rng.permutation(len(mixture.weights)) for layer, mixture in dictionary.mixtures_.items()}
+    found = align_words(dictionary, permuted(dictionary, order))
+    for layer, pairs in found.pairs.items():
+        np.testing.assert_array_equal(order[layer][pairs[:, 1]], pairs[:, 0])
+        np.testing.assert_allclose(found.similarity[layer], 1)
+        assert found.partner(layer, 3) == order[layer][3]
+
+
+def test_numbers_of_words_may_differ(maps, dictionary):
+    small = LayerDictionary(5, random_state=1).fit(maps)
+    for found in (align_words(dictionary, small), align_words(dictionary.transform(maps), small.transform(maps))):
+        pairs = found.pairs["conv3"]
+        assert len(pairs) <= 5
+        assert len(np.unique(pairs[:, 0])) == len(np.unique(pairs[:, 1])) == len(pairs)
+        partners = [found.partner("conv3", word) for word in range(5)]
+        assert sorted(word for word in partners if word is not None) == sorted(pairs[:, 0])
+    assert found.partner("conv9", 0) is None
+
+
+def test_overlaps_equal_a_naive_count(maps, dictionary):
+    first, second = dictionary.transform(maps), LayerDictionary(6, random_state=3).fit_transform(maps)
+    found = align_words(first, second)
+    for (mine, its), similarity in zip(found.pairs["conv2"], found.similarity["conv2"], strict=True):
+        shows = first.words["conv2"] == mine, second.words["conv2"] == its
+        assert similarity == pytest.approx((shows[0] & shows[1]).sum() / (shows[0] | shows[1]).sum())
+    best = sum(found.similarity["conv2"])
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        guess = zip(rng.permutation(12)[:6], range(6), strict=True)
+        total = 0
+        for mine, its in guess:
+            shows = first.words["conv2"] == mine, second.words["conv2"] == its
+            total += (shows[0] & shows[1]).sum() / (shows[0] | shows[1]).sum()
+        assert total <= best + 1e-9
+
+
+def test_words_that_never_meet_are_no_pair(words):
+    only = replace(words, words={layer: np.zeros_like(array) for layer, array in words.words.items()})
+    assert [len(pairs) for pairs in align_words(words, only).pairs.values()] == [1, 1, 1]
+
+
+def test_bad_input_is_named(words, maps, digits, dictionary):
+    with pytest.raises(TypeError, match="takes two WordMaps of the same images, or two fitted LayerDictionaries"):
+        align_words(words, dictionary)
+    with pytest.raises(ValueError, match="words of 300 and 3"):
+        align_words(words, words[:3])
+    larger = FeatureExtractor(digits.network, ["conv3"]).fit_transform(np.zeros((300, 12, 12), np.float32))
+    other = LayerDictionary(2, random_state=0).fit_transform(larger)
+    with pytest.raises(ValueError, match=r"maps of layer 'conv3' have sizes \(4, 4\) and \(6, 6\)"):
+        align_words(words, other)

@@ -1,0 +1,201 @@
+"""Similarity and locality of words, against plain loops and planted cases."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import norm, permutation_test
+from sklearn.metrics import cohen_kappa_score
+from sklearn.metrics.pairwise import cosine_similarity
+
+from skgmmcnn import LayerDictionary
+from skgmmcnn.dictionary import (
+    WordStatistics,
+    class_cohesion,
+    class_similarity,
+    locality,
+    mean_distance,
+    word_classes,
+)
+from skgmmcnn.mixture._emissions import Parameters
+from skgmmcnn.mixture._rectified import RectifiedGaussian
+from tests.graph.test_inference_graph import N_WORDS, random_words
+
+
+def naive_profiles(words, layer):
+    """For each word, how large a share of each class's locations shows it."""
+    table = []
+    for word in range(N_WORDS[layer]):
+        row = []
+        for label in range(3):
+            maps = words.words[layer][words.decisions == label]
+            row.append((maps == word).mean() if maps.size else 0)
+        table.append(row)
+    return np.array(table)
+
+
+def test_class_similarity_equals_a_naive_version(seed):
+    words = random_words(seed, 10)
+    for first, second in [("top", None), ("low", "middle")]:
+        found = class_similarity(words, first, second)
+        expected = cosine_similarity(naive_profiles(words, first), naive_profiles(words, second or first))
+        np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+def test_every_class_counts_alike(seed):
+    words = random_words(seed, 12)
+    often = words[np.concatenate([np.arange(12), np.tile(np.flatnonzero(words.decisions == 1), 5)])]
+    np.testing.assert_allclose(class_similarity(often, "top"), class_similarity(words, "top"))
+
+
+def test_words_that_are_not_shown_are_like_nothing():
+    words = random_words(0)
+    moved = {layer: np.where(array == 2, 0, array) for layer, array in words.words.items()}
+    found = class_similarity(replace(words, words=moved), "low", "top")
+    assert np.isnan(found[2]).all()
+    assert np.isnan(found[:, 2]).all()
+    assert np.isfinite(np.delete(np.delete(found, 2, 0), 2, 1)).all()
+
+
+def test_class_of_a_word():
+    statistics = WordStatistics(np.array([[5, 50], [5, 40], [0, 0], [1, 910]]))
+    np.testing.assert_array_equal(word_classes(statistics), [0, 0, -1, 1])
+
+
+def test_distance_of_means(maps, rng):
+    mixtures = LayerDictionary({"conv1": 8, "conv2": 12, "conv3": 16}, random_state=0).fit(maps).mixtures_
+    found = mean_distance(mixtures["conv1"], mixtures["conv2"])
+    means = mixtures["conv1"].emitted_means_[3], mixtures["conv2"].emitted_means_[5]
+    assert found[3, 5] == pytest.approx(np.sqrt(((means[0] - means[1]) ** 2).sum()))
+    np.testing.assert_allclose(np.diag(mean_distance(mixtures["conv3"])), 0)
+    with pytest.raises(ValueError, match="of 16 and of 32 channels have no distance"):
+        mean_distance(mixtures["conv2"], mixtures["conv3"])
+
+
+def test_emitted_means_are_those_of_samples(maps, rng):
+    mean, deviation = rng.normal(size=(4, 3)), rng.uniform(0.3, 2, (4, 3))
+    parameters = Parameters(torch.from_numpy(mean), torch.from_numpy(deviation**2))
+    found = RectifiedGaussian(torch.zeros(3)).expect(parameters).numpy()
+    values = np.linspace(0, 15, 200_001)[:, None, None]
+    density = norm.pdf(values, mean, deviation)
+    np.testing.assert_allclose(found, (values * density).sum(0) * values[1, 0, 0], rtol=1e-4, atol=1e-6)
+    mixture = LayerDictionary(5, random_state=0).fit(maps).mixtures_["conv3"]
+    rows, components = mixture.sample(40_000, torch.Generator().manual_seed(0))
+    for word in range(5):
+        drawn = rows[components == word].numpy()
+        error = drawn.std(0) / np.sqrt(len(drawn)) + 1e-4
+        assert (abs(mixture.emitted_means_[word] - drawn.mean(0)) < 5 * error).all()
+    assert (mixture.emitted_means_ >= 0).all()
+    assert (mixture.means_ < 0).any()
+
+
+def naive_means(similarity, classes):
+    pairs = [(i, j) for i in range(len(classes)) for j in range(i) if min(classes[i], classes[j]) >= 0]
+    same = [similarity[i, j] for i, j in pairs if classes[i] == classes[j]]
+    other = [similarity[i, j] for i, j in pairs if classes[i] != classes[j]]
+    return np.mean(same), np.mean(other)
+
+
+def test_cohesion_equals_a_naive_version(rng):
+    classes = rng.integers(-1, 4, 25)
+    similarity = rng.random((25, 25))
+    similarity += similarity.T + (classes[:, None] == classes) * 0.1
+    found = class_cohesion(similarity, classes, n_permutations=2000, random_state=0)
+    assert (found.within, found.between) == pytest.approx(naive_means(similarity, classes))
+    kept = np.flatnonzero(classes >= 0)
+
+    def within(order):
+        return naive_means(similarity[np.ix_(kept, kept)], classes[kept][order.astype(int)])[0]
+
+    reference = permutation_test(
+        (np.arange(len(kept)),), within, permutation_type="pairings", n_resamples=300, alternative="greater", rng=1
+    )
+    assert found.p_value == pytest.approx(reference.pvalue, abs=0.1)
+    assert found.null.mean() == pytest.approx(reference.null_distribution.mean(), abs=0.02)
+
+
+def test_chance_is_told_from_cohesion():
+    """Under random classes p is uniform; under planted ones it is small."""
+    rng = np.random.default_rng(0)
+    values = []
+    for seed in range(60):
+        similarity = rng.random((20, 20))
+        found = class_cohesion(similarity + similarity.T, rng.integers(0, 3, 20), n_permutations=99, random_state=seed)
+        values.append(found.p_value)
+    assert 0.35 < np.mean(values) < 0.65
+    assert np.mean(np.array(values) <= 0.1) < 0.25
+    classes = np.repeat(np.arange(4), 5)
+    planted = class_cohesion(rng.random((20, 20)) + (classes[:, None] == classes), classes, random_state=0)
+    assert planted.p_value == pytest.approx(1 / 1001)
+
+
+def test_cohesion_without_pairs():
+    found = class_cohesion(np.eye(3), np.arange(3))
+    assert np.isnan(found.within)
+    assert np.isnan(class_cohesion(np.eye(3), np.zeros(3, int)).between)
+    unseen = np.array([[1, np.nan, 0.5], [np.nan, np.nan, np.nan], [0.5, np.nan, 1]])
+    assert np.isnan(class_cohesion(unseen, np.array([0, 0, 1])).within)
+
+
+def naive_joins(image):
+    height, width = image.shape
+    joins = []
+    for i in range(height):
+        for j in range(width):
+            joins += [image[i, j] == image[i + 1, j]] if i + 1 < height else []
+            joins += [image[i, j] == image[i, j + 1]] if j + 1 < width else []
+    return np.mean(joins)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**31))
+def test_locality_equals_a_naive_version(seed):
+    words = random_words(seed, 6)
+    for layer, found in locality(words).items():
+        maps = words.words[layer]
+        size = maps[0].size
+        excess = most = 0
+        for image in maps:
+            flat = image.ravel()
+            chance = np.mean([flat[a] == flat[b] for a in range(size) for b in range(size) if a != b])
+            excess, most = excess + naive_joins(image) - chance, most + 1 - chance
+        assert found.autocorrelation == pytest.approx(excess / most)
+        assert found.n_distinct == pytest.approx(np.mean([len(set(image.ravel())) for image in maps]))
+        assert found.largest_share == pytest.approx(np.mean([np.bincount(i.ravel()).max() / size for i in maps]))
+        assert found.n_locations == size
+
+
+def test_autocorrelation_of_known_patterns(rng):
+    words = random_words(0, 40)
+    halves = np.zeros((40, 5, 6), int)
+    halves[:, :, 3:] = 1
+    board = np.broadcast_to(np.indices((5, 6)).sum(0) % 2, (40, 5, 6))
+    shuffled = rng.permuted(halves.reshape(40, -1), axis=1).reshape(40, 5, 6)
+    found = [
+        locality(replace(words, words=words.words | {"low": maps}))["low"].autocorrelation
+        for maps in (halves, board, shuffled, np.zeros_like(halves))
+    ]
+    assert found[0] > 0.7
+    assert found[1] < -0.9
+    assert abs(found[2]) < 0.1
+    assert np.isnan(found[3])  # one word everywhere: nothing to compare with
+    long = np.repeat(rng.integers(0, 3, (1, 1, 4000)), 1, axis=0)  # in a long row, it is Cohen's kappa of neighbours
+    row = locality(replace(words, words=words.words | {"low": long}, decisions=words.decisions[:1]))["low"]
+    assert row.autocorrelation == pytest.approx(cohen_kappa_score(long[0, 0, 1:], long[0, 0, :-1]), abs=2e-3)
+
+
+def test_expected_number_of_words(rng):
+    words = random_words(0, 3000)
+    found = locality(words)["low"]
+    assert found.n_distinct == pytest.approx(found.expected_distinct, rel=0.01)
+    one = locality(replace(words, words=words.words | {"low": words.words["low"][:, :1, :1]}))["low"]
+    assert np.isnan(one.autocorrelation)
+    assert one.n_distinct == one.largest_share == 1
+
+
+def test_bad_input_is_named(words):
+    with pytest.raises(ValueError, match=r"no words of a layer 'conv9'; the layers are \['conv1'"):
+        class_similarity(words, "conv9")

@@ -1,0 +1,180 @@
+"""Graphs travel to other programs and come back as they were."""
+
+import json
+import sys
+
+import networkx as nx
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from skgmmcnn import InferenceGraph
+from skgmmcnn.graph import read_graph, to_frame, write_graph
+from tests.graph.test_inference_graph import random_words
+
+# pydot uses names of pyparsing's that its newest release gave up.
+pytestmark = pytest.mark.filterwarnings("ignore:'.*' deprecated - use:DeprecationWarning")
+
+SUFFIXES = [".graphml", ".gexf", ".json", ".cyjs", ".dot"]
+HOSTILE = [
+    "\"quoted\" 'name'",
+    "<script>alert(1)</script>",
+    "line\nbreak\ttab",
+    "ü☃𝄞 ,;{}[]->",
+    "layer3",
+    "\\N a\\",
+    "&amp;",
+]
+
+
+def networkx_reads(file):
+    """Read a file with networkx alone."""
+    if file.suffix == ".json":
+        return nx.node_link_graph(json.loads(file.read_text()), edges="edges")
+    if file.suffix == ".cyjs":
+        return nx.cytoscape_graph(json.loads(file.read_text()) | {"data": []})
+    return {".graphml": nx.read_graphml, ".gexf": nx.read_gexf, ".dot": nx.nx_pydot.read_dot}[file.suffix](file)
+
+
+def stringed(graph):
+    """What DOT makes of a graph: all numbers are text."""
+
+    def text(attributes):
+        return {n: json.dumps(v) if isinstance(v, (bool, int, float)) else v for n, v in attributes.items()}
+
+    other = nx.DiGraph(**text(graph.graph))
+    other.add_nodes_from((key, text(node)) for key, node in graph.nodes(data=True))
+    other.add_edges_from((tail, head, text(edge)) for tail, head, edge in graph.edges(data=True))
+    return other
+
+
+def assert_survives(graph, file):
+    write_graph(graph, file)
+    again = read_graph(file)
+    assert_equal(stringed(graph) if file.suffix == ".dot" else graph, again)
+
+
+def assert_equal(first, second):
+    assert list(first.nodes(data=True)) == list(second.nodes(data=True))
+    assert {(a, b): e for a, b, e in first.edges(data=True)} == {(a, b): e for a, b, e in second.edges(data=True)}
+    assert first.graph == second.graph
+    for (_, mine), (_, its) in zip(first.nodes(data=True), second.nodes(data=True), strict=True):
+        assert {name: type(value) for name, value in mine.items()} == {name: type(v) for name, v in its.items()}
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_inference_graphs_come_back(suffix, graph, words, tmp_path):
+    explained = graph.explain(words[:1])[0]
+    assert_survives(explained, tmp_path / f"graph{suffix}")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_networkx_reads_the_files(suffix, graph, words, tmp_path):
+    explained = graph.explain(words[:1])[0]
+    file = tmp_path / f"graph{suffix}"
+    write_graph(explained, file)
+    again = networkx_reads(file)
+    assert set(again) == set(explained)
+    assert set(again.edges()) == set(explained.edges())
+    as_read = (lambda value: str(value).strip('"')) if suffix == ".dot" else (lambda value: value)
+    for key, node in explained.nodes(data=True):
+        assert {name: as_read(again.nodes[key][name]) for name in node} == {n: as_read(v) for n, v in node.items()}
+    for tail, head, edge in explained.edges(data=True):
+        found = again.edges[tail, head]
+        assert {n: as_read(found[n]) for n in edge} == pytest.approx({n: as_read(v) for n, v in edge.items()})
+
+
+def with_attributes(value, keys=("conv_w003", "decision_7")):
+    graph = nx.DiGraph(n_images=2, extra=value)
+    graph.add_node(keys[1], layer="decision", score=1.5, class_name="x", extra=value)
+    graph.add_node(keys[0], layer="conv", count=3, word_name="y")
+    graph.add_edge(keys[0], keys[1], log_ratio=1e-7, extra=value)
+    return graph
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_hostile_names_survive(suffix, tmp_path):
+    graph = nx.DiGraph(title=HOSTILE)
+    for name in HOSTILE:
+        graph.add_node(f"{name}_w003", layer=name, word=3, score=-1.5, word_name=name)
+    for tail, head in zip(graph, list(graph)[1:], strict=False):
+        graph.add_edge(tail, head, log_ratio=1e22, note=name)
+    assert_survives(graph, tmp_path / f"graph{suffix}")
+    assert len(networkx_reads(tmp_path / f"graph{suffix}")) == len(graph)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_hostile_class_names_through_the_whole_road(suffix, tmp_path):
+    names = {("top", word): HOSTILE[word] for word in range(5)}
+    named = random_words(1, names=names)
+    explained = InferenceGraph(n_nodes=5).fit(named).explain_class(named, "layer3")
+    assert_survives(explained, tmp_path / f"graph{suffix}")
+    again = read_graph(tmp_path / f"graph{suffix}")
+    assert {node["word_name"] for _, node in again.nodes(data=True) if "word_name" in node} & set(HOSTILE)
+
+
+plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@settings(max_examples=60, deadline=None)
+@given(value=plain | st.lists(plain, max_size=3) | st.sampled_from([*HOSTILE, "json:1", "", " a", "1", "true", "\r\n"]))
+def test_any_value_survives(suffix, value, tmp_path_factory):
+    file = tmp_path_factory.getbasetemp() / f"any{suffix}"
+    assert_survives(with_attributes(value), file)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_numpy_and_tuples_become_plain(suffix, tmp_path):
+    values = [(1, 2), np.array([[1.5, 2]]), np.float32(0.5), np.int64(3), np.bool_(True), (None, (np.nan,))]
+    expected = [[1, 2], [[1.5, 2.0]], 0.5, 3, True]
+    for value, plain in zip(values, expected, strict=False):
+        write_graph(with_attributes(value), tmp_path / f"graph{suffix}")
+        again = read_graph(tmp_path / f"graph{suffix}")
+        kept = json.dumps(plain) if suffix == ".dot" and not isinstance(plain, list) else plain
+        for found in (again.graph, again.nodes["decision_7"], again.edges["conv_w003", "decision_7"]):
+            assert found["extra"] == kept
+            assert type(found["extra"]) is type(kept)
+    write_graph(with_attributes(float("nan")), tmp_path / f"graph{suffix}")
+    assert np.isnan(read_graph(tmp_path / f"graph{suffix}").nodes["decision_7"]["extra"])
+
+
+def test_the_graph_itself_is_left_alone(tmp_path):
+    graph = with_attributes((1, None))
+    for suffix in SUFFIXES:
+        write_graph(graph, tmp_path / f"graph{suffix}")
+    assert_equal(graph, with_attributes((1, None)))
+
+
+def test_files_are_strict_json(tmp_path):
+    for suffix in (".json", ".cyjs"):
+        write_graph(with_attributes([float("nan"), float("inf")]), tmp_path / f"graph{suffix}")
+        json.loads((tmp_path / f"graph{suffix}").read_text(), parse_constant=pytest.fail)
+
+
+def test_tables(graph, words):
+    explained = graph.explain(words[:1])[0]
+    nodes, edges = to_frame(explained)
+    assert list(nodes.index) == list(explained)
+    assert nodes.loc[list(explained)[1], "score"] == explained.nodes[list(explained)[1]]["score"]
+    assert len(edges) == explained.number_of_edges()
+    for row in edges.itertuples():
+        assert explained.edges[row.source, row.target]["log_ratio"] == row.log_ratio
+    assert list(to_frame(nx.DiGraph()).edges.columns) == ["source", "target"]
+
+
+def test_bad_input_is_named(monkeypatch, tmp_path):
+    with pytest.raises(ValueError, match=r"The suffix tells the format, \.graphml, .*'graph.txt' has none"):
+        write_graph(nx.DiGraph(), "graph.txt")
+    with pytest.raises(TypeError, match="keys of nodes must be strings; 3 is a int"):
+        write_graph(nx.DiGraph([(3, 4)]), tmp_path / "graph.json")
+    for suffix in (".graphml", ".gexf"):
+        with pytest.raises(ValueError, match=r"XML cannot hold the node key 'a\\x01'; write .json"):
+            write_graph(nx.DiGraph([("a\x01", "b")]), tmp_path / f"graph{suffix}")
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    monkeypatch.setitem(sys.modules, "pydot", None)
+    with pytest.raises(ImportError, match=r"to_frame needs pandas: pip install 'skgmmcnn\[export\]'"):
+        to_frame(nx.DiGraph())
+    with pytest.raises(ImportError, match=r"writing \.dot needs pydot"):
+        write_graph(nx.DiGraph(), tmp_path / "graph.dot")

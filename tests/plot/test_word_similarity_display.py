@@ -1,0 +1,79 @@
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from sklearn.pipeline import make_pipeline
+
+from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary, WordSimilarityDisplay
+from skgmmcnn.dictionary import class_similarity, locality
+
+
+@pytest.fixture(autouse=True)
+def _close_figures():
+    yield
+    plt.close("all")
+
+
+@pytest.fixture(scope="module")
+def pipe(digits):
+    extractor = FeatureExtractor(digits.network, ["conv2", "conv3"], class_names=digits.class_names)
+    return make_pipeline(extractor, LayerDictionary(30, random_state=0), InferenceGraph()).fit(digits.images[:400])
+
+
+def test_digits_become_told_apart(pipe, digits):
+    display = WordSimilarityDisplay.from_estimator(pipe, digits.test_images, random_state=0, n_permutations=200)
+    gaps = [found.within - found.between for found in display.by_class.values()]
+    assert gaps[0] < gaps[1] - 0.1
+    assert display.by_class["conv3"].p_value < 0.01
+    words = pipe[:-1].transform(digits.test_images)
+    np.testing.assert_array_equal(display.similarity[:30, 30:], class_similarity(words, "conv2", "conv3"))
+    assert display.spread == locality(words)
+
+
+def test_what_is_drawn(pipe, digits):
+    display = WordSimilarityDisplay.from_estimator(pipe, digits.test_images[:60], random_state=0, n_permutations=50)
+    assert len(display.axes_) == 4
+    assert display.figure_ is display.axes_[0].figure
+    living = sum((classes >= 0).sum() for classes in display.classes.values())
+    assert display.axes_[0].images[0].get_array().shape == (living, living)
+    for ax, found in [(display.axes_[1], display.by_class), (display.axes_[2], display.by_mean)]:
+        within, between = ax.lines[0].get_ydata(), ax.lines[1].get_ydata()
+        assert list(within) == [part.within for part in found.values()]
+        assert list(between) == [part.between for part in found.values()]
+        assert [text.get_text().split("\n")[0] for text in ax.get_xticklabels()] == ["conv2", "conv3"]
+    assert list(display.axes_[3].lines[0].get_ydata()) == [part.autocorrelation for part in display.spread.values()]
+    display.figure_.canvas.draw()
+    for ax in display.axes_:
+        for text in (ax.title, *ax.get_xticklabels(), *ax.get_yticklabels()):
+            box = text.get_window_extent()
+            assert not text.get_text() or display.figure_.bbox.padded(1).containsx(box.x0)
+            assert not text.get_text() or display.figure_.bbox.padded(1).containsx(box.x1)
+
+
+def test_legends_cover_no_line(pipe, digits):
+    display = WordSimilarityDisplay.from_estimator(pipe, digits.test_images[:200], random_state=0, n_permutations=50)
+    display.figure_.canvas.draw()
+    for ax in display.axes_[1:]:
+        box = ax.get_legend().get_window_extent()
+        for line in ax.lines:
+            assert ax.transData.transform(line.get_xydata())[:, 1].max() < box.y0, ax.get_title()
+
+
+def test_draws_into_given_axes_and_takes_words(pipe, digits):
+    _, axes = plt.subplots(1, 4)
+    words = pipe[:-1].transform(digits.test_images[:50])
+    display = WordSimilarityDisplay.from_estimator(pipe[1], words, n_permutations=20, ax=axes)
+    assert list(display.axes_) == list(axes)
+    with pytest.raises(ValueError, match="four panels; ax has 2"):
+        display.plot(ax=axes[:2])
+    single = make_pipeline(FeatureExtractor(digits.network, ["conv3"]), LayerDictionary(9, random_state=0))
+    WordSimilarityDisplay.from_estimator(single.fit(digits.images[:60]), digits.images[:60], n_permutations=20)
+
+
+def test_bad_input_is_named(digits, maps):
+    dictionary = LayerDictionary(4).partial_fit(maps)
+    with pytest.raises(ValueError, match="no statistics of its words; call its collect_representatives"):
+        WordSimilarityDisplay.from_estimator(dictionary, maps)
+    with pytest.raises(ValueError, match="no fitted LayerDictionary in this Pipeline"):
+        WordSimilarityDisplay.from_estimator(
+            make_pipeline(FeatureExtractor(digits.network).fit(digits.images)), digits.images
+        )
