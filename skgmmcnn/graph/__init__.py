@@ -2,5 +2,6 @@
 
 from ._building import to_text
 from ._inference_graph import InferenceGraph
+from ._surprise import Surprise, Typicality
 
-__all__ = ["InferenceGraph", "to_text"]
+__all__ = ["InferenceGraph", "Surprise", "Typicality", "to_text"]
