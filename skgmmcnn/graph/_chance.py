@@ -21,7 +21,7 @@ from scipy.special import gammaincc
 from scipy.stats import false_discovery_control
 
 from ..features import ReceptiveField
-from ._counting import gather, image_chunks
+from ._counting import chunks, gather
 
 # Covariances are taken between so many upper locations; where there are more, a sample of them stands for all.
 N_PLACES = 200
@@ -106,7 +106,7 @@ def _equal_words(words: np.ndarray, n_words: int) -> np.ndarray:
     """Return for each word how often each two of r locations show it in the same image, (K, r, r)."""
     r = words.shape[1]
     products = np.zeros(n_words * r * r, dtype=np.int64)
-    for part in image_chunks(len(words), r * r):
+    for part in chunks(len(words), r * r):
         image, first, second = np.nonzero(words[part, :, None] == words[part, None, :])
         cells = (words[part][image, first].astype(np.int64) * r + first) * r + second
         products += np.bincount(cells, minlength=len(products))
@@ -117,7 +117,7 @@ def _window_products(lower: np.ndarray, field: ReceptiveField, at: np.ndarray, w
     """Return for each word the sums of products of its numbers in two windows of the same image, (K, r, r)."""
     products = np.zeros((n_words, len(at), len(at)), dtype=np.int64)
     largest = math.prod(int((stop - start).max()) for start, stop in (field.rows, field.columns))
-    for part in image_chunks(len(lower), n_words * len(at)):
+    for part in chunks(len(lower), n_words * len(at)):
         numbers = _in_windows(lower[part], field, at, width, n_words)
         exact = np.float32 if largest**2 * len(numbers) < 2**24 else np.float64
         numbers = np.moveaxis(numbers, -1, 0).astype(exact)  # (K, n, r)

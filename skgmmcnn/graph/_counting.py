@@ -42,16 +42,16 @@ def count_pairs(upper: np.ndarray, lower: np.ndarray, field: ReceptiveField, n_u
 
 
 def pair_chunks(
-    upper: np.ndarray, lower: np.ndarray, field: ReceptiveField, n_lower: int, chunk: int, *, whole: bool = False
+    upper: np.ndarray, lower: np.ndarray, field: ReceptiveField, n_lower: int, chunk: int
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Yield all pairs of locations, some images and rows at a time; all rows of an image at once where `whole`.
+    """Yield all pairs of locations, about `chunk` at a time: some images, or some rows of one.
 
     Each time the number of the first image, the places of the lower locations in their map (rows, columns), and the
     cells s K + t of the two words (images, rows, columns), K being `n_lower`.
     """
     (i, r), (j, c) = _pairs(*field.rows), _pairs(*field.columns)
     images_at_once = max(1, chunk // max(1, len(i) * len(j)))
-    rows_at_once = max(1, len(i) if whole else chunk // max(1, len(j)))
+    rows_at_once = max(1, chunk // max(1, len(j)))
     for first in range(0, len(upper), images_at_once):
         above = upper[first : first + images_at_once].take(j, axis=2).astype(np.int64) * n_lower
         below = lower[first : first + images_at_once].take(c, axis=2)
@@ -72,23 +72,34 @@ def _pairs(start: np.ndarray, stop: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 def count_by_image(
     upper: np.ndarray, lower: np.ndarray, field: ReceptiveField, n_upper: int, n_lower: int
 ) -> Iterator[tuple[int, sparse.csr_array]]:
-    """Yield the counts of single images, some at a time: the first image's number, and a row s K + t for each."""
-    n_cells = n_upper * n_lower
-    for first, _, cells in pair_chunks(upper, lower, field, n_lower, _HELD, whole=True):
-        n = len(cells)
-        keys = np.sort((cells + n_cells * np.arange(n)[:, None, None]).ravel())
-        starts = np.flatnonzero(np.diff(keys, prepend=-1))
-        counts = np.diff(starts, append=len(keys))
-        image, cell = np.divmod(keys[starts], n_cells)
-        ends = np.concatenate([[0], np.bincount(image, minlength=n).cumsum()])
-        yield first, sparse.csr_array((counts, cell, ends), shape=(n, n_cells))
+    """Yield the counts of single images, many at a time: the first image's number, and a row of s K + t for each."""
+    n_cells, n_pairs = n_upper * n_lower, n_pairs_of(field)
+    parts: list[sparse.csr_array] = []
+    start = 0
+    for part in chunks(len(upper), max(n_cells, n_pairs), _CHUNK):
+        n = part.stop - part.start
+        counts = np.zeros(n * n_cells, dtype=np.int64)
+        for _, _, cells in pair_chunks(upper[part], lower[part], field, n_lower, n * n_pairs):
+            keys = cells + n_cells * np.arange(n)[:, None, None]
+            counts += np.bincount(keys.ravel(), minlength=len(counts))
+        (seen,) = counts.nonzero()
+        starts = np.searchsorted(seen, n_cells * np.arange(n + 1))
+        parts.append(sparse.csr_array((counts[seen], seen % n_cells, starts), shape=(n, n_cells)))
+        if part.stop == len(upper) or sum(rows.nnz for rows in parts) > _HELD:
+            yield start, sparse.vstack(parts, format="csr")
+            parts, start = [], part.stop
 
 
-def image_chunks(n_images: int, per_image: int) -> Iterator[slice]:
-    """Yield slices of images, so many at a time as need little memory where each needs `per_image` numbers."""
-    at_once = max(1, _HELD // max(1, per_image))
-    for first in range(0, n_images, at_once):
-        yield slice(first, min(n_images, first + at_once))
+def n_pairs_of(field: ReceptiveField) -> int:
+    """Return the number of pairs of locations in one image."""
+    return int((field.rows[1] - field.rows[0]).sum() * (field.columns[1] - field.columns[0]).sum())
+
+
+def chunks(n: int, each: int, held: int = _HELD) -> Iterator[slice]:
+    """Yield slices of n things, so many at a time that `held` numbers suffice where each needs so many."""
+    at_once = max(1, held // max(1, each))
+    for first in range(0, n, at_once):
+        yield slice(first, min(n, first + at_once))
 
 
 def spread(values: np.ndarray, field: ReceptiveField) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..features import ReceptiveField
-from ._counting import image_chunks
+from ._counting import chunks
 
 Axis = tuple[np.ndarray, np.ndarray]
 
@@ -20,7 +20,7 @@ def edge_map(shown: np.ndarray, present: np.ndarray, field: ReceptiveField) -> n
     )
     total, number = np.zeros((height, width)), np.zeros((height, width))
     upper = present.reshape(len(present), -1)
-    for part in image_chunks(len(shown), shown[0].size):
+    for part in chunks(len(shown), shown[0].size):
         weights = upper[part].astype(float)
         sums = (weights.T @ shown[part].reshape(-1, shown[0].size).astype(float)).reshape(-1, *shown.shape[1:])
         for place, (i, j) in enumerate(np.ndindex(present.shape[1:])):

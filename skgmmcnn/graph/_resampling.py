@@ -7,7 +7,9 @@ from scipy import sparse
 from scipy.stats import poisson
 
 from .._hashing import mixed
+from ._counting import chunks
 
+_DENSE = 0.05  # from this share of numbers that are not zero, a dense product is faster than a sparse one
 _STEPS = poisson.cdf(np.arange(25), 1)
 
 
@@ -31,6 +33,9 @@ class Resampler:
 
     def add(self, rows: sparse.csr_array, weights: np.ndarray) -> None:
         """Add images with counts (n, K_upper K_lower) and weights (n, n_bootstrap)."""
-        cells, columns = np.unique(rows.indices, return_inverse=True)
-        few = sparse.csr_array((rows.data.astype(float), columns, rows.indptr), shape=(len(weights), len(cells)))
-        self._flat[cells] += (few.T @ weights.astype(float)).astype(np.int64)
+        (touched,) = np.nonzero(np.bincount(rows.indices, minlength=len(self._flat)))
+        columns = rows[:, touched].astype(float).tocsc()
+        dense = columns.nnz > _DENSE * len(weights) * len(touched)
+        for part in chunks(len(touched), max(weights.shape)):
+            counts = columns[:, part].toarray() if dense else columns[:, part]
+            self._flat[touched[part]] += (counts.T @ weights.astype(float)).astype(np.int64)

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..dictionary import WordMaps
 from ..features import ReceptiveField
-from ._counting import image_chunks, pair_chunks, spread
+from ._counting import chunks, pair_chunks, spread
 from ._evidence import Evidence
 from ._hierarchy import hierarchy, maps_of
 
@@ -108,7 +108,7 @@ def surprise_of_words(words: WordMaps, layer: str, shown: np.ndarray, evidence: 
     uppers = {upper: maps_of(words, upper) for upper in structure.above(layer)}
     covers = sum(_covers(structure.fields[upper, layer], maps.shape[1:]) for upper, maps in uppers.items())
     sums, numbers = np.zeros(len(shown)), np.zeros(len(shown))
-    for part in image_chunks(len(words), len(shown) * lower[0].size):
+    for part in chunks(len(words), len(shown) * lower[0].size):
         total = sum(
             spread(evidence.costs((upper, layer), shown).T[:, maps[part]], structure.fields[upper, layer])
             for upper, maps in uppers.items()

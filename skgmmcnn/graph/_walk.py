@@ -10,7 +10,7 @@ import numpy as np
 
 from ..dictionary import WordMaps
 from ..features import ReceptiveField
-from ._counting import image_chunks, spread
+from ._counting import chunks, spread
 from ._evidence import NO_EVIDENCE, Evidence
 from ._hierarchy import DECISION, hierarchy, maps_of
 
@@ -109,7 +109,7 @@ def count_below(words: WordMaps, above: Above, layer: str, field: ReceptiveField
     n_words, n_above = words.vocabulary.n_words[layer], len(above.words)
     upper, lower = maps_of(words, above.layer), words.words[layer]
     counts = np.zeros(n_above * n_words)
-    for part in image_chunks(len(words), n_above * max(upper[0].size, lower[0].size)):
+    for part in chunks(len(words), n_above * max(upper[0].size, lower[0].size)):
         # How many of the fields each location lies in: exact, being no more than the locations of a map.
         seen = spread(above.present(upper[part]).astype(np.float32), field)
         cells = lower[part, None] + n_words * np.arange(n_above)[:, None, None]
