@@ -16,6 +16,7 @@ from ._surprise import surprise_of_words
 from ._walk import Above, Link, Step
 
 INTERVAL = (2.5, 97.5)  # percentiles
+MOST_CHANCE = 0.05  # q-values above are called chance
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,5 +203,5 @@ def _decision_text(node: Mapping[str, Any]) -> str:
 
 def _edge_text(edge: Mapping[str, Any]) -> str:
     between = f" ({edge['low']:.2f} to {edge['high']:.2f})" if "low" in edge else ""
-    chance = ", could be chance" if edge.get("q_value", 0) > 0.05 else ""
+    chance = ", could be chance" if edge.get("q_value", 0) > MOST_CHANCE else ""
     return f"{edge['log_ratio']:.2f} bits each{between}, {percent(edge['frequency'])} of its field{chance}"
