@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from .._distributed import gathered, n_processes
+from .._hashing import mixed
 
 MAX_BYTES = 2**28
 
@@ -43,7 +44,7 @@ class Reservoir:
     def add(self, start: int, rows: Tensor) -> None:
         """See the rows (n, C) of all locations of consecutive images, of which the first is number `start`."""
         numbers = np.arange(len(rows), dtype=np.uint64) + np.uint64(start * self._n_locations)
-        keys = _mixed(_mixed(numbers) ^ np.uint64(self._seed))
+        keys = mixed(mixed(numbers) ^ np.uint64(self._seed))
         if not self._everything:
             chosen = np.flatnonzero(keys <= self._threshold)
             keys, numbers, rows = keys[chosen], numbers[chosen], rows[torch.from_numpy(chosen).to(rows.device)]
@@ -65,11 +66,3 @@ class Reservoir:
         order = np.argsort(np.concatenate(self._keys), kind="stable")[: self._limit]
         rows = torch.cat(self._rows)[torch.from_numpy(order).to(self._rows[0].device)]
         return rows, np.concatenate(self._images)[order]
-
-
-def _mixed(numbers: np.ndarray) -> np.ndarray:
-    """Return 64-bit hashes of uint64 numbers: the finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014)."""
-    numbers = numbers + np.uint64(0x9E3779B97F4A7C15)
-    numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return numbers ^ (numbers >> np.uint64(31))

@@ -4,6 +4,7 @@ from ._building import to_text
 from ._comparison import Difference, GraphComparison, ModelComparison, compare_graphs, compare_models
 from ._export import Frames, read_graph, to_frame, write_graph
 from ._inference_graph import InferenceGraph
+from ._surprise import Surprise, Typicality
 
 __all__ = [
     "Difference",
@@ -11,6 +12,8 @@ __all__ = [
     "GraphComparison",
     "InferenceGraph",
     "ModelComparison",
+    "Surprise",
+    "Typicality",
     "compare_graphs",
     "compare_models",
     "read_graph",

@@ -3,75 +3,144 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import networkx as nx
 import numpy as np
 
 from ..dictionary import WordMaps
-from ._evidence import DECISION, NO_EVIDENCE, Step
+from ._evidence import NO_EVIDENCE, Evidence, Pair
+from ._hierarchy import DECISION, hierarchy
+from ._surprise import surprise_of_words
+from ._walk import Above, Link, Step
+
+INTERVAL = (2.5, 97.5)  # percentiles
+MOST_CHANCE = 0.05  # q-values above are called chance
 
 
-def build_graph(
-    words: WordMaps, target: int, steps: list[Step], ratios: Mapping[tuple[str, str], np.ndarray], n_fitted: int
-) -> nx.DiGraph:
+@dataclass(frozen=True, eq=False)
+class Learnt:
+    """What the fitted images tell: evidence, images of each class, and p- and q-values of pairs where asked for."""
+
+    evidence: Evidence
+    class_counts: np.ndarray
+    p_values: Mapping[Pair, np.ndarray]
+    q_values: Mapping[Pair, np.ndarray]
+
+
+def build_graph(words: WordMaps, start: Above, steps: list[Step], learnt: Learnt) -> nx.DiGraph:
     """Return the words that a walk selected and the evidence between them.
 
     Edges lead from a lower word to the word that it explains.  An edge is left out where its log-ratio is not
     positive, or where the lower word is nowhere in the upper word's fields over these images; scores are full sums all
-    the same.  `n_fitted` is the number of fitted images with this decision.  All attributes are plain.
+    the same.  All attributes are plain.
     """
-    graph: nx.DiGraph = nx.DiGraph(target=target, class_name=words.spec.class_name(target), n_images=len(words))
-    graph.add_node(f"{DECISION}_{target}", **_decision_attributes(words, target, steps[0]), n_fitted=n_fitted)
-    upper = DECISION
+    graph: nx.DiGraph = nx.DiGraph(n_images=len(words))
+    depths = hierarchy(words.spec).depths()
+    _add_root(graph, words, start, steps, learnt)
+    graph.nodes[graph.graph["root"]]["depth"] = depths[start.layer]
     for step in steps:
-        for word in step.selected.tolist():
-            graph.add_node(words.vocabulary.key(step.layer, word), **_word_attributes(words, step, word))
-        _add_edges(graph, words, upper, step, ratios[upper, step.layer])
-        upper = step.layer
+        surprises = surprise_of_words(words, step.layer, step.selected, learnt.evidence)
+        for word, surprise in zip(step.selected.tolist(), surprises.tolist(), strict=True):
+            attributes = {**_word_attributes(words, step.layer, word), **_scores(step, word)}
+            if not np.isnan(surprise):
+                attributes["surprise"] = surprise
+            graph.add_node(words.vocabulary.key(step.layer, word), **attributes, depth=depths[step.layer])
+        for link in step.links:
+            _add_edges(graph, words, step, link, learnt)
     return graph
 
 
-def _decision_attributes(words: WordMaps, target: int, top: Step) -> dict[str, Any]:
+def _add_root(graph: nx.DiGraph, words: WordMaps, start: Above, steps: list[Step], learnt: Learnt) -> None:
+    scores = sum((step.scores.sum(1) for step in steps if any(link.above is start for link in step.links)), np.zeros(1))
+    attributes: dict[str, Any] = {"score": float(scores[0]), **_interval(scores)}
+    word = int(start.words[0])
+    if start.layer != DECISION:
+        key = words.vocabulary.key(start.layer, word)
+        if start.where is not None:
+            attributes["row"], attributes["column"] = (int(place[0]) for place in np.nonzero(start.where))
+        graph.add_node(key, **_word_attributes(words, start.layer, word), **attributes)
+    else:
+        key = f"{DECISION}_{word}"
+        graph.graph |= {"target": word, "class_name": words.spec.class_name(word)}
+        if start.against is not None:
+            against = {"contrast": start.against, "contrast_name": words.spec.class_name(start.against)}
+            graph.graph |= against
+            attributes |= against
+        graph.add_node(key, **_decision_attributes(words, word), **attributes, n_fitted=int(learnt.class_counts[word]))
+    graph.graph["root"] = key
+
+
+def _decision_attributes(words: WordMaps, target: int) -> dict[str, Any]:
     return {
         "layer": DECISION,
         "word": target,
-        "score": float(top.scores.sum()),
         "count": int((words.decisions == target).sum()),
         "n_locations": len(words),
         "class_name": words.spec.class_name(target),
     }
 
 
-def _word_attributes(words: WordMaps, step: Step, word: int) -> dict[str, Any]:
-    shown = words.words[step.layer]
+def _word_attributes(words: WordMaps, layer: str, word: int) -> dict[str, Any]:
+    shown = words.words[layer]
     attributes = {
-        "layer": step.layer,
+        "layer": layer,
         "word": word,
-        "score": float(step.scores[word]),
         "count": int((shown == word).sum()),
         "n_locations": int(shown.size),
     }
-    if (step.layer, word) in words.vocabulary.names:
-        attributes["word_name"] = words.vocabulary.names[step.layer, word]
+    if (layer, word) in words.vocabulary.names:
+        attributes["word_name"] = words.vocabulary.names[layer, word]
     return attributes
 
 
-def _add_edges(graph: nx.DiGraph, words: WordMaps, upper: str, step: Step, ratios: np.ndarray) -> None:
-    total = step.counts.sum(1)
-    for row, s in enumerate(step.above.tolist()):
-        head = f"{DECISION}_{s}" if upper == DECISION else words.vocabulary.key(upper, s)
+def _scores(step: Step, word: int) -> dict[str, Any]:
+    attributes = {"score": float(step.scores[0, word])}
+    if len(step.scores) > 1:
+        attributes |= _interval(step.scores_of_selection()[:, word])
+        attributes["selected"] = float(step.kept[1:, word].mean())
+    return attributes
+
+
+def _interval(values: np.ndarray) -> dict[str, float]:
+    """Return the interval of the resamples, which follow the first value; nothing without any."""
+    if len(values) == 1:
+        return {}
+    low, high = np.percentile(values[1:], INTERVAL)
+    return {"low": float(low), "high": float(high)}
+
+
+def _add_edges(graph: nx.DiGraph, words: WordMaps, step: Step, link: Link, learnt: Learnt) -> None:
+    above = link.above
+    for row in np.flatnonzero(above.kept[0]).tolist():
+        s, total = int(above.words[row]), int(link.counts[row].sum())
+        head = f"{DECISION}_{s}" if above.layer == DECISION else words.vocabulary.key(above.layer, s)
         for t in step.selected.tolist():
-            ratio, count = float(ratios[s, t]), int(step.counts[row, t])
-            if ratio > NO_EVIDENCE and count > 0:
+            ratios, count = link.ratios[:, row, t], int(link.counts[row, t])
+            if ratios[0] > NO_EVIDENCE and count > 0:
                 graph.add_edge(
                     words.vocabulary.key(step.layer, t),
                     head,
-                    log_ratio=ratio,
+                    log_ratio=float(ratios[0]),
                     count=count,
-                    frequency=count / int(total[row]),
-                    contribution=ratio * count,
+                    frequency=count / total,
+                    contribution=float(ratios[0]) * count,
+                    **_certainty(ratios, above.kept[:, row] & step.kept[:, t]),
+                    **({} if above.against is not None else _chance(learnt, (above.layer, step.layer), s, t)),
                 )
+
+
+def _certainty(ratios: np.ndarray, kept: np.ndarray) -> dict[str, float]:
+    if len(ratios) == 1:
+        return {}
+    return {**_interval(ratios), "selected": float((kept & (ratios > NO_EVIDENCE))[1:].mean())}
+
+
+def _chance(learnt: Learnt, pair: Pair, s: int, t: int) -> dict[str, float]:
+    if pair not in learnt.p_values or np.isnan(learnt.p_values[pair][s, t]):
+        return {}
+    return {"p_value": float(learnt.p_values[pair][s, t]), "q_value": float(learnt.q_values[pair][s, t])}
 
 
 def percent(share: float) -> str:
@@ -80,7 +149,7 @@ def percent(share: float) -> str:
 
 
 def to_text(graph: nx.DiGraph) -> str:
-    """Return an inference graph as text, layer by layer from the decision down.
+    """Return an inference graph as text, layer by layer from the top down.
 
     Parameters
     ----------
@@ -91,7 +160,8 @@ def to_text(graph: nx.DiGraph) -> str:
     -------
     text : str
         For each word the locations that show it and its evidence in bits; for each word that it explains the bits per
-        location and the share of that word's receptive fields.
+        location and the share of that word's receptive fields.  With resamples, also the interval of the bits and the
+        share of resamples that select the word; with p-values, what could be chance.
 
     Examples
     --------
@@ -111,16 +181,27 @@ def to_text(graph: nx.DiGraph) -> str:
     lines, layer = [], None
     for key, node in graph.nodes(data=True):
         if node["layer"] == DECISION:
-            shown = f"the decision for {node['count']} of {node['n_locations']} images, {node['score']:.1f} bits"
-            lines.append(f"{key} {node['class_name']}: {shown}, learnt from {node['n_fitted']} images")
+            lines.append(f"{key} {_decision_text(node)}")
             continue
         if node["layer"] != layer:
             layer = node["layer"]
             lines.append(layer)
         name = f" {node['word_name']}" if "word_name" in node else ""
-        lines.append(f"  {key}{name}: {node['count']} of {node['n_locations']} locations, {node['score']:.1f} bits")
-        lines += [
-            f"    for {head}: {edge['log_ratio']:.2f} bits each, {percent(edge['frequency'])} of its field"
-            for _, head, edge in graph.out_edges(key, data=True)
-        ]
+        where = f", here at row {node['row']}, column {node['column']}" if "row" in node else ""
+        evidence = f"{node['count']} of {node['n_locations']} locations{where}, {node['score']:.1f} bits"
+        kept = f", kept by {percent(node['selected'])} of resamples" if "selected" in node else ""
+        lines.append(f"  {key}{name}: {evidence}{kept}")
+        lines += [f"    for {head}: {_edge_text(edge)}" for _, head, edge in graph.out_edges(key, data=True)]
     return "\n".join(lines)
+
+
+def _decision_text(node: Mapping[str, Any]) -> str:
+    against = f" rather than {node['contrast_name']}" if "contrast_name" in node else ""
+    shown = f"the decision for {node['count']} of {node['n_locations']} images, {node['score']:.1f} bits"
+    return f"{node['class_name']}{against}: {shown}, learnt from {node['n_fitted']} images"
+
+
+def _edge_text(edge: Mapping[str, Any]) -> str:
+    between = f" ({edge['low']:.2f} to {edge['high']:.2f})" if "low" in edge else ""
+    chance = ", could be chance" if edge.get("q_value", 0) > MOST_CHANCE else ""
+    return f"{edge['log_ratio']:.2f} bits each{between}, {percent(edge['frequency'])} of its field{chance}"

@@ -1,18 +1,23 @@
-"""Counting which lower words lie in the receptive fields of upper words."""
+"""Counting which lower words lie in the receptive fields of upper words.
+
+Windows are rectangles, so the pairs (p, q) of an image are all pairs of rows times all pairs of columns.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
+from scipy import sparse
 
 from ..features import ReceptiveField
 
-_CHUNK = 2**22  # pairs of locations counted at a time, 8 bytes each
+_CHUNK = 2**18  # pairs of locations counted at a time: what is added up stays in the processor's cache
+_HELD = 2**22  # numbers held at a time where the cache is of no use
 
 
 def count_pairs(upper: np.ndarray, lower: np.ndarray, field: ReceptiveField, n_upper: int, n_lower: int) -> np.ndarray:
     """Return C[s, t] = sum over images and upper locations p with word s of the number of q in R(p) with word t.
-
-    Windows are rectangles, so the pairs (p, q) of an image are all pairs of rows times all pairs of columns.
 
     Parameters
     ----------
@@ -30,18 +35,30 @@ def count_pairs(upper: np.ndarray, lower: np.ndarray, field: ReceptiveField, n_u
     counts : int64 array of shape (n_upper, n_lower)
         Exact numbers of pairs.
     """
-    (i, r), (j, c) = _pairs(*field.rows), _pairs(*field.columns)
     counts = np.zeros(n_upper * n_lower, dtype=np.int64)
-    images_at_once = max(1, _CHUNK // max(1, len(i) * len(j)))
-    rows_at_once = max(1, _CHUNK // max(1, len(j)))
+    for _, _, cells in pair_chunks(upper, lower, field, n_lower, max(_CHUNK, len(counts))):
+        counts += np.bincount(cells.ravel(), minlength=len(counts))
+    return counts.reshape(n_upper, n_lower)
+
+
+def pair_chunks(
+    upper: np.ndarray, lower: np.ndarray, field: ReceptiveField, n_lower: int, chunk: int
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Yield all pairs of locations, about `chunk` at a time: some images, or some rows of one.
+
+    Each time the number of the first image, the places of the lower locations in their map (rows, columns), and the
+    cells s K + t of the two words (images, rows, columns), K being `n_lower`.
+    """
+    (i, r), (j, c) = _pairs(*field.rows), _pairs(*field.columns)
+    images_at_once = max(1, chunk // max(1, len(i) * len(j)))
+    rows_at_once = max(1, chunk // max(1, len(j)))
     for first in range(0, len(upper), images_at_once):
         above = upper[first : first + images_at_once].take(j, axis=2).astype(np.int64) * n_lower
         below = lower[first : first + images_at_once].take(c, axis=2)
         for row in range(0, len(i), rows_at_once):
             part = slice(row, row + rows_at_once)
             cells = above.take(i[part], axis=1) + below.take(r[part], axis=1)
-            counts += np.bincount(cells.ravel(), minlength=len(counts))
-    return counts.reshape(n_upper, n_lower)
+            yield first, r[part, None] * lower.shape[2] + c, cells
 
 
 def _pairs(start: np.ndarray, stop: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -50,3 +67,56 @@ def _pairs(start: np.ndarray, stop: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     upper = np.repeat(np.arange(len(start)), lengths)
     first = np.cumsum(lengths) - lengths
     return upper, np.arange(len(upper)) - first[upper] + start[upper]
+
+
+def count_by_image(
+    upper: np.ndarray, lower: np.ndarray, field: ReceptiveField, n_upper: int, n_lower: int
+) -> Iterator[tuple[int, sparse.csr_array]]:
+    """Yield the counts of single images, many at a time: the first image's number, and a row of s K + t for each."""
+    n_cells, n_pairs = n_upper * n_lower, n_pairs_of(field)
+    parts: list[sparse.csr_array] = []
+    start = 0
+    for part in chunks(len(upper), max(n_cells, n_pairs), _CHUNK):
+        n = part.stop - part.start
+        counts = np.zeros(n * n_cells, dtype=np.int64)
+        for _, _, cells in pair_chunks(upper[part], lower[part], field, n_lower, n * n_pairs):
+            keys = cells + n_cells * np.arange(n)[:, None, None]
+            counts += np.bincount(keys.ravel(), minlength=len(counts))
+        (seen,) = counts.nonzero()
+        starts = np.searchsorted(seen, n_cells * np.arange(n + 1))
+        parts.append(sparse.csr_array((counts[seen], seen % n_cells, starts), shape=(n, n_cells)))
+        if part.stop == len(upper) or sum(rows.nnz for rows in parts) > _HELD:
+            yield start, sparse.vstack(parts, format="csr")
+            parts, start = [], part.stop
+
+
+def n_pairs_of(field: ReceptiveField) -> int:
+    """Return the number of pairs of locations in one image."""
+    return int((field.rows[1] - field.rows[0]).sum() * (field.columns[1] - field.columns[0]).sum())
+
+
+def chunks(n: int, each: int, held: int = _HELD) -> Iterator[slice]:
+    """Yield slices of n things, so many at a time that `held` numbers suffice where each needs so many."""
+    at_once = max(1, held // max(1, each))
+    for first in range(0, n, at_once):
+        yield slice(first, min(n, first + at_once))
+
+
+def spread(values: np.ndarray, field: ReceptiveField) -> np.ndarray:
+    """Return for each lower location the sum of `values` (..., H, W) over the upper ones that see it, (..., h, w)."""
+    rows, columns = _reaches(field, values.dtype)
+    return rows.T @ values @ columns
+
+
+def gather(values: np.ndarray, field: ReceptiveField) -> np.ndarray:
+    """Return for each upper location the sum of `values` (..., h, w) over what it sees, (..., H, W)."""
+    rows, columns = _reaches(field, values.dtype)
+    return rows @ values @ columns.T
+
+
+def _reaches(field: ReceptiveField, dtype: np.dtype) -> list[np.ndarray]:
+    """Return which lower positions each upper one sees along both axes, as matrices of ones and zeros."""
+    return [
+        ((start[:, None] <= np.arange(size)) & (np.arange(size) < stop[:, None])).astype(dtype)
+        for (start, stop), size in zip((field.rows, field.columns), field.shape, strict=True)
+    ]

@@ -1,75 +1,75 @@
-"""From counts to evidence: smoothed log-ratios, and the walk that keeps the words that best explain those above."""
+"""From counts to evidence: smoothed log-ratios, of all fitted images and of resamples of them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 
-from ..dictionary import WordMaps
-from ._counting import count_pairs
-
-DECISION = "decision"
 NO_EVIDENCE = 1e-9  # bits; smaller differences are rounding
+Pair = tuple[str, str]
 
 
-def log_ratios(counts: np.ndarray, smoothing: float) -> np.ndarray:
-    """Return log2 P(t | s) / P(t) in bits, shape (K_upper, K_lower), from counts shrunk towards no evidence.
+def log_ratios(counts: np.ndarray, smoothing: float, columns: np.ndarray | None = None) -> np.ndarray:
+    """Return log2 P(t | s) / P(t) in bits, shape (..., K_upper, K_lower), from counts shrunk towards no evidence.
 
     With C the counts and b the smoothing, in window positions,
 
         P(t) = C[., t] / C[., .],   P(t | s) = (C[s, t] + b P(t)) / (C[s, .] + b).
 
     A word t never counted, and a row s without counts, give 0 bits; a pair never seen is never positive evidence.
+    Where `counts` holds some rows only, `columns` are the sums C[., t] over all rows, shape (..., K_lower).
     """
-    marginal = counts.sum(0) / max(counts.sum(), 1)
+    if columns is None:
+        columns = counts.sum(-2)
+    marginal = (columns / np.maximum(columns.sum(-1, keepdims=True), 1))[..., None, :]
     known = marginal > 0
-    lift = (counts / np.where(known, marginal, 1) + smoothing) / (counts.sum(1, keepdims=True) + smoothing)
+    lift = (counts / np.where(known, marginal, 1) + smoothing) / (counts.sum(-1, keepdims=True) + smoothing)
     return np.log2(np.where(known, lift, 1))
 
 
-class Step(NamedTuple):
-    """One layer of a walk.
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What the fitted images tell: log-ratios in T versions, the first from all of them, the others from resamples.
 
-    `above` are the words to be explained, `counts` (len(above), K) how often each word of this layer lies in their
-    fields, `scores` (K,) the evidence of each word in bits, and `selected` the words kept, best first.
+    Parameters
+    ----------
+    ratios : dict of (upper, lower) to float array of shape (K_upper, K_lower)
+        From all images.
+    counts : dict of (upper, lower) to int array of shape (K_upper, K_lower)
+        What they come from.
+    resampled : dict of (upper, lower) to int array of shape (K_upper, K_lower, n_bootstrap)
+        Counts of resamples; empty without any.
+    columns : dict of (upper, lower) to int array of shape (K_lower, n_bootstrap)
+        Their sums over the upper words.
+    smoothing : float
+        As in :func:`log_ratios`.
     """
 
-    layer: str
-    above: np.ndarray
-    counts: np.ndarray
-    scores: np.ndarray
-    selected: np.ndarray
+    ratios: Mapping[Pair, np.ndarray]
+    counts: Mapping[Pair, np.ndarray]
+    resampled: Mapping[Pair, np.ndarray]
+    columns: Mapping[Pair, np.ndarray]
+    smoothing: float
 
+    @property
+    def n_versions(self) -> int:
+        """The number T of versions."""
+        return 1 + next((counts.shape[-1] for counts in self.resampled.values()), 0)
 
-def walk(words: WordMaps, target: int, ratios: Mapping[tuple[str, str], np.ndarray], n_nodes: int) -> list[Step]:
-    """Walk from `target` down, layer by layer, over the images of `words`.
+    def rows(self, pair: Pair, words: np.ndarray) -> np.ndarray:
+        """Return the log-ratios of some upper words, shape (T, len(words), K_lower)."""
+        ratios = self.ratios[pair][words][None]
+        if not self.resampled:
+            return ratios
+        counts, columns = np.moveaxis(self.resampled[pair][words], -1, 0), self.columns[pair].T
+        return np.concatenate([ratios, log_ratios(counts, self.smoothing, columns)])
 
-    score(t) = sum over the words s kept above of C[s, t] log2 P(t | s) / P(t), with C counted over these images.  The
-    `n_nodes` best words with a positive score are kept: the exact maximiser of this additive log-likelihood ratio,
-    given the words above.  The target counts as present in every image, whatever the network decided.
-    """
-    steps: list[Step] = []
-    upper, above = DECISION, np.array([target])
-    for layer in reversed(words.layers):
-        counts = _count_below(words, upper, above, layer)
-        scores = (counts * ratios[upper, layer][above]).sum(0)
-        best = np.argsort(-(scores / NO_EVIDENCE).round(), kind="stable")[:n_nodes]  # ties: the lower number
-        selected = best[scores[best] > NO_EVIDENCE]
-        steps.append(Step(layer, above, counts, scores, selected))
-        upper, above = layer, selected
-    return steps
+    def costs(self, pair: Pair, words: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """Return -log2 P(t | s) in bits for some lower words, all unless told, shape (K_upper, len(words)).
 
-
-def _count_below(words: WordMaps, upper: str, above: np.ndarray, layer: str) -> np.ndarray:
-    """Return how often each word of `layer` lies in the fields of the words `above`, shape (len(above), K)."""
-    n_words = words.vocabulary.n_words[layer]
-    lower = words.words[layer]
-    if upper == DECISION:
-        return np.bincount(lower.ravel(), minlength=n_words)[None]
-    rest = len(above)  # one more row takes all words that are not asked for
-    place = np.full(words.vocabulary.n_words[upper], rest)
-    place[above] = np.arange(rest)
-    field = words.spec.receptive_fields[upper, layer]
-    return count_pairs(place[words.words[upper]], lower, field, rest + 1, n_words)[:rest]
+        A lower word that was never counted is taken as seen at one window position.
+        """
+        columns = np.maximum(self.counts[pair].sum(0), 1)
+        return -np.log2(columns[words] / columns.sum()) - self.ratios[pair][:, words]

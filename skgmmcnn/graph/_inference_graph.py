@@ -2,37 +2,56 @@
 
 from __future__ import annotations
 
-import itertools
+from collections.abc import Mapping
+from functools import reduce
 from numbers import Integral, Real
+from operator import add
 from typing import Any, ClassVar
 
 import networkx as nx
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.utils import Tags
+from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from .._compat import Interval, fit_context
 from .._distributed import gathered, my_share
 from ..dictionary import WordMaps, count_words
-from ._building import build_graph
-from ._counting import count_pairs
-from ._evidence import DECISION, Step, log_ratios, walk
+from . import _chance
+from ._building import Learnt, build_graph
+from ._edge_maps import edge_map
+from ._evidence import Evidence, log_ratios
+from ._hierarchy import DECISION, hierarchy, maps_of
+from ._surprise import Surprise, Typicality, compare, surprise
+from ._tally import Tally, check_memory, tally
+from ._targets import Target, check_contrast, check_target, start_at
+from ._walk import Above, Step, walk
 
 
 class InferenceGraph(TransformerMixin, BaseEstimator):
     """Explain decisions by the visual words that speak for them, layer by layer.
 
-    :meth:`fit` counts which words of a layer lie in the receptive fields of each word of the layer above, and which
-    words of the top layer go with each decision of the network.  :meth:`explain` starts at a decision and walks down:
-    it keeps the few words that best explain those kept above [1]_.
+    :meth:`fit` counts which words of a layer lie in the receptive fields of each word of the layers above, and which
+    words of the uppermost layers go with each decision of the network.  :meth:`explain` starts at a decision, or at a
+    word, and walks down: it keeps the few words that best explain those kept above [1]_.
 
     Parameters
     ----------
-    n_nodes : int, default=3
-        Most words to keep per layer.
+    n_nodes : int or dict of str to int, default=3
+        Most words to keep, of every layer or by layer name.
+    min_score : float, default=0.0
+        Words are kept only with more evidence than this, in bits.
     smoothing : float, default=1.0
         Strength of the belief that a pair of words is no evidence, in window positions; greater than 0.
+    n_bootstrap : int, default=0
+        Number of resamples of the fitted images, from which graphs tell how sure they are.  It takes n_bootstrap times
+        the memory of `transition_counts_`.
+    p_values : bool, default=False
+        Whether to tell which edges could be chance.
+    min_count : int, default=5
+        Edges have p-values where at least so many fitted images show both words, one in a field of the other.
+    random_state : int, RandomState instance or None, default=None
+        Draws the resamples.
 
     Attributes
     ----------
@@ -42,11 +61,18 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         Number of fitted images that the network decided for each.
     layers_ : tuple of str
         The layers, in network order.
+    explained_by_ : dict of str to tuple of str
+        For ``"decision"`` and each layer, from the top down, the layers that explain it.
     transition_counts_ : dict of (upper, lower) to int array of shape (K_upper, K_lower)
-        How often each lower word was seen in a field of each upper word.  The uppermost pair is
-        ``("decision", layers_[-1])``.
+        How often each lower word was seen in a field of each upper word, for all pairs of `explained_by_`; the
+        uppermost ones are ``("decision", layer)``.
     log_ratios_ : dict of (upper, lower) to float array of shape (K_upper, K_lower)
         Evidence of a lower word for an upper one, log2 P(t | s) / P(t), in bits per location.
+    resampled_counts_ : dict of (upper, lower) to int array of shape (K_upper, K_lower, n_bootstrap)
+        The counts of resamples; empty without any.
+    p_values_, q_values_ : dict of (upper, lower) to float array of shape (K_upper, K_lower)
+        The probability of at least such a count by chance, and the same adjusted for the number of pairs tested; NaN
+        where a pair is not tested.  Empty where not asked for.
 
     See Also
     --------
@@ -54,8 +80,26 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
 
     Notes
     -----
-    With C the counts and b the smoothing, P(t) = C[., t] / C[., .] and P(t | s) = (C[s, t] + b P(t)) / (C[s, .] + b).
-    Counts add up: :meth:`partial_fit` on parts of the images equals :meth:`fit` on all.
+    *Evidence.*  With C the counts and b the smoothing, P(t) = C[., t] / C[., .] and
+    P(t | s) = (C[s, t] + b P(t)) / (C[s, .] + b).  Counts add up: :meth:`partial_fit` on parts of the images, or
+    :meth:`merge`, equals :meth:`fit` on all.
+
+    *Layers.*  A layer is explained by the layers that it depends on without another modelled layer between, so that
+    the layers of a chain explain each other in turn, and both branches of a fork what follows their join.  The
+    decision is explained by the layers on which no other modelled layer depends.
+
+    *How sure.*  A resample takes each fitted image a random number of times, Poisson with mean one, and takes its own
+    walk.  `low` and `high` are the 2.5 and 97.5 percentiles over the resamples, given the words above; `selected` is
+    the share of resamples that keep a word or an edge.  All of this is given the dictionary, and given the images that
+    are explained: it tells how far the graph depends on which images were fitted.
+
+    *Chance.*  If words of two layers had nothing to do with each other, the upper map of one image would go as well
+    with the lower map of another: each word stays at the places where it usually is.  A p-value is the probability of
+    at least the observed count over all such pairings, by the gamma distribution with their mean and variance
+    (exact up to 200 upper locations; of more, a sample tells the variance).  q-values are adjusted for the number of
+    pairs of these layers that have positive evidence, so that among edges with q <= 0.05 at most 5 % are expected to
+    be chance (Benjamini and Hochberg).  Images are taken to be independent.  Words can also go together because both
+    belong to one class: that is no chance.
 
     References
     ----------
@@ -79,13 +123,33 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
     """
 
     _parameter_constraints: ClassVar[dict] = {
-        "n_nodes": [Interval(Integral, 1, None, closed="left")],
+        "n_nodes": [Interval(Integral, 1, None, closed="left"), dict],
+        "min_score": [Interval(Real, 0, None, closed="left")],
         "smoothing": [Interval(Real, 0, None, closed="neither")],
+        "n_bootstrap": [Interval(Integral, 0, None, closed="left")],
+        "p_values": ["boolean"],
+        "min_count": [Interval(Integral, 1, None, closed="left")],
+        "random_state": ["random_state"],
     }
 
-    def __init__(self, n_nodes: int = 3, *, smoothing: float = 1.0) -> None:
+    def __init__(
+        self,
+        n_nodes: int | Mapping[str, int] = 3,
+        *,
+        min_score: float = 0.0,
+        smoothing: float = 1.0,
+        n_bootstrap: int = 0,
+        p_values: bool = False,
+        min_count: int = 5,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
         self.n_nodes = n_nodes
+        self.min_score = min_score
         self.smoothing = smoothing
+        self.n_bootstrap = n_bootstrap
+        self.p_values = p_values
+        self.min_count = min_count
+        self.random_state = random_state
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: WordMaps, y: Any = None) -> InferenceGraph:
@@ -103,10 +167,10 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         self : InferenceGraph
             The fitted estimator.
         """
-        return self._add(X, y, first=True)
+        return self._count(X, y, 0, again=True)
 
     @fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X: WordMaps, y: Any = None) -> InferenceGraph:
+    def partial_fit(self, X: WordMaps, y: Any = None, *, start: int | None = None) -> InferenceGraph:
         """Add the counts of more images; the order and the parts do not matter.
 
         Parameters
@@ -115,60 +179,158 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
             Words of further images, of the same dictionary.
         y : array-like of shape (n,), default=None
             Output numbers or class names; only checked.
+        start : int, default=None
+            Number of the first of these images among all, by which resamples draw; by default those that follow the
+            images counted so far.  Give it where parts of the images are counted out of order or by several
+            estimators, to be merged.
 
         Returns
         -------
         self : InferenceGraph
             The estimator with these images counted.
         """
-        return self._add(X, y, first=not hasattr(self, "transition_counts_"))
+        return self._count(X, y, start, again=not hasattr(self, "transition_counts_"))
 
-    def _add(self, words: WordMaps, y: Any, *, first: bool) -> InferenceGraph:
+    def merge(self, *others: InferenceGraph) -> InferenceGraph:
+        """Add the counts of other fitted estimators.
+
+        Parameters
+        ----------
+        *others : InferenceGraph
+            Fitted on other images with words of the same dictionary, and with the same resamples, if any.
+
+        Returns
+        -------
+        self : InferenceGraph
+            The estimator with the images of all counted.
+        """
+        check_is_fitted(self)
+        images = list(self._images)
+        for other in others:
+            check_is_fitted(other)
+            self._check_fingerprint(other._fingerprint)
+            self._check_resamples(other)
+            for first, stop in other._images:
+                self._check_images(images, first, stop)
+                images.append((first, stop))
+        self._set_counts(reduce(add, (other._tally() for other in others), self._tally()))
+        self._images = images
+        return self
+
+    _images: list[tuple[int, int]]  # numbers of the images counted so far, half-open
+    _seed: int
+    _fingerprint: str
+    _names: list[str]
+    _shapes: dict[str, tuple[int, ...]]
+
+    def _count(self, words: WordMaps, y: Any, start: int | None, *, again: bool) -> InferenceGraph:
         _check_container(words)
         if y is not None:
             words.spec.encode(y, len(words))
-        _check_order(words)
-        if first:
-            self._start(words)
-        self._check_words(words)
-        transitions = _count_together(words)
-        self.class_counts_ += np.bincount(words.decisions, minlength=len(self.classes_))
-        for pair, counts in transitions.items():
-            self.transition_counts_[pair] = self.transition_counts_[pair] + counts
-        self.log_ratios_ = {
-            pair: log_ratios(counts, self.smoothing) for pair, counts in self.transition_counts_.items()
-        }
+        structure = hierarchy(words.spec)
+        self._nodes_of(words.layers)
+        if not again:
+            self._check_words(words)
+            self._check_shapes(words)
+        check_memory(words, n_bootstrap=self.n_bootstrap, chance=self.p_values)
+        images = [] if again else self._images
+        first = max((stop for _, stop in images), default=0) if start is None else start
+        seed = self._draw_seed() if again else self._seed
+        self._check_images(images, first, first + len(words))
+        mine = my_share(len(words))
+        part = tally(words[mine], first + mine.start, seed=seed, n_bootstrap=self.n_bootstrap, chance=self.p_values)
+        counted = reduce(add, gathered(part))
+        if again:
+            self.layers_, self.explained_by_ = words.layers, dict(structure.below)
+            self.classes_ = np.arange(words.spec.n_outputs)
+            self._seed, self._fingerprint, self._names = seed, words.vocabulary.fingerprint, words.vocabulary.keys()
+            self._shapes = {layer: words.words[layer].shape[1:] for layer in words.layers}
+        self._set_counts(counted if again else self._tally() + counted)
+        self._images = [*images, (first, first + len(words))]
         return self
 
-    def _start(self, words: WordMaps) -> None:
-        self.layers_ = words.layers
-        self.classes_ = np.arange(words.spec.n_outputs)
-        self.class_counts_: np.ndarray = np.zeros(words.spec.n_outputs, dtype=np.int64)
-        self.transition_counts_: dict[tuple[str, str], Any] = dict.fromkeys(_pairs(words.layers), np.int64(0))
-        self._fingerprint = words.vocabulary.fingerprint
-        self._names = words.vocabulary.keys()
+    def _draw_seed(self) -> int:
+        return gathered(int(check_random_state(self.random_state).randint(2**31)))[0]
 
-    def explain(self, X: WordMaps) -> list[nx.DiGraph]:
-        """Return for each image the graph that explains the network's decision.
+    def _tally(self) -> Tally:
+        return Tally(self.class_counts_, self.transition_counts_, self.resampled_counts_, self._chance_sums)
+
+    def _set_counts(self, counted: Tally) -> None:
+        self.class_counts_ = counted.classes
+        self.transition_counts_ = counted.transitions
+        self.resampled_counts_ = counted.resampled
+        self._chance_sums = counted.chance
+        self._resampled_columns = {pair: counts.sum(0) for pair, counts in counted.resampled.items()}
+        self.log_ratios_ = {pair: log_ratios(counts, self.smoothing) for pair, counts in counted.transitions.items()}
+        self.p_values_, self.q_values_ = {}, {}
+        for pair, sums in counted.chance.items():
+            p = _chance.p_values(counted.transitions[pair], sums)
+            self.p_values_[pair], self.q_values_[pair] = _chance.tested(p, self.log_ratios_[pair], sums, self.min_count)
+
+    def explain(self, X: WordMaps, target: Target = None, *, contrast: int | str | None = None) -> list[nx.DiGraph]:
+        """Return for each image the graph that explains the network's decision, or another target.
 
         Parameters
         ----------
         X : WordMaps
             Words of the images to explain.
+        target : int, str or tuple, default=None
+            What is explained: the network's decision by default; another output, by number or name, to see what spoke
+            for it; a word ``(layer, word)``, or the word at one location, ``(layer, row, column)``, to see what it is
+            made of in this image.
+        contrast : int or str, default=None
+            An output, by number or name, with which a decision is contrasted: the graph shows the words that made it
+            the target rather than this.
 
         Returns
         -------
         graphs : list of networkx.DiGraph
             One per image.  Nodes are ``"decision_<output>"`` and words as ``"layer3_w017"``, with `layer`, `word`,
-            `score` (bits), `count` and `n_locations` (locations that show the word, of all); the decision has
-            `class_name` and `n_fitted` (fitted images with it), words that a person named `word_name`.  Edges lead from
-            a word to what it explains, with `log_ratio` (bits per location), `count`, `frequency` (share of the upper
-            word's fields) and `contribution` (bits).
+            `score` (bits), `count` and `n_locations` (locations that show the word, of all), `depth` (steps from the
+            decision) and `surprise` (mean bits, see :meth:`surprise`); the decision has `class_name` and `n_fitted`
+            (fitted images with it), words that a person named `word_name`.  Edges lead from a word to what it
+            explains, with `log_ratio` (bits per location), `count`, `frequency` (share of the upper word's fields) and
+            `contribution` (bits).  With `n_bootstrap`, nodes have an interval of the score (`low`, `high`) and edges
+            one of the log-ratio, and both the share of resamples that keep them (`selected`); with `p_values`, edges
+            have `p_value` and `q_value` where they could be tested.  ``graph.graph["root"]`` is what is explained.
         """
         self._check_words(X)
-        return [self._explain(X[i], int(decision)) for i, decision in enumerate(X.decisions)]
+        targets = X.decisions.tolist() if target is None else [check_target(X, target)] * len(X)
+        contrasts = [check_contrast(X, each, contrast, self.class_counts_) for each in targets]
+        evidence = self._evidence()
+        return [
+            self._explain(X[image], each, against, evidence)
+            for image, (each, against) in enumerate(zip(targets, contrasts, strict=True))
+        ]
 
-    def explain_class(self, X: WordMaps, label: int | str) -> nx.DiGraph:
+    def explain_together(self, X: WordMaps, target: Target, *, contrast: int | str | None = None) -> nx.DiGraph:
+        """Return one graph for all images together: what in them speaks for an output, or explains a word.
+
+        Parameters
+        ----------
+        X : WordMaps
+            Words of any images, as ``words[rows]``: those of a class that the network gets wrong, say.
+        target : int, str or tuple
+            An output, by number or name, whatever the network decided; or a word ``(layer, word)``.
+        contrast : int or str, default=None
+            As in :meth:`explain`.
+
+        Returns
+        -------
+        graph : networkx.DiGraph
+            As from :meth:`explain`, with counts over all images.
+        """
+        self._check_words(X)
+        output = check_target(X, target)
+        against = check_contrast(X, output, contrast, self.class_counts_)
+        if isinstance(output, tuple):
+            if len(output) == 3:
+                raise ValueError(f"A location, as {target!r}, belongs to one image; use explain, or give a word.")
+            if not (X.words[output[0]] == output[1]).any():
+                raise ValueError(f"None of these {len(X)} images shows the word {X.vocabulary.key(*output)}.")
+        return self._explain(X, output, against, self._evidence())
+
+    def explain_class(self, X: WordMaps, label: int | str, *, contrast: int | str | None = None) -> nx.DiGraph:
         """Return one graph for all images that the network decides to be of one class.
 
         Parameters
@@ -177,6 +339,8 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
             Words of the images to choose from.
         label : int or str
             The output, by number or name.
+        contrast : int or str, default=None
+            As in :meth:`explain`.
 
         Returns
         -------
@@ -191,10 +355,90 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
                 f"The network decides for class {X.spec.class_name(target)!r} ({target}) in none of {len(X)} images; "
                 f"it does for {sorted(map(X.spec.class_name, np.unique(X.decisions)))[:10]}."
             )
-        return self._explain(X[rows], target)
+        return self.explain_together(X[rows], target, contrast=contrast)
+
+    def edge_maps(self, X: WordMaps, graph: nx.DiGraph) -> dict[tuple[str, str], np.ndarray]:
+        """Return for each edge of a graph where in the upper word's receptive field the lower word is.
+
+        Parameters
+        ----------
+        X : WordMaps
+            Words of the images that the graph explains.
+        graph : networkx.DiGraph
+            As from :meth:`explain` for one image, or :meth:`explain_together`.
+
+        Returns
+        -------
+        maps : dict of (tail, head) to float array of shape (height, width)
+            The share of the fields of the upper word that show the lower one, at each place of a whole field; for the
+            decision, of the images.  Fields that the border cuts count where they reach; NaN where none does.
+        """
+        self._check_words(X)
+        if len(X) != graph.graph["n_images"]:
+            raise ValueError(f"The graph explains {graph.graph['n_images']} images; X has {len(X)}.")
+        fields, maps = hierarchy(X.spec).fields, {}
+        for tail, head in graph.edges:
+            lower, upper = graph.nodes[tail], graph.nodes[head]
+            above = start_at(X, _target_of(upper), None, 1)
+            present = np.broadcast_to(above.present(maps_of(X, above.layer))[:, 0], maps_of(X, above.layer).shape)
+            shown = X.words[lower["layer"]] == lower["word"]
+            maps[tail, head] = edge_map(shown, present, fields[upper["layer"], lower["layer"]])
+        return maps
+
+    def surprise(self, X: WordMaps) -> Surprise:
+        """Return how unexpected each word is, given the words above it.
+
+        Parameters
+        ----------
+        X : WordMaps
+            Words of n images.
+
+        Returns
+        -------
+        surprise : Surprise
+            In bits, for each location, layer and image.  The words of the uppermost layers are compared with the
+            network's decision.
+        """
+        self._check_words(X)
+        return surprise(X, self._evidence())
+
+    def score_samples(self, X: WordMaps) -> np.ndarray:
+        """Return how typical images are: the negative of their surprise.
+
+        Parameters
+        ----------
+        X : WordMaps
+            Words of n images.
+
+        Returns
+        -------
+        scores : float array of shape (n,)
+            In bits; higher is more typical.
+        """
+        return -self.surprise(X).images
+
+    def typicality(self, X: WordMaps, reference: WordMaps, *, level: float = 0.05) -> Typicality:
+        """Tell how images compare with others that the network gives the same class, and at which layer they depart.
+
+        Parameters
+        ----------
+        X : WordMaps
+            Words of the images.
+        reference : WordMaps
+            Words of usual images.  Best are images that were not fitted: fitted ones are less surprising.
+        level : float, default=0.05
+            Share of usual images that may be called departing.  With m layers this needs at least m / `level` - 1
+            reference images of a class.
+
+        Returns
+        -------
+        typicality : Typicality
+            P-values by image and by layer, and the layer at which each image departs.
+        """
+        return compare(self.surprise(X), X.decisions, self.surprise(reference), reference.decisions, level)
 
     def predict(self, X: WordMaps) -> np.ndarray:
-        """Return the decision that the words of the top layer speak for.
+        """Return the decision that the words of the uppermost layers speak for.
 
         Parameters
         ----------
@@ -204,15 +448,16 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         Returns
         -------
         outputs : int array of shape (n,)
-            The output c with the largest log2 P(c) + sum of log-ratios over the top layer's locations; an output
-            without fitted images is never predicted.
+            The output c with the largest log2 P(c) + sum of log-ratios over the locations of the layers that explain
+            the decision; an output without fitted images is never predicted.
         """
         self._check_words(X)
-        top = self.layers_[-1]
-        counts = count_words(X.words[top], X.vocabulary.n_words[top])
         with np.errstate(divide="ignore"):
-            prior = np.log2(self.class_counts_ / self.class_counts_.sum())
-        return self.classes_[(counts @ self.log_ratios_[DECISION, top].T + prior).argmax(1)]
+            evidence = np.log2(self.class_counts_ / self.class_counts_.sum())
+        for top in self.explained_by_[DECISION]:
+            counts = count_words(X.words[top], X.vocabulary.n_words[top])
+            evidence = evidence + counts @ self.log_ratios_[DECISION, top].T
+        return self.classes_[evidence.argmax(1)]
 
     def transform(self, X: WordMaps) -> np.ndarray:
         """Return the evidence of every word for each image's decision.
@@ -228,10 +473,11 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
             The score of each word in the walk from the decision, in bits; columns as in :meth:`get_feature_names_out`.
         """
         self._check_words(X)
+        tables = self._evidence(resamples=False)
         evidence = np.empty((len(X), len(self._names)))
         for i, decision in enumerate(X.decisions):
-            steps = self._walk(X[i], int(decision))
-            evidence[i] = np.concatenate([step.scores for step in reversed(steps)])
+            steps = self._walk(X[i], start_at(X[i], decision, None, 1), tables)
+            evidence[i] = np.concatenate([step.scores[0] for step in reversed(steps)])
         return evidence
 
     def score(self, X: WordMaps, y: Any = None) -> float:
@@ -269,20 +515,78 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         return np.asarray(self._names, dtype=object)
 
-    def _walk(self, words: WordMaps, target: int) -> list[Step]:
-        return walk(words, target, self.log_ratios_, self.n_nodes)
+    def _evidence(self, *, resamples: bool = True) -> Evidence:
+        resampled = self.resampled_counts_ if resamples else {}
+        return Evidence(self.log_ratios_, self.transition_counts_, resampled, self._resampled_columns, self.smoothing)
 
-    def _explain(self, words: WordMaps, target: int) -> nx.DiGraph:
-        return build_graph(words, target, self._walk(words, target), self.log_ratios_, int(self.class_counts_[target]))
+    def _walk(self, words: WordMaps, start: Above, evidence: Evidence) -> list[Step]:
+        return walk(words, start, evidence, self._nodes_of(words.layers), self.min_score)
+
+    def _explain(self, words: WordMaps, target: Any, contrast: int | None, evidence: Evidence) -> nx.DiGraph:
+        start = start_at(words, target, contrast, evidence.n_versions)
+        learnt = Learnt(evidence, self.class_counts_, self.p_values_, self.q_values_)
+        return build_graph(words, start, self._walk(words, start, evidence), learnt)
+
+    def _nodes_of(self, layers: tuple[str, ...]) -> dict[str, int]:
+        """Return how many words to keep of each layer."""
+        if not isinstance(self.n_nodes, Mapping):
+            return dict.fromkeys(layers, self.n_nodes)
+        if set(self.n_nodes) != set(layers):
+            raise ValueError(f"n_nodes names layers {list(self.n_nodes)}; the layers are {list(layers)}.")
+        if not all(isinstance(n, Integral) and n >= 1 for n in self.n_nodes.values()):
+            raise ValueError(f"n_nodes must keep at least one word of every layer; got {dict(self.n_nodes)}.")
+        return dict(self.n_nodes)
 
     def _check_words(self, words: WordMaps) -> None:
         check_is_fitted(self)
         _check_container(words)
-        if words.vocabulary.fingerprint != self._fingerprint:
+        self._check_fingerprint(words.vocabulary.fingerprint)
+
+    def _check_fingerprint(self, fingerprint: str) -> None:
+        if fingerprint != self._fingerprint:
             raise ValueError(
                 "These words come from another dictionary than the one that this InferenceGraph was fitted with; use "
                 "the words of that dictionary, or fit again."
             )
+
+    def _check_shapes(self, words: WordMaps) -> None:
+        """Refuse further images that cannot be added to what is counted location by location."""
+        shapes = {layer: words.words[layer].shape[1:] for layer in words.layers}
+        if self._chance_sums and shapes != self._shapes:
+            raise ValueError(
+                f"p_values need maps of the same size in all images; those counted so far had {self._shapes}, these "
+                f"have {shapes}."
+            )
+        if (self._n_resamples, bool(self._chance_sums)) != (self.n_bootstrap, self.p_values):
+            raise ValueError(
+                f"The images so far were counted with n_bootstrap={self._n_resamples} and p_values="
+                f"{bool(self._chance_sums)}; these cannot change in partial_fit: fit again."
+            )
+
+    @property
+    def _n_resamples(self) -> int:
+        return next((counts.shape[-1] for counts in self.resampled_counts_.values()), 0)
+
+    def _check_resamples(self, other: InferenceGraph) -> None:
+        ours, theirs = (
+            (fit._n_resamples, bool(fit._chance_sums), fit._seed if fit._n_resamples else None, fit._shapes)
+            for fit in (self, other)
+        )
+        if ours != theirs:
+            raise ValueError(
+                "Only graphs that were fitted with the same n_bootstrap, p_values and random_state, on maps of the "
+                f"same size, can be merged; these have {ours} and {theirs}."
+            )
+
+    def _check_images(self, counted: list[tuple[int, int]], first: int, stop: int) -> None:
+        if not self.n_bootstrap:
+            return
+        for start, end in counted:
+            if first < end and start < stop:
+                raise ValueError(
+                    f"Images {first} to {stop - 1} would be resampled like images {start} to {end - 1}, which are "
+                    "already counted; number them with partial_fit(..., start=)."
+                )
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -290,30 +594,11 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         return tags
 
 
-def _pairs(layers: tuple[str, ...]) -> list[tuple[str, str]]:
-    """Return the pairs (upper, lower) of adjacent layers, the uppermost being the decision."""
-    descending = [DECISION, *reversed(layers)]
-    return list(itertools.pairwise(descending))
-
-
-def _count_transitions(words: WordMaps) -> dict[tuple[str, str], np.ndarray]:
-    n_words = words.vocabulary.n_words
-    (_, top), *pairs = _pairs(words.layers)
-    decided = np.zeros((words.spec.n_outputs, n_words[top]), dtype=np.int64)
-    np.add.at(decided, words.decisions, count_words(words.words[top], n_words[top]))
-    counts = {(DECISION, top): decided}
-    for upper, lower in pairs:
-        field = words.spec.receptive_fields[upper, lower]
-        counts[upper, lower] = count_pairs(
-            words.words[upper], words.words[lower], field, n_words[upper], n_words[lower]
-        )
-    return counts
-
-
-def _count_together(words: WordMaps) -> dict[tuple[str, str], np.ndarray]:
-    """Count, divided among the processes of ``torch.distributed``."""
-    parts = gathered(_count_transitions(words[my_share(len(words))]))
-    return {pair: sum(part[pair] for part in parts) for pair in parts[0]}
+def _target_of(node: Mapping[str, Any]) -> Any:
+    """Return the target that a node of a graph stands for."""
+    if node["layer"] == DECISION:
+        return node["word"]
+    return (node["layer"], node["row"], node["column"]) if "row" in node else (node["layer"], node["word"])
 
 
 def _check_container(words: Any) -> None:
@@ -324,12 +609,3 @@ def _check_container(words: Any) -> None:
         )
     if not len(words):
         raise ValueError("There are no images in these WordMaps.")
-
-
-def _check_order(words: WordMaps) -> None:
-    for upper, lower in _pairs(words.layers)[1:]:
-        if (upper, lower) not in words.spec.receptive_fields:
-            raise ValueError(
-                f"Layer {upper!r} does not depend on layer {lower!r} (they are in parallel branches); choose layers of "
-                "which each depends on the one below it."
-            )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from textwrap import wrap
 from typing import Any
@@ -13,7 +14,8 @@ from sklearn.pipeline import Pipeline
 from ..dictionary import Representatives, Vocabulary, WordMaps
 from ..features import FeatureExtractor
 from ..graph import InferenceGraph
-from ..graph._building import percent
+from ..graph._building import MOST_CHANCE, percent
+from ..graph._targets import Target
 from ._layout import Box, attach, place_cells, place_labels, rows_of
 
 _MARK = (0.9, 0.0, 0.5)  # magenta: rare in photographs, and told from greys with any colour vision
@@ -86,6 +88,8 @@ class InferenceGraphDisplay:
         *,
         image: int = 0,
         label: int | str | None = None,
+        target: Target = None,
+        contrast: int | str | None = None,
         n_patches: int = 4,
         ax: Any = None,
     ) -> InferenceGraphDisplay:
@@ -101,6 +105,11 @@ class InferenceGraphDisplay:
             Which image of X to explain.
         label : int or str, default=None
             A class, by number or name: explain all images of X that the network gives this class, instead of one.
+        target : int, str or tuple, default=None
+            What is explained of one image, as in :meth:`InferenceGraph.explain`: its decision, another class, a word
+            or a location.
+        contrast : int or str, default=None
+            A class, by number or name, with which the decision is contrasted.
         n_patches : {1, 4, 9}, default=4
             Typical patches per word.
         ax : matplotlib.axes.Axes, default=None
@@ -121,12 +130,19 @@ class InferenceGraphDisplay:
         *before, estimator = steps
         for step in before:
             X = step.transform(X)
-        display = cls._of_image(estimator, X) if label is None else cls._of_class(estimator, X, label)
+        if label is None:
+            display = cls._of_image(estimator, X, target, contrast)
+        else:
+            if target is not None:
+                raise ValueError(f"label={label!r} explains a class, target={target!r} one image; give one of them.")
+            display = cls._of_class(estimator, X, label, contrast)
         return display.plot(n_patches=n_patches, ax=ax)
 
     @classmethod
-    def _of_image(cls, estimator: InferenceGraph, words: WordMaps) -> InferenceGraphDisplay:
-        (graph,) = estimator.explain(words)
+    def _of_image(
+        cls, estimator: InferenceGraph, words: WordMaps, target: Target, contrast: int | str | None
+    ) -> InferenceGraphDisplay:
+        (graph,) = estimator.explain(words, target, contrast=contrast)
         locations = {
             key: words.words[node["layer"]][0] == node["word"]
             for key, node in graph.nodes(data=True)
@@ -135,8 +151,10 @@ class InferenceGraphDisplay:
         return cls(graph, words.vocabulary, images=_pictures(words, [0]), locations=locations)
 
     @classmethod
-    def _of_class(cls, estimator: InferenceGraph, words: WordMaps, label: int | str) -> InferenceGraphDisplay:
-        graph = estimator.explain_class(words, label)
+    def _of_class(
+        cls, estimator: InferenceGraph, words: WordMaps, label: int | str, contrast: int | str | None
+    ) -> InferenceGraphDisplay:
+        graph = estimator.explain_class(words, label, contrast=contrast)
         rows = np.flatnonzero(words.decisions == graph.graph["target"])
         return cls(graph, words.vocabulary, images=_pictures(words, rows[:4]))
 
@@ -160,12 +178,14 @@ class InferenceGraphDisplay:
         rows = rows_of(self.graph)
         width = 1.0 if self.locations is None or not self.images else 2.06
         caption = _CAPTION + (0.14 if width == 1 else 0)  # numbers in two lines where the cell is narrow
-        boxes = place_cells(rows, width, 1 + caption, gap=_GAP, rise=_RISE)
+        layers = dict(self.graph.nodes(data="layer"))
+        boxes = place_cells(rows, layers, (width, 1 + caption), gap=_GAP, rise=_RISE)
         self.ax_ = _make_axes(boxes) if ax is None else ax
         self.figure_ = self.ax_.figure
         self._draw_edges(boxes)
         for row in rows:
-            self._draw_layer_name(row, boxes)
+            for _, keys in itertools.groupby(row, key=layers.get):
+                self._draw_layer_name(next(keys), row[0], boxes)
             for key in row:
                 self._draw_node(key, boxes[key], int(n_patches**0.5))
         self._draw_key(boxes)
@@ -182,22 +202,27 @@ class InferenceGraphDisplay:
         shown = "Magenta: where the explained image shows the word." if self.locations is not None else ""
         below = "Below: locations that show it, of all, and their evidence."
         arrows = "Arrows: evidence of one location for the word above, and the share of that word's receptive fields."
+        chance = "Dashed: could be chance (q > 0.05)." if any(map(_could_be_chance, self._edges())) else ""
         left, right, bottom, _ = _limits(boxes)
         lines = "\n".join(
-            wrap(" ".join(filter(None, [patches, rings, shown, below, arrows])), int(17 * (right - left - 0.4)))
+            wrap(" ".join(filter(None, [patches, rings, shown, below, arrows, chance])), int(17 * (right - left - 0.4)))
         )
         self.ax_.text(left + 0.2, bottom + _KEY, lines, ha="left", va="top", fontsize=7, color="0.35")
 
-    def _draw_layer_name(self, row: list[str], boxes: Mapping[str, Box]) -> None:
-        node, box = self.graph.nodes[row[0]], boxes[row[0]]
+    def _edges(self) -> list[Mapping[str, Any]]:
+        return [edge for *_, edge in self.graph.edges(data=True)]
+
+    def _draw_layer_name(self, key: str, first: str, boxes: Mapping[str, Box]) -> None:
+        """Draw the layer's name to the left of its first node, `key`; at the margin, if that is the row's first."""
+        node, box = self.graph.nodes[key], boxes[key]
         per_image = node["n_locations"] // self.graph.graph["n_images"]
         text = (
             "decision"
             if "class_name" in node
             else f"{node['layer']}\n{per_image} location{'s' if per_image > 1 else ''}\nan image"
         )
-        left = min(other.left for other in boxes.values())
-        self.ax_.text(left - 0.25, box.top - 0.5, text, ha="right", va="center", fontsize=9, color="0.35")
+        left = min(other.left for other in boxes.values()) - 0.15 if key == first else box.left
+        self.ax_.text(left - 0.1, box.top - 0.5, text, ha="right", va="center", fontsize=9, color="0.35")
 
     def _draw_node(self, key: str, box: Box, side: int) -> None:
         node = self.graph.nodes[key]
@@ -224,7 +249,7 @@ class InferenceGraphDisplay:
         total = len(shown) + 0.06 * (len(shown) - 1)
         for i, image in enumerate(shown):
             self._draw_image(Box(box.middle - total / 2 + 1.06 * i, box.top - 1, 1, 1), image)
-        title = node["class_name"]
+        title = node["class_name"] + (f"  rather than {node['contrast_name']}" if "contrast_name" in node else "")
         if self.locations is None:
             title += f"   ({len(shown)} of {node['n_locations']} images)"
         self.ax_.text(box.middle, box.top - 1.06, title, ha="center", va="top", fontsize=11, weight="bold")
@@ -296,11 +321,12 @@ class InferenceGraphDisplay:
                     "shrinkA": 2,
                     "shrinkB": 2,
                     "mutation_scale": 8 + 6 * strength,
+                    "linestyle": "--" if _could_be_chance(edge) else "-",
                 },
                 zorder=1,
             )
         attributes = {(tail, head): edge for tail, head, edge in edges}
-        for key, box in place_labels([(key, lines[key]) for key in attributes], 0.92, 0.17).items():
+        for key, box in place_labels([(key, lines[key]) for key in attributes], 0.92, 0.17, boxes.values()).items():
             edge = attributes[key]
             text = f"{edge['log_ratio']:.2f} bits, {percent(edge['frequency'])}"
             self.ax_.text(
@@ -313,6 +339,10 @@ class InferenceGraphDisplay:
                 zorder=4,
                 bbox={"boxstyle": "round,pad=0.12", "fc": "white", "ec": "none", "alpha": 0.85},
             )
+
+
+def _could_be_chance(edge: Mapping[str, Any]) -> bool:
+    return edge.get("q_value", 0) > MOST_CHANCE
 
 
 def _pictures(words: WordMaps, rows: Any) -> list[np.ndarray]:

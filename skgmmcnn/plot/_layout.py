@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import networkx as nx
 
+NAME = 1.2  # room for the name of a layer
 # Where on an edge its label may stand, the middle first.
 _SHARES = sorted((0.1 + 0.05 * i for i in range(17)), key=lambda share: abs(share - 0.5))
 
@@ -43,35 +44,46 @@ class Box(NamedTuple):
 
 
 def rows_of(graph: nx.DiGraph) -> list[list[str]]:
-    """Return the nodes layer by layer from the decision down, ordered so that strong edges run straight.
+    """Return the nodes row by row from what is explained down, ordered so that strong edges run straight.
 
-    Each layer is sorted by the mean place of what its words explain, weighted by contribution (the barycentre
-    heuristic of Sugiyama, Tagawa and Toda, 1981).
+    Layers as deep as each other share a row, one beside the other.  Layers, and the words of each, are sorted by the
+    mean place of what they explain, weighted by contribution (the barycentre heuristic of Sugiyama, Tagawa and Toda,
+    1981).
     """
-    layers: dict[str, list[str]] = {}
+    depths: dict[int, dict[str, list[str]]] = {}
     for key, node in graph.nodes(data=True):
-        layers.setdefault(node["layer"], []).append(key)
-    rows = list(layers.values())
-    for above, row in itertools.pairwise(rows):
-        place = {key: (i + 0.5) / len(above) for i, key in enumerate(above)}
-        row.sort(key=lambda key: _barycentre(graph, key, place))
+        depths.setdefault(node["depth"], {}).setdefault(node["layer"], []).append(key)
+    rows: list[list[str]] = []
+    place: dict[str, float] = {}
+    for depth in sorted(depths):
+        layers = sorted(depths[depth].values(), key=lambda layer: _barycentre(graph, layer, place))
+        row = [key for layer in layers for key in sorted(layer, key=lambda key: _barycentre(graph, [key], place))]
+        place |= {key: (i + 0.5) / len(row) for i, key in enumerate(row)}
+        rows.append(row)
     return rows
 
 
-def _barycentre(graph: nx.DiGraph, key: str, place: Mapping[str, float]) -> float:
-    edges = [(place[head], edge["contribution"]) for _, head, edge in graph.out_edges(key, data=True)]
+def _barycentre(graph: nx.DiGraph, keys: Iterable[str], place: Mapping[str, float]) -> float:
+    edges = [(place[head], edge["contribution"]) for _, head, edge in graph.out_edges(keys, data=True)]
     total = sum(weight for _, weight in edges)
     return sum(x * weight for x, weight in edges) / total if total else 0.5
 
 
-def place_cells(rows: Sequence[Sequence[str]], width: float, height: float, gap: float, rise: float) -> dict[str, Box]:
-    """Return a box of `width` and `height` for every node, rows centred and `rise` apart, the first row on top."""
-    widest = max(map(len, rows)) * (width + gap) - gap
-    boxes = {}
+def place_cells(
+    rows: Sequence[Sequence[str]], layers: Mapping[str, str], size: tuple[float, float], gap: float, rise: float
+) -> dict[str, Box]:
+    """Return a box of `size` (width, height) for every node, rows centred and `rise` apart, the first row on top.
+
+    Between nodes of different layers there is room for the name of a layer.
+    """
+    (width, height), boxes = size, {}
     for number, row in enumerate(rows):
-        left = (widest - (len(row) * (width + gap) - gap)) / 2
-        for i, key in enumerate(row):
-            boxes[key] = Box(left + i * (width + gap), -number * (height + rise) - height, width, height)
+        lefts = [0.0]
+        for before, key in itertools.pairwise(row):
+            lefts.append(lefts[-1] + width + gap + (NAME if layers[before] != layers[key] else 0))
+        for left, key in zip(lefts, row, strict=True):
+            middle = (lefts[-1] + width) / 2
+            boxes[key] = Box(left - middle, -number * (height + rise) - height, width, height)
     return boxes
 
 
@@ -95,15 +107,19 @@ def _spread(box: Box, number: int, of: int) -> float:
 
 
 def place_labels(
-    lines: Iterable[tuple[tuple[str, str], tuple[float, float, float, float]]], width: float, height: float
+    lines: Iterable[tuple[tuple[str, str], tuple[float, float, float, float]]],
+    width: float,
+    height: float,
+    taken: Iterable[Box] = (),
 ) -> dict[tuple[str, str], Box]:
     """Return boxes for labels on the edges, in the order of `lines`; where no place on an edge is free, none."""
     placed: dict[tuple[str, str], Box] = {}
+    cells = list(taken)
     for edge, (x0, y0, x1, y1) in lines:
         for share in _SHARES:
             x, y = x0 + share * (x1 - x0), y0 + share * (y1 - y0)
             box = Box(x - width / 2, y - height / 2, width, height)
-            if not any(box.overlaps(other) for other in placed.values()):
+            if not any(box.overlaps(other) for other in itertools.chain(cells, placed.values())):
                 placed[edge] = box
                 break
     return placed

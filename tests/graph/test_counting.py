@@ -7,13 +7,7 @@ from skgmmcnn.features import ReceptiveField
 from skgmmcnn.graph import _counting
 from skgmmcnn.graph._counting import count_pairs
 from skgmmcnn.graph._evidence import log_ratios
-
-
-def random_axis(rng, upper, lower):
-    """Windows of any size and place, some of them empty."""
-    start = rng.integers(0, lower, upper)
-    stop = np.minimum(start + rng.integers(0, lower + 1, upper), lower)
-    return start, stop
+from tests.graph.naive import naive_log_ratio, random_axis
 
 
 def naive_count(upper, lower, field, n_upper, n_lower):
@@ -42,15 +36,6 @@ def test_counts_equal_a_triple_loop(seed, upper_size, lower_size, chunk):
         patch.setattr(_counting, "_CHUNK", chunk)
         counts = count_pairs(upper, lower, field, 4, 300)
     np.testing.assert_array_equal(counts, naive_count(upper, lower, field, 4, 300))
-
-
-def naive_log_ratio(counts, s, t, smoothing):
-    total = sum(sum(row) for row in counts)
-    column = sum(row[t] for row in counts)
-    if not column:
-        return 0.0
-    p = column / total
-    return np.log2((counts[s][t] + smoothing * p) / (sum(counts[s]) + smoothing) / p)
 
 
 @settings(max_examples=100, deadline=None)

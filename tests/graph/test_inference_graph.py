@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import networkx as nx
 import numpy as np
 import pytest
@@ -11,8 +13,8 @@ from torch import nn
 from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary, to_text
 from skgmmcnn.dictionary import Vocabulary, WordMaps
 from skgmmcnn.features import NetworkSpec, ReceptiveField
-from tests.features.test_receptive_field import Fork
-from tests.graph.test_counting import naive_count, naive_log_ratio, random_axis
+from skgmmcnn.graph._evidence import log_ratios
+from tests.graph.naive import naive_log_ratio, naive_walk, random_axis
 
 SIZES = {"low": (5, 6), "middle": (4, 4), "top": (2, 3)}
 N_WORDS = {"low": 7, "middle": 6, "top": 5}
@@ -36,73 +38,6 @@ def random_words(seed, n_images=8, fingerprint="a", n_outputs=3, names=None):
     )
 
 
-def naive_graph(fitted, words, target, n_nodes, smoothing):
-    """Return the selected words by layer and the edges, written from the formulas."""
-    tables = {("decision", "top"): np.zeros((3, 5), int)}
-    for decision, top in zip(fitted.decisions, fitted.words["top"], strict=True):
-        for word in top.ravel():
-            tables["decision", "top"][decision, word] += 1
-    for upper, lower in [("top", "middle"), ("middle", "low")]:
-        tables[upper, lower] = naive_count(
-            fitted.words[upper],
-            fitted.words[lower],
-            fitted.spec.receptive_fields[upper, lower],
-            *map(N_WORDS.get, (upper, lower)),
-        )
-    chosen, edges, upper, above = {}, {}, "decision", [target]
-    for lower in ("top", "middle", "low"):
-        counts = np.zeros((max(3, *N_WORDS.values()), N_WORDS[lower]), int)
-        if upper == "decision":
-            counts[target] = np.bincount(words.words[lower].ravel(), minlength=N_WORDS[lower])
-        else:
-            field = words.spec.receptive_fields[upper, lower]
-            counts[: N_WORDS[upper]] = naive_count(
-                words.words[upper], words.words[lower], field, N_WORDS[upper], N_WORDS[lower]
-            )
-        table = tables[upper, lower].tolist()
-        ratio = {(s, t): naive_log_ratio(table, s, t, smoothing) for s in above for t in range(N_WORDS[lower])}
-        score = {t: sum(counts[s, t] * ratio[s, t] for s in above) for t in range(N_WORDS[lower])}
-        best = sorted((t for t in score if score[t] > 1e-9), key=lambda t: (-round(score[t], 9), t))[:n_nodes]
-        chosen[lower] = [(t, score[t]) for t in best]
-        for s in above:
-            for t in best:
-                if ratio[s, t] > 1e-9 and counts[s, t]:
-                    edges[(lower, t), (upper, s)] = counts[s, t], ratio[s, t], counts[s, t] / counts[s].sum()
-        upper, above = lower, best
-    return chosen, edges
-
-
-def assert_equal_graphs(graph, chosen, edges):
-    words = {layer: [] for layer in SIZES}
-    for _, node in list(graph.nodes(data=True))[1:]:
-        words[node["layer"]].append((node["word"], node["score"]))
-    for layer in SIZES:
-        assert [word for word, _ in words[layer]] == [word for word, _ in chosen[layer]]
-        np.testing.assert_allclose([s for _, s in words[layer]], [s for _, s in chosen[layer]], rtol=1e-9)
-    place = {key: (node["layer"], node["word"]) for key, node in graph.nodes(data=True)}
-    found = {(place[tail], place[head]): edge for tail, head, edge in graph.edges(data=True)}
-    assert set(found) == set(edges)
-    for key, (count, ratio, frequency) in edges.items():
-        assert found[key]["count"] == count
-        assert found[key]["log_ratio"] == pytest.approx(ratio)
-        assert found[key]["frequency"] == pytest.approx(frequency)
-        assert found[key]["contribution"] == pytest.approx(ratio * count)
-
-
-@settings(max_examples=60, deadline=None)
-@given(seed=st.integers(0, 2**31), n_nodes=st.integers(1, 4), smoothing=st.sampled_from([0.1, 1.0, 20.0]))
-def test_graphs_equal_a_naive_version(seed, n_nodes, smoothing):
-    fitted, words = random_words(seed), random_words(seed + 1, 3)
-    estimator = InferenceGraph(n_nodes=n_nodes, smoothing=smoothing).fit(fitted)
-    for i, graph in enumerate(estimator.explain(words)):
-        assert_equal_graphs(graph, *naive_graph(fitted, words[i], int(words.decisions[i]), n_nodes, smoothing))
-    label = int(words.decisions[0])
-    of_class = words[words.decisions == label]
-    graph = estimator.explain_class(words, label)
-    assert_equal_graphs(graph, *naive_graph(fitted, of_class, label, n_nodes, smoothing))
-    assert graph.graph["n_images"] == len(of_class)
-
-
 def test_prediction_and_evidence_equal_a_naive_version(seed):
     fitted, words = random_words(seed, 30), random_words(seed + 1)
     estimator = InferenceGraph().fit(fitted)
@@ -115,11 +50,12 @@ def test_prediction_and_evidence_equal_a_naive_version(seed):
             for c in range(3)
         ]
         assert estimator.predict(words)[i] == np.argmax(totals)
-        chosen, _ = naive_graph(fitted, words[i], int(decision), 3, estimator.smoothing)
-        named = dict(zip(estimator.get_feature_names_out(), evidence[i], strict=True))
-        for layer, selected in chosen.items():
-            for word, score in selected:
-                assert named[f"{layer}_w{word:03d}"] == pytest.approx(score)
+        depends = {"low": set(), "middle": {"low"}, "top": {"low", "middle"}}
+        how = dict.fromkeys(SIZES, 3), 0, estimator.smoothing
+        _, scores, _ = naive_walk(fitted, words[i], depends, ("decision", int(decision)), how)
+        expected = np.concatenate([scores[layer] for layer in SIZES])
+        np.testing.assert_allclose(evidence[i], expected, atol=1e-9)
+        assert len(estimator.get_feature_names_out()) == len(expected)
     agreement = (estimator.predict(words) == words.decisions).mean()
     assert estimator.score(words) == agreement
     names = np.array(["cat", "dog", "layer3"])
@@ -133,18 +69,31 @@ def test_class_without_images_is_never_predicted():
     assert 1 not in InferenceGraph().fit(seen).predict(random_words(3, 50))
 
 
+def assert_equal_fits(first, second):
+    np.testing.assert_array_equal(first.class_counts_, second.class_counts_)
+    for name in ("transition_counts_", "log_ratios_", "resampled_counts_", "p_values_", "q_values_"):
+        tables = getattr(first, name), getattr(second, name)
+        assert tables[0].keys() == tables[1].keys()
+        for pair in tables[0]:
+            np.testing.assert_array_equal(tables[0][pair], tables[1][pair])
+
+
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 2**31), cuts=st.lists(st.integers(1, 11), max_size=3))
 def test_counts_add_up_under_any_split(seed, cuts):
     words = random_words(seed, 12)
-    whole = InferenceGraph().fit(words)
-    parts = InferenceGraph()
+    graph = InferenceGraph(n_bootstrap=5, p_values=True, min_count=1, random_state=0)
+    whole, stepwise = clone(graph).fit(words), clone(graph)
+    parts = np.split(np.arange(12), sorted(set(cuts)))
+    for rows in parts:
+        stepwise.partial_fit(words[rows])
+    assert_equal_fits(whole, stepwise)
+    first, *others = (clone(graph).partial_fit(words[rows], start=rows[0]) for rows in reversed(parts))
+    assert_equal_fits(whole, first.merge(*others))
+    bare, unordered = InferenceGraph().fit(words), InferenceGraph()
     for rows in np.split(np.random.default_rng(seed).permutation(12), sorted(set(cuts))):
-        parts.partial_fit(words[rows])
-    for pair, counts in whole.transition_counts_.items():
-        np.testing.assert_array_equal(parts.transition_counts_[pair], counts)
-        np.testing.assert_array_equal(parts.log_ratios_[pair], whole.log_ratios_[pair])
-    np.testing.assert_array_equal(parts.class_counts_, whole.class_counts_)
+        unordered.partial_fit(words[rows])
+    assert_equal_fits(bare, unordered)
     assert whole.fit(words[:3]).class_counts_.sum() == 3
 
 
@@ -212,6 +161,38 @@ def test_planted_pattern_is_found():
     assert estimator.score(words) > 0.95
 
 
+def test_right_and_wrong_decisions(graph, words, digits):
+    labels = digits.labels[: len(words)]
+    label = int(words.decisions[0])
+    right = (words.decisions == label) & (labels == label)
+    explained = graph.explain_together(words[right], label)
+    assert explained.graph["n_images"] == right.sum()
+    assert to_text(graph.explain_class(words[right], label)) == to_text(explained)
+
+
+def test_edge_maps_equal_loops(graph, words):
+    """The share of the fields of the upper word that show the lower one, place by place in a whole field."""
+    some = words[:20]
+    explained = graph.explain_together(some, int(some.decisions[0]))
+    maps = graph.edge_maps(some, explained)
+    assert maps.keys() == set(explained.edges)
+    for (tail, head), found in maps.items():
+        lower, upper = explained.nodes[tail], explained.nodes[head]
+        shown = some.words[lower["layer"]] == lower["word"]
+        if upper["layer"] == "decision":
+            np.testing.assert_allclose(found, shown.mean(0))
+            continue
+        step, size, before = {"conv3": (2, 6, 2), "conv2": (1, 3, 1)}[upper["layer"]]  # of 3, behind pooling and not
+        padded = np.pad(shown.astype(float), ((0, 0), (4, 4), (4, 4)), constant_values=np.nan)
+        windows = [
+            padded[n, 4 - before + step * i :, 4 - before + step * j :][:size, :size]
+            for n, i, j in zip(*np.nonzero(some.words[upper["layer"]] == upper["word"]), strict=True)
+        ]
+        there = np.isfinite(windows).sum(0)
+        np.testing.assert_allclose(found, np.where(there, np.nansum(windows, 0) / np.maximum(there, 1), np.nan))
+        assert explained.edges[tail, head]["count"] == np.nansum(windows)
+
+
 def test_bad_input_is_named(graph, words):
     other = random_words(0)
     with pytest.raises(ValueError, match="come from another dictionary"):
@@ -236,7 +217,91 @@ def test_bad_input_is_named(graph, words):
         graph.score(words, [1, 2])
 
 
-def test_layers_in_parallel_branches_are_refused():
-    maps = FeatureExtractor(Fork(), ["left", "right"]).fit_transform(torch.rand(9, 1, 7, 7))
-    with pytest.raises(ValueError, match="'right' does not depend on layer 'left'"):
-        InferenceGraph().fit(LayerDictionary(3, random_state=0).fit_transform(maps))
+def test_bad_targets_are_named(graph, words):
+    for target, message in [
+        (("conv", 1), r"there is no layer 'conv'; there is 'conv\d'"),
+        (("conv3", 16), "layer 'conv3' has words 0 to 15"),
+        (("conv3", 0, 4), "layer 'conv3' has a map of 4 x 4 locations"),
+        (("conv3",), "neither a class, nor a word"),
+        (("conv3", "a"), "neither a class, nor a word"),
+        ("ten", "no class 'ten'"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            graph.explain(words[:1], target)
+        with pytest.raises(ValueError, match=message):
+            graph.explain_together(words[:1], target)
+    with pytest.raises(ValueError, match="belongs to one image"):
+        graph.explain_together(words, ("conv3", 0, 0))
+    absent = int(np.setdiff1d(np.arange(16), words.words["conv3"][0])[0])
+    with pytest.raises(ValueError, match=f"None of these 1 images shows the word conv3_w{absent:03}"):
+        graph.explain_together(words[:1], ("conv3", absent))
+    with pytest.raises(ValueError, match="no images"):
+        graph.explain_together(words[[]], 3)
+
+
+def test_bad_contrasts_are_named(graph, words):
+    with pytest.raises(ValueError, match="is for decisions"):
+        graph.explain(words[:1], ("conv3", 0), contrast=1)
+    with pytest.raises(ValueError, match="the very class that is explained"):
+        graph.explain(words[:1], contrast=int(words.decisions[0]))
+    few = clone(graph).fit(words[words.decisions != 5])
+    with pytest.raises(ValueError, match="No fitted image was decided for '5'"):
+        few.explain(words[:1], 1, contrast=5)
+
+
+def test_bad_settings_are_named(words):
+    with pytest.raises(ValueError, match=r"n_nodes names layers \['conv3'\]; the layers are"):
+        InferenceGraph({"conv3": 3}).fit(words)
+    with pytest.raises(ValueError, match="at least one word of every layer"):
+        InferenceGraph({"conv1": 1, "conv2": 0, "conv3": 3}).fit(words)
+    with pytest.raises(MemoryError, match=r"would take .* GiB, of .* n_bootstrap=\d+ fits, or take fewer words"):
+        InferenceGraph(n_bootstrap=10**9).fit(words)
+
+
+def test_parts_that_do_not_fit_together_are_named(words):
+    resampled = InferenceGraph(n_bootstrap=3, random_state=0)
+    first, second = clone(resampled).fit(words[:50]), clone(resampled).fit(words[50:])
+    before = first.class_counts_
+    with pytest.raises(ValueError, match=r"would be resampled like images 0 to 49.*start="):
+        first.merge(second)
+    with pytest.raises(ValueError, match="would be resampled like"):
+        first.partial_fit(words[50:], start=49)
+    with pytest.raises(ValueError, match="same n_bootstrap, p_values and random_state"):
+        first.merge(InferenceGraph().fit(words[50:]))
+    with pytest.raises(ValueError, match="another dictionary"):
+        first.merge(clone(resampled).fit(random_words(0)))
+    with pytest.raises(ValueError, match="counted with n_bootstrap=3 and p_values=False; these cannot change"):
+        first.set_params(p_values=True).partial_fit(words[50:])
+    assert first.class_counts_ is before
+    with pytest.raises(ValueError, match=r"The graph explains 1 images; X has 2"):
+        first.edge_maps(words[:2], first.explain(words[:1])[0])
+
+
+def test_resamples_spread_like_repetitions():
+    """Intervals hold the log-ratios of most other fits on as many images from the same source."""
+    fits = [InferenceGraph().fit(random_words(seed, 60, n_outputs=3)) for seed in range(100, 140)]
+    estimator = InferenceGraph(5, n_bootstrap=200, random_state=0).fit(random_words(99, 60))
+    columns = np.moveaxis(estimator.resampled_counts_["middle", "low"], -1, 0)
+    spread = log_ratios(columns, 1.0).std(0)
+    among = np.std([fit.log_ratios_["middle", "low"] for fit in fits], axis=0)
+    assert np.median(spread / among) == pytest.approx(1, abs=0.2)
+
+
+def test_outliers_depart_where_they_were_changed(words, graph):
+    reference, some = words[:200], words[200:]
+    usual = graph.typicality(some, reference, level=0.2)
+    assert 0.3 < np.nanmean(usual.p_values) < 0.7
+    rng = np.random.default_rng(0)
+    shuffled = {**some.words, "conv1": rng.integers(0, 8, some.words["conv1"].shape)}
+    changed = graph.typicality(replace(some, words=shuffled), reference, level=0.2)
+    assert np.nanmean(changed.p_values) < 0.1
+    assert changed.departs.count("conv1") > 0.8 * len(some)
+    assert usual.departs.count("conv1") < 0.3 * len(some)
+    for output in set(some.decisions.tolist()):
+        of_class = graph.score_samples(reference[reference.decisions == output])
+        (rows,) = np.nonzero(some.decisions == output)
+        scores = graph.score_samples(some[rows])
+        expected = [(1 + (of_class <= score).sum()) / (1 + len(of_class)) for score in scores]
+        np.testing.assert_allclose(usual.p_values[rows], expected)
+    (alone,) = graph.typicality(some[:1], reference[reference.decisions != some.decisions[0]]).p_values
+    assert np.isnan(alone)

@@ -1,10 +1,13 @@
 import itertools
+from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from sklearn.pipeline import Pipeline
+from torch import nn
 from torchvision.transforms import ToTensor
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, InferenceGraphDisplay, LayerDictionary
@@ -140,3 +143,49 @@ def test_labels_never_overlap(rng):
     assert not any(a.overlaps(b) for a, b in itertools.combinations(placed.values(), 2))
     assert Box(0, 0, 1, 1).overlaps(Box(0.9, 0.9, 1, 1))
     assert not Box(0, 0, 1, 1).overlaps(Box(1, 0, 1, 1))
+
+
+class Branches(nn.Module):
+    """Two branches of different depth that join, and a convolution on top."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.left, self.right = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3)
+        self.deep, self.top, self.head = nn.Conv2d(4, 4, 1), nn.Conv2d(8, 6, 3), nn.Linear(6, 3)
+
+    def forward(self, x):
+        x = self.stem(x)
+        joined = torch.cat([self.left(x), self.deep(self.right(x))], 1)
+        return self.head(self.top(joined).mean((2, 3)))
+
+
+def test_branches_are_drawn_side_by_side(rng):
+    """Layers as deep as each other share a row; an edge that passes by a row has no label on a picture."""
+    torch.manual_seed(0)
+    layers = ["stem", "left", "right", "deep", "top"]
+    maps = FeatureExtractor(Branches(), layers).fit_transform(rng.random((60, 9, 9)).astype(np.float32))
+    words = LayerDictionary(6, random_state=0).fit_transform(maps)
+    words = replace(words, decisions=words.words["top"][:, 0, 0] % 3)  # the network is not trained
+    estimator = InferenceGraph(n_nodes=2, p_values=True).fit(words)
+    assert estimator.explained_by_["top"] == ("deep", "left")
+    display = InferenceGraphDisplay.from_estimator(estimator, words, image=3)
+    depths = {node["layer"]: node["depth"] for node in display.graph.nodes.values()}
+    assert depths == {"decision": 0, "top": 1, "deep": 2, "left": 2, "right": 3, "stem": 4}
+    assert len(rows_of(display.graph)) == 5
+    assert_readable(display)
+    assert sum(text.startswith(("deep", "left")) for text in boxes_of_texts(display)) == 2
+
+
+def test_targets_and_contrasts(graph, words):
+    decided = words.decisions[7]
+    other = int(words.decisions[words.decisions != decided][0])
+    display = InferenceGraphDisplay.from_estimator(graph, words, image=7, contrast=other)
+    assert f"{decided}  rather than {other}" in boxes_of_texts(display)
+    assert_readable(display)
+    assert_readable(InferenceGraphDisplay.from_estimator(graph, words, label=int(decided), contrast=other))
+    assert_readable(InferenceGraphDisplay.from_estimator(graph, words, image=7, target=other))
+    of_location = InferenceGraphDisplay.from_estimator(graph, words, image=7, target=("conv3", 1, 2))
+    assert of_location.graph.graph["root"].startswith("conv3_w")
+    assert_readable(of_location)
+    with pytest.raises(ValueError, match="give one of them"):
+        InferenceGraphDisplay.from_estimator(graph, words, label=1, target=2)

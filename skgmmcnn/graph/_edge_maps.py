@@ -1,0 +1,61 @@
+"""Where in the receptive field of an upper word the lower word is."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..features import ReceptiveField
+from ._counting import chunks
+
+Axis = tuple[np.ndarray, np.ndarray]
+
+
+def edge_map(shown: np.ndarray, present: np.ndarray, field: ReceptiveField) -> np.ndarray:
+    """Return the mean of the maps `shown` (n, h, w) in the fields of the locations `present` (n, H, W).
+
+    Fields that the border cuts are laid where they would be in a whole one.  NaN where no field reaches.
+    """
+    (rows, height), (columns, width) = (
+        _origins(axis, size) for axis, size in zip((field.rows, field.columns), field.shape, strict=True)
+    )
+    total, number = np.zeros((height, width)), np.zeros((height, width))
+    upper = present.reshape(len(present), -1)
+    for part in chunks(len(shown), shown[0].size):
+        weights = upper[part].astype(float)
+        sums = (weights.T @ shown[part].reshape(-1, shown[0].size).astype(float)).reshape(-1, *shown.shape[1:])
+        for place, (i, j) in enumerate(np.ndindex(present.shape[1:])):
+            seen = field.window(i, j)
+            into = tuple(
+                slice(window.start - origin, window.stop - origin)
+                for window, origin in zip(seen, (rows[i], columns[j]), strict=True)
+            )
+            total[into] += sums[place][seen]
+            number[into] += weights[:, place].sum()
+    return np.where(number > 0, total / np.maximum(number, 1), np.nan)
+
+
+def _origins(axis: Axis, size: int) -> tuple[np.ndarray, int]:
+    """Return where each window would start if no border cut it, and the length of a whole window.
+
+    Windows that start or stop inside the map tell the step; where they do not, the longest window is a whole one.
+    """
+    start, stop = axis
+    longest = int((stop - start).max(initial=1))
+    line, end = _line(start, start > 0), _line(stop, stop < size)
+    if line is not None and end is not None and line[0] == end[0]:
+        step, first = line
+        length = end[1] - first
+        origins = first + step * np.arange(len(start))
+        if length >= longest and ((origins <= start) & (stop <= origins + length)).all():
+            return origins, length
+    return np.where((start == 0) & (stop < size), stop - longest, start), longest
+
+
+def _line(ends: np.ndarray, uncut: np.ndarray) -> tuple[int, int] | None:
+    """Return step and value at 0 of the line through the uncut ends; None where they are on none."""
+    at = np.flatnonzero(uncut)
+    if len(at) < 2:
+        return None
+    step, rest = divmod(int(ends[at[-1]] - ends[at[0]]), int(at[-1] - at[0]))
+    first = int(ends[at[0]] - step * at[0])
+    return None if rest or (ends[at] != first + step * at).any() else (step, first)

@@ -1,0 +1,159 @@
+"""Random networks of layers and their words, and everything that is counted of them by plain loops."""
+
+import numpy as np
+
+from skgmmcnn.dictionary import Vocabulary, WordMaps
+from skgmmcnn.features import NetworkSpec, ReceptiveField
+
+CLASSES = ("cat", "dog", "layer3")
+
+
+def random_axis(rng, upper, lower):
+    """Windows of one axis: of a convolution, cut by the border; with gaps; the whole map; or of any size and place."""
+    kind = rng.integers(4)
+    if kind == 0:
+        start = np.arange(upper) * rng.integers(1, 4) - rng.integers(0, 3)
+        return np.clip(start, 0, lower), np.clip(start + rng.integers(1, 4), 0, lower)
+    if kind == 1:
+        start = np.minimum(np.arange(upper) * 3, lower)  # stride 3, windows of one
+        return start, np.minimum(start + 1, lower)
+    if kind == 2:
+        return np.zeros(upper, int), np.full(upper, lower)
+    start = rng.integers(0, lower, upper)
+    return start, np.minimum(start + rng.integers(0, lower + 1, upper), lower)
+
+
+def random_spec(rng):
+    """Two to five layers that depend on each other in a random way, with maps of one to six positions a side."""
+    layers = tuple("abcde"[: rng.integers(2, 6)])
+    sizes = {layer: (1, 1) if rng.random() < 0.2 else tuple(rng.integers(1, 6, 2).tolist()) for layer in layers}
+    depends = {layer: set() for layer in layers}
+    for place, upper in enumerate(layers):
+        for lower in layers[:place]:
+            if rng.random() < 0.5:
+                depends[upper] |= {lower} | depends[lower]
+    fields = {}
+    for upper, lowers in depends.items():
+        for lower in lowers:
+            rows, columns = (random_axis(rng, u, v) for u, v in zip(sizes[upper], sizes[lower], strict=True))
+            fields[upper, lower] = ReceptiveField(rows, columns, sizes[lower])
+    shapes = {layer: (2, *size) for layer, size in sizes.items()}
+    return NetworkSpec(layers, shapes, (1, 9, 9), fields, len(CLASSES), CLASSES), depends
+
+
+def random_words(rng, spec, n_words, n_images):
+    return WordMaps(
+        words={layer: rng.integers(0, n_words[layer], (n_images, *spec.shapes[layer][1:])) for layer in spec.layers},
+        decisions=rng.integers(0, spec.n_outputs, n_images),
+        spec=spec,
+        vocabulary=Vocabulary(n_words, "a"),
+    )
+
+
+def random_case(seed, n_fitted=6, n_images=4):
+    """Return what depends on what, words to fit, and words to explain."""
+    rng = np.random.default_rng(seed)
+    spec, depends = random_spec(rng)
+    n_words = {layer: int(rng.integers(1, 7)) for layer in spec.layers}
+    return depends, random_words(rng, spec, n_words, n_fitted), random_words(rng, spec, n_words, n_images)
+
+
+def naive_above(layer, depends):
+    """Return what a layer explains: layers that depend on it with none between; the decision if there are none."""
+    users = [upper for upper in depends if layer in depends[upper]]
+    direct = [upper for upper in users if not any(layer in depends[middle] for middle in depends[upper])]
+    return direct or ["decision"]
+
+
+def naive_pairs(words, image, upper, lower):
+    """Yield the locations p and q of all pairs of one image, with their words."""
+    below = words.words[lower][image]
+    above = words.decisions[image].reshape(1, 1) if upper == "decision" else words.words[upper][image]
+    for p in np.ndindex(above.shape):
+        for q in np.ndindex(below.shape):
+            if upper != "decision":
+                field = words.spec.receptive_fields[upper, lower]
+                rows, columns = field.window(*p)
+                if not (rows.start <= q[0] < rows.stop and columns.start <= q[1] < columns.stop):
+                    continue
+            yield p, q, int(above[p]), int(below[q])
+
+
+def n_words_of(words, layer):
+    return words.spec.n_outputs if layer == "decision" else words.vocabulary.n_words[layer]
+
+
+def naive_counts(words, upper, lower, weights=None):
+    counts = np.zeros((n_words_of(words, upper), n_words_of(words, lower)), int)
+    for image in range(len(words)):
+        for *_, s, t in naive_pairs(words, image, upper, lower):
+            counts[s, t] += 1 if weights is None else weights[image]
+    return counts
+
+
+def naive_log_ratio(counts, s, t, smoothing):
+    total = sum(sum(row) for row in counts)
+    column = sum(row[t] for row in counts)
+    if not column:
+        return 0.0
+    p = column / total
+    return np.log2((counts[s][t] + smoothing * p) / (sum(counts[s]) + smoothing) / p)
+
+
+def naive_walk(fitted, words, depends, start, settings, weights=None, against=None):
+    """Return the selected words by layer with their scores, and the edges with count, log-ratio and frequency.
+
+    `start` is (layer, word) or (layer, word, row, column); `settings` are n_nodes by layer, min_score and smoothing.
+    """
+    n_nodes, min_score, smoothing = settings
+    chosen, edges = {start[0]: [start[1]]}, {}
+    scores = {}
+    for layer in reversed(words.layers):
+        uppers = [upper for upper in naive_above(layer, depends) if upper in chosen]
+        if layer in chosen or not uppers:
+            continue
+        total, found = np.zeros(n_words_of(words, layer)), {}
+        for upper in uppers:
+            table = naive_counts(fitted, upper, layer, weights).tolist()
+            counts = naive_start_counts(words, upper, layer, start)
+            for s in chosen[upper]:
+                for t in range(len(total)):
+                    ratio = naive_log_ratio(table, s, t, smoothing)
+                    if against is not None and upper == "decision":
+                        ratio -= naive_log_ratio(table, against, t, smoothing)
+                    total[t] += counts[s, t] * ratio
+                    if ratio > 1e-9 and counts[s, t]:
+                        found[(layer, t), (upper, s)] = counts[s, t], ratio, counts[s, t] / counts[s].sum()
+        order = sorted(range(len(total)), key=lambda t: (-round(total[t], 9), t))[: n_nodes[layer]]
+        chosen[layer] = [t for t in order if total[t] > max(min_score, 1e-9)]
+        scores[layer] = total
+        edges |= {(tail, head): edge for (tail, head), edge in found.items() if tail[1] in chosen[layer]}
+    return chosen, scores, edges
+
+
+def naive_start_counts(words, upper, lower, start):
+    """Return the counts of what is explained: a target is present in every image, a location sees its own field."""
+    counts = np.zeros((n_words_of(words, upper), n_words_of(words, lower)), int)
+    for image in range(len(words)):
+        for p, _, s, t in naive_pairs(words, image, upper, lower):
+            if upper == "decision":
+                counts[:, t] += 1
+            elif upper != start[0] or len(start) == 2 or p == start[2:]:
+                counts[s, t] += 1
+    return counts
+
+
+def naive_surprise(fitted, words, depends, smoothing):
+    """Return the surprise of every location, by layer."""
+    maps = {}
+    for layer in words.layers:
+        costs = [[[[] for _ in row] for row in image] for image in words.words[layer]]
+        for upper in naive_above(layer, depends):
+            table = naive_counts(fitted, upper, layer)
+            columns = np.maximum(table.sum(0), 1)
+            for image in range(len(words)):
+                for _, q, s, t in naive_pairs(words, image, upper, layer):
+                    ratio = naive_log_ratio(table.tolist(), s, t, smoothing)
+                    costs[image][q[0]][q[1]].append(-np.log2(columns[t] / columns.sum()) - ratio)
+        maps[layer] = np.array([[[np.mean(x) if x else np.nan for x in row] for row in image] for image in costs])
+    return maps

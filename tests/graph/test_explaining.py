@@ -1,0 +1,170 @@
+"""Graphs of random networks with branches, against plain loops."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary, to_text
+from skgmmcnn.graph._hierarchy import hierarchy
+from skgmmcnn.graph._resampling import poisson_weights
+from tests.features.test_receptive_field import Fork
+from tests.graph.naive import (
+    naive_above,
+    naive_counts,
+    naive_log_ratio,
+    naive_surprise,
+    naive_walk,
+    random_case,
+    random_spec,
+)
+
+SEEDS = st.integers(0, 2**31)
+
+
+def place(key):
+    layer, word = key.rsplit("_", 1)
+    return layer, int(word.lstrip("w"))
+
+
+def assert_same(graph, chosen, scores, edges):
+    found = {layer: [] for layer in chosen}
+    for node in list(graph.nodes.values()):
+        found[node["layer"]].append(node["word"])
+    assert found == chosen
+    for node in list(graph.nodes.values())[1:]:
+        assert node["score"] == pytest.approx(scores[node["layer"]][node["word"]], abs=1e-9)
+    assert {(place(tail), place(head)) for tail, head in graph.edges} == set(edges)
+    for tail, head, edge in graph.edges(data=True):
+        count, ratio, frequency = edges[place(tail), place(head)]
+        assert edge["count"] == count
+        assert edge["log_ratio"] == pytest.approx(ratio)
+        assert edge["frequency"] == pytest.approx(frequency)
+        assert edge["contribution"] == pytest.approx(count * ratio)
+
+
+@settings(max_examples=200, deadline=None)
+@given(SEEDS)
+def test_hierarchy_is_the_transitive_reduction(seed):
+    spec, depends = random_spec(np.random.default_rng(seed))
+    found = hierarchy(spec)
+    assert set(found.fields) == {(upper, layer) for layer in spec.layers for upper in naive_above(layer, depends)}
+    for upper, lowers in found.below.items():
+        assert all((upper, lower) in found.fields for lower in lowers)
+        assert all(found.depths()[lower] > found.depths()[upper] for lower in lowers)
+
+
+@settings(max_examples=150, deadline=None)
+@given(SEEDS, st.integers(1, 4), st.sampled_from([0.1, 1.0, 20.0]), st.sampled_from([0, 1.5]), st.data())
+def test_graphs_equal_loops(seed, n_nodes, smoothing, min_score, data):
+    depends, fitted, words = random_case(seed)
+    n_nodes = {layer: max(1, n_nodes - i) for i, layer in enumerate(fitted.layers)}
+    estimator = InferenceGraph(n_nodes, min_score=min_score, smoothing=smoothing).fit(fitted)
+    how = n_nodes, min_score, smoothing
+    for image, graph in enumerate(estimator.explain(words)):
+        start = "decision", int(words.decisions[image])
+        assert_same(graph, *naive_walk(fitted, words[image], depends, start, how))
+    target, other = data.draw(st.permutations(range(3)))[:2]
+    assert_same(estimator.explain(words, target)[0], *naive_walk(fitted, words[0], depends, ("decision", target), how))
+    together = estimator.explain_together(words, target)
+    assert_same(together, *naive_walk(fitted, words, depends, ("decision", target), how))
+    if {target, other} <= set(fitted.decisions.tolist()):
+        contrast = estimator.explain_together(words, target, contrast=other)
+        assert_same(contrast, *naive_walk(fitted, words, depends, ("decision", target), how, against=other))
+        assert f"{words.spec.class_name(target)} rather than {words.spec.class_name(other)}" in to_text(contrast)
+
+
+@settings(max_examples=100, deadline=None)
+@given(SEEDS, st.data())
+def test_graphs_of_words_and_locations_equal_loops(seed, data):
+    depends, fitted, words = random_case(seed)
+    estimator = InferenceGraph(2).fit(fitted)
+    how = dict.fromkeys(fitted.layers, 2), 0, 1.0
+    layer = data.draw(st.sampled_from(fitted.layers))
+    maps = words.words[layer]
+    i, j = data.draw(st.tuples(*(st.integers(0, n - 1) for n in maps.shape[1:])))
+    word = int(maps[0, i, j])
+    graph = estimator.explain_together(words, (layer, word))
+    assert_same(graph, *naive_walk(fitted, words, depends, (layer, word), how))
+    assert graph.graph["root"] == words.vocabulary.key(layer, word)
+    graph = estimator.explain(words[:1], (layer, i, j))[0]
+    assert_same(graph, *naive_walk(fitted, words[:1], depends, (layer, word, i, j), how))
+    root = graph.nodes[graph.graph["root"]]
+    assert (root["row"], root["column"]) == (i, j)
+    assert f"here at row {i}, column {j}" in to_text(graph)
+
+
+@settings(max_examples=40, deadline=None)
+@given(SEEDS, st.sampled_from([0.5, 3.0]))
+def test_resampled_graphs_equal_loops(seed, smoothing):
+    """Fit, count and walk again for every resample."""
+    n_bootstrap = 7
+    depends, fitted, words = random_case(seed)
+    estimator = InferenceGraph(2, smoothing=smoothing, n_bootstrap=n_bootstrap, random_state=seed).fit(fitted)
+    weights = poisson_weights(estimator._seed, np.arange(len(fitted)), n_bootstrap)
+    for (upper, lower), counts in estimator.resampled_counts_.items():
+        for b in range(n_bootstrap):
+            np.testing.assert_array_equal(counts[..., b], naive_counts(fitted, upper, lower, weights[:, b]))
+    how = dict.fromkeys(fitted.layers, 2), 0, smoothing
+    start = "decision", int(words.decisions[0])
+    (graph,) = estimator.explain(words[:1])
+    walks = [naive_walk(fitted, words[:1], depends, start, how, weights[:, b]) for b in range(n_bootstrap)]
+    for node in list(graph.nodes.values())[1:]:
+        share = np.mean([node["word"] in chosen[node["layer"]] for chosen, *_ in walks])
+        assert node["selected"] == pytest.approx(share)
+        assert node["low"] <= node["high"]
+    tables = {
+        pair: [naive_counts(fitted, *pair, weights[:, b]).tolist() for b in range(n_bootstrap)]
+        for pair in estimator.transition_counts_
+    }
+    for tail, head, edge in graph.edges(data=True):
+        lower, t = place(tail)
+        upper, s = place(head)
+        ratios = [naive_log_ratio(table, s, t, smoothing) for table in tables[upper, lower]]
+        assert (edge["low"], edge["high"]) == pytest.approx(tuple(np.percentile(ratios, [2.5, 97.5])), abs=1e-9)
+        share = np.mean([((lower, t), (upper, s)) in edges for _, _, edges in walks])
+        assert edge["selected"] == pytest.approx(share)
+
+
+@settings(max_examples=60, deadline=None)
+@given(SEEDS, st.sampled_from([0.5, 3.0]))
+def test_surprise_equals_loops(seed, smoothing):
+    depends, fitted, words = random_case(seed)
+    estimator = InferenceGraph(3, smoothing=smoothing).fit(fitted)
+    found, expected = estimator.surprise(words), naive_surprise(fitted, words, depends, smoothing)
+    images = np.zeros(len(words))
+    for layer, maps in expected.items():
+        np.testing.assert_allclose(found.maps[layer], maps, rtol=1e-5)
+        for image in range(len(words)):
+            seen = maps[image][np.isfinite(maps[image])]
+            mean = seen.mean() if len(seen) else np.nan
+            assert found.layers[layer][image] == pytest.approx(mean, nan_ok=True, rel=1e-5)
+            images[image] += mean if len(seen) else 0
+    np.testing.assert_allclose(estimator.score_samples(words), -images, rtol=1e-5)
+    graph = estimator.explain_together(words, 1)
+    for node in list(graph.nodes.values())[1:]:
+        there = expected[node["layer"]][words.words[node["layer"]] == node["word"]]
+        there = there[np.isfinite(there)]
+        assert ("surprise" in node) == (len(there) > 0)
+        assert not len(there) or node["surprise"] == pytest.approx(there.mean(), rel=1e-5)
+
+
+def test_branches_of_a_real_network():
+    """Both branches explain the decision; neither explains the other."""
+    maps = FeatureExtractor(Fork(), ["left", "right"]).fit_transform(torch.rand(9, 1, 7, 7))
+    words = LayerDictionary(3, random_state=0).fit_transform(maps)
+    estimator = InferenceGraph().fit(words)
+    assert estimator.explained_by_ == {"decision": ("right", "left"), "right": (), "left": ()}
+    assert set(estimator.transition_counts_) == {("decision", "right"), ("decision", "left")}
+
+
+def test_layers_that_the_network_does_not_order_so_are_refused(words):
+    spec = replace(words.spec, layers=words.layers[::-1])
+    with pytest.raises(ValueError, match=r"not in the order of the network, the lowest first: 'conv3' depends on"):
+        InferenceGraph().fit(replace(words, spec=spec))
+    spec = replace(words.spec, layers=("decision", "conv2", "conv3"))
+    with pytest.raises(ValueError, match="A layer is called 'decision'"):
+        InferenceGraph().fit(replace(words, spec=spec))
