@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.spatial.distance import cdist, squareform  # type: ignore[import-untyped]
+from scipy.spatial.distance import cdist, squareform
 from sklearn.utils import check_random_state
 
 from ..mixture import Mixture

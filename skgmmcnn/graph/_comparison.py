@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.pipeline import Pipeline
 
 from ..dictionary import Alignment, WordMaps, align_words
-from ._evidence import DECISION
+from ._hierarchy import DECISION
 from ._export import need
 
 _SIGNS = {"added": "+", "removed": "-", "changed": "~", "same": "="}

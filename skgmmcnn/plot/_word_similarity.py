@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from scipy.spatial.distance import squareform  # type: ignore[import-untyped]
+from scipy.spatial.distance import squareform
 from sklearn.pipeline import Pipeline
 
 from ..dictionary import (
