@@ -11,8 +11,8 @@ import numpy as np
 from sklearn.pipeline import Pipeline
 
 from ..dictionary import Alignment, WordMaps, align_words
-from ._hierarchy import DECISION
 from ._export import need
+from ._hierarchy import DECISION
 
 _SIGNS = {"added": "+", "removed": "-", "changed": "~", "same": "="}
 
