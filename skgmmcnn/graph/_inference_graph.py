@@ -42,7 +42,9 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
     min_score : float, default=0.0
         Words are kept only with more evidence than this, in bits.
     smoothing : float, default=1.0
-        Strength of the belief that a pair of words is no evidence, in window positions; greater than 0.
+        Strength of the belief that a pair of words is no evidence, in window positions; greater than 0.  The locations
+        of one image resemble each other: with the number of locations of an image, a word that was never seen with a
+        class speaks less loudly against it, which tempers contrasts.
     n_bootstrap : int, default=0
         Number of resamples of the fitted images, from which graphs tell how sure they are.  It takes n_bootstrap times
         the memory of `transition_counts_`.
