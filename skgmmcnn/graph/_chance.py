@@ -90,7 +90,7 @@ def sum_up(upper: np.ndarray, lower: np.ndarray, field: ReceptiveField, support:
         np.array(len(upper)),
         _by_location(upper, n_upper),
         np.moveaxis(windows, 0, -1).astype(np.int64),
-        _equal_words(upper.reshape(len(upper), -1)[:, at], n_upper),
+        _equal_words(upper.reshape(len(upper), math.prod(upper.shape[1:]))[:, at], n_upper),
         _window_products(lower, field, at, upper.shape[2], n_lower),
         support,
     )
@@ -98,8 +98,9 @@ def sum_up(upper: np.ndarray, lower: np.ndarray, field: ReceptiveField, support:
 
 def _by_location(words: np.ndarray, n_words: int) -> np.ndarray:
     """Return how often each location shows each word, (H, W, K)."""
-    cells = words.reshape(len(words), -1) + n_words * np.arange(words[0].size)
-    return np.bincount(cells.ravel(), minlength=words[0].size * n_words).reshape(*words.shape[1:], n_words)
+    n_locations = math.prod(words.shape[1:])
+    cells = words.reshape(len(words), n_locations) + n_words * np.arange(n_locations)
+    return np.bincount(cells.ravel(), minlength=n_locations * n_words).reshape(*words.shape[1:], n_words)
 
 
 def _equal_words(words: np.ndarray, n_words: int) -> np.ndarray:

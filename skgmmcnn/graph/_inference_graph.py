@@ -42,7 +42,9 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
     min_score : float, default=0.0
         Words are kept only with more evidence than this, in bits.
     smoothing : float, default=1.0
-        Strength of the belief that a pair of words is no evidence, in window positions; greater than 0.
+        Strength of the belief that a pair of words is no evidence, in window positions; greater than 0.  The locations
+        of one image resemble each other: with the number of locations of an image, a word that was never seen with a
+        class speaks less loudly against it, which tempers contrasts.
     n_bootstrap : int, default=0
         Number of resamples of the fitted images, from which graphs tell how sure they are.  It takes n_bootstrap times
         the memory of `transition_counts_`.
@@ -132,6 +134,12 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         "random_state": ["random_state"],
     }
 
+    _images: list[tuple[int, int]]  # numbers of the images counted so far, half-open
+    _seed: int
+    _fingerprint: str
+    _names: list[str]
+    _shapes: dict[str, tuple[int, ...]]
+
     def __init__(
         self,
         n_nodes: int | Mapping[str, int] = 3,
@@ -216,12 +224,6 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         self._set_counts(reduce(add, (other._tally() for other in others), self._tally()))
         self._images = images
         return self
-
-    _images: list[tuple[int, int]]  # numbers of the images counted so far, half-open
-    _seed: int
-    _fingerprint: str
-    _names: list[str]
-    _shapes: dict[str, tuple[int, ...]]
 
     def _count(self, words: WordMaps, y: Any, start: int | None, *, again: bool) -> InferenceGraph:
         _check_container(words)
@@ -569,13 +571,18 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
 
     def _check_resamples(self, other: InferenceGraph) -> None:
         ours, theirs = (
-            (fit._n_resamples, bool(fit._chance_sums), fit._seed if fit._n_resamples else None, fit._shapes)
+            {
+                "n_bootstrap": fit._n_resamples,
+                "random_state": fit._seed if fit._n_resamples else None,
+                "p_values": bool(fit._chance_sums),
+                "sizes": fit._shapes if fit._chance_sums else None,
+            }
             for fit in (self, other)
         )
         if ours != theirs:
             raise ValueError(
-                "Only graphs that were fitted with the same n_bootstrap, p_values and random_state, on maps of the "
-                f"same size, can be merged; these have {ours} and {theirs}."
+                "Only graphs that were fitted with the same n_bootstrap, random_state and p_values, which need maps of "
+                f"the same size, can be merged; these were fitted with {ours} and {theirs}."
             )
 
     def _check_images(self, counted: list[tuple[int, int]], first: int, stop: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Mapping
 from textwrap import wrap
 from typing import Any
@@ -32,7 +33,8 @@ class InferenceGraphDisplay:
     A word is shown by what its most typical locations see of the images that the dictionary was fitted on, with a ring
     at the location where that is the whole image.  For the graph of one image, the image stands beside it, with the
     word's locations tinted.  Edges lead up to what a word explains, labelled with its evidence in bits per location
-    and its share of the upper word's receptive fields; the stronger the evidence, the wider and darker the edge.
+    and its share of the upper word's receptive fields; the stronger the evidence, the wider and darker the edge,
+    among those of its row.
 
     Parameters
     ----------
@@ -143,11 +145,7 @@ class InferenceGraphDisplay:
         cls, estimator: InferenceGraph, words: WordMaps, target: Target, contrast: int | str | None
     ) -> InferenceGraphDisplay:
         (graph,) = estimator.explain(words, target, contrast=contrast)
-        locations = {
-            key: words.words[node["layer"]][0] == node["word"]
-            for key, node in graph.nodes(data=True)
-            if node["layer"] in words.words
-        }
+        locations = {key: _locations(words, node) for key, node in graph.nodes.items() if node["layer"] in words.words}
         return cls(graph, words.vocabulary, images=_pictures(words, [0]), locations=locations)
 
     @classmethod
@@ -219,7 +217,7 @@ class InferenceGraphDisplay:
         text = (
             "decision"
             if "class_name" in node
-            else f"{node['layer']}\n{per_image} location{'s' if per_image > 1 else ''}\nan image"
+            else f"{_in_lines(node['layer'])}\n{per_image} location{'s' if per_image > 1 else ''}\nan image"
         )
         left = min(other.left for other in boxes.values()) - 0.15 if key == first else box.left
         self.ax_.text(left - 0.1, box.top - 0.5, text, ha="right", va="center", fontsize=9, color="0.35")
@@ -305,11 +303,13 @@ class InferenceGraphDisplay:
         edges = sorted(self.graph.edges(data=True), key=lambda edge: -edge[2]["log_ratio"])
         if not edges:
             return
-        strongest = edges[0][2]["log_ratio"]
+        strongest: dict[int, float] = {}  # of each row of heads: bits are not compared between rows
+        for _, head, edge in edges:
+            strongest.setdefault(self.graph.nodes[head]["depth"], edge["log_ratio"])
         lines = attach(self.graph, boxes)
         for tail, head, edge in reversed(edges):
             x0, y0, x1, y1 = lines[tail, head]
-            strength = edge["log_ratio"] / strongest
+            strength = edge["log_ratio"] / strongest[self.graph.nodes[head]["depth"]]
             self.ax_.annotate(
                 "",
                 (x1, y1),
@@ -339,6 +339,25 @@ class InferenceGraphDisplay:
                 zorder=4,
                 bbox={"boxstyle": "round,pad=0.12", "fc": "white", "ec": "none", "alpha": 0.85},
             )
+
+
+def _locations(words: WordMaps, node: Mapping[str, Any]) -> np.ndarray:
+    """Return where in the only image a node's word is, (H, W); the one location, where that is explained."""
+    shown = words.words[node["layer"]][0] == node["word"]
+    if "row" in node:
+        rows, columns = np.indices(shown.shape)
+        return (rows == node["row"]) & (columns == node["column"])
+    return shown
+
+
+def _in_lines(name: str, width: int = 15) -> str:
+    """Return a layer's name in lines of about this width, cut behind dots and underscores."""
+    lines = [""]
+    for part in re.findall(r"[^._]+[._]?|[._]", name):
+        if lines[-1] and len(lines[-1] + part) > width:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(lines)
 
 
 def _could_be_chance(edge: Mapping[str, Any]) -> bool:

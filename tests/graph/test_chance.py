@@ -117,3 +117,12 @@ def test_constant_words_prove_nothing():
     axis = np.array([0, 0]), np.array([2, 2])
     sums = _chance.sum_up(upper, lower, ReceptiveField(axis, axis, (2, 2)), np.full((1, 1), 6), 1)
     assert _chance.p_values(np.array([[96]]), sums) == pytest.approx(1)
+
+
+def test_sums_over_no_images_add_nothing():
+    """As where more processes than images count."""
+    axis = np.array([0, 0]), np.array([2, 2])
+    field, words = ReceptiveField(axis, axis, (2, 2)), np.zeros((3, 2, 2), int)
+    sums, nothing = (_chance.sum_up(part, part, field, np.zeros((2, 2), int), 2) for part in (words, words[:0]))
+    for total, part in zip(sums.plus(nothing), sums, strict=True):
+        np.testing.assert_array_equal(total, part)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import poisson
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary, to_text
 from skgmmcnn.graph._hierarchy import hierarchy
@@ -127,6 +128,17 @@ def test_resampled_graphs_equal_loops(seed, smoothing):
         assert (edge["low"], edge["high"]) == pytest.approx(tuple(np.percentile(ratios, [2.5, 97.5])), abs=1e-9)
         share = np.mean([((lower, t), (upper, s)) in edges for _, _, edges in walks])
         assert edge["selected"] == pytest.approx(share)
+
+
+def test_weights_are_independent_poisson_variables(seed):
+    weights = poisson_weights(seed, np.arange(20_000), 30)
+    found = np.bincount(weights.ravel(), minlength=6)[:6] / weights.size
+    np.testing.assert_allclose(found, poisson.pmf(np.arange(6), 1), atol=0.003)
+    correlations = np.corrcoef(weights.T)[np.triu_indices(30, 1)]
+    assert np.abs(correlations).max() < 0.04
+    assert abs(np.corrcoef(weights[1:, 0], weights[:-1, 0])[0, 1]) < 0.03
+    np.testing.assert_array_equal(poisson_weights(seed, np.arange(50, 60), 30), weights[50:60])
+    assert (poisson_weights(seed + 1, np.arange(20_000), 30) != weights).mean() > 0.5
 
 
 @settings(max_examples=60, deadline=None)

@@ -266,7 +266,7 @@ def test_parts_that_do_not_fit_together_are_named(words):
         first.merge(second)
     with pytest.raises(ValueError, match="would be resampled like"):
         first.partial_fit(words[50:], start=49)
-    with pytest.raises(ValueError, match="same n_bootstrap, p_values and random_state"):
+    with pytest.raises(ValueError, match="same n_bootstrap, random_state and p_values"):
         first.merge(InferenceGraph().fit(words[50:]))
     with pytest.raises(ValueError, match="another dictionary"):
         first.merge(clone(resampled).fit(random_words(0)))

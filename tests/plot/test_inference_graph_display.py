@@ -11,6 +11,7 @@ from torch import nn
 from torchvision.transforms import ToTensor
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, InferenceGraphDisplay, LayerDictionary
+from skgmmcnn.plot._inference_graph import _in_lines
 from skgmmcnn.plot._layout import Box, place_labels, rows_of
 from tests.graph.test_inference_graph import random_words
 
@@ -185,7 +186,15 @@ def test_targets_and_contrasts(graph, words):
     assert_readable(InferenceGraphDisplay.from_estimator(graph, words, label=int(decided), contrast=other))
     assert_readable(InferenceGraphDisplay.from_estimator(graph, words, image=7, target=other))
     of_location = InferenceGraphDisplay.from_estimator(graph, words, image=7, target=("conv3", 1, 2))
-    assert of_location.graph.graph["root"].startswith("conv3_w")
+    root = of_location.graph.graph["root"]
+    assert root.startswith("conv3_w")
+    np.testing.assert_array_equal(np.argwhere(of_location.locations[root]), [[1, 2]])
     assert_readable(of_location)
     with pytest.raises(ValueError, match="give one of them"):
         InferenceGraphDisplay.from_estimator(graph, words, label=1, target=2)
+
+
+def test_long_layer_names_take_several_lines():
+    assert _in_lines("features.9.expand3x3_activation") == "features.9.\nexpand3x3_\nactivation"
+    assert _in_lines("layer3") == "layer3"
+    assert _in_lines("a" * 30) == "a" * 30
