@@ -136,6 +136,7 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
 
     _images: list[tuple[int, int]]  # numbers of the images counted so far, half-open
     _seed: int
+    _smoothing: float
     _fingerprint: str
     _names: list[str]
     _shapes: dict[str, tuple[int, ...]]
@@ -262,6 +263,7 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         self.transition_counts_ = counted.transitions
         self.resampled_counts_ = counted.resampled
         self._chance_sums = counted.chance
+        self._smoothing = self.smoothing  # of the log-ratios, whatever the parameter becomes
         self._resampled_columns = {pair: counts.sum(0) for pair, counts in counted.resampled.items()}
         self.log_ratios_ = {pair: log_ratios(counts, self.smoothing) for pair, counts in counted.transitions.items()}
         self.p_values_, self.q_values_ = {}, {}
@@ -519,7 +521,7 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
 
     def _evidence(self, *, resamples: bool = True) -> Evidence:
         resampled = self.resampled_counts_ if resamples else {}
-        return Evidence(self.log_ratios_, self.transition_counts_, resampled, self._resampled_columns, self.smoothing)
+        return Evidence(self.log_ratios_, self.transition_counts_, resampled, self._resampled_columns, self._smoothing)
 
     def _walk(self, words: WordMaps, start: Above, evidence: Evidence) -> list[Step]:
         return walk(words, start, evidence, self._nodes_of(words.layers), self.min_score)
@@ -586,6 +588,8 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
             )
 
     def _check_images(self, counted: list[tuple[int, int]], first: int, stop: int) -> None:
+        if first < 0:
+            raise ValueError(f"start must be the number of an image, 0 or more; got {first}.")
         if not self.n_bootstrap:
             return
         for start, end in counted:

@@ -63,6 +63,14 @@ def test_a_sample_of_locations_stands_for_all(monkeypatch):
     np.testing.assert_allclose(variance, exact[1], rtol=0.25)
 
 
+@pytest.mark.parametrize("size", [(1, 1), (3, 5), (14, 14), (14, 15), (28, 28), (1, 500), (501, 2)])
+def test_sampled_locations_stand_for_all_pairs(size):
+    at, numbers = _chance.places(size)
+    assert len(set(at.tolist())) == len(at) <= max(_chance.N_PLACES, 1)
+    assert np.trace(numbers) == pytest.approx(np.prod(size))
+    assert numbers.sum() == pytest.approx(np.prod(size) ** 2)
+
+
 def test_p_values_agree_with_long_permutations():
     rng = np.random.default_rng(1)
     axis = np.array([0, 1, 3]), np.array([2, 4, 5])

@@ -305,3 +305,12 @@ def test_outliers_depart_where_they_were_changed(words, graph):
         np.testing.assert_allclose(usual.p_values[rows], expected)
     (alone,) = graph.typicality(some[:1], reference[reference.decisions != some.decisions[0]]).p_values
     assert np.isnan(alone)
+
+
+def test_smoothing_is_that_of_the_counts(words):
+    fitted = InferenceGraph(n_bootstrap=5, random_state=0).fit(words)
+    expected = [dict(graph.edges) for graph in fitted.explain(words[:3])]
+    fitted.set_params(smoothing=100.0)
+    assert [dict(graph.edges) for graph in fitted.explain(words[:3])] == expected
+    with pytest.raises(ValueError, match="start must be the number of an image, 0 or more; got -2"):
+        InferenceGraph().partial_fit(words, start=-2)
