@@ -451,7 +451,7 @@ class LayerDictionary(ContainerOutput, TransformerMixin, BaseEstimator, auto_wra
                     "a FeatureExtractor first."
                 )
             X = validate_data(self, X, dtype=[np.float64, np.float32], reset=reset)
-            maps = FeatureMaps.from_array(X)
+            maps = FeatureMaps.from_arrays({"dense": X})
         if not reset and {layer: maps.shapes[layer][0] for layer in maps.layers} != self._channels():
             raise ValueError(
                 f"The dictionary was fitted on layers with channels {self._channels()}; X has "
