@@ -1,6 +1,6 @@
 """Explain an image classifier's decision by the visual words of its layers."""
 
-from .dictionary import LayerDictionary, WordMaps
+from .dictionary import LayerDictionary, LayerHMM, WordMaps
 from .features import FeatureExtractor, FeatureMaps
 from .graph import InferenceGraph, to_text
 from .mixture import MiniBatchGaussianMixture
@@ -12,6 +12,7 @@ __all__ = [
     "InferenceGraph",
     "InferenceGraphDisplay",
     "LayerDictionary",
+    "LayerHMM",
     "MiniBatchGaussianMixture",
     "WordMaps",
     "to_text",
