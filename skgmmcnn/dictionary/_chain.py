@@ -106,26 +106,6 @@ class Chain:
             decision = _maximized(statistics.decided, self.decision, strength)
         return replace(self, mixtures=mixtures).with_tables(start, tables, decision)
 
-    def unbounded(self) -> tuple[Tensor, ...]:
-        """Return log-tables, means and log-variances: the coordinates in which training may take any step."""
-        tables = [self.start, *self.tables, *([] if self.decision is None else [self.decision])]
-        logs = [table.clamp_min(_TINY).log() for table in tables]
-        return (*logs, *(part for mixture in self.mixtures for part in mixture.unbounded()[1:]))
-
-    def at(self, coordinates: tuple[Tensor, ...]) -> Chain:
-        """Return the chain nearest to `coordinates`."""
-        n_tables = len(coordinates) - 2 * len(self.mixtures)
-        logs, parts = coordinates[:n_tables], coordinates[n_tables:]
-        mixtures = tuple(
-            mixture.at((mixture.weights, mean, log_variance))
-            for mixture, mean, log_variance in zip(self.mixtures, parts[::2], parts[1::2], strict=True)
-        )
-        mine = [self.start, *self.tables, *([] if self.decision is None else [self.decision])]
-        start, *tables = (log.softmax(-1).where(table > 0, 0) for log, table in zip(logs, mine, strict=True))
-        start, *tables = (table / table.sum(-1, keepdim=True) for table in (start, *tables))
-        decision = None if self.decision is None else tables.pop()
-        return replace(self, mixtures=mixtures).with_tables(start, tables, decision)
-
     def revived(self, n_rows: float) -> Chain | None:
         """Return the chain with words that hold less than one of the examples moved, None if there are none."""
         chain = self

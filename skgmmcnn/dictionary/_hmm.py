@@ -62,14 +62,14 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         exact zeros, and none negative.
     solver : {"online", "em"}, default="online"
         "online" takes a step of stepwise EM [2]_ after each `batch_size` examples; "em" passes over all examples before
-        each step, with momentum, and never lowers the penalised likelihood.
+        each step, and never lowers the penalised likelihood.
     max_samples : int, default=200_000
         Most examples to train on; fewer where they would take more than 256 MiB.
     max_iter : int, default=100
         Most passes over them.
     tol : float, default=1e-3
         Training stops when a pass gains less than this, in nats per example and channel.
-    batch_size : int, default=512
+    batch_size : int, default=1024
         Examples per step of "online" and of :meth:`partial_fit`.
     learning_offset : float, default=2.0
         With `learning_decay`, the length of steps: step i of stepwise EM goes ``(i + learning_offset) **
@@ -194,7 +194,7 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         max_samples: int = 200_000,
         max_iter: int = 100,
         tol: float = 1e-3,
-        batch_size: int = 512,
+        batch_size: int = 1024,
         learning_offset: float = 2.0,
         learning_decay: float = 0.6,
         burn_in: int = 0,
@@ -272,6 +272,7 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         training = Training(
             self.max_iter,
             self.tol * examples.values.shape[1],
+            momentum=0,  # responsibilities are nearly 0 or 1, so every longer step goes too far
             batch_size=self.batch_size,
             generator=generator,
             schedule=self._schedule(),

@@ -31,12 +31,6 @@ class Model(Protocol):
     def revived(self, n_rows: float) -> Self | None:
         """Return the model with components that hold less than one row moved, None if there are none."""
 
-    def unbounded(self) -> tuple[Tensor, ...]:
-        """Return coordinates in which training may take any step."""
-
-    def at(self, coordinates: tuple[Tensor, ...]) -> Self:
-        """Return the model nearest to coordinates."""
-
     def to(self, device: torch.device | str) -> Self:
         """Return the model on another device."""
 
@@ -225,7 +219,7 @@ def _climb(rows: Data, mixture: M, training: Training) -> Fitted[M]:
     return Fitted(OnlineState(image, statistics.per_row(), len(bounds)), bounds, converged)
 
 
-def _beyond(before: M, after: M, share: float) -> M:
+def _beyond(before: Any, after: Any, share: float) -> Any:
     """Return the mixture that lies `share` of the way from `before` to `after` beyond `after`."""
     pairs = zip(before.unbounded(), after.unbounded(), strict=True)
     return after.at(tuple(there + share * (there - here) for here, there in pairs))
