@@ -93,9 +93,7 @@ class _Slope:
     def root(self, ratio: Tensor) -> Tensor:
         """Return where the slope is zero, or the least ratio where it is negative everywhere; begin at `ratio`."""
         low = torch.full_like(ratio, LEAST_RATIO)
-        # A little more than the root can be, or rounding would keep Newton's method out of the brackets there.
-        high = self._without_zeros()
-        high = (high + 1e-9 * (1 + high.abs())).where(self(low)[0] > 0, low).clamp_min(LEAST_RATIO)
+        high = self._without_zeros().where(self(low)[0] > 0, low).clamp_min(LEAST_RATIO)
         ratio = ratio.clamp(low, high)
         for _ in range(100):
             slope, derivative = self(ratio)
