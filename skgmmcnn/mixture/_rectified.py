@@ -49,7 +49,7 @@ class RectifiedGaussian(Emission):
         """
         total = statistics.total[:, None]
         x, square, zeros = (part / total.clamp_min(LEAST_TOTAL) for part in statistics.sums)
-        slope = _Slope(x, square, zeros.clamp(0, 1), self.floor)
+        slope = _Slope(x, square, zeros.clamp(0, 1), self.floor.rsqrt().expand_as(x))
         mean, variance = parameters
         ratio = slope.root(mean / variance.sqrt())
         precision = slope.precision(ratio)
@@ -71,16 +71,18 @@ class _Slope:
 
     Parameters
     ----------
-    x, square, zeros : Tensor of shape (K, d)
-        Averages of x, x^2 and 1[x = 0] over the rows of a component.
-    floor : Tensor of shape (d,)
-        The smallest variance.
+    x, square, zeros : Tensor
+        Averages of x, x^2 and 1[x = 0] over the rows of a component; all arguments are of one shape.
+    most : Tensor
+        The largest 1 / sd.
     """
 
-    def __init__(self, x: Tensor, square: Tensor, zeros: Tensor, floor: Tensor) -> None:
+    def __init__(self, x: Tensor, square: Tensor, zeros: Tensor, most: Tensor) -> None:
         self.positive = 1 - zeros
-        self._x, self._square, self._zeros = x, square, zeros
-        self._most = floor.rsqrt()
+        self._x, self._square, self._zeros, self._most = x, square, zeros, most
+
+    def __getitem__(self, chosen: Tensor) -> _Slope:
+        return _Slope(*(part[chosen] for part in (self._x, self._square, self._zeros, self._most)))
 
     def precision(self, ratio: Tensor) -> Tensor:
         """Return the best 1 / sd, the positive root of ``square p^2 - x ratio p - positive = 0``, within the floor."""
@@ -94,16 +96,22 @@ class _Slope:
         """Return where the slope is zero, or the least ratio where it is negative everywhere; begin at `ratio`."""
         low = torch.full_like(ratio, LEAST_RATIO)
         high = self._without_zeros().where(self(low)[0] > 0, low).clamp_min(LEAST_RATIO)
-        ratio = ratio.clamp(low, high)
+        found = ratio.clamp(low, high)
+        sought = torch.ones_like(found, dtype=torch.bool)
+        rest, ratio, low, high = self[sought], found[sought], low[sought], high[sought]
         for _ in range(100):
-            slope, derivative = self(ratio)
+            slope, derivative = rest(ratio)
             low, high = ratio.where(slope > 0, low), high.where(slope > 0, ratio)
             newton = ratio - slope / derivative
             following = newton.where((newton >= low) & (newton <= high), (low + high) / 2)
-            if ((following - ratio).abs() <= 1e-13 * (1 + ratio.abs())).all():
+            found[sought] = following
+            far = (following - ratio).abs() > 1e-13 * (1 + ratio.abs())
+            if not far.any():
                 break
-            ratio = following
-        return ratio
+            # Most roots are found in a few steps; the rest go on without them.
+            sought[sought.clone()] = far
+            rest, ratio, low, high = rest[far], following[far], low[far], high[far]
+        return found
 
     def _without_zeros(self) -> Tensor:
         """Return the ratio that is best for the positive rows alone; zeros can only pull it down."""
