@@ -4,7 +4,7 @@ from .dictionary import LayerDictionary, LayerHMM, WordMaps
 from .features import FeatureExtractor, FeatureMaps
 from .graph import InferenceGraph, to_text
 from .mixture import MiniBatchGaussianMixture
-from .plot import InferenceGraphDisplay
+from .plot import InferenceGraphDisplay, PathDisplay
 
 __all__ = [
     "FeatureExtractor",
@@ -14,6 +14,7 @@ __all__ = [
     "LayerDictionary",
     "LayerHMM",
     "MiniBatchGaussianMixture",
+    "PathDisplay",
     "WordMaps",
     "to_text",
 ]

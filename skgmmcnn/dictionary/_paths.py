@@ -143,7 +143,7 @@ class InferencePaths:
         return np.stack(columns, axis=1)
 
     def leaves(self, labels: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Return where each path leaves the paths of a class for those of its decision.
+        """Return where each path leaves the paths of a class.
 
         Parameters
         ----------
@@ -153,11 +153,15 @@ class InferencePaths:
         Returns
         -------
         layers : int array of shape (n,)
-            Number of the first layer from which on every word of the path makes the decision more probable than the
-            class; L where the last word does not: only the decision itself goes another way, if it does.
+            Number of the first layer from which on no word of the path has this class as its most probable decision;
+            L where the last word has, so that only the decision itself goes another way, if it does.
         """
-        ahead = self.class_proba(self._known_decisions()) > self.class_proba(labels)
-        from_here_on = np.logical_and.accumulate(ahead[:, ::-1], axis=1).sum(1)
+        self._known_decisions()
+        assert self.class_tables is not None
+        labels = np.broadcast_to(np.asarray(labels), self.shape)
+        told = [table.argmax(1)[words] for table, words in zip(self.class_tables, self.words.T, strict=True)]
+        elsewhere = np.stack(told, axis=1) != labels[:, None]
+        from_here_on = np.logical_and.accumulate(elsewhere[:, ::-1], axis=1).sum(1)
         return len(self.layers) - from_here_on
 
     def transition_counts(self) -> dict[tuple[str, str], np.ndarray]:

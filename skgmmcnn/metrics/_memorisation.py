@@ -87,12 +87,14 @@ def memorisation(
 
     Parameters
     ----------
-    train, test : InferencePaths
-        Paths of training examples, and of others, through the same words.
+    train : InferencePaths
+        Paths of training examples.
     labels : int array of shape (n_train,)
         Labels that the network was trained with.
+    test : InferencePaths
+        Paths of other examples, through the same words.
     test_labels : int array of shape (n_test,)
-        Labels of the others.
+        Labels of the others.  Corrupt as many of them: then gaps of agreement are 0 where nothing is memorised.
     true_labels : int array of shape (n_train,), default=None
         True labels of the training examples, if some were corrupted.
 

@@ -1,5 +1,6 @@
-"""Inference graphs as pictures."""
+"""Inference graphs and paths as pictures."""
 
 from ._inference_graph import InferenceGraphDisplay
+from ._paths import PathDisplay
 
-__all__ = ["InferenceGraphDisplay"]
+__all__ = ["InferenceGraphDisplay", "PathDisplay"]

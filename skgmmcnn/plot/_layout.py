@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
 import networkx as nx
 
 # Where on an edge its label may stand, the middle first.
 _SHARES = sorted((0.1 + 0.05 * i for i in range(17)), key=lambda share: abs(share - 0.5))
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 class Box(NamedTuple):
@@ -95,10 +97,10 @@ def _spread(box: Box, number: int, of: int) -> float:
 
 
 def place_labels(
-    lines: Iterable[tuple[tuple[str, str], tuple[float, float, float, float]]], width: float, height: float
-) -> dict[tuple[str, str], Box]:
+    lines: Iterable[tuple[Key, tuple[float, float, float, float]]], width: float, height: float
+) -> dict[Key, Box]:
     """Return boxes for labels on the edges, in the order of `lines`; where no place on an edge is free, none."""
-    placed: dict[tuple[str, str], Box] = {}
+    placed: dict[Key, Box] = {}
     for edge, (x0, y0, x1, y1) in lines:
         for share in _SHARES:
             x, y = x0 + share * (x1 - x0), y0 + share * (y1 - y0)
