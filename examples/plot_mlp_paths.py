@@ -2,9 +2,9 @@
 In which layer does a network memorise wrong labels?
 ====================================================
 
-A fully connected network is trained on digits, a fifth of which bear random labels.  It learns all of them by heart, the
-wrong ones too.  We model its layers as a hidden Markov chain whose states are visual words, look in which layer the
-wrongly labelled images leave the words of what they show, and follow the path of one wrong decision.
+A fully connected network is trained on digits, a fifth of which bear random labels.  It learns nearly all of them by
+heart, the wrong ones too.  We model its layers as a hidden Markov chain whose states are visual words, look in which
+layer the wrongly labelled images leave the words of what they show, and follow the path of one wrong decision.
 """
 
 # %%
@@ -58,8 +58,8 @@ print(f"The chain agrees with the network on {agreement:.1%} of the test images.
 
 # %%
 # Layer by layer: how much more surely words follow each other in training than in test images, how much more often they
-# agree with the labels, and, for the images with a wrong label, whose words they show: those of the label that they were
-# assigned, or of what they truly are.
+# agree with the labels, and, for the images with a wrong label, whose words they show: those of the label that they
+# were assigned, or of what they truly are.
 from skgmmcnn.metrics import memorisation
 
 paths, test_paths = hmm.paths(maps), hmm.paths(test_maps)
