@@ -18,8 +18,7 @@ from sklearn.mixture import GaussianMixture
 from torchvision import transforms
 
 from skgmmcnn import FeatureExtractor, MiniBatchGaussianMixture
-from skgmmcnn.mixture import _solvers
-from skgmmcnn.mixture._em import Scorer
+from skgmmcnn.mixture._em import Mixture, Scorer
 from skgmmcnn.mixture._solvers import Rows
 
 FLOOR = 1e-3
@@ -102,7 +101,7 @@ def ours(name, target, **settings):
 def reached(mixture, train, test, target):
     """Train again pass by pass, and return the training time until the held-out rows are as likely as `target`."""
     spent, held_out = 0.0, torch.from_numpy(test)
-    watched = _solvers.maximize if mixture.solver == "em" else None
+    watched = Mixture.maximize if mixture.solver == "em" else None
     best = [None]
     begin = time.perf_counter()
 
@@ -117,11 +116,11 @@ def reached(mixture, train, test, target):
 
     if watched is None:
         return None
-    _solvers.maximize = note
+    Mixture.maximize = note
     try:
         mixture.fit(train)
     finally:
-        _solvers.maximize = watched
+        Mixture.maximize = watched
     return best[0]
 
 

@@ -1,11 +1,11 @@
 """Explain an image classifier's decision by the visual words of its layers."""
 
-from .dictionary import LayerDictionary, WordMaps
+from .dictionary import LayerDictionary, LayerHMM, WordMaps
 from .features import FeatureExtractor, FeatureMaps
 from .graph import InferenceGraph, to_text
 from .mixture import MiniBatchGaussianMixture
 from .persistence import load, save
-from .plot import InferenceGraphDisplay, WordSimilarityDisplay
+from .plot import InferenceGraphDisplay, PathDisplay, WordSimilarityDisplay
 
 __all__ = [
     "FeatureExtractor",
@@ -13,7 +13,9 @@ __all__ = [
     "InferenceGraph",
     "InferenceGraphDisplay",
     "LayerDictionary",
+    "LayerHMM",
     "MiniBatchGaussianMixture",
+    "PathDisplay",
     "WordMaps",
     "WordSimilarityDisplay",
     "load",

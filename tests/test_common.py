@@ -19,25 +19,31 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import estimator_html_repr
 
 import skgmmcnn
-from skgmmcnn import FeatureExtractor, FeatureMaps, InferenceGraph, LayerDictionary, WordMaps, to_text
+from skgmmcnn import FeatureExtractor, FeatureMaps, InferenceGraph, LayerDictionary, LayerHMM, WordMaps, to_text
 from skgmmcnn.datasets import DigitsNetwork, load_digits_network
 
+
+def extractor(digits, layers=("conv2", "conv3")):
+    return FeatureExtractor(digits.network, list(layers), batch_size=16)
+
+
+# Each after the steps that make what it reads.
 ESTIMATORS = {
-    "FeatureExtractor": lambda digits: FeatureExtractor(digits.network, ["conv2", "conv3"], batch_size=16),
-    "LayerDictionary": lambda digits: LayerDictionary(5, random_state=0),
-    "InferenceGraph": lambda digits: InferenceGraph(),
+    "FeatureExtractor": lambda digits: [extractor(digits)],
+    "LayerDictionary": lambda digits: [extractor(digits), LayerDictionary(5, random_state=0)],
+    "LayerHMM": lambda digits: [extractor(digits, ["mean", "head"]), LayerHMM(5, random_state=0)],
+    "InferenceGraph": lambda digits: [extractor(digits), LayerDictionary(5, random_state=0), InferenceGraph()],
 }
 
 
 @pytest.fixture(params=ESTIMATORS)
 def case(request, digits):
     """An estimator that is not fitted, and its X for 100 images."""
-    estimators = [make(digits) for make in ESTIMATORS.values()]
-    place = list(ESTIMATORS).index(request.param)
+    *before, estimator = ESTIMATORS[request.param](digits)
     X = digits.images[:100]
-    for before in estimators[:place]:
-        X = before.fit_transform(X)
-    return estimators[place], X
+    for step in before:
+        X = step.fit_transform(X)
+    return estimator, X
 
 
 def as_arrays(result):
@@ -146,7 +152,7 @@ CHECKS = [check for name, check in list(globals().items()) if name.startswith("c
 
 def test_number_of_checks():
     assert len(CHECKS) == 13
-    assert len(ESTIMATORS) == 3
+    assert len(ESTIMATORS) == 4
 
 
 @pytest.mark.parametrize("check", CHECKS)

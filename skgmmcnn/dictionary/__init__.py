@@ -2,7 +2,9 @@
 
 from ._alignment import Alignment, align_words
 from ._dictionary import LayerDictionary
+from ._hmm import LayerHMM
 from ._locality import Locality, locality
+from ._paths import InferencePaths, PathTable
 from ._readouts import Readout
 from ._representatives import Representatives
 from ._similarity import Cohesion, class_cohesion, class_similarity, mean_distance, word_classes
@@ -12,8 +14,11 @@ from ._words import Vocabulary, WordMaps, count_words
 __all__ = [
     "Alignment",
     "Cohesion",
+    "InferencePaths",
     "LayerDictionary",
+    "LayerHMM",
     "Locality",
+    "PathTable",
     "Readout",
     "Representatives",
     "Vocabulary",

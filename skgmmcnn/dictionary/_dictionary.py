@@ -2,39 +2,33 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Mapping
-from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from .._compat import ContainerOutput, Interval, StrOptions, fit_context, wrap_table
+from .._compat import Interval, StrOptions, fit_context, wrap_table
 from .._device import exact_float32
-from .._distributed import gathered, my_share, n_processes
+from .._distributed import gathered, my_share
 from ..features import FeatureMaps
 from ..mixture import Mixture
 from ..mixture._em import Expectation, Scorer
 from ..mixture._solvers import Fitted, OnlineState, Rows, Training, online_step, train
-from ._labelling import as_rows, average_posteriors, label
+from ._base import WordModel, check_shares, vocabulary_of
+from ._labelling import MixtureLabeller, as_rows, average_posteriors
 from ._readouts import Grouped, Readout, fit_readout, train_words
-from ._representatives import Typical, illustrate
 from ._reservoir import Reservoir
-from ._statistics import count_classes
 from ._training import Sample, begin, choose_emission
-from ._words import Vocabulary, WordMaps
-
-_N_REPRESENTATIVES = 9
+from ._words import WordMaps
 
 
-class LayerDictionary(ContainerOutput, TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]
+class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
     """Model every layer's activity as a mixture of Gaussians, whose components are visual words.
 
     The channels at one location of a layer's map are one row.  Each layer has its own mixture of diagonal Gaussians
@@ -211,7 +205,7 @@ class LayerDictionary(ContainerOutput, TransformerMixin, BaseEstimator, auto_wra
     @fit_context(prefer_skip_nested_validation=True)
     def _fit(self, X: Any, y: Any) -> WordMaps:
         maps = self._check(X, y, reset=True)
-        _check_shares(maps)
+        check_shares(maps)
         if self.objective == "discriminative" and not maps.spec.n_outputs:
             raise ValueError("objective='discriminative' needs the FeatureMaps of a network; X is a plain array.")
         samples, decisions = self._sample(maps)
@@ -261,7 +255,7 @@ class LayerDictionary(ContainerOutput, TransformerMixin, BaseEstimator, auto_wra
             )
         before: dict[str, OnlineState] | None = getattr(self, "_states", None)
         maps = self._check(X, y, reset=before is None)
-        _check_shares(maps)
+        check_shares(maps)
         if before is None:
             samples, _ = self._sample(maps)
             emissions = self._choose_emissions(samples)
@@ -405,62 +399,16 @@ class LayerDictionary(ContainerOutput, TransformerMixin, BaseEstimator, auto_wra
         posteriors = self.mean_posteriors(X)
         return {layer: readout.predict_proba(posteriors[layer]) for layer, readout in self.readouts_.items()}
 
-    def collect_representatives(self, X: FeatureMaps) -> LayerDictionary:
-        """Take each word's most typical locations from X, in place of those that the dictionary has.
-
-        Parameters
-        ----------
-        X : FeatureMaps
-            Activity of the layers for the images to choose from.
-
-        Returns
-        -------
-        self : LayerDictionary
-            The dictionary with new representatives.
-        """
-        check_is_fitted(self)
-        self._label(self._check(X, None, reset=False), illustrated=True)
-        return self
-
-    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
-        """Return the identifiers of all words.
-
-        Parameters
-        ----------
-        input_features : object
-            Ignored.
-
-        Returns
-        -------
-        names : array of str
-            Layer and word, as ``"layer3_w017"``.
-        """
-        check_is_fitted(self)
-        return np.asarray(self.vocabulary_.keys(), dtype=object)
-
-    def _check(self, X: Any, y: Any, *, reset: bool) -> FeatureMaps:
-        """Return X as feature maps that this dictionary can read."""
-        if isinstance(X, FeatureMaps):
-            maps = X
-            if y is not None:
-                maps.spec.encode(y, len(maps))
-        else:
-            if getattr(X, "ndim", 2) > 2:
-                raise ValueError(
-                    f"LayerDictionary reads FeatureMaps, or a 2-D array; X has {X.ndim} dimensions. Images go through "
-                    "a FeatureExtractor first."
-                )
-            X = validate_data(self, X, dtype=[np.float64, np.float32], reset=reset)
-            maps = FeatureMaps.from_array(X)
-        if not reset and {layer: maps.shapes[layer][0] for layer in maps.layers} != self._channels():
+    def _as_maps(self, X: Any, *, reset: bool) -> FeatureMaps:
+        if getattr(X, "ndim", 2) > 2:
             raise ValueError(
-                f"The dictionary was fitted on layers with channels {self._channels()}; X has "
-                f"{ {layer: shape[0] for layer, shape in maps.shapes.items()} }."
+                f"LayerDictionary reads FeatureMaps, or a 2-D array; X has {X.ndim} dimensions. Images go through "
+                "a FeatureExtractor first."
             )
-        return maps
+        return FeatureMaps.from_arrays({"dense": validate_data(self, X, dtype=[np.float64, np.float32], reset=reset)})
 
-    def _channels(self) -> dict[str, int]:
-        return {layer: self.mixtures_[layer].parameters.mean.shape[1] for layer in self.layers_}
+    def _labeller(self) -> MixtureLabeller:
+        return MixtureLabeller(self.mixtures_)
 
     def _sample(self, maps: FeatureMaps) -> tuple[dict[str, Sample], np.ndarray]:
         """Run the network once; return for each layer its training rows, and the network's decisions."""
@@ -488,34 +436,6 @@ class LayerDictionary(ContainerOutput, TransformerMixin, BaseEstimator, auto_wra
     def _choose_emissions(self, samples: Mapping[str, Sample]) -> dict[str, str]:
         return {layer: choose_emission(layer, sample.rows, self.emission) for layer, sample in samples.items()}
 
-    def _check_sizes(self, maps: FeatureMaps) -> None:
-        if isinstance(self.n_components, Mapping) and not all(
-            isinstance(n, Integral) and n >= 1 for n in self.n_components.values()
-        ):
-            raise ValueError(f"n_components must give every layer at least one word; got {dict(self.n_components)}.")
-        if isinstance(self.n_components, Mapping) and set(self.n_components) != set(maps.layers):
-            raise ValueError(
-                f"n_components names layers {list(self.n_components)}; the layers are {list(maps.layers)}."
-            )
-        for layer, (_, height, width) in maps.shapes.items():
-            n_rows, n_words = len(maps) * height * width, self._n_words(layer)
-            if min(n_rows, self.max_samples) < n_words:
-                raise ValueError(
-                    f"Layer {layer!r} has {n_rows} locations (n_samples = {len(maps)}, max_samples = "
-                    f"{self.max_samples}), too few for {n_words} words; give more images or a smaller n_components."
-                )
-        self._check_names(maps)
-
-    def _check_names(self, maps: FeatureMaps) -> None:
-        sizes = {layer: self._n_words(layer) for layer in maps.layers}
-        known = {(layer, word) for layer, n_words in sizes.items() for word in range(n_words)}
-        for key in self.word_names or {}:
-            if key not in known:
-                raise ValueError(f"word_names names {key!r}; words are (layer, number), with so many a layer: {sizes}.")
-
-    def _n_words(self, layer: str) -> int:
-        return self.n_components[layer] if isinstance(self.n_components, Mapping) else self.n_components
-
     def _train(self, layer: str, sample: Sample, emission: str) -> Fitted:
         mixture = begin(sample, self._n_words(layer), emission, self.reg_covar)
         training = Training(self.max_iter, self.tol * sample.rows.shape[1], generator=sample.generator)
@@ -540,13 +460,7 @@ class LayerDictionary(ContainerOutput, TransformerMixin, BaseEstimator, auto_wra
         self.layers_ = tuple(states)
         self.emissions_ = emissions
         self.mixtures_ = mixtures = {layer: state.mixture for layer, state in self._states.items()}
-        digest = hashlib.sha256()
-        for layer, mixture in mixtures.items():
-            digest.update(layer.encode())
-            for array in (mixture.weights_, mixture.means_, mixture.covariances_):
-                digest.update(np.ascontiguousarray(array).data)
-        n_words = {layer: len(mixture.weights) for layer, mixture in mixtures.items()}
-        self.vocabulary_ = Vocabulary(n_words, digest.hexdigest())
+        self.vocabulary_ = vocabulary_of(mixtures)
 
     def _warn_unconverged(self, fitted: Mapping[str, Fitted]) -> None:
         slow = [layer for layer, fit in fitted.items() if not fit.converged]
@@ -556,38 +470,6 @@ class LayerDictionary(ContainerOutput, TransformerMixin, BaseEstimator, auto_wra
                 ConvergenceWarning,
                 stacklevel=4,
             )
-
-    def _label(self, maps: FeatureMaps, *, illustrated: bool) -> WordMaps:
-        """Run the network once and return the words, with `illustrated` noting each word's representatives."""
-        self._check_names(maps)
-        typical = {layer: Typical(n, _N_REPRESENTATIVES) for layer, n in self.vocabulary_.n_words.items()}
-        labels = label(maps, self.mixtures_, keep_proba=self.keep_proba, typical=typical if illustrated else None)
-        pictures = maps.pictures()
-        if illustrated:
-            shown = pictures if self.keep_patches else None
-            found = {layer: illustrate(typical[layer], layer, maps.spec, shown) for layer in maps.layers}
-            counts = {
-                layer: count_classes(
-                    words, labels.decisions, self.vocabulary_.n_words[layer], max(1, maps.spec.n_outputs)
-                )
-                for layer, words in labels.words.items()
-            }
-            self.vocabulary_ = replace(self.vocabulary_, representatives=found, statistics=counts)
-            self.dead_words_ = {layer: count.dead for layer, count in counts.items()}
-        return WordMaps(
-            words=labels.words,
-            decisions=labels.decisions,
-            spec=maps.spec,
-            vocabulary=replace(self.vocabulary_, names=dict(self.word_names or {})),
-            pictures=pictures,
-            proba=labels.proba,
-            log_density=labels.log_density,
-        )
-
-
-def _check_shares(maps: FeatureMaps) -> None:
-    if len(maps) < n_processes():
-        raise ValueError(f"{n_processes()} processes cannot share {len(maps)} images; start fewer.")
 
 
 def _retrain(fitted: Fitted, sample: Sample, targets: np.ndarray, n_outputs: int) -> tuple[Fitted, Readout]:

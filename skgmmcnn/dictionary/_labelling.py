@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from torch import Tensor
@@ -27,9 +27,43 @@ class Labels:
     log_density: dict[str, np.ndarray] | None
 
 
+class Labeller(Protocol):
+    """Gives words to the locations of feature maps (n, C, H, W), whose layers come by name."""
+
+    def predict(self, activations: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+        """Yield each layer and the word of each of its locations, shape (n H W,)."""
+
+    def assign(self, activations: Mapping[str, Tensor]) -> Iterator[tuple[str, Assignment]]:
+        """Yield each layer and the words of its locations with how likely they are."""
+
+
+class MixtureLabeller:
+    """Gives every location the likeliest component of its layer's mixture."""
+
+    def __init__(self, mixtures: Mapping[str, Mixture]) -> None:
+        self._mixtures = mixtures
+        self._scorers: dict[str, Scorer] = {}
+
+    def _scored(self, activations: Mapping[str, Tensor]) -> Iterator[tuple[str, Scorer, Tensor]]:
+        for layer, values in activations.items():
+            rows = as_rows(values)
+            if layer not in self._scorers:
+                self._scorers[layer] = Scorer(self._mixtures[layer], rows)
+            yield layer, self._scorers[layer], rows
+
+    def predict(self, activations: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+        """Yield each layer and the word of each of its locations, shape (n H W,)."""
+        return ((layer, scorer.predict(rows)) for layer, scorer, rows in self._scored(activations))
+
+    def assign(self, activations: Mapping[str, Tensor]) -> Iterator[tuple[str, Assignment]]:
+        """Yield each layer and the words of its locations with how likely they are."""
+        return ((layer, scorer.assign(rows)) for layer, scorer, rows in self._scored(activations))
+
+
 def label(
     maps: FeatureMaps,
-    mixtures: Mapping[str, Mixture],
+    labeller: Labeller,
+    n_words: Mapping[str, int],
     *,
     keep_proba: bool = False,
     typical: Mapping[str, Typical] | None = None,
@@ -38,16 +72,29 @@ def label(
 
     With `typical` processes of ``torch.distributed`` divide the images.
     """
-    if typical is not None and n_processes() > 1:
-        return _label_together(maps, mixtures, keep_proba, typical)
-    return _label(maps, mixtures, keep_proba, typical, 0)
+    together = typical is not None and n_processes() > 1
+    mine = my_share(len(maps)) if together else slice(0, len(maps))
+    labels = _empty(maps[mine], n_words, keep_proba)
+    with exact_float32():
+        for batch in maps[mine].batches():
+            labels.decisions[batch.start : batch.start + len(batch.decisions)] = batch.decisions
+            if not keep_proba and typical is None:
+                for layer, words in labeller.predict(batch.activations):
+                    _put(labels.words[layer], batch.start, words)
+                continue
+            for layer, assigned in labeller.assign(batch.activations):
+                _note(labels, layer, batch.start, assigned)
+                if typical is not None:
+                    seen = labels.words[layer][batch.start : batch.start + len(batch.decisions)]
+                    typical[layer].add(
+                        mine.start + batch.start, seen.reshape(len(seen), -1), assigned.posterior, assigned.log_density
+                    )
+    return _joined(labels, typical) if together and typical is not None else labels
 
 
-def _label_together(
-    maps: FeatureMaps, mixtures: Mapping[str, Mixture], keep_proba: bool, typical: Mapping[str, Typical]
-) -> Labels:
-    mine = my_share(len(maps))
-    parts = gathered(_label(maps[mine], mixtures, keep_proba, typical, mine.start))
+def _joined(mine: Labels, typical: Mapping[str, Typical]) -> Labels:
+    """Return the labels that all processes have found."""
+    parts = gathered(mine)
     for found in typical.values():
         found.merge()
 
@@ -57,35 +104,6 @@ def _label_together(
 
     decisions = np.concatenate([part.decisions for part in parts])
     return Labels(joined("words"), decisions, joined("proba"), joined("log_density"))
-
-
-def _label(
-    maps: FeatureMaps,
-    mixtures: Mapping[str, Mixture],
-    keep_proba: bool,
-    typical: Mapping[str, Typical] | None,
-    first: int,
-) -> Labels:
-    """Label all images; the first is number `first` to `typical`."""
-    labels = _empty(maps, mixtures, keep_proba)
-    scorers: dict[str, Scorer] = {}
-    with exact_float32():
-        for batch in maps.batches():
-            labels.decisions[batch.start : batch.start + len(batch.decisions)] = batch.decisions
-            for layer, values in batch.activations.items():
-                rows = as_rows(values)
-                scorer = scorers.setdefault(layer, Scorer(mixtures[layer], rows))
-                if not keep_proba and typical is None:
-                    _put(labels.words[layer], batch.start, scorer.predict(rows))
-                    continue
-                assigned = scorer.assign(rows)
-                _note(labels, layer, batch.start, assigned)
-                if typical is not None:
-                    seen = labels.words[layer][batch.start : batch.start + len(values)]
-                    typical[layer].add(
-                        first + batch.start, seen.reshape(len(seen), -1), assigned.posterior, assigned.log_density
-                    )
-    return labels
 
 
 def average_posteriors(maps: FeatureMaps, mixtures: Mapping[str, Mixture]) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -109,15 +127,14 @@ def as_rows(values: Tensor) -> Tensor:
     return values.permute(0, 2, 3, 1).flatten(0, 2)
 
 
-def _empty(maps: FeatureMaps, mixtures: Mapping[str, Mixture], keep_proba: bool) -> Labels:
+def _empty(maps: FeatureMaps, n_words: Mapping[str, int], keep_proba: bool) -> Labels:
     shapes = {layer: (len(maps), *shape[1:]) for layer, shape in maps.shapes.items()}
 
     def blank(kind: Any) -> dict[str, np.ndarray]:
         return {layer: np.empty(shape, kind) for layer, shape in shapes.items()}
 
-    smallest = {layer: np.min_scalar_type(len(mixtures[layer].weights) - 1) for layer in shapes}
     return Labels(
-        words={layer: np.empty(shape, smallest[layer]) for layer, shape in shapes.items()},
+        words={layer: np.empty(shape, np.min_scalar_type(n_words[layer] - 1)) for layer, shape in shapes.items()},
         decisions=np.empty(len(maps), np.int64),
         proba=blank(np.float16) if keep_proba else None,
         log_density=blank(np.float32) if keep_proba else None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from os import PathLike
 from typing import Any, NamedTuple, Protocol
 
@@ -130,24 +130,25 @@ class FeatureMaps:
         self._rows = np.arange(len(images)) if rows is None else rows
 
     @classmethod
-    def from_array(cls, X: np.ndarray, layer: str = "dense") -> FeatureMaps:
-        """Return the rows of a 2-D array as maps of one fully connected layer, without a network.
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> FeatureMaps:
+        """Return rows of numbers as maps of fully connected layers, without a network.
 
         Parameters
         ----------
-        X : array of shape (n, d)
-            One row per example.
-        layer : str, default="dense"
-            What the layer is called.
+        arrays : dict of str to array of shape (n, d)
+            One row per example, by layer, the lowest first.
 
         Returns
         -------
         maps : FeatureMaps
             Maps of shape (d, 1, 1).
         """
-        spec = NetworkSpec((layer,), {layer: (X.shape[1], 1, 1)}, (X.shape[1],), {}, 0, None)
-        source = HeldSource({layer: X[:, None, None]}, np.empty((len(X), 0)), np.zeros(len(X), np.int64), len(X))
-        return cls(spec, Images(X, None, None), source, None)
+        shapes = {layer: (values.shape[1], 1, 1) for layer, values in arrays.items()}
+        first = next(iter(arrays.values()))
+        spec = NetworkSpec(tuple(arrays), shapes, (first.shape[1],), {}, 0, None)
+        held = {layer: values[:, None, None] for layer, values in arrays.items()}
+        source = HeldSource(held, np.empty((len(first), 0)), np.zeros(len(first), np.int64), len(first))
+        return cls(spec, Images(first, None, None), source, None)
 
     @property
     def shape(self) -> tuple[int]:

@@ -6,6 +6,7 @@ over blocks are taken in float64.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import repeat
@@ -120,6 +121,63 @@ class Mixture:
         log_weights, mean, log_variance = coordinates
         return replace(self, weights=log_weights.softmax(0), parameters=self.emission.bounded(mean, log_variance.exp()))
 
+    def maximize(self, statistics: Statistics) -> Mixture:
+        """Take the M-step.
+
+        Parameters
+        ----------
+        statistics : Statistics
+            Sums over rows less the shift, by the responsibilities of this mixture.
+
+        Returns
+        -------
+        mixture : Mixture
+            The one that is most likely given the statistics.
+        """
+        weights = statistics.total / statistics.total.sum()
+        return replace(self, weights=weights, parameters=self.emission.maximize(statistics, self.parameters))
+
+    def revived(self, n_rows: float) -> Mixture | None:
+        """Move components that hold less than one of the rows beside the heaviest.
+
+        Parameters
+        ----------
+        n_rows : float
+            Number of rows.
+
+        Returns
+        -------
+        mixture : Mixture or None
+            The mixture with these components moved; None if there are none.
+        """
+        dead, heavy = dead_and_heavy(self.weights, n_rows)
+        return self.split(dead, heavy) if len(dead) else None
+
+    def split(self, dead: Tensor, heavy: Tensor) -> Mixture:
+        """Divide components between themselves and others, which are given up.
+
+        Parameters
+        ----------
+        dead : int Tensor
+            Components to give up.
+        heavy : int Tensor of the same shape
+            Components that move half a standard deviation to one side, while the former go to the other.
+
+        Returns
+        -------
+        mixture : Mixture
+            With the weights of the latter halved.
+        """
+        log_weights, mean, log_variance = (part.clone() for part in self.unbounded())
+        signs = torch.randint(2, (len(dead), mean.shape[1]), generator=torch.Generator().manual_seed(0)).to(mean) - 0.5
+        aside = signs * (log_variance / 2).exp().expand_as(mean)[heavy]
+        mean[dead], mean[heavy] = mean[heavy] + aside, mean[heavy] - aside
+        log_weights[heavy] -= math.log(2)
+        log_weights[dead] = log_weights[heavy]
+        if len(log_variance) == len(mean):
+            log_variance[dead] = log_variance[heavy]
+        return self.at((log_weights, mean, log_variance))
+
     def sample(self, n_rows: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Draw rows.
 
@@ -138,9 +196,32 @@ class Mixture:
             The component that each row was drawn from.
         """
         components = torch.multinomial(self.weights.cpu(), n_rows, replacement=True, generator=generator).sort().values
+        return self.emit(components, generator), components
+
+    def emit(self, components: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Draw a row from each of given components.
+
+        Parameters
+        ----------
+        components : int Tensor of shape (n_rows,)
+            Their numbers.
+        generator : torch.Generator, default=None
+            Source of randomness on the CPU.
+
+        Returns
+        -------
+        rows : Tensor of shape (n_rows, d), float64
+            The rows; exact zeros where a rectified Gaussian draws a negative value.
+        """
         mean, variance = (part.expand_as(self.parameters.mean).cpu()[components] for part in self.parameters)
         hidden = torch.normal(mean, variance.sqrt(), generator=generator) + self.shift.cpu().double()
-        return self.emission.emit(hidden), components
+        return self.emission.emit(hidden)
+
+
+def dead_and_heavy(weights: Tensor, n_rows: float) -> tuple[Tensor, Tensor]:
+    """Return the components that hold less than one of `n_rows`, and as many of the heaviest."""
+    dead = (weights * n_rows < 1).nonzero().flatten()[: len(weights) // 2]
+    return dead, weights.argsort(descending=True)[: len(dead)]
 
 
 class Assignment(NamedTuple):
@@ -171,13 +252,15 @@ class Scorer:
         self._features = mixture.emission.features
         self._shift = mixture.shift.to(like)
         self._theta = [part.T.to(like.dtype).contiguous() for part in theta]
+        self._normaliser = -normaliser.to(like.dtype)
         self._offset = (log_weights - normaliser).to(like.dtype)
         self._log_weights = log_weights.to(like.dtype)
 
-    @property
-    def shapes(self) -> list[tuple[int, ...]]:
-        """Shapes of the sums of phi."""
-        return [tuple(reversed(part.shape)) for part in self._theta]
+    def no_statistics(self) -> Statistics:
+        """Return the statistics of no rows."""
+        shapes = [self._log_weights.shape, *(part.T.shape for part in self._theta)]
+        total, *sums = (torch.zeros(shape, dtype=torch.float64, device=self._shift.device) for shape in shapes)
+        return Statistics(total, tuple(sums))
 
     def blocks(self, rows: Tensor) -> Iterator[Tensor]:
         """Yield blocks of `rows` (n, d), made ready."""
@@ -193,20 +276,31 @@ class Scorer:
 
     def log_joint(self, features: tuple[Tensor, ...]) -> Tensor:
         """Return log(weight_k p(x | k)), shape (n, K), from :meth:`features`."""
-        joint = torch.addmm(self._offset, features[0], self._theta[0])
+        return self._scores(features, self._offset)
+
+    def log_density(self, features: tuple[Tensor, ...]) -> Tensor:
+        """Return log p(x | k), shape (n, K), from :meth:`features`."""
+        return self._scores(features, self._normaliser)
+
+    def _scores(self, features: tuple[Tensor, ...], offset: Tensor) -> Tensor:
+        scores = torch.addmm(offset, features[0], self._theta[0])
         for feature, theta in zip(features[1:], self._theta[1:], strict=True):
-            if theta.shape[1] == joint.shape[1]:
-                joint.addmm_(feature, theta)
+            if theta.shape[1] == scores.shape[1]:
+                scores.addmm_(feature, theta)
             else:  # one column for all components
-                joint += feature @ theta
-        return joint
+                scores += feature @ theta
+        return scores
 
     def _joint(self, block: Tensor) -> Tensor:
         return self.log_joint(self.features(block))
 
     def predict(self, rows: Tensor) -> Tensor:
         """Return the likeliest component of each row, int64 of shape (n,)."""
-        return torch.cat([self._joint(block).argmax(1) for block in self.blocks(rows)])
+        # Small results made between large temporary ones would keep the heap from being used again.
+        found = torch.empty(len(rows), dtype=torch.int64, device=self._shift.device)
+        for place, block in zip(found.split(self.block_rows), self.blocks(rows), strict=True):
+            torch.argmax(self._joint(block), 1, out=place)
+        return found
 
     def predict_proba(self, rows: Tensor) -> Tensor:
         """Return the responsibilities, shape (n, K)."""
@@ -214,7 +308,10 @@ class Scorer:
 
     def evidence(self, rows: Tensor) -> Tensor:
         """Return log p(x) of each row in nats, shape (n,)."""
-        return torch.cat([self._joint(block).logsumexp(1) for block in self.blocks(rows)])
+        found = self._shift.new_empty(len(rows))
+        for place, block in zip(found.split(self.block_rows), self.blocks(rows), strict=True):
+            torch.logsumexp(self._joint(block), 1, out=place)
+        return found
 
     def assign(self, rows: Tensor) -> Assignment:
         """Return the likeliest component of each row, and how likely it is."""
@@ -265,13 +362,8 @@ class Expectation:
 
     def __init__(self, mixture: Mixture, like: Tensor) -> None:
         self._scorer = Scorer(mixture, like)
-        n_components = len(mixture.weights)
-
-        def zeros(*shape: int) -> Tensor:
-            return torch.zeros(shape, dtype=torch.float64, device=like.device)
-
-        self.log_likelihood = zeros()
-        self.statistics = Statistics(zeros(n_components), tuple(zeros(*shape) for shape in self._scorer.shapes))
+        self.log_likelihood = torch.zeros((), dtype=torch.float64, device=like.device)
+        self.statistics = self._scorer.no_statistics()
 
     def add(self, rows: Tensor, weights: Tensor | None = None) -> None:
         """Add the rows (n, d), each counted as often as `weights` (n,) says, to the sums."""
@@ -289,14 +381,8 @@ class Expectation:
         else:
             weights = weights.to(evidence)
             shares *= weights[:, None]
-        total, sums = self.statistics
         self.log_likelihood += weights.double() @ evidence.double()
-        total += shares.sum(0)
-        for mine, feature in zip(sums, features, strict=True):
-            if len(mine) == len(total):
-                mine.add_(shares.T @ feature)
-            else:  # one row for all components
-                mine.add_(weights @ feature)
+        self.statistics.add_(features, shares, weights)
 
     def merge(self) -> None:
         """Add what the other processes have summed; all must call this."""
@@ -311,12 +397,16 @@ class Expectation:
         self.statistics = Statistics(total, tuple(torch.stack(parts).sum(0) for parts in columns)).to(device)
 
     @property
+    def n_rows(self) -> float:
+        """What the rows weigh together."""
+        return self.statistics.total.sum().item()
+
+    @property
     def mean_log_likelihood(self) -> float:
         """Mean of log p(x) over the rows, in nats."""
-        return (self.log_likelihood / self.statistics.total.sum()).item()
+        return self.log_likelihood.item() / self.n_rows
 
-
-def maximize(mixture: Mixture, statistics: Statistics) -> Mixture:
-    """Return the mixture that is most likely given `statistics` of rows less its shift (the M-step)."""
-    weights = statistics.total / statistics.total.sum()
-    return replace(mixture, weights=weights, parameters=mixture.emission.maximize(statistics, mixture.parameters))
+    @property
+    def bound(self) -> float:
+        """What training raises: the mean log-likelihood."""
+        return self.mean_log_likelihood

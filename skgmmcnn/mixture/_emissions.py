@@ -43,6 +43,15 @@ class Statistics(NamedTuple):
         sums = (torch.lerp(mine, its, share) for mine, its in zip(self.sums, other.sums, strict=True))
         return Statistics(torch.lerp(self.total, other.total, share), tuple(sums))
 
+    def add_(self, features: tuple[Tensor, ...], shares: Tensor, weights: Tensor) -> None:
+        """Add rows, of which these are phi, to the sums: by `shares` (n, K), whose rows sum to `weights` (n,)."""
+        self.total.add_(shares.sum(0))
+        for mine, feature in zip(self.sums, features, strict=True):
+            if len(mine) == len(self.total):
+                mine.add_(shares.T @ feature)
+            else:  # one row for all components
+                mine.add_(weights @ feature)
+
     def to(self, device: torch.device | str) -> Statistics:
         """Return the sums on another device."""
         return Statistics(self.total.to(device), tuple(part.to(device) for part in self.sums))

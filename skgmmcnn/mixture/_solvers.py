@@ -1,18 +1,20 @@
-"""Three ways to train a mixture: batch EM with momentum, stepwise EM, and gradient descent."""
+"""Three ways to train a mixture: batch EM with momentum, stepwise EM, and gradient descent.
+
+The first two train whatever has an E-step and an M-step: also a chain of mixtures, which is a mixture over paths.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from .._distributed import my_share
-from ._em import Expectation, Mixture, Scorer, log_evidence, maximize
-from ._emissions import Statistics
+from ._em import Expectation, Mixture, Scorer, log_evidence
 
 # A component that holds less than one row is moved, in so many rounds at most.
 _REVIVALS = 3
@@ -20,27 +22,74 @@ _REVIVALS = 3
 _LEARNING_RATE, _LAST_SHARE = 0.02, 1 / 16
 
 
-class OnlineState(NamedTuple):
+class Model(Protocol):
+    """What EM trains.  Immutable; see :class:`Mixture`."""
+
+    def maximize(self, statistics: Any) -> Self:
+        """Take the M-step."""
+
+    def revived(self, n_rows: float) -> Self | None:
+        """Return the model with components that hold less than one row moved, None if there are none."""
+
+    def to(self, device: torch.device | str) -> Self:
+        """Return the model on another device."""
+
+
+class Expected(Protocol):
+    """An E-step that is done; see :class:`Expectation`."""
+
+    statistics: Any
+    log_likelihood: Tensor
+
+    @property
+    def n_rows(self) -> float:
+        """What the rows weigh together."""
+
+    @property
+    def bound(self) -> float:
+        """What training raises, per row in nats."""
+
+
+class Data(Protocol):
+    """Rows to train on; see :class:`Rows`."""
+
+    @property
+    def total(self) -> float:
+        """What the rows weigh together."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: Any) -> Self: ...
+
+    def expect(self, model: Any) -> Expected:
+        """Return the E-step over all rows."""
+
+
+M = TypeVar("M", bound=Model)
+D = TypeVar("D", bound=Data)
+
+
+class OnlineState(NamedTuple, Generic[M]):
     """What stepwise EM carries from block to block: the mixture, the statistics per row, the number of steps."""
 
-    mixture: Mixture
-    statistics: Statistics
+    mixture: M
+    statistics: Any
     n_steps: int
 
-    def to(self, device: torch.device | str) -> OnlineState:
+    def to(self, device: torch.device | str) -> OnlineState[M]:
         """Return the state with its tensors on `device`."""
         return OnlineState(self.mixture.to(device), self.statistics.to(device), self.n_steps)
 
 
-class Fitted(NamedTuple):
+class Fitted(NamedTuple, Generic[M]):
     """A trained mixture as a state from which steps may go on, the bound after every pass, and whether it converged."""
 
-    state: OnlineState
+    state: OnlineState[M]
     lower_bounds: list[float]
     converged: bool
 
     @property
-    def mixture(self) -> Mixture:
+    def mixture(self) -> M:
         """The trained mixture."""
         return self.state.mixture
 
@@ -62,6 +111,9 @@ class Rows:
     like: Tensor
     shared: bool = False
 
+    def __len__(self) -> int:
+        return len(self.values)
+
     def __getitem__(self, index: Tensor | slice) -> Rows:
         weights = None if self.weights is None else self.weights[index]
         return Rows(self.values[index], weights, self.like, self.shared)
@@ -81,12 +133,23 @@ class Rows:
         return expectation
 
 
+class Schedule(NamedTuple):
+    """How far stepwise EM goes: by (i + offset)^-decay after block i, the M-step left out in the first `burn_in`."""
+
+    offset: float = 2
+    decay: float = 0.6
+    burn_in: int = 0
+
+
+USUAL = Schedule()
+
+
 @dataclass(frozen=True)
 class Training:
     """How to train: at most `max_iter` passes, until one gains less than `tol` nats per row.
 
-    `momentum` is for batch EM, `batch_size` and `generator` for the other solvers.  `report` is told after every pass
-    its number and the bound.
+    `momentum` is for batch EM, `batch_size` and `generator` for the other solvers, `schedule` for stepwise EM.
+    `report` is told after every pass its number and the bound.
     """
 
     max_iter: int
@@ -95,14 +158,20 @@ class Training:
     batch_size: int = 1024
     generator: torch.Generator | None = None
     report: Callable[[int, float], None] = lambda n_iter, bound: None
+    schedule: Schedule = USUAL
 
 
 def train(solver: str, rows: Rows, mixture: Mixture, training: Training) -> Fitted:
     """Train `mixture` by the solver "em", "online" or "sgd"."""
-    return {"em": fit_em, "online": fit_online, "sgd": fit_sgd}[solver](rows, mixture, training)
+    solvers: dict[str, Callable[[Rows, Mixture, Training], Fitted]] = {
+        "em": fit_em,
+        "online": fit_online,
+        "sgd": fit_sgd,
+    }
+    return solvers[solver](rows, mixture, training)
 
 
-def fit_em(rows: Rows, mixture: Mixture, training: Training) -> Fitted:
+def fit_em(rows: Data, mixture: M, training: Training) -> Fitted[M]:
     """Train by batch EM until a plain pass gains too little.
 
     With `momentum`, each M-step is followed by that share of the way since the M-step before, in log-weights, means
@@ -115,7 +184,7 @@ def fit_em(rows: Rows, mixture: Mixture, training: Training) -> Fitted:
     """
     fitted = _climb(rows, mixture, training)
     for _ in range(_REVIVALS):
-        revived = revive(fitted.mixture, rows.total)
+        revived = fitted.mixture.revived(rows.total)
         passes = training.max_iter - fitted.n_iter
         if revived is None or not fitted.converged or passes == 0:
             break
@@ -127,13 +196,13 @@ def fit_em(rows: Rows, mixture: Mixture, training: Training) -> Fitted:
     return fitted
 
 
-def _climb(rows: Rows, mixture: Mixture, training: Training) -> Fitted:
+def _climb(rows: Data, mixture: M, training: Training) -> Fitted[M]:
     bounds: list[float] = []
     trial = image = mixture
     moving = converged = False
     while len(bounds) < training.max_iter and not converged:
         expectation = rows.expect(trial)
-        bound = expectation.mean_log_likelihood
+        bound = expectation.bound
         if moving and bound < bounds[-1]:  # too far
             bounds.append(bounds[-1])
             trial, moving = image, False
@@ -142,7 +211,7 @@ def _climb(rows: Rows, mixture: Mixture, training: Training) -> Fitted:
         bounds.append(bound)
         training.report(len(bounds), bound)
         statistics = expectation.statistics
-        before, image = image, maximize(trial, statistics)
+        before, image = image, trial.maximize(statistics)
         converged = not gain >= training.tol and not moving  # also where a component collapsed and the bound is NaN
         # The first step, away from arbitrary means, is too long to be prolonged: components would die.
         moving = training.momentum > 0 and training.tol <= gain < np.inf
@@ -150,73 +219,60 @@ def _climb(rows: Rows, mixture: Mixture, training: Training) -> Fitted:
     return Fitted(OnlineState(image, statistics.per_row(), len(bounds)), bounds, converged)
 
 
-def _beyond(before: Mixture, after: Mixture, share: float) -> Mixture:
+def _beyond(before: Any, after: Any, share: float) -> Any:
     """Return the mixture that lies `share` of the way from `before` to `after` beyond `after`."""
     pairs = zip(before.unbounded(), after.unbounded(), strict=True)
     return after.at(tuple(there + share * (there - here) for here, there in pairs))
 
 
-def revive(mixture: Mixture, n_rows: float) -> Mixture | None:
-    """Return the mixture with components of less than one row moved beside the heaviest, None if there are none."""
-    dead = (mixture.weights * n_rows < 1).nonzero().flatten()[: len(mixture.weights) // 2]
-    if not len(dead):
-        return None
-    heavy = mixture.weights.argsort(descending=True)[: len(dead)]
-    log_weights, mean, log_variance = (part.clone() for part in mixture.unbounded())
-    signs = torch.randint(2, (len(dead), mean.shape[1]), generator=torch.Generator().manual_seed(0)).to(mean) - 0.5
-    aside = signs * (log_variance / 2).exp().expand_as(mean)[heavy]
-    mean[dead], mean[heavy] = mean[heavy] + aside, mean[heavy] - aside
-    log_weights[heavy] -= np.log(2)
-    log_weights[dead] = log_weights[heavy]
-    if len(log_variance) == len(mean):
-        log_variance[dead] = log_variance[heavy]
-    return mixture.at((log_weights, mean, log_variance))
-
-
-def fit_online(rows: Rows, mixture: Mixture, training: Training) -> Fitted:
+def fit_online(rows: Data, mixture: M, training: Training) -> Fitted[M]:
     """Train by stepwise EM on shuffled blocks until a pass gains too little.
 
     The bound of a pass is the mean over its blocks, each scored before the mixture learns from it.
     """
     bounds: list[float] = []
-    state = None
+    state: OnlineState[M] | None = None
     converged = False
     while len(bounds) < training.max_iter and not converged:
-        bound, state = online_pass(_shuffled(rows, training), mixture, state)
+        bound, state = online_pass(_shuffled(rows, training), mixture, state, training.schedule)
         converged = bool(bounds) and bound - bounds[-1] < training.tol
         bounds.append(bound)
         training.report(len(bounds), bound)
-        mixture = revive(state.mixture, rows.total) or state.mixture
+        mixture = state.mixture.revived(rows.total) or state.mixture
         state = state._replace(mixture=mixture)
     assert state is not None
     return Fitted(state, bounds, converged)
 
 
-def _shuffled(rows: Rows, training: Training) -> Iterator[Rows]:
-    order = torch.randperm(len(rows.values), generator=training.generator).to(rows.values.device)
+def _shuffled(rows: D, training: Training) -> Iterator[D]:
+    order = torch.randperm(len(rows), generator=training.generator)
     return (rows[index] for index in order.split(training.batch_size))
 
 
-def in_blocks(rows: Rows, batch_size: int) -> Iterator[Rows]:
+def in_blocks(rows: D, batch_size: int) -> Iterator[D]:
     """Yield the rows in their order, `batch_size` at a time."""
-    return (rows[start : start + batch_size] for start in range(0, len(rows.values), batch_size))
+    return (rows[start : start + batch_size] for start in range(0, len(rows), batch_size))
 
 
-def online_pass(blocks: Iterator[Rows], mixture: Mixture, state: OnlineState | None) -> tuple[float, OnlineState]:
+def online_pass(
+    blocks: Iterator[D], mixture: M, state: OnlineState[M] | None, schedule: Schedule = USUAL
+) -> tuple[float, OnlineState[M]]:
     """Take one step of stepwise EM per block; return the mean log-likelihood on the way, and the state."""
     log_likelihood = total = 0.0
     for block in blocks:
         expectation = block.expect(mixture)
-        state = online_step(expectation, mixture, state)
+        state = online_step(expectation, mixture, state, schedule)
         mixture = state.mixture
         log_likelihood += expectation.log_likelihood.item()
-        total += expectation.statistics.total.sum().item()
+        total += expectation.n_rows
     assert state is not None, "no blocks"
     return log_likelihood / total, state
 
 
-def online_step(expectation: Expectation, mixture: Mixture, state: OnlineState | None) -> OnlineState:
-    """Return the state after one block: statistics averaged with step (i + 2)^-0.6, then one M-step.
+def online_step(
+    expectation: Expected, mixture: M, state: OnlineState[M] | None, schedule: Schedule = USUAL
+) -> OnlineState[M]:
+    """Return the state after one block: statistics averaged by the schedule's step, then one M-step.
 
     References
     ----------
@@ -225,8 +281,11 @@ def online_step(expectation: Expectation, mixture: Mixture, state: OnlineState |
     statistics, n_steps = expectation.statistics.per_row(), 0
     if state is not None:
         n_steps = state.n_steps
-        statistics = state.to(statistics.total.device).statistics.blend(statistics, (n_steps + 2) ** -0.6)
-    return OnlineState(maximize(mixture.to(statistics.total.device), statistics), statistics, n_steps + 1)
+        share = (n_steps + schedule.offset) ** -schedule.decay
+        statistics = state.to(expectation.log_likelihood.device).statistics.blend(statistics, share)
+    if n_steps >= schedule.burn_in:
+        mixture = mixture.to(expectation.log_likelihood.device).maximize(statistics)
+    return OnlineState(mixture, statistics, n_steps + 1)
 
 
 def fit_sgd(rows: Rows, mixture: Mixture, training: Training) -> Fitted:
@@ -252,7 +311,7 @@ def fit_sgd(rows: Rows, mixture: Mixture, training: Training) -> Fitted:
         if len(bounds) > 1 and bounds[-1] - bounds[-2] < training.tol:
             descent.share /= 2
     mixture = descent.mixture(detached=True)
-    mixture = revive(mixture, rows.total) or mixture
+    mixture = mixture.revived(rows.total) or mixture
     statistics = rows.expect(mixture).statistics.per_row()
     return Fitted(OnlineState(mixture, statistics, len(bounds)), bounds, descent.share < _LAST_SHARE)
 

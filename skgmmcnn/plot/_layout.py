@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
 import networkx as nx
 
 NAME = 1.2  # room for the name of a layer
 # Where on an edge its label may stand, the middle first.
 _SHARES = sorted((0.1 + 0.05 * i for i in range(17)), key=lambda share: abs(share - 0.5))
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 class Box(NamedTuple):
@@ -107,13 +109,13 @@ def _spread(box: Box, number: int, of: int) -> float:
 
 
 def place_labels(
-    lines: Iterable[tuple[tuple[str, str], tuple[float, float, float, float]]],
+    lines: Iterable[tuple[Key, tuple[float, float, float, float]]],
     width: float,
     height: float,
     taken: Iterable[Box] = (),
-) -> dict[tuple[str, str], Box]:
+) -> dict[Key, Box]:
     """Return boxes for labels on the edges, in the order of `lines`; where no place on an edge is free, none."""
-    placed: dict[tuple[str, str], Box] = {}
+    placed: dict[Key, Box] = {}
     cells = list(taken)
     for edge, (x0, y0, x1, y1) in lines:
         for share in _SHARES:

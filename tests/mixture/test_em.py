@@ -11,7 +11,7 @@ from scipy.stats import norm
 from sklearn.datasets import load_digits
 from sklearn.mixture import GaussianMixture
 
-from skgmmcnn.mixture._em import Expectation, Mixture, Scorer, maximize
+from skgmmcnn.mixture._em import Expectation, Mixture, Scorer
 from skgmmcnn.mixture._emissions import DiagonalGaussian, Parameters, SphericalGaussian, TiedDiagonalGaussian
 from skgmmcnn.mixture._rectified import RectifiedGaussian
 from skgmmcnn.mixture._solvers import (
@@ -23,7 +23,6 @@ from skgmmcnn.mixture._solvers import (
     in_blocks,
     online_pass,
     online_step,
-    revive,
 )
 from skgmmcnn.mixture._starts import moments, random_rows, spread_rows, start, variance_floor
 
@@ -169,7 +168,7 @@ def test_tied_maximisation_equals_a_loop(rows):
     mixture = started(rows, family=TiedDiagonalGaussian)
     joint = naive_joint(rows.numpy(), mixture)
     shares = np.exp(joint - logsumexp(joint, axis=1, keepdims=True))
-    after = maximize(mixture, expected(rows, mixture).statistics)
+    after = mixture.maximize(expected(rows, mixture).statistics)
     means = shares.T @ rows.numpy() / shares.sum(0)[:, None]
     pooled = sum(shares[:, k] @ (rows.numpy() - means[k]) ** 2 for k in range(5)) / len(rows)
     np.testing.assert_allclose(after.means_, means, rtol=1e-9)
@@ -309,7 +308,7 @@ def test_components_without_rows_are_revived(rows, family):
     means = mixture.parameters.mean.clone()
     means[:2] = 1e6
     mixture = Mixture(mixture.weights, mixture.parameters._replace(mean=means), mixture.shift, mixture.emission)
-    assert revive(started(rows, 5, family=family), 600) is None
+    assert started(rows, 5, family=family).revived(600) is None
     alone = trained(rows, mixture, 200, 1e-3)
     assert (alone.mixture.weights * len(rows) >= 1).all()
     assert (np.diff(alone.lower_bounds) >= -1e-9).all()
@@ -344,7 +343,7 @@ class TestRectified:
         emission = RectifiedGaussian(torch.tensor([floor], dtype=torch.float64))
         mixture = start(rows[:1], emission, mean, variance, rows)
         for _ in range(rounds):
-            mixture = maximize(mixture, expected(rows, mixture).statistics)
+            mixture = mixture.maximize(expected(rows, mixture).statistics)
         return rows, mixture
 
     @pytest.mark.parametrize("ratio", [-4, -1.5, 0, 2, 40])

@@ -1,0 +1,192 @@
+"""Inference paths: one word per layer, from the lowest layer to the decision."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class PathTable(NamedTuple):
+    """Paths, the most used first.
+
+    Parameters
+    ----------
+    paths : int array of shape (n_paths, L)
+        One word per layer.
+    counts : int array of shape (n_paths,)
+        Number of examples that take the path.
+    shares : float array of shape (n_paths,)
+        Their share of the examples.
+    log_proba : float array of shape (n_paths,)
+        Log-probability of the path under the chain, in nats.
+    """
+
+    paths: np.ndarray
+    counts: np.ndarray
+    shares: np.ndarray
+    log_proba: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class InferencePaths:
+    """The likeliest path of each of n examples through the words of L layers.
+
+    Made by :meth:`LayerHMM.paths`.  It can be indexed by rows as arrays are (``paths[rows]``).
+
+    Parameters
+    ----------
+    layers : tuple of str
+        The layers, the lowest first.
+    n_words : tuple of int
+        Number of words of each layer.
+    words : int array of shape (n, L)
+        The paths.
+    log_proba : float array of shape (n, L)
+        Log-probability of each word given the one below it, in nats; the first is that of the path's beginning.
+    posteriors : float array of shape (n, L)
+        Posterior of each word by itself, given the example's activity.
+    path_proba : float array of shape (n,)
+        Posterior of the whole path, given the example's activity.
+    decisions : int array of shape (n,) or None
+        Number of the decision at the end of each path: the network's, or the chain's where there is no network; None
+        where the chain knows of none.
+    class_tables : tuple of array of shape (K, n_outputs), or None
+        Probability of each decision given a word, by layer.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skgmmcnn import LayerHMM
+    >>> rng = np.random.default_rng(0)
+    >>> y = rng.integers(0, 2, 200)
+    >>> layers = [rng.normal(6 * y[:, None], 1, (200, 3)), rng.normal(-6 * y[:, None], 1, (200, 2))]
+    >>> paths = LayerHMM(2, solver="em", random_state=0).fit(layers, y).paths(layers)
+    >>> paths.path_table().shares.round(1)
+    array([0.6, 0.4])
+    """
+
+    layers: tuple[str, ...]
+    n_words: tuple[int, ...]
+    words: np.ndarray
+    log_proba: np.ndarray
+    posteriors: np.ndarray
+    path_proba: np.ndarray
+    decisions: np.ndarray | None
+    class_tables: tuple[np.ndarray, ...] | None
+
+    @property
+    def shape(self) -> tuple[int]:
+        """The number of examples, as a tuple."""
+        return (len(self.words),)
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def __repr__(self) -> str:
+        return f"InferencePaths(n={len(self)}, layers={list(self.layers)})"
+
+    def __getitem__(self, key: Any) -> InferencePaths:
+        rows = np.atleast_1d(np.arange(len(self))[key])
+        return replace(
+            self,
+            words=self.words[rows],
+            log_proba=self.log_proba[rows],
+            posteriors=self.posteriors[rows],
+            path_proba=self.path_proba[rows],
+            decisions=None if self.decisions is None else self.decisions[rows],
+        )
+
+    def path_table(self, label: int | None = None, *, n_paths: int | None = None) -> PathTable:
+        """Return the paths that these examples take, the most used first.
+
+        Parameters
+        ----------
+        label : int, default=None
+            Only examples with this decision.
+        n_paths : int, default=None
+            At most so many paths; all by default.
+
+        Returns
+        -------
+        table : PathTable
+            Paths, counts, shares of the chosen examples, and log-probabilities.  Among equally used paths the likelier
+            one comes first.
+        """
+        chosen = self if label is None else self[np.flatnonzero(self._known_decisions() == label)]
+        if not len(chosen):
+            raise ValueError(f"None of {len(self)} examples has the decision {label}.")
+        paths, first, counts = np.unique(chosen.words, axis=0, return_index=True, return_counts=True)
+        log_proba = chosen.log_proba[first].sum(1)
+        order = np.lexsort((-log_proba, -counts))[:n_paths]
+        return PathTable(paths[order], counts[order], counts[order] / len(chosen), log_proba[order])
+
+    def class_proba(self, labels: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Return how probable a decision is, given each word of each path.
+
+        Parameters
+        ----------
+        labels : int array of shape (n,)
+            Number of one decision per example.
+
+        Returns
+        -------
+        probabilities : array of shape (n, L)
+            P(decision | word).  As the layers form a chain, this is also P(decision | path up to the word).
+        """
+        self._known_decisions()
+        assert self.class_tables is not None
+        labels = np.broadcast_to(np.asarray(labels), self.shape)
+        columns = [table[words, labels] for table, words in zip(self.class_tables, self.words.T, strict=True)]
+        return np.stack(columns, axis=1)
+
+    def leaves(self, labels: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Return where each path leaves the paths of a class.
+
+        Parameters
+        ----------
+        labels : int array of shape (n,)
+            Number of one class per example, as the true one.
+
+        Returns
+        -------
+        layers : int array of shape (n,)
+            Number of the first layer from which on no word of the path has this class as its most probable decision;
+            L where the last word has, so that only the decision itself goes another way, if it does.
+        """
+        self._known_decisions()
+        assert self.class_tables is not None
+        labels = np.broadcast_to(np.asarray(labels), self.shape)
+        told = [table.argmax(1)[words] for table, words in zip(self.class_tables, self.words.T, strict=True)]
+        elsewhere = np.stack(told, axis=1) != labels[:, None]
+        from_here_on = np.logical_and.accumulate(elsewhere[:, ::-1], axis=1).sum(1)
+        return len(self.layers) - from_here_on
+
+    def transition_counts(self) -> dict[tuple[str, str], np.ndarray]:
+        """Count how often words follow each other on these paths.
+
+        Returns
+        -------
+        counts : dict of (upper, lower) to int array of shape (K_upper, K_lower)
+            For successive layers, and for ``("decision", layers[-1])`` where there are decisions.
+        """
+        counts = {}
+        for i in range(1, len(self.layers)):
+            pair = self.layers[i], self.layers[i - 1]
+            counts[pair] = _count(self.words[:, i], self.words[:, i - 1], self.n_words[i], self.n_words[i - 1])
+        if self.decisions is not None and self.class_tables is not None:
+            n_outputs = self.class_tables[-1].shape[1]
+            counts["decision", self.layers[-1]] = _count(self.decisions, self.words[:, -1], n_outputs, self.n_words[-1])
+        return counts
+
+    def _known_decisions(self) -> np.ndarray:
+        if self.decisions is None or self.class_tables is None:
+            raise ValueError("These paths lead to no decision: the chain was fitted on plain arrays without y.")
+        return self.decisions
+
+
+def _count(upper: np.ndarray, lower: np.ndarray, n_upper: int, n_lower: int) -> np.ndarray:
+    cells = upper.astype(np.int64) * n_lower + lower
+    return np.bincount(cells, minlength=n_upper * n_lower).reshape(n_upper, n_lower)

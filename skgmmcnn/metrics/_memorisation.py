@@ -1,0 +1,171 @@
+"""In which layer of a fully connected network training examples are memorised."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..dictionary import InferencePaths
+
+
+@dataclass(frozen=True, eq=False)
+class Memorisation:
+    """How training examples differ from others, layer by layer.
+
+    Made by :func:`memorisation`.
+
+    Parameters
+    ----------
+    layers : tuple of str
+        The layers, the lowest first.
+    train_path, test_path : array of shape (L,)
+        Mean log-probability of a word given the word below it, in nats, over training and over test examples.
+    train_agreement, test_agreement : array of shape (L,)
+        Share of the examples whose word is one of their label.
+    assigned_share, true_share : array of shape (L,)
+        Share of the corrupted training examples whose word is one of the label that they were assigned, and of their
+        true one; NaN where there are none.
+    joins : int array of shape (n_corrupted,)
+        For each of them, number of the first layer from which on all its words are words of the assigned label; L where
+        the last word is not.
+    """
+
+    layers: tuple[str, ...]
+    train_path: np.ndarray
+    test_path: np.ndarray
+    train_agreement: np.ndarray
+    test_agreement: np.ndarray
+    assigned_share: np.ndarray
+    true_share: np.ndarray
+    joins: np.ndarray
+
+    @property
+    def path_gap(self) -> np.ndarray:
+        """By how much words follow each other more surely in training than in test examples, in nats, shape (L,)."""
+        return self.train_path - self.test_path
+
+    @property
+    def agreement_gap(self) -> np.ndarray:
+        """By how much words agree with labels more often in training than in test examples, shape (L,)."""
+        return self.train_agreement - self.test_agreement
+
+    @property
+    def layer(self) -> str | None:
+        """The layer in which most corrupted examples join their assigned label; None if none does."""
+        counts = np.bincount(self.joins, minlength=len(self.layers))[: len(self.layers)]
+        return self.layers[counts.argmax()] if counts.any() else None
+
+    def __str__(self) -> str:
+        width = max(5, *map(len, self.layers))
+        head = f"{'layer':{width}}  path gap  agreement gap  of corrupted: assigned   true  joining"
+        joining = np.bincount(self.joins, minlength=len(self.layers) + 1)
+        lines = [
+            f"{layer:{width}}  {self.path_gap[i]:8.2f}  {self.agreement_gap[i]:13.1%}  "
+            f"{self.assigned_share[i]:22.1%}  {self.true_share[i]:5.1%}  {joining[i]:7d}"
+            for i, layer in enumerate(self.layers)
+        ]
+        return "\n".join([head, *lines])
+
+
+def memorisation(
+    train: InferencePaths,
+    labels: Sequence[int] | np.ndarray,
+    test: InferencePaths,
+    test_labels: Sequence[int] | np.ndarray,
+    true_labels: Sequence[int] | np.ndarray | None = None,
+) -> Memorisation:
+    """Compare the paths of training examples with those of others.
+
+    A network that was trained with some wrong labels, and gives the training examples these labels all the same, must
+    have memorised them somewhere: below that layer the wrongly labelled examples show words of their true class, above
+    it words of the class that they were assigned [1]_.
+
+    A word's label is the one most frequent among the training examples that show it; for a training example, among the
+    others, or a word that nobody else shows would always agree.
+
+    Parameters
+    ----------
+    train : InferencePaths
+        Paths of training examples.
+    labels : int array of shape (n_train,)
+        Labels that the network was trained with.
+    test : InferencePaths
+        Paths of other examples, through the same words.
+    test_labels : int array of shape (n_test,)
+        Labels of the others.  Corrupt as many of them: then gaps of agreement are 0 where nothing is memorised.
+    true_labels : int array of shape (n_train,), default=None
+        True labels of the training examples, if some were corrupted.
+
+    Returns
+    -------
+    found : Memorisation
+        Figures by layer.
+
+    References
+    ----------
+    .. [1] Konforti, Shpigler, Lerner and Bar-Hillel, "SIGN: Statistical Inference Graphs Based on Probabilistic
+       Network Activity Interpretation", IEEE TPAMI, 2023.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skgmmcnn import LayerHMM
+    >>> from skgmmcnn.metrics import memorisation
+    >>> rng = np.random.default_rng(0)
+    >>> y = rng.integers(0, 2, 400)
+    >>> assigned = np.where(rng.random(400) < 0.2, 1 - y, y)  # the upper layer has learnt wrong labels
+    >>> layers = [rng.normal(9 * y[:, None], 1, (400, 3)), rng.normal(9 * assigned[:, None], 1, (400, 3))]
+    >>> paths = LayerHMM(4, solver="em", random_state=0).fit(layers).paths(layers)
+    >>> memorisation(paths[:200], assigned[:200], paths[200:], assigned[200:], y[:200]).layer
+    'dense1'
+    """
+    labels, test_labels = _checked(labels, train, "labels"), _checked(test_labels, test, "test_labels")
+    if (train.layers, train.n_words) != (test.layers, test.n_words):
+        raise ValueError("Training and test paths lead through different words; use the paths of one LayerHMM.")
+    true_labels = labels if true_labels is None else _checked(true_labels, train, "true_labels")
+    corrupted = labels != true_labels
+    n_labels = int(max(labels.max(), test_labels.max(), true_labels.max())) + 1
+    by_layer = [
+        _labels_of_words(train.words[:, i], labels, test.words[:, i], n_words, n_labels)
+        for i, n_words in enumerate(train.n_words)
+    ]
+    told, told_test = (np.stack(parts, axis=1) for parts in zip(*by_layer, strict=True))
+    assigned = told[corrupted] == labels[corrupted, None]
+    true = told[corrupted] == true_labels[corrupted, None]
+    from_here_on = np.logical_and.accumulate(assigned[:, ::-1], axis=1).sum(1)
+    nothing = np.full(len(train.layers), np.nan)
+    return Memorisation(
+        layers=train.layers,
+        train_path=train.log_proba.mean(0),
+        test_path=test.log_proba.mean(0),
+        train_agreement=(told == labels[:, None]).mean(0),
+        test_agreement=(told_test == test_labels[:, None]).mean(0),
+        assigned_share=assigned.mean(0) if corrupted.any() else nothing,
+        true_share=true.mean(0) if corrupted.any() else nothing,
+        joins=len(train.layers) - from_here_on,
+    )
+
+
+def _checked(labels: Sequence[int] | np.ndarray, paths: InferencePaths, name: str) -> np.ndarray:
+    array = np.asarray(labels)
+    if array.shape != paths.shape or array.dtype.kind not in "iu" or (array < 0).any():
+        raise ValueError(f"{name} must be {len(paths)} numbers of classes; got {array.dtype} of shape {array.shape}.")
+    return array.astype(np.int64)
+
+
+def _labels_of_words(
+    words: np.ndarray, labels: np.ndarray, test_words: np.ndarray, n_words: int, n_labels: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the label of each example's word, told by the other training examples, and that of each test word."""
+    counts = np.zeros((n_words, n_labels), dtype=np.int64)
+    np.add.at(counts, (words, labels), 1)
+    own = counts[words]
+    own[np.arange(len(words)), labels] -= 1
+    return _most_frequent(own), _most_frequent(counts)[test_words]
+
+
+def _most_frequent(counts: np.ndarray) -> np.ndarray:
+    """Return the column of each row's largest count, -1 where there are none."""
+    return np.where(counts.any(1), counts.argmax(1), -1)

@@ -1,0 +1,411 @@
+"""PathDisplay: the paths of classes through the words of a fully connected network, as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from textwrap import wrap
+from typing import Any, NamedTuple
+
+import numpy as np
+from sklearn.pipeline import Pipeline
+
+from ..dictionary import InferencePaths, LayerHMM, Vocabulary
+from ..features import FeatureMaps
+from ..graph._building import percent
+from ._layout import Box, place_labels
+
+_COLOURS = [(0.10, 0.40, 0.70), (0.85, 0.45, 0.05), (0.30, 0.60, 0.30), (0.55, 0.35, 0.65)]
+_MARK = (0.9, 0.0, 0.5)
+_STEP, _RISE = 2.7, 1.62  # from column to column, from row to row, in sides of a word's square
+_WIDEST = 16.0  # points, of a line that all images of a class take
+
+
+class Node(NamedTuple):
+    """A word of a layer, or a class where the layer is the last column."""
+
+    column: int
+    number: int
+
+
+class PathDisplay:
+    """The most used paths of some classes, from the lowest layer on the left to the decision on the right.
+
+    A word is shown by the fitted images that are most typical of it, and below it stands which decisions are most
+    probable after it.  A line is as wide as the share of the class's images that go this way.  The path of one image
+    may be drawn along, with a mark where it leaves the paths of its true class.
+
+    Parameters
+    ----------
+    paths : InferencePaths
+        Paths of the images to draw from.
+    labels : sequence of int
+        Numbers of the classes; at most four.
+    vocabulary : Vocabulary
+        The words, with their representatives.
+    class_names : sequence of str, default=None
+        Names of all decisions; numbers if None.
+    n_paths : int, default=3
+        Most paths per class.
+    image : int, default=None
+        Number of the image whose path is drawn along.
+    true_label : int, default=None
+        Its true class.
+    picture : uint8 array of shape (height, width, 3), default=None
+        The image itself.
+
+    Attributes
+    ----------
+    ax_ : matplotlib.axes.Axes
+        The axes drawn into.
+    figure_ : matplotlib.figure.Figure
+        The figure of the axes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skgmmcnn import LayerHMM, PathDisplay
+    >>> rng = np.random.default_rng(0)
+    >>> y = rng.integers(0, 2, 200)
+    >>> layers = [rng.normal(6 * y[:, None], 1, (200, 3)), rng.normal(-6 * y[:, None], 1, (200, 2))]
+    >>> hmm = LayerHMM(4, solver="em", random_state=0).fit(layers, y)
+    >>> display = PathDisplay.from_estimator(hmm, layers)
+    >>> display.figure_.savefig("paths.png")  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        paths: InferencePaths,
+        labels: Sequence[int],
+        vocabulary: Vocabulary,
+        *,
+        class_names: Sequence[str] | None = None,
+        n_paths: int = 3,
+        image: int | None = None,
+        true_label: int | None = None,
+        picture: np.ndarray | None = None,
+    ) -> None:
+        self.paths = paths
+        self.labels = labels
+        self.vocabulary = vocabulary
+        self.class_names = class_names
+        self.n_paths = n_paths
+        self.image = image
+        self.true_label = true_label
+        self.picture = picture
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: LayerHMM | Pipeline,
+        X: Any,
+        y: Any = None,
+        *,
+        labels: Sequence[int | str] | None = None,
+        image: int | None = None,
+        n_paths: int = 3,
+        ax: Any = None,
+    ) -> PathDisplay:
+        """Find the paths of X and draw those of some classes.
+
+        Parameters
+        ----------
+        estimator : LayerHMM or Pipeline
+            A fitted chain, or a fitted pipeline with one.
+        X : object
+            Images as the pipeline takes them, or what the chain reads.
+        y : array-like of shape (n,), default=None
+            True classes, for `image`.
+        labels : sequence of int or str, default=None
+            Classes to draw, by number or name.  None takes the image's true class and its decision, where these are
+            known, and otherwise the two most frequent decisions.
+        image : int, default=None
+            Number of an image whose path to draw along.
+        n_paths : int, default=3
+            Most paths per class.
+        ax : matplotlib.axes.Axes, default=None
+            Axes to draw into; None makes a figure of fitting size.
+
+        Returns
+        -------
+        display : PathDisplay
+            The drawn display.
+        """
+        hmm, X = _read(estimator, X)
+        paths = hmm.paths(X)
+        if paths.decisions is None or hmm.classes_ is None:
+            raise ValueError("These paths lead to no decision: the chain was fitted on plain arrays without y.")
+        if image is not None and not 0 <= image < len(paths):
+            raise IndexError(f"There is no image {image} in X, which has {len(paths)}.")
+        of_network = isinstance(X, FeatureMaps)
+        classes: np.ndarray = hmm.classes_
+        names = X.class_names if of_network else tuple(map(str, classes.tolist()))
+
+        def number(label: Any) -> int:
+            return X.spec.class_index(label) if of_network else _place(label, classes)
+
+        true_label = None if y is None or image is None else number(np.asarray(y)[image].item())
+        if labels is not None:
+            chosen = [number(label) for label in labels]
+        elif image is not None and true_label not in (None, paths.decisions[image]):
+            chosen = [true_label, int(paths.decisions[image])]
+        else:
+            chosen = np.bincount(paths.decisions).argsort()[::-1][:2].tolist()
+        pictures = X.pictures() if of_network else None
+        display = cls(
+            paths,
+            chosen,
+            hmm.vocabulary_,
+            class_names=names,
+            n_paths=n_paths,
+            image=image,
+            true_label=true_label,
+            picture=None if pictures is None or image is None else pictures[image],
+        )
+        return display.plot(ax=ax)
+
+    def plot(self, *, ax: Any = None) -> PathDisplay:
+        """Draw the paths.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, default=None
+            Axes to draw into; None makes a figure of fitting size.
+
+        Returns
+        -------
+        display : PathDisplay
+            The display itself.
+        """
+        if not 1 <= len(self.labels) <= len(_COLOURS):
+            raise ValueError(f"1 to {len(_COLOURS)} classes can be drawn; got {len(self.labels)}.")
+        flows = [self._flow(label) for label in self.labels]
+        boxes = self._place(flows)
+        self.ax_ = _make_axes(boxes) if ax is None else ax
+        self.figure_ = self.ax_.figure
+        self._draw_flows(flows, boxes)
+        for node, box in boxes.items():
+            if node.column == len(self.paths.layers):
+                self._draw_class(node, box, flows)
+            elif node.column >= 0:
+                self._draw_word(node, box)
+        self._draw_layer_names(boxes)
+        if self.image is not None:
+            self._draw_image_path(boxes)
+        self._draw_key(boxes)
+        left, right, bottom, top = _limits(boxes)
+        self.ax_.set(xlim=(left, right), ylim=(bottom, top), aspect="equal")
+        self.ax_.axis("off")
+        return self
+
+    def _flow(self, label: int) -> dict[tuple[Node, Node], float]:
+        """Return the share of the class's images on each step of its most used paths."""
+        table = self.paths.path_table(label, n_paths=self.n_paths)
+        flow: dict[tuple[Node, Node], float] = {}
+        for path, share in zip(table.paths.tolist(), table.shares.tolist(), strict=True):
+            for step in _steps([*path, label]):
+                flow[step] = flow.get(step, 0.0) + share
+        return flow
+
+    def _image_nodes(self) -> list[Node]:
+        if self.image is None:
+            return []
+        assert self.paths.decisions is not None
+        path = [*self.paths.words[self.image].tolist(), int(self.paths.decisions[self.image])]
+        return [Node(column, number) for column, number in enumerate(path)]
+
+    def _place(self, flows: list[dict[tuple[Node, Node], float]]) -> dict[Node, Box]:
+        """Return a square for every node, words of the first class on top of its column."""
+        nodes = {node for flow in flows for step in flow for node in step} | {*self._image_nodes()}
+        columns = [[node for node in nodes if node.column == i] for i in range(len(self.paths.layers) + 1)]
+        tallest = max(map(len, columns))
+        boxes = {}
+        for i, column in enumerate(columns):
+            column.sort(key=lambda node: (-self._leaning(node), node.number))
+            pitch = _RISE * min(2.5, (tallest - 1) / max(1, len(column) - 1)) if i == len(columns) - 1 else _RISE
+            top = -(tallest * _RISE - (len(column) - 1) * pitch - _RISE) / 2
+            for row, node in enumerate(column):
+                boxes[node] = Box(i * _STEP, top - row * pitch - 1, 1, 1)
+        if self.image is not None:
+            middle = boxes[self._image_nodes()[0]].bottom
+            boxes[Node(-1, 0)] = Box(-_STEP + 0.4, middle, 1, 1)
+        return boxes
+
+    def _leaning(self, node: Node) -> float:
+        """Return how much more probable the first class is than the last, after a word; other classes lie between."""
+        first, last = self.labels[0], self.labels[-1]
+        if node.column == len(self.paths.layers):
+            return float(node.number == first) - float(node.number == last)
+        chances = self._chances(node)
+        return float(chances[first] - chances[last])
+
+    def _chances(self, node: Node) -> np.ndarray:
+        assert self.paths.class_tables is not None
+        return self.paths.class_tables[node.column][node.number]
+
+    def _name(self, label: int) -> str:
+        return str(label) if self.class_names is None else str(self.class_names[label])
+
+    def _draw_flows(self, flows: list[dict[tuple[Node, Node], float]], boxes: dict[Node, Box]) -> None:
+        lines = []
+        for i, flow in enumerate(flows):
+            offset = 0.3 * ((len(flows) - 1) / 2 - i)
+            for (tail, head), share in flow.items():
+                line = _line(boxes[tail], boxes[head], offset)
+                self.ax_.plot(
+                    [line[0], line[2]],
+                    [line[1], line[3]],
+                    color=_COLOURS[i],
+                    linewidth=max(1.0, _WIDEST * share),
+                    alpha=0.55,
+                    solid_capstyle="butt",
+                    zorder=1,
+                )
+                lines.append(((tail, head, i), line, share))
+        lines.sort(key=lambda entry: -entry[2])
+        placed = place_labels([(key, line) for key, line, _ in lines], 0.5, 0.22)
+        for key, _, share in lines:
+            if key in placed:
+                box = placed[key]
+                self._text(box.middle, box.bottom + 0.11, percent(share), color=_COLOURS[key[2]], size=8, box=True)
+
+    def _draw_word(self, node: Node, box: Box) -> None:
+        layer = self.paths.layers[node.column]
+        found = self.vocabulary.representatives.get(layer)
+        if found is None or found.patches is None:
+            self._rectangle(box, fc="0.95", ec="0.7")
+        else:
+            for i in np.flatnonzero(found.images[node.number, :4] >= 0):
+                tile = Box(box.left + 0.5 * (i % 2) + 0.01, box.top - 0.5 * (i // 2) - 0.49, 0.48, 0.48)
+                self._imshow(tile, found.patches[node.number, i])
+        name = self.vocabulary.names.get((layer, node.number))
+        title = f"w{node.number}" if name is None else f"{name} (w{node.number})"
+        chances = self._chances(node)
+        likely = [label for label in chances.argsort()[::-1][:2] if chances[label] >= 0.05]
+        text = "   ".join(f"{self._name(label)}: {percent(float(chances[label]))}" for label in likely)
+        self._text(box.middle, box.bottom - 0.03, title, size=8.5, weight="bold", va="top")
+        self._text(box.middle, box.bottom - 0.2, text, size=8, va="top")
+
+    def _draw_class(self, node: Node, box: Box, flows: list[dict[tuple[Node, Node], float]]) -> None:
+        shown = node.number in self.labels
+        colour = _COLOURS[list(self.labels).index(node.number)] if shown else (0.5, 0.5, 0.5)
+        self._rectangle(box, fc=(*colour, 0.15), ec=colour, linewidth=2)
+        middle = box.bottom + 0.5
+        self._text(box.middle, middle, self._name(node.number), size=16, weight="bold", color=colour)
+        if shown:
+            flow = flows[list(self.labels).index(node.number)]
+            share = sum(share for (_, head), share in flow.items() if head.column == node.column)
+            assert self.paths.decisions is not None
+            n_images = int((self.paths.decisions == node.number).sum())
+            self._text(box.middle, box.bottom - 0.05, f"{percent(share)} of {n_images}\nimages shown", size=8, va="top")
+
+    def _draw_layer_names(self, boxes: dict[Node, Box]) -> None:
+        top = max(box.top for box in boxes.values()) + 0.25
+        names = [f"layer {layer}" for layer in self.paths.layers]
+        for i, name in enumerate([*names, "decision"]):
+            self._text(i * _STEP + 0.5, top, name, size=10, color="0.35", va="bottom")
+
+    def _draw_image_path(self, boxes: dict[Node, Box]) -> None:
+        assert self.image is not None
+        nodes = self._image_nodes()
+        box = boxes[Node(-1, 0)]
+        if self.picture is None:
+            self._rectangle(box, fc="0.95", ec="0.7")
+        else:
+            self._imshow(box, self.picture)
+        self._rectangle(box, fc="none", ec=_MARK, linewidth=2)
+        title = f"image {self.image}" + ("" if self.true_label is None else f"\ntruly: {self._name(self.true_label)}")
+        self._text(box.middle, box.bottom - 0.05, title, size=9, va="top", color=_MARK)
+        for tail, head in zip([Node(-1, 0), *nodes[:-1]], nodes, strict=True):
+            x0, y0, x1, y1 = _line(boxes[tail], boxes[head], 0)
+            self.ax_.annotate(
+                "",
+                (x1, y1),
+                (x0, y0),
+                arrowprops={"arrowstyle": "-|>", "color": _MARK, "linewidth": 1.8, "shrinkA": 1, "shrinkB": 1},
+                zorder=2,
+            )
+        for node in nodes[:-1]:
+            self._rectangle(boxes[node], fc="none", ec=_MARK, linewidth=2)
+        self._mark_leaving(boxes, nodes)
+
+    def _mark_leaving(self, boxes: dict[Node, Box], nodes: list[Node]) -> None:
+        if self.true_label is None or nodes[-1].number == self.true_label:
+            return
+        (layer,) = self.paths[self.image].leaves([self.true_label])
+        box = boxes[nodes[layer]]
+        text = f"leaves the paths of {self._name(self.true_label)}"
+        self._text(box.middle, box.bottom - 0.36, text, size=8, weight="bold", color=_MARK, va="top", box=True)
+
+    def _draw_key(self, boxes: dict[Node, Box]) -> None:
+        parts = [
+            "Squares: words, each shown by the fitted images that are most typical of it.",
+            "Below: the decisions that are most probable after this word.",
+            f"Lines: the {self.n_paths} most used paths of each class; percentages are shares of the class's images.",
+        ]
+        if self.image is not None:
+            parts.append("Magenta: the path of one image, told from its activations alone.")
+        left, right, bottom, _ = _limits(boxes)
+        text = "\n".join(wrap(" ".join(parts), int(14 * (right - left - 0.4))))
+        self._text(left + 0.2, bottom + 0.08, text, size=8.5, color="0.35", ha="left", va="bottom")
+
+    def _text(self, x: float, y: float, text: str, *, size: float, box: bool = False, **style: Any) -> None:
+        settings = {"ha": "center", "va": "center", "fontsize": size, "zorder": 6} | style
+        if box:
+            settings["bbox"] = {"boxstyle": "round,pad=0.1", "fc": "white", "ec": "none", "alpha": 0.85}
+        self.ax_.text(x, y, text, **settings)
+
+    def _rectangle(self, box: Box, **style: Any) -> None:
+        from matplotlib.patches import Rectangle
+
+        self.ax_.add_patch(Rectangle((box.left, box.bottom), box.width, box.height, zorder=4, **style))
+
+    def _imshow(self, box: Box, image: np.ndarray) -> None:
+        extent = (box.left, box.right, box.bottom, box.top)
+        small = max(image.shape[:2]) < 32
+        self.ax_.imshow(
+            image, extent=extent, interpolation="nearest" if small else "antialiased", aspect="auto", zorder=3
+        )
+
+
+def _read(estimator: LayerHMM | Pipeline, X: Any) -> tuple[LayerHMM, Any]:
+    """Return the chain, and what it reads of X."""
+    steps = [step for _, step in estimator.steps] if isinstance(estimator, Pipeline) else [estimator]
+    places = [i for i, step in enumerate(steps) if isinstance(step, LayerHMM)]
+    if not places:
+        raise TypeError(
+            f"PathDisplay draws the paths of a LayerHMM, or of a pipeline with one; got {type(estimator).__name__}."
+        )
+    if not isinstance(X, FeatureMaps):
+        for step in steps[: places[0]]:
+            X = step.transform(X)
+    return steps[places[0]], X
+
+
+def _place(label: Any, classes: np.ndarray) -> int:
+    places = np.flatnonzero(classes == label)
+    if not len(places):
+        raise ValueError(f"There is no class {label!r}; the classes are {classes.tolist()[:10]}.")
+    return int(places[0])
+
+
+def _steps(path: list[int]) -> Iterator[tuple[Node, Node]]:
+    nodes = [Node(column, number) for column, number in enumerate(path)]
+    return pairwise(nodes)
+
+
+def _line(tail: Box, head: Box, offset: float) -> tuple[float, float, float, float]:
+    return tail.right, tail.bottom + 0.5 + offset, head.left, head.bottom + 0.5 + offset
+
+
+def _limits(boxes: dict[Node, Box]) -> tuple[float, float, float, float]:
+    left, right = min(box.left for box in boxes.values()) - 0.4, max(box.right for box in boxes.values()) + 0.4
+    bottom, top = min(box.bottom for box in boxes.values()) - 1.0, max(box.top for box in boxes.values()) + 0.65
+    return left, right, bottom, top
+
+
+def _make_axes(boxes: dict[Node, Box]) -> Any:
+    import matplotlib.pyplot as plt
+
+    left, right, bottom, top = _limits(boxes)
+    return plt.figure(figsize=(right - left, top - bottom)).add_axes((0, 0, 1, 1))

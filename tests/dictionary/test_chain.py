@@ -1,0 +1,356 @@
+"""The recursions and the EM of the chain, against enumeration of all paths and independent computations."""
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import log_ndtr, logsumexp
+from scipy.stats import norm
+
+from skgmmcnn.dictionary._chain import Chain, ChainScorer, Examples, uniform
+from skgmmcnn.dictionary._recursions import (
+    forward,
+    forward_backward,
+    likeliest_paths,
+    log_evidence,
+    log_product,
+    state_posteriors,
+    viterbi,
+)
+from skgmmcnn.mixture import Mixture
+from skgmmcnn.mixture._emissions import DiagonalGaussian, Parameters
+from skgmmcnn.mixture._rectified import RectifiedGaussian
+from skgmmcnn.mixture._solvers import Schedule, Training, fit_em, fit_online
+
+
+def distributions(rng, shape, zeros=0.0):
+    """Random rows of probabilities, a share of whose cells are zero, but for one in each row."""
+    table = rng.dirichlet(np.ones(shape[-1]), shape[:-1])
+    kept = rng.random(shape) >= zeros
+    kept[..., 0] = True
+    table = table * kept
+    return torch.from_numpy(table / table.sum(-1, keepdims=True))
+
+
+def enumerated(start, tables, emissions):
+    """All paths, and log p(x, path) of each for each example, shape (n, paths)."""
+    paths = np.array(list(itertools.product(*(range(part.shape[1]) for part in emissions))))
+    with np.errstate(divide="ignore"):
+        joint = np.log(start.numpy())[paths[:, 0]] + emissions[0].numpy()[:, paths[:, 0]]
+        for i, table in enumerate(tables):
+            joint = joint + np.log(table.numpy())[paths[:, i], paths[:, i + 1]]
+            joint = joint + emissions[i + 1].numpy()[:, paths[:, i + 1]]
+    return paths, joint
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    sizes=st.lists(st.integers(1, 4), min_size=1, max_size=4),
+    scale=st.sampled_from([0.1, 10.0, 3e3, 1e5]),
+    zeros=st.sampled_from([0.0, 0.5]),
+)
+def test_recursions_equal_enumeration(seed, sizes, scale, zeros):
+    """Also where densities differ by more than float64 can hold as ratios, and where tables have zeros."""
+    rng = np.random.default_rng(seed)
+    start = distributions(rng, (sizes[0],), zeros)
+    tables = [distributions(rng, pair, zeros) for pair in itertools.pairwise(sizes)]
+    emissions = [torch.from_numpy(scale * rng.normal(size=(7, size))) for size in sizes]
+    paths, joint = enumerated(start, tables, emissions)
+    evidence = logsumexp(joint, axis=1)
+    shares = np.exp(joint - evidence[:, None])
+    close = {"rtol": 1e-11, "atol": 1e-12 * scale * len(sizes) + 1e-12}
+
+    found = forward_backward(start, tables, emissions)
+    np.testing.assert_allclose(found.log_evidence, evidence, **close)
+    for layer, size in enumerate(sizes):
+        expected = np.stack([shares[:, paths[:, layer] == state].sum(1) for state in range(size)], axis=1)
+        np.testing.assert_allclose(found.states[layer], expected, atol=1e-8)
+        np.testing.assert_allclose(state_posteriors(start, tables, emissions)[1][layer], expected, atol=1e-8)
+    for layer, (below, above) in enumerate(itertools.pairwise(sizes)):
+        for j, k in itertools.product(range(below), range(above)):
+            through = (paths[:, layer] == j) & (paths[:, layer + 1] == k)
+            np.testing.assert_allclose(found.pairs[layer][j, k], shares[:, through].sum(), atol=1e-7)
+
+    log_joint, path = viterbi(start, tables, emissions)
+    np.testing.assert_allclose(log_joint, joint.max(1), **close)
+    np.testing.assert_array_equal(path, paths[joint.argmax(1)])
+    path, path_share, single, last = likeliest_paths(start, tables, emissions)
+    np.testing.assert_allclose(path_share, shares.max(1), atol=1e-8)
+    np.testing.assert_allclose(single[:, -1], last[np.arange(7), path[:, -1]])
+
+    partial = log_evidence(forward(start, tables, emissions))
+    for layer in range(len(sizes)):
+        _, part = enumerated(start, tables[:layer], emissions[: layer + 1])
+        np.testing.assert_allclose(partial[:, layer], logsumexp(part, axis=1), **close)
+
+
+def test_products_that_underflow_are_exact():
+    """The only way to the second state leads through a first one whose share is exp(-5000)."""
+    values = torch.tensor([[0.0, -5000.0], [-1e6, -1e6 - 900], [-torch.inf, 3.0]], dtype=torch.float64)
+    table = torch.tensor([[1.0, 0.0], [0.25, 0.75]], dtype=torch.float64)
+    found = log_product(values, table)
+    expected = [[0, -5000 + np.log(0.75)], [-1e6, -1e6 - 900 + np.log(0.75)], [3 + np.log(0.25), 3 + np.log(0.75)]]
+    np.testing.assert_allclose(found, expected, rtol=1e-14)
+    assert (log_product(values[2:], table.new_tensor([[1.0, 0.0], [1.0, 0.0]]))[:, 1] == -torch.inf).all()
+
+
+def small_chain(rng, sizes=(3, 2, 4), channels=(2, 3, 2), n_outputs=3, zeros=0.0, smoothing=0.0):
+    """A chain whose second layer is Gaussian, and whose others are rectified."""
+    mixtures = []
+    for layer, (size, d) in enumerate(zip(sizes, channels, strict=True)):
+        family = DiagonalGaussian if layer == 1 else RectifiedGaussian
+        parameters = Parameters(
+            torch.from_numpy(rng.normal(0.5, 2, (size, d))), torch.from_numpy(rng.uniform(0.3, 2, (size, d)))
+        )
+        weights = torch.full((size,), 1 / size, dtype=torch.float64)
+        shift = torch.full((d,), 0.7 if layer == 1 else 0.0, dtype=torch.float64)
+        mixtures.append(Mixture(weights, parameters, shift, family(torch.full((d,), 1e-3, dtype=torch.float64))))
+    start, tables, decision = uniform(sizes, n_outputs)
+    chain = Chain(start, tuple(tables), tuple(mixtures), decision, smoothing)
+    return chain.with_tables(
+        distributions(rng, (sizes[0],)),
+        [distributions(rng, pair, zeros) for pair in itertools.pairwise(sizes)],
+        None if decision is None else distributions(rng, tuple(decision.shape)),
+    )
+
+
+def drawn(rng, chain, n):
+    """Examples of a chain (n, sum of d), and their decisions, drawn in plain loops."""
+    values, targets = [], []
+    for _ in range(n):
+        state = rng.choice(len(chain.start), p=chain.start.numpy())
+        row = []
+        for layer, mixture in enumerate(chain.mixtures):
+            if layer:
+                state = rng.choice(chain.tables[layer - 1].shape[1], p=chain.tables[layer - 1][state].numpy())
+            hidden = rng.normal(mixture.means_[state], np.sqrt(mixture.covariances_[state]))
+            row.append(hidden if layer == 1 else np.maximum(hidden, 0))
+        values.append(np.concatenate(row))
+        targets.append(rng.choice(chain.decision.shape[1], p=chain.decision[state].numpy()))
+    return torch.from_numpy(np.array(values)), torch.tensor(targets)
+
+
+def naive_emissions(chain, values, targets=None):
+    """log p(x_l | h_l) in loops, by scipy; the last with that of the decision."""
+    emissions = []
+    for mixture, rows in zip(chain.mixtures, values.split(chain.sizes, 1), strict=True):
+        deviation = np.sqrt(mixture.covariances_)
+        x = rows.numpy()[:, None]
+        density = norm.logpdf(x, mixture.means_, deviation)
+        if isinstance(mixture.emission, RectifiedGaussian):
+            density = np.where(x == 0, log_ndtr(-mixture.means_ / deviation), density)
+        emissions.append(torch.from_numpy(density.sum(2)))
+    if targets is not None:
+        emissions[-1] = emissions[-1] + chain.decision.log().T[targets]
+    return emissions
+
+
+@pytest.mark.parametrize("observed", [False, True])
+def test_expectations_equal_enumeration_with_mixed_emissions(rng, observed):
+    chain = small_chain(rng)
+    values, targets = drawn(rng, chain, 40)
+    given = targets if observed else None
+    emissions = naive_emissions(chain, values, given)
+    paths, joint = enumerated(chain.start, chain.tables, emissions)
+    shares = np.exp(joint - logsumexp(joint, axis=1, keepdims=True))
+
+    expectation = Examples(values, given).expect(chain)
+    statistics = expectation.statistics
+    np.testing.assert_allclose(expectation.log_likelihood, logsumexp(joint, axis=1).sum(), rtol=1e-10)
+    for layer, rows in enumerate(values.split(chain.sizes, 1)):
+        for state in range(len(chain.mixtures[layer].weights)):
+            held = shares[:, paths[:, layer] == state].sum(1)
+            np.testing.assert_allclose(statistics.layers[layer].total[state], held.sum(), rtol=1e-8)
+            first = held @ (rows - chain.mixtures[layer].shift).numpy()
+            np.testing.assert_allclose(statistics.layers[layer].sums[0][state], first, rtol=1e-7, atol=1e-9)
+            if observed and layer == 2:
+                counted = [held[targets == c].sum() for c in range(3)]
+                np.testing.assert_allclose(statistics.decided[state], counted, atol=1e-9)
+    for layer in range(2):
+        for j, k in np.ndindex(*chain.tables[layer].shape):
+            through = (paths[:, layer] == j) & (paths[:, layer + 1] == k)
+            np.testing.assert_allclose(statistics.pairs[layer][j, k], shares[:, through].sum(), atol=1e-9)
+
+
+def test_blocks_and_parts_do_not_matter(rng):
+    chain = small_chain(rng)
+    values, targets = drawn(rng, chain, 60)
+    whole = Examples(values, targets).expect(chain)
+    parts = Examples(values[:13], targets[:13]).expect(chain)
+    parts.add(values[13:], targets[13:])
+    np.testing.assert_allclose(parts.bound, whole.bound, rtol=1e-12)
+    np.testing.assert_allclose(parts.statistics.pairs[1], whole.statistics.pairs[1])
+    np.testing.assert_allclose(parts.statistics.decided, whole.statistics.decided)
+    assert parts.n_rows == whole.n_rows == 60
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 1.0, 30.0])
+@pytest.mark.parametrize("zeros", [0.0, 0.4])
+def test_batch_em_never_lowers_the_penalised_likelihood(rng, smoothing, zeros):
+    values, targets = drawn(rng, small_chain(rng), 300)
+    begin = small_chain(rng, zeros=zeros, smoothing=smoothing)
+    fitted = fit_em(Examples(values, targets), begin, Training(60, 1e-7, momentum=0))
+    assert len(fitted.lower_bounds) > 5
+    assert (np.diff(fitted.lower_bounds) >= -1e-9).all()
+    for before, after in zip(begin.tables, fitted.mixture.tables, strict=True):
+        np.testing.assert_allclose(after.sum(1), 1)
+        assert (after[before == 0] == 0).all()
+        assert smoothing == 0 or (after[before > 0] > 0).all()
+
+
+def test_the_prior_pulls_rows_towards_equal_shares(rng):
+    """With counts c and smoothing b the maximum of sum c log p + b / K sum log p has a closed form."""
+    chain = small_chain(rng, smoothing=6.0)
+    values, targets = drawn(rng, chain, 50)
+    statistics = Examples(values, targets).expect(chain).statistics
+    after = chain.maximize(statistics)
+    counts = statistics.pairs[1].numpy()
+    np.testing.assert_allclose(after.tables[1], (counts + 6 / 4) / (counts.sum(1, keepdims=True) + 6))
+    averaged = chain.maximize(statistics.per_row())  # the same, from averages
+    np.testing.assert_allclose(averaged.tables[1], after.tables[1])
+    np.testing.assert_allclose(averaged.decision, after.decision)
+    np.testing.assert_allclose(after.mixtures[2].weights, after.start @ after.tables[0] @ after.tables[1])
+    stronger = replace(chain, smoothing=12.0)
+    assert stronger.log_prior() == pytest.approx(2 * chain.log_prior())
+
+
+def matched(true, found):
+    """The order of the found words that lies nearest to the true ones, by their means, and the largest distance."""
+    from scipy.optimize import linear_sum_assignment
+
+    distance = np.abs(true.means_[:, None] - found.means_[None]).max(2)
+    rows, columns = linear_sum_assignment(distance)
+    return columns, distance[rows, columns].max()
+
+
+def lifted(chain, rng):
+    """The chain with words that can be told from each other: each is high in a channel of its own."""
+    mixtures = []
+    for mixture in chain.mixtures:
+        mean = rng.uniform(0, 1, mixture.parameters.mean.shape) + 5 * np.eye(*mixture.parameters.mean.shape)
+        mixtures.append(replace(mixture, parameters=mixture.parameters._replace(mean=torch.from_numpy(mean))))
+    return replace(chain, mixtures=tuple(mixtures))
+
+
+def begun(rng, true, values):
+    """A chain that knows nothing but rows to begin at."""
+    mixtures = []
+    for mixture, part in zip(true.mixtures, values.split(true.sizes, 1), strict=True):
+        rows = part[torch.from_numpy(rng.choice(len(part), len(mixture.weights), replace=False))] - mixture.shift
+        mixtures.append(replace(mixture, parameters=mixture.emission.bounded(rows, part.var(0).expand_as(rows))))
+    tables = uniform([len(mixture.weights) for mixture in mixtures], true.decision.shape[1])
+    return replace(true, mixtures=tuple(mixtures), smoothing=0.1).with_tables(*tables)
+
+
+@pytest.mark.parametrize("solver", [fit_em, fit_online])
+def test_generating_parameters_are_recovered(solver):
+    rng = np.random.default_rng(3)
+    true = lifted(small_chain(rng, sizes=(3, 2, 3), channels=(3, 3, 3)), rng)
+    values, targets = drawn(rng, true, 3000)
+    examples = Examples(values, targets)
+    training = Training(30, 1e-4, 0, 500, torch.Generator().manual_seed(0), schedule=Schedule(2, 0.7, 1))
+    runs = [solver(examples, begun(rng, true, values), training) for _ in range(4)]
+    found = max(runs, key=lambda run: run.lower_bounds[-1]).mixture
+    # With so few examples the likeliest chain is not the true one: it is where EM ends that begins at the truth.
+    likeliest = fit_em(examples, true, replace(training, max_iter=200, tol=1e-6)).mixture
+    assert_same_chain(likeliest, true, means=0.5, tables=0.08)  # what the sample lets one expect
+    assert_same_chain(found, likeliest, means=0.1, tables=0.02)
+
+
+def assert_same_chain(found, true, means, tables):
+    """The chains are equal up to the order of words and these tolerances."""
+    orders = []
+    for mine, its in zip(true.mixtures, found.mixtures, strict=True):
+        order, distance = matched(mine, its)
+        orders.append(order)
+        assert distance < means
+    np.testing.assert_allclose(found.start[orders[0]], true.start, atol=tables)
+    for i, table in enumerate(true.tables):
+        np.testing.assert_allclose(found.tables[i][orders[i]][:, orders[i + 1]], table, atol=tables)
+    np.testing.assert_allclose(found.decision[orders[-1]], true.decision, atol=tables)
+
+
+def test_online_averages_know_how_many_examples_they_are_worth(rng):
+    chain = small_chain(rng)
+    values, targets = drawn(rng, chain, 90)
+    parts = [Examples(values[i : i + 30], targets[i : i + 30]).expect(chain).statistics for i in (0, 30, 60)]
+    first, second, third = (part.per_row() for part in parts)
+    plain = first.blend(second, 1 / 2).blend(third, 1 / 3)
+    assert plain.n_rows == pytest.approx(90)
+    whole = Examples(values, targets).expect(chain).statistics.per_row()
+    np.testing.assert_allclose(plain.pairs[0], whole.pairs[0], atol=1e-12)
+    np.testing.assert_allclose(plain.decided, whole.decided, atol=1e-12)
+    assert first.blend(second, 0.9).n_rows < 40  # mostly the last thirty
+
+
+def test_burn_in_leaves_parameters_as_they_are(rng):
+    chain = small_chain(rng)
+    values, targets = drawn(rng, chain, 60)
+    training = Training(1, 0, batch_size=20, generator=torch.Generator(), schedule=Schedule(burn_in=3))
+    state = fit_online(Examples(values, targets), chain, training).state
+    assert state.mixture.tables[0] is chain.tables[0]
+    assert state.n_steps == 3
+
+
+def test_words_without_examples_are_moved(rng):
+    """Two words of the middle layer begin where nothing is; in the end all words hold examples, and none is lost."""
+    true = small_chain(rng, sizes=(3, 4, 3))
+    values, targets = drawn(rng, true, 400)
+    middle = true.mixtures[1]
+    means = middle.parameters.mean.clone()
+    means[:2] = 1e6
+    lost = replace(middle, parameters=middle.parameters._replace(mean=means))
+    begin = replace(true, mixtures=(true.mixtures[0], lost, true.mixtures[2]), smoothing=0.5)
+    fitted = fit_em(Examples(values, targets), begin, Training(200, 1e-4, momentum=0))
+    assert (np.diff(fitted.lower_bounds) >= -1e-9).all()
+    assert (fitted.mixture.mixtures[1].weights * 400 >= 1).all()
+    for table in (fitted.mixture.start[None], *fitted.mixture.tables, fitted.mixture.decision):
+        np.testing.assert_allclose(table.sum(1), 1)
+
+
+def test_moving_words_keeps_structural_zeros(rng):
+    chain = small_chain(rng, sizes=(2, 4, 3))
+    into, out = chain.tables[0].clone(), chain.tables[1].clone()
+    into[0] = torch.tensor([0.5, 0.5, 0.0, 0.0])
+    into[1] = torch.tensor([0.0, 0.5 - 1e-9, 0.5, 1e-9])
+    out[3] = torch.tensor([0.0, 0.5, 0.5])
+    moved = chain.with_tables(chain.start, [into, out], chain.decision).revived(100)
+    assert (moved.tables[0][into == 0] == 0).all()
+    assert (moved.tables[1][out == 0] == 0).all()
+    assert moved.mixtures[1].weights[3] > 0.01
+    for table in moved.tables:
+        np.testing.assert_allclose(table.sum(1), 1)
+    assert moved.revived(100) is None
+
+
+def test_float32_densities_of_thousands_of_channels_do_not_underflow(rng):
+    """d = 4,096: log-densities of words differ by tens of thousands of nats, and float32 has exp(-104) at least."""
+    rows = torch.from_numpy(np.maximum(rng.normal(size=(30, 4096)), 0)).float()
+    rows = torch.cat([rows, torch.from_numpy(rng.normal(size=(30, 4096))).float()], 1)
+    mixtures = []
+    for family in (RectifiedGaussian, DiagonalGaussian):
+        parameters = Parameters(
+            torch.from_numpy(rng.normal(size=(3, 4096))), torch.full((3, 4096), 0.05, dtype=torch.float64)
+        )
+        weights = torch.full((3,), 1 / 3, dtype=torch.float64)
+        mixtures.append(
+            Mixture(weights, parameters, torch.zeros(4096), family(torch.full((4096,), 1e-3, dtype=torch.float64)))
+        )
+    start, tables, _ = uniform((3, 3), 0)
+    cyclic = torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]], dtype=torch.float64)
+    for table in (tables[0], cyclic):
+        chain = Chain(start, (table,), tuple(mixtures), None, 0.0)
+        expectation = Examples(rows, None).expect(chain)
+        exact = enumerated(chain.start, chain.tables, naive_emissions(chain, rows.double()))
+        np.testing.assert_allclose(expectation.log_likelihood, logsumexp(exact[1], axis=1).sum(), rtol=1e-5)
+        assert expectation.log_likelihood < -30_000 * 30 / 2
+        assert torch.isfinite(expectation.statistics.pairs[0]).all()
+        np.testing.assert_allclose(expectation.statistics.pairs[0].sum(), 30)
+        scorer = ChainScorer(chain, rows)
+        (block,) = scorer.blocks(rows)
+        assert torch.isfinite(viterbi(chain.start, chain.tables, scorer.emissions(block))[0]).all()
