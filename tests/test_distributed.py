@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
+from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary, LayerHMM
 from skgmmcnn.datasets import load_digits_network
 
 SCRIPT = """
@@ -40,7 +40,15 @@ def results(passed):
     graph = InferenceGraph(n_bootstrap=5, p_values=True, random_state=0).fit(words)
     representatives = words.vocabulary.representatives["conv3"]
     stepwise = LayerDictionary(10, emission="gaussian", random_state=0).partial_fit(maps).partial_fit(maps)
+    flat = FeatureExtractor(digits.network, ["mean", "head"], device="cpu", batch_size=16).fit_transform(digits.images)
+    chain = LayerHMM(10, emission="gaussian", random_state=0, batch_size=301, keep_proba=True)
+    path = chain.fit_transform(flat)
+    stepwise_chain = LayerHMM(10, emission="gaussian", random_state=0).partial_fit(flat)
     return {
+        "transitions of a chain": chain.transmats_[0],
+        "decisions of a chain": chain.decisionprob_,
+        "words of a chain": path.words["head"],
+        "stepwise chain": stepwise_chain.transmats_[0],
         "means": dictionary.mixtures_["conv3"].means_,
         "variances": dictionary.mixtures_["conv2"].covariances_,
         "stepwise means": stepwise.mixtures_["conv3"].means_,

@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+import torch
 from sklearn.pipeline import Pipeline
+from torch import nn
 from torchvision import transforms
 from torchvision.models import SqueezeNet1_1_Weights
 
@@ -11,6 +13,7 @@ from skgmmcnn import (
     InferenceGraph,
     InferenceGraphDisplay,
     LayerDictionary,
+    LayerHMM,
     WordSimilarityDisplay,
     to_text,
 )
@@ -106,3 +109,28 @@ def test_words_of_one_class_are_told_from_others_layer_by_layer(data):
     assert display.by_mean["layer3"].p_value < 0.01
     assert display.spread["layer3"].n_distinct > 10
     assert display.spread["layer3"].autocorrelation > 0.15
+
+
+def test_a_chain_predicts_a_perceptron(data):
+    """784-256-128-64-10 on MNIST: the words of the hidden layers tell the decision."""
+    x_train, y_train, x_test, y_test = data.mnist()
+    images, tests = ((x / 255).astype("float32")[:, None] for x in (x_train, x_test))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = nn.Sequential(
+            *(nn.Flatten(), nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 128), nn.ReLU()),
+            *(nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, 10)),
+        )
+        optimizer = torch.optim.Adam(network.parameters(), 1e-3)
+        inputs, targets = torch.from_numpy(images), torch.from_numpy(y_train.astype("int64"))
+        for _ in range(5):
+            for rows in torch.randperm(len(inputs)).split(128):
+                optimizer.zero_grad()
+                nn.functional.cross_entropy(network(inputs[rows]), targets[rows]).backward()
+                optimizer.step()
+    extractor = FeatureExtractor(network.eval(), ["2", "4", "6"], preprocess=None, batch_size=256)
+    hmm = LayerHMM(60, tol=0.01, random_state=0).fit(extractor.fit_transform(images).compute())
+    held_out = extractor.transform(tests).compute()
+    decisions = held_out.outputs.argmax(1)
+    assert (decisions == y_test).mean() > 0.93
+    assert (hmm.predict(held_out) == decisions).mean() >= 0.95
