@@ -102,7 +102,9 @@ class _Slope:
     def root(self, ratio: Tensor) -> Tensor:
         """Return where the slope is zero, or the least ratio where it is negative everywhere; begin at `ratio`."""
         low = torch.full_like(ratio, LEAST_RATIO)
-        high = self._without_zeros().where(self(low)[0] > 0, low).clamp_min(LEAST_RATIO)
+        highest = self._without_zeros().clamp_min(LEAST_RATIO)
+        # Rounding may put the root outside, from where Newton's method would have to come by halving.
+        high = (highest + 1e-9 * (1 + highest.abs())).where(self(low)[0] > 0, low)
         found = ratio.clamp(low, high)
         sought = torch.ones_like(found, dtype=torch.bool)
         rest, ratio, low, high = self[sought], found[sought], low[sought], high[sought]
