@@ -16,6 +16,7 @@ from ._surprise import surprise_of_words
 from ._walk import Above, Link, Step
 
 INTERVAL = (2.5, 97.5)  # percentiles
+NO_WORD = "No word speaks for it: none has enough evidence."  # of a graph that is its root alone
 MOST_CHANCE = 0.05  # q-values above are called chance
 
 
@@ -192,7 +193,7 @@ def to_text(graph: nx.DiGraph) -> str:
         kept = f", kept by {percent(node['selected'])} of resamples" if "selected" in node else ""
         lines.append(f"  {key}{name}: {evidence}{kept}")
         lines += [f"    for {head}: {_edge_text(edge)}" for _, head, edge in graph.out_edges(key, data=True)]
-    return "\n".join(lines)
+    return "\n".join(lines if len(graph) > 1 else [*lines, f"  {NO_WORD}"])
 
 
 def _decision_text(node: Mapping[str, Any]) -> str:

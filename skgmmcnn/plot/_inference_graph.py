@@ -15,7 +15,7 @@ from sklearn.pipeline import Pipeline
 from ..dictionary import Representatives, Vocabulary, WordMaps
 from ..features import FeatureExtractor
 from ..graph import InferenceGraph
-from ..graph._building import MOST_CHANCE, percent
+from ..graph._building import MOST_CHANCE, NO_WORD, percent
 from ..graph._targets import Target
 from ._layout import Box, attach, place_cells, place_labels, rows_of
 
@@ -195,17 +195,20 @@ class InferenceGraphDisplay:
         return any(found.whole for layer, found in self.vocabulary.representatives.items() if layer in shown)
 
     def _draw_key(self, boxes: Mapping[str, Box]) -> None:
+        left, right, bottom, _ = _limits(boxes)
+        lines = "\n".join(wrap(self._key(), int(17 * (right - left - 0.4))))
+        self.ax_.text(left + 0.2, bottom + _KEY, lines, ha="left", va="top", fontsize=7, color="0.35")
+
+    def _key(self) -> str:
+        if len(self.graph) == 1:
+            return NO_WORD
         patches = "Patches: what the locations most typical of a word see of the fitted images; grey is outside them."
         rings = "Rings: the location, where it sees nearly the whole image." if self._any_rings() else ""
         shown = "Magenta: where the explained image shows the word." if self.locations is not None else ""
         below = "Below: locations that show it, of all, and their evidence."
         arrows = "Arrows: evidence of one location for the word above, and the share of that word's receptive fields."
         chance = "Dashed: could be chance (q > 0.05)." if any(map(_could_be_chance, self._edges())) else ""
-        left, right, bottom, _ = _limits(boxes)
-        lines = "\n".join(
-            wrap(" ".join(filter(None, [patches, rings, shown, below, arrows, chance])), int(17 * (right - left - 0.4)))
-        )
-        self.ax_.text(left + 0.2, bottom + _KEY, lines, ha="left", va="top", fontsize=7, color="0.35")
+        return " ".join(filter(None, [patches, rings, shown, below, arrows, chance]))
 
     def _edges(self) -> list[Mapping[str, Any]]:
         return [edge for *_, edge in self.graph.edges(data=True)]
@@ -247,7 +250,7 @@ class InferenceGraphDisplay:
         total = len(shown) + 0.06 * (len(shown) - 1)
         for i, image in enumerate(shown):
             self._draw_image(Box(box.middle - total / 2 + 1.06 * i, box.top - 1, 1, 1), image)
-        title = node["class_name"] + (f"  rather than {node['contrast_name']}" if "contrast_name" in node else "")
+        title = node["class_name"] + (f" rather than {node['contrast_name']}" if "contrast_name" in node else "")
         if self.locations is None:
             title += f"   ({len(shown)} of {node['n_locations']} images)"
         self.ax_.text(box.middle, box.top - 1.06, title, ha="center", va="top", fontsize=11, weight="bold")

@@ -10,7 +10,7 @@ from sklearn.pipeline import Pipeline
 from torch import nn
 from torchvision.transforms import ToTensor
 
-from skgmmcnn import FeatureExtractor, InferenceGraph, InferenceGraphDisplay, LayerDictionary
+from skgmmcnn import FeatureExtractor, InferenceGraph, InferenceGraphDisplay, LayerDictionary, to_text
 from skgmmcnn.plot._inference_graph import _in_lines
 from skgmmcnn.plot._layout import Box, place_labels, rows_of
 from tests.graph.test_inference_graph import random_words
@@ -198,3 +198,12 @@ def test_long_layer_names_take_several_lines():
     assert _in_lines("features.9.expand3x3_activation") == "features.9.\nexpand3x3_\nactivation"
     assert _in_lines("layer3") == "layer3"
     assert _in_lines("a" * 30) == "a" * 30
+
+
+def test_a_decision_that_no_word_speaks_for_says_so(words):
+    fitted = InferenceGraph(min_score=1e9).fit(words)
+    (explained,) = fitted.explain(words[:1])
+    assert list(explained) == [explained.graph["root"]]
+    assert to_text(explained).endswith("No word speaks for it: none has enough evidence.")
+    display = InferenceGraphDisplay.from_estimator(fitted, words, image=0)
+    assert any("No word speaks for it" in text.get_text() for text in display.ax_.texts)
