@@ -181,7 +181,7 @@ def test_targets_and_contrasts(graph, words):
     decided = words.decisions[7]
     other = int(words.decisions[words.decisions != decided][0])
     display = InferenceGraphDisplay.from_estimator(graph, words, image=7, contrast=other)
-    assert f"{decided}  rather than {other}" in boxes_of_texts(display)
+    assert f"{decided} rather than {other}" in boxes_of_texts(display)
     assert_readable(display)
     assert_readable(InferenceGraphDisplay.from_estimator(graph, words, label=int(decided), contrast=other))
     assert_readable(InferenceGraphDisplay.from_estimator(graph, words, image=7, target=other))
