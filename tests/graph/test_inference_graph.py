@@ -1,3 +1,4 @@
+import itertools
 from dataclasses import replace
 
 import networkx as nx
@@ -305,3 +306,13 @@ def test_outliers_depart_where_they_were_changed(words, graph):
         np.testing.assert_allclose(usual.p_values[rows], expected)
     (alone,) = graph.typicality(some[:1], reference[reference.decisions != some.decisions[0]]).p_values
     assert np.isnan(alone)
+
+
+def test_evidence_for_each_output_is_that_of_its_locations(graph, words):
+    """Plain loops over the locations of the top layer."""
+    evidence = graph.decision_function(words[:5])
+    shares = graph.class_counts_ / graph.class_counts_.sum()
+    for image, output in itertools.product(range(5), range(10)):
+        ratios = [graph.log_ratios_["decision", "conv3"][output, word] for word in words.words["conv3"][image].flat]
+        assert evidence[image, output] == pytest.approx(np.log2(shares[output]) + sum(ratios))
+    np.testing.assert_array_equal(evidence.argmax(1), graph.predict(words[:5]))
