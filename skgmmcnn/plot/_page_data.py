@@ -16,7 +16,7 @@ from ._layout import Box, attach, place_cells, place_labels, rows_of
 from ._reading import pictures
 from ._sprites import encode_patches, encode_picture
 
-_CAPTION, _GAP, _RISE = 0.5, 0.25, 0.95  # in sides of a word's square
+_CAPTION, _GAP, _RISE = 0.5, 0.25, 0.8  # in sides of a word's square
 _LABEL = (0.62, 0.2)
 _N_CLASSES = 5  # shown of a word's histogram
 _EXAMPLE = 96  # pixels, of the images of a class

@@ -3,8 +3,8 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const state = { image: data.images[0], view: data.views[data.images[0].views[0]], active: null, chosen: null };
 const at = (id) => document.getElementById(id);
-const touch = matchMedia("(max-width: 760px)");
-const HEAD = 0.34, MARGIN = 0.15, ABOVE = 0.3;  // in sides of a word's square
+const narrow = matchMedia("(max-width: 760px)");
+const MARGIN = 0.15, ABOVE = 0.3;  // in sides of a word's square
 
 // ---- building elements: all text goes in as text, never as HTML
 
@@ -127,7 +127,7 @@ function nearest(views) {
 
 // ---- the graph
 
-let unit = 100;
+let unit = 100, offset = 0;  // pixels: of a word's square, and left of a graph that is narrower than its frame
 const nodes = new Map();
 let arrows = [];
 
@@ -141,7 +141,9 @@ function place(element, left, top, width, height) {
 function drawGraph() {
   const graph = at("graph"), [left, bottom, right, top] = state.view.limits;
   const width = right - left + 2 * MARGIN, height = top - bottom + ABOVE + MARGIN;
-  unit = Math.max(84, Math.min(132, at("frame").clientWidth / width));
+  const room = at("frame").clientWidth, tall = narrow.matches ? Infinity : innerHeight - 24;
+  unit = Math.max(narrow.matches ? 76 : 104, Math.min(132, room / width, tall / height));
+  offset = Math.max(0, (room - unit * width) / 2);
   graph.style.setProperty("--unit", `${unit}px`);
   graph.style.width = `${unit * width}px`;
   graph.style.height = `${unit * height}px`;
@@ -180,8 +182,8 @@ function drawLayerName(group) {
   const count = node.n_locations / state.view.n_images;
   const text = isDecision(node) ? "decision" : `${group.layer} \u00b7 ${plural(count, "location")}${state.view.n_images > 1 ? " an image" : ""}`;
   const name = make("div", { className: "layer", textContent: text });
-  const left = first ? 8 : x(node.box[0]);
-  place(name, left, y(node.box[1] + node.box[3]) - 20, 2 * unit, 16);
+  name.style.left = `${first ? 8 - offset : x(node.box[0])}px`;
+  name.style.top = `${y(node.box[1] + node.box[3]) - (first && offset > 150 ? 0 : 20)}px`;
   return name;
 }
 
@@ -257,7 +259,7 @@ function highlight() {
   }
   at("all").hidden = kept === null;
   document.querySelector("[role=status]").textContent = kept === null
-    ? "Point at a word or tap it; choose it to see only what explains it."
+    ? "The decision is on top, below it the visual words that speak for it, layer by layer. Point at a word, or tap it."
     : `Only ${title(state.chosen)} and what explains it: ${plural(kept.size - 1, "word")}.`;
 }
 
@@ -280,16 +282,28 @@ function drawQuery() {
     const [height, width] = shape;
     const cells = [];
     for (let i = 0; i < runs.length; i += 2) for (let j = runs[i]; j < runs[i] + runs[i + 1]; j++) cells.push(j);
-    const path = outline("row" in node ? [node.row * width + node.column] : cells, width);
+    const tint = tinted("row" in node ? [node.row * width + node.column] : cells, width);
     if (!state.image.picture) box.style.aspectRatio = `${width} / ${height}`;
-    box.append(draw("svg", { viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none" }, draw("path", { d: path })));
+    box.append(draw("svg", { viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none" }, ...tint));
     text = `Image ${state.image.number}, tinted at the ${plural(cells.length, "location")} of ${title(state.active)}`;
     if (!cells.length) text = `Image ${state.image.number} does not show ${title(state.active)}`;
   }
   at("query").replaceChildren(box, make("figcaption", { textContent: text }));
 }
 
-const outline = (cells, width) => cells.map((cell) => `M${cell % width} ${Math.floor(cell / width)}h1v1h-1z`).join("");
+/** The locations as an area, and its border: where a location's neighbour is not one of them. */
+function tinted(cells, width) {
+  const inside = new Set(cells), sides = [];
+  for (const cell of cells) {
+    const [left, top] = [cell % width, Math.floor(cell / width)];
+    if (!inside.has(cell - width)) sides.push(`M${left} ${top}h1`);
+    if (!inside.has(cell + width)) sides.push(`M${left} ${top + 1}h1`);
+    if (left === 0 || !inside.has(cell - 1)) sides.push(`M${left} ${top}v1`);
+    if (left === width - 1 || !inside.has(cell + 1)) sides.push(`M${left + 1} ${top}v1`);
+  }
+  const area = cells.map((cell) => `M${cell % width} ${Math.floor(cell / width)}h1v1h-1z`);
+  return [draw("path", { d: area.join(""), class: "area" }), draw("path", { d: sides.join(""), class: "border" })];
+}
 
 function aboutDecision(node) {
   const view = state.view;
