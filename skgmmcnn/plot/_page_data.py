@@ -16,7 +16,7 @@ from ._layout import Box, attach, place_cells, place_labels, rows_of
 from ._reading import pictures
 from ._sprites import encode_patches, encode_picture
 
-_CAPTION, _GAP, _RISE = 0.5, 0.25, 0.8  # in sides of a word's square
+_CAPTION, _GAP, _RISE = 0.56, 0.25, 0.8  # in sides of a word's square
 _LABEL = (0.62, 0.2)
 _N_CLASSES = 5  # shown of a word's histogram
 _EXAMPLE = 96  # pixels, of the images of a class
@@ -92,7 +92,10 @@ def _describe_graph(words: WordMaps, graph: nx.DiGraph) -> dict[str, Any]:
     rows, layers = rows_of(graph), dict(graph.nodes(data="layer"))
     boxes = place_cells(rows, layers, (1, 1 + _CAPTION), gap=_GAP, rise=_RISE)
     lines, strengths = attach(graph, boxes), edge_strengths(graph)
-    labels = place_labels(sorted(lines.items(), key=lambda line: -strengths[line[0]]), *_LABEL, boxes.values())
+    groups = [[list(keys) for _, keys in itertools.groupby(row, key=layers.get)] for row in rows]
+    names = [_name(layers[keys[0]], boxes[keys[0]]) for keys in itertools.chain.from_iterable(groups)]
+    strongest = sorted(lines.items(), key=lambda line: -strengths[line[0]])
+    labels = place_labels(strongest, *_LABEL, [*boxes.values(), *names])
     return {
         "root": graph.graph["root"],
         "n_images": graph.graph["n_images"],
@@ -100,10 +103,7 @@ def _describe_graph(words: WordMaps, graph: nx.DiGraph) -> dict[str, Any]:
         "contrast_name": graph.graph.get("contrast_name"),
         "pictures": _examples(words, graph),
         "limits": _limits(boxes.values()),
-        "rows": [
-            [{"layer": layer, "keys": list(keys)} for layer, keys in itertools.groupby(row, key=layers.get)]
-            for row in rows
-        ],
+        "rows": groups,
         "nodes": {key: {**graph.nodes[key], "box": _rounded(boxes[key])} for key in graph},
         "edges": [
             {
@@ -118,6 +118,11 @@ def _describe_graph(words: WordMaps, graph: nx.DiGraph) -> dict[str, Any]:
             for edge in graph.edges
         ],
     }
+
+
+def _name(layer: str, box: Box) -> Box:
+    """Return the room for the name of a layer and its number of locations, above its first word."""
+    return Box(box.left, box.top, 0.1 * (len(layer) + 16), 0.25)
 
 
 def edge_strengths(graph: nx.DiGraph) -> dict[tuple[str, str], float]:
@@ -178,7 +183,7 @@ def _describe_image(words: WordMaps, row: int, shown: Mapping[str, tuple[str, in
     maps = {layer: words.words[layer][row].ravel() for layer in words.layers}
     places = {key: _runs(maps[layer] == word) for key, (layer, word) in shown.items()}
     return {
-        "number": row,
+        "number": int(row),
         "decision": words.spec.class_name(int(words.decisions[row])),
         "picture": encoded[0] if encoded else None,
         "places": {key: runs for key, runs in places.items() if runs},

@@ -35,7 +35,7 @@ def check_image(image: int, n_images: int) -> int:
     """Return the number of an image, counted from the front."""
     if not -n_images <= image < n_images:
         raise IndexError(f"There is no image {image} in X, which has {n_images}.")
-    return image % n_images
+    return int(image) % n_images
 
 
 def pictures(words: WordMaps, rows: Iterable[int] | np.ndarray) -> list[np.ndarray]:

@@ -63,6 +63,12 @@ def test_graphs_of_images_and_classes_with_contrasts(page, graph, words):
         assert nx.utils.graphs_equal(found, wanted)
 
 
+def test_images_by_numbers_of_numpy(graph, words):
+    page = InferenceGraphPage.from_estimator(graph, words, images=np.array([7, -1]), contrast=words.decisions[8])
+    assert [image["number"] for image in data_of(page)["images"]] == [7, 299]
+    data_of(InferenceGraphPage(words, {np.int64(7): page.graphs[7]}))
+
+
 def test_contrast_is_chosen_given_or_left_out(graph, words):
     decided = int(words.decisions[7])
     same = next(i for i in range(8, 300) if words.decisions[i] == decided)

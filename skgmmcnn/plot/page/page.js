@@ -153,7 +153,7 @@ function drawGraph() {
   strokes.append(...arrows.map((arrow) => arrow.line), ...arrows.map((arrow) => arrow.text));
   nodes.clear();
   const names = state.view.rows.flat().map(drawLayerName);
-  for (const key of state.view.rows.flat().flatMap((group) => group.keys)) nodes.set(key, drawNode(key));
+  for (const key of state.view.rows.flat(2)) nodes.set(key, drawNode(key));
   graph.replaceChildren(strokes, ...names, ...nodes.values());
 }
 
@@ -177,10 +177,10 @@ function drawArrow(edge) {
   return { edge, line: group, text };
 }
 
-function drawLayerName(group) {
-  const node = state.view.nodes[group.keys[0]], first = state.view.rows.some((row) => row[0] === group);
+function drawLayerName(keys) {
+  const node = state.view.nodes[keys[0]], first = state.view.rows.some((row) => row[0] === keys);
   const count = node.n_locations / state.view.n_images;
-  const text = isDecision(node) ? "decision" : `${group.layer} \u00b7 ${plural(count, "location")}${state.view.n_images > 1 ? " an image" : ""}`;
+  const text = isDecision(node) ? "decision" : `${node.layer} \u00b7 ${plural(count, "location")}${state.view.n_images > 1 ? " an image" : ""}`;
   const name = make("div", { className: "layer", textContent: text });
   name.style.left = `${first ? 8 - offset : x(node.box[0])}px`;
   name.style.top = `${y(node.box[1] + node.box[3]) - (first && offset > 150 ? 0 : 20)}px`;
@@ -192,6 +192,7 @@ function drawNode(key) {
   const button = make("button", { type: "button", className: "node", tabIndex: key === state.view.root ? 0 : -1 },
     decision ? mosaic() : patches(key, 2), caption(key));
   button.dataset.key = key;
+  button.classList.toggle("decision", decision);
   button.setAttribute("aria-pressed", "false");
   button.setAttribute("aria-label", describe(key));
   const [left, bottom, width, height] = node.box;
@@ -366,7 +367,7 @@ function goto(key) {
 const middle = (key) => state.view.nodes[key].box[0] + state.view.nodes[key].box[2] / 2;
 
 function step(key, arrow) {
-  const rows = state.view.rows.map((row) => row.flatMap((group) => group.keys));
+  const rows = state.view.rows.map((row) => row.flat());
   const row = rows.findIndex((keys) => keys.includes(key)), column = rows[row].indexOf(key);
   if (arrow === "ArrowLeft") return rows[row][column - 1];
   if (arrow === "ArrowRight") return rows[row][column + 1];
