@@ -5,13 +5,14 @@ from .features import FeatureExtractor, FeatureMaps
 from .graph import InferenceGraph, to_text
 from .mixture import MiniBatchGaussianMixture
 from .persistence import load, save
-from .plot import InferenceGraphDisplay, PathDisplay, WordSimilarityDisplay
+from .plot import InferenceGraphDisplay, InferenceGraphPage, PathDisplay, WordSimilarityDisplay
 
 __all__ = [
     "FeatureExtractor",
     "FeatureMaps",
     "InferenceGraph",
     "InferenceGraphDisplay",
+    "InferenceGraphPage",
     "LayerDictionary",
     "LayerHMM",
     "MiniBatchGaussianMixture",

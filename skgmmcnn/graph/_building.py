@@ -144,6 +144,11 @@ def _chance(learnt: Learnt, pair: Pair, s: int, t: int) -> dict[str, float]:
     return {"p_value": float(learnt.p_values[pair][s, t]), "q_value": float(learnt.q_values[pair][s, t])}
 
 
+def could_be_chance(edge: Mapping[str, Any]) -> bool:
+    """Tell whether an edge was tested and could be chance."""
+    return edge.get("q_value", 0) > MOST_CHANCE
+
+
 def percent(share: float) -> str:
     """Return a share as text."""
     return f"{100 * share:.0f} %" if share >= 0.01 else "under 1 %"
@@ -204,5 +209,5 @@ def _decision_text(node: Mapping[str, Any]) -> str:
 
 def _edge_text(edge: Mapping[str, Any]) -> str:
     between = f" ({edge['low']:.2f} to {edge['high']:.2f})" if "low" in edge else ""
-    chance = ", could be chance" if edge.get("q_value", 0) > MOST_CHANCE else ""
+    chance = ", could be chance" if could_be_chance(edge) else ""
     return f"{edge['log_ratio']:.2f} bits each{between}, {percent(edge['frequency'])} of its field{chance}"

@@ -441,6 +441,28 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         """
         return compare(self.surprise(X), X.decisions, self.surprise(reference), reference.decisions, level)
 
+    def decision_function(self, X: WordMaps) -> np.ndarray:
+        """Return how much the words of the uppermost layers speak for each output.
+
+        Parameters
+        ----------
+        X : WordMaps
+            Words of n images.
+
+        Returns
+        -------
+        evidence : float array of shape (n, n_outputs)
+            For output c, log2 P(c) + sum of log-ratios over the locations of the layers that explain the decision, in
+            bits; minus infinity without fitted images.
+        """
+        self._check_words(X)
+        with np.errstate(divide="ignore"):
+            evidence = np.log2(self.class_counts_ / self.class_counts_.sum())
+        for top in self.explained_by_[DECISION]:
+            counts = count_words(X.words[top], X.vocabulary.n_words[top])
+            evidence = evidence + counts @ self.log_ratios_[DECISION, top].T
+        return evidence
+
     def predict(self, X: WordMaps) -> np.ndarray:
         """Return the decision that the words of the uppermost layers speak for.
 
@@ -455,13 +477,7 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
             The output c with the largest log2 P(c) + sum of log-ratios over the locations of the layers that explain
             the decision; an output without fitted images is never predicted.
         """
-        self._check_words(X)
-        with np.errstate(divide="ignore"):
-            evidence = np.log2(self.class_counts_ / self.class_counts_.sum())
-        for top in self.explained_by_[DECISION]:
-            counts = count_words(X.words[top], X.vocabulary.n_words[top])
-            evidence = evidence + counts @ self.log_ratios_[DECISION, top].T
-        return self.classes_[evidence.argmax(1)]
+        return self.classes_[self.decision_function(X).argmax(1)]
 
     def transform(self, X: WordMaps) -> np.ndarray:
         """Return the evidence of every word for each image's decision.

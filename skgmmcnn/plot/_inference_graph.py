@@ -13,11 +13,11 @@ import numpy as np
 from sklearn.pipeline import Pipeline
 
 from ..dictionary import Representatives, Vocabulary, WordMaps
-from ..features import FeatureExtractor
 from ..graph import InferenceGraph
-from ..graph._building import MOST_CHANCE, NO_WORD, percent
+from ..graph._building import NO_WORD, could_be_chance, percent
 from ..graph._targets import Target
 from ._layout import Box, attach, place_cells, place_labels, rows_of
+from ._reading import check_image, pictures, run, take_apart
 
 _MARK = (0.9, 0.0, 0.5)  # magenta: rare in photographs, and told from greys with any colour vision
 _EDGE = (0.12, 0.32, 0.55)
@@ -122,22 +122,14 @@ class InferenceGraphDisplay:
         display : InferenceGraphDisplay
             The drawn display.
         """
-        steps = list(estimator) if isinstance(estimator, Pipeline) else [estimator]
-        if isinstance(steps[0], FeatureExtractor):  # its maps can be indexed, also those of a folder
-            X = steps.pop(0).transform(X)
+        before, estimator, X = take_apart(estimator, X)
         if label is None:
-            if not -len(X) <= image < len(X):
-                raise IndexError(f"There is no image {image} in X, which has {len(X)}.")
-            X = X[image % len(X) :][:1]
-        *before, estimator = steps
-        for step in before:
-            X = step.transform(X)
-        if label is None:
-            display = cls._of_image(estimator, X, target, contrast)
+            X = X[check_image(image, len(X)) :][:1]
+            display = cls._of_image(estimator, run(before, X), target, contrast)
         else:
             if target is not None:
                 raise ValueError(f"label={label!r} explains a class, target={target!r} one image; give one of them.")
-            display = cls._of_class(estimator, X, label, contrast)
+            display = cls._of_class(estimator, run(before, X), label, contrast)
         return display.plot(n_patches=n_patches, ax=ax)
 
     @classmethod
@@ -145,8 +137,13 @@ class InferenceGraphDisplay:
         cls, estimator: InferenceGraph, words: WordMaps, target: Target, contrast: int | str | None
     ) -> InferenceGraphDisplay:
         (graph,) = estimator.explain(words, target, contrast=contrast)
+        return cls._of_graph(graph, words)
+
+    @classmethod
+    def _of_graph(cls, graph: nx.DiGraph, words: WordMaps) -> InferenceGraphDisplay:
+        """Return the display of a graph that explains the only image of `words`."""
         locations = {key: _locations(words, node) for key, node in graph.nodes.items() if node["layer"] in words.words}
-        return cls(graph, words.vocabulary, images=_pictures(words, [0]), locations=locations)
+        return cls(graph, words.vocabulary, images=pictures(words, [0]), locations=locations)
 
     @classmethod
     def _of_class(
@@ -154,7 +151,7 @@ class InferenceGraphDisplay:
     ) -> InferenceGraphDisplay:
         graph = estimator.explain_class(words, label, contrast=contrast)
         rows = np.flatnonzero(words.decisions == graph.graph["target"])
-        return cls(graph, words.vocabulary, images=_pictures(words, rows[:4]))
+        return cls(graph, words.vocabulary, images=pictures(words, rows[:4]))
 
     def plot(self, *, n_patches: int = 4, ax: Any = None) -> InferenceGraphDisplay:
         """Draw the graph.
@@ -207,7 +204,7 @@ class InferenceGraphDisplay:
         shown = "Magenta: where the explained image shows the word." if self.locations is not None else ""
         below = "Below: locations that show it, of all, and their evidence."
         arrows = "Arrows: evidence of one location for the word above, and the share of that word's receptive fields."
-        chance = "Dashed: could be chance (q > 0.05)." if any(map(_could_be_chance, self._edges())) else ""
+        chance = "Dashed: could be chance (q > 0.05)." if any(map(could_be_chance, self._edges())) else ""
         return " ".join(filter(None, [patches, rings, shown, below, arrows, chance]))
 
     def _edges(self) -> list[Mapping[str, Any]]:
@@ -324,7 +321,7 @@ class InferenceGraphDisplay:
                     "shrinkA": 2,
                     "shrinkB": 2,
                     "mutation_scale": 8 + 6 * strength,
-                    "linestyle": "--" if _could_be_chance(edge) else "-",
+                    "linestyle": "--" if could_be_chance(edge) else "-",
                 },
                 zorder=1,
             )
@@ -361,14 +358,6 @@ def _in_lines(name: str, width: int = 15) -> str:
             lines.append("")
         lines[-1] += part
     return "\n".join(lines)
-
-
-def _could_be_chance(edge: Mapping[str, Any]) -> bool:
-    return edge.get("q_value", 0) > MOST_CHANCE
-
-
-def _pictures(words: WordMaps, rows: Any) -> list[np.ndarray]:
-    return [] if words.pictures is None else [words.pictures[int(row)] for row in rows]
 
 
 def _limits(boxes: Mapping[str, Box]) -> tuple[float, float, float, float]:

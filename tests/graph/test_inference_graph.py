@@ -1,3 +1,4 @@
+import itertools
 from dataclasses import replace
 
 import networkx as nx
@@ -314,3 +315,13 @@ def test_smoothing_is_that_of_the_counts(words):
     assert [dict(graph.edges) for graph in fitted.explain(words[:3])] == expected
     with pytest.raises(ValueError, match="start must be the number of an image, 0 or more; got -2"):
         InferenceGraph().partial_fit(words, start=-2)
+
+
+def test_evidence_for_each_output_is_that_of_its_locations(graph, words):
+    """Plain loops over the locations of the top layer."""
+    evidence = graph.decision_function(words[:5])
+    shares = graph.class_counts_ / graph.class_counts_.sum()
+    for image, output in itertools.product(range(5), range(10)):
+        ratios = [graph.log_ratios_["decision", "conv3"][output, word] for word in words.words["conv3"][image].flat]
+        assert evidence[image, output] == pytest.approx(np.log2(shares[output]) + sum(ratios))
+    np.testing.assert_array_equal(evidence.argmax(1), graph.predict(words[:5]))

@@ -1,0 +1,47 @@
+"""
+A page to look around in
+========================
+
+A picture shows one graph; people who audit a network want to look at many, and to ask back.  We write a page for the
+browser that explains several decisions about handwritten digits, among them wrong ones.
+"""
+
+# %%
+# The network and its images are made here, in seconds.
+from sklearn.pipeline import Pipeline
+
+from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
+from skgmmcnn.datasets import load_digits_network
+
+digits = load_digits_network()
+pipe = Pipeline(
+    [
+        ("features", FeatureExtractor(digits.network, ["conv1", "conv2", "conv3"], class_names=digits.class_names)),
+        ("words", LayerDictionary({"conv1": 16, "conv2": 30, "conv3": 40}, random_state=0)),
+        ("graph", InferenceGraph(n_nodes=3, p_values=True)),
+    ]
+).fit(digits.images)
+
+# %%
+# Some digits that the network gets wrong, and some that it gets right.  Each decision is contrasted with the class that
+# the words speak for next to it.
+import numpy as np
+
+words = pipe[:-1].transform(digits.test_images)
+wrong = np.flatnonzero(words.decisions != digits.test_labels)[:4]
+right = np.flatnonzero(words.decisions == digits.test_labels)[:4]
+
+# %%
+# The page is one file and needs no network.  Point at a word, or tap it: its patches, the digits in whose images it
+# occurs, and what it explains appear beside the graph, and the image lights up where it shows the word.  Choose it, and
+# only what explains it is left.  Switch to the graph of all images with this decision, to another image, or to the
+# contrast.
+from skgmmcnn import InferenceGraphPage
+
+page = InferenceGraphPage.from_estimator(pipe["graph"], words, images=[*wrong, *right])
+n_bytes = page.save("digits.html")
+print(f"Wrote digits.html, {n_bytes / 1000:.0f} kB")
+
+# %%
+# In a notebook the page shows the first of its graphs as a picture.
+page  # noqa: B018

@@ -1,0 +1,320 @@
+"""The page in a real browser: clicks, keys, layouts, and no complaint; skipped where there is no Chromium."""
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from skgmmcnn import InferenceGraph, InferenceGraphPage
+
+# Without these Chromium looks for the network, and fails noisily where there is none.
+FLAGS = (
+    "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+).split()
+NASTY = "<script>alert(1)</script>"
+WIDE, PHONE = (1400, 1000, False), (390, 844, True)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not chromium or not driver:
+        pytest.skip("no chromium and chromedriver on the PATH (Debian: apt-get install chromium chromium-driver)")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    with webdriver.Chrome(options=options, service=webdriver.ChromeService(driver)) as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def named(words):
+    """Words with a nasty name of a class, and with long names in the lowest layer."""
+    names = {("conv1", word): f"{word} has a name that fits on no card" for word in range(8)}
+    return replace(
+        words,
+        spec=replace(words.spec, class_names=(NASTY, *map(str, range(1, 10)))),
+        vocabulary=replace(words.vocabulary, names=names),
+    )
+
+
+@pytest.fixture(scope="module")
+def explained(named):
+    return InferenceGraph(n_nodes=4).fit(named)
+
+
+@pytest.fixture(scope="module")
+def page(explained, named):
+    zero = int(np.flatnonzero(named.decisions == 0)[0])
+    return InferenceGraphPage.from_estimator(explained, named, images=[7, zero])
+
+
+@pytest.fixture(scope="module")
+def file(page, tmp_path_factory):
+    path = tmp_path_factory.mktemp("page") / "why.html"
+    page.save(path)
+    return path
+
+
+class Looking:
+    """A page in a browser window of some size."""
+
+    def __init__(self, browser, file, width, height, mobile, scheme="light"):
+        self.browser = browser
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": mobile}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        feature = {"name": "prefers-color-scheme", "value": scheme}
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+        browser.get(file.as_uri())
+
+    def all(self, selector):
+        return self.browser.find_elements("css selector", selector)
+
+    def one(self, selector):
+        (element,) = self.all(selector)
+        return element
+
+    def text(self, selector):
+        return self.one(selector).text
+
+    def node(self, key):
+        return self.one(f'.node[data-key="{key}"]')
+
+    def keys_of(self, selector):
+        return {node.get_attribute("data-key") for node in self.all(f".node{selector}")}
+
+    def choose(self, fieldset, number):
+        self.browser.execute_script("arguments[0].click()", self.all(f"#{fieldset} input")[number])
+
+    def press(self, *keys):
+        self.browser.switch_to.active_element.send_keys(*keys)
+
+    def focused(self):
+        return self.browser.switch_to.active_element.get_attribute("data-key")
+
+    def point_at(self, element):
+        from selenium.webdriver import ActionChains
+
+        self.browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
+        ActionChains(self.browser).move_to_element(element).perform()
+
+    def boxes(self, selector):
+        script = "return [...document.querySelectorAll(arguments[0])].map(e => e.getBoundingClientRect().toJSON())"
+        return self.browser.execute_script(script, selector)
+
+
+@pytest.fixture
+def open_page(browser, file):
+    """Open the page, or another; whatever is done with it, the console stays empty."""
+    browser.get_log("browser")
+    yield lambda *size, page=file, scheme="light": Looking(browser, page, *(size or WIDE), scheme=scheme)
+    assert browser.get_log("browser") == []
+
+
+def overlapping(boxes):
+    return [
+        (a, b)
+        for i, a in enumerate(boxes)
+        for b in boxes[:i]
+        if min(a["right"], b["right"]) - max(a["left"], b["left"]) > 1
+        and min(a["bottom"], b["bottom"]) - max(a["top"], b["top"]) > 1
+    ]
+
+
+def test_every_node_edge_and_patch_is_there(open_page, page):
+    shown, graph = open_page(), page.graphs[7][0]
+    assert shown.keys_of("") == set(graph)
+    assert len(shown.all(".arrows line")) == graph.number_of_edges()
+    assert "w" in shown.text("#graph")
+    for key, node in graph.nodes.items():
+        text = shown.node(key).text.split("\n")
+        assert f"{node['score']:.1f} bits" in text
+        if node["layer"] != "decision":
+            assert f"{node['count']}/{node['n_locations']}" in text
+    decoded = "return Promise.all([...document.querySelectorAll('img')].map(e => e.decode())).then(all => all.length)"
+    assert shown.browser.execute_script(decoded) > 2
+    sheets = (
+        "return Promise.all([...document.querySelectorAll('svg image')].map("
+        "e => createImageBitmap(e).then(b => b.width)))"
+    )
+    assert min(shown.browser.execute_script(sheets)) > 0
+
+
+def test_pointing_at_a_word_shows_it_and_lights_up_the_image(open_page, page, named):
+    shown, graph = open_page(), page.graphs[7][0]
+    assert shown.all("#query .area") == []
+    for key, node in list(graph.nodes.items())[1:6]:
+        shown.point_at(shown.node(key))
+        assert shown.text("#facts h2") == f"w{node['word']}"
+        assert f"{node['count']} of {node['n_locations']} locations in this image" in shown.text("#facts")
+        cells = shown.one("#query .area").get_attribute("d").split("M")[1:]
+        rows, columns = np.nonzero(named.words[node["layer"]][7] == node["word"])
+        assert cells == [f"{column} {row}h1v1h-1z" for row, column in zip(rows, columns, strict=True)]
+        assert len(shown.all("#facts .near li")) == graph.degree(key)
+        statistics = named.vocabulary.statistics[node["layer"]]
+        assert f"purity {100 * statistics.purity[node['word']]:.0f} %" in shown.text("#facts")
+    shown.point_at(shown.one("h1"))
+    assert shown.text("#facts h2") == shown.text("h1")
+
+
+def test_a_chosen_word_shows_only_what_explains_it(open_page, page):
+    import networkx as nx
+
+    shown, graph = open_page(), page.graphs[7][0]
+    for key in [list(graph)[1], list(graph)[5]]:
+        kept = {key, *nx.ancestors(graph, key)}
+        shown.browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", shown.node(key))
+        shown.node(key).click()
+        assert shown.keys_of(":not(.gone)") == kept
+        assert shown.keys_of("[aria-pressed=true]") == {key}
+        inside = sum(tail in kept and head in kept for tail, head in graph.edges)
+        assert len(shown.all(".arrows g.edge:not(.gone)")) == inside
+        assert f"what explains it: {len(kept) - 1} word" in shown.text("[role=status]")
+    shown.one("#all").click()
+    assert shown.keys_of(".gone") == set()
+    shown.node(key).click()
+    shown.node(key).click()
+    assert shown.keys_of(".gone") == set()
+
+
+def test_neighbours_lead_on(open_page, page):
+    shown, graph = open_page(), page.graphs[7][0]
+    explained = sorted(graph.in_edges(graph.graph["root"], data="contribution"), key=lambda edge: -edge[2])
+    shown.all(".near button")[0].click()
+    assert shown.focused() == explained[0][0]
+    assert shown.text("#facts h2") == f"w{graph.nodes[explained[0][0]]['word']}"
+
+
+def test_switches_of_image_scope_and_question(open_page, page):
+    shown = open_page()
+    of_image, contrast, of_class, _ = page.graphs[7]
+    assert shown.text("h1") == f"Why \u201c{of_image.graph['class_name']}\u201d?"
+    shown.choose("questions", 1)
+    assert shown.keys_of("") == set(contrast)
+    assert f"rather than \u201c{contrast.graph['contrast_name']}\u201d" in shown.text("h1")
+    shown.choose("scopes", 1)
+    assert shown.keys_of("") == set(page.graphs[7][3])
+    shown.choose("questions", 0)
+    assert shown.keys_of("") == set(of_class)
+    assert f"all {of_class.graph['n_images']} images" in shown.text("#about")
+    assert len(shown.all(".node .mosaic img")) == 4
+    other = list(page.graphs)[1]
+    shown.choose("images", 1)  # the scope stays
+    assert shown.keys_of("") == set(page.graphs[other][2])
+    shown.choose("scopes", 0)
+    assert shown.keys_of("") == set(page.graphs[other][0])
+
+
+def test_a_class_name_is_shown_as_written(open_page):
+    shown = open_page()
+    shown.choose("images", 1)
+    assert shown.text("h1") == f"Why \u201c{NASTY}\u201d?"
+    assert shown.browser.title == f"Why \u201c{NASTY}\u201d?"
+    assert NASTY in shown.text("#graph")
+    assert len(shown.all("script")) == 2
+
+
+def test_keys_alone_are_enough(open_page, page):
+    from selenium.webdriver.common.keys import Keys
+
+    shown, graph = open_page(), page.graphs[7][0]
+    root = graph.graph["root"]
+    for _ in range(20):
+        shown.press(Keys.TAB)
+        if shown.focused():
+            break
+    assert shown.focused() == root  # one stop for the whole graph
+    outline = "return getComputedStyle(document.activeElement).outlineStyle"
+    assert shown.browser.execute_script(outline) == "solid"
+    visited = set()
+    for arrow in [Keys.DOWN, Keys.LEFT, Keys.LEFT, Keys.RIGHT, Keys.RIGHT, Keys.DOWN, Keys.DOWN, Keys.DOWN]:
+        shown.press(arrow)
+        visited.add(shown.focused())
+    assert {graph.nodes[key]["layer"] for key in visited} == {"conv1", "conv2", "conv3"}
+    shown.press(Keys.UP)
+    key = shown.focused()
+    assert graph.nodes[key]["layer"] == "conv2"
+    assert shown.text("#facts h2") == f"w{graph.nodes[key]['word']}"
+    shown.press(Keys.ENTER)
+    assert shown.keys_of("[aria-pressed=true]") == {key}
+    assert root in shown.keys_of(".gone")
+    shown.press(Keys.ESCAPE)
+    assert shown.keys_of(".gone") == set()
+    assert shown.focused() == key
+    assert f"{graph.nodes[key]['count']} of " in shown.node(key).get_attribute("aria-label")
+
+
+def test_radio_buttons_keep_the_focus(open_page):
+    from selenium.webdriver.common.keys import Keys
+
+    shown = open_page()
+    before = shown.keys_of("")
+    shown.browser.execute_script("document.querySelector('#questions input:checked').focus()")
+    shown.press(Keys.RIGHT)
+    assert "rather than" in shown.text("h1")
+    shown.press(Keys.LEFT)
+    assert shown.keys_of("") == before
+
+
+@pytest.mark.parametrize("size", [WIDE, PHONE], ids=["1400", "390"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_layout(size, scheme, open_page):
+    shown = open_page(*size, scheme=scheme)
+    assert shown.browser.execute_script("return document.documentElement.scrollWidth") <= size[0]
+    assert overlapping(shown.boxes(".node")) == []
+    assert overlapping(shown.boxes(".arrows text")) == []
+    (frame,) = shown.boxes("#frame")
+    for box in shown.boxes(".node, .layer"):
+        assert frame["left"] <= box["left"] < box["right"] <= frame["right"] + 1
+        assert frame["top"] <= box["top"] < box["bottom"] <= frame["bottom"]
+    inside = "return [...document.querySelectorAll('.caption')].filter(e => e.scrollHeight > e.clientHeight + 1).length"
+    assert shown.browser.execute_script(inside) == 0
+    assert min(box["height"] for box in shown.boxes("label, .near button") if box["height"]) >= 36  # 0: not shown
+    colours = "const s = getComputedStyle(document.body); return [s.color, s.backgroundColor]"
+    text, ground = (
+        np.array([int(part) for part in colour[4:-1].split(",")]) for colour in shown.browser.execute_script(colours)
+    )
+    assert (text.mean() > 200) == (ground.mean() < 50) == (scheme == "dark")
+
+
+def test_a_phone_shows_a_word_in_a_sheet(open_page, page):
+    shown, graph = open_page(*PHONE), page.graphs[7][0]
+    assert not shown.one("#panel").is_displayed()
+    key = list(graph)[5]
+    shown.node(key).click()
+    (sheet,), (node,) = shown.boxes("#panel"), shown.boxes(f'.node[data-key="{key}"]')
+    assert sheet["bottom"] == pytest.approx(844, abs=1)
+    assert 0 <= node["top"] < node["bottom"] <= sheet["top"]
+    assert shown.one("#query .area").is_displayed()
+    shown.one("#close").click()
+    assert not shown.one("#panel").is_displayed()
+    assert shown.keys_of(".gone") == set()
+
+
+def test_a_cut_graph_says_so(open_page, named, tmp_path):
+    estimator = InferenceGraph(n_nodes=12).fit(named)
+    InferenceGraphPage.from_estimator(estimator, named, images=[3], max_nodes=25, max_edges=40).save(
+        tmp_path / "x.html"
+    )
+    shown = open_page(*PHONE, page=tmp_path / "x.html")
+    assert "too large for a page: it shows the strongest 25 of" in shown.text("#left-out")
+    assert shown.browser.execute_script("return document.documentElement.scrollWidth") <= 390
+    assert overlapping(shown.boxes(".node")) == []
+
+
+def test_words_without_images(open_page, tmp_path):
+    from tests.graph.test_inference_graph import random_words
+
+    words = random_words(0)
+    estimator = InferenceGraph(p_values=True, n_bootstrap=5).fit(words)
+    InferenceGraphPage.from_estimator(estimator, words).save(tmp_path / "x.html")
+    shown = open_page(page=tmp_path / "x.html")
+    for node in shown.all(".node"):
+        shown.point_at(node)
+    assert "over resamples" in shown.text("#facts")
+    assert "no patches stored" in shown.text("#graph")
