@@ -28,7 +28,7 @@ SETTINGS = {
     "squeezenet1_1": (["features.7", "features.9", "features.12"], 2048),
     "resnet18": (["layer2", "layer3", "layer4"], 1024),
     "resnet50": (["layer2", "layer3", "layer4"], 512),
-    "vgg16": (["features.22", "features.29", "avgpool"], 192),
+    "vgg16": (["features.22", "features.29", "avgpool"], 96),
 }
 
 
