@@ -26,6 +26,7 @@ from skgmmcnn import FeatureExtractor, LayerDictionary
 BATCH = 32
 SETTINGS = {
     "squeezenet1_1": (["features.7", "features.9", "features.12"], 2048),
+    "squeezenet1_1:55": (["features.4", "features.9", "features.12"], 2048),  # a layer of 55 x 55 locations
     "resnet18": (["layer2", "layer3", "layer4"], 1024),
     "resnet50": (["layer2", "layer3", "layer4"], 512),
     "vgg16": (["features.22", "features.29", "avgpool"], 96),
@@ -59,7 +60,7 @@ def read(maps):
 def ratios(name):
     layers, n_images = SETTINGS[name]
     torch.manual_seed(0)
-    network = torchvision.models.get_model(name, weights=None).eval()
+    network = torchvision.models.get_model(name.partition(":")[0], weights=None).eval()
     last = copy.deepcopy(network).to(memory_format=torch.channels_last)
     X = np.random.default_rng(0).standard_normal((n_images, 3, 224, 224), dtype=np.float32)
     settings = {"preprocess": None, "batch_size": BATCH}
@@ -84,7 +85,7 @@ def passes(names):
     for name in names:
         (seconds, found, n_images), _ = alone(ratios, name)
         shares = "".join(f"{found[column] / seconds:{len(column) + 2}.2f}" for column in columns)
-        print(f"{name:16}{n_images:8}{seconds:8.1f}{shares}", flush=True)
+        print(f"{name:17}{n_images:7}{seconds:8.1f}{shares}", flush=True)
 
 
 def road(n_images):
