@@ -452,8 +452,8 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         Returns
         -------
         evidence : float array of shape (n, n_outputs)
-            For output c, log2 P(c) + sum of log-ratios over the locations of the layers that explain the decision, in
-            bits; minus infinity without fitted images.
+            Of each output c, log2 P(c) + sum of log-ratios over the locations of the layers that explain the decision,
+            in bits; minus infinity where there are no fitted images.
         """
         self._check_words(X)
         with np.errstate(divide="ignore"):

@@ -122,7 +122,7 @@ def _describe_graph(words: WordMaps, graph: nx.DiGraph) -> dict[str, Any]:
 
 def _name(layer: str, box: Box) -> Box:
     """Return the room for the name of a layer and its number of locations, above its first word."""
-    return Box(box.left, box.top, 0.1 * (len(layer) + 16), 0.25)
+    return Box(box.left, box.top, 0.1 * (len(layer) + 25), 0.25)
 
 
 def edge_strengths(graph: nx.DiGraph) -> dict[tuple[str, str], float]:

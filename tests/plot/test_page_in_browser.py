@@ -266,20 +266,32 @@ def test_radio_buttons_keep_the_focus(open_page):
 def test_layout(size, scheme, open_page):
     shown = open_page(*size, scheme=scheme)
     assert shown.browser.execute_script("return document.documentElement.scrollWidth") <= size[0]
-    assert overlapping(shown.boxes(".node")) == []
-    assert overlapping(shown.boxes(".arrows text")) == []
-    (frame,) = shown.boxes("#frame")
-    for box in shown.boxes(".node, .layer"):
-        assert frame["left"] <= box["left"] < box["right"] <= frame["right"] + 1
-        assert frame["top"] <= box["top"] < box["bottom"] <= frame["bottom"]
-    inside = "return [...document.querySelectorAll('.caption')].filter(e => e.scrollHeight > e.clientHeight + 1).length"
-    assert shown.browser.execute_script(inside) == 0
+    for scope in [0, 1]:
+        shown.choose("scopes", scope)
+        assert_in_place(shown)
     assert min(box["height"] for box in shown.boxes("label, .near button") if box["height"]) >= 36  # 0: not shown
     colours = "const s = getComputedStyle(document.body); return [s.color, s.backgroundColor]"
     text, ground = (
         np.array([int(part) for part in colour[4:-1].split(",")]) for colour in shown.browser.execute_script(colours)
     )
     assert (text.mean() > 200) == (ground.mean() < 50) == (scheme == "dark")
+
+
+def assert_in_place(shown):
+    """Nothing leaves what it belongs to, and nothing covers anything."""
+    assert overlapping(shown.boxes(".node, .layer")) == []
+    assert overlapping(shown.boxes(".arrows text, .layer")) == []
+    (frame,) = shown.boxes("#frame")
+    for box in shown.boxes(".node, .layer"):
+        assert frame["left"] <= box["left"] < box["right"] <= frame["right"] + 1
+        assert frame["top"] <= box["top"] < box["bottom"] <= frame["bottom"]
+    inside = "return [...document.querySelectorAll('.caption')].filter(e => e.scrollHeight > e.clientHeight + 1).length"
+    assert shown.browser.execute_script(inside) == 0
+    outside = """return [...document.querySelectorAll('.mosaic img')].filter(e => {
+        const a = e.getBoundingClientRect(), b = e.parentElement.getBoundingClientRect();
+        return a.right > b.right + 1 || a.bottom > b.bottom + 1;
+    }).length"""
+    assert shown.browser.execute_script(outside) == 0
 
 
 def test_a_phone_shows_a_word_in_a_sheet(open_page, page):

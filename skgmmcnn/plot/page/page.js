@@ -182,8 +182,11 @@ function drawLayerName(keys) {
   const count = node.n_locations / state.view.n_images;
   const text = isDecision(node) ? "decision" : `${node.layer} \u00b7 ${plural(count, "location")}${state.view.n_images > 1 ? " an image" : ""}`;
   const name = make("div", { className: "layer", textContent: text });
+  const beside = first && offset > 120;  // pixels: room for a name to the left of the row
+  name.classList.toggle("beside", beside);
   name.style.left = `${first ? 8 - offset : x(node.box[0])}px`;
-  name.style.top = `${y(node.box[1] + node.box[3]) - (first && offset > 150 ? 0 : 20)}px`;
+  name.style.top = `${y(node.box[1] + node.box[3]) - (beside ? 0 : 20)}px`;
+  if (beside) name.style.width = `${offset + x(node.box[0]) - 16}px`;
   return name;
 }
 
