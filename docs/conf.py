@@ -64,7 +64,8 @@ html_title = f"skgmmcnn {release}"
 html_theme_options = {
     "logo": {"text": "skgmmcnn"},
     "navbar_end": ["theme-switcher"],
-    "header_links_before_dropdown": 6,
+    "navbar_persistent": ["search-button"],
+    "header_links_before_dropdown": 7,
     "secondary_sidebar_items": ["page-toc"],
     "footer_start": ["copyright"],
     "footer_end": [],
