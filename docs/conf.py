@@ -45,7 +45,7 @@ plot_apply_rcparams = True
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "gallery",
-    "within_subsection_order": "FileNameSortKey",
+    "within_subsection_order": "gallery_order.StoryOrder",
     "backreferences_dir": "api/backreferences",
     "doc_module": ("skgmmcnn",),
     "abort_on_example_error": True,
