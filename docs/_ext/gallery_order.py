@@ -1,0 +1,29 @@
+"""The order of the gallery: from the first graph on; examples that are not named follow by name."""
+
+STORIES = [
+    "plot_digits.py",
+    "plot_wrong_decision.py",
+    "plot_class_graph.py",
+    "plot_planted_shortcut.py",
+    "plot_choosing_words.py",
+    "plot_discriminative_words.py",
+    "plot_words_as_features.py",
+    "plot_words_across_layers.py",
+    "plot_stored_features.py",
+    "two_processes.py",
+]
+
+
+class StoryOrder:
+    """A sort key, made for each folder of examples."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+
+    def __call__(self, example: str) -> tuple[int, str]:
+        """Return where an example stands."""
+        return (STORIES.index(example) if example in STORIES else len(STORIES)), example
+
+    def __repr__(self) -> str:
+        """Return what is the same from build to build, so that nothing is built again for it."""
+        return "StoryOrder"
