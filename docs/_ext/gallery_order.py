@@ -9,6 +9,8 @@ STORIES = [
     "plot_discriminative_words.py",
     "plot_words_as_features.py",
     "plot_words_across_layers.py",
+    "plot_mlp_paths.py",
+    "plot_page.py",
     "plot_stored_features.py",
     "two_processes.py",
 ]
