@@ -204,7 +204,8 @@ def to_text(graph: nx.DiGraph) -> str:
 def _decision_text(node: Mapping[str, Any]) -> str:
     against = f" rather than {node['contrast_name']}" if "contrast_name" in node else ""
     shown = f"the decision for {node['count']} of {node['n_locations']} images, {node['score']:.1f} bits"
-    return f"{node['class_name']}{against}: {shown}, learnt from {node['n_fitted']} images"
+    learnt = f"{node['n_fitted']} image{'s' if node['n_fitted'] != 1 else ''}"
+    return f"{node['class_name']}{against}: {shown}, learnt from {learnt}"
 
 
 def _edge_text(edge: Mapping[str, Any]) -> str:
