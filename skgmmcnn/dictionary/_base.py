@@ -160,6 +160,7 @@ class WordModel(ContainerOutput, TransformerMixin, BaseEstimator, auto_wrap_outp
 
 
 def check_shares(maps: FeatureMaps) -> None:
+    """Refuse fewer images than there are processes to share them."""
     if len(maps) < n_processes():
         raise ValueError(f"{n_processes()} processes cannot share {len(maps)} images; start fewer.")
 

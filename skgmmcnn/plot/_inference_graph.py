@@ -16,7 +16,7 @@ from ..dictionary import Representatives, Vocabulary, WordMaps
 from ..graph import InferenceGraph
 from ..graph._building import NO_WORD, could_be_chance, percent
 from ..graph._targets import Target
-from ._layout import Box, attach, place_cells, place_labels, rows_of
+from ._layout import Box, attach, edge_strengths, place_cells, place_labels, rows_of
 from ._reading import check_image, pictures, run, take_apart
 
 _MARK = (0.9, 0.0, 0.5)  # magenta: rare in photographs, and told from greys with any colour vision
@@ -303,13 +303,10 @@ class InferenceGraphDisplay:
         edges = sorted(self.graph.edges(data=True), key=lambda edge: -edge[2]["log_ratio"])
         if not edges:
             return
-        strongest: dict[int, float] = {}  # of each row of heads: bits are not compared between rows
-        for _, head, edge in edges:
-            strongest.setdefault(self.graph.nodes[head]["depth"], edge["log_ratio"])
-        lines = attach(self.graph, boxes)
+        lines, strengths = attach(self.graph, boxes), edge_strengths(self.graph)
         for tail, head, edge in reversed(edges):
             x0, y0, x1, y1 = lines[tail, head]
-            strength = edge["log_ratio"] / strongest[self.graph.nodes[head]["depth"]]
+            strength = strengths[tail, head]
             self.ax_.annotate(
                 "",
                 (x1, y1),

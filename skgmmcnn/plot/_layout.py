@@ -108,6 +108,18 @@ def _spread(box: Box, number: int, of: int) -> float:
     return box.left + box.width * (0.2 + 0.6 * (number + 0.5) / of)
 
 
+def edge_strengths(graph: nx.DiGraph) -> dict[tuple[str, str], float]:
+    """Return the log-ratio of every edge as a share of the largest in its row: rows are not compared."""
+    largest: dict[int, float] = {}
+    for _, head, edge in graph.edges(data=True):
+        depth = graph.nodes[head]["depth"]
+        largest[depth] = max(largest.get(depth, 0.0), edge["log_ratio"])
+    return {
+        (tail, head): edge["log_ratio"] / largest[graph.nodes[head]["depth"]]
+        for tail, head, edge in graph.edges(data=True)
+    }
+
+
 def place_labels(
     lines: Iterable[tuple[Key, tuple[float, float, float, float]]],
     width: float,

@@ -10,9 +10,9 @@ import networkx as nx
 import numpy as np
 
 from ..dictionary import WordMaps
-from ..graph._building import could_be_chance
+from ..graph._building import NO_WORD, could_be_chance
 from ..graph._hierarchy import DECISION
-from ._layout import Box, attach, place_cells, place_labels, rows_of
+from ._layout import Box, attach, edge_strengths, place_cells, place_labels, rows_of
 from ._reading import pictures
 from ._sprites import encode_patches, encode_picture
 
@@ -34,7 +34,7 @@ def describe(words: WordMaps, graphs: Mapping[int, Sequence[nx.DiGraph]], *, max
             continue
         numbers[id(graph)] = len(views)
         part = prune(graph, max_nodes, max_edges)
-        views.append({**_describe_graph(words, part), "left_out": _left_out(graph, part)})
+        views.append({**_describe_graph(words, part), "remark": _remark(graph, part)})
         shown |= {key: (node["layer"], node["word"]) for key, node in part.nodes.items() if node["layer"] != DECISION}
     return {
         "layers": {layer: list(words.words[layer].shape[1:]) for layer in words.layers},
@@ -78,7 +78,9 @@ def _first(
     return {item for _, item in sorted(turns, key=lambda turn: turn[0])[:most]}
 
 
-def _left_out(graph: nx.DiGraph, part: nx.DiGraph) -> str:
+def _remark(graph: nx.DiGraph, part: nx.DiGraph) -> str:
+    if len(graph) == 1:
+        return NO_WORD
     if (len(graph), graph.number_of_edges()) == (len(part), part.number_of_edges()):
         return ""
     return (
@@ -125,18 +127,6 @@ def _name(layer: str, box: Box) -> Box:
     return Box(box.left, box.top, 0.1 * (len(layer) + 25), 0.25)
 
 
-def edge_strengths(graph: nx.DiGraph) -> dict[tuple[str, str], float]:
-    """Return the log-ratio of every edge as a share of the largest in its row: rows are not compared."""
-    largest: dict[int, float] = {}
-    for _, head, edge in graph.edges(data=True):
-        depth = graph.nodes[head]["depth"]
-        largest[depth] = max(largest.get(depth, 0.0), edge["log_ratio"])
-    return {
-        (tail, head): edge["log_ratio"] / largest[graph.nodes[head]["depth"]]
-        for tail, head, edge in graph.edges(data=True)
-    }
-
-
 def _limits(boxes: Iterable[Box]) -> list[float]:
     """Return left, bottom, right and top of all that is drawn."""
     lefts, bottoms, rights, tops = zip(*((box.left, box.bottom, box.right, box.top) for box in boxes), strict=True)
@@ -167,10 +157,10 @@ def _describe_word(words: WordMaps, layer: str, word: int) -> dict[str, Any]:
         found["sprite"], found["marks"] = encode_patches(vocabulary.representatives[layer], word)
     if layer in vocabulary.statistics:
         statistics = vocabulary.statistics[layer]
-        shares = statistics.counts[word] / max(1, statistics.counts[word].sum())
+        shares = statistics.classes[word]
         order = np.argsort(-shares, kind="stable")[:_N_CLASSES]
         found |= {
-            "share": float(statistics.counts[word].sum() / max(1, statistics.counts.sum())),
+            "share": float(statistics.share[word]),
             "n_classes": int((shares > 0).sum()),
             "classes": [[words.spec.class_name(output), float(shares[output])] for output in order if shares[output]],
         }

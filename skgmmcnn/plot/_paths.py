@@ -14,6 +14,7 @@ from ..dictionary import InferencePaths, LayerHMM, Vocabulary
 from ..features import FeatureMaps
 from ..graph._building import percent
 from ._layout import Box, place_labels
+from ._reading import check_image
 
 _COLOURS = [(0.10, 0.40, 0.70), (0.85, 0.45, 0.05), (0.30, 0.60, 0.30), (0.55, 0.35, 0.65)]
 _MARK = (0.9, 0.0, 0.5)
@@ -135,8 +136,8 @@ class PathDisplay:
         paths = hmm.paths(X)
         if paths.decisions is None or hmm.classes_ is None:
             raise ValueError("These paths lead to no decision: the chain was fitted on plain arrays without y.")
-        if image is not None and not 0 <= image < len(paths):
-            raise IndexError(f"There is no image {image} in X, which has {len(paths)}.")
+        if image is not None:
+            image = check_image(image, len(paths))
         of_network = isinstance(X, FeatureMaps)
         classes: np.ndarray = hmm.classes_
         names = X.class_names if of_network else tuple(map(str, classes.tolist()))

@@ -104,7 +104,7 @@ def test_data_says_what_the_graphs_say(page, words):
         assert image["decision"] == words.spec.class_name(words.decisions[row])
         for number, graph in zip(image["views"], graphs, strict=True):
             view = data["views"][number]
-            assert view["left_out"] == ""
+            assert view["remark"] == ""
             assert view["root"] == graph.graph["root"]
             assert view["nodes"].keys() == graph.nodes.keys()
             for key, node in graph.nodes.items():
@@ -201,7 +201,7 @@ def test_large_graphs_are_cut_and_say_so(words):
     whole = page.graphs[0][0]
     view = data_of(page)["views"][0]
     assert (len(view["nodes"]), len(view["edges"])) == (10, 12)
-    assert view["left_out"] == (
+    assert view["remark"] == (
         f"This graph is too large for a page: it shows the strongest 10 of {len(whole)} nodes and 12 of "
         f"{whole.number_of_edges()} edges."
     )
@@ -278,3 +278,8 @@ def test_bad_input_is_named(graph, words):
         InferenceGraphPage(words, {0: graph.explain(words[:1])}, max_nodes=1).to_html()
     with pytest.raises(IndexError, match="no image 300"):
         InferenceGraphPage(words, {300: graph.explain(words[:1])}).to_html()
+
+
+def test_a_decision_that_no_word_speaks_for_says_so(words):
+    page = InferenceGraphPage.from_estimator(InferenceGraph(min_score=1e9).fit(words), words, images=[0])
+    assert {view["remark"] for view in data_of(page)["views"]} == {"No word speaks for it: none has enough evidence."}

@@ -314,7 +314,7 @@ def test_a_cut_graph_says_so(open_page, named, tmp_path):
         tmp_path / "x.html"
     )
     shown = open_page(*PHONE, page=tmp_path / "x.html")
-    assert "too large for a page: it shows the strongest 25 of" in shown.text("#left-out")
+    assert "too large for a page: it shows the strongest 25 of" in shown.text("#remark")
     assert shown.browser.execute_script("return document.documentElement.scrollWidth") <= 390
     assert overlapping(shown.boxes(".node")) == []
 

@@ -403,8 +403,8 @@ function show(image, view) {
   Object.assign(state, { image, view, active: view.root, chosen: null });
   at("question").textContent = document.title = question(view);
   at("about").textContent = view.n_images > 1 ? `Over ${scope(view)}; beside it image ${image.number}` : imageName(image);
-  at("left-out").textContent = view.left_out;
-  at("left-out").hidden = !view.left_out;
+  at("remark").textContent = view.remark;
+  at("remark").hidden = !view.remark;
   document.body.classList.remove("open");
   drawControls();
   drawGraph();
