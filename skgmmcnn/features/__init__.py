@@ -2,7 +2,7 @@
 
 from ._extractor import FeatureExtractor
 from ._layers import LayerInfo, list_layers
-from ._maps import FeatureBatch, FeatureMaps, Pictures
+from ._maps import FeatureBatch, FeatureMaps, Pictures, Rerun
 from ._receptive_field import ReceptiveField
 from ._spec import NetworkSpec
 
@@ -14,5 +14,6 @@ __all__ = [
     "NetworkSpec",
     "Pictures",
     "ReceptiveField",
+    "Rerun",
     "list_layers",
 ]

@@ -23,10 +23,11 @@ from .._device import resolve_device
 from ._decisions import count_outputs, decide
 from ._images import Images, InputKind, PixelScale, gather, unreadable
 from ._layers import choose_layers
-from ._maps import FeatureBatch, FeatureMaps, Source
+from ._maps import FeatureBatch, FeatureMaps, Rerun, Source
 from ._network import Portable, build, fingerprint, share
 from ._probing import HookedNetwork
 from ._receptive_field import ReceptiveField
+from ._rerun import Edits, Passed
 from ._running import check_runs, lay_out, precisely
 from ._spec import NetworkSpec, check_class_names
 from ._store import StoredSource, identify, place_of
@@ -353,6 +354,29 @@ class _NetworkSource:
                     yield FeatureBatch(start, maps, outputs, decisions)
                     progress.update(n)
                     start, rest = start + n, rest[n:]
+
+    def reruns(self, rows: np.ndarray, lowest: str) -> Iterator[Rerun]:
+        """Yield the images `rows` in batches whose layers from `lowest` on can be run again."""
+        images, start = self._images[rows], 0
+        device = resolve_device(self.device)
+        traced = self._traced.to(device)
+        for batch in images.batches(self._run.batch_size, self._spec.input_shape, self._run.n_jobs):
+            n = len(batch)
+
+            def decided(outputs: Any, n: int = n) -> np.ndarray:
+                return decide(outputs, self._run.decision, self._spec.n_outputs, n)
+
+            with precisely(self._run.precision, device):
+                passed = traced.start(batch, lowest)
+
+            def again(edits: Edits, passed: Passed = passed) -> tuple[Any, dict[str, Tensor]]:
+                with precisely(self._run.precision, device):
+                    return passed.again(edits)
+
+            maps = {name: values.float() for name, values in passed.maps.items()}
+            original = FeatureBatch(start, maps, passed.outputs, decided(passed.outputs))
+            yield Rerun(original, lowest, self._spec.layers, again, decided)
+            start += n
 
     def _warn_of_memory(self, size: int) -> None:
         if size == self._run.batch_size:

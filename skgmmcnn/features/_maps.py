@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from os import PathLike
 from typing import Any, NamedTuple, Protocol
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from .._device import resolve_device
 from ._images import Images, PixelScale
 from ._receptive_field import ReceptiveField
+from ._rerun import Edits, Run
 from ._spec import NetworkSpec
 
 
@@ -37,6 +38,64 @@ class FeatureBatch(NamedTuple):
     decisions: np.ndarray
 
 
+class Rerun:
+    """Consecutive images, and the network's part from one layer on, which can be run again with changed activations.
+
+    Made by :meth:`FeatureMaps.reruns`.
+
+    Parameters
+    ----------
+    original : FeatureBatch
+        What the network did with the images.
+    lowest : str
+        The lowest layer that can be changed.
+    layers : tuple of str
+        All modelled layers, in network order.
+    again : callable
+        Runs the network from `lowest` on.
+    decide : callable
+        Makes decisions of what the network returns.
+    """
+
+    def __init__(
+        self, original: FeatureBatch, lowest: str, layers: tuple[str, ...], again: Run, decide: Callable
+    ) -> None:
+        self.original = original
+        self._editable = layers[layers.index(lowest) :]
+        self._again, self._decide = again, decide
+
+    def run(self, edits: Edits) -> FeatureBatch:
+        """Run the network with changed layers.
+
+        Gradients flow through where torch records them.
+
+        Parameters
+        ----------
+        edits : dict of str to callable
+            By layer, what makes of its map, a float32 tensor (n, C, H, W), the map of that shape that the network goes
+            on with.  What a layer gets already shows the changes below it.
+
+        Returns
+        -------
+        batch : FeatureBatch
+            What the network did; activations are those that it went on with, of the layers that were run.
+
+        Raises
+        ------
+        ValueError
+            If a layer that lies below the lowest is to be changed, or one that is not modelled.
+        """
+        for layer in edits:
+            if layer not in self._editable:
+                raise ValueError(
+                    f"Layer {layer!r} cannot be changed here: the network is run again from {self._editable[0]!r} on, "
+                    f"with the layers {list(self._editable)}."
+                )
+        outputs, maps = self._again(edits)
+        activations = {layer: maps[layer].float() for layer in self._editable if layer in maps}
+        return FeatureBatch(self.original.start, activations, outputs, self._decide(outputs))
+
+
 class Source(Protocol):
     """Where the activations of numbered images come from, and where they are to be computed with."""
 
@@ -48,9 +107,15 @@ class Source(Protocol):
     def stored(self, root: str | PathLike, rows: np.ndarray, dtype: str) -> Source:
         """Return a source of the images `rows` alone, that keeps what it yields under the folder `root`."""
 
+    def reruns(self, rows: np.ndarray, lowest: str) -> Iterator[Rerun]:
+        """Yield the images `rows` in batches whose layers from `lowest` on can be run again."""
+
 
 class HeldSource:
-    """Activations held in memory: arrays (n, H, W, C) by layer, outputs and decisions; in batches of `size` images."""
+    """Activations held in memory: arrays (n, H, W, C) by layer, outputs and decisions; in batches of `size` images.
+
+    `origin` is the source that they come from, with their numbers there.
+    """
 
     def __init__(
         self,
@@ -58,10 +123,11 @@ class HeldSource:
         outputs: np.ndarray | None,
         decisions: np.ndarray,
         size: int,
-        device: str | torch.device = "auto",
+        origin: tuple[Source, np.ndarray] | None = None,
     ) -> None:
         self._arrays, self._outputs, self._decisions, self._size = arrays, outputs, decisions, size
-        self.device = device
+        self._origin = origin
+        self.device: str | torch.device = origin[0].device if origin else "auto"
 
     def batches(self, rows: np.ndarray) -> Iterator[FeatureBatch]:
         """Yield the batches of the images `rows`, in that order."""
@@ -78,6 +144,13 @@ class HeldSource:
     def stored(self, root: str | PathLike, rows: np.ndarray, dtype: str) -> Source:
         """Refuse: it is not known what the values depend on."""
         raise ValueError("These maps are held in memory already; store those that FeatureExtractor.transform returns.")
+
+    def reruns(self, rows: np.ndarray, lowest: str) -> Iterator[Rerun]:
+        """Yield the images `rows` in batches whose layers from `lowest` on can be run again."""
+        if self._origin is None:
+            raise ValueError("These maps were made from arrays, so there is no network that could be run again.")
+        source, numbers = self._origin
+        return source.reruns(numbers[rows], lowest)
 
 
 class FeatureMaps:
@@ -203,6 +276,28 @@ class FeatureMaps:
                 _check_finite(values, layer, batch.start)
             yield batch
 
+    def reruns(self, lowest: str) -> Iterator[Rerun]:
+        """Run over all images once, such that the network can be run again with changed activations.
+
+        Parameters
+        ----------
+        lowest : str
+            The lowest layer to be changed.
+
+        Yields
+        ------
+        rerun : Rerun
+            Consecutive images.  The network below `lowest` runs once for them, whatever the maps are held or stored in.
+
+        Raises
+        ------
+        ValueError
+            If `lowest` is no modelled layer, or if the maps were made without a network.
+        """
+        if lowest not in self.layers:
+            raise ValueError(f"There is no layer {lowest!r}; there is {', '.join(map(repr, self.layers))}.")
+        yield from self._source.reruns(self._rows, lowest)
+
     @property
     def outputs(self) -> np.ndarray:
         """What the network returned, shape (n, C); runs the network over all images."""
@@ -230,7 +325,8 @@ class FeatureMaps:
                 arrays[name][batch.start : batch.start + len(values)] = values.permute(0, 2, 3, 1).numpy(force=True)
             outputs.append(batch.outputs)
             decisions.append(batch.decisions)
-        source = HeldSource(arrays, _joined(outputs), np.concatenate(decisions), size, self._source.device)
+        origin = self._source, self._rows
+        source = HeldSource(arrays, _joined(outputs), np.concatenate(decisions), size, origin)
         return FeatureMaps(self.spec, self._images[self._rows], source, self._scale)
 
     def store(self, folder: str | PathLike, dtype: str = "float32") -> FeatureMaps:

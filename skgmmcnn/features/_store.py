@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from .._device import resolve_device
-from ._maps import FeatureBatch, Source
+from ._maps import FeatureBatch, Rerun, Source
 from ._spec import NetworkSpec
 
 _VERSION = 1
@@ -156,6 +156,10 @@ class StoredSource:
     def stored(self, root: str | os.PathLike, rows: np.ndarray, dtype: str) -> Source:
         """Return a source of the images `rows` alone, that keeps what it yields under the folder `root`."""
         return self._source.stored(root, rows, dtype)
+
+    def reruns(self, rows: np.ndarray, lowest: str) -> Iterator[Rerun]:
+        """Yield the images `rows` in batches whose layers from `lowest` on can be run again."""
+        return self._source.reruns(rows, lowest)
 
     def _keep(self, held: dict[str, np.ndarray], rows: np.ndarray, batch: FeatureBatch) -> FeatureBatch:
         """Write a batch, and return it as it will be read."""

@@ -16,6 +16,7 @@ from ._forms import Form, refuse
 from ._network import Portable
 from ._probing import HookedNetwork, several_calls
 from ._receptive_field import ReceptiveField
+from ._rerun import Layers, Passed, start
 from ._running import move, prepare
 
 Fields = dict[tuple[str, str], ReceptiveField]
@@ -65,14 +66,15 @@ class TracedNetwork:
         nodes = {name: _find(name, tracer) for name in layers}
         order = {node: place for place, node in enumerate(self._graph.nodes)}
         self.layers = tuple(sorted(nodes, key=lambda name: order[nodes[name]]))
-        self._nodes = {nodes[name]: name for name in self.layers}
+        self._nodes = {nodes[name]: name for name in self.layers}  # in network order
         if len(self._nodes) < len(nodes):
             same = next(name for name in self.layers if self._nodes[nodes[name]] != name)
             raise ValueError(f"Layers {same!r} and {self._nodes[nodes[same]]!r} are one and the same tensor; name one.")
         reserved = {"input", "decision"} & set(self.layers)
         if reserved:
             raise ValueError(f"A layer cannot be called {reserved.pop()!r} here; name a layer inside or behind it.")
-        self._capturing = _capturing(network, self._graph, {node: tracer.last.get(node, node) for node in self._nodes})
+        self._last = {node: tracer.last.get(node, node) for node in self._nodes}
+        self._capturing = _capturing(network, self._graph, self._last)
 
     def __reduce__(self) -> tuple:
         return TracedNetwork, (Portable(self.network), self.layers, dict(self._forms))
@@ -137,6 +139,11 @@ class TracedNetwork:
             output, captured = self._capturing(self.prepare(batch))
         values = zip(self.layers, captured, strict=True)
         return output, {layer: self._forms[layer].as_map(value) for layer, value in values}
+
+    def start(self, batch: Tensor, lowest: str) -> Passed:
+        """Run the network over `batch`, such that its part from the layer `lowest` on can be run again."""
+        layers = Layers(self._nodes, self._last, self._forms)
+        return start(self.network, self._graph, layers, lowest, self.prepare(batch))
 
 
 def _trace(tracer: _LayerTracer, network: nn.Module) -> None:

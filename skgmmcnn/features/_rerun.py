@@ -1,0 +1,138 @@
+"""Running the part of a network above a layer again, with changed activations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, fx, nn
+
+from ._forms import Form
+
+Edits = Mapping[str, Callable[[Tensor], Tensor]]
+Run = Callable[[Edits], tuple[Any, dict[str, Tensor]]]
+
+
+class Passed(NamedTuple):
+    """A forward pass that can go on from a layer again: what it returned, its maps by layer, and how to go on."""
+
+    outputs: Any
+    maps: dict[str, Tensor]
+    again: Run
+
+
+class Layers(NamedTuple):
+    """The modelled layers in a traced graph.
+
+    Parameters
+    ----------
+    nodes : dict of fx.Node to str
+        What each layer returns, in network order.
+    last : dict of fx.Node to fx.Node
+        For each of these the node behind which its value is final.
+    forms : dict of str to Form
+        How each is read as a map.
+    """
+
+    nodes: Mapping[fx.Node, str]
+    last: Mapping[fx.Node, fx.Node]
+    forms: Mapping[str, Form]
+
+
+def edit(value: Tensor, form: Form, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return a layer's tensor with its map replaced by what `change` makes of it; tokens without place stay."""
+    changed = change(form.as_map(value).float())
+    value = value.clone()
+    form.as_map(value).copy_(changed)
+    return value
+
+
+def start(network: nn.Module, graph: fx.Graph, layers: Layers, lowest: str, batch: Tensor) -> Passed:
+    """Run `network` once over `batch` and keep what its part from the layer `lowest` on needs."""
+    editable = [node for node, name in _from(layers, lowest).items()]
+    above = _above(graph, layers, editable)
+    needed = {read for node in above for read in node.all_input_nodes} - above
+    with torch.no_grad():
+        first = _Pass(network, graph, layers, {}, needed)
+        outputs = first.run(batch)
+    kept = {node: first.kept.get(node) for node in graph.nodes if node not in above}
+
+    def again(edits: Edits) -> tuple[Any, dict[str, Tensor]]:
+        run = _Pass(network, graph, layers, edits)
+        return run.resume({node: _copy(value) for node, value in kept.items()}, editable), run.maps
+
+    return Passed(outputs, first.maps, again)
+
+
+def _from(layers: Layers, lowest: str) -> dict[fx.Node, str]:
+    """Return the nodes of a layer and of those that follow it."""
+    names = list(layers.nodes.values())
+    return dict(list(layers.nodes.items())[names.index(lowest) :])
+
+
+def _above(graph: fx.Graph, layers: Layers, editable: list[fx.Node]) -> set[fx.Node]:
+    """Return the nodes that depend on a layer whose value may be edited once it is final."""
+    ending = {layers.last[node]: node for node in editable}
+    changed: set[fx.Node] = set()
+    above: set[fx.Node] = set()
+    for node in graph.nodes:
+        if not changed.isdisjoint(node.all_input_nodes):
+            above.add(node)
+            changed.add(node)
+        if node in ending:
+            changed.add(ending[node])
+    return above
+
+
+def _copy(value: Any) -> Any:
+    """Copy a tensor, since later operations may work in place."""
+    return value.clone() if isinstance(value, Tensor) else value
+
+
+class _Pass(fx.Interpreter):
+    """A pass in which layers are edited and captured, and the values of the nodes `needed` are kept."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        graph: fx.Graph,
+        layers: Layers,
+        edits: Edits,
+        needed: set[fx.Node] | frozenset[fx.Node] = frozenset(),
+    ) -> None:
+        super().__init__(network, graph=graph)
+        self._layers, self._edits, self._needed = layers, edits, needed
+        self._ending = {layers.last[node]: node for node in layers.nodes}
+        self.kept: dict[fx.Node, Any] = {}
+        self.maps: dict[str, Tensor] = {}
+
+    def resume(self, values: dict[fx.Node, Any], editable: list[fx.Node]) -> Any:
+        """Run what `values` does not hold, and edit what it holds of the layers `editable`."""
+        for node in editable:
+            if values.get(node) is not None:
+                values[node] = self._finish(node, values[node])
+        return self.run(initial_env=values)
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        layer = self._ending.get(n)
+        if layer is not None:
+            value = self._finish(layer, result if layer is n else self.env[layer])
+            if layer is n:
+                result = value
+            else:
+                self.env[layer] = value
+            if layer in self._needed:
+                self.kept[layer] = _copy(value)
+        if n in self._needed and n not in self.kept:
+            self.kept[n] = _copy(result)
+        return result
+
+    def _finish(self, node: fx.Node, value: Tensor) -> Tensor:
+        layer = self._layers.nodes[node]
+        form = self._layers.forms[layer]
+        if layer in self._edits:
+            value = edit(value, form, self._edits[layer])
+        self.maps[layer] = form.as_map(_copy(value))
+        return value

@@ -1,0 +1,194 @@
+"""The part of a network above a layer, run again with changed activations."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from skgmmcnn import FeatureExtractor
+from skgmmcnn.features import FeatureMaps
+
+
+class Residual(nn.Module):
+    """Skips past its inner layers, works in place, joins two branches, and asks for the size of its batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(inplace=True))
+        self.inner = nn.Conv2d(8, 8, 3, padding=1)
+        self.act = nn.ReLU(inplace=True)
+        self.left, self.right = nn.Conv2d(8, 4, 1), nn.Conv2d(8, 4, 3, padding=1)
+        self.after_right = nn.Conv2d(4, 4, 3, padding=1)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x):
+        x = self.stem(x)
+        y = self.inner(x)
+        y += x
+        y = self.act(y)
+        x += 1  # in place on what lies beside the inner layer
+        y = y * x.mean((1, 2, 3), keepdim=True)
+        joined = torch.cat([self.left(y), self.after_right(self.right(y)).relu_()], 1)
+        return self.head(joined.mean((2, 3)).view(joined.size(0), -1))
+
+
+class Untraceable(Residual):
+    def forward(self, x):
+        if x.sum() > 1e9:  # the flow depends on the data
+            return x
+        return super().forward(x)
+
+
+def naive(network, images, edits):
+    """The whole network with hooks that change what the layers return."""
+
+    def hooked(change):
+        return lambda module, inputs, result: change(result.clone())
+
+    handles = [network.get_submodule(name).register_forward_hook(hooked(edit)) for name, edit in edits.items()]
+    try:
+        with torch.no_grad():
+            return network(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def silence(channel):
+    def change(maps):
+        maps = maps.clone()
+        maps[:, channel] = 0.5
+        maps[:, :, 1] *= 2
+        return maps
+
+    return change
+
+
+def extract(network, layers, images, **options):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of networks that cannot be traced
+        return FeatureExtractor(network, layers, preprocess=None, device="cpu", **options).fit(images)
+
+
+@pytest.mark.parametrize("kind", [Residual, Untraceable])
+@pytest.mark.parametrize(
+    ("lowest", "changed"),
+    [
+        ("stem", ["stem"]),
+        ("stem", []),
+        ("stem", ["inner", "after_right"]),
+        ("inner", ["inner"]),
+        ("left", ["left", "right"]),
+        ("left", ["right", "after_right"]),
+        ("right", ["after_right"]),
+    ],
+)
+def test_a_rerun_equals_the_whole_network_with_hooks(kind, lowest, changed):
+    torch.manual_seed(0)
+    network, images = kind().eval(), torch.randn(6, 3, 9, 9)
+    edits = {layer: silence(place) for place, layer in enumerate(changed)}
+    layers = ["stem", "inner", "left", "right", "after_right"]
+    maps = extract(network, layers, images, batch_size=4).transform(images)
+    parts = list(maps.reruns(lowest))
+    expected = naive(network, images, edits)
+    for _ in range(2):  # what is kept between runs stays as it was
+        found = torch.cat([part.run(edits).outputs for part in parts])
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    assert [part.original.start for part in parts] == [0, 4]
+    np.testing.assert_array_equal(
+        np.concatenate([part.run(edits).decisions for part in parts]), expected.argmax(1).numpy()
+    )
+    again = parts[0].run({})
+    torch.testing.assert_close(again.outputs, parts[0].original.outputs)
+    for layer, values in again.activations.items():
+        torch.testing.assert_close(values, parts[0].original.activations[layer])
+
+
+@pytest.mark.parametrize(
+    ("model", "layers"),
+    [
+        ("resnet18", ["layer2.0.conv1", "layer3", "layer4.0.bn1"]),
+        ("densenet121", ["features.denseblock2.denselayer2.conv1", "features.transition2"]),
+        ("shufflenet_v2_x0_5", ["stage2.1.branch2", "stage3"]),
+        ("squeezenet1_1", ["features.4.squeeze", "features.7"]),
+        ("vit_b_16", ["encoder.layers.encoder_layer_3"]),
+    ],
+)
+def test_reruns_of_known_families(model, layers):
+    size = 224 if model.startswith("vit") else 64
+    network, images = torchvision.models.get_model(model, weights=None).eval(), torch.randn(2, 3, size, size)
+    maps = extract(network, layers, images).transform(images)
+    lowest = maps.layers[0]
+    (part,) = maps.reruns(lowest)
+    torch.testing.assert_close(part.run({}).outputs, part.original.outputs)
+
+    def change(values):  # a class token stays as it is
+        values = values.clone()
+        values[:, ::2, -1] = 3
+        return values
+
+    def on_tokens(values):
+        tokens = values.transpose(1, 2)
+        tokens[:, :, 1:] = change(tokens[:, :, 1:].unflatten(2, (14, 14))).flatten(2)
+        return values
+
+    expected = naive(network, images, {lowest: on_tokens if model.startswith("vit") else change})
+    torch.testing.assert_close(part.run({lowest: change}).outputs, expected, atol=1e-4, rtol=1e-4)
+    assert (part.run({lowest: change}).outputs - part.original.outputs).abs().max() > 1e-5
+
+
+def test_gradients_reach_a_layer():
+    torch.manual_seed(0)
+    network, images = Residual().eval(), torch.randn(3, 3, 9, 9)
+    maps = extract(network, ["inner", "left"], images).transform(images)
+    (part,) = maps.reruns("inner")
+    leaf = part.original.activations["inner"].clone().requires_grad_()
+    (found,) = torch.autograd.grad(part.run({"inner": lambda _: leaf}).outputs[:, 2].sum(), leaf)
+    step = torch.zeros_like(leaf)
+    step[1, 4, 3, 3] = 1e-2
+    with torch.no_grad():
+        ends = [part.run({"inner": lambda _, sign=sign: leaf + sign * step}).outputs[1, 2] for sign in (1, -1)]
+    assert found[1, 4, 3, 3].item() == pytest.approx((ends[0] - ends[1]).item() / 2e-2, rel=0.05, abs=1e-4)
+
+
+def test_held_and_stored_maps_know_their_network(tmp_path):
+    torch.manual_seed(0)
+    network, images = Residual().eval(), torch.randn(6, 3, 9, 9)
+    maps = extract(network, ["inner"], images).transform(images)
+    edits = {"inner": silence(1)}
+    (expected,) = (part.run(edits).outputs for part in maps.reruns("inner"))
+    for other in (maps.compute()[[4, 1]].compute(), maps.store(tmp_path)[[4, 1]]):
+        (found,) = (part.run(edits).outputs for part in other.reruns("inner"))
+        torch.testing.assert_close(found, expected[[4, 1]])
+
+
+def test_the_network_stays_as_it_was_after_an_error():
+    torch.manual_seed(0)
+    network, images = Untraceable().eval(), torch.randn(2, 3, 9, 9)
+    extractor = extract(network, ["inner"], images)
+    (part,) = extractor.transform(images).reruns("inner")
+
+    def fail(maps):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        part.run({"inner": fail})
+    for one in (network, extractor.network_):
+        assert not any(module._forward_hooks for module in one.modules())
+    torch.testing.assert_close(part.run({}).outputs, part.original.outputs)
+
+
+def test_bad_layers():
+    maps = FeatureExtractor(Residual().eval(), ["inner", "left"], preprocess=None).fit_transform(
+        torch.randn(2, 3, 9, 9)
+    )
+    with pytest.raises(ValueError, match="no layer 'stem'"):
+        next(maps.reruns("stem"))
+    (part,) = maps.reruns("left")
+    with pytest.raises(ValueError, match="'inner' cannot be changed here"):
+        part.run({"inner": silence(0)})
+    with pytest.raises(ValueError, match="made from arrays"):
+        next(FeatureMaps.from_arrays({"dense": np.zeros((3, 2), np.float32)}).reruns("dense"))
