@@ -1,0 +1,84 @@
+"""What measures need of a fitted pipeline: the feature maps of images, the words and the graph."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from sklearn.pipeline import Pipeline
+from torch import Tensor
+
+from .._device import exact_float32
+from ..dictionary import WordMaps
+from ..dictionary._base import WordModel
+from ..features import FeatureExtractor, FeatureMaps
+from ..graph import InferenceGraph
+
+
+class Parts(NamedTuple):
+    """Feature maps, the words that describe them, and the graph that connects these, None without one."""
+
+    maps: FeatureMaps
+    dictionary: WordModel
+    graph: InferenceGraph | None
+
+    def words(self) -> WordMaps:
+        """Return the words of all images."""
+        return self.dictionary.transform(self.maps)
+
+    def words_at(self, activations: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return by layer the words (n, H, W) of activations (n, C, H, W), on their device."""
+        with exact_float32(), torch.no_grad():
+            found = self.dictionary._labeller().predict(activations)
+            return {
+                layer: words.long().view(len(activations[layer]), *activations[layer].shape[2:])
+                for layer, words in found
+            }
+
+
+def take_apart(estimator: Any, X: Any) -> Parts:
+    """Return the parts of a fitted pipeline that reads the images X, or their feature maps."""
+    steps = list(estimator) if isinstance(estimator, Pipeline) else [estimator]
+    dictionary = next((step for step in steps if isinstance(step, WordModel)), None)
+    if dictionary is None:
+        raise TypeError(
+            "The measures take a fitted Pipeline with a LayerDictionary or LayerHMM; got a "
+            f"{type(estimator).__name__} of {[type(step).__name__ for step in steps]}."
+        )
+    graph = next((step for step in steps if isinstance(step, InferenceGraph)), None)
+    if isinstance(X, FeatureMaps):
+        return Parts(X, dictionary, graph)
+    if not isinstance(steps[0], FeatureExtractor):
+        raise TypeError(
+            f"X is a {type(X).__name__}, and no FeatureExtractor comes before the words; give FeatureMaps, or a "
+            "pipeline that begins with one."
+        )
+    return Parts(steps[0].transform(X), dictionary, graph)
+
+
+def graph_of(parts: Parts) -> InferenceGraph:
+    """Return the graph, or raise an error that explains itself."""
+    if parts.graph is None:
+        raise TypeError("This measure needs a pipeline that ends with an InferenceGraph.")
+    return parts.graph
+
+
+def log_proba(outputs: Any) -> Tensor:
+    """Return the logarithms of the class probabilities (n, C) that the network's scores stand for, in nats.
+
+    They are the softmax of C scores; a single one is the logit of the second of two classes.
+    """
+    if not isinstance(outputs, Tensor) or outputs.ndim != 2:
+        kind = f"a tensor of shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs).__name__
+        raise ValueError(f"Probabilities need scores (n, C) of the classes; the network returns {kind}.")
+    scores = outputs.double()
+    if scores.shape[1] == 1:
+        scores = torch.cat([torch.zeros_like(scores), scores], 1)
+    return scores.log_softmax(1)
+
+
+def proba_of(outputs: Any, targets: np.ndarray) -> np.ndarray:
+    """Return the probability of one class for each image, shape (n,)."""
+    chosen = log_proba(outputs)[torch.arange(len(targets)), torch.from_numpy(np.asarray(targets, np.int64))]
+    return chosen.exp().numpy(force=True)
