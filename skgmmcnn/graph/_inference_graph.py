@@ -496,8 +496,7 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         tables = self._evidence(resamples=False)
         evidence = np.empty((len(X), len(self._names)))
         for i, decision in enumerate(X.decisions):
-            steps = self._walk(X[i], start_at(X[i], decision, None, 1), tables)
-            evidence[i] = np.concatenate([step.scores[0] for step in reversed(steps)])
+            evidence[i] = self._scores(X[i], decision, tables)
         return evidence
 
     def score(self, X: WordMaps, y: Any = None) -> float:
@@ -538,6 +537,11 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
     def _evidence(self, *, resamples: bool = True) -> Evidence:
         resampled = self.resampled_counts_ if resamples else {}
         return Evidence(self.log_ratios_, self.transition_counts_, resampled, self._resampled_columns, self._smoothing)
+
+    def _scores(self, words: WordMaps, decision: int, evidence: Evidence) -> np.ndarray:
+        """Return the score of every word of all layers in the walk from a decision over all images together."""
+        steps = self._walk(words, start_at(words, decision, None, 1), evidence)
+        return np.concatenate([step.scores[0] for step in reversed(steps)])
 
     def _walk(self, words: WordMaps, start: Above, evidence: Evidence) -> list[Step]:
         return walk(words, start, evidence, self._nodes_of(words.layers), self.min_score)

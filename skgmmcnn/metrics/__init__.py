@@ -1,5 +1,20 @@
-"""What words and paths tell of a network."""
+"""How far a graph can be trusted, and what else words tell of a network."""
 
+from ._completeness import Completeness, completeness, completeness_score
+from ._deletion import AblationCurves, deletion, insertion
+from ._fidelity import Fidelity, agreement_score, fidelity
 from ._memorisation import Memorisation, memorisation
 
-__all__ = ["Memorisation", "memorisation"]
+__all__ = [
+    "AblationCurves",
+    "Completeness",
+    "Fidelity",
+    "Memorisation",
+    "agreement_score",
+    "completeness",
+    "completeness_score",
+    "deletion",
+    "fidelity",
+    "insertion",
+    "memorisation",
+]

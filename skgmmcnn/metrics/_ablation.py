@@ -61,3 +61,8 @@ def _resampled(values: Tensor, random: np.random.RandomState) -> Tensor:
 def replace(where: Tensor, filling: Tensor) -> Callable[[Tensor], Tensor]:
     """Return an edit that puts `filling` (broadcast to n, C, H, W) to the locations `where` (n, H, W)."""
     return lambda maps: torch.where(where[:, None], filling, maps)
+
+
+def put(filling: Tensor) -> Callable[[Tensor], Tensor]:
+    """Return an edit that puts `filling` (broadcast to n, C, H, W) in the place of a whole map."""
+    return filling.expand_as

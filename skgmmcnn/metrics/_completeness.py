@@ -1,0 +1,277 @@
+"""Whether the words hold what the network needs: it goes on from activations that are rebuilt from words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from sklearn.utils import check_random_state
+from torch import Tensor
+
+from .._device import exact_float32
+from ..dictionary._base import WordModel
+from ..features import Rerun
+from ..mixture._em import Scorer
+from ._ablation import layer_mean, put
+from ._intervals import Interval, interval
+from ._parts import Parts, log_proba, take_apart
+
+REBUILDINGS = ("means", "posteriors")
+
+
+@dataclass(frozen=True, eq=False)
+class Completeness:
+    """What the network makes of activations that are rebuilt from words, layer by layer.
+
+    Made by :func:`completeness`.
+
+    Parameters
+    ----------
+    layers : tuple of str
+        The layers.
+    right, right_null, right_full : bool arrays of shape (L, n), (L, n) and (n,)
+        Whether the network decides right with this layer rebuilt, with the layer's mean everywhere, and by itself.
+    intervals : tuple of (low, high), one per layer
+        95 % intervals of the accuracy with the layer rebuilt, over resamples of the images.
+    divergence : array of shape (L, n)
+        Kullback-Leibler divergence of the class distribution with the layer rebuilt from the network's own, in bits.
+    logit_r2 : array of shape (L,)
+        Share of the variance of the network's outputs, over images, that is kept.
+    r2 : array of shape (L,)
+        Share of the variance of the activations around the layer's mean, over locations, that words tell.
+    residuals : dict of str to float32 array of shape (n, H, W)
+        Squared distance of the activations at each location from what words make of them, by layer, in units of the
+        mean squared distance from the layer's mean.
+    against : str
+        What is right: "the network's own decision", or "y".
+    """
+
+    layers: tuple[str, ...]
+    right: np.ndarray
+    right_null: np.ndarray
+    right_full: np.ndarray
+    intervals: tuple[Interval, ...]
+    divergence: np.ndarray
+    logit_r2: np.ndarray
+    r2: np.ndarray
+    residuals: dict[str, np.ndarray]
+    against: str
+
+    @property
+    def accuracy(self) -> np.ndarray:
+        """Share of images decided right with each layer rebuilt, shape (L,)."""
+        return self.right.mean(1)
+
+    @property
+    def accuracy_null(self) -> np.ndarray:
+        """The same with the layer's mean everywhere, shape (L,)."""
+        return self.right_null.mean(1)
+
+    @property
+    def completeness(self) -> np.ndarray:
+        """Share of the accuracy that the layer is worth which words keep, shape (L,); NaN where it is worth nothing."""
+        gain = self.right_full.mean() - self.accuracy_null
+        return np.where(gain > 0, (self.accuracy - self.accuracy_null) / np.where(gain > 0, gain, 1), np.nan)
+
+    def __str__(self) -> str:
+        lines = [
+            f"With {layer} rebuilt from words the network decides right ({self.against}) for {self.accuracy[i]:.1%} of "
+            f"{self.right.shape[1]} images ({low:.1%} to {high:.1%}), with the layer's mean everywhere for "
+            f"{self.accuracy_null[i]:.1%}: completeness {self.completeness[i]:.2f}.  Words tell {self.r2[i]:.0%} of "
+            "its variance."
+            for i, (layer, (low, high)) in enumerate(zip(self.layers, self.intervals, strict=True))
+        ]
+        return "\n".join(lines)
+
+
+def completeness(
+    pipe: Any,
+    X: Any,
+    y: Any = None,
+    *,
+    layers: Sequence[str] | None = None,
+    rebuild: str = "means",
+    random_state: int | np.random.RandomState | None = None,
+) -> Completeness:
+    """Run the rest of the network on activations that are rebuilt from words, one layer at a time.
+
+    With `rebuild="means"` the column at each location is replaced by the mean of its word (behind the ReLU, where
+    rectified Gaussians are modelled), with "posteriors" by the means of all words weighted with their posteriors.
+    Completeness is (acc_words - acc_null) / (acc_full - acc_null), where acc_null has the layer's mean everywhere [1]_:
+    1 where words hold all that the network needs of a layer, 0 where they hold nothing.
+
+    Parameters
+    ----------
+    pipe : Pipeline
+        Fitted, with words; a graph is not needed.
+    X : images or FeatureMaps
+        What the pipeline takes, or feature maps of a network.
+    y : array-like of shape (n,), default=None
+        Output numbers or class names: what is right.  The network's own decisions where None, so that accuracy is
+        agreement.
+    layers : sequence of str, default=None
+        The layers to rebuild; all where None.
+    rebuild : {"means", "posteriors"}, default="means"
+        How columns are rebuilt.
+    random_state : int, RandomState instance or None, default=None
+        Draws the resamples of the intervals.
+
+    Returns
+    -------
+    completeness : Completeness
+        What the network decides, by layer.
+
+    References
+    ----------
+    .. [1] Yeh, Kim, Arik, Li, Pfister and Ravikumar, "On completeness-aware concept-based explanations in deep neural
+       networks", NeurIPS 2020.
+
+    Examples
+    --------
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from skgmmcnn import FeatureExtractor, LayerDictionary
+    >>> from skgmmcnn.datasets import load_digits_network
+    >>> from skgmmcnn.metrics import completeness
+    >>> digits = load_digits_network()
+    >>> extractor = FeatureExtractor(digits.network, layers=["conv2", "conv3"])
+    >>> pipe = make_pipeline(extractor, LayerDictionary(30, random_state=0)).fit(digits.images)
+    >>> found = completeness(pipe, digits.test_images, random_state=0)
+    >>> found.layers
+    ('conv2', 'conv3')
+    >>> bool(found.accuracy[1] > found.accuracy_null[1])
+    True
+    """
+    if rebuild not in REBUILDINGS:
+        raise ValueError(f"rebuild must be one of {', '.join(map(repr, REBUILDINGS))}; got {rebuild!r}.")
+    random = check_random_state(random_state)
+    parts = take_apart(pipe, X)
+    chosen = check_layers(parts, layers)
+    right = None if y is None else parts.maps.spec.encode(y, len(parts.maps))
+    runs = [_rebuilt(parts, layer, rebuild, right) for layer in chosen]
+    found = np.stack([run.right for run in runs])
+    return Completeness(
+        layers=chosen,
+        right=found,
+        right_null=np.stack([run.right_null for run in runs]),
+        right_full=runs[0].right_full,
+        intervals=tuple(interval(each.astype(float), random) for each in found),
+        divergence=np.stack([run.divergence for run in runs]),
+        logit_r2=np.array([_r2((r.logits - r.logits_kept) ** 2, (r.logits - r.logits.mean(0)) ** 2) for r in runs]),
+        r2=np.array([_r2(run.residual, run.spread) for run in runs]),
+        residuals={
+            layer: (run.residual / max(run.spread.mean(), np.finfo(float).tiny)).astype(np.float32)
+            for layer, run in zip(chosen, runs, strict=True)
+        },
+        against="the network's own decision" if y is None else "y",
+    )
+
+
+def completeness_score(estimator: Any, X: Any, y: Any = None) -> float:
+    """Return the mean completeness of the layers, a scorer for grid searches.
+
+    Parameters
+    ----------
+    estimator : Pipeline
+        Fitted, with words.
+    X : images or FeatureMaps
+        What the pipeline takes, or feature maps of a network.
+    y : array-like of shape (n,), default=None
+        As in :func:`completeness`.
+
+    Returns
+    -------
+    completeness : float
+        1 where nothing is lost; layers that do not matter are left out.
+
+    Examples
+    --------
+    >>> from sklearn.model_selection import GridSearchCV
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from skgmmcnn import FeatureExtractor, LayerDictionary
+    >>> from skgmmcnn.datasets import load_digits_network
+    >>> from skgmmcnn.metrics import completeness_score
+    >>> digits = load_digits_network()
+    >>> maps = FeatureExtractor(digits.network, layers=["conv3"]).fit_transform(digits.images[:300])
+    >>> pipe = make_pipeline(LayerDictionary(random_state=0))
+    >>> grid = {"layerdictionary__n_components": [2, 20]}
+    >>> GridSearchCV(pipe, grid, scoring=completeness_score, cv=2).fit(maps).best_params_
+    {'layerdictionary__n_components': 20}
+    """
+    values = completeness(estimator, X, y).completeness
+    return float(np.nanmean(values)) if not np.isnan(values).all() else np.nan
+
+
+def check_layers(parts: Parts, layers: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the layers that are meant, all of them where None."""
+    if isinstance(layers, str):
+        layers = [layers]
+    for layer in layers or ():
+        if layer not in parts.maps.layers:
+            raise ValueError(f"There is no layer {layer!r}; there is {', '.join(map(repr, parts.maps.layers))}.")
+    return parts.maps.layers if layers is None else tuple(layers)
+
+
+class _Rebuilt(NamedTuple):
+    """What came of one layer for n images.
+
+    Whether the network decides right with the layer rebuilt, with its mean everywhere, and by itself; the divergence in
+    bits; the outputs by itself and with the layer rebuilt; the squared distances (n, H, W) of the layer's columns from
+    those that were rebuilt, and from the mean.
+    """
+
+    right: np.ndarray
+    right_null: np.ndarray
+    right_full: np.ndarray
+    divergence: np.ndarray
+    logits: np.ndarray
+    logits_kept: np.ndarray
+    residual: np.ndarray
+    spread: np.ndarray
+
+
+def _rebuilt(parts: Parts, layer: str, rebuild: str, labels: np.ndarray | None) -> _Rebuilt:
+    found = [_rebuilt_batch(parts.dictionary, part, layer, rebuild, labels) for part in parts.maps.reruns(layer)]
+    return _Rebuilt(*map(np.concatenate, zip(*found, strict=True)))
+
+
+def _rebuilt_batch(
+    model: WordModel, part: Rerun, layer: str, rebuild: str, labels: np.ndarray | None
+) -> tuple[np.ndarray, ...]:
+    original = part.original
+    values, n = original.activations[layer], len(original.decisions)
+    right = original.decisions if labels is None else labels[original.start : original.start + n]
+    made, mean = from_words(model, layer, original.activations, rebuild), layer_mean(model, layer, values)
+    kept, null = (part.run({layer: put(to)}) for to in (made, mean))
+    log_p, log_q = log_proba(original.outputs), log_proba(kept.outputs)
+    return (
+        kept.decisions == right,
+        null.decisions == right,
+        original.decisions == right,
+        (log_p.exp() * (log_p - log_q)).sum(1).numpy(force=True) / np.log(2),
+        original.outputs.double().numpy(force=True),
+        kept.outputs.double().numpy(force=True),
+        (values - made).square().sum(1).numpy(force=True),
+        (values - mean).square().sum(1).numpy(force=True),
+    )
+
+
+def from_words(model: WordModel, layer: str, activations: dict[str, Tensor], rebuild: str) -> Tensor:
+    """Return a layer's map (n, C, H, W) as words tell it."""
+    values = activations[layer]
+    means = torch.from_numpy(model.mixtures_[layer].emitted_means_).to(values)
+    with exact_float32(), torch.no_grad():
+        rows = values.permute(0, 2, 3, 1)
+        if rebuild == "means":
+            labels = dict(model._labeller().predict(activations))
+            columns = means[labels[layer].long()]
+        else:
+            flat = rows.flatten(0, 2)
+            columns = Scorer(model.mixtures_[layer], flat).predict_proba(flat).to(means) @ means
+    return columns.view(rows.shape).permute(0, 3, 1, 2)
+
+
+def _r2(residual: np.ndarray, spread: np.ndarray) -> float:
+    return float(1 - residual.sum() / spread.sum()) if spread.any() else np.nan

@@ -1,0 +1,374 @@
+"""What becomes of a decision as words are taken away from the network, or given back to it, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.utils import check_random_state
+from torch import Tensor
+from tqdm.auto import tqdm  # type: ignore[import-untyped]
+
+from ..dictionary import WordMaps, count_words
+from ..features import Rerun
+from ..graph import InferenceGraph
+from ._ablation import fillings, replace
+from ._completeness import check_layers
+from ._intervals import Interval, interval_of_ratio
+from ._parts import Parts, graph_of, log_proba, proba_of, take_apart
+
+ORDERS = ("graph", "score", "reverse", "frequency", "gradient", "random")
+
+
+@dataclass(frozen=True, eq=False)
+class AblationCurves:
+    """The probability of the decision against the share of a layer's columns that were replaced, or are left.
+
+    Made by :func:`deletion` and :func:`insertion`.
+
+    Parameters
+    ----------
+    layer : str
+        The layer whose words are taken.
+    fill : str
+        What stands in the place of columns.
+    kind : {"deletion", "insertion"}
+        Whether words are taken away or given back.
+    shares : dict of str to array of shape (n, n_steps + 1)
+        By order, the share of columns that are replaced (deletion) or there (insertion), from 0 to 1.
+    proba : dict of str to array of shape (n, n_steps + 1)
+        By order, the network's probability of each image's original decision.
+    random_state : int
+        Draws the resamples of the intervals.
+    """
+
+    layer: str
+    fill: str
+    kind: str
+    shares: Mapping[str, np.ndarray]
+    proba: Mapping[str, np.ndarray]
+    random_state: int
+
+    @property
+    def areas(self) -> dict[str, np.ndarray]:
+        """By order, the area under each image's curve, shape (n,): the mean probability on the way."""
+        return {order: np.trapezoid(self.proba[order], self.shares[order], axis=1) for order in self.proba}
+
+    def ratio(self, order: str = "graph", to: str = "random") -> tuple[float, Interval]:
+        """Return the mean area in one order by that in another.
+
+        Parameters
+        ----------
+        order, to : str
+            The orders.
+
+        Returns
+        -------
+        ratio : float
+            For deletion, the smaller the better; for insertion, the larger the better.
+        interval : tuple (low, high)
+            95 % interval over resamples of the images.
+        """
+        areas = self.areas
+        above, below = areas[order], areas[to]
+        between = interval_of_ratio(above, below, check_random_state(self.random_state))
+        return float(above.mean() / below.mean()), between
+
+    def __str__(self) -> str:
+        what = "taken away" if self.kind == "deletion" else "given back"
+        areas = ", ".join(f"{order} {values.mean():.3f}" for order, values in self.areas.items())
+        text = f"Words of {self.layer} {what} (fill: {self.fill}), area under the decision's probability: {areas}."
+        if {"graph", "random"} <= set(self.proba):
+            ratio, (low, high) = self.ratio()
+            text += f"  In the graph's order it is {ratio:.2f} ({low:.2f} to {high:.2f}) times that of random order."
+        return text
+
+
+def deletion(
+    pipe: Any,
+    X: Any,
+    layer: str,
+    *,
+    orders: Sequence[str] = ORDERS,
+    by: str = "image",
+    fill: str = "mean",
+    n_steps: int = 10,
+    n_random: int = 3,
+    verbose: int = 0,
+    random_state: int | np.random.RandomState | None = None,
+) -> AblationCurves:
+    """Take the words of a layer away from the network, the most important ones first.
+
+    At each step the columns of further words, exactly those and all of those, are replaced in the layer's map, and the
+    network goes on from there.  The sooner the probability of its original decision falls, the better the order tells
+    what the network uses [1]_.  Results depend on what stands in the place of columns.
+
+    Parameters
+    ----------
+    pipe : Pipeline
+        Fitted, ending with an :class:`~skgmmcnn.InferenceGraph`.
+    X : images or FeatureMaps
+        What the pipeline takes, or feature maps of a network.
+    layer : str
+        The layer whose words are taken away.
+    orders : sequence of str, default=all
+        "graph": by the graph's bits per location, since columns are what a step costs; "score": by its bits; "reverse":
+        the graph's order from its end; "frequency": by the number of locations; "gradient": by the gradient of the
+        decision's log-probability times the change of a column, the mean over the word's locations: a baseline that
+        asks the network itself; "random": the mean curve of `n_random` orders.
+    by : {"image", "class"}, default="image"
+        Whether the graph's bits are those of each image's own graph, or those of the graph of all images in X with the
+        same decision.
+    fill : {"mean", "zero", "resample"}, default="mean"
+        What stands in the place of columns: the layer's mean, zeros, or columns of other images of the same batch.
+    n_steps : int, default=10
+        Number of steps to the map without any word; words are never taken in part, so shares vary around k / n_steps.
+    n_random : int, default=3
+        Number of random orders.
+    verbose : int, default=0
+        Whether to show progress.
+    random_state : int, RandomState instance or None, default=None
+        Draws orders, columns and resamples.
+
+    Returns
+    -------
+    curves : AblationCurves
+        Probabilities by order.
+
+    References
+    ----------
+    .. [1] Petsiuk, Das and Saenko, "RISE: Randomized input sampling for explanation of black-box models", BMVC 2018.
+
+    Examples
+    --------
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
+    >>> from skgmmcnn.datasets import load_digits_network
+    >>> from skgmmcnn.metrics import deletion
+    >>> digits = load_digits_network()
+    >>> extractor = FeatureExtractor(digits.network, layers=["conv2", "conv3"])
+    >>> pipe = make_pipeline(extractor, LayerDictionary(30, random_state=0), InferenceGraph()).fit(digits.images)
+    >>> curves = deletion(pipe, digits.test_images[:50], "conv3", orders=["graph", "random"], random_state=0)
+    >>> curves.ratio()[0] < 1
+    True
+    """
+    asked = _Question("deletion", layer, tuple(orders), by, fill, n_steps, n_random, verbose)
+    return _curves(pipe, X, asked, random_state)
+
+
+def insertion(
+    pipe: Any,
+    X: Any,
+    layer: str,
+    *,
+    orders: Sequence[str] = ORDERS,
+    by: str = "image",
+    fill: str = "mean",
+    n_steps: int = 10,
+    n_random: int = 3,
+    verbose: int = 0,
+    random_state: int | np.random.RandomState | None = None,
+) -> AblationCurves:
+    """Give the words of a layer back to a network that had none, the most important ones first.
+
+    The reverse of :func:`deletion`: the sooner the probability of the original decision rises, the better the order.
+
+    Parameters
+    ----------
+    pipe : Pipeline
+        Fitted, ending with an :class:`~skgmmcnn.InferenceGraph`.
+    X : images or FeatureMaps
+        What the pipeline takes, or feature maps of a network.
+    layer : str
+        The layer whose words are given back.
+    orders : sequence of str, default=all
+        As in :func:`deletion`.
+    by : {"image", "class"}, default="image"
+        As in :func:`deletion`.
+    fill : {"mean", "zero", "resample"}, default="mean"
+        What stands in the place of the columns that are not yet given back.
+    n_steps : int, default=10
+        Number of steps to the full map.
+    n_random : int, default=3
+        Number of random orders.
+    verbose : int, default=0
+        Whether to show progress.
+    random_state : int, RandomState instance or None, default=None
+        Draws orders, columns and resamples.
+
+    Returns
+    -------
+    curves : AblationCurves
+        Probabilities by order.
+
+    Examples
+    --------
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
+    >>> from skgmmcnn.datasets import load_digits_network
+    >>> from skgmmcnn.metrics import insertion
+    >>> digits = load_digits_network()
+    >>> extractor = FeatureExtractor(digits.network, layers=["conv2", "conv3"])
+    >>> pipe = make_pipeline(extractor, LayerDictionary(30, random_state=0), InferenceGraph()).fit(digits.images)
+    >>> curves = insertion(pipe, digits.test_images[:50], "conv3", orders=["graph", "random"], random_state=0)
+    >>> curves.ratio()[0] > 1
+    True
+    """
+    asked = _Question("insertion", layer, tuple(orders), by, fill, n_steps, n_random, verbose)
+    return _curves(pipe, X, asked, random_state)
+
+
+@dataclass(frozen=True)
+class _Question:
+    """What is asked; see :func:`deletion`."""
+
+    kind: str
+    layer: str
+    orders: tuple[str, ...]
+    by: str
+    fill: str
+    n_steps: int
+    n_random: int
+    verbose: int
+
+    def check(self, parts: Parts) -> None:
+        check_layers(parts, [self.layer])
+        for order in self.orders:
+            if order not in ORDERS:
+                raise ValueError(f"orders may name {', '.join(map(repr, ORDERS))}; got {order!r}.")
+        if self.by not in ("image", "class"):
+            raise ValueError(f"by must be 'image' or 'class'; got {self.by!r}.")
+        for name in ("n_steps", "n_random"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}.")
+
+
+def _curves(pipe: Any, X: Any, asked: _Question, random_state: Any) -> AblationCurves:
+    random = check_random_state(random_state)
+    parts = take_apart(pipe, X)
+    asked.check(parts)
+    words = parts.words()
+    bits = word_bits(graph_of(parts), words, asked.layer, asked.by)
+    runs = {order: asked.n_random if order == "random" else 1 for order in asked.orders}
+    total = sum(runs.values()) * len(words)
+    found: dict[str, list[np.ndarray]] = {order: [] for order in asked.orders}
+    with tqdm(total=total, desc=f"{asked.kind} {asked.layer}", unit="curve", disable=not asked.verbose) as progress:
+        for part in parts.maps.reruns(asked.layer):
+            rows = slice(part.original.start, part.original.start + len(part.original.decisions))
+            filling = fillings(asked.fill, parts.dictionary, part.original.activations, random)[asked.layer]
+            replay = _Replay(part, asked, words.words[asked.layer][rows].astype(np.int64), bits[rows], filling)
+            for order, times in runs.items():
+                curves = [replay.curve(replay.importance(order, random)) for _ in range(times)]
+                found[order].append(np.mean(curves, axis=0))
+                progress.update(times * len(replay.counts))
+    joined = {order: np.concatenate(curves, axis=1) for order, curves in found.items()}
+    return AblationCurves(
+        layer=asked.layer,
+        fill=asked.fill,
+        kind=asked.kind,
+        shares={order: curves[0] for order, curves in joined.items()},
+        proba={order: curves[1] for order, curves in joined.items()},
+        random_state=int(random.randint(2**31)),
+    )
+
+
+def word_bits(graph: InferenceGraph, words: WordMaps, layer: str, by: str) -> np.ndarray:
+    """Return the graph's bits per location of each word of a layer, for each image's decision, shape (n, K).
+
+    They are those of each image's own graph, or those of the graph of all images with its decision.
+    """
+    n_words = words.vocabulary.n_words
+    before = list(n_words)[: list(n_words).index(layer)]
+    columns = slice(sum(n_words[name] for name in before), sum(n_words[name] for name in before) + n_words[layer])
+    counts = count_words(words.words[layer], n_words[layer])
+    if by == "image":
+        return graph.transform(words)[:, columns] / np.maximum(counts, 1)
+    bits = np.empty(counts.shape)
+    for decision in np.unique(words.decisions):
+        rows = np.flatnonzero(words.decisions == decision)
+        scores = graph._scores(words[rows], int(decision), graph._evidence(resamples=False))[columns]
+        bits[rows] = scores / np.maximum(counts[rows].sum(0), 1)
+    return bits
+
+
+class _Replay:
+    """A batch of images whose words are taken away in one order after the other."""
+
+    def __init__(self, part: Rerun, asked: _Question, shown: np.ndarray, bits: np.ndarray, filling: Tensor) -> None:
+        self._part, self._asked, self._shown, self._bits, self._filling = part, asked, shown, bits, filling
+        self.counts = count_words(shown, bits.shape[1])
+
+    def importance(self, order: str, random: np.random.RandomState) -> np.ndarray:
+        """Return by how much each word is to be taken before others, shape (n, K)."""
+        if order == "random":
+            return random.random_sample(self.counts.shape)
+        if order == "frequency":
+            return self.counts
+        if order == "gradient":
+            return self._gradients()
+        return {"graph": self._bits, "score": self._bits * self.counts, "reverse": -self._bits}[order]
+
+    def _gradients(self) -> np.ndarray:
+        """Return what replacing a column costs in log-probability to first order, the mean over a word's locations."""
+        layer, original = self._asked.layer, self._part.original
+        values = original.activations[layer]
+        leaf = values.clone().requires_grad_()
+        with torch.enable_grad():
+            outputs = self._part.run({layer: lambda _: leaf}).outputs
+            chosen = log_proba(outputs)[torch.arange(len(leaf)), torch.from_numpy(original.decisions)]
+            (gradient,) = torch.autograd.grad(chosen.sum(), leaf)
+        loss = (gradient * (values - self._filling)).sum(1).double().numpy(force=True)
+        sums = np.zeros(self.counts.shape)
+        np.add.at(sums, (np.arange(len(loss))[:, None, None], self._shown), loss)
+        return sums / np.maximum(self.counts, 1)
+
+    def curve(self, importance: np.ndarray) -> np.ndarray:
+        """Return shares and probabilities at all steps, shape (2, n, n_steps + 1)."""
+        ranks, ends, shares = whole_words(importance, self.counts, self._asked.n_steps)
+        rank = np.take_along_axis(ranks, self._shown.reshape(len(ranks), -1), axis=1).reshape(self._shown.shape)
+        proba = [self._proba(rank < end[:, None, None]) for end in ends.T]
+        return np.stack([shares, np.stack(proba, axis=1)])
+
+    def _proba(self, taken: np.ndarray) -> np.ndarray:
+        """Return the probabilities of the decisions with these locations taken away, or only these given back."""
+        original = self._part.original
+        gone = taken if self._asked.kind == "deletion" else ~taken
+        outputs = original.outputs
+        if gone.any():
+            where = torch.from_numpy(gone).to(self._filling.device)
+            with torch.no_grad():
+                outputs = self._part.run({self._asked.layer: replace(where, self._filling)}).outputs
+        return proba_of(outputs, original.decisions)
+
+
+def whole_words(importance: np.ndarray, counts: np.ndarray, n_steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Divide the words of images into steps of nearly equal numbers of columns, without dividing a word.
+
+    Parameters
+    ----------
+    importance : array of shape (n, K)
+        The larger, the earlier.
+    counts : int array of shape (n, K)
+        Columns of each word.
+    n_steps : int
+        Number of steps.
+
+    Returns
+    -------
+    ranks : int array of shape (n, K)
+        Place of each word in the order of its image; words that it does not show come last.
+    ends : int array of shape (n, n_steps + 1)
+        How many words are taken at each step: those whose columns are nearest to step / n_steps of all.
+    shares : array of shape (n, n_steps + 1)
+        Their share of the columns.
+    """
+    order = np.argsort(np.where(counts > 0, -importance, np.inf), axis=1, kind="stable")
+    ranks = np.argsort(order, axis=1)
+    sums = np.cumsum(np.take_along_axis(counts, order, axis=1), axis=1)
+    sums = np.concatenate([np.zeros((len(sums), 1), sums.dtype), sums], axis=1)
+    steps = np.linspace(0, 1, n_steps + 1) * sums[:, -1:]
+    ends = np.abs(sums[:, None] - steps[:, :, None]).argmin(2)
+    return ranks, ends, np.take_along_axis(sums, ends, axis=1) / sums[:, -1:]

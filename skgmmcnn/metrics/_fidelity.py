@@ -1,0 +1,155 @@
+"""Whether the words decide as the network does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
+from sklearn.utils import check_random_state
+
+from ._intervals import Interval, interval
+from ._parts import graph_of, log_proba, take_apart
+
+
+@dataclass(frozen=True, eq=False)
+class Fidelity:
+    """How far the words' own decision is the network's.
+
+    Made by :func:`fidelity`.
+
+    Parameters
+    ----------
+    agrees : bool array of shape (n,)
+        Whether the words decide as the network.
+    agreement_interval : tuple (low, high)
+        95 % interval of their share, over resamples of the images.
+    divergence : array of shape (n,)
+        Kullback-Leibler divergence of the words' class distribution from the network's, in bits; infinite where the
+        words rule out what the network thinks possible.
+    temperature : float
+        By which the words' evidence is divided to be as near to the network's distribution as can be.
+    tempered_divergence : array of shape (n,)
+        The divergence that is left then.
+    """
+
+    agrees: np.ndarray
+    agreement_interval: Interval
+    divergence: np.ndarray
+    temperature: float
+    tempered_divergence: np.ndarray
+
+    @property
+    def agreement(self) -> float:
+        """Share of the images for which the words decide as the network."""
+        return float(self.agrees.mean())
+
+    def __str__(self) -> str:
+        low, high = self.agreement_interval
+        return (
+            f"The words decide as the network for {self.agreement:.1%} of {len(self.agrees)} images ({low:.1%} to "
+            f"{high:.1%}).  Their class probabilities are {self.divergence.mean():.2f} bits from the network's, "
+            f"{self.tempered_divergence.mean():.2f} bits once their evidence is divided by {self.temperature:.3g}, "
+            "since locations of one image repeat each other."
+        )
+
+
+def fidelity(pipe: Any, X: Any, *, random_state: int | np.random.RandomState | None = None) -> Fidelity:
+    """Compare the decision that the words speak for with the network's.
+
+    With p the network's class probabilities and q those of the words (naive Bayes over the locations of the uppermost
+    layers), agreement is the share of images with one and the same largest class, and the divergence is
+    sum_c p(c) log2 p(c) / q(c).  Naive Bayes takes locations to be independent, so q is far too sure; the tempered
+    divergence takes q(c)^(1 / T), renormalised, with the one T that is best for all images.  Classes without fitted
+    images are left out of both distributions; agreement counts them as missed.
+
+    Parameters
+    ----------
+    pipe : Pipeline
+        Fitted, ending with an :class:`~skgmmcnn.InferenceGraph`.
+    X : images or FeatureMaps
+        What the pipeline takes, or feature maps.
+    random_state : int, RandomState instance or None, default=None
+        Draws the resamples of the intervals.
+
+    Returns
+    -------
+    fidelity : Fidelity
+        Agreement and divergences.
+
+    Examples
+    --------
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
+    >>> from skgmmcnn.datasets import load_digits_network
+    >>> from skgmmcnn.metrics import fidelity
+    >>> digits = load_digits_network()
+    >>> extractor = FeatureExtractor(digits.network, layers=["conv2", "conv3"])
+    >>> pipe = make_pipeline(extractor, LayerDictionary(30, random_state=0), InferenceGraph()).fit(digits.images)
+    >>> bool(fidelity(pipe, digits.test_images, random_state=0).agreement > 0.8)
+    True
+    """
+    random = check_random_state(random_state)
+    parts = take_apart(pipe, X)
+    graph = graph_of(parts)
+    words = parts.words()
+    evidence = graph.decision_function(words)
+    network = np.concatenate([log_proba(batch.outputs).numpy(force=True) for batch in parts.maps.batches()])
+    known = graph.class_counts_ > 0
+    log_p = log_softmax(network[:, known], axis=1)
+    scores = evidence[:, known] * np.log(2)
+    hottest = minimize_scalar(
+        lambda log_t: _divergence(log_p, scores / np.exp(log_t)).mean(), bounds=(-5, 12), method="bounded"
+    )
+    agrees = graph.classes_[evidence.argmax(1)] == words.decisions
+    return Fidelity(
+        agrees=agrees,
+        agreement_interval=interval(agrees.astype(float), random),
+        divergence=_divergence(log_p, scores),
+        temperature=float(np.exp(hottest.x)),
+        tempered_divergence=_divergence(log_p, scores / np.exp(hottest.x)),
+    )
+
+
+def agreement_score(estimator: Any, X: Any, y: Any = None) -> float:
+    """Return the share of images for which the words decide as the network, a scorer for grid searches.
+
+    Parameters
+    ----------
+    estimator : Pipeline
+        Fitted, ending with an :class:`~skgmmcnn.InferenceGraph`.
+    X : images or FeatureMaps
+        What the pipeline takes, or feature maps.
+    y : object
+        Ignored: the network is what the words are to agree with.
+
+    Returns
+    -------
+    agreement : float
+        Between 0 and 1.
+
+    Examples
+    --------
+    >>> from sklearn.model_selection import GridSearchCV
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
+    >>> from skgmmcnn.datasets import load_digits_network
+    >>> from skgmmcnn.metrics import agreement_score
+    >>> digits = load_digits_network()
+    >>> maps = FeatureExtractor(digits.network, layers=["conv3"]).fit_transform(digits.images[:300]).compute()
+    >>> pipe = make_pipeline(LayerDictionary(random_state=0), InferenceGraph())
+    >>> grid = {"layerdictionary__n_components": [2, 20]}
+    >>> GridSearchCV(pipe, grid, scoring=agreement_score, cv=2).fit(maps).best_params_
+    {'layerdictionary__n_components': 20}
+    """
+    parts = take_apart(estimator, X)
+    return graph_of(parts).score(parts.words())
+
+
+def _divergence(log_p: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Return the divergence in bits of the distributions softmax(scores) from exp(log_p), by row."""
+    p = np.exp(log_p)
+    gap = log_p - log_softmax(scores, axis=1)
+    return np.where(p > 0, p * gap, 0).sum(1) / np.log(2)
