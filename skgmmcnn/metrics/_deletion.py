@@ -236,6 +236,8 @@ class _Question:
 
     def check(self, parts: Parts) -> None:
         check_layers(parts, [self.layer])
+        if not self.orders:
+            raise ValueError(f"orders names no order; there is {', '.join(map(repr, ORDERS))}.")
         for order in self.orders:
             if order not in ORDERS:
                 raise ValueError(f"orders may name {', '.join(map(repr, ORDERS))}; got {order!r}.")
