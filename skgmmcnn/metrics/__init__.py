@@ -3,13 +3,18 @@
 from ._completeness import Completeness, completeness, completeness_score
 from ._deletion import AblationCurves, deletion, insertion
 from ._fidelity import Fidelity, agreement_score, fidelity
+from ._measured import Figure, Measured
 from ._memorisation import Memorisation, memorisation
+from ._report import TrustReport, trust_report
 
 __all__ = [
     "AblationCurves",
     "Completeness",
     "Fidelity",
+    "Figure",
+    "Measured",
     "Memorisation",
+    "TrustReport",
     "agreement_score",
     "completeness",
     "completeness_score",
@@ -17,4 +22,5 @@ __all__ = [
     "fidelity",
     "insertion",
     "memorisation",
+    "trust_report",
 ]
