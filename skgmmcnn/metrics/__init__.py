@@ -6,6 +6,7 @@ from ._fidelity import Fidelity, agreement_score, fidelity
 from ._measured import Figure, Measured
 from ._memorisation import Memorisation, memorisation
 from ._report import TrustReport, trust_report
+from ._table import TrustTable, trust_table
 
 __all__ = [
     "AblationCurves",
@@ -15,6 +16,7 @@ __all__ = [
     "Measured",
     "Memorisation",
     "TrustReport",
+    "TrustTable",
     "agreement_score",
     "completeness",
     "completeness_score",
@@ -23,4 +25,5 @@ __all__ = [
     "insertion",
     "memorisation",
     "trust_report",
+    "trust_table",
 ]
