@@ -1,5 +1,6 @@
 """How far a graph can be trusted, and what else words tell of a network."""
 
+from ._bits import PredictiveBits, bits_score, predictive_bits
 from ._completeness import Completeness, completeness, completeness_score
 from ._deletion import AblationCurves, deletion, insertion
 from ._fidelity import Fidelity, agreement_score, fidelity
@@ -10,11 +11,14 @@ __all__ = [
     "Completeness",
     "Fidelity",
     "Memorisation",
+    "PredictiveBits",
     "agreement_score",
+    "bits_score",
     "completeness",
     "completeness_score",
     "deletion",
     "fidelity",
     "insertion",
     "memorisation",
+    "predictive_bits",
 ]
