@@ -5,13 +5,20 @@ from ._completeness import Completeness, completeness, completeness_score
 from ._deletion import AblationCurves, deletion, insertion
 from ._fidelity import Fidelity, agreement_score, fidelity
 from ._memorisation import Memorisation, memorisation
+from ._permutation import PermutationTest, permutation_test
+from ._randomisation import Randomisation, randomisation_test
+from ._stability import GraphStability, Stability, stability
 
 __all__ = [
     "AblationCurves",
     "Completeness",
     "Fidelity",
+    "GraphStability",
     "Memorisation",
+    "PermutationTest",
     "PredictiveBits",
+    "Randomisation",
+    "Stability",
     "agreement_score",
     "bits_score",
     "completeness",
@@ -20,5 +27,8 @@ __all__ = [
     "fidelity",
     "insertion",
     "memorisation",
+    "permutation_test",
     "predictive_bits",
+    "randomisation_test",
+    "stability",
 ]
