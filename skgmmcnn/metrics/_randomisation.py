@@ -20,8 +20,8 @@ from ..features._maps import Change
 from ..graph import InferenceGraph
 from ..graph._evidence import Pair
 from ._bits import bits_by_image
-from ._parts import Parts, graph_of, take_apart
-from ._refits import Explained, in_memory, refit, seed_of, similarities
+from ._parts import Parts
+from ._refits import Explained, in_memory, refit, seed_of, similarities, take_apart_held
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,10 +166,8 @@ def randomisation_test(
     """
     if (n_steps is not None and n_steps < 1) or n_images < 1:
         raise ValueError(f"n_steps and n_images must be at least 1; got {n_steps} and {n_images}.")
-    random, parts = check_random_state(random_state), take_apart(pipe, X)
-    graph_of(parts)
-    parts = parts if isinstance(X, FeatureMaps) else parts._replace(maps=in_memory(parts.maps))
-    seen = parts.maps if explained is None else take_apart(pipe, explained).maps
+    random, parts = check_random_state(random_state), take_apart_held(pipe, X)
+    seen = parts.maps if explained is None else take_apart_held(pipe, explained).maps
     cascade, steps = _Cascade(random), _steps(_run_order(parts.maps), n_steps)
     seed = seed_of(parts.dictionary, random)
     first = Explained(parts, seen, n_images, random)

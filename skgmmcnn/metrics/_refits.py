@@ -13,7 +13,7 @@ from ..dictionary import Alignment, WordMaps
 from ..dictionary._base import WordModel
 from ..features import FeatureMaps
 from ..graph import GraphComparison, InferenceGraph, compare_graphs
-from ._parts import Parts, graph_of
+from ._parts import Parts, graph_of, take_apart
 
 Comparisons = list[list[GraphComparison]]  # of the graphs of classes, and of images
 _MOST_BYTES = 2**31  # of activations that are held for several refits
@@ -50,6 +50,13 @@ def seed_of(dictionary: WordModel, random: np.random.RandomState) -> int:
     """Return the seed of a dictionary, a new one where it has no number for one."""
     seed, drawn = dictionary.get_params()["random_state"], int(random.randint(2**31))
     return int(seed) if isinstance(seed, (int, np.integer)) else drawn
+
+
+def take_apart_held(pipe: Any, X: Any) -> Parts:
+    """Return the parts of a pipeline with a graph; maps of images that are not too many are held in memory."""
+    parts = take_apart(pipe, X)
+    graph_of(parts)
+    return parts if isinstance(X, FeatureMaps) else parts._replace(maps=in_memory(parts.maps))
 
 
 def in_memory(maps: FeatureMaps) -> FeatureMaps:

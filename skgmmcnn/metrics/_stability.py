@@ -16,8 +16,7 @@ from ..dictionary._base import WordModel
 from ..features import FeatureMaps
 from ..graph import GraphComparison, InferenceGraph
 from ._intervals import Interval, interval
-from ._parts import graph_of, take_apart
-from ._refits import Case, Comparisons, Explained, in_memory, refit, seed_of, similarities
+from ._refits import Case, Comparisons, Explained, refit, seed_of, similarities, take_apart_held
 
 KINDS = ("resample", "seed", "both")
 Edge = tuple[str, str]
@@ -197,10 +196,8 @@ def stability(
         raise ValueError(f"kind must be one of {', '.join(map(repr, KINDS))}; got {kind!r}.")
     if n_refits < 1 or n_images < 1:
         raise ValueError(f"n_refits and n_images must be at least 1; got {n_refits} and {n_images}.")
-    random, parts = check_random_state(random_state), take_apart(pipe, X)
-    graph_of(parts)
-    parts = parts if isinstance(X, FeatureMaps) else parts._replace(maps=in_memory(parts.maps))
-    seen = parts.maps if explained is None else take_apart(pipe, explained).maps
+    random, parts = check_random_state(random_state), take_apart_held(pipe, X)
+    seen = parts.maps if explained is None else take_apart_held(pipe, explained).maps
     first, fits = Explained(parts, seen, n_images, random), []
     for _ in tqdm(range(n_refits), desc="refits", disable=not verbose):
         rows = np.arange(len(parts.maps)) if kind == "seed" else random.randint(len(parts.maps), size=len(parts.maps))
