@@ -4,21 +4,28 @@ from ._bits import PredictiveBits, bits_score, predictive_bits
 from ._completeness import Completeness, completeness, completeness_score
 from ._deletion import AblationCurves, deletion, insertion
 from ._fidelity import Fidelity, agreement_score, fidelity
+from ._measured import Figure, Measured
 from ._memorisation import Memorisation, memorisation
 from ._permutation import PermutationTest, permutation_test
 from ._randomisation import Randomisation, randomisation_test
+from ._report import TrustReport, trust_report
 from ._stability import GraphStability, Stability, stability
+from ._table import TrustTable, trust_table
 
 __all__ = [
     "AblationCurves",
     "Completeness",
     "Fidelity",
+    "Figure",
     "GraphStability",
+    "Measured",
     "Memorisation",
     "PermutationTest",
     "PredictiveBits",
     "Randomisation",
     "Stability",
+    "TrustReport",
+    "TrustTable",
     "agreement_score",
     "bits_score",
     "completeness",
@@ -31,4 +38,6 @@ __all__ = [
     "predictive_bits",
     "randomisation_test",
     "stability",
+    "trust_report",
+    "trust_table",
 ]
