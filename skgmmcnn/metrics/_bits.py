@@ -16,13 +16,14 @@ from ..graph._counting import n_pairs_of, pair_chunks, spread
 from ..graph._evidence import Pair
 from ..graph._hierarchy import hierarchy, maps_of
 from ._intervals import Interval, interval
+from ._measured import Figure, Measured
 from ._parts import graph_of, take_apart
 
 _CHUNK = 2**20  # pairs of locations looked up at a time
 
 
 @dataclass(frozen=True, eq=False)
-class PredictiveBits:
+class PredictiveBits(Measured):
     """How much less surprising words are for who knows a word above them.
 
     Made by :func:`predictive_bits`.
@@ -51,6 +52,12 @@ class PredictiveBits:
     def mean(self) -> float:
         """The mean over the pairs of layers."""
         return float(np.mean(list(self.bits.values())))
+
+    def figures(self) -> list[Figure]:
+        return [
+            Figure(f"bits of {self.without[upper, lower]:.2f}", f"{upper} > {lower}", bits, *interval, "high")
+            for ((upper, lower), bits), interval in zip(self.bits.items(), self.intervals.values(), strict=True)
+        ]
 
     def __str__(self) -> str:
         n_images = len(next(iter(self.by_image.values())))

@@ -12,11 +12,13 @@ from ..dictionary import WordMaps, count_words
 from ..graph import InferenceGraph
 from ..graph._evidence import log_ratios
 from ..graph._hierarchy import DECISION
+from ._intervals import Interval, interval
+from ._measured import Figure, Measured
 from ._parts import graph_of, take_apart
 
 
 @dataclass(frozen=True, eq=False)
-class PermutationTest:
+class PermutationTest(Measured):
     """What words tell of the decisions, and of the same decisions shuffled among the images.
 
     Made by :func:`permutation_test`.
@@ -25,6 +27,8 @@ class PermutationTest:
     ----------
     evidence : float
         Mean over the images of the evidence that the words of the uppermost layers give for the decision, in bits.
+    interval : tuple (low, high)
+        95 % interval of the evidence, over resamples of the images.
     null : array of shape (n_permutations,)
         The same for shuffled decisions.
     n_locations : int
@@ -34,6 +38,7 @@ class PermutationTest:
     """
 
     evidence: float
+    interval: Interval
     null: np.ndarray
     n_locations: int
     n_images: int
@@ -53,11 +58,19 @@ class PermutationTest:
         """Share of the shuffles, the true order among them, with at least the evidence for the true decisions."""
         return float((1 + (self.null >= self.evidence - 1e-9).sum()) / (1 + len(self.null)))
 
+    def figures(self) -> list[Figure]:
+        return [
+            Figure("evidence for the decision (bits)", "decision", self.evidence, *self.interval, "high"),
+            Figure("evidence for shuffled decisions (bits)", "decision", float(self.null.mean()), good="at most 0"),
+            Figure("p of the evidence", "decision", self.p_value, good="near 0"),
+        ]
+
     def __str__(self) -> str:
         verdict = "More than chance" if self.p_value <= 0.05 else "No more than chance"
+        low, high = self.interval
         return (
-            f"Over {self.n_images} images the words tell {self.evidence:.1f} bits of an image's decision "
-            f"({self.bits:.2f} per location); of shuffled decisions {self.null.mean():.1f} bits, at most "
+            f"Over {self.n_images} images the words tell {self.evidence:.1f} bits of an image's decision ({low:.1f} to "
+            f"{high:.1f}; {self.bits:.2f} per location); of shuffled decisions {self.null.mean():.1f} bits, at most "
             f"{self.null.max():.1f} in {len(self.null)} shuffles.  {verdict}: p = {self.p_value:.3g}."
         )
 
@@ -124,9 +137,11 @@ def permutation_test(
     tops = _counts(graph, words)
     folds = random.permutation(len(words)) % n_splits
     null = [_evidence(tops, random.permutation(classes), folds, graph.smoothing) for _ in range(n_permutations)]
+    evidence = _evidence(tops, classes, folds, graph.smoothing)
     return PermutationTest(
-        evidence=_evidence(tops, classes, folds, graph.smoothing),
-        null=np.array(null),
+        evidence=float(evidence.mean()),
+        interval=interval(evidence, random),
+        null=np.array([values.mean() for values in null]),
         n_locations=int(sum(counts[0].sum() for counts in tops)),
         n_images=len(words),
     )
@@ -149,12 +164,12 @@ def _counts(graph: InferenceGraph, words: WordMaps) -> list[np.ndarray]:
     return [count_words(words.words[top], words.vocabulary.n_words[top]) for top in graph.explained_by_[DECISION]]
 
 
-def _evidence(tops: list[np.ndarray], classes: np.ndarray, folds: np.ndarray, smoothing: float) -> float:
-    """Return the mean evidence of each image's words for its class, as counted over the other parts of the images."""
-    members, total = np.eye(classes.max() + 1)[classes], 0.0
+def _evidence(tops: list[np.ndarray], classes: np.ndarray, folds: np.ndarray, smoothing: float) -> np.ndarray:
+    """Return the evidence of each image's words for its class, as counted over the other parts of the images, (n,)."""
+    members, evidence = np.eye(classes.max() + 1)[classes], np.zeros(len(classes))
     for fold in range(folds.max() + 1):
         out = folds == fold
         for counts in tops:
             ratios = log_ratios(members[~out].T @ counts[~out], smoothing)
-            total += (counts[out] * ratios[classes[out]]).sum()
-    return total / len(classes)
+            evidence[out] += (counts[out] * ratios[classes[out]]).sum(1)
+    return evidence

@@ -20,12 +20,14 @@ from ..features._maps import Change
 from ..graph import InferenceGraph
 from ..graph._evidence import Pair
 from ._bits import bits_by_image
+from ._intervals import interval
+from ._measured import Figure, Measured
 from ._parts import Parts
 from ._refits import Explained, in_memory, refit, seed_of, similarities, take_apart_held
 
 
 @dataclass(frozen=True, eq=False)
-class Randomisation:
+class Randomisation(Measured):
     """What is left of the explanations when weights are randomised from the top down.
 
     Made by :func:`randomisation_test`.  Step 0 is the network as it is, S the number of steps.
@@ -38,6 +40,8 @@ class Randomisation:
         Similarity of the class graphs to those of `pipe`; of classes that the network decides for.
     images : array of shape (S + 1, n_images)
         The same for graphs of single images.
+    image_intervals : array of shape (S + 1, 2)
+        95 % intervals of the mean over the images, from resamples of these.
     chance : array of shape (S + 1, 2)
         Mean similarities of class and image graphs where partners of words are dealt out at random.
     other_seed : tuple (classes, images)
@@ -54,6 +58,7 @@ class Randomisation:
     modules: tuple[tuple[str, ...], ...]
     classes: np.ndarray
     images: np.ndarray
+    image_intervals: np.ndarray
     chance: np.ndarray
     other_seed: tuple[float, float]
     bits: Mapping[Pair, np.ndarray]
@@ -71,6 +76,16 @@ class Randomisation:
         classes, images = ((last - self.chance[-1]) / np.maximum(top - self.chance[-1], 1e-12)).tolist()
         return classes, images
 
+    def figures(self) -> list[Figure]:
+        (low, high), (classes, images) = self.image_intervals[-1], self.survival
+        last = float(self.images[-1].mean())
+        return [
+            Figure("class graphs alike, random weights", "graph", float(self.classes[-1].mean()), good="near 0"),
+            Figure("image graphs alike, random weights", "graph", last, float(low), float(high), "near 0"),
+            Figure("survival of class graphs", "graph", classes, good="near 0"),
+            Figure("survival of image graphs", "graph", images, good="near 0"),
+        ]
+
     def __str__(self) -> str:
         width = max(12, *(len(step[-1]) for step in self.modules))
         lines = [f"{'down to':{width}}  class graphs  image graphs  words agree  decisions kept  decision bits"]
@@ -80,11 +95,11 @@ class Randomisation:
                 f"{name:{width}}  {self.classes[step].mean():12.2f}  {self.images[step].mean():12.2f}  "
                 f"{self.fidelity[step]:11.0%}  {self.agreement[step]:14.0%}  {bits[step]:13.2f}"
             )
-        (classes, images), (other, others) = self.survival, self.other_seed
+        (classes, images), (other, others), (low, high) = self.survival, self.other_seed, self.image_intervals[-1]
         lines.append(
             f"Another seed gives {other:.2f} and {others:.2f}, partners at random {self.chance[-1, 0]:.2f} and "
             f"{self.chance[-1, 1]:.2f}.  Of what lies between, {classes:.0%} survive random weights in class graphs, "
-            f"{images:.0%} in image graphs."
+            f"{images:.0%} in image graphs ({low:.2f} to {high:.2f} alike)."
         )
         return "\n".join(lines)
 
@@ -181,6 +196,7 @@ def randomisation_test(
         modules=tuple(map(tuple, steps)),
         classes=np.stack([step.classes for step in found]),
         images=np.stack([step.images for step in found]),
+        image_intervals=np.array([interval(step.images, random) for step in found]),
         chance=np.array([step.chance for step in found]),
         other_seed=(float(other.classes.mean()), float(other.images.mean())),
         bits={pair: np.array([step.bits[pair] for step in found]) for pair in found[0].bits},

@@ -16,6 +16,7 @@ from ..dictionary._base import WordModel
 from ..features import FeatureMaps
 from ..graph import GraphComparison, InferenceGraph
 from ._intervals import Interval, interval
+from ._measured import Figure, Measured
 from ._refits import Case, Comparisons, Explained, refit, seed_of, similarities, take_apart_held
 
 KINDS = ("resample", "seed", "both")
@@ -76,7 +77,7 @@ def _stable(edges: tuple[Mapping[Edge, float], ...]) -> float:
 
 
 @dataclass(frozen=True, eq=False)
-class Stability:
+class Stability(Measured):
     """How alike words and graphs are to those of refits.
 
     Made by :func:`stability`.
@@ -100,6 +101,19 @@ class Stability:
     chance_words: Mapping[str, np.ndarray]
     classes: GraphStability
     images: GraphStability
+
+    def figures(self) -> list[Figure]:
+        found = [
+            Figure(f"cosine of partners, {self.kind} (by chance {self.chance_words[layer].mean():.2f})", layer, cosines)
+            for layer, cosines in ((layer, float(values.mean())) for layer, values in self.words.items())
+        ]
+        for what, graphs in (("class", self.classes), ("image", self.images)):
+            alike, chance = float(graphs.similarity.mean()), graphs.chance.mean()
+            found.append(
+                Figure(f"{what} graphs alike, {self.kind} (by chance {chance:.2f})", "graph", alike, *graphs.interval)
+            )
+            found.append(Figure(f"stable edges of {what} graphs, {self.kind}", "graph", graphs.stable_edges))
+        return [figure._replace(good="near 1") for figure in found]
 
     def __str__(self) -> str:
         differ = {"resample": "resampled images", "seed": "other seeds", "both": "resampled images and other seeds"}
@@ -198,11 +212,12 @@ def stability(
         raise ValueError(f"n_refits and n_images must be at least 1; got {n_refits} and {n_images}.")
     random, parts = check_random_state(random_state), take_apart_held(pipe, X)
     seen = parts.maps if explained is None else take_apart_held(pipe, explained).maps
+    labels = None if y is None else parts.maps.spec.encode(y, len(parts.maps))
     first, fits = Explained(parts, seen, n_images, random), []
     for _ in tqdm(range(n_refits), desc="refits", disable=not verbose):
         rows = np.arange(len(parts.maps)) if kind == "seed" else random.randint(len(parts.maps), size=len(parts.maps))
         seed = seed_of(parts.dictionary, random) if kind == "resample" else int(random.randint(2**31))
-        dictionary, graph = refit(parts, parts.maps[rows], None if y is None else np.asarray(y)[rows], seed)
+        dictionary, graph = refit(parts, parts.maps[rows], None if labels is None else labels[rows], seed)
         fits.append(_compare(first, parts.dictionary, dictionary, graph, seen))
     compared, by_chance = (zip(*found, strict=True) for found in zip(*(fit.graphs for fit in fits), strict=True))
     classes, images = (

@@ -104,7 +104,9 @@ def test_a_grid_search_chooses_by_bits(held):
 
 
 def test_the_text_tells_each_pair(pipe, held):
-    lines = str(predictive_bits(pipe, held[40:], random_state=0)).splitlines()
+    found = predictive_bits(pipe, held[40:], random_state=0)
+    assert [figure.value for figure in found.figures()] == list(found.bits.values())
+    lines = str(found).splitlines()
     assert lines[0].startswith("Over 20 images")
     assert [line.split(" tells ")[0] for line in lines[1:]] == [
         "the decision",

@@ -50,6 +50,9 @@ def test_graphs_of_a_trained_network_degrade(found):
     assert found.bits["decision", "conv3"][-1] < found.bits["decision", "conv3"][0]
     assert found.chance.shape == (3, 2)
     assert len(str(found).splitlines()) == 5
+    low, high = found.image_intervals[-1]
+    assert low <= found.images[-1].mean() <= high
+    assert [figure.value for figure in found.figures()][2:] == list(found.survival)
 
 
 class Same(nn.Module):

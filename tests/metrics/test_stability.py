@@ -102,6 +102,9 @@ def test_partners_at_random_are_not_alike(found):
         assert graphs.stable_edges > graphs.stable_by_chance
         low, high = graphs.interval
         assert low <= graphs.similarity.mean() <= high
+    figures = {(figure.measure.split(",")[0], figure.where): figure.value for figure in found.figures()}
+    assert figures["stable edges of image graphs", "graph"] == found.images.stable_edges
+    assert figures["cosine of partners", "conv2"] == found.words["conv2"].mean()
     lines = str(found).splitlines()
     assert lines[0] == "2 refits with other seeds:"
     assert lines[-1].startswith("Graphs of 5 images are ")
@@ -144,19 +147,18 @@ def test_the_network_runs_once_over_images(digits):
         handle.remove()
 
 
-def test_labels_reach_the_words(digits):
-    """Words fitted to predict labels are refitted with the labels of the images drawn."""
-    images, labels = digits.images[:50], digits.labels[:50]
-    pipe = make_pipeline(
-        FeatureExtractor(digits.network, ["conv3"]),
-        LayerDictionary(3, objective="discriminative", random_state=0),
-        InferenceGraph(2),
-    )
-    pipe.fit(images, labels)
-    found = stability(pipe, images, labels, n_refits=1, n_images=2, random_state=Everything(0))
-    np.testing.assert_allclose(found.words["conv3"], 1)
-    with pytest.raises(ValueError, match="class 'no digit'"):
-        stability(pipe, images, np.full(50, "no digit"), n_refits=1, random_state=0)
+def test_labels_follow_their_images(pipe, held, digits, monkeypatch):
+    decisions, seen = pipe[0].transform(held).decisions, []
+
+    def noted(parts, maps, y, seed):
+        seen.append((y, np.concatenate([batch.decisions for batch in maps.batches()])))
+        return pipe[0], pipe[1]
+
+    monkeypatch.setattr("skgmmcnn.metrics._stability.refit", noted)
+    stability(pipe, held, [digits.class_names[c] for c in decisions], n_refits=2, n_images=1, random_state=0)
+    assert not np.array_equal(seen[0][0], seen[1][0])
+    for labels, drawn in seen:
+        np.testing.assert_array_equal(labels, drawn)
 
 
 def test_bad_input(pipe, held):
@@ -164,5 +166,7 @@ def test_bad_input(pipe, held):
         stability(pipe, held, kind="bootstrap")
     with pytest.raises(ValueError, match="at least 1; got 0 and 20"):
         stability(pipe, held, n_refits=0)
+    with pytest.raises(ValueError, match="119"):
+        stability(pipe, held, np.zeros(119, int))
     with pytest.raises(TypeError, match="ends with an InferenceGraph"):
         stability(pipe[0], held)
