@@ -9,7 +9,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 
 from skgmmcnn import InferenceGraph, LayerDictionary
 from skgmmcnn.metrics import bits_score, predictive_bits
-from skgmmcnn.metrics._bits import bits_by_image
+from skgmmcnn.metrics._bits import _without, bits_by_image
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +93,8 @@ def test_words_never_counted_tell_nothing(words):
     made = relabelled(words, np.arange(300) // 150, top)
     graph = InferenceGraph().fit(made[:150])
     np.testing.assert_array_equal(bits_by_image(graph, made[150:])["decision", "conv3"], 0)
+    n_counted, n_unseen = 150 * 16, 15
+    assert _without(graph, made[150:])["decision", "conv3"] == pytest.approx(np.log2(n_counted + n_unseen))
 
 
 def test_a_grid_search_chooses_by_bits(held):
