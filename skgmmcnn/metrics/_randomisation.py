@@ -47,6 +47,9 @@ class Randomisation(Measured):
     other_seed : tuple (classes, images)
         Mean similarities where the network is as it is, and the words begin with another seed: what a survivor would
         come up to.
+    words : dict of str to array of shape (S + 1,)
+        By layer, how far the words are where those of `pipe` are: the mean Jaccard index of a word's locations and its
+        partner's.
     bits : dict of (upper, lower) to array of shape (S + 1,)
         Mean of log2 P(lower | upper) - log2 P(lower), see :func:`predictive_bits`.
     fidelity : array of shape (S + 1,)
@@ -61,6 +64,7 @@ class Randomisation(Measured):
     image_intervals: np.ndarray
     chance: np.ndarray
     other_seed: tuple[float, float]
+    words: Mapping[str, np.ndarray]
     bits: Mapping[Pair, np.ndarray]
     fidelity: np.ndarray
     agreement: np.ndarray
@@ -88,11 +92,15 @@ class Randomisation(Measured):
 
     def __str__(self) -> str:
         width = max(12, *(len(step[-1]) for step in self.modules))
-        lines = [f"{'down to':{width}}  class graphs  image graphs  words agree  decisions kept  decision bits"]
+        lines = [
+            f"{'down to':{width}}  class graphs  image graphs  words kept  words agree  decisions kept  decision bits"
+        ]
         bits = np.mean([values for (upper, _), values in self.bits.items() if upper == "decision"], axis=0)
+        kept = np.mean(list(self.words.values()), axis=0)
         for step, name in enumerate(["(none)", *(names[-1] for names in self.modules)]):
             lines.append(
                 f"{name:{width}}  {self.classes[step].mean():12.2f}  {self.images[step].mean():12.2f}  "
+                f"{kept[step]:10.2f}  "
                 f"{self.fidelity[step]:11.0%}  {self.agreement[step]:14.0%}  {bits[step]:13.2f}"
             )
         (classes, images), (other, others), (low, high) = self.survival, self.other_seed, self.image_intervals[-1]
@@ -156,8 +164,11 @@ def randomisation_test(
 
     The order of the modules is that in which they begin to run.  Until it has come to a layer, its words stay the same,
     and only what they are evidence for changes.  In step 0, graphs equal those of `pipe` if that was fitted on X with a
-    number for a seed.  Random networks, too, have words that follow from each other and from the decision: `bits` and
-    `fidelity` may stay high where no graph survives.
+    number for a seed.
+
+    A random network often decides for very few classes; those that it never decides for have no evidence, and an empty
+    graph.  `words` tells what survives whatever the decisions are.  Random networks, too, have words that follow from
+    each other and from the decision: `bits` and `fidelity` may stay high where no graph survives.
 
     References
     ----------
@@ -199,6 +210,7 @@ def randomisation_test(
         image_intervals=np.array([interval(step.images, random) for step in found]),
         chance=np.array([step.chance for step in found]),
         other_seed=(float(other.classes.mean()), float(other.images.mean())),
+        words={layer: np.array([step.words[layer] for step in found]) for layer in found[0].words},
         bits={pair: np.array([step.bits[pair] for step in found]) for pair in found[0].bits},
         fidelity=np.array([step.fidelity for step in found]),
         agreement=np.array([step.agreement for step in found]),
@@ -293,6 +305,7 @@ class _Compared(NamedTuple):
     classes: np.ndarray
     images: np.ndarray
     chance: tuple[float, float]
+    words: dict[str, float]
     bits: dict[Pair, float]
     fidelity: float
     agreement: float
@@ -300,13 +313,15 @@ class _Compared(NamedTuple):
 
 def _compare(first: Explained, graph: InferenceGraph, words: WordMaps) -> _Compared:
     """Compare the graphs of the same images and decisions."""
-    compared, by_chance = first.compare(graph, words, align_words(first.words, words))
+    alignment, n_words = align_words(first.words, words), first.words.vocabulary.n_words
+    compared, by_chance = first.compare(graph, words, alignment)
     classes, images = map(similarities, compared)
     chance, image_chance = (float(similarities(graphs).mean()) for graphs in by_chance)
     return _Compared(
         classes,
         images,
         (chance, image_chance),
+        {layer: float(shared.sum()) / n_words[layer] for layer, shared in alignment.similarity.items()},
         {pair: float(bits.mean()) for pair, bits in bits_by_image(graph, words).items()},
         graph.score(words),
         float((words.decisions == first.words.decisions).mean()),

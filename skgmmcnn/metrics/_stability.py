@@ -183,8 +183,7 @@ def stability(
     Behind a ReLU any two words have a large cosine, so compare with partners at random.  The best of all matchings
     gains something even where words have nothing in common; partners at random do not show that gain.
 
-    Training begins with columns of the images that it gets: with resamples, also one and the same seed begins with other
-    means.
+    Training begins with columns of the images that it gets: with resamples, also one seed begins with other means.
 
     Where the network decides for fewer classes than there are, graphs of the others are left out.
 

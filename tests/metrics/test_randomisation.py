@@ -49,6 +49,8 @@ def test_graphs_of_a_trained_network_degrade(found):
     assert found.agreement[-1] < 0.5
     assert found.bits["decision", "conv3"][-1] < found.bits["decision", "conv3"][0]
     assert found.chance.shape == (3, 2)
+    assert found.words["conv2"][1] == found.words["conv3"][0] == pytest.approx(1)  # not yet reached
+    assert max(values[-1] for values in found.words.values()) < 0.6
     assert len(str(found).splitlines()) == 5
     low, high = found.image_intervals[-1]
     assert low <= found.images[-1].mean() <= high
@@ -101,6 +103,8 @@ def test_a_step_equals_a_model_of_the_changed_network(pipe, digits, found):
         mine = pipe[-1].explain_class(words, int(c))
         its = again[-1].explain_together(its_words[words.decisions == c], int(c))
         expected.append(compare_graphs(mine, its, alignment).similarity)
+    for layer, similarity in alignment.similarity.items():
+        assert found.words[layer][-1] == pytest.approx(similarity.sum() / 12)
     np.testing.assert_allclose(found.classes[-1], expected)
 
 
