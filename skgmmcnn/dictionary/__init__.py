@@ -7,7 +7,7 @@ from ._locality import Locality, locality
 from ._paths import InferencePaths, PathTable
 from ._readouts import Readout
 from ._representatives import Representatives
-from ._similarity import Cohesion, class_cohesion, class_similarity, mean_distance, word_classes
+from ._similarity import Cohesion, class_cohesion, class_similarity, mean_cosine, mean_distance, word_classes
 from ._statistics import WordStatistics
 from ._words import Vocabulary, WordMaps, count_words
 
@@ -29,6 +29,7 @@ __all__ = [
     "class_similarity",
     "count_words",
     "locality",
+    "mean_cosine",
     "mean_distance",
     "word_classes",
 ]

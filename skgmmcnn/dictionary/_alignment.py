@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from ._similarity import mean_distance
+from ._similarity import mean_cosine, mean_distance
 from ._words import WordMaps
 
 _IMAGES_AT_ONCE = 256
@@ -49,20 +49,24 @@ class Alignment:
         return next((mine for mine, its in pairs if its == word), None)
 
 
-def align_words(first: Any, second: Any) -> Alignment:
+def align_words(first: Any, second: Any, *, by: str | None = None) -> Alignment:
     """Pair the words of two dictionaries, so that they are as alike as can be in sum (the Hungarian method).
 
     Word maps of the same images are compared by where their words are: two words are as alike as the locations that
     show both, as a share of those that show either (the Jaccard index); what is never seen together is no pair.  This
     also compares dictionaries of different networks, as long as layers are called alike and their maps have one size.
 
-    Dictionaries are compared by the distance of the words' means: similarity is 1 less the distance in units of the
-    average one.  This needs no images, but one network: channels of another network have other meanings.
+    Dictionaries are compared by the words' means: by their distance, similarity being 1 less the distance in units of
+    the average one, or by their cosine.  This needs no images, but one network: channels of another network have other
+    meanings.
 
     Parameters
     ----------
     first, second : WordMaps or LayerDictionary
         Words of the same images, in the same order; or fitted dictionaries.
+    by : {"overlap", "distance", "cosine"}, default=None
+        What makes words alike.  None is "overlap" for word maps, which know nothing else, and "distance" for
+        dictionaries.
 
     Returns
     -------
@@ -84,17 +88,28 @@ def align_words(first: Any, second: Any) -> Alignment:
     (3, 2)
     """
     if isinstance(first, WordMaps) and isinstance(second, WordMaps):
+        _check_by(by, ("overlap",), "WordMaps")
         _check_same_images(first, second)
         found = {layer: _jaccard(first, second, layer) for layer in _shared(first.layers, second.layers)}
-        return _assign(found, least=np.finfo(float).tiny)
+        return assign(found, least=np.finfo(float).tiny)
     if all(hasattr(dictionary, "mixtures_") for dictionary in (first, second)):
-        layers = _shared(first.layers_, second.layers_)
-        distances = {layer: mean_distance(first.mixtures_[layer], second.mixtures_[layer]) for layer in layers}
-        return _assign({layer: nearness(distance) for layer, distance in distances.items()}, least=-np.inf)
+        _check_by(by, tuple(_BY_MEANS), "dictionaries")
+        return assign(similarity_of_means(first, second, by or "distance"))
     raise TypeError(
         "align_words takes two WordMaps of the same images, or two fitted LayerDictionaries; got a "
         f"{type(first).__name__} and a {type(second).__name__}."
     )
+
+
+def _check_by(by: str | None, known: tuple[str, ...], what: str) -> None:
+    if by is not None and by not in known:
+        raise ValueError(f"{what} are aligned by {' or '.join(map(repr, known))}; got by={by!r}.")
+
+
+def similarity_of_means(first: Any, second: Any, by: str) -> dict[str, np.ndarray]:
+    """Return by layer how alike the words of two dictionaries are, (K_first, K_second), for the layers of both."""
+    compare, layers = _BY_MEANS[by], _shared(first.layers_, second.layers_)
+    return {layer: compare(first.mixtures_[layer], second.mixtures_[layer]) for layer in layers}
 
 
 def nearness(distance: np.ndarray) -> np.ndarray:
@@ -103,7 +118,11 @@ def nearness(distance: np.ndarray) -> np.ndarray:
     return 1 - distance / average if average > 0 else np.ones_like(distance)
 
 
-def _assign(similarity: Mapping[str, np.ndarray], least: float) -> Alignment:
+_BY_MEANS = {"distance": lambda first, second: nearness(mean_distance(first, second)), "cosine": mean_cosine}
+
+
+def assign(similarity: Mapping[str, np.ndarray], least: float = -np.inf) -> Alignment:
+    """Return the pairs that have the greatest sum of similarities, without those that have less than `least`."""
     pairs, values = {}, {}
     for layer, table in similarity.items():
         rows = np.stack(linear_sum_assignment(table, maximize=True), axis=1)

@@ -12,6 +12,8 @@ from ..mixture import Mixture
 from ._statistics import WordStatistics, count_classes
 from ._words import WordMaps
 
+_TINY = np.finfo(float).tiny
+
 
 def class_similarity(words: WordMaps, first: str, second: str | None = None) -> np.ndarray:
     """Compare words by the classes of the images that they occur in: the cosine of their class histograms.
@@ -73,13 +75,48 @@ def mean_distance(first: Mixture, second: Mixture | None = None) -> np.ndarray:
     array([[0., 5.],
            [5., 0.]])
     """
+    return cdist(*_means(first, second))
+
+
+def mean_cosine(first: Mixture, second: Mixture | None = None) -> np.ndarray:
+    """Compare words by the direction of their mean activities: the cosine of the angle between them.
+
+    Behind a ReLU all means point into one quadrant, so that also words of no relation have cosines well above 0.
+
+    Parameters
+    ----------
+    first, second : Mixture
+        As in :func:`mean_distance`.
+
+    Returns
+    -------
+    cosine : float array of shape (K_first, K_second)
+        At most 1, for means of the same direction.  Means of zero length are alike, and unlike all others: 1 and 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skgmmcnn import LayerDictionary
+    >>> from skgmmcnn.dictionary import mean_cosine
+    >>> rows = np.random.default_rng(0).normal([[[0, 5]], [[3, 3]]], 0.1, (2, 50, 2)).reshape(100, 2)
+    >>> mean_cosine(LayerDictionary(2, random_state=0).fit(rows).mixtures_["dense"]).round(1)
+    array([[1. , 0.7],
+           [0.7, 1. ]])
+    """
+    mine, its = _means(first, second)
+    lengths = [np.linalg.norm(means, axis=1) for means in (mine, its)]
+    units = [means / np.maximum(length, _TINY)[:, None] for means, length in zip((mine, its), lengths, strict=True)]
+    return np.clip(units[0] @ units[1].T, -1, 1) + np.logical_and.outer(*(length < _TINY for length in lengths))
+
+
+def _means(first: Mixture, second: Mixture | None) -> list[np.ndarray]:
     means = [mixture.emitted_means_ for mixture in (first, second or first)]
     if means[0].shape[1] != means[1].shape[1]:
         raise ValueError(
-            f"Words of {means[0].shape[1]} and of {means[1].shape[1]} channels have no distance; compare them by "
-            "class_similarity."
+            f"Words of {means[0].shape[1]} and of {means[1].shape[1]} channels cannot be compared by their means; "
+            "compare them by class_similarity."
         )
-    return cdist(*means)
+    return means
 
 
 def word_classes(statistics: WordStatistics) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from numbers import Integral
@@ -23,7 +24,7 @@ from .._device import resolve_device
 from ._decisions import count_outputs, decide
 from ._images import Images, InputKind, PixelScale, gather, unreadable
 from ._layers import choose_layers
-from ._maps import FeatureBatch, FeatureMaps, Rerun, Source
+from ._maps import Change, FeatureBatch, FeatureMaps, Rerun, Source
 from ._network import Portable, build, fingerprint, share
 from ._probing import HookedNetwork
 from ._receptive_field import ReceptiveField
@@ -377,6 +378,16 @@ class _NetworkSource:
             original = FeatureBatch(start, maps, passed.outputs, decided(passed.outputs))
             yield Rerun(original, lowest, self._spec.layers, again, decided)
             start += n
+
+    def changed(self, rows: np.ndarray, change: Change) -> _NetworkSource:
+        """Return a source of the images `rows` alone, whose network is a copy that `change` has changed."""
+        images = self._images[rows]
+        network = copy.deepcopy(self._traced.network)
+        traced = self._traced.on(network).to(resolve_device(self.device))
+        with torch.no_grad():
+            change(network, traced.prepare(images.batch(0, self._run.batch_size, self._spec.input_shape)))
+        network.eval().requires_grad_(False)
+        return _NetworkSource(traced, self._spec, fingerprint(network), images, self._run)
 
     def _warn_of_memory(self, size: int) -> None:
         if size == self._run.batch_size:

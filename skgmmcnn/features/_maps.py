@@ -8,13 +8,15 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .._device import resolve_device
 from ._images import Images, PixelScale
 from ._receptive_field import ReceptiveField
 from ._rerun import Edits, Run
 from ._spec import NetworkSpec
+
+Change = Callable[[nn.Module, Tensor], None]
 
 
 class FeatureBatch(NamedTuple):
@@ -110,6 +112,9 @@ class Source(Protocol):
     def reruns(self, rows: np.ndarray, lowest: str) -> Iterator[Rerun]:
         """Yield the images `rows` in batches whose layers from `lowest` on can be run again."""
 
+    def changed(self, rows: np.ndarray, change: Change) -> Source:
+        """Return a source of the images `rows` alone, whose network is a copy that `change` has changed."""
+
 
 class HeldSource:
     """Activations held in memory: arrays (n, H, W, C) by layer, outputs and decisions; in batches of `size` images.
@@ -147,10 +152,18 @@ class HeldSource:
 
     def reruns(self, rows: np.ndarray, lowest: str) -> Iterator[Rerun]:
         """Yield the images `rows` in batches whose layers from `lowest` on can be run again."""
+        source, numbers = self._network()
+        return source.reruns(numbers[rows], lowest)
+
+    def changed(self, rows: np.ndarray, change: Change) -> Source:
+        """Return a source of the images `rows` alone, whose network is a copy that `change` has changed."""
+        source, numbers = self._network()
+        return source.changed(numbers[rows], change)
+
+    def _network(self) -> tuple[Source, np.ndarray]:
         if self._origin is None:
             raise ValueError("These maps were made from arrays, so there is no network that could be run again.")
-        source, numbers = self._origin
-        return source.reruns(numbers[rows], lowest)
+        return self._origin
 
 
 class FeatureMaps:
@@ -297,6 +310,27 @@ class FeatureMaps:
         if lowest not in self.layers:
             raise ValueError(f"There is no layer {lowest!r}; there is {', '.join(map(repr, self.layers))}.")
         yield from self._source.reruns(self._rows, lowest)
+
+    def of_changed_network(self, change: Change) -> FeatureMaps:
+        """Return the maps of the same images as a changed copy of the network makes them.
+
+        Parameters
+        ----------
+        change : callable
+            Gets a copy of the network, in evaluation mode and without gradients, and the first images (n, C, H, W) as
+            the network takes them; changes weights, in place.  Layers and geometry must stay.
+
+        Returns
+        -------
+        maps : FeatureMaps
+            Computed when they are read, neither held nor stored; the network of this one is as before.
+
+        Raises
+        ------
+        ValueError
+            If the maps were made without a network.
+        """
+        return FeatureMaps(self.spec, self._images[self._rows], self._source.changed(self._rows, change), self._scale)
 
     @property
     def outputs(self) -> np.ndarray:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from .._device import resolve_device
-from ._maps import FeatureBatch, Rerun, Source
+from ._maps import Change, FeatureBatch, Rerun, Source
 from ._spec import NetworkSpec
 
 _VERSION = 1
@@ -160,6 +160,10 @@ class StoredSource:
     def reruns(self, rows: np.ndarray, lowest: str) -> Iterator[Rerun]:
         """Yield the images `rows` in batches whose layers from `lowest` on can be run again."""
         return self._source.reruns(rows, lowest)
+
+    def changed(self, rows: np.ndarray, change: Change) -> Source:
+        """Return a source of the images `rows` alone, whose network is a copy that `change` has changed."""
+        return self._source.changed(rows, change)
 
     def _keep(self, held: dict[str, np.ndarray], rows: np.ndarray, batch: FeatureBatch) -> FeatureBatch:
         """Write a batch, and return it as it will be read."""

@@ -1,11 +1,15 @@
 """How far a graph can be trusted, and what else words tell of a network."""
 
+from ._bits import PredictiveBits, bits_score, predictive_bits
 from ._completeness import Completeness, completeness, completeness_score
 from ._deletion import AblationCurves, deletion, insertion
 from ._fidelity import Fidelity, agreement_score, fidelity
 from ._measured import Figure, Measured
 from ._memorisation import Memorisation, memorisation
+from ._permutation import PermutationTest, permutation_test
+from ._randomisation import Randomisation, randomisation_test
 from ._report import TrustReport, trust_report
+from ._stability import GraphStability, Stability, stability
 from ._table import TrustTable, trust_table
 
 __all__ = [
@@ -13,17 +17,27 @@ __all__ = [
     "Completeness",
     "Fidelity",
     "Figure",
+    "GraphStability",
     "Measured",
     "Memorisation",
+    "PermutationTest",
+    "PredictiveBits",
+    "Randomisation",
+    "Stability",
     "TrustReport",
     "TrustTable",
     "agreement_score",
+    "bits_score",
     "completeness",
     "completeness_score",
     "deletion",
     "fidelity",
     "insertion",
     "memorisation",
+    "permutation_test",
+    "predictive_bits",
+    "randomisation_test",
+    "stability",
     "trust_report",
     "trust_table",
 ]

@@ -37,6 +37,17 @@ def test_permuted_words_are_aligned_by_their_means(dictionary, rng):
         assert found.partner(layer, 3) == order[layer][3]
 
 
+def test_words_are_aligned_by_cosine(maps, dictionary):
+    other = LayerDictionary({"conv1": 8, "conv2": 12, "conv3": 16}, random_state=1).fit(maps)
+    found = align_words(dictionary, other, by="cosine")
+    for layer, pairs in found.pairs.items():
+        means = [fitted.mixtures_[layer].emitted_means_ for fitted in (dictionary, other)]
+        units = [part / np.linalg.norm(part, axis=1, keepdims=True) for part in means]
+        cosines = [units[0][mine] @ units[1][its] for mine, its in pairs]
+        np.testing.assert_allclose(found.similarity[layer], cosines)
+        assert sum(cosines) >= np.trace(units[0] @ units[1].T)  # of words as they are numbered
+
+
 def test_numbers_of_words_may_differ(maps, dictionary):
     small = LayerDictionary(5, random_state=1).fit(maps)
     for found in (align_words(dictionary, small), align_words(dictionary.transform(maps), small.transform(maps))):
@@ -73,6 +84,10 @@ def test_words_that_never_meet_are_no_pair(words):
 def test_bad_input_is_named(words, maps, digits, dictionary):
     with pytest.raises(TypeError, match="takes two WordMaps of the same images, or two fitted LayerDictionaries"):
         align_words(words, dictionary)
+    with pytest.raises(ValueError, match="WordMaps are aligned by 'overlap'; got by='cosine'"):
+        align_words(words, words, by="cosine")
+    with pytest.raises(ValueError, match="dictionaries are aligned by 'distance' or 'cosine'; got by='overlap'"):
+        align_words(dictionary, dictionary, by="overlap")
     with pytest.raises(ValueError, match="words of 300 and 3"):
         align_words(words, words[:3])
     larger = FeatureExtractor(digits.network, ["conv3"]).fit_transform(np.zeros((300, 12, 12), np.float32))

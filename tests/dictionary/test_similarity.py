@@ -1,6 +1,7 @@
 """Similarity and locality of words, against plain loops and planted cases."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from skgmmcnn.dictionary import (
     class_cohesion,
     class_similarity,
     locality,
+    mean_cosine,
     mean_distance,
     word_classes,
 )
@@ -71,7 +73,7 @@ def test_distance_of_means(maps, rng):
     means = mixtures["conv1"].emitted_means_[3], mixtures["conv2"].emitted_means_[5]
     assert found[3, 5] == pytest.approx(np.sqrt(((means[0] - means[1]) ** 2).sum()))
     np.testing.assert_allclose(np.diag(mean_distance(mixtures["conv3"])), 0)
-    with pytest.raises(ValueError, match="of 16 and of 32 channels have no distance"):
+    with pytest.raises(ValueError, match="of 16 and of 32 channels cannot be compared by their means"):
         mean_distance(mixtures["conv2"], mixtures["conv3"])
 
 
@@ -199,3 +201,17 @@ def test_expected_number_of_words(rng):
 def test_bad_input_is_named(words):
     with pytest.raises(ValueError, match=r"no words of a layer 'conv9'; the layers are \['conv1'"):
         class_similarity(words, "conv9")
+
+
+def test_cosine_of_means(maps, rng):
+    mixtures = LayerDictionary({"conv1": 8, "conv2": 12, "conv3": 16}, random_state=0).fit(maps).mixtures_
+    found = mean_cosine(mixtures["conv1"], mixtures["conv2"])
+    means = mixtures["conv1"].emitted_means_[3], mixtures["conv2"].emitted_means_[5]
+    assert found[3, 5] == pytest.approx(means[0] @ means[1] / np.linalg.norm(means[0]) / np.linalg.norm(means[1]))
+    np.testing.assert_allclose(np.diag(mean_cosine(mixtures["conv3"])), 1)
+
+
+def test_words_of_silence_are_alike():
+    some, silent = (SimpleNamespace(emitted_means_=np.full((2, 3), value)) for value in (2.0, 0.0))
+    np.testing.assert_array_equal(mean_cosine(silent), 1)
+    np.testing.assert_array_equal(mean_cosine(silent, some), 0)

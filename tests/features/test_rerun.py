@@ -1,5 +1,6 @@
 """The part of a network above a layer, run again with changed activations."""
 
+import copy
 import warnings
 
 import numpy as np
@@ -165,6 +166,35 @@ def test_held_and_stored_maps_know_their_network(tmp_path):
     for other in (maps.compute()[[4, 1]].compute(), maps.store(tmp_path)[[4, 1]]):
         (found,) = (part.run(edits).outputs for part in other.reruns("inner"))
         torch.testing.assert_close(found, expected[[4, 1]])
+
+
+@pytest.mark.parametrize("kind", [Residual, Untraceable])
+def test_maps_of_a_changed_network(kind, tmp_path):
+    torch.manual_seed(0)
+    network, other, images = kind().eval(), kind().eval(), torch.randn(6, 3, 9, 9)
+    extractor = extract(network, ["inner", "left"], images, batch_size=4)
+    maps, before = extractor.transform(images), copy.deepcopy(network.state_dict())
+    seen = []
+
+    def change(copied, batch):
+        assert not copied.training
+        assert not any(weights.requires_grad for weights in copied.parameters())
+        seen.append(batch)
+        copied.load_state_dict(other.state_dict())
+        copied.train()
+
+    expected = torch.cat([part.outputs for part in extract(other, ["inner"], images).transform(images).batches()])
+    for held in (maps, maps.compute(), maps.store(tmp_path)):
+        changed = held[[5, 2]].of_changed_network(change)
+        torch.testing.assert_close(seen[-1], images[[5, 2]])
+        (batch,) = changed.batches()
+        torch.testing.assert_close(batch.outputs, expected[[5, 2]])
+        assert changed.layers == maps.layers
+        (part,) = changed.compute().reruns("inner")
+        torch.testing.assert_close(part.run({}).outputs, expected[[5, 2]])
+    for one in (network, extractor.network_):
+        assert all(torch.equal(values, before[name]) for name, values in one.state_dict().items())
+        assert not one.training
 
 
 def test_the_network_stays_as_it_was_after_an_error():

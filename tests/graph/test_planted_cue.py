@@ -1,6 +1,7 @@
 """A letter painted on the images of one class: the graph of that class must show it, and only then."""
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
@@ -35,13 +36,22 @@ def trained(digits, images, epochs=12):
     return network.eval()
 
 
-def words_on_the_letter(digits, *, letter):
-    """Return the words of the class graph that are most often on the letter, in nearly all images of the class."""
+def explained(digits, *, letter):
+    """Return the extractor, feature maps, words, and the graph of the class."""
     images = painted(digits, letter=letter)
-    network = trained(digits, images)
-    maps = FeatureExtractor(network, ["conv1", "conv2", "conv3"]).fit_transform(images)
+    extractor = FeatureExtractor(trained(digits, images), ["conv1", "conv2", "conv3"]).fit(images)
+    maps = extractor.transform(images)
     words = LayerDictionary({"conv1": 16, "conv2": 30, "conv3": 40}, random_state=0).fit_transform(maps)
-    graph = InferenceGraph(4).fit(words).explain_class(words, CLASS)
+    return extractor, maps, words, InferenceGraph(4).fit(words).explain_class(words, CLASS)
+
+
+@pytest.fixture(scope="module")
+def lettered(digits):
+    return explained(digits, letter=True)
+
+
+def on_the_letter(words, graph):
+    """Return the words of the graph that are most often on the letter, in nearly all images of the class."""
     found = []
     for key, node in list(graph.nodes.items())[1:]:
         shown = words.words[node["layer"]] == node["word"]
@@ -50,22 +60,43 @@ def words_on_the_letter(digits, *, letter):
         first = (START - 3) * shown.shape[1] // SIDE  # what sees the letter lies around it
         if min(place) >= first and often.max() > 0.9:
             found.append(key)
-    return network, found
+    return found
 
 
-def share_decided(network, images):
-    with torch.no_grad():
-        return (network(torch.from_numpy(images)[:, None]).argmax(1) == CLASS).float().mean().item()
+def probability(maps, edit=None):
+    """Return the mean probability of the class, with the maps of conv3 changed by `edit`."""
+    edits = {} if edit is None else {"conv3": edit}
+    outputs = torch.cat([part.run(edits).outputs for part in maps.reruns("conv3")])
+    return outputs.softmax(1)[:, CLASS].mean().item()
 
 
-def test_the_graph_shows_a_planted_letter(digits):
-    network, found = words_on_the_letter(digits, letter=True)
+def test_the_graph_shows_a_planted_letter(digits, lettered):
+    extractor, maps, words, graph = lettered
     of_class = digits.labels == CLASS
-    assert share_decided(network, painted(digits, letter=True)[of_class]) > 0.9
-    assert share_decided(network, painted(digits, letter=False)[of_class]) < 0.1  # the letter decides
-    assert found[0].startswith("conv3")  # already in the layer that decides
+    plain = extractor.transform(painted(digits, letter=False))
+    assert probability(maps[of_class]) > 0.9
+    assert probability(plain[of_class]) < 0.1  # the letter decides
+    assert on_the_letter(words, graph)[0].startswith("conv3")  # already in the layer that decides
+
+
+def test_without_its_word_the_letter_is_gone(digits, lettered):
+    """With the letter's word replaced by the mean in the network, images are decided as if there were no letter."""
+    _, maps, words, graph = lettered
+    rows = np.flatnonzero(digits.labels == CLASS)
+    key = on_the_letter(words, graph)[0]
+    where = torch.from_numpy(words.words["conv3"][rows] == graph.nodes[key]["word"])
+    assert where.float().mean() < 0.2  # of the columns
+    elsewhere = where.flatten(1)[:, torch.randperm(64, generator=torch.Generator().manual_seed(0))].view_as(where)
+    mean = torch.cat([batch.activations["conv3"] for batch in maps.batches()]).mean((0, 2, 3))[:, None, None]
+
+    def without(columns):
+        parts = iter(columns.split(32))
+        return lambda values: torch.where(next(parts)[:, None], mean, values)
+
+    assert probability(maps[rows], without(where)) < 0.1
+    assert probability(maps[rows], without(elsewhere)) > 0.8  # as many columns, anywhere
 
 
 def test_no_letter_is_found_where_none_is(digits):
-    _, found = words_on_the_letter(digits, letter=False)
-    assert not found
+    _, _, words, graph = explained(digits, letter=False)
+    assert not on_the_letter(words, graph)

@@ -1,0 +1,328 @@
+"""Whether graphs tell of the network's weights, or of the images alone."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from sklearn.utils import check_random_state
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from tqdm.auto import tqdm  # type: ignore[import-untyped]
+
+from ..dictionary import WordMaps, align_words
+from ..features import FeatureMaps
+from ..features._maps import Change
+from ..graph import InferenceGraph
+from ..graph._evidence import Pair
+from ._bits import bits_by_image
+from ._intervals import interval
+from ._measured import Figure, Measured
+from ._parts import Parts
+from ._refits import Explained, in_memory, refit, seed_of, similarities, take_apart_held
+
+
+@dataclass(frozen=True, eq=False)
+class Randomisation(Measured):
+    """What is left of the explanations when weights are randomised from the top down.
+
+    Made by :func:`randomisation_test`.  Step 0 is the network as it is, S the number of steps.
+
+    Parameters
+    ----------
+    modules : tuple of tuple of str
+        The modules whose weights each of the steps 1 to S randomised, besides those of the steps before.
+    classes : array of shape (S + 1, n_classes)
+        Similarity of the class graphs to those of `pipe`; of classes that the network decides for.
+    images : array of shape (S + 1, n_images)
+        The same for graphs of single images.
+    image_intervals : array of shape (S + 1, 2)
+        95 % intervals of the mean over the images, from resamples of these.
+    chance : array of shape (S + 1, 2)
+        Mean similarities of class and image graphs where partners of words are dealt out at random.
+    other_seed : tuple (classes, images)
+        Mean similarities where the network is as it is, and the words begin with another seed: what a survivor would
+        come up to.
+    words : dict of str to array of shape (S + 1,)
+        By layer, how far the words are where those of `pipe` are: the mean Jaccard index of a word's locations and its
+        partner's.
+    bits : dict of (upper, lower) to array of shape (S + 1,)
+        Mean of log2 P(lower | upper) - log2 P(lower), see :func:`predictive_bits`.
+    fidelity : array of shape (S + 1,)
+        Share of the images for which the words decide as the randomised network.
+    agreement : array of shape (S + 1,)
+        Share of the images for which the randomised network decides as the network.
+    """
+
+    modules: tuple[tuple[str, ...], ...]
+    classes: np.ndarray
+    images: np.ndarray
+    image_intervals: np.ndarray
+    chance: np.ndarray
+    other_seed: tuple[float, float]
+    words: Mapping[str, np.ndarray]
+    bits: Mapping[Pair, np.ndarray]
+    fidelity: np.ndarray
+    agreement: np.ndarray
+
+    @property
+    def survival(self) -> tuple[float, float]:
+        """How much of the similarity of class and of image graphs survives all steps.
+
+        The last similarity, of the one with another seed, both less what chance gives: near 0 where graphs tell of the
+        weights, near 1 where they tell of the images alone.
+        """
+        last, top = np.array([self.classes[-1].mean(), self.images[-1].mean()]), np.array(self.other_seed)
+        classes, images = ((last - self.chance[-1]) / np.maximum(top - self.chance[-1], 1e-12)).tolist()
+        return classes, images
+
+    def figures(self) -> list[Figure]:
+        (low, high), (classes, images) = self.image_intervals[-1], self.survival
+        last = float(self.images[-1].mean())
+        return [
+            Figure("class graphs alike, random weights", "graph", float(self.classes[-1].mean()), good="near 0"),
+            Figure("image graphs alike, random weights", "graph", last, float(low), float(high), "near 0"),
+            Figure("survival of class graphs", "graph", classes, good="near 0"),
+            Figure("survival of image graphs", "graph", images, good="near 0"),
+        ]
+
+    def __str__(self) -> str:
+        width = max(12, *(len(step[-1]) for step in self.modules))
+        lines = [
+            f"{'down to':{width}}  class graphs  image graphs  words kept  words agree  decisions kept  decision bits"
+        ]
+        bits = np.mean([values for (upper, _), values in self.bits.items() if upper == "decision"], axis=0)
+        kept = np.mean(list(self.words.values()), axis=0)
+        for step, name in enumerate(["(none)", *(names[-1] for names in self.modules)]):
+            lines.append(
+                f"{name:{width}}  {self.classes[step].mean():12.2f}  {self.images[step].mean():12.2f}  "
+                f"{kept[step]:10.2f}  "
+                f"{self.fidelity[step]:11.0%}  {self.agreement[step]:14.0%}  {bits[step]:13.2f}"
+            )
+        (classes, images), (other, others), (low, high) = self.survival, self.other_seed, self.image_intervals[-1]
+        lines.append(
+            f"Another seed gives {other:.2f} and {others:.2f}, partners at random {self.chance[-1, 0]:.2f} and "
+            f"{self.chance[-1, 1]:.2f}.  Of what lies between, {classes:.0%} survive random weights in class graphs, "
+            f"{images:.0%} in image graphs ({low:.2f} to {high:.2f} alike)."
+        )
+        return "\n".join(lines)
+
+
+def randomisation_test(
+    pipe: Any,
+    X: Any,
+    y: Any = None,
+    *,
+    n_steps: int | None = 5,
+    explained: Any = None,
+    n_images: int = 20,
+    random_state: int | np.random.RandomState | None = None,
+    verbose: int = 0,
+) -> Randomisation:
+    """Randomise the network's weights from the top down, fit again, and tell what is left of the graphs.
+
+    An explanation that hardly changes when the network forgets what it has learnt explains the images, not the network
+    [1]_.  In each step the weights of some more modules, from the output down, are permuted within each tensor; words
+    and graph are fitted on what this network makes of the images, with the same seed, and its graphs are compared with
+    those of `pipe` for the same images and the same decisions.  Words are partners where they are at the same locations
+    (:func:`skgmmcnn.dictionary.align_words`), since channels of other weights have other meanings.
+
+    Parameters
+    ----------
+    pipe : Pipeline
+        Fitted: extractor, words and :class:`InferenceGraph`, or the latter two.
+    X : images or FeatureMaps
+        What words and graphs are fitted on, best the very images that `pipe` was; FeatureMaps that a network made.  Up
+        to 2 GiB of activations are held; else the network runs twice a step.
+    y : array-like of shape (n,), default=None
+        Output numbers or class names, where the words were fitted with them.
+    n_steps : int or None, default=5
+        In how many steps of about as many modules; None takes every module by itself.  Each is a refit.
+    explained : images or FeatureMaps, default=None
+        Images whose graphs are compared, and over which bits and agreements are taken; None takes X.
+    n_images : int, default=20
+        How many of these, drawn at random, are explained one by one.  Class graphs are over all.
+    random_state : int, RandomState instance or None, default=None
+        Permutes weights, draws images and partners by chance.
+    verbose : int, default=0
+        Whether to show the progress of the steps.
+
+    Returns
+    -------
+    found : Randomisation
+        Similarities, bits and agreements, step by step.
+
+    Notes
+    -----
+    The network is a copy; the one of `pipe` or of the caller stays as it is.  A permutation keeps the sizes of weights,
+    but not what they sum to: batch norms above take mean and variance of one batch of X anew, as training would make
+    them, or activations grow without bounds.
+
+    The order of the modules is that in which they begin to run.  Until it has come to a layer, its words stay the same,
+    and only what they are evidence for changes.  In step 0, graphs equal those of `pipe` if that was fitted on X with a
+    number for a seed.
+
+    A random network often decides for very few classes; those that it never decides for have no evidence, and an empty
+    graph.  `words` tells what survives whatever the decisions are.  Random networks, too, have words that follow from
+    each other and from the decision: `bits` and `fidelity` may stay high where no graph survives.
+
+    References
+    ----------
+    .. [1] Adebayo, Gilmer, Muelly, Goodfellow, Hardt and Kim, "Sanity checks for saliency maps", NeurIPS 2018,
+       section 3.
+
+    Examples
+    --------
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
+    >>> from skgmmcnn.datasets import load_digits_network
+    >>> from skgmmcnn.metrics import randomisation_test
+    >>> digits = load_digits_network()
+    >>> extractor = FeatureExtractor(digits.network, layers=["conv2", "conv3"])
+    >>> pipe = make_pipeline(extractor, LayerDictionary(20, random_state=0), InferenceGraph()).fit(digits.images[:300])
+    >>> found = randomisation_test(pipe, digits.images[:300], n_steps=2, random_state=0)
+    >>> found.modules
+    (('head', 'conv3.0'), ('conv2.0', 'conv1.0'))
+    >>> bool(found.classes[0].mean() == 1), bool(found.classes[2].mean() < 0.5)
+    (True, True)
+    """
+    if (n_steps is not None and n_steps < 1) or n_images < 1:
+        raise ValueError(f"n_steps and n_images must be at least 1; got {n_steps} and {n_images}.")
+    random, parts = check_random_state(random_state), take_apart_held(pipe, X)
+    seen = parts.maps if explained is None else take_apart_held(pipe, explained).maps
+    cascade, steps = _Cascade(random), _steps(_run_order(parts.maps), n_steps)
+    seed = seed_of(parts.dictionary, random)
+    first = Explained(parts, seen, n_images, random)
+    found = [_compare(first, *_fit(parts, parts.maps, seen, y, seed))]
+    other = _compare(first, *_fit(parts, parts.maps, seen, y, int(random.randint(2**31))))
+    for names in tqdm(steps, desc="steps", disable=not verbose):
+        maps = in_memory(parts.maps.of_changed_network(cascade.randomise(names)))
+        shown = maps if explained is None else seen.of_changed_network(cascade.repeat)
+        found.append(_compare(first, *_fit(parts, maps, shown, y, seed)))
+    return Randomisation(
+        modules=tuple(map(tuple, steps)),
+        classes=np.stack([step.classes for step in found]),
+        images=np.stack([step.images for step in found]),
+        image_intervals=np.array([interval(step.images, random) for step in found]),
+        chance=np.array([step.chance for step in found]),
+        other_seed=(float(other.classes.mean()), float(other.images.mean())),
+        words={layer: np.array([step.words[layer] for step in found]) for layer in found[0].words},
+        bits={pair: np.array([step.bits[pair] for step in found]) for pair in found[0].bits},
+        fidelity=np.array([step.fidelity for step in found]),
+        agreement=np.array([step.agreement for step in found]),
+    )
+
+
+def _run_order(maps: FeatureMaps) -> list[str]:
+    """Return the names of the modules with weights of their own, in the order in which they begin to run.
+
+    One whose weights others use without calling it stands behind the one defined before it.
+    """
+    calls: dict[nn.Module, int] = {}
+    named: dict[str, nn.Module] = {}
+
+    def note(module: nn.Module, inputs: Any) -> None:
+        calls.setdefault(module, len(calls))
+
+    def watch(network: nn.Module, batch: Tensor) -> None:
+        named.update(network.named_modules())
+        for module in named.values():
+            module.register_forward_pre_hook(note)
+        network(batch[:1])
+
+    maps[:1].of_changed_network(watch)
+    ranks, rank = {}, -1
+    for name, module in named.items():
+        rank = ranks[name] = calls.get(module, rank)
+    with_weights = [name for name, module in named.items() if any(True for _ in module.parameters(recurse=False))]
+    return sorted(with_weights, key=ranks.__getitem__)
+
+
+def _steps(order: Sequence[str], n_steps: int | None) -> list[list[str]]:
+    """Return the modules from the last to the first, in steps of about as many."""
+    parts = np.array_split(np.array(order[::-1], dtype=object), min(n_steps or len(order), len(order)))
+    return [part.tolist() for part in parts]
+
+
+class _Cascade:
+    """Randomises a network further and further; it keeps the weights, not the network."""
+
+    def __init__(self, random: np.random.RandomState) -> None:
+        self._generator = torch.Generator().manual_seed(int(random.randint(2**31)))
+        self._weights: dict[str, Any] = {}
+        self._names: list[str] = []
+
+    def randomise(self, names: Sequence[str]) -> Change:
+        """Return what randomises the modules `names`, too."""
+
+        def change(network: nn.Module, batch: Tensor) -> None:
+            self.repeat(network, batch)
+            for name in names:
+                self._permute(network.get_submodule(name))
+            self._names += names
+            _renormalise([network.get_submodule(name) for name in self._names], network, batch)
+            self._weights = copy.deepcopy(network.state_dict())
+
+        return change
+
+    def repeat(self, network: nn.Module, batch: Tensor) -> None:
+        """Give a network the weights of the last one."""
+        if self._weights:
+            network.load_state_dict(self._weights)
+
+    def _permute(self, module: nn.Module) -> None:
+        for weights in module.parameters(recurse=False):
+            order = torch.randperm(weights.numel(), generator=self._generator).to(weights.device)
+            weights.copy_(weights.flatten()[order].view_as(weights))
+
+
+def _renormalise(modules: list[nn.Module], network: nn.Module, batch: Tensor) -> None:
+    """Let those of the modules that are batch norms take mean and variance from one batch."""
+    norms = [module for module in modules if isinstance(module, _BatchNorm) and module.track_running_stats]
+    if len(batch) < 2 or not norms:
+        return
+    for module in norms:
+        module.momentum = 1.0
+        module.train()
+    network(batch)
+    for module in norms:
+        module.eval()
+
+
+def _fit(parts: Parts, maps: FeatureMaps, seen: FeatureMaps, y: Any, seed: int) -> tuple[InferenceGraph, WordMaps]:
+    """Return a refit's graph, and its words of the images that are explained."""
+    dictionary, graph = refit(parts, maps, y, seed)
+    return graph, dictionary.transform(seen)
+
+
+class _Compared(NamedTuple):
+    """One step of :class:`Randomisation`."""
+
+    classes: np.ndarray
+    images: np.ndarray
+    chance: tuple[float, float]
+    words: dict[str, float]
+    bits: dict[Pair, float]
+    fidelity: float
+    agreement: float
+
+
+def _compare(first: Explained, graph: InferenceGraph, words: WordMaps) -> _Compared:
+    """Compare the graphs of the same images and decisions."""
+    alignment, n_words = align_words(first.words, words), first.words.vocabulary.n_words
+    compared, by_chance = first.compare(graph, words, alignment)
+    classes, images = map(similarities, compared)
+    chance, image_chance = (float(similarities(graphs).mean()) for graphs in by_chance)
+    return _Compared(
+        classes,
+        images,
+        (chance, image_chance),
+        {layer: float(shared.sum()) / n_words[layer] for layer, shared in alignment.similarity.items()},
+        {pair: float(bits.mean()) for pair, bits in bits_by_image(graph, words).items()},
+        graph.score(words),
+        float((words.decisions == first.words.decisions).mean()),
+    )

@@ -1,0 +1,121 @@
+"""Words and graphs fitted again, and how alike their graphs are to those of the first fit."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import networkx as nx
+import numpy as np
+from sklearn.base import clone
+
+from ..dictionary import Alignment, WordMaps
+from ..dictionary._base import WordModel
+from ..features import FeatureMaps
+from ..graph import GraphComparison, InferenceGraph, compare_graphs
+from ._parts import Parts, graph_of, take_apart
+
+Comparisons = list[list[GraphComparison]]  # of the graphs of classes, and of images
+_MOST_BYTES = 2**31  # of activations that are held for several refits
+
+
+class Case(NamedTuple):
+    """A decision, and the images over which a graph explains it."""
+
+    name: str
+    target: int
+    rows: np.ndarray
+
+
+def _classes_of(words: WordMaps) -> list[Case]:
+    """Return for each class that the network decides for the images that it does so for."""
+    outputs = np.unique(words.decisions).tolist()
+    return [Case(words.spec.class_name(c), c, np.flatnonzero(words.decisions == c)) for c in outputs]
+
+
+def _some_images(words: WordMaps, n_images: int, random: np.random.RandomState) -> list[Case]:
+    """Return some single images, drawn at random, with what the network decides for them."""
+    rows = np.sort(random.choice(len(words), min(n_images, len(words)), replace=False))
+    return [Case(f"image {row}", int(words.decisions[row]), np.array([row])) for row in rows.tolist()]
+
+
+def refit(parts: Parts, maps: FeatureMaps, y: Any, seed: int) -> tuple[WordModel, InferenceGraph]:
+    """Fit the words and the graph again, as they were told to, on `maps` and with this seed."""
+    dictionary = clone(parts.dictionary).set_params(random_state=seed, keep_patches=False, keep_proba=False)
+    graph = clone(graph_of(parts)).set_params(n_bootstrap=0, p_values=False)
+    return dictionary, graph.fit(dictionary.fit_transform(maps, y))
+
+
+def seed_of(dictionary: WordModel, random: np.random.RandomState) -> int:
+    """Return the seed of a dictionary, a new one where it has no number for one."""
+    seed, drawn = dictionary.get_params()["random_state"], int(random.randint(2**31))
+    return int(seed) if isinstance(seed, (int, np.integer)) else drawn
+
+
+def take_apart_held(pipe: Any, X: Any) -> Parts:
+    """Return the parts of a pipeline with a graph; maps of images that are not too many are held in memory."""
+    parts = take_apart(pipe, X)
+    graph_of(parts)
+    return parts if isinstance(X, FeatureMaps) else parts._replace(maps=in_memory(parts.maps))
+
+
+def in_memory(maps: FeatureMaps) -> FeatureMaps:
+    """Return maps that hold their activations where these are not too many, so that the network runs once."""
+    needed = 4 * len(maps) * sum(math.prod(shape) for shape in maps.shapes.values())
+    return maps.compute() if needed <= _MOST_BYTES else maps
+
+
+class Explained:
+    """The graphs of a first fit: of all classes, and of some images, drawn at random from `seen`.
+
+    Parameters
+    ----------
+    parts : Parts
+        The first fit.
+    seen : FeatureMaps
+        Images that are explained.
+    n_images : int
+        How many of these are explained one by one.
+    random : RandomState instance
+        Draws them, and partners by chance.
+
+    Attributes
+    ----------
+    words : WordMaps
+        Words of these images.
+    cases, graphs : tuple (classes, images) of lists
+        What is explained, and how.
+    """
+
+    def __init__(self, parts: Parts, seen: FeatureMaps, n_images: int, random: np.random.RandomState) -> None:
+        self._random = random
+        self.words = parts.dictionary.transform(seen)
+        self.cases = _classes_of(self.words), _some_images(self.words, n_images, random)
+        self.graphs = self._explain(graph_of(parts), self.words)
+
+    def compare(self, graph: InferenceGraph, words: WordMaps, alignment: Alignment) -> tuple[Comparisons, Comparisons]:
+        """Compare these graphs with those of another fit for the same decisions; also with partners at random."""
+        again, by_chance = self._explain(graph, words), _at_random(alignment, self._random)
+        return self._compare(again, alignment), self._compare(again, by_chance)
+
+    def _explain(self, graph: InferenceGraph, words: WordMaps) -> list[list[nx.DiGraph]]:
+        return [[graph.explain_together(words[case.rows], case.target) for case in cases] for cases in self.cases]
+
+    def _compare(self, again: list[list[nx.DiGraph]], alignment: Alignment) -> Comparisons:
+        return [
+            [compare_graphs(*graphs, alignment) for graphs in zip(first, second, strict=True)]
+            for first, second in zip(self.graphs, again, strict=True)
+        ]
+
+
+def similarities(comparisons: list[GraphComparison]) -> np.ndarray:
+    """Return the similarity of each two graphs."""
+    return np.array([comparison.similarity for comparison in comparisons])
+
+
+def _at_random(alignment: Alignment, random: np.random.RandomState) -> Alignment:
+    """Return the alignment with the partners dealt out at random."""
+    pairs = {
+        layer: np.stack([rows[:, 0], random.permutation(rows[:, 1])], axis=1) for layer, rows in alignment.pairs.items()
+    }
+    return Alignment(pairs, alignment.similarity)

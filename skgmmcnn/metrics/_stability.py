@@ -1,0 +1,280 @@
+"""Whether words and graphs come out alike when they are fitted again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import networkx as nx
+import numpy as np
+from sklearn.utils import check_random_state
+from tqdm.auto import tqdm  # type: ignore[import-untyped]
+
+from ..dictionary._alignment import assign, similarity_of_means
+from ..dictionary._base import WordModel
+from ..features import FeatureMaps
+from ..graph import GraphComparison, InferenceGraph
+from ._intervals import Interval, interval
+from ._measured import Figure, Measured
+from ._refits import Case, Comparisons, Explained, refit, seed_of, similarities, take_apart_held
+
+KINDS = ("resample", "seed", "both")
+Edge = tuple[str, str]
+
+
+@dataclass(frozen=True, eq=False)
+class GraphStability:
+    """How alike graphs are to those of refits.
+
+    Part of :class:`Stability`.
+
+    Parameters
+    ----------
+    names : tuple of str
+        What the graphs explain: classes, or single images.
+    similarity : array of shape (n_graphs, n_refits)
+        Weighted Jaccard similarity of each graph to that of the same name in each refit.
+    chance : array of shape (n_graphs, n_refits)
+        The same where the words' partners are dealt out at random.
+    interval : tuple (low, high)
+        95 % interval of the mean similarity, over resamples of the graphs.
+    edges : tuple of dict of (tail, head) to float
+        For each graph its edges, and the share of refits that have them again.
+    chance_edges : tuple of dict of (tail, head) to float
+        The same for partners at random.
+    """
+
+    names: tuple[str, ...]
+    similarity: np.ndarray
+    chance: np.ndarray
+    interval: Interval
+    edges: tuple[Mapping[Edge, float], ...]
+    chance_edges: tuple[Mapping[Edge, float], ...]
+
+    @property
+    def stable_edges(self) -> float:
+        """Share of the edges of all graphs that at least half of the refits have again; NaN without edges."""
+        return _stable(self.edges)
+
+    @property
+    def stable_by_chance(self) -> float:
+        """The same for partners at random."""
+        return _stable(self.chance_edges)
+
+    def __str__(self) -> str:
+        n_edges, (low, high) = sum(map(len, self.edges)), self.interval
+        return (
+            f"{self.similarity.mean():.2f} alike ({low:.2f} to {high:.2f}), where words matched at random give "
+            f"{self.chance.mean():.2f}; {self.stable_edges:.0%} of their {n_edges} edges are found again in at least "
+            f"half of the refits, {self.stable_by_chance:.0%} by chance"
+        )
+
+
+def _stable(edges: tuple[Mapping[Edge, float], ...]) -> float:
+    found = np.array([share for graph in edges for share in graph.values()])
+    return float((found >= 0.5).mean()) if len(found) else np.nan
+
+
+@dataclass(frozen=True, eq=False)
+class Stability(Measured):
+    """How alike words and graphs are to those of refits.
+
+    Made by :func:`stability`.
+
+    Parameters
+    ----------
+    kind : {"resample", "seed", "both"}
+        What the refits differ in.
+    words : dict of str to array of shape (n_refits, K)
+        By layer, the cosine of the mean of each word and of its partner in each refit.
+    chance_words : dict of str to array of shape (n_refits,)
+        Its mean where partners are dealt out at random.
+    classes : GraphStability
+        The graphs of all classes.
+    images : GraphStability
+        The graphs of some images.
+    """
+
+    kind: str
+    words: Mapping[str, np.ndarray]
+    chance_words: Mapping[str, np.ndarray]
+    classes: GraphStability
+    images: GraphStability
+
+    def figures(self) -> list[Figure]:
+        found = [
+            Figure(f"cosine of partners, {self.kind} (by chance {self.chance_words[layer].mean():.2f})", layer, cosines)
+            for layer, cosines in ((layer, float(values.mean())) for layer, values in self.words.items())
+        ]
+        for what, graphs in (("class", self.classes), ("image", self.images)):
+            alike, chance = float(graphs.similarity.mean()), graphs.chance.mean()
+            found.append(
+                Figure(f"{what} graphs alike, {self.kind} (by chance {chance:.2f})", "graph", alike, *graphs.interval)
+            )
+            found.append(Figure(f"stable edges of {what} graphs, {self.kind}", "graph", graphs.stable_edges))
+        return [figure._replace(good="near 1") for figure in found]
+
+    def __str__(self) -> str:
+        differ = {"resample": "resampled images", "seed": "other seeds", "both": "resampled images and other seeds"}
+        n_refits = len(next(iter(self.words.values())))
+        lines = [f"{n_refits} refits with {differ[self.kind]}:"]
+        lines += [
+            f"Words of {layer} have partners of cosine {values.mean():.3f} (the worst tenth, up to "
+            f"{np.quantile(values.mean(0), 0.1):.3f}); partners at random, {self.chance_words[layer].mean():.3f}."
+            for layer, values in self.words.items()
+        ]
+        lines.append(f"Graphs of {len(self.classes.names)} classes are {self.classes}.")
+        lines.append(f"Graphs of {len(self.images.names)} images are {self.images}.")
+        return "\n".join(lines)
+
+
+def stability(
+    pipe: Any,
+    X: Any,
+    y: Any = None,
+    *,
+    n_refits: int = 5,
+    kind: str = "resample",
+    explained: Any = None,
+    n_images: int = 20,
+    random_state: int | np.random.RandomState | None = None,
+    verbose: int = 0,
+) -> Stability:
+    """Fit words and graph again, and tell how alike they are to the first ones.
+
+    Words of a refit have other numbers.  They are matched to the first ones, layer by layer, such that the sum of the
+    cosines of means is the greatest (the Hungarian method); the first fit is compared with each refit, never with
+    itself.  Graphs are compared by the weighted Jaccard index of their words and edges
+    (:func:`skgmmcnn.graph.compare_graphs`), and an edge is stable if at least half of the refits have it between the
+    partners of its words [1]_.
+
+    Parameters
+    ----------
+    pipe : Pipeline
+        Fitted: extractor, words and :class:`InferenceGraph`, or the latter two.
+    X : images or FeatureMaps
+        What refits are fitted on, best the very images that `pipe` was.  FeatureMaps are read again by every refit: let
+        them be held (:meth:`FeatureMaps.compute`) or stored, and the network does not run.  Of images, up to 2 GiB of
+        activations are held.
+    y : array-like of shape (n,), default=None
+        Output numbers or class names, where the words were fitted with them.
+    n_refits : int, default=5
+        How often words and graph are fitted.
+    kind : {"resample", "seed", "both"}, default="resample"
+        "resample" fits resamples of the images, drawn with replacement (the bootstrap), with the seed of `pipe`, if it
+        is a number; "seed" the same images with other seeds; "both" does both.
+    explained : images or FeatureMaps, default=None
+        Images whose graphs are compared; None takes X.
+    n_images : int, default=20
+        How many of these, drawn at random, are explained one by one.  Class graphs are over all.
+    random_state : int, RandomState instance or None, default=None
+        Draws resamples, seeds, images and partners by chance.
+    verbose : int, default=0
+        Whether to show the progress of the refits.
+
+    Returns
+    -------
+    found : Stability
+        Similarities of words and graphs, beside what chance gives.
+
+    Notes
+    -----
+    Behind a ReLU any two words have a large cosine, so compare with partners at random.  The best of all matchings
+    gains something even where words have nothing in common; partners at random do not show that gain.
+
+    Training begins with columns of the images that it gets: with resamples, also one seed begins with other means.
+
+    Where the network decides for fewer classes than there are, graphs of the others are left out.
+
+    References
+    ----------
+    .. [1] Kuhn, "The Hungarian method for the assignment problem", Naval Research Logistics Quarterly 2, 1955; Ioffe,
+       "Improved consistent sampling, weighted minhash and L1 sketching", ICDM 2010; Efron, "Bootstrap methods: another
+       look at the jackknife", Annals of Statistics 7, 1979.
+
+    Examples
+    --------
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
+    >>> from skgmmcnn.datasets import load_digits_network
+    >>> from skgmmcnn.metrics import stability
+    >>> digits = load_digits_network()
+    >>> extractor = FeatureExtractor(digits.network, layers=["conv2", "conv3"])
+    >>> pipe = make_pipeline(extractor, LayerDictionary(20, random_state=0), InferenceGraph()).fit(digits.images[:300])
+    >>> found = stability(pipe, digits.images[:300], n_refits=2, random_state=0)
+    >>> found.words["conv3"].shape, bool(found.words["conv3"].mean() > found.chance_words["conv3"].mean())
+    ((2, 20), True)
+    >>> bool(found.classes.similarity.mean() > found.classes.chance.mean())
+    True
+    """
+    if kind not in KINDS:
+        raise ValueError(f"kind must be one of {', '.join(map(repr, KINDS))}; got {kind!r}.")
+    if n_refits < 1 or n_images < 1:
+        raise ValueError(f"n_refits and n_images must be at least 1; got {n_refits} and {n_images}.")
+    random, parts = check_random_state(random_state), take_apart_held(pipe, X)
+    seen = parts.maps if explained is None else take_apart_held(pipe, explained).maps
+    labels = None if y is None else parts.maps.spec.encode(y, len(parts.maps))
+    first, fits = Explained(parts, seen, n_images, random), []
+    for _ in tqdm(range(n_refits), desc="refits", disable=not verbose):
+        rows = np.arange(len(parts.maps)) if kind == "seed" else random.randint(len(parts.maps), size=len(parts.maps))
+        seed = seed_of(parts.dictionary, random) if kind == "resample" else int(random.randint(2**31))
+        dictionary, graph = refit(parts, parts.maps[rows], None if labels is None else labels[rows], seed)
+        fits.append(_compare(first, parts.dictionary, dictionary, graph, seen))
+    compared, by_chance = (zip(*found, strict=True) for found in zip(*(fit.graphs for fit in fits), strict=True))
+    classes, images = (
+        _graph_stability(*found, random) for found in zip(first.cases, first.graphs, compared, by_chance, strict=True)
+    )
+    return Stability(
+        kind=kind,
+        words={layer: np.stack([_of_partners(fit.tables[layer]) for fit in fits]) for layer in fits[0].tables},
+        # the mean over all matchings is the mean over all pairs
+        chance_words={layer: np.array([fit.tables[layer].mean() for fit in fits]) for layer in fits[0].tables},
+        classes=classes,
+        images=images,
+    )
+
+
+class _Compared(NamedTuple):
+    """A refit beside the first fit: cosines of all words by layer, and graphs, also with partners at random."""
+
+    tables: dict[str, np.ndarray]
+    graphs: tuple[Comparisons, Comparisons]
+
+
+def _compare(
+    first: Explained, mine: WordModel, dictionary: WordModel, graph: InferenceGraph, seen: FeatureMaps
+) -> _Compared:
+    tables = similarity_of_means(mine, dictionary, "cosine")
+    return _Compared(tables, first.compare(graph, dictionary.transform(seen), assign(tables)))
+
+
+def _of_partners(table: np.ndarray) -> np.ndarray:
+    """Return the cosine of each word's partner, (K,)."""
+    return assign({"": table}).similarity[""]  # in the order of the words, each of which has a partner
+
+
+def _graph_stability(
+    cases: list[Case],
+    graphs: list[nx.DiGraph],
+    compared: Sequence[list[GraphComparison]],
+    by_chance: Sequence[list[GraphComparison]],
+    random: np.random.RandomState,
+) -> GraphStability:
+    similarity, chance = (np.stack([similarities(refit) for refit in refits], 1) for refits in (compared, by_chance))
+    return GraphStability(
+        names=tuple(case.name for case in cases),
+        similarity=similarity,
+        chance=chance,
+        interval=interval(similarity.mean(1), random),
+        edges=tuple(_found_again(graph, refits) for graph, *refits in zip(graphs, *compared, strict=True)),
+        chance_edges=tuple(_found_again(graph, refits) for graph, *refits in zip(graphs, *by_chance, strict=True)),
+    )
+
+
+def _found_again(graph: nx.DiGraph, refits: list[GraphComparison]) -> dict[Edge, float]:
+    """Return the share of the refits that have each edge of a graph again."""
+    found = [{row.first for row in refit.edges if row.first and row.second} for refit in refits]
+    return {
+        (tail, head): float(np.mean([f"{tail} -> {head}" in edges for edges in found])) for tail, head in graph.edges
+    }

@@ -1,0 +1,192 @@
+"""Networks that forget what they have learnt, from the top down."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.pipeline import make_pipeline
+from torch import nn
+
+from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
+from skgmmcnn.dictionary import align_words
+from skgmmcnn.features import FeatureMaps
+from skgmmcnn.graph import compare_graphs
+from skgmmcnn.metrics import randomisation_test
+from skgmmcnn.metrics._randomisation import _Cascade, _run_order, _steps
+
+
+def fitted(network, images, layers, n_words=8, **options):
+    extractor = FeatureExtractor(network, layers, preprocess=None, device="cpu", **options)
+    return make_pipeline(extractor, LayerDictionary(n_words, random_state=0), InferenceGraph(2)).fit(images)
+
+
+@pytest.fixture(scope="module")
+def pipe(digits):
+    return fitted(digits.network, digits.images[:150], ["conv2", "conv3"], 12)
+
+
+@pytest.fixture(scope="module")
+def found(pipe, digits):
+    return randomisation_test(pipe, digits.images[:150], n_steps=2, n_images=5, random_state=0)
+
+
+def weights_of(network):
+    return {name: values.clone() for name, values in network.state_dict().items()}
+
+
+def assert_same(network, weights):
+    assert all(torch.equal(values, weights[name]) for name, values in network.state_dict().items())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
+    assert not any(module.training for module in network.modules())
+
+
+def test_graphs_of_a_trained_network_degrade(found):
+    assert found.modules == (("head", "conv3.0"), ("conv2.0", "conv1.0"))
+    np.testing.assert_allclose(found.classes[0], 1)
+    np.testing.assert_allclose(found.images[0], 1)
+    assert found.agreement[0] == 1
+    assert found.other_seed[0] > found.classes[-1].mean() + 0.1
+    assert max(found.survival) < 0.5
+    assert found.agreement[-1] < 0.5
+    assert found.bits["decision", "conv3"][-1] < found.bits["decision", "conv3"][0]
+    assert found.chance.shape == (3, 2)
+    assert found.words["conv2"][1] == found.words["conv3"][0] == pytest.approx(1)  # not yet reached
+    assert max(values[-1] for values in found.words.values()) < 0.6
+    assert len(str(found).splitlines()) == 5
+    low, high = found.image_intervals[-1]
+    assert low <= found.images[-1].mean() <= high
+    assert [figure.value for figure in found.figures()][2:] == list(found.survival)
+
+
+class Same(nn.Module):
+    """All weights of a tensor are equal, so that permuting them changes nothing."""
+
+    def __init__(self):
+        super().__init__()
+        self.low, self.high = nn.Conv2d(1, 3, 3, padding=1), nn.Conv2d(3, 3, 3, padding=1)
+        for weights in self.parameters():
+            nn.init.constant_(weights, 0.1)
+
+    def forward(self, x):
+        x = self.high(self.low(x).relu()).relu()
+        return torch.stack([x[:, 0, :, :4].mean((1, 2)), x[:, 0, :, 4:].mean((1, 2))], 1)
+
+
+def test_graphs_that_owe_nothing_to_the_weights_survive(rng):
+    images = rng.random((80, 8, 8)).astype("float32") * rng.random((80, 1, 1)).astype("float32")
+    pipe = fitted(Same().eval(), images, ["low", "high"])
+    found = randomisation_test(pipe, images, n_steps=None, n_images=5, random_state=0)
+    assert found.modules == (("high",), ("low",))
+    np.testing.assert_allclose(found.classes, 1)
+    np.testing.assert_allclose(found.images, 1)
+    np.testing.assert_array_equal(found.agreement, 1)
+    assert min(found.survival) >= 1
+
+
+def test_a_step_equals_a_model_of_the_changed_network(pipe, digits, found):
+    """The weights of the last step, put into a network by hand and fitted as a model of its own."""
+    images, cascade = digits.images[:150], _Cascade(np.random.RandomState(0))
+    maps = pipe[0].transform(images)
+    for names in found.modules:
+        changed = maps.of_changed_network(cascade.randomise(names))
+    weights = cascade._weights
+    assert {name for name, values in weights_of(digits.network).items() if not torch.equal(values, weights[name])} == {
+        f"{name}.{part}" for name in ("head", "conv1.0", "conv2.0", "conv3.0") for part in ("weight", "bias")
+    }
+    network = type(digits.network)()
+    network.load_state_dict(weights)
+    again = fitted(network.eval(), images, ["conv2", "conv3"], 12)
+    for mine, its in zip(changed.batches(), again[0].transform(images).batches(), strict=True):
+        torch.testing.assert_close(mine.outputs, its.outputs)
+    words, its_words = pipe[:-1].transform(images), again[:-1].transform(images)
+    alignment, expected = align_words(words, its_words), []
+    for c in np.unique(words.decisions):
+        mine = pipe[-1].explain_class(words, int(c))
+        its = again[-1].explain_together(its_words[words.decisions == c], int(c))
+        expected.append(compare_graphs(mine, its, alignment).similarity)
+    for layer, similarity in alignment.similarity.items():
+        assert found.words[layer][-1] == pytest.approx(similarity.sum() / 12)
+    np.testing.assert_allclose(found.classes[-1], expected)
+
+
+class Late(nn.Module):
+    """Runs in another order than it is defined in; one module has weights of its own, and one only lends them."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(4, 3)
+        self.lender = nn.Linear(4, 4)
+        self.body = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU())
+        self.scale = nn.Parameter(torch.ones(4, 1, 1))
+
+    def forward(self, x):
+        x = self.body(x) * self.scale
+        return self.head(nn.functional.linear(x.mean((2, 3)), self.lender.weight, self.lender.bias))
+
+
+def test_modules_are_in_the_order_in_which_they_run():
+    maps = FeatureExtractor(Late().eval(), ["body"], preprocess=None).fit_transform(torch.rand(4, 1, 8, 8))
+    assert _run_order(maps) == ["", "body.0", "body.1", "head", "lender"]
+    assert _steps(["a", "b", "c"], 2) == [["c", "b"], ["a"]]
+    assert _steps(["a", "b", "c"], None) == _steps(["a", "b", "c"], 9) == [["c"], ["b"], ["a"]]
+
+
+def test_weights_are_permuted_and_batch_norms_fit_them():
+    torch.manual_seed(0)
+    network = Late().eval()
+    maps = FeatureExtractor(network, ["body"], preprocess=None).fit_transform(torch.rand(16, 1, 8, 8) * 100)
+    before, cascade = weights_of(network), _Cascade(np.random.RandomState(0))
+    changed = maps.of_changed_network(cascade.randomise(["body.1", "body.0"]))
+    after = cascade._weights
+    for name in ("body.0.weight", "body.0.bias", "head.weight"):
+        assert torch.equal(after[name].flatten().sort()[0], before[name].flatten().sort()[0])
+    assert not torch.equal(after["body.0.weight"], before["body.0.weight"])
+    assert torch.equal(after["head.weight"], before["head.weight"])
+    (batch,) = changed.batches()
+    assert 0.2 < batch.activations["body"].std() < 1  # of the norm's output above zero, though inputs go up to 100
+    repeated = maps[3:5].of_changed_network(cascade.repeat)
+    torch.testing.assert_close(next(repeated.batches()).outputs, batch.outputs[3:5])
+    assert_same(network, before)
+
+
+@pytest.mark.parametrize("where", ["refit", "in_memory"])
+def test_networks_stay_as_they_are_also_after_an_error(pipe, digits, where, monkeypatch):
+    networks = [digits.network, pipe[0].network_]
+    before = [weights_of(network) for network in networks]
+    calls = []
+
+    def fail(*args, **options):
+        calls.append(1)
+        if len(calls) > 1 or where == "refit":
+            raise KeyboardInterrupt
+        return args[0]
+
+    monkeypatch.setattr(f"skgmmcnn.metrics._randomisation.{where}", fail)
+    with pytest.raises(KeyboardInterrupt):
+        randomisation_test(pipe, digits.images[:150], n_steps=2, random_state=0)
+    for network, weights in zip(networks, before, strict=True):
+        assert_same(network, weights)
+
+
+def test_networks_stay_as_they_are(pipe, digits, found):
+    fresh = FeatureExtractor(digits.network, ["conv2", "conv3"], preprocess=None).fit(digits.images[:2])
+    assert fresh.fingerprint_ == pipe[0].fingerprint_
+    assert_same(pipe[0].network_, weights_of(digits.network))
+
+
+def test_held_maps_and_other_images(pipe, digits):
+    maps = pipe[0].transform(digits.images[:150]).compute()
+    options = {"n_steps": 1, "n_images": 3, "explained": digits.test_images[:40], "random_state": 0}
+    found, again = (randomisation_test(pipe, X, **options) for X in (maps, digits.images[:150]))
+    np.testing.assert_array_equal(found.classes, again.classes)
+    np.testing.assert_array_equal(found.images, again.images)
+    assert found.images.shape == (2, 3)
+    assert found.agreement[-1] < 0.6
+
+
+def test_bad_input(pipe, digits):
+    with pytest.raises(ValueError, match="at least 1; got 0 and 20"):
+        randomisation_test(pipe, digits.images[:20], n_steps=0)
+    with pytest.raises(TypeError, match="ends with an InferenceGraph"):
+        randomisation_test(pipe[:2], digits.images[:20])
+    with pytest.raises(ValueError, match="made from arrays"):
+        FeatureMaps.from_arrays({"dense": np.zeros((3, 2))}).of_changed_network(lambda *_: None)

@@ -1,0 +1,172 @@
+"""Refits, and how alike their words and graphs are."""
+
+import numpy as np
+import pytest
+from scipy.optimize import linear_sum_assignment
+from sklearn.pipeline import make_pipeline
+
+from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
+from skgmmcnn.dictionary import Alignment
+from skgmmcnn.graph import compare_graphs
+from skgmmcnn.metrics import stability
+from skgmmcnn.metrics._refits import _at_random
+
+
+class Everything(np.random.RandomState):
+    """Draws every image once: its resamples are the images themselves."""
+
+    def randint(self, low, high=None, size=None, dtype=int):
+        return np.arange(size) if size == low else super().randint(low, high, size, dtype)
+
+
+@pytest.fixture(scope="module")
+def held(maps):
+    return maps[:120].compute()
+
+
+@pytest.fixture(scope="module")
+def pipe(held):
+    dictionary = LayerDictionary({"conv1": 8, "conv2": 12, "conv3": 16}, random_state=0)
+    return make_pipeline(dictionary, InferenceGraph(2)).fit(held)
+
+
+@pytest.fixture(scope="module")
+def found(pipe, held):
+    return stability(pipe, held, n_refits=2, kind="seed", n_images=5, random_state=0)
+
+
+def test_equal_refits_are_alike_in_all(pipe, held):
+    found = stability(pipe, held, n_refits=2, n_images=5, random_state=Everything(0))
+    for values in found.words.values():
+        np.testing.assert_allclose(values, 1)
+    for graphs in (found.classes, found.images):
+        np.testing.assert_allclose(graphs.similarity, 1)
+        assert graphs.stable_edges == 1
+        assert graphs.chance.mean() < 0.5
+    assert found.classes.similarity.shape == (len(np.unique(pipe[0].transform(held).decisions)), 2)
+    assert found.images.similarity.shape == (5, 2)
+
+
+def cosines(first, second):
+    """The cosine of each two means, one by one."""
+    return np.array([[a @ b / np.sqrt((a @ a) * (b @ b)) for b in second] for a in first])
+
+
+def test_figures_equal_a_plain_loop(pipe, held, monkeypatch):
+    """The refits are fitted here again, and their words and graphs compared one by one."""
+    refits = []
+
+    def noted(parts, maps, y, seed):
+        dictionary = LayerDictionary({"conv1": 8, "conv2": 12, "conv3": 16}, random_state=seed).fit(maps)
+        refits.append((dictionary, InferenceGraph(2).fit(dictionary.transform(maps))))
+        return refits[-1]
+
+    monkeypatch.setattr("skgmmcnn.metrics._stability.refit", noted)
+    found = stability(pipe, held, n_refits=3, kind="both", n_images=4, random_state=0)
+    assert len(refits) == 3
+    words, again = pipe[0].transform(held), {}
+    for i, (dictionary, graph) in enumerate(refits):
+        pairs = {}
+        for layer in held.layers:
+            table = cosines(*(fit.mixtures_[layer].emitted_means_ for fit in (pipe[0], dictionary)))
+            rows, columns = linear_sum_assignment(-table)
+            np.testing.assert_allclose(found.words[layer][i], table[rows, columns])
+            assert found.chance_words[layer][i] == pytest.approx(table.mean())
+            pairs[layer] = np.stack([rows, columns], 1)
+        theirs = dictionary.transform(held)
+        for j, c in enumerate(np.unique(words.decisions)):
+            graphs = pipe[1].explain_class(words, int(c)), graph.explain_class(theirs, int(c))
+            compared = compare_graphs(*graphs, Alignment(pairs, {}))
+            assert found.classes.similarity[j, i] == pytest.approx(compared.similarity)
+            for tail, head in graphs[0].edges:
+                partners = [
+                    key if key.startswith("decision") else f"{layer}_w{dict(pairs[layer].tolist())[int(number)]:03d}"
+                    for key in (tail, head)
+                    for layer, _, number in [key.rpartition("_w")]
+                ]
+                again.setdefault((found.classes.names[j], tail, head), []).append(graphs[1].has_edge(*partners))
+    edges = {
+        (name, *edge): share
+        for name, graph in zip(found.classes.names, found.classes.edges, strict=True)
+        for edge, share in graph.items()
+    }
+    assert edges == {edge: pytest.approx(np.mean(seen)) for edge, seen in again.items()}
+    assert found.classes.stable_edges == pytest.approx(np.mean([np.mean(seen) >= 0.5 for seen in again.values()]))
+
+
+def test_partners_at_random_are_not_alike(found):
+    for layer, values in found.words.items():
+        assert values.mean() > found.chance_words[layer].mean()
+    for graphs in (found.classes, found.images):
+        assert graphs.similarity.mean() > graphs.chance.mean() + 0.1
+        assert graphs.stable_edges > graphs.stable_by_chance
+        low, high = graphs.interval
+        assert low <= graphs.similarity.mean() <= high
+    figures = {(figure.measure.split(",")[0], figure.where): figure.value for figure in found.figures()}
+    assert figures["stable edges of image graphs", "graph"] == found.images.stable_edges
+    assert figures["cosine of partners", "conv2"] == found.words["conv2"].mean()
+    lines = str(found).splitlines()
+    assert lines[0] == "2 refits with other seeds:"
+    assert lines[-1].startswith("Graphs of 5 images are ")
+
+
+def test_partners_at_random_come_to_the_mean_of_the_table(pipe):
+    means = pipe[0].mixtures_["conv3"].emitted_means_
+    table, random = cosines(means, means), np.random.RandomState(0)
+    alignment = Alignment({"conv3": np.repeat(np.arange(16), 2).reshape(16, 2)}, {"conv3": np.ones(16)})
+    drawn = [table[tuple(_at_random(alignment, random).pairs["conv3"].T)].mean() for _ in range(2000)]
+    assert np.mean(drawn) == pytest.approx(table.mean(), abs=0.01)
+
+
+def test_the_same_random_state_gives_the_same(pipe, held, found):
+    again = stability(pipe, held, n_refits=2, kind="seed", n_images=5, random_state=0)
+    np.testing.assert_array_equal(again.classes.similarity, found.classes.similarity)
+    np.testing.assert_array_equal(again.images.chance, found.images.chance)
+    assert again.images.names == found.images.names
+    other = stability(pipe, held, n_refits=2, kind="seed", n_images=5, random_state=1)
+    assert not np.array_equal(other.classes.similarity, found.classes.similarity)
+
+
+def test_the_network_runs_once_over_images(digits):
+    runs, images = [], digits.images[:60]
+    pipe = make_pipeline(
+        FeatureExtractor(digits.network, ["conv2", "conv3"], batch_size=60),
+        LayerDictionary(6, random_state=0),
+        InferenceGraph(2),
+    ).fit(images)
+    module = pipe[0].network_.conv1[0]
+    handle = module.register_forward_hook(lambda *_: runs.append(1))
+    try:
+        maps = pipe[0].transform(images).compute()
+        runs.clear()
+        stability(pipe, maps, n_refits=2, n_images=2, random_state=0)
+        assert not runs
+        stability(pipe, images, n_refits=2, n_images=2, random_state=0)
+        assert len(runs) == 1
+    finally:
+        handle.remove()
+
+
+def test_labels_follow_their_images(pipe, held, digits, monkeypatch):
+    decisions, seen = pipe[0].transform(held).decisions, []
+
+    def noted(parts, maps, y, seed):
+        seen.append((y, np.concatenate([batch.decisions for batch in maps.batches()])))
+        return pipe[0], pipe[1]
+
+    monkeypatch.setattr("skgmmcnn.metrics._stability.refit", noted)
+    stability(pipe, held, [digits.class_names[c] for c in decisions], n_refits=2, n_images=1, random_state=0)
+    assert not np.array_equal(seen[0][0], seen[1][0])
+    for labels, drawn in seen:
+        np.testing.assert_array_equal(labels, drawn)
+
+
+def test_bad_input(pipe, held):
+    with pytest.raises(ValueError, match="kind must be one of 'resample', 'seed', 'both'; got 'bootstrap'"):
+        stability(pipe, held, kind="bootstrap")
+    with pytest.raises(ValueError, match="at least 1; got 0 and 20"):
+        stability(pipe, held, n_refits=0)
+    with pytest.raises(ValueError, match="119"):
+        stability(pipe, held, np.zeros(119, int))
+    with pytest.raises(TypeError, match="ends with an InferenceGraph"):
+        stability(pipe[0], held)
