@@ -2,18 +2,27 @@
 
 from ._completeness import Completeness, completeness, completeness_score
 from ._deletion import AblationCurves, deletion, insertion
+from ._edges import EdgeEffects, PairEffects, edge_effects
+from ._faithfulness import Circuit, Faithfulness, Nodes, faithfulness
 from ._fidelity import Fidelity, agreement_score, fidelity
 from ._memorisation import Memorisation, memorisation
 
 __all__ = [
     "AblationCurves",
+    "Circuit",
     "Completeness",
+    "EdgeEffects",
+    "Faithfulness",
     "Fidelity",
     "Memorisation",
+    "Nodes",
+    "PairEffects",
     "agreement_score",
     "completeness",
     "completeness_score",
     "deletion",
+    "edge_effects",
+    "faithfulness",
     "fidelity",
     "insertion",
     "memorisation",
