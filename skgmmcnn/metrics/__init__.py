@@ -5,7 +5,9 @@ from ._deletion import AblationCurves, deletion, insertion
 from ._edges import EdgeEffects, PairEffects, edge_effects
 from ._faithfulness import Circuit, Faithfulness, Nodes, faithfulness
 from ._fidelity import Fidelity, agreement_score, fidelity
+from ._measured import Figure, Measured
 from ._memorisation import Memorisation, memorisation
+from ._report import TrustReport, trust_report
 
 __all__ = [
     "AblationCurves",
@@ -14,9 +16,12 @@ __all__ = [
     "EdgeEffects",
     "Faithfulness",
     "Fidelity",
+    "Figure",
+    "Measured",
     "Memorisation",
     "Nodes",
     "PairEffects",
+    "TrustReport",
     "agreement_score",
     "completeness",
     "completeness_score",
@@ -26,4 +31,5 @@ __all__ = [
     "fidelity",
     "insertion",
     "memorisation",
+    "trust_report",
 ]

@@ -17,13 +17,14 @@ from ..features import Rerun
 from ..mixture._em import Scorer
 from ._ablation import layer_mean, put
 from ._intervals import Interval, interval
+from ._measured import Figure, Measured, axes_for
 from ._parts import Parts, log_proba, take_apart
 
 REBUILDINGS = ("means", "posteriors")
 
 
 @dataclass(frozen=True, eq=False)
-class Completeness:
+class Completeness(Measured):
     """What the network makes of activations that are rebuilt from words, layer by layer.
 
     Made by :func:`completeness`.
@@ -75,6 +76,40 @@ class Completeness:
         """Share of the accuracy that the layer is worth which words keep, shape (L,); NaN where it is worth nothing."""
         gain = self.right_full.mean() - self.accuracy_null
         return np.where(gain > 0, (self.accuracy - self.accuracy_null) / np.where(gain > 0, gain, 1), np.nan)
+
+    def figures(self) -> list[Figure]:
+        found = []
+        for i, layer in enumerate(self.layers):
+            found += [
+                Figure("right with words' means", layer, float(self.accuracy[i]), *self.intervals[i], "near 1"),
+                Figure("completeness", layer, float(self.completeness[i]), good="near 1"),
+                Figure("R2", layer, float(self.r2[i]), good="near 1"),
+            ]
+        return found
+
+    def plot(self, *, ax: Any = None) -> Any:
+        """Draw the accuracies, layer by layer.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, default=None
+            Where to draw; None makes a figure.
+
+        Returns
+        -------
+        ax : matplotlib.axes.Axes
+            What was drawn into.
+        """
+        ax, places = axes_for(ax), np.arange(len(self.layers))
+        low, high = np.transpose(self.intervals)
+        reach = np.maximum(0, [self.accuracy - low, high - self.accuracy])
+        ax.bar(places, self.accuracy, 0.6, yerr=reach, color="#4477aa", label="words' means", capsize=3)
+        ax.plot(places, self.accuracy_null, "_", color="#bb5566", ms=22, mew=2, label="layer's mean everywhere")
+        ax.axhline(self.right_full.mean(), color="0.4", ls=":", label="the network itself")
+        ax.set_xticks(places, self.layers, rotation=20 if len(self.layers) > 3 else 0)
+        ax.set(ylim=(0, 1.05), ylabel="share of images right", title="Layers rebuilt from words")
+        ax.legend(fontsize="small", loc="lower right")
+        return ax
 
     def __str__(self) -> str:
         lines = [

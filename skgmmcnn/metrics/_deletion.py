@@ -18,13 +18,23 @@ from ..graph import InferenceGraph
 from ._ablation import fillings, replace
 from ._completeness import check_layers
 from ._intervals import Interval, interval_of_ratio
+from ._measured import Figure, Measured, axes_for
 from ._parts import Parts, graph_of, log_proba, proba_of, take_apart
 
 ORDERS = ("graph", "score", "reverse", "frequency", "gradient", "random")
+# Colours that the colour-blind can tell apart (Paul Tol's bright scheme), and lines that print in grey.
+_STYLES: dict[str, dict[str, Any]] = {
+    "graph": {"color": "#4477aa", "lw": 2.5},
+    "score": {"color": "#66ccee", "ls": "--"},
+    "reverse": {"color": "#aa3377", "ls": "-."},
+    "frequency": {"color": "#228833", "ls": (0, (5, 1))},
+    "gradient": {"color": "#ccbb44", "ls": ":"},
+    "random": {"color": "0.4", "ls": "-"},
+}
 
 
 @dataclass(frozen=True, eq=False)
-class AblationCurves:
+class AblationCurves(Measured):
     """The probability of the decision against the share of a layer's columns that were replaced, or are left.
 
     Made by :func:`deletion` and :func:`insertion`.
@@ -76,6 +86,40 @@ class AblationCurves:
         above, below = areas[order], areas[to]
         between = interval_of_ratio(above, below, check_random_state(self.random_state))
         return float(above.mean() / below.mean()), between
+
+    def figures(self) -> list[Figure]:
+        if "random" not in self.proba:
+            return [self._figure(order, float(area.mean())) for order, area in self.areas.items()]
+        return [self._figure(f"{o} : random", *_flat(self.ratio(o))) for o in self.proba if o != "random"]
+
+    def _figure(self, what: str, value: float, low: float = np.nan, high: float = np.nan) -> Figure:
+        good = "low" if self.kind == "deletion" else "high"
+        return Figure(f"{self.kind} ({self.fill}), {what}", self.layer, value, low, high, good)
+
+    def plot(self, *, ax: Any = None) -> Any:
+        """Draw the mean curves.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, default=None
+            Where to draw; None makes a figure.
+
+        Returns
+        -------
+        ax : matplotlib.axes.Axes
+            What was drawn into.
+        """
+        ax = axes_for(ax)
+        for order, values in self.proba.items():
+            style = _STYLES[order]
+            ax.plot(self.shares[order].mean(0), values.mean(0), label=order, **style)
+        verb = "taken away" if self.kind == "deletion" else "given back"
+        ax.set(
+            xlim=(0, 1), ylim=(0, 1.02), xlabel=f"share of {self.layer} {verb}", ylabel="probability of the decision"
+        )
+        ax.set_title(f"{self.kind.capitalize()}, {self.layer} ({self.fill})")
+        ax.legend(fontsize="small")
+        return ax
 
     def __str__(self) -> str:
         what = "taken away" if self.kind == "deletion" else "given back"
@@ -221,6 +265,10 @@ def insertion(
     return _curves(pipe, X, asked, random_state)
 
 
+def _flat(ratio: tuple[float, Interval]) -> tuple[float, float, float]:
+    return ratio[0], *ratio[1]
+
+
 @dataclass(frozen=True)
 class _Question:
     """What is asked; see :func:`deletion`."""
@@ -236,6 +284,8 @@ class _Question:
 
     def check(self, parts: Parts) -> None:
         check_layers(parts, [self.layer])
+        if not self.orders:
+            raise ValueError(f"orders names no order; there is {', '.join(map(repr, ORDERS))}.")
         for order in self.orders:
             if order not in ORDERS:
                 raise ValueError(f"orders may name {', '.join(map(repr, ORDERS))}; got {order!r}.")

@@ -11,11 +11,12 @@ from scipy.special import log_softmax
 from sklearn.utils import check_random_state
 
 from ._intervals import Interval, interval
+from ._measured import Figure, Measured
 from ._parts import graph_of, log_proba, take_apart
 
 
 @dataclass(frozen=True, eq=False)
-class Fidelity:
+class Fidelity(Measured):
     """How far the words' own decision is the network's.
 
     Made by :func:`fidelity`.
@@ -45,6 +46,12 @@ class Fidelity:
     def agreement(self) -> float:
         """Share of the images for which the words decide as the network."""
         return float(self.agrees.mean())
+
+    def figures(self) -> list[Figure]:
+        return [
+            Figure("agreement", "decision", self.agreement, *self.agreement_interval, "near 1"),
+            Figure("divergence, tempered (bits)", "decision", float(self.tempered_divergence.mean()), good="near 0"),
+        ]
 
     def __str__(self) -> str:
         low, high = self.agreement_interval

@@ -69,10 +69,10 @@ def log_proba(outputs: Any) -> Tensor:
 
     They are the softmax of C scores; a single one is the logit of the second of two classes.
     """
-    if not isinstance(outputs, Tensor) or outputs.ndim != 2:
-        kind = f"a tensor of shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs).__name__
+    if not isinstance(outputs, (Tensor, np.ndarray)) or outputs.ndim != 2:
+        kind = f"an array of shape {outputs.shape}" if hasattr(outputs, "shape") else f"a {type(outputs).__name__}"
         raise ValueError(f"Probabilities need scores (n, C) of the classes; the network returns {kind}.")
-    scores = outputs.double()
+    scores = torch.as_tensor(outputs).double()
     if scores.shape[1] == 1:
         scores = torch.cat([torch.zeros_like(scores), scores], 1)
     return scores.log_softmax(1)

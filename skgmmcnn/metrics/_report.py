@@ -1,0 +1,204 @@
+"""One report of how far the graphs of a pipeline can be trusted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from sklearn.utils import check_random_state
+from tqdm.auto import tqdm  # type: ignore[import-untyped]
+
+from ..graph._export import need
+from ._ablation import FILLS
+from ._completeness import Completeness, check_layers, completeness
+from ._deletion import AblationCurves, deletion, insertion
+from ._fidelity import fidelity
+from ._measured import Figure, Measured
+from ._parts import Parts, graph_of, take_apart
+
+BUDGETS = ("default", "full")
+_N_IMAGES = 50
+
+
+@dataclass(frozen=True, eq=False)
+class TrustReport:
+    """What all measures say of one pipeline.
+
+    Made by :func:`trust_report`.  As text it is plain sentences.
+
+    Parameters
+    ----------
+    results : dict of str to object
+        What each measure found, by its name.
+    n_images : int
+        Images that the measures ran over.
+    seconds : float
+        How long they took.
+    """
+
+    results: Mapping[str, Measured]
+    n_images: int
+    seconds: float
+
+    def figures(self) -> list[Figure]:
+        """Return the figures of all measures.
+
+        Returns
+        -------
+        figures : list of Figure
+            In the order of the measures.
+        """
+        return [figure for result in self.results.values() for figure in result.figures()]
+
+    def to_frame(self) -> Any:
+        """Return the figures as a table.
+
+        Returns
+        -------
+        table : pandas.DataFrame
+            One row per figure.
+
+        Raises
+        ------
+        ImportError
+            Where pandas is not installed.
+        """
+        pandas = need("pandas", "to_frame")
+        return pandas.DataFrame(self.figures(), columns=list(Figure._fields))
+
+    def plot(self) -> Any:
+        """Draw what words hold, and the curves of deletion and insertion.
+
+        Returns
+        -------
+        figure : matplotlib.figure.Figure
+            One panel for the layers, and one per curve.
+        """
+        from matplotlib.figure import Figure as Canvas
+
+        curves = [result for result in self.results.values() if isinstance(result, AblationCurves)]
+        columns = min(3, 1 + len(curves))
+        rows = -(-(1 + len(curves)) // columns)
+        figure = Canvas(figsize=(4 * columns, 3.2 * rows), layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False).ravel()
+        for result in self.results.values():
+            if isinstance(result, Completeness):
+                result.plot(ax=axes[0])
+        for result, ax in zip(curves, axes[1:], strict=False):
+            result.plot(ax=ax)
+        for ax in axes[1 + len(curves) :]:
+            ax.remove()
+        return figure
+
+    def __str__(self) -> str:
+        head = f"Over {self.n_images} images, in {self.seconds:.0f} s:"
+        return "\n".join([head, *(str(result) for result in self.results.values())])
+
+
+class _Job(NamedTuple):
+    """One measure of a report, and about how many forward passes of how many images it takes."""
+
+    name: str
+    run: Callable[[], Measured]
+    passes: float
+
+
+def trust_report(
+    pipe: Any,
+    X: Any,
+    *,
+    budget: str = "default",
+    layers: Sequence[str] | None = None,
+    verbose: int = 1,
+    random_state: int | np.random.RandomState | None = None,
+) -> TrustReport:
+    """Run the measures of this module over images, and report what they say.
+
+    Parameters
+    ----------
+    pipe : Pipeline
+        Fitted, ending with an :class:`~skgmmcnn.InferenceGraph`.
+    X : images or FeatureMaps
+        What the pipeline takes, or feature maps of a network; best of images that were not fitted.
+    budget : {"default", "full"}, default="default"
+        "default" takes 50 images at random, the layers' means for what is taken away, and no refits: minutes on two
+        cores for a network like ResNet18.  "full" takes all images, all fills and insertion, and refits; it prints
+        how long that may take before it begins.
+    layers : sequence of str, default=None
+        The layers whose words are taken away; all where None.
+    verbose : int, default=1
+        Whether to show progress.
+    random_state : int, RandomState instance or None, default=None
+        Draws images, orders and resamples.
+
+    Returns
+    -------
+    report : TrustReport
+        Table, picture and sentences.
+
+    Examples
+    --------
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
+    >>> from skgmmcnn.datasets import load_digits_network
+    >>> from skgmmcnn.metrics import trust_report
+    >>> digits = load_digits_network()
+    >>> extractor = FeatureExtractor(digits.network, layers=["conv2", "conv3"])
+    >>> pipe = make_pipeline(extractor, LayerDictionary(30, random_state=0), InferenceGraph()).fit(digits.images)
+    >>> report = trust_report(pipe, digits.test_images, verbose=0, random_state=0)
+    >>> report.n_images, list(report.results)[:2]
+    (50, ['fidelity', 'completeness'])
+    """
+    if budget not in BUDGETS:
+        raise ValueError(f"budget must be one of {', '.join(map(repr, BUDGETS))}; got {budget!r}.")
+    random = check_random_state(random_state)
+    parts = take_apart(pipe, X)
+    graph_of(parts)
+    chosen = check_layers(parts, layers)
+    rows = np.arange(len(parts.maps))
+    if budget == "default" and len(rows) > _N_IMAGES:
+        rows = np.sort(random.permutation(len(rows))[:_N_IMAGES])
+    parts = parts._replace(maps=parts.maps[rows])
+    jobs = _jobs(pipe, parts, chosen, budget, int(random.randint(2**31)))
+    if budget == "full":
+        print(f"A full report over {len(rows)} images may take {_minutes(jobs, parts)} minutes.", flush=True)
+    began, results = time.monotonic(), {}
+    for job in (progress := tqdm(jobs, desc="trust", unit="measure", disable=not verbose)):
+        progress.set_postfix_str(job.name)
+        results[job.name] = job.run()
+    return TrustReport(results, len(rows), time.monotonic() - began)
+
+
+def _jobs(pipe: Any, parts: Parts, layers: tuple[str, ...], budget: str, seed: int) -> list[_Job]:
+    """Return the measures of a budget, the cheap ones first."""
+    maps, n_layers = parts.maps, len(layers)
+
+    def job(name: str, passes: float, measure: Callable, *args: Any, **options: Any) -> _Job:
+        return _Job(name, lambda: measure(pipe, maps, *args, random_state=seed, **options), passes)
+
+    orders = ("graph", "frequency", "gradient", "random")
+    jobs = [
+        job("fidelity", 2, fidelity),
+        job("completeness", 3 * n_layers, completeness, layers=layers),
+        *(job(f"deletion {layer}", 70, deletion, layer, orders=orders) for layer in layers),
+    ]
+    if budget == "default":
+        return jobs
+    for layer in layers:
+        for fill in FILLS:
+            if fill != "mean":
+                jobs.append(job(f"deletion {layer}, {fill}", 70, deletion, layer, orders=orders, fill=fill))
+            jobs.append(job(f"insertion {layer}, {fill}", 70, insertion, layer, orders=orders, fill=fill))
+        jobs.append(job(f"deletion {layer}, by class", 50, deletion, layer, orders=("graph", "random"), by="class"))
+    return jobs
+
+
+def _minutes(jobs: Sequence[_Job], parts: Parts) -> str:
+    """Return about how long jobs will take, in minutes, from one pass of one batch through the network."""
+    began = time.monotonic()
+    part = next(parts.maps.reruns(parts.maps.layers[0]))
+    per_image = (time.monotonic() - began) / len(part.original.decisions)
+    return f"{max(1, sum(job.passes for job in jobs) * per_image * len(parts.maps) / 60):.0f}"

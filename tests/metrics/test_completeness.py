@@ -1,0 +1,104 @@
+import numpy as np
+import pytest
+import torch
+from scipy.stats import entropy
+from sklearn.pipeline import make_pipeline
+from torch import nn
+
+from skgmmcnn import FeatureExtractor, LayerDictionary, LayerHMM
+from skgmmcnn.features import FeatureMaps
+from skgmmcnn.metrics import completeness, completeness_score
+from tests.metrics.naive import maps_of, run_with
+
+
+@pytest.mark.parametrize("rebuild", ["means", "posteriors"])
+@pytest.mark.parametrize("layer", ["conv2", "conv3"])
+def test_completeness_equals_a_loop_with_hooks(digits, pipe, shown, layer, rebuild):
+    found = completeness(pipe, shown, layers=[layer], rebuild=rebuild, random_state=0)
+    network, images = pipe[0].network_, torch.from_numpy(shown)[:, None]
+    values = maps_of(network, images, layer).double().numpy()
+    mixture, dictionary = pipe[1].mixtures_[layer], pipe[1]
+    words = dictionary.transform(pipe[0].transform(shown)).words[layer]
+    rebuilt, mean = np.empty_like(values), mixture.weights_ @ mixture.emitted_means_
+    for n, row, column in np.ndindex(words.shape):
+        rebuilt[n, :, row, column] = mixture.emitted_means_[words[n, row, column]]
+        if rebuild == "posteriors":
+            rebuilt[n, :, row, column] = posterior(mixture, values[n, :, row, column]) @ mixture.emitted_means_
+    full = run_with(network, images, {}).double()
+    kept = run_with(network, images, {layer: torch.from_numpy(rebuilt).float()}).double()
+    null = run_with(network, images, {layer: torch.from_numpy(mean[None, :, None, None] + 0 * values).float()})
+    right = (kept.argmax(1) == full.argmax(1)).numpy()
+    right_null = (null.argmax(1) == full.argmax(1)).numpy()
+    np.testing.assert_array_equal(found.right[0], right)
+    np.testing.assert_array_equal(found.right_null[0], right_null)
+    assert found.completeness[0] == pytest.approx((right.mean() - right_null.mean()) / (1 - right_null.mean()))
+    expected = [entropy(p, q, base=2) for p, q in zip(full.softmax(1).numpy(), kept.softmax(1).numpy(), strict=True)]
+    np.testing.assert_allclose(found.divergence[0], expected, rtol=1e-3, atol=1e-5)
+    residual = ((values - rebuilt) ** 2).sum(1)
+    spread = ((values - mean[None, :, None, None]) ** 2).sum(1)
+    assert found.r2[0] == pytest.approx(1 - residual.sum() / spread.sum(), abs=1e-4)
+    np.testing.assert_allclose(found.residuals[layer], residual / spread.mean(), rtol=1e-2, atol=1e-3)
+    lost = ((full - kept) ** 2).sum() / ((full - full.mean(0)) ** 2).sum()
+    assert found.logit_r2[0] == pytest.approx(1 - lost.item(), abs=1e-3)
+
+
+def posterior(mixture, row):
+    """Posterior of the components of a mixture of rectified Gaussians, from its definition."""
+    from scipy.stats import norm
+
+    sd = np.sqrt(mixture.covariances_)
+    log = np.where(row > 0, norm.logpdf(row, mixture.means_, sd), norm.logcdf(0, mixture.means_, sd)).sum(1)
+    log += np.log(mixture.weights_)
+    shares = np.exp(log - log.max())
+    return shares / shares.sum()
+
+
+def test_words_that_hold_everything_are_complete(one_channel):
+    pipe, images = one_channel
+    found = completeness(pipe, images, random_state=0)
+    assert found.completeness.tolist() == [1]
+    assert found.r2[0] == pytest.approx(1, abs=1e-3)
+    assert "completeness 1.00" in str(found)
+    wrong = np.arange(60) % 2  # the opposite of what the network decides
+    assert completeness(pipe, images, wrong, random_state=0).accuracy[0] == 0
+
+
+def test_a_layer_that_does_not_matter_has_no_completeness():
+    class Constant(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.look = nn.Conv2d(1, 2, 1)
+
+        def forward(self, x):
+            return torch.stack([0 * self.look(x).sum((1, 2, 3)), x.mean((1, 2, 3))], 1)
+
+    images = np.random.default_rng(0).normal(size=(10, 1, 4, 4)).astype("float32")
+    pipe = make_pipeline(FeatureExtractor(Constant(), ["look"], preprocess=None), LayerDictionary(2, random_state=0))
+    pipe.fit(images)
+    assert np.isnan(completeness(pipe, images, random_state=0).completeness).all()
+    assert np.isnan(completeness_score(pipe, images))
+
+
+def test_words_of_a_chain_are_those_of_the_chain():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3)).eval()
+    rows = np.random.default_rng(0).normal(size=(80, 4)).astype("float32")
+    extractor = FeatureExtractor(network, ["1", "3"], preprocess=None, device="cpu")
+    pipe = make_pipeline(extractor, LayerHMM(4, random_state=0)).fit(rows)
+    found = completeness(pipe, rows, random_state=0)
+    words = pipe.transform(rows).words["1"][:, 0, 0]
+    means = torch.from_numpy(pipe[1].mixtures_["1"].emitted_means_[words]).float()
+    expected = run_with(network, torch.from_numpy(rows), {"1": means}).argmax(1)
+    np.testing.assert_array_equal(found.right[0], (expected == network(torch.from_numpy(rows)).argmax(1)).numpy())
+
+
+def test_bad_input(pipe, shown):
+    with pytest.raises(ValueError, match="no layer 'conv9'"):
+        completeness(pipe, shown, layers=["conv9"])
+    with pytest.raises(ValueError, match="rebuild must be one of 'means', 'posteriors'"):
+        completeness(pipe, shown, rebuild="medians")
+    rows = np.random.default_rng(0).normal(size=(30, 3)).astype("float32")
+    with pytest.raises(ValueError, match="made from arrays"):
+        completeness(
+            make_pipeline(LayerDictionary(2, random_state=0).fit(rows)), FeatureMaps.from_arrays({"dense": rows})
+        )

@@ -1,0 +1,163 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from skgmmcnn.metrics import deletion, insertion
+from skgmmcnn.metrics._deletion import ORDERS, whole_words
+from tests.metrics.naive import maps_of, run_with
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), n_words=st.integers(1, 9), n_steps=st.integers(1, 7))
+def test_steps_take_whole_words(data, n_words, n_steps):
+    counts = np.array(data.draw(st.lists(st.integers(0, 9), min_size=n_words, max_size=n_words)))[None]
+    counts[0, 0] += 1
+    importance = np.array(data.draw(st.lists(st.integers(-3, 3), min_size=n_words, max_size=n_words)), float)[None]
+    ranks, ends, shares = whole_words(importance, counts, n_steps)
+    order = sorted((word for word in range(n_words) if counts[0, word]), key=lambda word: -importance[0, word])
+    total, sums = counts.sum(), [0]
+    for place, word in enumerate(order):
+        assert ranks[0, word] == place
+        sums.append(sums[-1] + counts[0, word])
+    for step in range(n_steps + 1):
+        nearest = min(range(len(sums)), key=lambda i: abs(sums[i] - step / n_steps * total))
+        assert abs(sums[ends[0, step]] - step / n_steps * total) == pytest.approx(
+            abs(sums[nearest] - step / n_steps * total), abs=1e-9
+        )
+        assert shares[0, step] == pytest.approx(sums[ends[0, step]] / total)
+    assert ends[0, 0] == 0
+    assert shares[0, -1] == 1
+
+
+def naive_curve(network, image, layer, words, importance, filling, n_steps, kind):
+    """One image's curve: words are put into order and replaced one by one, in the whole network with hooks."""
+    values = maps_of(network, image, layer)
+    target = run_with(network, image, {}).argmax().item()
+    present = sorted(set(words.ravel().tolist()))
+    order = sorted(present, key=lambda word: -importance[word])
+    sums = [0, *np.cumsum([(words == word).sum() for word in order])]
+    shares, proba = [], []
+    for step in range(n_steps + 1):
+        end = min(range(len(sums)), key=lambda i: abs(sums[i] - step / n_steps * words.size))
+        gone = np.isin(words, order[:end]) if kind == "deletion" else ~np.isin(words, order[:end])
+        changed = values.clone()
+        for row, column in zip(*np.nonzero(gone), strict=True):
+            changed[0, :, row, column] = filling
+        shares.append(sums[end] / words.size)
+        proba.append(run_with(network, image, {layer: changed}).softmax(1)[0, target].item())
+    return shares, proba
+
+
+@pytest.mark.parametrize(("kind", "fill"), [("deletion", "mean"), ("deletion", "zero"), ("insertion", "mean")])
+def test_curves_equal_a_loop_with_hooks(digits, pipe, shown, kind, fill):
+    measure = {"deletion": deletion, "insertion": insertion}[kind]
+    orders = ["graph", "score", "reverse", "frequency", "gradient"]
+    found = measure(pipe, shown[:20], "conv2", orders=orders, fill=fill, n_steps=5, random_state=0)
+    network, mixture = pipe[0].network_, pipe[1].mixtures_["conv2"]
+    words = pipe[:-1].transform(shown[:20])
+    evidence = pipe[2].transform(words)[:, :12]
+    mean = torch.from_numpy(mixture.weights_ @ mixture.emitted_means_).float()
+    filling = mean if fill == "mean" else torch.zeros(16)
+    for i, image in enumerate(torch.from_numpy(shown[:20])):
+        one = words.words["conv2"][i]
+        counts = np.bincount(one.ravel(), minlength=12)
+        importance = {
+            "graph": evidence[i] / np.maximum(counts, 1),
+            "score": evidence[i],
+            "reverse": -evidence[i] / np.maximum(counts, 1),
+            "frequency": counts,
+            "gradient": naive_gradient(network, image[None, None], one, filling),
+        }
+        for order in orders:
+            shares, proba = naive_curve(network, image[None, None], "conv2", one, importance[order], filling, 5, kind)
+            np.testing.assert_allclose(found.shares[order][i], shares)
+            np.testing.assert_allclose(found.proba[order][i], proba, rtol=1e-3, atol=1e-5)
+    areas = found.areas["graph"]
+    shares, proba = found.shares["graph"][0], found.proba["graph"][0]
+    trapezoids = [(shares[i + 1] - shares[i]) * (proba[i] + proba[i + 1]) / 2 for i in range(5)]
+    assert areas[0] == pytest.approx(sum(trapezoids))
+
+
+def naive_gradient(network, image, words, filling):
+    values = maps_of(network, image, "conv2")
+    leaf = values.clone().requires_grad_()
+    handle = network.conv2.register_forward_hook(lambda module, inputs, result: leaf)
+    scores = network(image)
+    handle.remove()
+    (gradient,) = torch.autograd.grad(scores.log_softmax(1)[0, scores.argmax()], leaf)
+    loss = (gradient * (values - filling[None, :, None, None]))[0].sum(0).numpy()
+    return [loss[words == word].mean() if (words == word).any() else 0 for word in range(12)]
+
+
+def test_resampled_columns_come_from_other_images(one_channel):
+    pipe, images = one_channel
+    never = images[1::2]  # none of these has the first channel
+    curves = deletion(pipe, never, "look", orders=["random"], fill="resample", random_state=0)
+    np.testing.assert_allclose(curves.proba["random"], curves.proba["random"][:, :1].repeat(11, 1))
+    with pytest.raises(ValueError, match="takes columns from other images"):
+        deletion(pipe, images[:1], "look", fill="resample")
+
+
+def test_the_one_word_that_is_used_is_found(one_channel):
+    pipe, images = one_channel
+    curves = deletion(pipe, images[::2], "look", orders=["graph", "reverse", "random"], fill="zero", random_state=0)
+    # Two of three words mean nothing: the decision falls with the first word, or not before the last.
+    assert (curves.proba["graph"][:, 2:] < 0.01).all()
+    assert (curves.proba["reverse"][:, :-2] > 0.99).all()
+    ratio, (low, high) = curves.ratio()
+    assert low <= ratio <= high < 0.7
+    back = insertion(pipe, images[::2], "look", orders=["graph", "random"], fill="zero", random_state=0)
+    assert (back.proba["graph"][:, 2:] > 0.99).all()
+    assert "Words of look given back (fill: zero)" in str(back)
+
+
+def test_the_order_of_a_class_is_one_for_all_its_images(one_channel):
+    pipe, images = one_channel
+    curves = deletion(pipe, images, "look", orders=["graph"], by="class", fill="zero", random_state=0)
+    assert (curves.proba["graph"][::2, 2:] < 0.01).all()
+
+
+def test_random_orders_repeat(pipe, shown):
+    curves = [deletion(pipe, shown, "conv3", orders=["random"], random_state=3).proba["random"] for _ in range(2)]
+    np.testing.assert_array_equal(*curves)
+    assert (deletion(pipe, shown, "conv3", orders=["random"], random_state=4).proba["random"] != curves[0]).any()
+
+
+def test_the_whole_map_gone_is_the_same_in_every_order(pipe, shown):
+    curves = deletion(pipe, shown, "conv3", n_steps=4, random_state=0)
+    assert tuple(curves.proba) == ORDERS
+    for values in curves.proba.values():
+        np.testing.assert_allclose(values[:, -1], curves.proba["graph"][:, -1], rtol=1e-5)
+        np.testing.assert_allclose(values[:, 0], curves.proba["graph"][:, 0], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"layer": "conv9"}, "no layer 'conv9'"),
+        ({"orders": ["best"]}, "orders may name 'graph', .*got 'best'"),
+        ({"orders": []}, "orders names no order"),
+        ({"by": "word"}, "by must be 'image' or 'class'"),
+        ({"fill": "noise"}, "fill must be one of 'mean', 'zero', 'resample'"),
+        ({"n_steps": 0}, "n_steps must be at least 1; got 0"),
+        ({"n_random": 0}, "n_random must be at least 1; got 0"),
+    ],
+)
+def test_bad_input(pipe, shown, options, message):
+    with pytest.raises(ValueError, match=message):
+        deletion(pipe, shown, **({"layer": "conv3"} | options))
+
+
+def test_nothing_is_left_on_the_network_after_an_interrupt(pipe, shown, monkeypatch):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("skgmmcnn.metrics._deletion.proba_of", interrupted)
+    before = {name: values.clone() for name, values in pipe[0].network_.state_dict().items()}
+    with pytest.raises(KeyboardInterrupt):
+        deletion(pipe, shown, "conv3", orders=["random"])
+    assert not any(module._forward_hooks for module in pipe[0].network_.modules())
+    for name, values in pipe[0].network_.state_dict().items():
+        torch.testing.assert_close(values, before[name])

@@ -1,0 +1,64 @@
+import numpy as np
+import pytest
+from scipy.stats import entropy
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+
+from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
+from skgmmcnn.metrics import agreement_score, fidelity
+from skgmmcnn.metrics._parts import log_proba
+
+
+def test_agreement_and_divergence_equal_a_loop(digits, pipe, shown):
+    found = fidelity(pipe, shown, random_state=0)
+    maps = pipe[0].transform(shown)
+    words = pipe[1].transform(maps)
+    evidence = pipe[2].decision_function(words)
+    agrees, divergence, tempered = [], [], []
+    for scores, bits, decision in zip(maps.outputs.astype(float), evidence, words.decisions, strict=True):
+        p = np.exp(scores) / np.exp(scores).sum()
+        q = 2.0 ** (bits - bits.max())
+        cooled = 2.0 ** ((bits - bits.max()) / found.temperature)
+        agrees.append(bits.argmax() == decision)
+        divergence.append(entropy(p, q / q.sum(), base=2))
+        tempered.append(entropy(p, cooled / cooled.sum(), base=2))
+    np.testing.assert_array_equal(found.agrees, agrees)
+    np.testing.assert_allclose(found.divergence, divergence, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(found.tempered_divergence, tempered, rtol=1e-6, atol=1e-9)
+    assert found.tempered_divergence.mean() < found.divergence.mean()
+    low, high = found.agreement_interval
+    assert low <= found.agreement == agreement_score(pipe, shown) <= high
+    assert f"{found.agreement:.1%} of 40 images" in str(found)
+
+
+def test_classes_without_fitted_images_are_left_out(digits, shown):
+    extractor = FeatureExtractor(digits.network, ["conv3"], device="cpu")
+    decided = extractor.fit_transform(digits.images).outputs.argmax(1)
+    images = digits.images[np.flatnonzero(decided != 3)[:200]]
+    pipe = make_pipeline(extractor, LayerDictionary(8, random_state=0), InferenceGraph()).fit(images)
+    found = fidelity(pipe, shown, random_state=0)
+    assert np.isfinite(found.divergence).all()
+    assert not found.agrees[pipe[0].transform(shown).outputs.argmax(1) == 3].any()
+
+
+def test_a_single_output_is_a_logit():
+    log_p = log_proba(np.array([[0.0], [np.log(3)]]))
+    np.testing.assert_allclose(log_p.exp().numpy(), [[0.5, 0.5], [0.25, 0.75]])
+
+
+def test_a_grid_search_chooses_by_agreement(digits):
+    maps = FeatureExtractor(digits.network, ["conv3"], device="cpu").fit_transform(digits.images[:200]).compute()
+    pipe = make_pipeline(LayerDictionary(random_state=0, tol=0.1), InferenceGraph())
+    search = GridSearchCV(pipe, {"layerdictionary__n_components": [2, 15]}, scoring=agreement_score, cv=2).fit(maps)
+    assert search.best_params_ == {"layerdictionary__n_components": 15}
+
+
+def test_bad_input(pipe, shown):
+    with pytest.raises(TypeError, match="needs a pipeline that ends with an InferenceGraph"):
+        fidelity(pipe[:-1], shown)
+    with pytest.raises(TypeError, match="take a fitted Pipeline with a LayerDictionary"):
+        fidelity(pipe[-1], shown)
+    with pytest.raises(TypeError, match="no FeatureExtractor comes before"):
+        fidelity(pipe[1:], shown)
+    with pytest.raises(ValueError, match=r"scores \(n, C\) of the classes; the network returns a dict"):
+        log_proba({})
