@@ -8,6 +8,7 @@ from ._fidelity import Fidelity, agreement_score, fidelity
 from ._measured import Figure, Measured
 from ._memorisation import Memorisation, memorisation
 from ._report import TrustReport, trust_report
+from ._table import TrustTable, trust_table
 
 __all__ = [
     "AblationCurves",
@@ -22,6 +23,7 @@ __all__ = [
     "Nodes",
     "PairEffects",
     "TrustReport",
+    "TrustTable",
     "agreement_score",
     "completeness",
     "completeness_score",
@@ -32,4 +34,5 @@ __all__ = [
     "insertion",
     "memorisation",
     "trust_report",
+    "trust_table",
 ]

@@ -108,7 +108,7 @@ class Completeness(Measured):
         ax.axhline(self.right_full.mean(), color="0.4", ls=":", label="the network itself")
         ax.set_xticks(places, self.layers, rotation=20 if len(self.layers) > 3 else 0)
         ax.set(ylim=(0, 1.05), ylabel="share of images right", title="Layers rebuilt from words")
-        ax.legend(fontsize="small", loc="lower right")
+        ax.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.1))
         return ax
 
     def __str__(self) -> str:

@@ -29,7 +29,7 @@ class Residual(nn.Module):
         y = self.inner(x)
         y += x
         y = self.act(y)
-        x += 1  # in place on what lies beside the inner layer
+        x.add_(1)  # in place on what lies beside the inner layer
         y = y * x.mean((1, 2, 3), keepdim=True)
         joined = torch.cat([self.left(y), self.after_right(self.right(y)).relu_()], 1)
         return self.head(joined.mean((2, 3)).view(joined.size(0), -1))

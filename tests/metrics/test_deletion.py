@@ -4,8 +4,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from skgmmcnn import InferenceGraph
 from skgmmcnn.metrics import deletion, insertion
-from skgmmcnn.metrics._deletion import ORDERS, whole_words
+from skgmmcnn.metrics._ablation import fillings
+from skgmmcnn.metrics._deletion import ORDERS, whole_words, word_bits
 from tests.metrics.naive import maps_of, run_with
 
 
@@ -91,7 +93,16 @@ def naive_gradient(network, image, words, filling):
     return [loss[words == word].mean() if (words == word).any() else 0 for word in range(12)]
 
 
-def test_resampled_columns_come_from_other_images(one_channel):
+def test_resampled_columns_come_from_other_images_and_all_places(one_channel):
+    owners, places = torch.arange(5.0)[:, None, None].expand(5, 8, 8), torch.arange(64.0).view(8, 8).expand(5, 8, 8)
+    drawn = fillings("resample", None, {"look": torch.stack([owners, places], 1)}, np.random.RandomState(0))["look"]
+    assert (drawn[:, 0] != owners).all()
+    assert all(len(image.unique()) == 4 for image in drawn[:, 0])
+    assert len(drawn[:, 1].unique()) == 64
+    assert (drawn[:, 1] != places).float().mean() > 0.9
+
+
+def test_resampling_what_is_never_there_changes_nothing(one_channel):
     pipe, images = one_channel
     never = images[1::2]  # none of these has the first channel
     curves = deletion(pipe, never, "look", orders=["random"], fill="resample", random_state=0)
@@ -113,10 +124,18 @@ def test_the_one_word_that_is_used_is_found(one_channel):
     assert "Words of look given back (fill: zero)" in str(back)
 
 
-def test_the_order_of_a_class_is_one_for_all_its_images(one_channel):
-    pipe, images = one_channel
-    curves = deletion(pipe, images, "look", orders=["graph"], by="class", fill="zero", random_state=0)
-    assert (curves.proba["graph"][::2, 2:] < 0.01).all()
+def test_the_bits_of_a_class_are_those_of_its_graph(pipe, shown):
+    words = pipe[:-1].transform(shown)
+    every = InferenceGraph(n_nodes=12).fit(pipe[:-1].transform(shown))
+    found = word_bits(every, words, "conv2", "class")
+    for decision in np.unique(words.decisions):
+        rows = np.flatnonzero(words.decisions == decision)
+        graph = every.explain_class(words, int(decision))
+        nodes = [node for _, node in graph.nodes(data=True) if node["layer"] == "conv2"]
+        assert nodes
+        for node in nodes:
+            expected = node["score"] / node["count"]
+            np.testing.assert_allclose(found[rows, node["word"]], expected)
 
 
 def test_random_orders_repeat(pipe, shown):

@@ -1,0 +1,101 @@
+import numpy as np
+import pytest
+
+from skgmmcnn import FeatureExtractor
+from skgmmcnn.datasets import load_digits_network
+from skgmmcnn.metrics import Completeness, completeness, deletion, fidelity, trust_report, trust_table
+from skgmmcnn.metrics.__main__ import main
+
+
+@pytest.fixture(scope="module")
+def report(pipe, digits):
+    return trust_report(pipe, digits.test_images, verbose=0, random_state=0)
+
+
+def test_a_report_holds_what_the_measures_say(pipe, digits, report):
+    assert report.n_images == 50
+    rows = np.sort(np.random.RandomState(0).permutation(450)[:50])
+    chosen = pipe[0].transform(digits.test_images)[rows]
+    assert report.results["fidelity"].agreement == fidelity(pipe, chosen).agreement
+    np.testing.assert_array_equal(report.results["completeness"].right, completeness(pipe, chosen).right)
+    expected = deletion(pipe, chosen, "conv3", orders=["graph"], random_state=0).proba["graph"]
+    np.testing.assert_allclose(report.results["deletion conv3"].proba["graph"], expected, rtol=1e-5)
+    for result in report.results.values():
+        assert str(result) in str(report)
+
+
+def test_table_and_picture(report):
+    frame = report.to_frame()
+    assert frame.columns.tolist() == ["measure", "where", "value", "low", "high", "good"]
+    assert len(frame) == len(report.figures()) > 10
+    known = frame.dropna()
+    assert ((known.low <= known.value + 1e-9) & (known.value <= known.high + 1e-9)).all()
+    figure = report.plot()
+    titles = [ax.get_title() for ax in figure.axes]
+    assert titles[0] == "Layers rebuilt from words"
+    assert "Deletion, conv3 (mean)" in titles
+
+
+def test_one_picture_of_each(pipe, shown):
+    ax = completeness(pipe, shown).plot()
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["conv2", "conv3"]
+    curves = deletion(pipe, shown, "conv3", orders=["graph", "random"], random_state=0)
+    line = curves.plot().lines[0]
+    np.testing.assert_allclose(line.get_ydata(), curves.proba["graph"].mean(0))
+    np.testing.assert_allclose(line.get_xdata(), curves.shares["graph"].mean(0))
+
+
+def test_a_full_report_says_first_how_long_it_takes(pipe, shown, capsys):
+    report = trust_report(pipe, shown, budget="full", layers=["conv3"], verbose=0, random_state=0)
+    assert "full report over 40 images may take" in capsys.readouterr().out
+    assert {"deletion conv3, zero", "insertion conv3, resample", "deletion conv3, by class"} <= set(report.results)
+    assert isinstance(report.results["completeness"], Completeness)
+    assert report.results["completeness"].layers == ("conv3",)
+
+
+def test_bad_input(pipe, shown):
+    with pytest.raises(ValueError, match="budget must be one of 'default', 'full'"):
+        trust_report(pipe, shown, budget="huge")
+    with pytest.raises(ValueError, match="no layer 'conv9'"):
+        trust_report(pipe, shown, layers=["conv9"])
+    with pytest.raises(TypeError, match="needs a pipeline that ends with an InferenceGraph"):
+        trust_report(pipe[:-1], shown)
+
+
+def test_a_table_of_dictionaries(digits):
+    extractor = FeatureExtractor(digits.network, ["conv3"], device="cpu").fit(digits.images[:200])
+    maps, test_maps = extractor.transform(digits.images[:200]), extractor.transform(digits.test_images[:20])
+    table = trust_table(maps, test_maps, n_components=[4, 8], objectives=["generative"], verbose=0, random_state=0)
+    assert list(table.reports) == [("generative", 4), ("generative", 8)]
+    frame = table.to_frame()
+    assert frame.n_components.tolist() == sorted(frame.n_components)
+    text = table.to_rst()
+    agreement = table.reports["generative", 8].results["fidelity"].agreement
+    assert "   * - agreement\n     - decision\n     - near 1\n" in text
+    assert f"     - {agreement:.3g}\n" in text
+
+
+def network():
+    return load_digits_network().network
+
+
+def _some_images():
+    return load_digits_network().test_images[:20]
+
+
+def test_the_command_line(tmp_path, digits, capsys):
+    np.save(tmp_path / "images.npy", digits.images[:200])
+    here = "tests.metrics.test_report"
+    asked = [
+        f"{here}:network",
+        str(tmp_path / "images.npy"),
+        f"{here}:_some_images",
+        "--layers",
+        "conv3",
+        "--words",
+        "6",
+    ]
+    main([*asked, "--objectives", "generative", "--keep", "--n-test", "15", "--output", str(tmp_path / "table.rst")])
+    text = (tmp_path / "table.rst").read_text()
+    assert text in capsys.readouterr().out
+    assert "     - 6, generative\n" in text
