@@ -91,6 +91,23 @@ class Plan(NamedTuple):
         """Return all words that graphs do not keep."""
         return {layer: ~kept for layer, kept in self.kept.items()}
 
+    def numbers(self, layers: Sequence[str]) -> dict[str, np.ndarray]:
+        """Return the number of each word that a graph keeps of `layers` among these, shape (n, K)."""
+        found, before = {}, np.zeros((len(self.leaders), 1), dtype=np.int64)
+        for layer in layers:
+            found[layer] = before + np.cumsum(self.kept[layer], axis=1) - 1
+            before = before + self.kept[layer].sum(1, keepdims=True)
+        return found
+
+    def without(self, layers: Sequence[str]) -> dict[Any, Kept]:
+        """Return the words that graphs keep without their first one, without their second one, and so on."""
+        numbers = self.numbers(layers)
+        most = int(sum(self.kept[layer].sum(1) for layer in layers).max())
+        return {
+            ("without", node): {layer: self.kept[layer] & (numbers[layer] != node) for layer in layers}
+            for node in range(most)
+        }
+
     def alike(self, ranks: Mapping[str, np.ndarray]) -> Kept:
         """Return the first words of each layer, such that they take nearest to as many columns as the graph's."""
         return {layer: rank < self._n_alike(layer, rank)[:, None] for layer, rank in ranks.items()}

@@ -25,6 +25,7 @@ from ..mixture import Mixture
 from ..mixture._em import Scorer
 from ._ablation import fillings, replace
 from ._intervals import Interval, interval, interval_over
+from ._measured import Figure, Measured
 from ._parts import graph_of, log_proba, take_apart
 from ._walks import leaders
 
@@ -32,7 +33,7 @@ EFFECTS = ("changed", "loss")
 
 
 @dataclass(frozen=True, eq=False)
-class PairEffects:
+class PairEffects(Measured):
     """What the edges between two layers do, each in each image.
 
     Part of :class:`EdgeEffects`.  Of an edge from t to s, the locations meant are those of s whose fields show t;
@@ -164,25 +165,42 @@ class PairEffects:
     def _random(self) -> np.random.RandomState:
         return check_random_state(self.random_state)
 
+    def figures(self) -> list[Figure]:
+        """Return the figures that sum it up.
+
+        Returns
+        -------
+        figures : list of Figure
+            By how much edges do more than random columns, and whether stronger ones do more.
+        """
+
+        def figure(what: str, value: float, between: Interval) -> Figure:
+            return Figure(what, f"{self.lower} to {self.upper}", value, *between, "above 0")
+
+        return [
+            figure("changed by edges, above random", *self.difference("changed")),
+            figure("loss by edges, above random (nats)", *self.difference("loss")),
+            figure("rank correlation, loss and log-ratio", *self.correlation("loss")),
+        ]
+
     def __str__(self) -> str:
         by_image = {name: self._by_image(getattr(self, name)) for name in (*EFFECTS, "changed_random", "loss_random")}
         if not len(by_image["changed"]):
             return f"{self.lower} to {self.upper}: no edge can be compared with other columns of its fields."
         mean = {name: values.mean() for name, values in by_image.items()}
-        low, high = self.difference()[1] if self.upper != DECISION else self.difference("loss")[1]
-        what = "words" if self.upper != DECISION else "decisions"
-        of = f"log-posterior -{mean['loss']:.2f} against -{mean['loss_random']:.2f} nats"
+        what, of = ("decisions", "loss") if self.upper == DECISION else ("words", "changed")
+        difference, (low, high) = self.difference(of)
         rho, (rho_low, rho_high) = self.correlation()
-        unit = "" if self.upper != DECISION else " nats"
         return (
             f"{self.lower} to {self.upper}: {mean['changed']:.0%} of {what} change, {mean['changed_random']:.0%} with "
-            f"random columns; {of} (95 % interval of the difference {low:.2f} to {high:.2f}{unit}); rank correlation "
-            f"with the log-ratio {rho:.2f} ({rho_low:.2f} to {rho_high:.2f})."
+            f"random columns; log-posteriors fall by {mean['loss']:.2f} nats, {mean['loss_random']:.2f} with random "
+            f"columns.  Difference of {'shares' if of == 'changed' else 'nats'} {difference:.3f} ({low:.3f} to "
+            f"{high:.3f}), rank correlation of nats with the log-ratio {rho:.2f} ({rho_low:.2f} to {rho_high:.2f})."
         )
 
 
 @dataclass(frozen=True, eq=False)
-class EdgeEffects:
+class EdgeEffects(Measured):
     """Whether edges of graphs are causes.
 
     Made by :func:`edge_effects`.
@@ -203,6 +221,9 @@ class EdgeEffects:
     def n_alone(self) -> int:
         """Number of edges, each in each image, that cannot be compared: their fields show nothing but the word."""
         return sum(int((pair.n_columns == 0).sum()) for pair in self.pairs.values())
+
+    def figures(self) -> list[Figure]:
+        return [figure for pair in self.pairs.values() for figure in pair.figures()]
 
     def __str__(self) -> str:
         lines = [

@@ -12,12 +12,46 @@ from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from ._circuits import NOTHING, ORDERS, Kept, Plan, Runner, check_measure, first, plan_of
 from ._completeness import check_layers
+from ._deletion import STYLES
 from ._intervals import Interval, interval_of_ratio
+from ._measured import Figure, Measured, axes_for
 from ._parts import graph_of, take_apart
+
+_UNITS = {"log_odds": "log-odds", "proba": "probability"}
 
 
 @dataclass(frozen=True, eq=False)
-class Circuit:
+class Nodes:
+    """The nodes of graphs in some layers, and what is lost without each of them.
+
+    Part of :class:`Circuit`.
+
+    Parameters
+    ----------
+    images : int array of shape (m,)
+        Number of the image; of the class's first image, for graphs of classes.
+    layers : str array of shape (m,)
+        Layer of the word.
+    words : int array of shape (m,)
+        Number of the word.
+    drops : array of shape (m,)
+        By how much what is measured falls when the word's columns are taken away as well; for graphs of classes, the
+        mean over the class's images.
+    """
+
+    images: np.ndarray
+    layers: np.ndarray
+    words: np.ndarray
+    drops: np.ndarray
+
+    @property
+    def needed(self) -> float:
+        """Share of the nodes without which less is kept; NaN without nodes."""
+        return float((self.drops > NOTHING).mean()) if len(self.drops) else np.nan
+
+
+@dataclass(frozen=True, eq=False)
+class Circuit(Measured):
     """What the network makes of parts of some layers, everything else in them being taken away.
 
     Part of :class:`Faithfulness`.  All but `n_words` is by image; what is measured is in the units that were asked for.
@@ -42,6 +76,8 @@ class Circuit:
         By order, the share of the columns that these words show, the mean over the layers.
     word_shares : array of shape (n, S)
         The share of the words shown that these are, the mean over the layers.
+    nodes : Nodes
+        What is lost of what the graph keeps without each of its words.
     random_state : int
         Draws the resamples of the intervals.
     """
@@ -57,6 +93,7 @@ class Circuit:
     curves: Mapping[str, np.ndarray]
     shares: Mapping[str, np.ndarray]
     word_shares: np.ndarray
+    nodes: Nodes
     random_state: int
 
     def of(self, measured: np.ndarray) -> tuple[float, Interval]:
@@ -155,48 +192,39 @@ class Circuit:
         value, (low, high) = self.of(self.graph)
         text = (
             f"{' and '.join(self.layers)}: the graph's words, {self.graph_share.mean():.0%} of the columns, keep "
-            f"{value:.2f} ({low:.2f} to {high:.2f}); all others {self.of(self.complement)[0]:.2f}"
+            f"{value:.2f} ({low:.2f} to {high:.2f}), {self.nodes.needed:.0%} of them needed; all others "
+            f"{self.of(self.complement)[0]:.2f}"
         )
         for order in ("frequency", "random"):
             if order in self.alike:
                 words = "frequent" if order == "frequency" else order
                 text += f"; {words} words with as many columns {self.of(self.alike[order])[0]:.2f}"
         areas = ", ".join(f"{order} {self.cpr(order)[0]:.2f} / {self.cmd(order):.2f}" for order in self.curves)
-        return f"{text}.  CPR / CMD: {areas}."
+        return f"{text}.  CPR / CMD: {areas}." if areas else f"{text}."
+
+    def figures(self) -> list[Figure]:
+        """Return the figures that sum it up.
+
+        Returns
+        -------
+        figures : list of Figure
+            F of the graph, of what it leaves out, and of other words with as many columns; areas under the curves.
+        """
+
+        def figure(what: str, value: float, between: Interval, good: str = "") -> Figure:
+            return Figure(what, " + ".join(self.layers), value, *between, good)
+
+        return [
+            figure("faithfulness", *self.of(self.graph), "near 1"),
+            figure("faithfulness, complement", *self.of(self.complement), "near 0"),
+            *(figure(f"faithfulness, {order}", *self.of(values)) for order, values in self.alike.items()),
+            *(figure(f"CPR, {order}", *self.cpr(order), "high" if order == "score" else "") for order in self.curves),
+            figure("nodes needed", self.nodes.needed, (np.nan, np.nan), "near 1"),
+        ]
 
 
 @dataclass(frozen=True, eq=False)
-class Nodes:
-    """The nodes of graphs, and what the graph loses without each of them.
-
-    Part of :class:`Faithfulness`.
-
-    Parameters
-    ----------
-    images : int array of shape (m,)
-        Number of the image; of the class's first image, for graphs of classes.
-    layers : str array of shape (m,)
-        Layer of the word.
-    words : int array of shape (m,)
-        Number of the word.
-    drops : array of shape (m,)
-        By how much what is measured falls when the word's columns are taken away as well; for graphs of classes, the
-        mean over the class's images.
-    """
-
-    images: np.ndarray
-    layers: np.ndarray
-    words: np.ndarray
-    drops: np.ndarray
-
-    @property
-    def needed(self) -> float:
-        """Share of the nodes without which the graph keeps less; NaN without nodes."""
-        return float((self.drops > NOTHING).mean()) if len(self.drops) else np.nan
-
-
-@dataclass(frozen=True, eq=False)
-class Faithfulness:
+class Faithfulness(Measured):
     """Whether what graphs keep is what the network needs.
 
     Made by :func:`faithfulness`.
@@ -207,15 +235,12 @@ class Faithfulness:
         What is taken away is taken away in all layers at once.
     layers : dict of str to Circuit
         By layer, the same with columns taken away in this layer alone.
-    nodes : Nodes
-        What each node is worth, with all layers together.
     measure, fill, by : str
         As asked for.
     """
 
     together: Circuit
     layers: Mapping[str, Circuit]
-    nodes: Nodes
     measure: str
     fill: str
     by: str
@@ -235,14 +260,45 @@ class Faithfulness:
         """Number of images for which the columns of the layers make no difference; their own F is NaN."""
         return int(np.isnan(self.together.by_image).sum())
 
+    def _circuits(self) -> list[Circuit]:
+        return [self.together, *(circuit for circuit in self.layers.values() if circuit is not self.together)]
+
+    def figures(self) -> list[Figure]:
+        return [figure for circuit in self._circuits() for figure in circuit.figures()]
+
+    def plot(self, *, ax: Any = None, layer: str | None = None) -> Any:
+        """Draw how F rises with the share of the columns that stay, and the graphs with what they leave out.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, default=None
+            Where to draw; None makes a figure.
+        layer : str, default=None
+            The layer in which columns are taken away; all together where None.
+
+        Returns
+        -------
+        ax : matplotlib.axes.Axes
+            What was drawn into.
+        """
+        ax = axes_for(ax)
+        circuit = self.together if layer is None else self.layers[layer]
+        for order, shares in circuit.shares.items():
+            ax.plot(shares.mean(0), circuit.curve(order), label=order, **STYLES[order])
+        share = circuit.graph_share.mean()
+        ax.plot(share, circuit.of(circuit.graph)[0], "o", color="black", label="graph")
+        ax.plot(1 - share, circuit.of(circuit.complement)[0], "x", color="black", label="all but the graph")
+        ax.axhline(1, color="0.4", ls=":")
+        ax.set(xlim=(0, 1), xlabel="share of columns kept", ylabel=f"faithfulness ({_UNITS[self.measure]})")
+        ax.set_title(f"Kept in {' + '.join(circuit.layers)} ({self.fill})")
+        ax.legend(fontsize="small")
+        return ax
+
     def __str__(self) -> str:
-        what = {"log_odds": "log-odds", "proba": "probability"}[self.measure]
-        circuits = [self.together, *(circuit for circuit in self.layers.values() if circuit is not self.together)]
         lines = [
-            f"Share of the {what} of the decision (fill: {self.fill}; graphs by {self.by}; "
+            f"Share of the {_UNITS[self.measure]} of the decision (fill: {self.fill}; graphs by {self.by}; "
             f"{len(self.together.full)} images) kept in",
-            *(f"  {circuit}" for circuit in circuits),
-            f"  {self.nodes.needed:.0%} of {len(self.nodes.drops)} nodes are needed: without them, less is kept.",
+            *(f"  {circuit}" for circuit in self._circuits()),
         ]
         if self.n_undefined:
             lines.append(f"  For {self.n_undefined} images the columns of the layers make no difference.")
@@ -312,11 +368,14 @@ def faithfulness(
     -----
     Curves keep the n = 1, 2, 4, ... first words of each layer.  The area under F, over the share of the columns that
     stay, is the circuit performance ratio (CPR); that of abs(1 - F) is the circuit-model distance (CMD), which also
-    counts against a part that makes the decision surer than the network is [2]_.  F may be above 1: what a graph leaves
-    out also holds what speaks against the decision.
+    counts against a part that makes the decision surer than the network is [2]_.
 
-    A graph keeps a few words of many, in several layers one behind the other, and what is lost adds up on the way.
-    Compare it with frequent and random words that take as many columns, and look at single layers, too.
+    F may be above 1, since what a graph leaves out also holds what speaks against the decision.  It may be below 0: a
+    few columns among replaced ones are nothing that the network was trained on, and it can take them for another class.
+    A graph keeps a few words of many, and through several layers one behind the other what is lost adds up.  So compare
+    with frequent and random words that take as many columns, and look at single layers, too.
+
+    Whether all nodes are needed (minimality) is told by taking each away as well: what is measured should fall.
 
     References
     ----------
@@ -350,9 +409,8 @@ def faithfulness(
     with tqdm(total=len(scopes) * len(words), desc="faithfulness", unit="image", disable=not verbose) as progress:
         runner = Runner(parts, words, measure, fill, random, progress)
         circuits = {scope: _circuit(runner, plan, scope, ranks) for scope in scopes}
-        nodes = _nodes(runner, plan)
     alone = {scope[0]: circuit for scope, circuit in circuits.items() if len(scope) == 1}
-    return Faithfulness(circuits[layers], alone, nodes, measure, fill, by)
+    return Faithfulness(circuits[layers], alone, measure, fill, by)
 
 
 def _check_orders(orders: Sequence[str], n_random: int) -> None:
@@ -373,6 +431,7 @@ def _circuit(
         for run, of_run in enumerate(runs):
             selections["alike", order, run] = plan.alike(of_run)
             selections |= {(order, run, n): first(of_run, n) for n in steps[1:]}
+    selections |= plan.without(scope)
     found = runner.measure(scope, selections)
     curves, shares, alike = {}, {}, {}
     for order, runs in ranks.items():
@@ -392,26 +451,21 @@ def _circuit(
         curves=curves,
         shares=shares,
         word_shares=plan.word_shares(scope),
+        nodes=_nodes(plan, scope, found),
         random_state=int(runner.random.randint(2**31)),
     )
 
 
-def _nodes(runner: Runner, plan: Plan) -> Nodes:
-    """Return what the graphs lose without each of their nodes, one after the other, all images at once."""
-    layers = tuple(plan.kept)
-    names = np.concatenate([[layer] * kept.shape[1] for layer, kept in plan.kept.items()])
-    words = np.concatenate([np.arange(kept.shape[1]) for kept in plan.kept.values()])
-    together = np.concatenate(list(plan.kept.values()), axis=1)
-    number = np.cumsum(together, axis=1) - 1  # of each node in its graph
-    widths = np.cumsum([kept.shape[1] for kept in plan.kept.values()])[:-1]
-    selections: dict[Any, Kept] = {"graph": plan.kept}
-    for node in range(together.sum(1).max()):
-        parts = np.split(together & (number != node), widths, axis=1)
-        selections[node] = dict(zip(layers, parts, strict=True))
-    found = runner.measure(layers, selections)
-    graphs, columns = np.nonzero(together & (plan.leaders == np.arange(len(together)))[:, None])
-    drops = [
-        (found["graph"] - found[number[graph, column]])[plan.leaders == graph].mean()
-        for graph, column in zip(graphs, columns, strict=True)
-    ]
-    return Nodes(graphs, names[columns], words[columns], np.array(drops, dtype=float))
+def _nodes(plan: Plan, scope: tuple[str, ...], found: Mapping[Any, np.ndarray]) -> Nodes:
+    """Return what was lost without each node of each graph."""
+    number = plan.numbers(scope)
+    leading = plan.leaders == np.arange(len(plan.leaders))
+    graphs, layers, words, drops = [], [], [], []
+    for layer in scope:
+        for graph, word in np.argwhere(plan.kept[layer] & leading[:, None]):
+            lost = found["graph"] - found["without", number[layer][graph, word]]
+            graphs.append(graph)
+            layers.append(layer)
+            words.append(word)
+            drops.append(lost[plan.leaders == graph].mean())
+    return Nodes(np.array(graphs, int), np.array(layers, str), np.array(words, int), np.array(drops, float))
