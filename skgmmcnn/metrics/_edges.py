@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import networkx as nx
 import numpy as np
 import torch
-from scipy.stats import spearmanr
 from sklearn.utils import check_random_state
 from torch import Tensor
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
@@ -24,12 +23,14 @@ from ..graph._hierarchy import DECISION, hierarchy, maps_of
 from ..mixture import Mixture
 from ..mixture._em import Scorer
 from ._ablation import fillings, replace
-from ._intervals import Interval, interval, interval_over
+from ._correlation import rank_correlation
+from ._intervals import Interval, interval
 from ._measured import Figure, Measured
 from ._parts import graph_of, log_proba, take_apart
 from ._walks import leaders
 
 EFFECTS = ("changed", "loss")
+_NEAR = 0.1  # matched columns are seen by numbers of locations that differ by no more than this share
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +51,7 @@ class PairEffects(Measured):
     n_locations : int array of shape (m,)
         Number of locations of s.
     n_columns : int array of shape (m,)
-        How many columns of t are taken away, and how many others; 0 where their fields show nothing but t.
+        How many columns of t are taken away, and how many others; 0 where no others match them.
     doses, doses_random : array of shape (m,)
         How many of them a location sees on average.
     changed, changed_random : array of shape (m,)
@@ -148,13 +149,7 @@ class PairEffects(Measured):
         """
         excess = self.excess(of)
         known = ~np.isnan(excess)
-        of_image = [np.flatnonzero(known & (self.images == image)) for image in np.unique(self.images[known])]
-
-        def correlation(images: np.ndarray) -> float:
-            edges = np.concatenate([of_image[image] for image in images]) if len(images) else images
-            return _spearman(excess[edges], self.log_ratios[edges])
-
-        return interval_over(len(of_image), correlation, self._random())
+        return rank_correlation(excess[known], self.log_ratios[known], self.images[known], self._random())
 
     def _by_image(self, values: np.ndarray) -> np.ndarray:
         """Return the mean of what is known of each image."""
@@ -219,7 +214,7 @@ class EdgeEffects(Measured):
 
     @property
     def n_alone(self) -> int:
-        """Number of edges, each in each image, that cannot be compared: their fields show nothing but the word."""
+        """Number of edges, each in each image, that cannot be compared: no other columns match those of the word."""
         return sum(int((pair.n_columns == 0).sum()) for pair in self.pairs.values())
 
     def figures(self) -> list[Figure]:
@@ -231,7 +226,7 @@ class EdgeEffects(Measured):
             *map(str, self.pairs.values()),
         ]
         if self.n_alone:
-            lines.append(f"{self.n_alone} edges cannot be compared: their fields show nothing but the word.")
+            lines.append(f"{self.n_alone} edges cannot be compared: no other columns match those of the word.")
         return "\n  ".join(lines)
 
 
@@ -280,11 +275,15 @@ def edge_effects(
 
     Notes
     -----
-    Each column of t is matched with a random other one of the same fields that nearly as many of the locations see, so
-    that both take about as much from each location (`doses`).  Where t takes more than half of the columns of these
-    fields, only as many of them are taken away, at random, as there are others; where it takes all, the edge cannot be
-    compared (`n_alone`).  Fields are those that the graph counts in.  All images of a batch run at the same time, one
-    edge of each.
+    Each column of t is matched with a random other one of the same fields that as many of the locations see, to within
+    10 %, so that both take as much from each location on average (`doses`); without this, edges would seem causes only
+    because their words lie where more locations see them.  Columns of t without a match stay; an edge without any
+    cannot be compared (`n_alone`), as where its fields show nothing but t.
+
+    Fields are those that the graph counts in.  Where they cover most of the lower map, t may lie far from what makes s,
+    and other columns of the fields are nearly any others: expect little there.
+
+    All images of a batch run at the same time, one edge of each.
 
     References
     ----------
@@ -392,23 +391,27 @@ def _trial(words: WordMaps, edge: _Edge, n_random: int, random: np.random.Random
     own, others = np.flatnonzero((seen > 0) & shown), np.flatnonzero((seen > 0) & ~shown)
     own = random.permutation(own)[: len(others)]
     taken = np.zeros((1 + n_random, *shown.shape), dtype=bool)
-    taken[0].flat[own] = True
     for variant in taken[1:]:
-        shuffled = random.permutation(others)
-        variant.flat[shuffled[_matches(seen.flat[own], seen.flat[shuffled])]] = True
+        others = random.permutation(others)
+        matches = _matches(seen.flat[own], seen.flat[others])
+        taken[0].flat[own[list(matches)]] = True  # the same ones each time
+        variant.flat[others[list(matches.values())]] = True
     doses = gather(taken.astype(np.float32), field)[:, locations]
     return _Trial(locations, taken, doses.mean(1) if locations.any() else np.zeros(len(taken)))
 
 
-def _matches(seen: np.ndarray, others: np.ndarray) -> list[int]:
+def _matches(seen: np.ndarray, others: np.ndarray) -> dict[int, int]:
     """Return for each of some columns another one, each but once, that nearly as many locations see.
 
-    `seen` and `others` are the numbers of locations; those that most see choose first.
+    `seen` and `others` are the numbers of locations; those that most see choose first, the larger of two that are as
+    near.  A column without any near enough is left out.
     """
-    free, found = others.astype(float), []
-    for number in sorted(seen, reverse=True):
-        found.append(int(np.abs(free - number).argmin()))
-        free[found[-1]] = np.inf
+    free, found = others.astype(float), {}
+    for number in np.argsort(-seen, kind="stable")[: len(others)]:
+        best = int((2 * np.abs(free - seen[number]) - (free > seen[number])).argmin())
+        if abs(free[best] - seen[number]) <= _NEAR * seen[number]:
+            found[int(number)] = best
+            free[best] = np.inf
     return found
 
 
@@ -493,12 +496,6 @@ def _by_pair(
             random_state=int(random.randint(2**31)),
         )
     return pairs
-
-
-def _spearman(x: np.ndarray, y: np.ndarray) -> float:
-    if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
-        return np.nan
-    return float(spearmanr(x, y).statistic)
 
 
 def _check_effect(of: str) -> None:

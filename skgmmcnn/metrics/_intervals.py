@@ -38,15 +38,3 @@ def _percentiles(samples: tuple[np.ndarray, ...], statistic: Callable, random: n
         random_state=random,
     )
     return float(found.confidence_interval.low), float(found.confidence_interval.high)
-
-
-def interval_over(
-    n: int, statistic: Callable[[np.ndarray], float], random: np.random.RandomState
-) -> tuple[float, Interval]:
-    """Return a statistic of n images, given by their numbers, and its percentiles over resamples; NaN are left out."""
-    if not n:
-        return np.nan, (np.nan, np.nan)
-    resamples = np.array([statistic(random.randint(n, size=n)) for _ in range(_N_RESAMPLES)])
-    known = resamples[~np.isnan(resamples)]
-    between = tuple(np.percentile(known, [2.5, 97.5]).tolist()) if n > 1 and len(known) else (np.nan, np.nan)
-    return statistic(np.arange(n)), between
