@@ -3,6 +3,8 @@
 from ._bits import PredictiveBits, bits_score, predictive_bits
 from ._completeness import Completeness, completeness, completeness_score
 from ._deletion import AblationCurves, deletion, insertion
+from ._edges import EdgeEffects, PairEffects, edge_effects
+from ._faithfulness import Circuit, Faithfulness, Nodes, faithfulness
 from ._fidelity import Fidelity, agreement_score, fidelity
 from ._measured import Figure, Measured
 from ._memorisation import Memorisation, memorisation
@@ -14,12 +16,17 @@ from ._table import TrustTable, trust_table
 
 __all__ = [
     "AblationCurves",
+    "Circuit",
     "Completeness",
+    "EdgeEffects",
+    "Faithfulness",
     "Fidelity",
     "Figure",
     "GraphStability",
     "Measured",
     "Memorisation",
+    "Nodes",
+    "PairEffects",
     "PermutationTest",
     "PredictiveBits",
     "Randomisation",
@@ -31,6 +38,8 @@ __all__ = [
     "completeness",
     "completeness_score",
     "deletion",
+    "edge_effects",
+    "faithfulness",
     "fidelity",
     "insertion",
     "memorisation",

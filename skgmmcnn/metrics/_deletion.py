@@ -23,7 +23,7 @@ from ._parts import Parts, graph_of, log_proba, proba_of, take_apart
 
 ORDERS = ("graph", "score", "reverse", "frequency", "gradient", "random")
 # Colours that the colour-blind can tell apart (Paul Tol's bright scheme), and lines that print in grey.
-_STYLES: dict[str, dict[str, Any]] = {
+STYLES: dict[str, dict[str, Any]] = {
     "graph": {"color": "#4477aa", "lw": 2.5},
     "score": {"color": "#66ccee", "ls": "--"},
     "reverse": {"color": "#aa3377", "ls": "-."},
@@ -111,7 +111,7 @@ class AblationCurves(Measured):
         """
         ax = axes_for(ax)
         for order, values in self.proba.items():
-            style = _STYLES[order]
+            style = STYLES[order]
             ax.plot(self.shares[order].mean(0), values.mean(0), label=order, **style)
         verb = "taken away" if self.kind == "deletion" else "given back"
         ax.set(

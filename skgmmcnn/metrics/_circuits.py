@@ -1,0 +1,214 @@
+"""Parts of a network, given by the words whose columns stay, and what is left of the decision in them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm  # type: ignore[import-untyped]
+
+from ..dictionary import WordMaps, count_words
+from ..features import Rerun
+from ..graph import InferenceGraph
+from ._ablation import fillings, replace
+from ._parts import Parts, log_proba, proba_of
+from ._walks import leaders, walks
+
+ORDERS = ("score", "graph", "frequency", "random")
+NOTHING = 1e-6  # smaller differences of what is measured are rounding
+Kept = Mapping[str, np.ndarray]  # by layer, which words of each image stay: bool (n, K)
+
+
+def log_odds_of(outputs: Any, targets: np.ndarray) -> np.ndarray:
+    """Return log p / (1 - p) of one class for each image, in nats, shape (n,)."""
+    log_p = log_proba(outputs)
+    at = torch.from_numpy(np.asarray(targets, np.int64)).to(log_p.device)[:, None]
+    others = log_p.scatter(1, at, -torch.inf).logsumexp(1)
+    return (log_p.gather(1, at)[:, 0] - others).numpy(force=True)
+
+
+MEASURES = {"log_odds": log_odds_of, "proba": proba_of}
+
+
+def check_measure(measure: str) -> None:
+    """Raise an error that tells what can be measured."""
+    if measure not in MEASURES:
+        raise ValueError(f"measure must be one of {', '.join(map(repr, MEASURES))}; got {measure!r}.")
+
+
+class Plan(NamedTuple):
+    """What graphs keep, and how often words are shown.
+
+    Parameters
+    ----------
+    kept : dict of str to bool array of shape (n, K)
+        By layer, the words that each image's graph keeps.
+    bits : dict of str to array of shape (n, K)
+        The graph's bits of each word.
+    counts : dict of str to int array of shape (n, K)
+        Columns of each image that show each word.
+    of_graph : dict of str to int array of shape (n, K)
+        Columns of all images with the same graph.
+    leaders : int array of shape (n,)
+        Number of the first image with the same graph.
+    """
+
+    kept: Kept
+    bits: Mapping[str, np.ndarray]
+    counts: Mapping[str, np.ndarray]
+    of_graph: Mapping[str, np.ndarray]
+    leaders: np.ndarray
+
+    @property
+    def n_words(self) -> np.ndarray:
+        """0, 1, 2, 4 and so on to the most words of a layer that images with one graph show."""
+        most = max(int((values > 0).sum(1).max()) for values in self.of_graph.values())
+        return np.array([0, *(2**i for i in range((most - 1).bit_length())), most])
+
+    def rank(self, order: str, n_times: int, random: np.random.RandomState) -> list[Mapping[str, np.ndarray]]:
+        """Return so many times by layer the place of each word (n, K) in an order; words not shown come last."""
+        return [
+            {layer: _ranks(self._importance(order, layer, random), self.of_graph[layer]) for layer in self.kept}
+            for _ in range(n_times)
+        ]
+
+    def _importance(self, order: str, layer: str, random: np.random.RandomState) -> np.ndarray:
+        if order == "random":
+            return random.random_sample(self.bits[layer].shape)[self.leaders]
+        if order == "frequency":
+            return self.of_graph[layer]
+        return self.bits[layer] if order == "score" else self.bits[layer] / np.maximum(self.of_graph[layer], 1)
+
+    def nothing(self) -> Kept:
+        """Return no word at all."""
+        return {layer: np.zeros_like(kept) for layer, kept in self.kept.items()}
+
+    def complement(self) -> Kept:
+        """Return all words that graphs do not keep."""
+        return {layer: ~kept for layer, kept in self.kept.items()}
+
+    def numbers(self, layers: Sequence[str]) -> dict[str, np.ndarray]:
+        """Return the number of each word that a graph keeps of `layers` among these, shape (n, K)."""
+        found, before = {}, np.zeros((len(self.leaders), 1), dtype=np.int64)
+        for layer in layers:
+            found[layer] = before + np.cumsum(self.kept[layer], axis=1) - 1
+            before = before + self.kept[layer].sum(1, keepdims=True)
+        return found
+
+    def without(self, layers: Sequence[str]) -> dict[Any, Kept]:
+        """Return the words that graphs keep without their first one, without their second one, and so on."""
+        numbers = self.numbers(layers)
+        most = int(sum(self.kept[layer].sum(1) for layer in layers).max())
+        return {
+            ("without", node): {layer: self.kept[layer] & (numbers[layer] != node) for layer in layers}
+            for node in range(most)
+        }
+
+    def alike(self, ranks: Mapping[str, np.ndarray]) -> Kept:
+        """Return the first words of each layer, such that they take nearest to as many columns as the graph's."""
+        return {layer: rank < self._n_alike(layer, rank)[:, None] for layer, rank in ranks.items()}
+
+    def _n_alike(self, layer: str, rank: np.ndarray) -> np.ndarray:
+        counts = self.of_graph[layer]
+        sums = np.cumsum(np.take_along_axis(counts, rank.argsort(axis=1), axis=1), axis=1)
+        sums = np.column_stack([np.zeros(len(sums), sums.dtype), sums])
+        return np.abs(sums - (counts * self.kept[layer]).sum(1, keepdims=True)).argmin(1)
+
+    def share(self, kept: Kept, layers: Sequence[str]) -> np.ndarray:
+        """Return the share of the columns that show the words `kept`, the mean over `layers`, shape (n,)."""
+        shares = [(self.counts[layer] * kept[layer]).sum(1) / self.counts[layer].sum(1) for layer in layers]
+        return np.mean(shares, axis=0)
+
+    def word_shares(self, layers: Sequence[str]) -> np.ndarray:
+        """Return the share of the words shown that each step of `n_words` keeps, the mean over `layers`, (n, S)."""
+        shown = [(self.of_graph[layer] > 0).sum(1, keepdims=True) for layer in layers]
+        return np.mean([np.minimum(self.n_words / n, 1) for n in shown], axis=0)
+
+
+def first(ranks: Mapping[str, np.ndarray], n_words: int) -> Kept:
+    """Return the first `n_words` words of each layer."""
+    return {layer: rank < n_words for layer, rank in ranks.items()}
+
+
+def plan_of(graph: InferenceGraph, words: WordMaps, by: str, layers: Sequence[str]) -> Plan:
+    """Return what the graphs of images, or of all images with one decision, keep of `layers`."""
+    leader = leaders(words, by)
+    counts = {layer: count_words(words.words[layer], words.vocabulary.n_words[layer]) for layer in layers}
+    kept = {layer: np.zeros(values.shape, dtype=bool) for layer, values in counts.items()}
+    bits = {layer: np.zeros(values.shape) for layer, values in counts.items()}
+    of_graph = {layer: values.copy() for layer, values in counts.items()}
+    for rows, steps in walks(graph, words, by):
+        for step in steps:
+            if step.layer in kept:
+                kept[step.layer][np.ix_(rows, step.selected)] = True
+                bits[step.layer][rows] = step.scores[0]
+                of_graph[step.layer][rows] = counts[step.layer][rows].sum(0)
+    return Plan(kept, bits, counts, of_graph, leader)
+
+
+def _ranks(importance: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    order = np.argsort(np.where(counts > 0, -importance, np.inf), axis=1, kind="stable")
+    return np.argsort(order, axis=1)
+
+
+@dataclass(frozen=True, eq=False)
+class Runner:
+    """Runs a network with only some columns left.
+
+    Parameters
+    ----------
+    parts : Parts
+        The network with its words.
+    words : WordMaps
+        Words of the images, in the untouched network.
+    measured : str
+        What is measured of each image's decision.
+    fill : str
+        What stands in the place of columns.
+    random : RandomState instance
+        Draws columns.
+    progress : tqdm
+        Told of images.
+    """
+
+    parts: Parts
+    words: WordMaps
+    measured: str
+    fill: str
+    random: np.random.RandomState
+    progress: tqdm
+
+    def measure(self, layers: Sequence[str], selections: Mapping[Any, Kept]) -> dict[Any, np.ndarray]:
+        """Return for each selection of words what is measured with these alone left in `layers`, shape (n,).
+
+        ``"full"`` is that of the untouched network.
+        """
+        lowest = next(layer for layer in self.parts.maps.layers if layer in layers)
+        found: dict[Any, list[np.ndarray]] = {key: [] for key in ("full", *selections)}
+        for part in self.parts.maps.reruns(lowest):
+            original = part.original
+            filling = fillings(
+                self.fill, self.parts.dictionary, {layer: original.activations[layer] for layer in layers}, self.random
+            )
+            found["full"].append(MEASURES[self.measured](original.outputs, original.decisions))
+            for key, kept in selections.items():
+                found[key].append(self._measure(part, {layer: kept[layer] for layer in layers}, filling))
+            self.progress.update(len(original.decisions))
+        return {key: np.concatenate(values) for key, values in found.items()}
+
+    def _measure(self, part: Rerun, kept: Kept, filling: Mapping[str, Tensor]) -> np.ndarray:
+        original, edits = part.original, {}
+        rows = slice(original.start, original.start + len(original.decisions))
+        for layer, of_layer in kept.items():
+            shown = self.words.words[layer][rows].astype(np.int64)
+            gone = ~np.take_along_axis(of_layer[rows], shown.reshape(len(shown), -1), axis=1).reshape(shown.shape)
+            if gone.any():
+                edits[layer] = replace(torch.from_numpy(gone).to(filling[layer].device), filling[layer])
+        if not edits:
+            return MEASURES[self.measured](original.outputs, original.decisions)
+        with torch.no_grad():
+            return MEASURES[self.measured](part.run(edits).outputs, original.decisions)

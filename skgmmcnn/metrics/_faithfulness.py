@@ -1,0 +1,471 @@
+"""Whether what a graph keeps is what the network needs: everything else is taken away, in all layers at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.utils import check_random_state
+from tqdm.auto import tqdm  # type: ignore[import-untyped]
+
+from ._circuits import NOTHING, ORDERS, Kept, Plan, Runner, check_measure, first, plan_of
+from ._completeness import check_layers
+from ._deletion import STYLES
+from ._intervals import Interval, interval_of_ratio
+from ._measured import Figure, Measured, axes_for
+from ._parts import graph_of, take_apart
+
+_UNITS = {"log_odds": "log-odds", "proba": "probability"}
+
+
+@dataclass(frozen=True, eq=False)
+class Nodes:
+    """The nodes of graphs in some layers, and what is lost without each of them.
+
+    Part of :class:`Circuit`.
+
+    Parameters
+    ----------
+    images : int array of shape (m,)
+        Number of the image; of the class's first image, for graphs of classes.
+    layers : str array of shape (m,)
+        Layer of the word.
+    words : int array of shape (m,)
+        Number of the word.
+    drops : array of shape (m,)
+        By how much what is measured falls when the word's columns are taken away as well; for graphs of classes, the
+        mean over the class's images.
+    """
+
+    images: np.ndarray
+    layers: np.ndarray
+    words: np.ndarray
+    drops: np.ndarray
+
+    @property
+    def needed(self) -> float:
+        """Share of the nodes without which less is kept; NaN without nodes."""
+        return float((self.drops > NOTHING).mean()) if len(self.drops) else np.nan
+
+
+@dataclass(frozen=True, eq=False)
+class Circuit(Measured):
+    """What the network makes of parts of some layers, everything else in them being taken away.
+
+    Part of :class:`Faithfulness`.  All but `n_words` is by image; what is measured is in the units that were asked for.
+
+    Parameters
+    ----------
+    layers : tuple of str
+        The layers in which columns are taken away.
+    full, empty : array of shape (n,)
+        What is measured of the network itself, and with no column of these layers left.
+    graph, complement : array of shape (n,)
+        The same with the words of the graph alone, and with all other words.
+    alike : dict of str to array of shape (n,)
+        By order, the same with the first words of the order, as many as take nearest to as many columns as the graph's.
+    graph_share : array of shape (n,)
+        Share of the columns that show words of the graph, the mean over the layers.
+    n_words : int array of shape (S,)
+        Steps of the curves: how many words are kept of each layer, 0, 1, 2, 4 and so on to all.
+    curves : dict of str to array of shape (n, S)
+        By order, what is measured with the first words of each layer.
+    shares : dict of str to array of shape (n, S)
+        By order, the share of the columns that these words show, the mean over the layers.
+    word_shares : array of shape (n, S)
+        The share of the words shown that these are, the mean over the layers.
+    nodes : Nodes
+        What is lost of what the graph keeps without each of its words.
+    random_state : int
+        Draws the resamples of the intervals.
+    """
+
+    layers: tuple[str, ...]
+    full: np.ndarray
+    empty: np.ndarray
+    graph: np.ndarray
+    complement: np.ndarray
+    alike: Mapping[str, np.ndarray]
+    graph_share: np.ndarray
+    n_words: np.ndarray
+    curves: Mapping[str, np.ndarray]
+    shares: Mapping[str, np.ndarray]
+    word_shares: np.ndarray
+    nodes: Nodes
+    random_state: int
+
+    def of(self, measured: np.ndarray) -> tuple[float, Interval]:
+        """Return the faithfulness F of a part of the network.
+
+        Parameters
+        ----------
+        measured : array of shape (n,)
+            What is measured of it: `graph`, `complement` or one of `alike`.
+
+        Returns
+        -------
+        faithfulness : float
+            F; NaN where the columns of these layers make no difference, or make it worse.
+        interval : tuple (low, high)
+            95 % interval over resamples of the images.
+        """
+        return self._ratio(measured - self.empty)
+
+    @property
+    def by_image(self) -> np.ndarray:
+        """F of each image's graph, shape (n,); NaN where its columns make no difference."""
+        gain = self.full - self.empty
+        made = np.abs(gain) > NOTHING
+        return np.where(made, (self.graph - self.empty) / np.where(made, gain, 1), np.nan)
+
+    def curve(self, order: str = "score") -> np.ndarray:
+        """Return F at each step of `n_words`, shape (S,).
+
+        Parameters
+        ----------
+        order : str
+            The order in which words are kept.
+
+        Returns
+        -------
+        faithfulness : array of shape (S,)
+            From 0, without any word, to 1, with all.
+        """
+        gain = (self.full - self.empty).mean()
+        if gain <= NOTHING:
+            return np.full(len(self.n_words), np.nan)
+        return (self.curves[order] - self.empty[:, None]).mean(0) / gain
+
+    def cpr(self, order: str = "score", over: str = "columns") -> tuple[float, Interval]:
+        """Return the circuit performance ratio, the area under the curve of F: the larger, the better.
+
+        Parameters
+        ----------
+        order : str
+            The order in which words are kept.
+        over : {"columns", "words"}, default="columns"
+            Of what the share is on the axis of the curve.  Frequent words take more columns, so that over words they
+            are at an advantage.
+
+        Returns
+        -------
+        area : float
+            The area, as a trapezoid between steps.
+        interval : tuple (low, high)
+            95 % interval over resamples of the images.
+        """
+        return self._ratio(np.trapezoid(self.curves[order] - self.empty[:, None], self._axis(order, over), axis=1))
+
+    def cmd(self, order: str = "score", over: str = "columns") -> float:
+        """Return the circuit-model distance, the area between the curve of F and 1: the smaller, the better.
+
+        Parameters
+        ----------
+        order : str
+            The order in which words are kept.
+        over : {"columns", "words"}, default="columns"
+            As in :meth:`cpr`.
+
+        Returns
+        -------
+        area : float
+            The area of abs(1 - F), as a trapezoid between steps.
+        """
+        return float(np.trapezoid(np.abs(1 - self.curve(order)), self._axis(order, over)))
+
+    def _axis(self, order: str, over: str) -> np.ndarray:
+        if over not in ("columns", "words"):
+            raise ValueError(f"over must be 'columns' or 'words'; got {over!r}.")
+        return (self.shares[order] if over == "columns" else self.word_shares).mean(0)
+
+    def _ratio(self, above: np.ndarray) -> tuple[float, Interval]:
+        below = self.full - self.empty
+        if below.mean() <= NOTHING:
+            return np.nan, (np.nan, np.nan)
+        with np.errstate(divide="ignore", invalid="ignore"):  # a resample may consist of images without difference
+            between = interval_of_ratio(above, below, check_random_state(self.random_state))
+        return float(above.mean() / below.mean()), between
+
+    def __str__(self) -> str:
+        value, (low, high) = self.of(self.graph)
+        text = (
+            f"{' and '.join(self.layers)}: the graph's words, {self.graph_share.mean():.0%} of the columns, keep "
+            f"{value:.2f} ({low:.2f} to {high:.2f}), {self.nodes.needed:.0%} of them needed; all others "
+            f"{self.of(self.complement)[0]:.2f}"
+        )
+        for order in ("frequency", "random"):
+            if order in self.alike:
+                words = "frequent" if order == "frequency" else order
+                text += f"; {words} words with as many columns {self.of(self.alike[order])[0]:.2f}"
+        areas = ", ".join(f"{order} {self.cpr(order)[0]:.2f} / {self.cmd(order):.2f}" for order in self.curves)
+        return f"{text}.  CPR / CMD: {areas}." if areas else f"{text}."
+
+    def figures(self) -> list[Figure]:
+        """Return the figures that sum it up.
+
+        Returns
+        -------
+        figures : list of Figure
+            F of the graph, of what it leaves out, and of other words with as many columns; areas under the curves.
+        """
+
+        def figure(what: str, value: float, between: Interval, good: str = "") -> Figure:
+            return Figure(what, " + ".join(self.layers), value, *between, good)
+
+        return [
+            figure("faithfulness", *self.of(self.graph), "near 1"),
+            figure("faithfulness, complement", *self.of(self.complement), "near 0"),
+            *(figure(f"faithfulness, {order}", *self.of(values)) for order, values in self.alike.items()),
+            *(figure(f"CPR, {order}", *self.cpr(order), "high" if order == "score" else "") for order in self.curves),
+            figure("nodes needed", self.nodes.needed, (np.nan, np.nan), "near 1"),
+        ]
+
+
+@dataclass(frozen=True, eq=False)
+class Faithfulness(Measured):
+    """Whether what graphs keep is what the network needs.
+
+    Made by :func:`faithfulness`.
+
+    Parameters
+    ----------
+    together : Circuit
+        What is taken away is taken away in all layers at once.
+    layers : dict of str to Circuit
+        By layer, the same with columns taken away in this layer alone.
+    measure, fill, by : str
+        As asked for.
+    """
+
+    together: Circuit
+    layers: Mapping[str, Circuit]
+    measure: str
+    fill: str
+    by: str
+
+    @property
+    def faithfulness(self) -> float:
+        """F of the graphs: 1 where they keep all that the network needs, 0 where nothing."""
+        return self.together.of(self.together.graph)[0]
+
+    @property
+    def complement(self) -> float:
+        """F of all that the graphs leave out; low where the network needs nothing else."""
+        return self.together.of(self.together.complement)[0]
+
+    @property
+    def n_undefined(self) -> int:
+        """Number of images for which the columns of the layers make no difference; their own F is NaN."""
+        return int(np.isnan(self.together.by_image).sum())
+
+    def _circuits(self) -> list[Circuit]:
+        return [self.together, *(circuit for circuit in self.layers.values() if circuit is not self.together)]
+
+    def figures(self) -> list[Figure]:
+        return [figure for circuit in self._circuits() for figure in circuit.figures()]
+
+    def plot(self, *, ax: Any = None, layer: str | None = None) -> Any:
+        """Draw how F rises with the share of the columns that stay, and the graphs with what they leave out.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, default=None
+            Where to draw; None makes a figure.
+        layer : str, default=None
+            The layer in which columns are taken away; all together where None.
+
+        Returns
+        -------
+        ax : matplotlib.axes.Axes
+            What was drawn into.
+        """
+        ax = axes_for(ax)
+        circuit = self.together if layer is None else self.layers[layer]
+        for order, shares in circuit.shares.items():
+            ax.plot(shares.mean(0), circuit.curve(order), label=order, **STYLES[order])
+        share = circuit.graph_share.mean()
+        ax.plot(share, circuit.of(circuit.graph)[0], "o", color="black", label="graph")
+        ax.plot(1 - share, circuit.of(circuit.complement)[0], "x", color="black", label="all but the graph")
+        ax.axhline(1, color="0.4", ls=":")
+        ax.set(xlim=(0, 1), xlabel="share of columns kept", ylabel=f"faithfulness ({_UNITS[self.measure]})")
+        ax.set_title(f"Kept in {' + '.join(circuit.layers)} ({self.fill})")
+        ax.legend(fontsize="small")
+        return ax
+
+    def __str__(self) -> str:
+        lines = [
+            f"Share of the {_UNITS[self.measure]} of the decision (fill: {self.fill}; graphs by {self.by}; "
+            f"{len(self.together.full)} images) kept in",
+            *(f"  {circuit}" for circuit in self._circuits()),
+        ]
+        if self.n_undefined:
+            lines.append(f"  For {self.n_undefined} images the columns of the layers make no difference.")
+        return "\n".join(lines)
+
+
+def faithfulness(
+    pipe: Any,
+    X: Any,
+    *,
+    by: str = "image",
+    layers: Sequence[str] | None = None,
+    measure: str = "log_odds",
+    fill: str = "mean",
+    orders: Sequence[str] = ORDERS,
+    n_random: int = 3,
+    verbose: int = 0,
+    random_state: int | np.random.RandomState | None = None,
+) -> Faithfulness:
+    """Keep only what graphs keep, take everything else away, and see what is left of the network's decision.
+
+    At every layer the columns whose words the graph keeps stay, those of all other words are replaced, in all layers
+    at once; the network runs from the lowest layer on, so that what stays in an upper layer is what the network makes
+    of what stayed below.  With m measured of the network's own decision, faithfulness is
+
+        F = (m(graph) - m(empty)) / (m(full) - m(empty)),
+
+    each m a mean over the images, before the ratio is taken [1]_: an image for which nothing is at stake then has no
+    say, where its own ratio would be noise.  A graph should have a large F, and what it leaves out (the complement) a
+    small one.
+
+    Words are looked up in the maps of the untouched network, so that it is fixed beforehand which columns stay.
+
+    Parameters
+    ----------
+    pipe : Pipeline
+        Fitted, ending with an :class:`~skgmmcnn.InferenceGraph`.
+    X : images or FeatureMaps
+        What the pipeline takes, or feature maps of a network.
+    by : {"image", "class"}, default="image"
+        Whether graphs are those of each image's own decision, or those of all images in X with the same decision.
+    layers : sequence of str, default=None
+        The layers in which columns are taken away; all where None.
+    measure : {"log_odds", "proba"}, default="log_odds"
+        What is measured of the decision d: log p(d) / (1 - p(d)) in nats, to which evidence adds up, or p(d), which is
+        nearly the same for all parts that hold enough.
+    fill : {"mean", "zero", "resample"}, default="mean"
+        What stands in the place of columns: the layer's mean, zeros, or columns of other images of the same batch.
+    orders : sequence of str, default=all
+        Orders of words for the curves, as in :func:`deletion`: "score": by the graph's bits, as a graph with more nodes
+        would keep them; "graph": by its bits per location; "frequency": by the number of locations; "random": the mean
+        of `n_random` orders.
+    n_random : int, default=3
+        Number of random orders.
+    verbose : int, default=0
+        Whether to show progress.
+    random_state : int, RandomState instance or None, default=None
+        Draws orders, columns and resamples.
+
+    Returns
+    -------
+    faithfulness : Faithfulness
+        F of graphs and complements, in all layers together and in each alone; curves over the number of words; what
+        each node is worth.
+
+    Notes
+    -----
+    Curves keep the n = 1, 2, 4, ... first words of each layer.  The area under F, over the share of the columns that
+    stay, is the circuit performance ratio (CPR); that of abs(1 - F) is the circuit-model distance (CMD), which also
+    counts against a part that makes the decision surer than the network is [2]_.
+
+    F may be above 1, since what a graph leaves out also holds what speaks against the decision.  It may be below 0: a
+    few columns among replaced ones are nothing that the network was trained on, and it can take them for another class.
+    A graph keeps a few words of many, and through several layers one behind the other what is lost adds up.  So compare
+    with frequent and random words that take as many columns, and look at single layers, too.
+
+    Whether all nodes are needed (minimality) is told by taking each away as well: what is measured should fall.
+
+    References
+    ----------
+    .. [1] Marks, Rager, Michaud, Belinkov, Bau and Mueller, "Sparse Feature Circuits: Discovering and Editing
+       Interpretable Causal Graphs in Language Models", ICLR 2025, section 3.2.
+    .. [2] Mueller et al., "MIB: A Mechanistic Interpretability Benchmark", ICML 2025, section 3.
+
+    Examples
+    --------
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
+    >>> from skgmmcnn.datasets import load_digits_network
+    >>> from skgmmcnn.metrics import faithfulness
+    >>> digits = load_digits_network()
+    >>> extractor = FeatureExtractor(digits.network, layers=["conv2", "conv3"])
+    >>> pipe = make_pipeline(extractor, LayerDictionary(30, random_state=0), InferenceGraph()).fit(digits.images)
+    >>> found = faithfulness(pipe, digits.test_images[:50], random_state=0)
+    >>> top = found.layers["conv3"]
+    >>> top.of(top.graph)[0] > top.of(top.alike["random"])[0]
+    True
+    """
+    random = check_random_state(random_state)
+    parts = take_apart(pipe, X)
+    layers = check_layers(parts, layers)
+    check_measure(measure)
+    _check_orders(orders, n_random)
+    words = parts.words()
+    plan = plan_of(graph_of(parts), words, by, layers)
+    ranks = {order: plan.rank(order, n_random if order == "random" else 1, random) for order in orders}
+    scopes = [layers, *((layer,) for layer in layers if len(layers) > 1)]
+    with tqdm(total=len(scopes) * len(words), desc="faithfulness", unit="image", disable=not verbose) as progress:
+        runner = Runner(parts, words, measure, fill, random, progress)
+        circuits = {scope: _circuit(runner, plan, scope, ranks) for scope in scopes}
+    alone = {scope[0]: circuit for scope, circuit in circuits.items() if len(scope) == 1}
+    return Faithfulness(circuits[layers], alone, measure, fill, by)
+
+
+def _check_orders(orders: Sequence[str], n_random: int) -> None:
+    for order in orders:
+        if order not in ORDERS:
+            raise ValueError(f"orders may name {', '.join(map(repr, ORDERS))}; got {order!r}.")
+    if n_random < 1:
+        raise ValueError(f"n_random must be at least 1; got {n_random}.")
+
+
+def _circuit(
+    runner: Runner, plan: Plan, scope: tuple[str, ...], ranks: Mapping[str, Sequence[Mapping[str, np.ndarray]]]
+) -> Circuit:
+    """Return what the network makes of parts of the layers `scope`."""
+    steps = plan.n_words
+    selections: dict[Any, Kept] = {"graph": plan.kept, "empty": plan.nothing(), "complement": plan.complement()}
+    for order, runs in ranks.items():
+        for run, of_run in enumerate(runs):
+            selections["alike", order, run] = plan.alike(of_run)
+            selections |= {(order, run, n): first(of_run, n) for n in steps[1:]}
+    selections |= plan.without(scope)
+    found = runner.measure(scope, selections)
+    curves, shares, alike = {}, {}, {}
+    for order, runs in ranks.items():
+        measured = [[found[order, run, n] for n in steps[1:]] for run in range(len(runs))]
+        curves[order] = np.column_stack([found["empty"], np.mean(measured, axis=0).T])
+        shares[order] = np.mean([[plan.share(first(of_run, n), scope) for n in steps] for of_run in runs], axis=0).T
+        alike[order] = np.mean([found["alike", order, run] for run in range(len(runs))], axis=0)
+    return Circuit(
+        layers=scope,
+        full=found["full"],
+        empty=found["empty"],
+        graph=found["graph"],
+        complement=found["complement"],
+        alike=alike,
+        graph_share=plan.share(plan.kept, scope),
+        n_words=steps,
+        curves=curves,
+        shares=shares,
+        word_shares=plan.word_shares(scope),
+        nodes=_nodes(plan, scope, found),
+        random_state=int(runner.random.randint(2**31)),
+    )
+
+
+def _nodes(plan: Plan, scope: tuple[str, ...], found: Mapping[Any, np.ndarray]) -> Nodes:
+    """Return what was lost without each node of each graph."""
+    number = plan.numbers(scope)
+    leading = plan.leaders == np.arange(len(plan.leaders))
+    graphs, layers, words, drops = [], [], [], []
+    for layer in scope:
+        for graph, word in np.argwhere(plan.kept[layer] & leading[:, None]):
+            lost = found["graph"] - found["without", number[layer][graph, word]]
+            graphs.append(graph)
+            layers.append(layer)
+            words.append(word)
+            drops.append(lost[plan.leaders == graph].mean())
+    return Nodes(np.array(graphs, int), np.array(layers, str), np.array(words, int), np.array(drops, float))

@@ -1,0 +1,307 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.pipeline import make_pipeline
+from torch import nn
+
+from skgmmcnn import FeatureExtractor, InferenceGraph
+from skgmmcnn.metrics import faithfulness
+from skgmmcnn.metrics._circuits import Plan, log_odds_of
+from tests.metrics.naive import maps_of, run_with
+
+LAYERS = ["conv2", "conv3"]
+
+
+def naive_measure(network, pipe, image, words, kept, measure, fill):
+    """Ablate layer by layer with loops: what stays of an upper map is what the network made of what stayed below."""
+    target = run_with(network, image, {}).argmax().item()
+    changed = {}
+    for layer, stays in kept.items():
+        values = run_with_and_see(network, image, changed, layer)
+        mixture = pipe[1].mixtures_[layer]
+        filling = torch.from_numpy(mixture.weights_ @ mixture.emitted_means_).float() * (fill == "mean")
+        for row, column in np.ndindex(words[layer].shape):
+            if words[layer][row, column] not in stays:
+                values[0, :, row, column] = filling
+        changed[layer] = values
+    p = run_with(network, image, changed).double().softmax(1)[0, target].item()
+    return p if measure == "proba" else np.log(p) - np.log1p(-p)
+
+
+def run_with_and_see(network, image, maps, layer):
+    """Return what a layer returns where the layers below it return `maps`."""
+    handles = [
+        network.get_submodule(name).register_forward_hook(lambda module, inputs, result, values=values: values)
+        for name, values in maps.items()
+    ]
+    try:
+        return maps_of(network, image, layer)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def kept_by(graph, layers):
+    return {layer: {node["word"] for node in graph.nodes.values() if node["layer"] == layer} for layer in layers}
+
+
+def everything(layers, n_words=12):
+    return {layer: set(range(n_words)) for layer in layers}
+
+
+@pytest.mark.parametrize(
+    ("by", "measure", "fill"), [("image", "log_odds", "mean"), ("class", "proba", "zero"), ("image", "proba", "mean")]
+)
+def test_what_is_kept_equals_a_loop_with_hooks(pipe, shown, by, measure, fill):
+    found = faithfulness(pipe, shown[:12], by=by, measure=measure, fill=fill, n_random=1, random_state=0)
+    network, words = pipe[0].network_, pipe[:-1].transform(shown[:12])
+    graphs = pipe[2].explain(words)
+    if by == "class":
+        graphs = [pipe[2].explain_class(words, int(decision)) for decision in words.decisions]
+    for circuit in [found.together, found.layers["conv2"], found.layers["conv3"]]:
+        for i, image in enumerate(torch.from_numpy(shown[:12])):
+
+            def naive(kept, image=image[None, None], i=i):
+                of_image = {layer: words.words[layer][i] for layer in LAYERS}
+                return naive_measure(network, pipe, image, of_image, kept, measure, fill)
+
+            kept = kept_by(graphs[i], circuit.layers)
+            complement = {layer: set(range(12)) - stays for layer, stays in kept.items()}
+            close = {"rel": 1e-3, "abs": 1e-4}
+            assert circuit.full[i] == pytest.approx(naive(everything(circuit.layers)), **close)
+            assert circuit.empty[i] == pytest.approx(naive({layer: set() for layer in circuit.layers}), **close)
+            assert circuit.graph[i] == pytest.approx(naive(kept), **close)
+            assert circuit.complement[i] == pytest.approx(naive(complement), **close)
+            columns = [np.isin(words.words[layer][i], list(stays)).mean() for layer, stays in kept.items()]
+            assert circuit.graph_share[i] == pytest.approx(np.mean(columns))
+    together = found.together
+    expected = (together.graph.mean() - together.empty.mean()) / (together.full.mean() - together.empty.mean())
+    assert found.faithfulness == pytest.approx(expected)
+
+
+def test_curves_equal_a_loop_with_hooks(pipe, shown):
+    found = faithfulness(pipe, shown[:6], orders=["score", "graph", "frequency"], random_state=0).together
+    network, words = pipe[0].network_, pipe[:-1].transform(shown[:6])
+    evidence, counts = pipe[2].transform(words), words.histogram()
+    importance = {"score": evidence, "graph": evidence / np.maximum(counts, 1), "frequency": counts}
+    most = max(len(np.unique(words.words[layer][i])) for layer in LAYERS for i in range(6))
+    assert found.n_words[-1] == most
+    assert found.n_words[:-1].tolist() == [0, 1, 2, 4, 8][: len(found.n_words) - 1]
+    for order, bits in importance.items():
+        for i, image in enumerate(torch.from_numpy(shown[:6])):
+            of_image = {layer: words.words[layer][i] for layer in LAYERS}
+            for step, n in enumerate(found.n_words):
+                kept = {}
+                for number, layer in enumerate(LAYERS):
+                    present = sorted(set(of_image[layer].ravel().tolist()))
+                    kept[layer] = set(sorted(present, key=lambda w: -bits[i, 12 * number + w])[:n])
+                naive = naive_measure(network, pipe, image[None, None], of_image, kept, "log_odds", "mean")
+                assert found.curves[order][i, step] == pytest.approx(naive, rel=1e-3, abs=1e-4)
+                share = np.mean([np.isin(of_image[layer], list(kept[layer])).mean() for layer in LAYERS])
+                assert found.shares[order][i, step] == pytest.approx(share)
+    x, f = found.shares["score"].mean(0), found.curve("score")
+    area = sum((x[i + 1] - x[i]) * (f[i] + f[i + 1]) / 2 for i in range(len(x) - 1))
+    distance = sum((x[i + 1] - x[i]) * (abs(1 - f[i]) + abs(1 - f[i + 1])) / 2 for i in range(len(x) - 1))
+    assert found.cpr("score", over="columns")[0] == pytest.approx(area_by_image(found), rel=0.1)
+    assert found.cmd("score") == pytest.approx(distance)
+    assert (f[0], f[-1], x[0], x[-1]) == pytest.approx((0, 1, 0, 1))
+    assert area == pytest.approx(found.cpr("score")[0])
+
+
+def area_by_image(circuit):
+    """The area where each image has its own axis."""
+    areas = np.trapezoid(circuit.curves["score"] - circuit.empty[:, None], circuit.shares["score"], axis=1)
+    return areas.mean() / (circuit.full - circuit.empty).mean()
+
+
+@pytest.mark.parametrize("by", ["image", "class"])
+def test_nodes_equal_a_loop_with_hooks(pipe, shown, by):
+    found = faithfulness(pipe, shown[:8], by=by, orders=[], random_state=0)
+    network, words = pipe[0].network_, pipe[:-1].transform(shown[:8])
+    groups = [[i] for i in range(8)]
+    if by == "class":
+        groups = [np.flatnonzero(words.decisions == decision).tolist() for decision in np.unique(words.decisions)]
+    for circuit in [found.together, found.layers["conv2"]]:
+        expected = {}
+        for rows in groups:
+            kept = kept_by(pipe[2].explain_together(words[rows], int(words.decisions[rows[0]])), circuit.layers)
+
+            def naive(kept, rows=rows):
+                values = []
+                for i in rows:
+                    of_image = {layer: words.words[layer][i] for layer in LAYERS}
+                    image = torch.from_numpy(shown[i : i + 1])[None]
+                    values.append(naive_measure(network, pipe, image, of_image, kept, "log_odds", "mean"))
+                return np.mean(values)
+
+            for layer in circuit.layers:
+                for word in kept[layer]:
+                    expected[rows[0], layer, word] = naive(kept) - naive({**kept, layer: kept[layer] - {word}})
+        nodes = circuit.nodes
+        got = dict(zip(zip(nodes.images, nodes.layers, nodes.words, strict=True), nodes.drops, strict=True))
+        assert got.keys() == expected.keys()
+        for node, drop in expected.items():
+            assert got[node] == pytest.approx(drop, rel=1e-3, abs=1e-4)
+        assert nodes.needed == pytest.approx(np.mean([drop > 0 for drop in expected.values()]), abs=0.05)
+
+
+def test_the_one_word_that_is_used_is_faithful_and_all_others_are_not(one_channel):
+    pipe, images = one_channel
+    pipe = pipe.set_params(inferencegraph__n_nodes=1)
+    found = faithfulness(pipe, images[::2], fill="zero", random_state=0)
+    assert found.faithfulness == pytest.approx(1)
+    assert found.complement == pytest.approx(0, abs=1e-6)
+    np.testing.assert_allclose(found.together.by_image, 1)
+    assert found.together.nodes.needed == 1
+    assert len(found.together.nodes.drops) == 30
+    assert found.layers["look"] is found.together
+    cpr, (low, high) = found.together.cpr()
+    # The word takes 4 of 36 columns: F rises to 1 on them and stays.
+    assert cpr == pytest.approx(1 - 2 / 36) == pytest.approx(low) == pytest.approx(high)
+    assert found.together.cmd() == pytest.approx(2 / 36)
+    assert found.together.cpr("frequency")[0] < 0.3 < found.together.cpr("random")[0] < 0.9
+    assert found.together.of(found.together.alike["frequency"])[0] == pytest.approx(0, abs=1e-6)
+    assert found.together.cpr("score", over="words")[0] == pytest.approx(1 - 1 / 6)
+    pipe.set_params(inferencegraph__n_nodes=3)
+
+
+def test_images_for_which_nothing_is_at_stake_are_counted_and_have_no_say(one_channel):
+    pipe, images = one_channel
+    found = faithfulness(pipe, images, fill="zero", random_state=0)  # half of them do not show the one channel
+    assert found.n_undefined == 30
+    assert np.isnan(found.together.by_image[1::2]).all()
+    assert found.faithfulness == pytest.approx(1)
+    assert "For 30 images the columns of the layers make no difference." in str(found)
+    nothing = faithfulness(pipe, images[1::2], fill="zero", random_state=0)
+    assert np.isnan([nothing.faithfulness, nothing.complement, nothing.together.cpr()[0], nothing.together.cmd()]).all()
+    assert nothing.n_undefined == 30
+    assert "nan" in str(nothing)
+    assert len(nothing.figures()) == 11
+
+
+class Single(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.look = nn.Identity()
+
+    def forward(self, x):
+        return 10 * self.look(x)[:, :1].amax((2, 3)) - 5
+
+
+def test_a_single_output(one_channel):
+    pipe, images = one_channel
+    maps = FeatureExtractor(Single(), ["look"], preprocess=None, batch_size=16, device="cpu").fit_transform(images)
+    words = pipe[1].transform(maps)
+    found = faithfulness(
+        type(pipe)([("words", pipe[1]), ("graph", InferenceGraph(1).fit(words))]),
+        maps[::2],
+        fill="zero",
+        random_state=0,
+    )
+    assert found.together.full == pytest.approx(5)
+    assert found.together.empty == pytest.approx(-5)
+    assert found.faithfulness == pytest.approx(1)
+
+
+def test_log_odds():
+    scores = torch.tensor([[1.0, 2.0, 4.0], [200.0, 0.0, -100.0]])
+    p = scores[0].softmax(0)[2]
+    np.testing.assert_allclose(log_odds_of(scores, np.array([2, 0])), [torch.log(p / (1 - p)), 200], rtol=1e-6)
+
+
+def test_columns_of_other_images_repeat(pipe, shown):
+    asked = {"layers": ["conv3"], "fill": "resample", "n_random": 1}
+    found = [faithfulness(pipe, shown[:9], random_state=3, **asked) for _ in range(2)]
+    np.testing.assert_array_equal(*[result.together.graph for result in found])
+    assert str(found[0]) == str(found[1])
+    other = faithfulness(pipe, shown[:9], random_state=4, **asked)
+    assert (other.together.graph != found[0].together.graph).any()
+
+
+def test_the_result_does_not_depend_on_the_batch_size(digits, pipe, shown):
+    one = faithfulness(pipe, shown, orders=["score"], random_state=0)
+    maps = FeatureExtractor(digits.network, LAYERS, batch_size=7, device="cpu").fit_transform(shown)
+    other = faithfulness(make_pipeline(*pipe[1:]), maps, orders=["score"], random_state=0)
+    np.testing.assert_allclose(one.together.graph, other.together.graph, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(one.together.curves["score"], other.together.curves["score"], rtol=1e-3, atol=1e-4)
+
+
+def test_graphs_keep_more_than_other_words_with_as_many_columns(pipe, shown):
+    found = faithfulness(pipe, shown, layers=["conv3"], random_state=0)
+    circuit = found.together
+    assert circuit.of(circuit.graph)[0] > circuit.of(circuit.alike["random"])[0] + 0.05
+    assert circuit.cpr("score")[0] > circuit.cpr("random")[0]
+    text = str(found)
+    assert "Share of the log-odds of the decision (fill: mean; graphs by image; 40 images) kept in" in text
+    assert text.count("conv3") == 1
+    figures = found.figures()
+    assert (figures[0].measure, figures[0].where, figures[0].good) == ("faithfulness", "conv3", "near 1")
+    assert figures[0].low < figures[0].value < figures[0].high
+    ax = found.plot()
+    assert [line.get_label() for line in ax.lines][:4] == ["score", "graph", "frequency", "random"]
+    assert (
+        faithfulness(pipe, shown[:5], orders=["score"], random_state=0).plot(layer="conv2").get_title()
+        == "Kept in conv2 (mean)"
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), n_words=st.integers(1, 7), n=st.integers(1, 4))
+def test_other_words_take_about_as_many_columns(data, n_words, n):
+    numbers = st.lists(st.integers(0, 5), min_size=n_words, max_size=n_words)
+    counts = np.array([data.draw(numbers) for _ in range(n)])
+    counts[:, 0] += 1
+    kept = np.array([data.draw(st.lists(st.booleans(), min_size=n_words, max_size=n_words)) for _ in range(n)])
+    plan = Plan({"a": kept}, {"a": np.zeros(kept.shape)}, {"a": counts}, {"a": counts}, np.arange(n))
+    random = np.random.RandomState(0)
+    (ranks,) = plan.rank("random", 1, random)
+    alike = plan.alike(ranks)["a"]
+    for i in range(n):
+        order = np.argsort(ranks["a"][i])
+        shown = [word for word in order if counts[i, word]]
+        assert order[: len(shown)].tolist() == shown
+        wanted = counts[i, kept[i]].sum()
+        nearest = min(abs(counts[i, order[:end]].sum() - wanted) for end in range(n_words + 1))
+        assert abs(counts[i, alike[i]].sum() - wanted) == nearest
+    (ranks,) = plan.rank("frequency", 1, random)
+    in_order = np.take_along_axis(counts, np.argsort(ranks["a"], axis=1), axis=1)
+    assert (np.diff(in_order, axis=1) <= 0).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"layers": ["conv9"]}, "no layer 'conv9'"),
+        ({"orders": ["gradient"]}, "orders may name 'score', .*got 'gradient'"),
+        ({"by": "word"}, "by must be 'image' or 'class'"),
+        ({"fill": "noise"}, "fill must be one of 'mean', 'zero', 'resample'"),
+        ({"measure": "logit"}, "measure must be one of 'log_odds', 'proba'; got 'logit'"),
+        ({"n_random": 0}, "n_random must be at least 1; got 0"),
+    ],
+)
+def test_bad_input(pipe, shown, options, message):
+    with pytest.raises(ValueError, match=message):
+        faithfulness(pipe, shown, **options)
+
+
+def test_bad_input_of_results_and_pipelines(pipe, shown):
+    found = faithfulness(pipe, shown[:5], orders=["score"], random_state=0)
+    with pytest.raises(ValueError, match="over must be 'columns' or 'words'; got 'bits'"):
+        found.together.cpr("score", over="bits")
+    with pytest.raises(TypeError, match="ends with an InferenceGraph"):
+        faithfulness(pipe[:-1], shown[:5])
+
+
+def test_nothing_is_left_on_the_network_after_an_interrupt(pipe, shown, monkeypatch):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("skgmmcnn.metrics._circuits.replace", lambda *args: interrupted)
+    before = {name: values.clone() for name, values in pipe[0].network_.state_dict().items()}
+    with pytest.raises(KeyboardInterrupt):
+        faithfulness(pipe, shown)
+    assert not any(module._forward_hooks for module in pipe[0].network_.modules())
+    for name, values in pipe[0].network_.state_dict().items():
+        torch.testing.assert_close(values, before[name])
