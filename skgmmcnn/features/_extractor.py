@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from numbers import Integral
+from dataclasses import replace
+from numbers import Integral, Real
 from os import PathLike
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -22,6 +23,7 @@ from tqdm.auto import tqdm  # type: ignore[import-untyped]
 from .._compat import ContainerOutput, Interval, StrOptions, fit_context
 from .._device import resolve_device
 from ._decisions import count_outputs, decide
+from ._effective_field import effective_fields
 from ._images import Images, InputKind, PixelScale, gather, unreadable
 from ._layers import choose_layers
 from ._maps import Change, FeatureBatch, FeatureMaps, Rerun, Source
@@ -73,6 +75,12 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
     gates : sequence of str, default=None
         Only for networks that torch.fx cannot trace: submodules whose outputs only rescale a map, as in
         squeeze-and-excitation.  They do not count for receptive fields; in networks that can be traced they are found.
+    n_field_images : int, default=4
+        On how many images of X, evenly spaced, :meth:`fit` measures effective receptive fields (see Notes); 0 leaves
+        them out.  It takes at most 16 backward passes over these for each pair of layers.
+    field_share : float, default=0.68
+        The share of the gradient energy that effective fields hold along each axis, above 0 and at most 1.  Smaller
+        fields tell more of the word above; too small ones miss locations of the layer below.
     store : str or path, default=None
         Folder in which activations are kept on disk when they are first computed, so that the network runs once over
         the same images; see :meth:`FeatureMaps.store`.
@@ -101,11 +109,25 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
     network_ : torch.nn.Module
         The frozen network; clones of this estimator share it.
     spec_ : NetworkSpec
-        Modelled layers in network order, their shapes, receptive fields, and the outputs.
+        Modelled layers in network order, their shapes, receptive fields, whole and effective, and the outputs.
     fingerprint_ : str
         SHA-256 of the network's weights.
     preprocess_ : callable or None
         The preprocessing in use.
+
+    Notes
+    -----
+    *Receptive fields* are what a location depends on at all: `spec_.receptive_fields`.  Deep in a network they grow to
+    whole maps, and most of such a field hardly matters [1]_.  *Effective fields*, `spec_.effective_fields`, are
+    measured: with random signs g on one row of a layer's map y, the expected square of the gradient of g . y at a
+    location of the layer below is the sum of the squared derivatives there, its energy.  The effective field of the row
+    is the shortest interval of lower rows, inside its receptive field, that holds `field_share` of the energy; columns
+    likewise.  On large maps some rows are measured, and the ends of fields interpolated between them.
+
+    References
+    ----------
+    .. [1] Luo, Li, Urtasun and Zemel, "Understanding the effective receptive field in deep convolutional neural
+       networks", NIPS 2016.
 
     Examples
     --------
@@ -128,6 +150,8 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         "class_names": ["array-like", None],
         "decision": [callable, None],
         "gates": ["array-like", None],
+        "n_field_images": [Interval(Integral, 0, None, closed="left")],
+        "field_share": [Interval(Real, 0, 1, closed="right")],
         "store": [str, PathLike, None],
         "store_dtype": [StrOptions({"float32", "float16"})],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
@@ -151,6 +175,8 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         class_names: Sequence[str] | None = None,
         decision: Callable | None = None,
         gates: Sequence[str] | None = None,
+        n_field_images: int = 4,
+        field_share: float = 0.68,
         store: str | PathLike | None = None,
         store_dtype: str = "float32",
         batch_size: int = 32,
@@ -170,6 +196,8 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         self.class_names = class_names
         self.decision = decision
         self.gates = gates
+        self.n_field_images = n_field_images
+        self.field_share = field_share
         self.store = store
         self.store_dtype = store_dtype
         self.batch_size = batch_size
@@ -182,7 +210,7 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any = None) -> FeatureExtractor:
-        """Load the network and work out the geometry of its layers; one image passes through it.
+        """Load the network and work out the geometry of its layers; a few images pass through it.
 
         Parameters
         ----------
@@ -213,8 +241,10 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         spec = self._survey(traced, fields, image, built.class_names)
         if y is not None:
             spec.encode(y, len(images))
+        traced = traced.on(share(built.network, device))
+        spec = replace(spec, effective_fields=self._effective_fields(traced, spec, images))
         self._scale = PixelScale.of(images)
-        self._traced = traced.on(share(built.network, device))
+        self._traced = traced
         self.fingerprint_ = fingerprint(self.network_)
         self.preprocess_ = preprocess
         self.spec_ = spec
@@ -281,6 +311,17 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
             n_outputs=n_outputs,
             class_names=check_class_names(class_names, n_outputs),
         )
+
+    def _effective_fields(
+        self, traced: TracedNetwork | HookedNetwork, spec: NetworkSpec, images: Images
+    ) -> dict[tuple[str, str], ReceptiveField]:
+        """Measure the effective fields between neighbouring layers on some of the images."""
+        pairs = [(upper, lower) for upper, lowers in spec.below.items() for lower in lowers]
+        if not self.n_field_images or not pairs:
+            return {}
+        some = np.linspace(0, len(images) - 1, min(self.n_field_images, len(images))).astype(int).tolist()
+        batch = torch.cat([images.batch(row, row + 1, spec.input_shape) for row in some])
+        return effective_fields(traced, batch, {pair: spec.receptive_fields[pair] for pair in pairs}, self.field_share)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -257,6 +257,11 @@ class FeatureMaps:
         return dict(self.spec.receptive_fields)
 
     @property
+    def effective_fields(self) -> dict[tuple[str, str], ReceptiveField]:
+        """Where each layer's locations get most of their activity from in the layers directly below."""
+        return dict(self.spec.effective_fields)
+
+    @property
     def class_names(self) -> tuple[str, ...] | None:
         """Names of the network's outputs."""
         return self.spec.class_names

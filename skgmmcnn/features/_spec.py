@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,9 @@ class NetworkSpec:
         Number of outputs among which the network decides.
     class_names : tuple of str or None
         Names of the outputs.
+    effective_fields : dict of (upper, lower) to ReceptiveField
+        For every pair of `below`, where in its receptive field a location gets most of its activity from; empty where
+        that was not measured.
     """
 
     layers: tuple[str, ...]
@@ -38,6 +41,20 @@ class NetworkSpec:
     receptive_fields: Mapping[tuple[str, str], ReceptiveField]
     n_outputs: int
     class_names: tuple[str, ...] | None
+    effective_fields: Mapping[tuple[str, str], ReceptiveField] = field(default_factory=dict)
+
+    @property
+    def below(self) -> dict[str, tuple[str, ...]]:
+        """By layer, from the top down, the layers that it depends on without another between, the uppermost first.
+
+        This is the transitive reduction of the dependences.
+        """
+        descending = self.layers[::-1]
+        lowers = {upper: {v for v in descending if (upper, v) in self.receptive_fields} for upper in descending}
+        return {
+            upper: tuple(v for v in descending if v in lowers[upper] and not any(v in lowers[m] for m in lowers[upper]))
+            for upper in descending
+        }
 
     def class_name(self, output: int) -> str:
         """Return the name of an output.

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..dictionary import WordMaps
 from ._evidence import NO_EVIDENCE, Evidence, Pair
-from ._hierarchy import DECISION, hierarchy
+from ._hierarchy import DECISION, Hierarchy
 from ._surprise import surprise_of_words
 from ._walk import Above, Link, Step
 
@@ -30,7 +30,7 @@ class Learnt:
     q_values: Mapping[Pair, np.ndarray]
 
 
-def build_graph(words: WordMaps, start: Above, steps: list[Step], learnt: Learnt) -> nx.DiGraph:
+def build_graph(words: WordMaps, structure: Hierarchy, start: Above, steps: list[Step], learnt: Learnt) -> nx.DiGraph:
     """Return the words that a walk selected and the evidence between them.
 
     Edges lead from a lower word to the word that it explains.  An edge is left out where its log-ratio is not
@@ -38,11 +38,11 @@ def build_graph(words: WordMaps, start: Above, steps: list[Step], learnt: Learnt
     the same.  All attributes are plain.
     """
     graph: nx.DiGraph = nx.DiGraph(n_images=len(words))
-    depths = hierarchy(words.spec).depths()
+    depths = structure.depths()
     _add_root(graph, words, start, steps, learnt)
     graph.nodes[graph.graph["root"]]["depth"] = depths[start.layer]
     for step in steps:
-        surprises = surprise_of_words(words, step.layer, step.selected, learnt.evidence)
+        surprises = surprise_of_words(words, structure, step.layer, step.selected, learnt.evidence)
         for word, surprise in zip(step.selected.tolist(), surprises.tolist(), strict=True):
             attributes = {**_word_attributes(words, step.layer, word), **_scores(step, word)}
             if not np.isnan(surprise):

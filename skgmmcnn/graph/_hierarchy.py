@@ -11,6 +11,7 @@ from ..dictionary import WordMaps
 from ..features import NetworkSpec, ReceptiveField
 
 DECISION = "decision"
+EFFECTIVE, WHOLE = FIELDS = ("effective", "whole")
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +23,8 @@ class Hierarchy:
     below : dict of str to tuple of str
         For the decision and each layer, from the top down, the layers that explain it, the uppermost first.
     fields : dict of (upper, lower) to ReceptiveField
-        For each of these pairs what a location sees; the decision sees all of a map.
+        For each of these pairs the window in which the lower words of an upper location count; the decision's is the
+        whole map.
     """
 
     below: Mapping[str, tuple[str, ...]]
@@ -40,38 +42,39 @@ class Hierarchy:
         return found
 
 
-def hierarchy(spec: NetworkSpec) -> Hierarchy:
+def hierarchy(spec: NetworkSpec, fields: str) -> Hierarchy:
     """Return what explains what in a network.
 
-    A layer is explained by the layers that it depends on without another modelled layer between (the transitive
-    reduction of the dependences), the decision by the layers on which no other modelled layer depends.
+    A layer is explained by the layers that it depends on without another modelled layer between, the decision by the
+    layers on which no other modelled layer depends.  Fields are the "effective" ones, or the "whole" ones.
     """
-    lowers = {upper: {v for v in spec.layers if (upper, v) in spec.receptive_fields} for upper in spec.layers}
-    _check_layers(spec.layers, lowers)
-    descending = spec.layers[::-1]
-    tops = set(spec.layers).difference(*lowers.values())
-    below = {DECISION: tuple(layer for layer in descending if layer in tops)}
-    for upper in descending:
-        direct = lowers[upper].difference(*(lowers[middle] for middle in lowers[upper]))
-        below[upper] = tuple(layer for layer in descending if layer in direct)
-    fields = {(DECISION, top): _whole(spec.shapes[top][1:]) for top in below[DECISION]}
-    for upper in descending:
-        fields |= {(upper, lower): spec.receptive_fields[upper, lower] for lower in below[upper]}
-    return Hierarchy(below, fields)
+    _check_layers(spec)
+    tops = set(spec.layers).difference(*spec.below.values())
+    below = {DECISION: tuple(layer for layer in spec.layers[::-1] if layer in tops), **spec.below}
+    chosen = {(DECISION, top): _whole_map(spec.shapes[top][1:]) for top in below[DECISION]}
+    known = spec.effective_fields if fields == EFFECTIVE else spec.receptive_fields
+    chosen |= {(upper, lower): known[upper, lower] for upper, lowers in spec.below.items() for lower in lowers}
+    return Hierarchy(below, chosen)
 
 
-def _check_layers(layers: tuple[str, ...], lowers: Mapping[str, set[str]]) -> None:
-    if DECISION in layers:
+def measured(spec: NetworkSpec) -> bool:
+    """Tell whether there are effective fields of all layers that explain each other."""
+    return all((upper, lower) in spec.effective_fields for upper, lowers in spec.below.items() for lower in lowers)
+
+
+def _check_layers(spec: NetworkSpec) -> None:
+    if DECISION in spec.layers:
         raise ValueError(f"A layer is called {DECISION!r}, the name of what graphs explain; rename it in the network.")
-    for place, upper in enumerate(layers):
-        for lower in lowers[upper].difference(layers[:place]):
+    place = {layer: number for number, layer in enumerate(spec.layers)}
+    for upper, lower in spec.receptive_fields:
+        if {upper, lower} <= set(place) and place[lower] > place[upper]:
             raise ValueError(
-                f"The layers {list(layers)} are not in the order of the network, the lowest first: {upper!r} depends "
-                f"on {lower!r}."
+                f"The layers {list(spec.layers)} are not in the order of the network, the lowest first: {upper!r} "
+                f"depends on {lower!r}."
             )
 
 
-def _whole(size: tuple[int, ...]) -> ReceptiveField:
+def _whole_map(size: tuple[int, ...]) -> ReceptiveField:
     rows, columns = ((np.array([0]), np.array([n])) for n in size)
     return ReceptiveField(rows, columns, size)  # type: ignore[arg-type]
 

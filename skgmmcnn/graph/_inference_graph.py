@@ -14,14 +14,14 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from .._compat import Interval, fit_context
+from .._compat import Interval, StrOptions, fit_context
 from .._distributed import gathered, my_share
 from ..dictionary import WordMaps, count_words
 from . import _chance
 from ._building import Learnt, build_graph
 from ._edge_maps import edge_map
 from ._evidence import Evidence, log_ratios
-from ._hierarchy import DECISION, hierarchy, maps_of
+from ._hierarchy import DECISION, EFFECTIVE, FIELDS, WHOLE, Hierarchy, hierarchy, maps_of, measured
 from ._surprise import Surprise, Typicality, compare, surprise
 from ._tally import Tally, check_memory, tally
 from ._targets import Target, check_contrast, check_target, start_at
@@ -45,6 +45,10 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         Strength of the belief that a pair of words is no evidence, in window positions; greater than 0.  The locations
         of one image resemble each other: with the number of locations of an image, a word that was never seen with a
         class speaks less loudly against it, which tempers contrasts.
+    fields : {"effective", "whole"}, default="effective"
+        Where lower words count for an upper one: in its effective fields, where most of its activity comes from, or in
+        its whole receptive fields.  Whole ones are also taken where effective ones were not measured
+        (``FeatureExtractor(n_field_images=0)``); `fields_` tells.
     n_bootstrap : int, default=0
         Number of resamples of the fitted images, from which graphs tell how sure they are.  It takes n_bootstrap times
         the memory of `transition_counts_`.
@@ -65,6 +69,8 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         The layers, in network order.
     explained_by_ : dict of str to tuple of str
         For ``"decision"`` and each layer, from the top down, the layers that explain it.
+    fields_ : {"effective", "whole"}
+        The fields that were counted in, in which graphs are also explained.
     transition_counts_ : dict of (upper, lower) to int array of shape (K_upper, K_lower)
         How often each lower word was seen in a field of each upper word, for all pairs of `explained_by_`; the
         uppermost ones are ``("decision", layer)``.
@@ -90,6 +96,11 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
     the layers of a chain explain each other in turn, and both branches of a fork what follows their join.  The
     decision is explained by the layers on which no other modelled layer depends.
 
+    *Fields.*  Deep in a network a receptive field is nearly the whole map, and counts in it are nearly counts of the
+    whole image.  Most of what a location shows comes from a small part of its field [2]_: counts in this effective
+    field, which :class:`FeatureExtractor` measures, tell much more of the word above.  The decision's field is the
+    whole map.
+
     *How sure.*  A resample takes each fitted image a random number of times, Poisson with mean one, and takes its own
     walk.  `low` and `high` are the 2.5 and 97.5 percentiles over the resamples, given the words above; `selected` is
     the share of resamples that keep a word or an edge.  All of this is given the dictionary, and given the images that
@@ -106,6 +117,8 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
     References
     ----------
     .. [1] Konforti, Shpigler, Lerner and Bar-Hillel, "Inference Graphs for CNN Interpretation", ECCV 2020, section 3.3.
+    .. [2] Luo, Li, Urtasun and Zemel, "Understanding the effective receptive field in deep convolutional neural
+       networks", NIPS 2016.
 
     Examples
     --------
@@ -128,6 +141,7 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         "n_nodes": [Interval(Integral, 1, None, closed="left"), dict],
         "min_score": [Interval(Real, 0, None, closed="left")],
         "smoothing": [Interval(Real, 0, None, closed="neither")],
+        "fields": [StrOptions(set(FIELDS))],
         "n_bootstrap": [Interval(Integral, 0, None, closed="left")],
         "p_values": ["boolean"],
         "min_count": [Interval(Integral, 1, None, closed="left")],
@@ -147,6 +161,7 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         *,
         min_score: float = 0.0,
         smoothing: float = 1.0,
+        fields: str = EFFECTIVE,
         n_bootstrap: int = 0,
         p_values: bool = False,
         min_count: int = 5,
@@ -155,6 +170,7 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         self.n_nodes = n_nodes
         self.min_score = min_score
         self.smoothing = smoothing
+        self.fields = fields
         self.n_bootstrap = n_bootstrap
         self.p_values = p_values
         self.min_count = min_count
@@ -218,6 +234,7 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         for other in others:
             check_is_fitted(other)
             self._check_fingerprint(other._fingerprint)
+            self._check_fields(other.fields_)
             self._check_resamples(other)
             for first, stop in other._images:
                 self._check_images(images, first, stop)
@@ -230,21 +247,26 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         _check_container(words)
         if y is not None:
             words.spec.encode(y, len(words))
-        structure = hierarchy(words.spec)
+        kind = self.fields if measured(words.spec) else WHOLE
+        structure = hierarchy(words.spec, kind)
         self._nodes_of(words.layers)
         if not again:
             self._check_words(words)
+            self._check_fields(kind)
             self._check_shapes(words)
-        check_memory(words, n_bootstrap=self.n_bootstrap, chance=self.p_values)
+        check_memory(words, structure, n_bootstrap=self.n_bootstrap, chance=self.p_values)
         images = [] if again else self._images
         first = max((stop for _, stop in images), default=0) if start is None else start
         seed = self._draw_seed() if again else self._seed
         self._check_images(images, first, first + len(words))
         mine = my_share(len(words))
-        part = tally(words[mine], first + mine.start, seed=seed, n_bootstrap=self.n_bootstrap, chance=self.p_values)
+        first_of_mine = first + mine.start
+        part = tally(
+            words[mine], structure, first_of_mine, seed=seed, n_bootstrap=self.n_bootstrap, chance=self.p_values
+        )
         counted = reduce(add, gathered(part))
         if again:
-            self.layers_, self.explained_by_ = words.layers, dict(structure.below)
+            self.layers_, self.explained_by_, self.fields_ = words.layers, dict(structure.below), kind
             self.classes_ = np.arange(words.spec.n_outputs)
             self._seed, self._fingerprint, self._names = seed, words.vocabulary.fingerprint, words.vocabulary.keys()
             self._shapes = {layer: words.words[layer].shape[1:] for layer in words.layers}
@@ -380,7 +402,7 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         self._check_words(X)
         if len(X) != graph.graph["n_images"]:
             raise ValueError(f"The graph explains {graph.graph['n_images']} images; X has {len(X)}.")
-        fields, maps = hierarchy(X.spec).fields, {}
+        fields, maps = self._structure(X).fields, {}
         for tail, head in graph.edges:
             lower, upper = graph.nodes[tail], graph.nodes[head]
             above = start_at(X, _target_of(upper), None, 1)
@@ -404,7 +426,7 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
             network's decision.
         """
         self._check_words(X)
-        return surprise(X, self._evidence())
+        return surprise(X, self._structure(X), self._evidence())
 
     def score_samples(self, X: WordMaps) -> np.ndarray:
         """Return how typical images are: the negative of their surprise.
@@ -491,6 +513,8 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         -------
         evidence : float array of shape (n, sum of K over the layers)
             The score of each word in the walk from the decision, in bits; columns as in :meth:`get_feature_names_out`.
+            Divided by ``X.histogram()``, which has the same columns, these are bits per location: the order in which
+            words matter where each location that is looked at, or taken away, costs the same.
         """
         self._check_words(X)
         tables = self._evidence(resamples=False)
@@ -534,6 +558,10 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         return np.asarray(self._names, dtype=object)
 
+    def _structure(self, words: WordMaps) -> Hierarchy:
+        """Return what explains what in these words, in the fields that were counted in."""
+        return hierarchy(words.spec, self.fields_)
+
     def _evidence(self, *, resamples: bool = True) -> Evidence:
         resampled = self.resampled_counts_ if resamples else {}
         return Evidence(self.log_ratios_, self.transition_counts_, resampled, self._resampled_columns, self._smoothing)
@@ -544,12 +572,12 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         return np.concatenate([step.scores[0] for step in reversed(steps)])
 
     def _walk(self, words: WordMaps, start: Above, evidence: Evidence) -> list[Step]:
-        return walk(words, start, evidence, self._nodes_of(words.layers), self.min_score)
+        return walk(words, self._structure(words), start, evidence, self._nodes_of(words.layers), self.min_score)
 
     def _explain(self, words: WordMaps, target: Any, contrast: int | None, evidence: Evidence) -> nx.DiGraph:
         start = start_at(words, target, contrast, evidence.n_versions)
         learnt = Learnt(evidence, self.class_counts_, self.p_values_, self.q_values_)
-        return build_graph(words, start, self._walk(words, start, evidence), learnt)
+        return build_graph(words, self._structure(words), start, self._walk(words, start, evidence), learnt)
 
     def _nodes_of(self, layers: tuple[str, ...]) -> dict[str, int]:
         """Return how many words to keep of each layer."""
@@ -565,12 +593,24 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         _check_container(words)
         self._check_fingerprint(words.vocabulary.fingerprint)
+        if self.fields_ == EFFECTIVE and not measured(words.spec):
+            raise ValueError(
+                "The graph was counted in effective receptive fields, and these words come without; use an extractor "
+                "that measures them (n_field_images above 0), or fit an InferenceGraph(fields='whole')."
+            )
 
     def _check_fingerprint(self, fingerprint: str) -> None:
         if fingerprint != self._fingerprint:
             raise ValueError(
                 "These words come from another dictionary than the one that this InferenceGraph was fitted with; use "
                 "the words of that dictionary, or fit again."
+            )
+
+    def _check_fields(self, kind: str) -> None:
+        if kind != self.fields_:
+            raise ValueError(
+                f"The images so far were counted in {self.fields_} receptive fields, these in {kind} ones; counts of "
+                "both do not add up. Effective ones need an extractor that measures them (n_field_images above 0)."
             )
 
     def _check_shapes(self, words: WordMaps) -> None:

@@ -11,7 +11,7 @@ from ..dictionary import WordMaps
 from ..features import ReceptiveField
 from ._counting import chunks, pair_chunks, spread
 from ._evidence import Evidence
-from ._hierarchy import hierarchy, maps_of
+from ._hierarchy import Hierarchy, maps_of
 
 _CHUNK = 2**20
 
@@ -58,16 +58,16 @@ class Typicality:
     departs: list[str | None]
 
 
-def surprise(words: WordMaps, evidence: Evidence) -> Surprise:
+def surprise(words: WordMaps, structure: Hierarchy, evidence: Evidence) -> Surprise:
     """Return how unexpected words are, given those above."""
-    maps = surprise_maps(words, evidence)
+    maps = surprise_maps(words, structure, evidence)
     layers = {layer: _mean(values.reshape(len(values), -1)) for layer, values in maps.items()}
     return Surprise(maps, layers, np.nansum(list(layers.values()), axis=0))
 
 
-def surprise_maps(words: WordMaps, evidence: Evidence) -> dict[str, np.ndarray]:
+def surprise_maps(words: WordMaps, structure: Hierarchy, evidence: Evidence) -> dict[str, np.ndarray]:
     """Return for every location the mean cost of its word, given each word above that sees it."""
-    structure, maps = hierarchy(words.spec), {}
+    maps = {}
     for layer, lower in words.words.items():
         total, covers = np.zeros(lower.shape), np.zeros(lower.shape[1:])
         for upper in structure.above(layer):
@@ -102,9 +102,11 @@ def _mean(values: np.ndarray) -> np.ndarray:
     return _ratio(np.nansum(values, axis=1, dtype=float), np.isfinite(values).sum(1))
 
 
-def surprise_of_words(words: WordMaps, layer: str, shown: np.ndarray, evidence: Evidence) -> np.ndarray:
+def surprise_of_words(
+    words: WordMaps, structure: Hierarchy, layer: str, shown: np.ndarray, evidence: Evidence
+) -> np.ndarray:
     """Return the mean surprise of the locations that show each word of `shown`, NaN where none has any."""
-    structure, lower = hierarchy(words.spec), words.words[layer]
+    lower = words.words[layer]
     uppers = {upper: maps_of(words, upper) for upper in structure.above(layer)}
     covers = sum(_covers(structure.fields[upper, layer], maps.shape[1:]) for upper, maps in uppers.items())
     sums, numbers = np.zeros(len(shown)), np.zeros(len(shown))

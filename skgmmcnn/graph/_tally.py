@@ -13,7 +13,7 @@ from . import _chance
 from ._chance import Sums
 from ._counting import count_by_image, count_pairs
 from ._evidence import Pair
-from ._hierarchy import hierarchy, maps_of, sizes_of
+from ._hierarchy import Hierarchy, maps_of, sizes_of
 from ._resampling import Resampler, poisson_weights
 
 
@@ -47,9 +47,9 @@ class Tally:
         )
 
 
-def check_memory(words: WordMaps, *, n_bootstrap: int, chance: bool) -> None:
+def check_memory(words: WordMaps, structure: Hierarchy, *, n_bootstrap: int, chance: bool) -> None:
     """Raise an error if resamples and what p-values need would take more than half of the machine's memory."""
-    sizes, structure = sizes_of(words), hierarchy(words.spec)
+    sizes = sizes_of(words)
     cells = sum(sizes[upper] * sizes[lower] for upper, lower in structure.fields)
     sums = chance * sum(
         _chance.n_numbers(maps_of(words, upper).shape[1:], sizes[upper], sizes[lower])
@@ -72,11 +72,11 @@ def _memory() -> int:
         return 2**33
 
 
-def tally(words: WordMaps, first: int, *, seed: int, n_bootstrap: int, chance: bool) -> Tally:
+def tally(words: WordMaps, structure: Hierarchy, first: int, *, seed: int, n_bootstrap: int, chance: bool) -> Tally:
     """Count over images, of which the first is number `first` among all."""
     sizes, weights = sizes_of(words), poisson_weights(seed, first + np.arange(len(words)), n_bootstrap)
     found = Tally(np.bincount(words.decisions, minlength=words.spec.n_outputs), {}, {}, {})
-    for (upper, lower), field in hierarchy(words.spec).fields.items():
+    for (upper, lower), field in structure.fields.items():
         maps, n_words = (maps_of(words, upper), maps_of(words, lower)), (sizes[upper], sizes[lower])
         found.transitions[upper, lower] = count_pairs(*maps, field, *n_words)
         if n_bootstrap or chance:

@@ -12,7 +12,7 @@ from ..dictionary import WordMaps
 from ..features import ReceptiveField
 from ._counting import chunks, spread
 from ._evidence import NO_EVIDENCE, Evidence
-from ._hierarchy import DECISION, hierarchy, maps_of
+from ._hierarchy import DECISION, Hierarchy, maps_of
 
 
 class Above(NamedTuple):
@@ -68,14 +68,20 @@ class Step(NamedTuple):
         return reduce(np.add, (link.scores(kept) for link, kept in zip(self.links, first, strict=True)))
 
 
-def walk(words: WordMaps, start: Above, evidence: Evidence, n_nodes: Mapping[str, int], min_score: float) -> list[Step]:
+def walk(
+    words: WordMaps,
+    structure: Hierarchy,
+    start: Above,
+    evidence: Evidence,
+    n_nodes: Mapping[str, int],
+    min_score: float,
+) -> list[Step]:
     """Walk from `start` down, layer by layer, over the images of `words`.
 
     score(t) = sum over the words s kept above of C[s, t] log2 P(t | s) / P(t), with C counted over these images.  The
     `n_nodes[layer]` best words with a score above `min_score` are kept: the exact maximiser of this additive
     log-likelihood ratio, given the words above.  Each version of the evidence takes its own walk.
     """
-    structure = hierarchy(words.spec)
     reached, steps = {start.layer: start}, []
     for layer in reversed(words.layers):
         links = [

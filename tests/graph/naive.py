@@ -38,7 +38,20 @@ def random_spec(rng):
             rows, columns = (random_axis(rng, u, v) for u, v in zip(sizes[upper], sizes[lower], strict=True))
             fields[upper, lower] = ReceptiveField(rows, columns, sizes[lower])
     shapes = {layer: (2, *size) for layer, size in sizes.items()}
-    return NetworkSpec(layers, shapes, (1, 9, 9), fields, len(CLASSES), CLASSES), depends
+    spec = NetworkSpec(layers, shapes, (1, 9, 9), fields, len(CLASSES), CLASSES, random_parts(rng, fields))
+    return spec, depends
+
+
+def random_parts(rng, fields):
+    """Windows inside those of fields, of any size and place."""
+
+    def part(start, stop):
+        inner = rng.integers(start, stop + 1)
+        return inner, rng.integers(inner, stop + 1)
+
+    return {
+        pair: ReceptiveField(part(*field.rows), part(*field.columns), field.shape) for pair, field in fields.items()
+    }
 
 
 def random_words(rng, spec, n_words, n_images):
@@ -66,13 +79,14 @@ def naive_above(layer, depends):
 
 
 def naive_pairs(words, image, upper, lower):
-    """Yield the locations p and q of all pairs of one image, with their words."""
+    """Yield the locations p and q of all pairs of one image, with their words; in effective fields if there are any."""
     below = words.words[lower][image]
     above = words.decisions[image].reshape(1, 1) if upper == "decision" else words.words[upper][image]
     for p in np.ndindex(above.shape):
         for q in np.ndindex(below.shape):
             if upper != "decision":
-                field = words.spec.receptive_fields[upper, lower]
+                fields = words.spec.effective_fields or words.spec.receptive_fields
+                field = fields[upper, lower]
                 rows, columns = field.window(*p)
                 if not (rows.start <= q[0] < rows.stop and columns.start <= q[1] < columns.stop):
                     continue

@@ -48,10 +48,10 @@ def assert_same(graph, chosen, scores, edges):
 
 
 @settings(max_examples=200, deadline=None)
-@given(SEEDS)
-def test_hierarchy_is_the_transitive_reduction(seed):
+@given(SEEDS, st.sampled_from(["effective", "whole"]))
+def test_hierarchy_is_the_transitive_reduction(seed, fields):
     spec, depends = random_spec(np.random.default_rng(seed))
-    found = hierarchy(spec)
+    found = hierarchy(spec, fields)
     assert set(found.fields) == {(upper, layer) for layer in spec.layers for upper in naive_above(layer, depends)}
     for upper, lowers in found.below.items():
         assert all((upper, lower) in found.fields for lower in lowers)
@@ -130,6 +130,34 @@ def test_resampled_graphs_equal_loops(seed, smoothing):
         assert edge["selected"] == pytest.approx(share)
 
 
+@settings(max_examples=60, deadline=None)
+@given(SEEDS)
+def test_whole_fields_equal_loops(seed):
+    """Asked for, or taken since no effective ones were measured; to the loops they are the effective ones."""
+    depends, fitted, words = random_case(seed)
+    as_effective, unmeasured = (
+        [replace(part, spec=replace(part.spec, effective_fields=fields)) for part in (fitted, words)]
+        for fields in (fitted.spec.receptive_fields, {})
+    )
+    how = dict.fromkeys(fitted.layers, 2), 0, 1.0
+    target = "decision", int(words.decisions[0])
+    chosen, scores, edges = naive_walk(as_effective[0], as_effective[1][0], depends, target, how)
+    for estimator, part in [
+        (InferenceGraph(2, fields="whole").fit(fitted), words),
+        (InferenceGraph(2).fit(unmeasured[0]), unmeasured[1]),
+    ]:
+        (graph,) = estimator.explain(part[:1])
+        assert_same(graph, chosen, scores, edges)
+        assert estimator.fields_ == "whole" or not fitted.spec.effective_fields
+        for layer, maps in naive_surprise(as_effective[0], as_effective[1], depends, 1.0).items():
+            np.testing.assert_allclose(estimator.surprise(part).maps[layer], maps, rtol=1e-5)
+        for (tail, head), where in estimator.edge_maps(part[:1], graph).items():
+            if graph.nodes[head]["layer"] != "decision":
+                field = fitted.spec.receptive_fields[graph.nodes[head]["layer"], graph.nodes[tail]["layer"]]
+                longest = [int((stop - start).max()) for start, stop in (field.rows, field.columns)]
+                assert (np.array(where.shape) >= longest).all()
+
+
 def test_weights_are_independent_poisson_variables(seed):
     weights = poisson_weights(seed, np.arange(20_000), 30)
     found = np.bincount(weights.ravel(), minlength=6)[:6] / weights.size
@@ -175,7 +203,7 @@ def test_branches_of_a_real_network():
 
 def test_layers_that_the_network_does_not_order_so_are_refused(words):
     spec = replace(words.spec, layers=words.layers[::-1])
-    with pytest.raises(ValueError, match=r"not in the order of the network, the lowest first: 'conv3' depends on"):
+    with pytest.raises(ValueError, match=r"order of the network, the lowest first: 'conv2' depends on 'conv1'"):
         InferenceGraph().fit(replace(words, spec=spec))
     spec = replace(words.spec, layers=("decision", "conv2", "conv3"))
     with pytest.raises(ValueError, match="A layer is called 'decision'"):

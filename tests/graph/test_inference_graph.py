@@ -98,6 +98,43 @@ def test_counts_add_up_under_any_split(seed, cuts):
     assert whole.fit(words[:3]).class_counts_.sum() == 3
 
 
+def test_fields_stay_those_that_were_counted(words):
+    estimator = InferenceGraph().fit(words[:100])
+    assert estimator.fields_ == "effective"
+    whole = InferenceGraph(fields="whole").fit(words[:100])
+    pair = "conv3", "conv2"
+    assert whole.transition_counts_[pair].sum() > estimator.transition_counts_[pair].sum()
+    np.testing.assert_array_equal(
+        whole.transition_counts_["decision", "conv3"], estimator.transition_counts_["decision", "conv3"]
+    )
+    before = estimator.transform(words[:3])
+    estimator.set_params(fields="whole")
+    np.testing.assert_array_equal(estimator.transform(words[:3]), before)
+    with pytest.raises(ValueError, match="counted in effective receptive fields, these in whole ones"):
+        estimator.partial_fit(words[100:])
+    with pytest.raises(ValueError, match="counted in effective receptive fields, these in whole ones"):
+        estimator.merge(whole)
+    np.testing.assert_array_equal(estimator.transform(words[:3]), before)
+    unmeasured = replace(words, spec=replace(words.spec, effective_fields={}))
+    with pytest.raises(ValueError, match=r"these words come without; use an extractor.*n_field_images"):
+        estimator.explain(unmeasured[:1])
+    assert InferenceGraph().fit(unmeasured).fields_ == "whole"
+    np.testing.assert_array_equal(whole.transform(unmeasured[:3]), whole.transform(words[:3]))
+    with pytest.raises(ValueError, match="'fields' parameter of InferenceGraph"):
+        InferenceGraph(fields="narrow").fit(words)
+
+
+def test_bits_per_location(graph, words):
+    """A word of the decision gives as many bits at each location as its edge says."""
+    (explained,) = graph.explain(words[:1])
+    each = graph.transform(words[:1])[0] / np.maximum(words[:1].histogram()[0], 1)
+    each = dict(zip(graph.get_feature_names_out(), each, strict=True))
+    for key, node in list(explained.nodes.items())[1:]:
+        assert each[key] == pytest.approx(node["score"] / node["count"])
+        if node["layer"] == "conv3":
+            assert each[key] == pytest.approx(explained.edges[key, explained.graph["root"]]["log_ratio"])
+
+
 def test_graph_is_plain_and_travels(graph, words, tmp_path):
     explained = graph.explain(words[:2])[1]
     assert nx.is_directed_acyclic_graph(explained)
@@ -171,8 +208,9 @@ def test_right_and_wrong_decisions(graph, words, digits):
     assert to_text(graph.explain_class(words[right], label)) == to_text(explained)
 
 
-def test_edge_maps_equal_loops(graph, words):
+def test_edge_maps_equal_loops(words):
     """The share of the fields of the upper word that show the lower one, place by place in a whole field."""
+    graph = InferenceGraph(fields="whole").fit(words)
     some = words[:20]
     explained = graph.explain_together(some, int(some.decisions[0]))
     maps = graph.edge_maps(some, explained)

@@ -1,0 +1,148 @@
+"""Effective receptive fields: where in its receptive field a location's activity comes from, measured by gradients."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from sklearn.isotonic import isotonic_regression
+from torch import Tensor
+from torch.autograd.graph import allow_mutation_on_saved_tensors
+
+from .._device import exact_float32
+from ._probing import HookedNetwork
+from ._receptive_field import ReceptiveField, Span
+from ._tracing import Fields, TracedNetwork
+
+_FROM_BORDER = np.array([0, 1, 3, 7])  # positions that are measured; between them little changes but the place
+
+
+class _Recorded(NamedTuple):
+    """Maps (n, C, H, W) by layer, with the operations between them: as layers below `read` and above `returned` it."""
+
+    read: dict[str, Tensor]
+    returned: dict[str, Tensor]
+
+
+def effective_fields(
+    network: TracedNetwork | HookedNetwork,
+    batch: Tensor,
+    fields: Mapping[tuple[str, str], ReceptiveField],
+    share: float,
+) -> Fields:
+    """Return where in their fields the layers of pairs (upper, lower) get most of their activity from.
+
+    Random signs are put on one row, or column, of the upper map and sent back through the network.  The expected square
+    of what arrives at a lower location is the sum of the squared derivatives, its energy.  A row's effective field is
+    the shortest interval of lower rows inside its field that holds `share` of the energy.  Rows that none reaches are
+    like their neighbours; where there is none at all, and where no gradient can be had, the field stays whole.
+
+    Parameters
+    ----------
+    network : TracedNetwork or HookedNetwork
+        With the layers of all pairs.
+    batch : Tensor of shape (n, ...)
+        Images to measure on.
+    fields : dict of (upper, lower) to ReceptiveField
+        Whole fields.
+    share : float
+        Between 0 and 1.
+    """
+    if not any(_has_choice(span) for field in fields.values() for span in (field.rows, field.columns)):
+        return dict(fields)
+    try:
+        with torch.inference_mode(False), torch.enable_grad(), exact_float32(), allow_mutation_on_saved_tensors():
+            recorded = _record(network, batch.clone())
+            return {pair: _effective_field(recorded, pair, field, share) for pair, field in fields.items()}
+    except RuntimeError as error:
+        warnings.warn(
+            f"Effective receptive fields cannot be measured: {str(error).splitlines()[0]}  Whole ones are taken; "
+            "n_field_images=0 says so from the start.",
+            stacklevel=4,
+        )
+        return dict(fields)
+
+
+def _has_choice(span: Span) -> bool:
+    """Tell whether some interval holds more than one position."""
+    return int((span[1] - span[0]).max(initial=0)) > 1
+
+
+def _record(network: TracedNetwork | HookedNetwork, batch: Tensor) -> _Recorded:
+    """Run the network such that gradients can be had between any two of its layers."""
+    read: dict[str, Tensor] = {}
+
+    def keep(layer: str, values: Tensor) -> Tensor:
+        read[layer] = values if values.requires_grad else values.detach().requires_grad_()
+        return read[layer]
+
+    passed = network.start(batch, network.layers[0])
+    edits = {layer: lambda values, layer=layer: keep(layer, values) for layer in network.layers}
+    _, returned = passed.again(edits)
+    return _Recorded(read, returned)
+
+
+def _effective_field(recorded: _Recorded, pair: tuple[str, str], field: ReceptiveField, share: float) -> ReceptiveField:
+    upper, lower = recorded.returned[pair[0]], recorded.read[pair[1]]
+
+    def narrowed(axis: int, span: Span) -> Span:
+        at = _sample(len(span[0]))
+        return _narrowed(span, at, _energies(upper, lower, axis, at), share) if _has_choice(span) else span
+
+    return ReceptiveField(narrowed(0, field.rows), narrowed(1, field.columns), field.shape)
+
+
+def _sample(size: int) -> np.ndarray:
+    """Return the positions of an axis that are measured: all of a few, else more of them where the border cuts."""
+    if size <= 2 * len(_FROM_BORDER):
+        return np.arange(size)
+    return np.union1d(_FROM_BORDER, size - 1 - _FROM_BORDER)
+
+
+def _energies(upper: Tensor, lower: Tensor, axis: int, at: np.ndarray) -> np.ndarray:
+    """Return how much of each position `at` along an axis of `upper` comes from each position of `lower`."""
+    random, energies = torch.Generator().manual_seed(0), np.zeros((len(at), lower.shape[2 + axis]))
+    for number, position in enumerate(at.tolist()):
+        signs = torch.zeros_like(upper)
+        row = signs.select(2 + axis, position)
+        row.copy_(2 * torch.randint(2, row.shape, generator=random) - 1)
+        (found,) = torch.autograd.grad(upper, lower, signs, retain_graph=True, allow_unused=True)
+        if found is not None:
+            energies[number] = found.double().square().sum((0, 1, 3 - axis)).numpy(force=True)
+    return energies
+
+
+def _narrowed(span: Span, at: np.ndarray, energies: np.ndarray, share: float) -> Span:
+    """Return the shortest intervals inside `span`, measured `at` some positions, that hold a share of the energies.
+
+    Measured ends are put in the order in which those of `span` run, by isotonic regression weighted by energy: where
+    little arrives, chance decides where.
+    """
+    start, stop = span
+    place = np.arange(energies.shape[1])
+    inside = (start[at, None] <= place) & (place < stop[at, None])
+    energies = np.where(inside & np.isfinite(energies), energies, 0)
+    alive = energies.sum(1) > 0
+    if not alive.any():
+        return Span(start, stop)
+    weights = energies[alive].sum(1)
+    ends = np.array([_shortest(energy, share) for energy in energies[alive]], dtype=float)
+    seen = np.flatnonzero(start < stop)
+    rising = bool((start + stop)[seen[-1]] >= (start + stop)[seen[0]])
+    ordered = [isotonic_regression(end, sample_weight=weights, increasing=rising) for end in ends.T]
+    first, last = (np.floor(np.interp(np.arange(len(start)), at[alive], end) + 0.5).astype(np.intp) for end in ordered)
+    first = np.clip(first, start, np.maximum(start, stop - 1))
+    return Span(first, np.clip(last, np.minimum(first + 1, stop), stop))
+
+
+def _shortest(energy: np.ndarray, share: float) -> tuple[int, int]:
+    """Return the shortest interval that holds a share of the energy; of several, the one that holds the most."""
+    total = np.concatenate([[0], np.cumsum(energy)])
+    first = np.arange(len(energy))
+    last = np.searchsorted(total, total[:-1] + share * (1 - 1e-9) * total[-1])
+    first, last = first[last < len(total)], last[last < len(total)]
+    best = np.lexsort((total[first] - total[last], last - first))[0]
+    return int(first[best]), int(last[best])
