@@ -6,6 +6,8 @@ A picture shows one graph; people who audit a network want to look at many, and 
 browser that explains several decisions about handwritten digits, among them wrong ones.
 """
 
+# sphinx_gallery_thumbnail_path = "_static/page.png"
+
 # %%
 # The network and its images are made here, in seconds.
 from sklearn.pipeline import Pipeline

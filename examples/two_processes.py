@@ -8,6 +8,8 @@ and all end with the same pipeline, which is the one that a single process finds
     torchrun --nproc-per-node=2 examples/two_processes.py
 """
 
+# sphinx_gallery_thumbnail_path = "_static/two_processes.png"
+
 # %%
 # ``torchrun`` tells each process who it is; ``gloo`` lets processors talk, ``nccl`` GPUs.
 import os
