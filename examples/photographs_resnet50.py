@@ -11,8 +11,6 @@ in a folder, among them some tens of every class that you want to explain.
    it on a small network.  Two processors take a few minutes for 500 photographs, a GPU takes seconds.
 """
 
-# sphinx_gallery_thumbnail_path = "_static/why_pagoda.png"
-
 # %%
 # What is yours: where the photographs are, subfolders included, and a class that the network knows.
 photographs = "photographs"
@@ -75,3 +73,4 @@ from skgmmcnn import InferenceGraphPage
 
 InferenceGraphPage.from_estimator(graph, words, images=rows[:8]).save("why.html")
 print("Wrote why.png, why_all.png and why.html")
+# sphinx_gallery_thumbnail_path = "_static/why_pagoda.png"

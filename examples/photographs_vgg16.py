@@ -11,8 +11,6 @@ leaves out what speaks for both, and shows what misled the network.
    it on a small network.  Two processors take some ten minutes for 500 photographs, a GPU takes seconds.
 """
 
-# sphinx_gallery_thumbnail_path = "_static/why_not.png"
-
 # %%
 # What is yours.  Each photograph lies in a subfolder that tells what it shows: ``photographs/pineapple/01.jpg``.  There
 # should be some tens of both classes, or there is nothing to learn the contrast from; further classes help to tell what
@@ -83,3 +81,4 @@ evidence = graph.decision_function(words[rows[:1]])[0]
 for name in (said, true):
     print(f"the words speak for {name!r} with {evidence[words.spec.class_index(name)]:.0f} bits")
 print("Wrote why.png and why_not.png")
+# sphinx_gallery_thumbnail_path = "_static/why_not.png"

@@ -6,8 +6,6 @@ A picture shows one graph; people who audit a network want to look at many, and 
 browser that explains several decisions about handwritten digits, among them wrong ones.
 """
 
-# sphinx_gallery_thumbnail_path = "_static/page.png"
-
 # %%
 # The network and its images are made here, in seconds.
 from sklearn.pipeline import Pipeline
@@ -47,3 +45,4 @@ print(f"Wrote digits.html, {n_bytes / 1000:.0f} kB")
 # %%
 # In a notebook the page shows the first of its graphs as a picture.
 page  # noqa: B018
+# sphinx_gallery_thumbnail_path = "_static/page.png"

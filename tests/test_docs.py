@@ -62,6 +62,15 @@ def test_each_is_listed_by_the_shortest_name():
         assert name == min((other for other in objects if objects[other] is objects[name]), key=len)
 
 
+def test_the_guide_leads_to_every_name_and_example():
+    """Links lead both ways: the site's builder adds those back."""
+    guide = "".join(page.read_text() for page in PAGES if page.parent.name == "guide")
+    found = {target.rpartition(".")[2] for target in re.findall(r":(?:class|func|meth):`~?([^`<]+)`", guide)}
+    assert not [name for name in listed_names() if name.rpartition(".")[2] not in found]
+    examples = set(re.findall(r":doc:`/gallery/([^`]+)`", guide))
+    assert examples == {example.stem for example in (ROOT / "examples").glob("*.py")}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_code_of_pages_is_run(page):
     """Doctests run, and commands are run where `RUN` says; another block would not be."""
