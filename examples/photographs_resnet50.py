@@ -8,7 +8,7 @@ in a folder, among them some tens of every class that you want to explain.
 .. note::
 
    This example downloads 98 MB of weights and needs photographs, so that it is shown without its output; a test runs
-   it on a small network.  Two processors take a few minutes for 500 photographs, a GPU takes seconds.
+   it on a small network.  Some hundreds of photographs take minutes on a processor.
 """
 
 # %%

@@ -8,7 +8,7 @@ leaves out what speaks for both, and shows what misled the network.
 .. note::
 
    This example downloads 528 MB of weights and needs photographs, so that it is shown without its output; a test runs
-   it on a small network.  Two processors take some ten minutes for 500 photographs, a GPU takes seconds.
+   it on a small network.  Some hundreds of photographs take minutes on a processor, longer than with a ResNet50.
 """
 
 # %%

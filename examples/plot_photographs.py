@@ -40,7 +40,7 @@ def pieces(n):
 
 
 train, labels = pieces(120)
-test, test_labels = pieces(20)
+test, test_labels = pieces(40)
 
 # %%
 # A network of four stages, each of which halves the map, is trained in seconds.
