@@ -2,8 +2,8 @@
 Why a swing, and not a pineapple?  A VGG16 on your own photographs
 ==================================================================
 
-A pineapple hangs from something that looks like ropes, and a VGG16 calls it a swing.  The contrast with the right class
-leaves out what speaks for both, and shows what misled the network.
+A photograph shows a pineapple, and a VGG16 calls it a swing.  The contrast with the right class leaves out what speaks
+for both, and shows what misled the network.
 
 .. note::
 
