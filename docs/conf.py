@@ -17,6 +17,7 @@ author = "The skgmmcnn developers"
 version = release = skgmmcnn.__version__
 
 extensions = [
+    "guide_links",
     "matplotlib.sphinxext.plot_directive",
     "mathml",
     "numpydoc",

@@ -45,3 +45,4 @@ print(f"Wrote digits.html, {n_bytes / 1000:.0f} kB")
 # %%
 # In a notebook the page shows the first of its graphs as a picture.
 page  # noqa: B018
+# sphinx_gallery_thumbnail_path = "_static/page.png"

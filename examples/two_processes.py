@@ -37,3 +37,4 @@ if not dist.is_initialized() or dist.get_rank() == 0:
     print(f"agreement with the network on test images: {pipe.score(digits.test_images):.1%}")
 if dist.is_initialized():
     dist.destroy_process_group()
+# sphinx_gallery_thumbnail_path = "_static/two_processes.png"

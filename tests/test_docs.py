@@ -6,11 +6,29 @@ import re
 from pathlib import Path
 
 import pytest
+from docutils import nodes
+from docutils.core import publish_doctree
+from torch import nn
+from torchvision.transforms import ToTensor
 
 import skgmmcnn
 
 ROOT = Path(__file__).parents[1]
 BUILT = {"generated", "gallery", "sg_execution_times.rst"}
+README, CI = ROOT / "README.rst", ROOT / ".ci" / "run"
+# Every command of a page, and what runs it.
+RUN = {
+    "pip install .": (README, "    pip install . && "),
+    'pip install -e ".[test,docs]"': (CI, 'pip install ".[docs]"'),
+    "pytest": (README, " && pytest"),
+    "ruff check . && ruff format . && mypy": (CI, "\nruff check .\nruff format --check .\nmypy\n"),
+    "sphinx-build -W --keep-going -b html docs docs/_build/html": (
+        CI,
+        "\nsphinx-build -W --keep-going -E -b html docs ",
+    ),
+    "python docs/check_links.py docs/_build/html": (CI, "\npython docs/check_links.py docs/_build/html\n"),
+    "torchrun --nproc-per-node=2 examples/two_processes.py": (ROOT / "tests/test_distributed.py", '"two_processes.py"'),
+}
 PAGES = sorted(page for page in (ROOT / "docs").glob("**/*.rst") if not BUILT & set(page.parts))
 
 
@@ -44,12 +62,54 @@ def test_each_is_listed_by_the_shortest_name():
         assert name == min((other for other in objects if objects[other] is objects[name]), key=len)
 
 
+def test_the_guide_leads_to_every_name_and_example():
+    """Links lead both ways: the site's builder adds those back."""
+    guide = "".join(page.read_text() for page in PAGES if page.parent.name == "guide")
+    found = {target.rpartition(".")[2] for target in re.findall(r":(?:class|func|meth):`~?([^`<]+)`", guide)}
+    assert not [name for name in listed_names() if name.rpartition(".")[2] not in found]
+    examples = set(re.findall(r":doc:`/gallery/([^`]+)`", guide))
+    assert examples == {example.stem for example in (ROOT / "examples").glob("*.py")}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_code_of_pages_is_run(page):
-    """Doctests run; another block of Python, or a literal one, would not."""
+    """Doctests run, and commands are run where `RUN` says; another block would not be."""
     for line in page.read_text().splitlines():
         assert not re.match(r"\.\. code-block:: (?!console)", line)
         assert line.startswith("..") or not line.endswith("::"), "a literal block"
+        if command := re.match(r" +\$ (.+)", line):
+            file, found = RUN[command[1]]
+            assert found in file.read_text()
+
+
+def readme():
+    return publish_doctree(README.read_text(), settings_overrides={"report_level": 2, "halt_level": 2})
+
+
+def test_commands_of_the_readme_are_those_that_are_run():
+    commands = [block.astext() for block in readme().findall(nodes.literal_block) if "python" not in block["classes"]]
+    assert len(commands) == 2
+    assert all(command.startswith("pip install") for command in commands)
+    assert """sed -n 's/^    \\(pip install .*\\)$/\\1/p' README.rst""" in CI.read_text()
+
+
+def test_code_of_the_readme_runs(photographs, small_networks, capsys):
+    """In order, each block going on from the one before; `network` and `transform` are what the reader has."""
+    known = {"network": nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.LazyLinear(2)), "transform": ToTensor()}
+    code = [block for block in readme().findall(nodes.literal_block) if "python" in block["classes"]]
+    for block in code:
+        exec(compile(block.astext(), f"{README}, above line {block.line}", "exec"), known)
+    assert len(code) == 2
+    assert "the decision for 1 of 1 images" in capsys.readouterr().out
+    assert (photographs.parent / "why.png").stat().st_size > 10_000
+
+
+def test_links_of_the_readme_lead_somewhere():
+    links = [link["refuri"] for link in readme().findall(nodes.reference) if "refuri" in link]
+    pictures = [picture["uri"] for picture in readme().findall(nodes.image)]
+    assert len(links) > 10
+    assert len(pictures) == 1
+    assert not [target for target in links + pictures if "://" not in target and not (ROOT / target).exists()]
 
 
 @pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda example: example.stem)

@@ -2,7 +2,10 @@
 
 STORIES = [
     "plot_digits.py",
+    "plot_photographs.py",
     "plot_wrong_decision.py",
+    "photographs_resnet50.py",
+    "photographs_vgg16.py",
     "plot_class_graph.py",
     "plot_planted_shortcut.py",
     "plot_choosing_words.py",

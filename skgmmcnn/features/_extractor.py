@@ -24,7 +24,7 @@ from .._compat import ContainerOutput, Interval, StrOptions, fit_context
 from .._device import resolve_device
 from ._decisions import count_outputs, decide
 from ._effective_field import effective_fields
-from ._images import Images, InputKind, PixelScale, gather, unreadable
+from ._images import Images, InputKind, PixelScale, gather, listed, unreadable
 from ._layers import choose_layers
 from ._maps import Change, FeatureBatch, FeatureMaps, Rerun, Source
 from ._network import Portable, build, fingerprint, share
@@ -227,6 +227,7 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         """
         if isinstance(self.layers, str) or (self.layers is not None and not len(self.layers)):
             raise ValueError(f"layers must list at least one layer name; got {self.layers!r}.")
+        X = listed(X)  # before weights are downloaded
         seed = check_random_state(self.random_state).randint(2**31)
         device = resolve_device(self.device)
         built = build(self.model, self.weights, seed, embed_weights=self.embed_weights)

@@ -12,7 +12,7 @@ import torch
 from joblib import Parallel, delayed, effective_n_jobs
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor, nn
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 _PIL_MODES = {1: "L", 3: "RGB"}
@@ -118,16 +118,16 @@ class Images:
             return image
         if self.preprocess is None:
             raise ValueError(
-                f"Image {place} is a {type(image).__name__}, and there is no preprocessing to make the network's input "
-                "of it; pass preprocess=..., for example torchvision.transforms.ToTensor() followed by the "
+                f"Image {place} is a {_kind(image)}, and there is no preprocessing to make the network's input of it; "
+                "pass preprocess=..., for example torchvision.transforms.ToTensor() followed by the "
                 "normalisation that the network was trained with."
             )
         try:
             result = self.preprocess(image)
         except Exception as error:
             raise ValueError(
-                f"preprocess failed on image {place}, a {type(image).__module__}.{type(image).__name__}: {error}. It "
-                "is called with one image, a PIL image for files and uint8 data, else a tensor (C, H, W)."
+                f"preprocess failed on image {place}, a {_kind(image)}: {error}. It is called with one image, a PIL "
+                "image for files and uint8 data, else a tensor (C, H, W)."
             ) from error
         if not isinstance(result, Tensor) or not result.is_floating_point():
             found = f"a {result.dtype} tensor" if isinstance(result, Tensor) else f"a {type(result).__name__}"
@@ -146,6 +146,10 @@ class Images:
         if image.dtype == torch.uint8 and image.ndim == 3 and len(image) in _PIL_MODES:
             return _to_pil(image.numpy(force=True)).convert(self._mode or _PIL_MODES[len(image)])
         return image.float()
+
+
+def _kind(image: Any) -> str:
+    return "PIL image" if isinstance(image, Image.Image) else type(image).__name__
 
 
 def _read_part(images: Images, shape: tuple[int, ...], first: int) -> np.ndarray:
@@ -179,22 +183,36 @@ def _refuse_non_finite(batch: Tensor, start: int) -> None:
         raise ValueError(f"Image {start + bad[0]} holds NaN or infinity.")
 
 
-def gather(X: Any, kind: InputKind, layout: str, preprocess: Callable | None) -> Images:
-    """Return the user's X as :class:`Images`, having checked what can be checked without reading files."""
+def listed(X: Any) -> Any:
+    """Return a data set, a list of existing files or PIL images, or what else X is: all that needs no network."""
     if hasattr(X, "to_numpy"):  # a column of a data frame
         X = X.to_numpy()
+    if isinstance(X, Image.Image):
+        raise ValueError("X is one PIL image; give a list of images: [image].")
+    if isinstance(X, DataLoader):
+        raise ValueError("X is a DataLoader, which makes batches; give its data set, X.dataset.")
     if isinstance(X, (str, os.PathLike)):
         X = _files_in(Path(X))
     if isinstance(X, Dataset):
         _check_data_set(X)
-        return Images(X, preprocess, _mode(kind))
+        return X
     if isinstance(X, np.ndarray) and X.dtype.kind in "OU":
         X = X.tolist()
     if isinstance(X, (list, tuple)) and X and isinstance(X[0], (str, os.PathLike, Image.Image)):
+        X = [item if isinstance(item, Image.Image) else Path(item) for item in X]
+        _check_files(X)
+    return X
+
+
+def gather(X: Any, kind: InputKind, layout: str, preprocess: Callable | None) -> Images:
+    """Return the user's X as :class:`Images`, having checked what can be checked without reading files."""
+    X = listed(X)
+    if isinstance(X, Dataset):
+        return Images(X, preprocess, _mode(kind))
+    if isinstance(X, list) and X and isinstance(X[0], (Path, Image.Image)):
         if kind.vectors and kind.channels is None and preprocess is None:
             raise ValueError("The network takes vectors; give an array (n, d), or preprocess=... that makes them.")
-        data: Any = [item if isinstance(item, Image.Image) else Path(item) for item in X]
-        _check_files(data)
+        data: Any = X
     else:
         data = _as_array(X)
         data = _channels_first(data, kind, layout, preprocess)
@@ -214,7 +232,9 @@ def _mode(kind: InputKind) -> str | None:
 def _files_in(folder: Path) -> list[Path]:
     """Return the image files in `folder` and its subfolders, sorted by path."""
     if not folder.is_dir():
-        raise ValueError(f"X is the path {str(folder)!r}, which is no folder; give a list of image files, or a folder.")
+        raise ValueError(
+            f"X is the path {str(folder)!r}, which is no folder; give a folder, or a list of image files, also of one."
+        )
     files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in IMG_EXTENSIONS)
     if not files:
         raise ValueError(f"The folder {str(folder)!r} holds no image files ({', '.join(IMG_EXTENSIONS)}).")
@@ -250,6 +270,11 @@ def _try_part(images: Images, first: int) -> dict[int, str]:
 
 def _check_files(items: Sequence[Any]) -> None:
     missing = [item for item in items if isinstance(item, Path) and not item.is_file()]
+    if missing and all(len(str(item)) == 1 for item in missing):
+        raise ValueError(
+            f"X is a path cut into letters, {''.join(map(str, missing))!r}: cross-validation needs a list of files, as "
+            "sorted(pathlib.Path(folder).rglob('*.jpg')), where a folder has no length."
+        )
     if missing:
         raise FileNotFoundError(f"There is no image file {str(missing[0])!r} ({len(missing)} of {len(items)} missing).")
 
@@ -271,6 +296,8 @@ def _channels_first(data: Any, kind: InputKind, layout: str, preprocess: Callabl
             raise ValueError(f"The network takes images of {kind.channels} channels; X is a 2-D array {shape}.")
         return data
     if len(shape) == 3:
+        if shape[2] in (3, 4) and data.dtype in (np.uint8, torch.uint8):
+            raise ValueError(f"X of shape {shape} looks like one image in colour; give n images: X[None].")
         if kind.channels not in (None, 1) and (preprocess is None or data.dtype not in (np.uint8, torch.uint8)):
             raise ValueError(
                 f"X holds grey images {shape}, and the network takes {kind.channels} channels; repeat the channel, "

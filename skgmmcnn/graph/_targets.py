@@ -59,7 +59,10 @@ def check_contrast(words: WordMaps, target: Any, contrast: Any, class_counts: np
         raise ValueError(f"contrast={contrast!r} is for decisions; {target!r} is a word.")
     output = words.spec.class_index(contrast)
     if output == target:
-        raise ValueError(f"contrast={contrast!r} is the very class that is explained; give another one.")
+        raise ValueError(
+            f"contrast={contrast!r} is the very class that is explained; give another one, or only the images that the "
+            f"network calls something else: words[words.decisions != {output}]."
+        )
     for name in (target, output):
         if not class_counts[name]:
             raise ValueError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,8 @@ def run(steps: Iterable[Any], X: Any) -> Any:
 
 def check_image(image: int, n_images: int) -> int:
     """Return the number of an image, counted from the front."""
+    if not isinstance(image, Integral):
+        raise TypeError(f"image must be the number of an image in X, 0 to {n_images - 1}; got {image!r}.")
     if not -n_images <= image < n_images:
         raise IndexError(f"There is no image {image} in X, which has {n_images}.")
     return int(image) % n_images

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 from torchvision import transforms
 
 from skgmmcnn import FeatureExtractor, FeatureMaps, LayerDictionary
@@ -395,10 +396,15 @@ BAD = {
     "no images": ({}, np.zeros((0, 3, 9, 9), np.float32), "no images"),
     "not numbers": ({}, np.zeros((4, 3, 9, 9), complex), "array of complex128"),
     "bytes": ({}, READY.astype(np.uint8), "uint8 values, and there is no preprocessing.*preprocess="),
-    "pil without preprocessing": ({}, [Image.new("RGB", (9, 9))], "Image 0 is a Image.*preprocess="),
+    "pil without preprocessing": ({}, [Image.new("RGB", (9, 9))], "Image 0 is a PIL image.*preprocess="),
     "NaN first": ({}, with_nan(READY, 0), "Image 0 holds NaN"),
     "failing": (dict(preprocess=lambda x: x.nothing), READY.astype(np.uint8), "preprocess failed on image 0, a PIL"),
     "no tensor": (dict(preprocess=lambda x: x), READY.astype(np.uint8), "must return a float tensor"),
+    "one image": ({}, np.zeros((20, 30, 3), np.uint8), r"\(20, 30, 3\) looks like one image in colour.*X\[None\]"),
+    "one picture": ({}, Image.new("RGB", (9, 9)), r"one PIL image; give a list of images: \[image\]"),
+    "letters of a path": ({}, list("photographs"), "cut into letters, 'photographs': cross-validation needs a list"),
+    "batches": ({}, DataLoader(TensorDataset(torch.zeros(4, 3, 9, 9))), "its data set, X.dataset"),
+    "missing folder": (dict(model="resnet50", weights="DEFAULT"), "nowhere", "'nowhere', which is no folder; give"),
     "missing file": ({}, ["nowhere.png"], "no image file 'nowhere.png'"),
     "missing weights": (dict(weights="nowhere.pth"), READY, "no weights file 'nowhere.pth'"),
     "named weights": (dict(weights="DEFAULT"), READY, "need model to be a torchvision name"),

@@ -87,6 +87,8 @@ def test_bad_input(pipe, digits, rng):
         PathDisplay.from_estimator(pipe[:1], digits.test_images)
     with pytest.raises(IndexError, match="There is no image 500 in X, which has 450"):
         PathDisplay.from_estimator(pipe, digits.test_images, image=500)
+    with pytest.raises(TypeError, match=r"image must be the number of an image in X, 0 to 449; got 'a.png'"):
+        PathDisplay.from_estimator(pipe, digits.test_images, image="a.png")
     with pytest.raises(ValueError, match="1 to 4 classes can be drawn; got 5"):
         PathDisplay.from_estimator(pipe, digits.test_images, labels=range(5))
     parts = [rng.normal(size=(50, 2)), rng.normal(size=(50, 2))]

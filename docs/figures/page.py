@@ -1,0 +1,18 @@
+"""Take the picture of the page that an example writes, in a real browser: its picture in the gallery.
+
+``python examples/plot_page.py && python docs/figures/page.py digits.html docs/_static/page.png``
+"""
+
+import shutil
+import sys
+from pathlib import Path
+
+from selenium import webdriver
+
+options = webdriver.ChromeOptions()
+for option in ("--headless=new", "--no-sandbox", "--hide-scrollbars", "--window-size=1000,900"):
+    options.add_argument(option)
+browser = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
+browser.get(Path(sys.argv[1]).resolve().as_uri())
+browser.save_screenshot(sys.argv[2])
+browser.quit()
