@@ -21,11 +21,13 @@ from ..dictionary import (
     word_classes,
 )
 from ..mixture import Mixture
+from ._drawing import INK, Display
+from ._reading import run, statistics_of, take_apart
 
-_SAME, _OTHER = (0.12, 0.32, 0.55), (0.85, 0.45, 0.1)
+_SAME, _OTHER = INK, (0.85, 0.45, 0.1)
 
 
-class WordSimilarityDisplay:
+class WordSimilarityDisplay(Display):
     """How alike the words of one class are, and how local words are, layer by layer.
 
     Four panels: the similarity of all words by the classes of the images that they occur in; its mean over words that
@@ -61,7 +63,7 @@ class WordSimilarityDisplay:
     >>> images = np.random.default_rng(0).random((60, 8, 8)).astype("float32")
     >>> pipe = make_pipeline(FeatureExtractor(network, ["1", "2"]), LayerDictionary(6, random_state=0)).fit(images)
     >>> display = WordSimilarityDisplay.from_estimator(pipe, images, random_state=0)
-    >>> display.figure_.savefig("words.png")  # doctest: +SKIP
+    >>> display.save("words.png")  # doctest: +SKIP
     """
 
     def __init__(
@@ -110,12 +112,9 @@ class WordSimilarityDisplay:
         display : WordSimilarityDisplay
             The display, drawn.
         """
-        dictionary, words = _words_of(estimator, X)
-        statistics = dictionary.vocabulary_.statistics
-        if not statistics:
-            raise ValueError(
-                "The dictionary has no statistics of its words; call its collect_representatives(X) first."
-            )
+        before, dictionary, X = take_apart(estimator, X, LayerDictionary)
+        statistics = statistics_of(dictionary.vocabulary_)
+        words = X if isinstance(X, WordMaps) else dictionary.transform(run(before, X))
         classes = {layer: word_classes(statistics[layer]) for layer in words.layers}
         table = np.block([[class_similarity(words, a, b) for b in words.layers] for a in words.layers])
         options: dict[str, Any] = {"n_permutations": n_permutations, "random_state": random_state}
@@ -186,16 +185,6 @@ class WordSimilarityDisplay:
         ax.set_yticks(np.linspace(0, 1, 6))
         ax.set_title("Words in one image")
         _add_legend(ax)
-
-
-def _words_of(estimator: Any, X: Any) -> tuple[LayerDictionary, WordMaps]:
-    """Return the fitted dictionary and the words of X."""
-    steps = [step for _, step in estimator.steps] if isinstance(estimator, Pipeline) else [estimator]
-    for step in steps:
-        if hasattr(step, "vocabulary_"):
-            return step, X if isinstance(X, WordMaps) else step.transform(X)
-        X = step.transform(X)
-    raise ValueError(f"There is no fitted LayerDictionary in this {type(estimator).__name__}.")
 
 
 def _nearness(mixture: Mixture) -> np.ndarray:

@@ -11,7 +11,7 @@ from torch import nn
 from torchvision.transforms import ToTensor
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, InferenceGraphDisplay, LayerDictionary, to_text
-from skgmmcnn.plot._inference_graph import _in_lines
+from skgmmcnn.plot._drawing import in_lines
 from skgmmcnn.plot._layout import Box, place_labels, rows_of
 from tests.graph.test_inference_graph import random_words
 
@@ -51,8 +51,8 @@ def test_picture_of_an_image(graph, words):
         assert f"{edge['log_ratio']:.2f} bits" in texts
     n_words = len(explained) - 1
     n_images = len(display.ax_.images)
-    assert n_images == 1 + n_words * 6  # the decision's; for a word four patches, the image and the tint
-    tint = display.ax_.images[-1].get_array()
+    assert n_images == 1 + n_words * 5  # the decision's; for a word four patches and the image
+    tint = display.ax_.collections[-1].get_array()
     last = list(explained.nodes(data=True))[-1][1]
     assert {node["count"] for _, node in explained.nodes(data=True)} >= {int((tint[..., 3] > 0).sum())}
     assert last["layer"] == "conv1"
@@ -195,9 +195,9 @@ def test_targets_and_contrasts(graph, words):
 
 
 def test_long_layer_names_take_several_lines():
-    assert _in_lines("features.9.expand3x3_activation") == "features.9.\nexpand3x3_\nactivation"
-    assert _in_lines("layer3") == "layer3"
-    assert _in_lines("a" * 30) == "a" * 30
+    assert in_lines("features.9.expand3x3_activation") == "features.9.\nexpand3x3_\nactivation"
+    assert in_lines("layer3") == "layer3"
+    assert in_lines("a" * 30) == "a" * 30
 
 
 def test_a_decision_that_no_word_speaks_for_says_so(words):

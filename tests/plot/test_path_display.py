@@ -83,7 +83,7 @@ def test_axes_names_and_plain_arrays(pipe, digits, rng):
 
 
 def test_bad_input(pipe, digits, rng):
-    with pytest.raises(TypeError, match="draws the paths of a LayerHMM"):
+    with pytest.raises(TypeError, match="needs a fitted LayerHMM"):
         PathDisplay.from_estimator(pipe[:1], digits.test_images)
     with pytest.raises(IndexError, match="There is no image 500 in X, which has 450"):
         PathDisplay.from_estimator(pipe, digits.test_images, image=500)

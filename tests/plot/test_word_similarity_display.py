@@ -73,7 +73,7 @@ def test_bad_input_is_named(digits, maps):
     dictionary = LayerDictionary(4).partial_fit(maps)
     with pytest.raises(ValueError, match="no statistics of its words; call its collect_representatives"):
         WordSimilarityDisplay.from_estimator(dictionary, maps)
-    with pytest.raises(ValueError, match="no fitted LayerDictionary in this Pipeline"):
+    with pytest.raises(TypeError, match="needs a fitted LayerDictionary, or a pipeline with one; got a Pipeline"):
         WordSimilarityDisplay.from_estimator(
             make_pipeline(FeatureExtractor(digits.network).fit(digits.images)), digits.images
         )
