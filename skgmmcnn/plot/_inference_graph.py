@@ -30,7 +30,7 @@ from ._drawing import (
     make_axes,
     write,
 )
-from ._layout import Box, attach, edge_strengths, place_cells, place_labels, rows_of
+from ._layout import Box, Line, attach, edge_strengths, place_cells, place_labels, rows_of
 from ._reading import check_image, pictures, run, take_apart
 
 _CAPTION = 0.36
@@ -39,8 +39,6 @@ _RISE = 1.15
 _KEY = 0.65
 _MAP = 0.42  # side of an edge's map
 _LABEL, _LABEL_WITH_MAP = (0.92, 0.17), (0.92, 0.19 + _MAP)
-
-Line = tuple[float, float, float, float]
 
 
 class InferenceGraphDisplay(Display):

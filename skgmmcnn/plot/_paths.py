@@ -14,7 +14,7 @@ from ..dictionary import InferencePaths, LayerHMM, Vocabulary
 from ..features import FeatureMaps
 from ..graph._building import percent
 from ._drawing import MARK, PALETTE, Display, Limits, draw_image, draw_patches, draw_rectangle, frame, make_axes, write
-from ._layout import Box, place_labels
+from ._layout import Box, Line, place_labels
 from ._reading import check_image, named_vocabulary, run, take_apart
 
 _MOST_CLASSES = 4
@@ -363,7 +363,7 @@ def _steps(path: list[int]) -> Iterator[tuple[Node, Node]]:
     return pairwise(nodes)
 
 
-def _line(tail: Box, head: Box, offset: float) -> tuple[float, float, float, float]:
+def _line(tail: Box, head: Box, offset: float) -> Line:
     return tail.right, tail.bottom + 0.5 + offset, head.left, head.bottom + 0.5 + offset
 
 
