@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from os import PathLike
+from textwrap import wrap
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -86,6 +87,17 @@ def in_lines(name: str, width: int = 15) -> str:
             lines.append("")
         lines[-1] += part
     return "\n".join(lines)
+
+
+def with_key(limits: Limits, text: str, size: float = 7) -> tuple[Limits, str]:
+    """Return limits with room for a key below the drawing, and its text in lines that fit."""
+    lines = wrap(text, int(119 / size * (limits.right - limits.left - 0.3)))
+    return limits._replace(bottom=limits.bottom - 0.0186 * size * len(lines) - 0.1), "\n".join(lines)
+
+
+def write_key(ax: Any, limits: Limits, key: str, size: float = 7) -> None:
+    """Write the key where there is room for it."""
+    write(ax, limits.left + 0.15, limits.bottom + 0.05, key, size=size, color="0.35", ha="left", va="bottom")
 
 
 def draw_rectangle(ax: Any, box: Box, **style: Any) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from textwrap import wrap
 from typing import Any
 
 import networkx as nx
@@ -28,7 +27,9 @@ from ._drawing import (
     has_rings,
     in_lines,
     make_axes,
+    with_key,
     write,
+    write_key,
 )
 from ._layout import Box, Line, attach, edge_strengths, place_cells, place_labels, rows_of
 from ._reading import check_image, pictures, run, take_apart
@@ -36,7 +37,6 @@ from ._reading import check_image, pictures, run, take_apart
 _CAPTION = 0.36
 _GAP = 0.45
 _RISE = 1.15
-_KEY = 0.65
 _MAP = 0.42  # side of an edge's map
 _LABEL, _LABEL_WITH_MAP = (0.92, 0.17), (0.92, 0.19 + _MAP)
 
@@ -195,7 +195,7 @@ class InferenceGraphDisplay(Display):
         layers = dict(self.graph.nodes(data="layer"))
         rise = _RISE + (_MAP if self.edge_maps else 0)
         boxes = place_cells(rows, layers, (width, 1 + caption), gap=_GAP, rise=rise)
-        limits = _limits(boxes)
+        limits, explanation = with_key(_limits(boxes), self._key())
         self.ax_ = make_axes(limits) if ax is None else ax
         self.figure_ = self.ax_.figure
         self._draw_edges(boxes)
@@ -204,17 +204,13 @@ class InferenceGraphDisplay(Display):
                 self._draw_layer_name(next(keys), row[0], boxes)
             for key in row:
                 self._draw_node(key, boxes[key], int(n_patches**0.5))
-        self._draw_key(limits)
+        write_key(self.ax_, limits, explanation)
         frame(self.ax_, limits)
         return self
 
     def _any_rings(self) -> bool:
         shown = {node["layer"] for _, node in self.graph.nodes(data=True)}
         return any(has_rings(found) for layer, found in self.vocabulary.representatives.items() if layer in shown)
-
-    def _draw_key(self, limits: Limits) -> None:
-        lines = "\n".join(wrap(self._key(), int(17 * (limits.right - limits.left - 0.4))))
-        write(self.ax_, limits.left + 0.2, limits.bottom + _KEY, lines, size=7, color="0.35", ha="left", va="top")
 
     def _key(self) -> str:
         if len(self.graph) == 1:
@@ -336,5 +332,5 @@ def _locations(words: WordMaps, node: Mapping[str, Any]) -> np.ndarray:
 def _limits(boxes: Mapping[str, Box]) -> Limits:
     left, right = min(box.left for box in boxes.values()) - 1.4, max(box.right for box in boxes.values()) + 0.3
     middle, half = (left + 1.4 + right) / 2, 2.4  # room for four images of a class
-    bottom = min(box.bottom for box in boxes.values()) - 0.1 - _KEY
+    bottom = min(box.bottom for box in boxes.values()) - 0.1
     return Limits(min(left, middle - half), max(right, middle + half), bottom, 0.1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from textwrap import wrap
+from textwrap import shorten, wrap
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,12 +13,25 @@ from sklearn.pipeline import Pipeline
 from ..dictionary import InferencePaths, LayerHMM, Vocabulary
 from ..features import FeatureMaps
 from ..graph._building import percent
-from ._drawing import MARK, PALETTE, Display, Limits, draw_image, draw_patches, draw_rectangle, frame, make_axes, write
+from ._drawing import (
+    MARK,
+    PALETTE,
+    Display,
+    Limits,
+    draw_image,
+    draw_patches,
+    draw_rectangle,
+    frame,
+    make_axes,
+    with_key,
+    write,
+    write_key,
+)
 from ._layout import Box, Line, place_labels
 from ._reading import check_image, named_vocabulary, run, take_apart
 
 _MOST_CLASSES = 4
-_STEP, _RISE = 2.7, 1.62  # from column to column, from row to row, in sides of a word's square
+_STEP, _RISE = 2.7, 1.75  # from column to column, from row to row, in sides of a word's square
 _WIDEST = 16.0  # points, of a line that all images of a class take
 
 
@@ -183,7 +196,7 @@ class PathDisplay(Display):
             raise ValueError(f"1 to {_MOST_CLASSES} classes can be drawn; got {len(self.labels)}.")
         flows = [self._flow(label) for label in self.labels]
         boxes = self._place(flows)
-        limits = _limits(boxes)
+        limits, key = with_key(_limits(boxes), self._key(), 8.5)
         self.ax_ = make_axes(limits) if ax is None else ax
         self.figure_ = self.ax_.figure
         self._draw_flows(flows, boxes)
@@ -195,7 +208,7 @@ class PathDisplay(Display):
         self._draw_layer_names(boxes)
         if self.image is not None:
             self._draw_image_path(boxes)
-        self._draw_key(limits)
+        write_key(self.ax_, limits, key, 8.5)
         frame(self.ax_, limits)
         return self
 
@@ -264,7 +277,8 @@ class PathDisplay(Display):
                 )
                 lines.append(((tail, head, i), line, share))
         lines.sort(key=lambda entry: -entry[2])
-        placed = place_labels([(key, line) for key, line, _ in lines], 0.5, 0.22)
+        below = [Box(box.middle - 0.8, box.bottom - 0.5, 1.6, 0.5 + box.height) for box in boxes.values()]
+        placed = place_labels([(key, line) for key, line, _ in lines], 0.5, 0.22, below)
         for key, _, share in lines:
             if key in placed:
                 box = placed[key]
@@ -277,7 +291,9 @@ class PathDisplay(Display):
         title = f"w{node.number}" if name is None else f"{name} (w{node.number})"
         chances = self._chances(node)
         likely = [label for label in chances.argsort()[::-1][:2] if chances[label] >= 0.05]
-        text = "   ".join(f"{self._name(label)}: {percent(float(chances[label]))}" for label in likely)
+        text = "\n".join(
+            f"{shorten(self._name(label), 18, placeholder=' …')}: {percent(float(chances[label]))}" for label in likely
+        )
         write(self.ax_, box.middle, box.bottom - 0.03, title, size=8.5, weight="bold", va="top")
         write(self.ax_, box.middle, box.bottom - 0.2, text, size=8, va="top")
 
@@ -286,7 +302,10 @@ class PathDisplay(Display):
         colour = PALETTE[list(self.labels).index(node.number)] if shown else "0.5"
         draw_rectangle(self.ax_, box, fc=(colour, 0.15), ec=colour, linewidth=2)
         middle = box.bottom + 0.5
-        write(self.ax_, box.middle, middle, self._name(node.number), size=16, weight="bold", color=colour)
+        name = self._name(node.number)
+        size = 16 if len(name) <= 6 else 9
+        lines = "\n".join(wrap(shorten(name, 44, placeholder=" …"), 11))
+        write(self.ax_, box.middle, middle, lines, size=size, weight="bold", color=colour)
         if shown:
             flow = flows[list(self.labels).index(node.number)]
             share = sum(share for (_, head), share in flow.items() if head.column == node.column)
@@ -337,9 +356,9 @@ class PathDisplay(Display):
         (layer,) = self.paths[self.image].leaves([self.true_label])
         box = boxes[nodes[layer]]
         text = f"leaves the paths of {self._name(self.true_label)}"
-        write(self.ax_, box.middle, box.bottom - 0.36, text, size=8, weight="bold", color=MARK, va="top", box=True)
+        write(self.ax_, box.middle, box.bottom - 0.5, text, size=8, weight="bold", color=MARK, va="top", box=True)
 
-    def _draw_key(self, limits: Limits) -> None:
+    def _key(self) -> str:
         parts = [
             "Squares: words, each shown by the fitted images that are most typical of it.",
             "Below: the decisions that are most probable after this word.",
@@ -347,8 +366,7 @@ class PathDisplay(Display):
         ]
         if self.image is not None:
             parts.append("Magenta: the path of one image, told from its activations alone.")
-        text = "\n".join(wrap(" ".join(parts), int(14 * (limits.right - limits.left - 0.4))))
-        write(self.ax_, limits.left + 0.2, limits.bottom + 0.08, text, size=8.5, color="0.35", ha="left", va="bottom")
+        return " ".join(parts)
 
 
 def _place(label: Any, classes: np.ndarray) -> int:
@@ -369,5 +387,5 @@ def _line(tail: Box, head: Box, offset: float) -> Line:
 
 def _limits(boxes: dict[Node, Box]) -> Limits:
     left, right = min(box.left for box in boxes.values()) - 0.4, max(box.right for box in boxes.values()) + 0.4
-    bottom, top = min(box.bottom for box in boxes.values()) - 1.0, max(box.top for box in boxes.values()) + 0.65
+    bottom, top = min(box.bottom for box in boxes.values()) - 0.65, max(box.top for box in boxes.values()) + 0.65
     return Limits(left, right, bottom, top)

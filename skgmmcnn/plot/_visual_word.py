@@ -11,7 +11,20 @@ from sklearn.pipeline import Pipeline
 
 from ..dictionary import LayerDictionary, LayerHMM, Vocabulary
 from ..graph._building import percent
-from ._drawing import INK, Display, Limits, draw_patches, draw_rectangle, frame, has_rings, in_lines, make_axes, write
+from ._drawing import (
+    INK,
+    Display,
+    Limits,
+    draw_patches,
+    draw_rectangle,
+    frame,
+    has_rings,
+    in_lines,
+    make_axes,
+    with_key,
+    write,
+    write_key,
+)
 from ._layout import Box
 from ._reading import find_step, named_vocabulary, statistics_of, words_by_name
 
@@ -134,9 +147,7 @@ class VisualWordDisplay(Display):
         height = max(_PATCH, _LINE * max(map(len, shares)), *(self._title(*word).height for word in self.words))
         bars = _NAME + n_patches * _PATCH + 0.2 + names
         right = bars + (_BARS + 0.6 if names else 0)
-        key = wrap(self._key(), int(15 * (right - 0.2)))
-        bottom = -len(self.words) * (height + _GAP) - 0.13 * len(key)
-        limits = Limits(-0.1, right, bottom - 0.05, _GAP / 2)
+        limits, key = with_key(Limits(-0.1, right, -len(self.words) * (height + _GAP), _GAP / 2), self._key())
         self.ax_ = make_axes(limits) if ax is None else ax
         self.figure_ = self.ax_.figure
         scale = _BARS / max((share for lines in shares for _, *its in lines for share in its), default=1)
@@ -144,7 +155,7 @@ class VisualWordDisplay(Display):
             middle = -number * (height + _GAP) - height / 2
             self._draw_word(word, middle, n_patches)
             self._draw_bars(lines, bars, middle, scale)
-        write(self.ax_, 0, bottom, "\n".join(key), size=7, color="0.35", ha="left", va="bottom")
+        write_key(self.ax_, limits, key)
         frame(self.ax_, limits)
         return self
 

@@ -23,7 +23,9 @@ from ._drawing import (
     frame,
     in_lines,
     make_axes,
+    with_key,
     write,
+    write_key,
 )
 from ._layout import Box
 from ._reading import check_image, pictures, run, take_apart, words_by_name
@@ -31,6 +33,10 @@ from ._reading import check_image, pictures, run, take_apart, words_by_name
 _SIDE, _GAP = 1.75, 0.2
 _ENTRY, _PATCH = 0.36, 0.3  # height of an entry of the legend, and side of the patch in it
 _COLUMNS = 4
+_KEY = (
+    "Colours: words of the image, each with its most typical patch of the fitted images, and the locations that show "
+    "it, of all. Grey: other words."
+)
 _SHORT = 7  # letters of entries that stand two by two
 
 
@@ -145,9 +151,8 @@ class WordMapDisplay(Display):
         self._check()
         picture = next(iter(pictures(self.words, [0])), None)
         boxes, bottom = self._place(picture)
-        key = wrap(self._key(), int(15 * (max(box.right for box in boxes.values()))))
-        bottom -= 0.13 * len(key)
-        limits = Limits(-_GAP / 2, max(box.right for box in boxes.values()) + _GAP / 2, bottom - 0.05, 0)
+        right = max(box.right for box in boxes.values())
+        limits, key = with_key(Limits(-_GAP / 2, right + _GAP / 2, bottom, 0), _KEY)
         self.ax_ = make_axes(limits) if ax is None else ax
         self.figure_ = self.ax_.figure
         for layer, box in boxes.items():
@@ -157,7 +162,7 @@ class WordMapDisplay(Display):
                 self._draw_legend(layer, box)
             elif picture is not None:
                 draw_image(self.ax_, box, picture)
-        write(self.ax_, 0, bottom, "\n".join(key), size=7, color="0.35", ha="left", va="bottom")
+        write_key(self.ax_, limits, key)
         frame(self.ax_, limits)
         return self
 
@@ -180,7 +185,7 @@ class WordMapDisplay(Display):
             y -= max(map(self._title_height, row))
             boxes |= {panel: Box(place * (_SIDE + _GAP), y - tall, _SIDE, tall) for place, panel in enumerate(row)}
             y -= tall + max(map(self._legend_height, row)) + _GAP
-        return boxes, y
+        return boxes, y + _GAP / 2
 
     def _title(self, layer: str | None) -> tuple[str, str]:
         """Return what stands above a panel: a name, and what there is to say of it."""
@@ -251,12 +256,6 @@ class WordMapDisplay(Display):
             else:
                 draw_rectangle(self.ax_, patch, fc=colour, ec="none")
             write(self.ax_, patch.right + 0.06, bottom + _PATCH / 2, entry, size=7, ha="left", linespacing=1.1)
-
-    def _key(self) -> str:
-        return (
-            "Colours: words of the image, each with its most typical patch of the fitted images, and the locations "
-            "that show it, of all. Grey: other words."
-        )
 
 
 def _columns(entries: Sequence[str]) -> int:

@@ -12,7 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.legend import Legend
-from matplotlib.text import Text
+from matplotlib.text import Annotation, Text
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -56,7 +56,7 @@ def _fields():
     steps = {
         ("low", "input"): _square(taps(8, 8, 3, 1, 1, 1)),
         ("mid", "low"): _square(taps(4, 8, 2, 2, 0, 1)),
-        ("top", "mid"): _square(taps(2, 4, 2, 2, 0, 1)),
+        ("top", "mid"): _square(taps(2, 4, 4, 2, 1, 1)),
         ("code", "top"): everything((1, 1), (2, 2)),
     }
     for upper, middle in (("mid", "low"), ("top", "mid"), ("code", "top")):
@@ -105,7 +105,7 @@ def estimator():
 
 
 def _graph_of_an_image():
-    return InferenceGraphDisplay.from_estimator(estimator(), words(), image=6)
+    return InferenceGraphDisplay.from_estimator(estimator(), words(), image=11)
 
 
 def _graph_of_a_class():
@@ -121,7 +121,7 @@ def _paths():
     sizes = tuple(N_WORDS[layer] for layer in counts)
     chain = InferencePaths(tuple(counts), sizes, paths, -ones, ones, ones[:, 0], found.decisions, tables)
     return PathDisplay(
-        chain, [1, 4], found.vocabulary, class_names=NAMES, image=11, true_label=4, picture=found.pictures[11]
+        chain, [6, 4], found.vocabulary, class_names=NAMES, image=11, true_label=4, picture=found.pictures[11]
     ).plot()
 
 
@@ -171,7 +171,10 @@ def rendered(display, dpi=50, finer=4):
     Versions of matplotlib round to different pixels; so it is drawn finer, and each few pixels are averaged.
     """
     for part in (*display.figure_.findobj(Text), *display.figure_.findobj(Legend)):
-        part.set_visible(False)
+        if isinstance(part, Annotation):
+            part.set_text("")  # the arrow remains
+        else:
+            part.set_visible(False)
     file = io.BytesIO()
     display.figure_.savefig(file, format="png", dpi=finer * dpi)
     return np.asarray(Image.open(file).convert("RGB").reduce(finer))
