@@ -12,10 +12,11 @@ import numpy as np
 from ..dictionary import Representatives
 from ._layout import Box
 
-MARK = (0.9, 0.0, 0.5)  # magenta: rare in photographs, and told from greys with any colour vision
+MARK = (0.9, 0.0, 0.8)  # magenta: rare in photographs, and told from greys with any colour vision
 INK = (0.12, 0.32, 0.55)  # dark blue, of evidence
-# Told from each other with any colour vision [Okabe and Ito, "Color Universal Design", 2008]; dark ones first.
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#F0E442", "#222222")
+# Told from each other and from light greys with any colour vision: after Okabe and Ito, "Color Universal Design", 2008,
+# whose green and purple are nearer to grey.
+PALETTE = ("#0072B2", "#D55E00", "#00A060", "#AA3377", "#56B4E9", "#E69F00", "#F0E442", "#222222")
 _SMALL = 32  # pixels; images below are shown with hard pixels
 _TEXT_AS_TEXT: dict[Any, Any] = {"svg.fonttype": "none", "pdf.fonttype": 42, "ps.fonttype": 42}
 

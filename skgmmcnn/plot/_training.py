@@ -113,10 +113,13 @@ class TrainingDisplay(Display):
         ax.plot(passes[:n_trained], bounds[:n_trained], "o-", color=INK, ms=3)
         if self.retrained:
             ax.plot(passes[n_trained - 1 :], bounds[n_trained - 1 :], "s--", color=INK, ms=3)
-        if len(bounds) > 2:
+        if len(bounds) == 1:
+            ax.set_ylim(bounds[0] - 1, bounds[0] + 1)
+        elif len(bounds) > 2:
             low, high = bounds[1:].min(), bounds[1:].max()
             margin = 0.05 * (high - low) or 0.5
             ax.set_ylim(low - margin, high + margin)
+        ax.set_xlim(0.5, len(bounds) + 0.5)
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         ax.set_xlabel("pass" + (", then for the class" if self.retrained else ""))
         ax.set_title(f"{in_lines(name, 28)}\n{bounds[-1]:.2f} nats, {_passes(n_trained)}", fontsize=9)

@@ -2,6 +2,7 @@ import itertools
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
+import networkx as nx
 import numpy as np
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch import nn
 from torchvision.transforms import ToTensor
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, InferenceGraphDisplay, LayerDictionary, to_text
-from skgmmcnn.plot._drawing import in_lines
+from skgmmcnn.plot._drawing import INK, in_lines
 from skgmmcnn.plot._layout import Box, place_labels, rows_of
 from tests.graph.test_inference_graph import random_words
 from tests.plot.readable import assert_readable, texts_of
@@ -165,6 +166,56 @@ def test_branches_are_drawn_side_by_side(rng):
     assert len(rows_of(display.graph)) == 5
     assert_readable(display.figure_)
     assert sum(text.startswith(("deep", "left")) for text in written(display)) == 2
+
+
+def test_labels_stand_where_few_other_edges_pass(rng):
+    """Against a search of every place, with 200 points on every other line."""
+    lines = [(i, tuple(rng.random(4))) for i in range(12)]
+    placed = place_labels(lines, 0.15, 0.08)
+
+    def passes(line, box):
+        x, y = (start + np.linspace(0, 1, 2001) * (stop - start) for start, stop in (line[::2], line[1::2]))
+        return ((box.left < x) & (x < box.right) & (box.bottom < y) & (y < box.top)).any()
+
+    first, line = lines[0]
+    others = [other for key, other in lines if key != first]
+    counts = []
+    for share in np.linspace(0.1, 0.9, 17):
+        x, y = line[0] + share * (line[2] - line[0]), line[1] + share * (line[3] - line[1])
+        counts.append(sum(passes(other, Box(x - 0.075, y - 0.04, 0.15, 0.08)) for other in others))
+    assert sum(passes(other, placed[first]) for other in others) == min(counts)
+
+
+def test_edges_with_maps(graph, words):
+    (explained,) = graph.explain(words[7])
+    display = InferenceGraphDisplay.from_estimator(graph, words, image=7, edge_maps=True)
+    assert display.edge_maps.keys() == set(explained.edges)
+    drawn = [image.get_array() for image in display.ax_.images if image.get_array().dtype.kind == "f"]
+    assert len(drawn) == len(explained.edges)  # there is room for all of them
+    for found in graph.edge_maps(words[7:8], explained).values():
+        strength = found / np.nanmax(found)
+        expected = 1 - np.nan_to_num(strength)[..., None] * (1 - np.array(INK))
+        expected[np.isnan(found)] = 0.85
+        assert any(image.shape == expected.shape and np.allclose(image, expected) for image in drawn)
+    assert "Squares on arrows" in " ".join(" ".join(written(display)).split())
+    assert_readable(display.figure_)
+    assert_readable(InferenceGraphDisplay.from_estimator(graph, words, label=4, edge_maps=True).figure_)
+    plain = InferenceGraphDisplay.from_estimator(graph, words, image=7)
+    assert plain.edge_maps is None
+    assert plain.figure_.get_figheight() < display.figure_.get_figheight()
+
+
+def test_uncertain_edges_are_drawn_so(graph, words):
+    display = InferenceGraphDisplay.from_estimator(graph, words, image=7)
+    edges = list(display.graph.edges)
+    nx.set_edge_attributes(display.graph, {edges[0]: {"q_value": 0.2, "selected": 0.1}, edges[1]: {"selected": 0.49}})
+    nx.set_edge_attributes(display.graph, {edges[2]: {"q_value": 0.04, "selected": 0.5}})
+    display.plot()
+    arrows = [text.arrow_patch for text in display.ax_.texts if getattr(text, "arrow_patch", None)]
+    assert sorted(arrow.get_linestyle() for arrow in arrows) == sorted(["--", ":", *["-"] * (len(edges) - 2)])
+    shown = " ".join(" ".join(written(display)).split())
+    assert "Dashed: could be chance" in shown
+    assert "Dotted: kept by fewer than half of the resamples." in shown
 
 
 def test_targets_and_contrasts(graph, words):
