@@ -2,6 +2,7 @@
 
 STORIES = [
     "plot_digits.py",
+    "plot_what_a_word_is.py",
     "plot_wrong_decision.py",
     "plot_class_graph.py",
     "plot_planted_shortcut.py",
