@@ -191,12 +191,13 @@ def test_edges_with_maps(graph, words):
     display = InferenceGraphDisplay.from_estimator(graph, words, image=7, edge_maps=True)
     assert display.edge_maps.keys() == set(explained.edges)
     drawn = [image.get_array() for image in display.ax_.images if image.get_array().dtype.kind == "f"]
-    assert len(drawn) == len(explained.edges)  # there is room for all of them
+    assert len(explained.edges) / 2 < len(drawn) <= len(explained.edges)  # as many as there is room for
+    expected = []
     for found in graph.edge_maps(words[7:8], explained).values():
-        strength = found / np.nanmax(found)
-        expected = 1 - np.nan_to_num(strength)[..., None] * (1 - np.array(INK))
-        expected[np.isnan(found)] = 0.85
-        assert any(image.shape == expected.shape and np.allclose(image, expected) for image in drawn)
+        expected.append(1 - np.nan_to_num(found / np.nanmax(found))[..., None] * (1 - np.array(INK)))
+        expected[-1][np.isnan(found)] = 0.85
+    for image in drawn:
+        assert any(image.shape == other.shape and np.allclose(image, other) for other in expected)
     assert "Squares on arrows" in " ".join(" ".join(written(display)).split())
     assert_readable(display.figure_)
     assert_readable(InferenceGraphDisplay.from_estimator(graph, words, label=4, edge_maps=True).figure_)
