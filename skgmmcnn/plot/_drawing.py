@@ -90,6 +90,11 @@ def in_lines(name: str, width: int = 15) -> str:
     return "\n".join(lines)
 
 
+def shortened(text: str, width: int) -> str:
+    """Return text of at most `width` letters."""
+    return text if len(text) <= width else text[: width - 1].rstrip() + "…"
+
+
 def with_key(limits: Limits, text: str, size: float = 7) -> tuple[Limits, str]:
     """Return limits with room for a key below the drawing, and its text in lines that fit."""
     lines = wrap(text, int(119 / size * (limits.right - limits.left - 0.3)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
+from textwrap import wrap
 from typing import Any
 
 import networkx as nx
@@ -27,6 +28,7 @@ from ._drawing import (
     has_rings,
     in_lines,
     make_axes,
+    shortened,
     with_key,
     write,
     write_key,
@@ -37,6 +39,7 @@ from ._reading import check_image, pictures, run, take_apart
 _CAPTION = 0.36
 _GAP = 0.45
 _RISE = 1.15
+_TITLE = 42  # letters of a line of the decision's title
 _MAP = 0.42  # side of an edge's map
 _LABEL, _LABEL_WITH_MAP = (0.92, 0.17), (0.92, 0.19 + _MAP)
 
@@ -60,8 +63,9 @@ class InferenceGraphDisplay(Display):
         The image that is explained, or some of those of a class.
     locations : dict of str to bool array of shape (H, W), or None
         For the graph of one image, where each word is, by node.
-    cells : dict of str to Cells, default=None
-        Where in the image the locations of each layer are; None divides the image evenly.
+    cells : dict of str to (rows, columns), default=None
+        Where in the image the locations of each layer begin and end, as shares of its height and width, float arrays of
+        shape (H + 1,) and (W + 1,); None divides the image evenly.
     edge_maps : dict of (tail, head) to float array, default=None
         Where in the upper word's receptive field the lower word is, as from :meth:`InferenceGraph.edge_maps`; drawn on
         the edges where there is room.
@@ -223,11 +227,8 @@ class InferenceGraphDisplay(Display):
         styles = set(map(_line_style, self._edges()))
         chance = "Dashed: could be chance (q > 0.05)." if "--" in styles else ""
         seldom = "Dotted: kept by fewer than half of the resamples." if ":" in styles else ""
-        maps = (
-            "Squares on arrows: where in the upper word's field the lower word is, darkest where most often."
-            if self.edge_maps
-            else ""
-        )
+        where = "Squares on arrows: where in the upper word's field the lower word is, darkest where most often."
+        maps = where if self.edge_maps else ""
         return " ".join(filter(None, [patches, rings, shown, below, arrows, maps, chance, seldom]))
 
     def _edges(self) -> list[Mapping[str, Any]]:
@@ -243,7 +244,7 @@ class InferenceGraphDisplay(Display):
             else f"{in_lines(node['layer'])}\n{per_image} location{'s' if per_image > 1 else ''}\nan image"
         )
         left = min(other.left for other in boxes.values()) - 0.15 if key == first else box.left
-        self.ax_.text(left - 0.1, box.top - 0.5, text, ha="right", va="center", fontsize=9, color="0.35")
+        write(self.ax_, left - 0.1, box.top - 0.5, text, size=9, color="0.35", ha="right")
 
     def _draw_node(self, key: str, box: Box, side: int) -> None:
         node = self.graph.nodes[key]
@@ -256,11 +257,11 @@ class InferenceGraphDisplay(Display):
         if self.locations is not None and self.images:
             self._draw_locations(Box(box.left + 1.06, box.top - 1, 1, 1), node["layer"], self.locations[key])
         name = node.get("word_name")
-        title = f"{name} (w{node['word']})" if name else f"w{node['word']}"
+        title = f"{shortened(name, int(12 * box.width))} (w{node['word']})" if name else f"w{node['word']}"
         between = "   " if box.width > 1 else "\n"
         evidence = f"{node['count']}/{node['n_locations']}{between}{node['score']:.1f} bits"
-        self.ax_.text(box.middle, square.bottom - 0.05, title, ha="center", va="top", fontsize=9, weight="bold")
-        self.ax_.text(box.middle, square.bottom - 0.2, evidence, ha="center", va="top", fontsize=8)
+        write(self.ax_, box.middle, square.bottom - 0.05, title, size=9, weight="bold", va="top")
+        write(self.ax_, box.middle, square.bottom - 0.2, evidence, size=8, va="top")
 
     def _draw_decision(self, node: Mapping[str, Any], box: Box) -> None:
         shown = self.images[:4]
@@ -270,7 +271,9 @@ class InferenceGraphDisplay(Display):
         title = node["class_name"] + (f" rather than {node['contrast_name']}" if "contrast_name" in node else "")
         if self.locations is None:
             title += f"   ({len(shown)} of {node['n_locations']} images)"
-        self.ax_.text(box.middle, box.top - 1.06, title, ha="center", va="top", fontsize=11, weight="bold")
+        lines = wrap(shortened(title, 3 * _TITLE), _TITLE)
+        size = 11 if len(lines) == 1 else 9
+        write(self.ax_, box.middle, box.top - 1.06, "\n".join(lines), size=size, weight="bold", va="top")
 
     def _draw_locations(self, square: Box, layer: str, shown: np.ndarray) -> None:
         drawn = draw_image(self.ax_, square, self.images[0])

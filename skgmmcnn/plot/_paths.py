@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from textwrap import shorten, wrap
+from textwrap import wrap
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +23,7 @@ from ._drawing import (
     draw_rectangle,
     frame,
     make_axes,
+    shortened,
     with_key,
     write,
     write_key,
@@ -288,12 +289,10 @@ class PathDisplay(Display):
         layer = self.paths.layers[node.column]
         draw_patches(self.ax_, box, self.vocabulary.representatives.get(layer), node.number, 2, 2)
         name = self.vocabulary.names.get((layer, node.number))
-        title = f"w{node.number}" if name is None else f"{name} (w{node.number})"
+        title = f"w{node.number}" if name is None else f"{shortened(name, 22)} (w{node.number})"
         chances = self._chances(node)
         likely = [label for label in chances.argsort()[::-1][:2] if chances[label] >= 0.05]
-        text = "\n".join(
-            f"{shorten(self._name(label), 18, placeholder=' …')}: {percent(float(chances[label]))}" for label in likely
-        )
+        text = "\n".join(f"{shortened(self._name(label), 18)}: {percent(float(chances[label]))}" for label in likely)
         write(self.ax_, box.middle, box.bottom - 0.03, title, size=8.5, weight="bold", va="top")
         write(self.ax_, box.middle, box.bottom - 0.2, text, size=8, va="top")
 
@@ -304,7 +303,7 @@ class PathDisplay(Display):
         middle = box.bottom + 0.5
         name = self._name(node.number)
         size = 16 if len(name) <= 6 else 9
-        lines = "\n".join(wrap(shorten(name, 44, placeholder=" …"), 11))
+        lines = "\n".join(wrap(shortened(name, 44), 11))
         write(self.ax_, box.middle, middle, lines, size=size, weight="bold", color=colour)
         if shown:
             flow = flows[list(self.labels).index(node.number)]

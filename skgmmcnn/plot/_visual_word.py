@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from textwrap import shorten, wrap
+from textwrap import wrap
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +21,7 @@ from ._drawing import (
     has_rings,
     in_lines,
     make_axes,
+    shortened,
     with_key,
     write,
     write_key,
@@ -174,13 +175,13 @@ class VisualWordDisplay(Display):
 
     def _class_name(self, label: int) -> str:
         names = self.vocabulary.class_names
-        return f"class {label}" if names is None else shorten(names[label], _LONGEST, placeholder=" …")
+        return f"class {label}" if names is None else shortened(names[label], _LONGEST)
 
     def _title(self, layer: str, number: int) -> _Title:
         share = float(self.vocabulary.statistics[layer].share[number])
         name = self.vocabulary.names.get((layer, number))
         return _Title(
-            [f"w{number}"] if name is None else [*wrap(name, 16), f"(w{number})"],
+            [f"w{number}"] if name is None else [*wrap(shortened(name, 44), 16), f"(w{number})"],
             [*in_lines(layer).splitlines(), f"{percent(share)} of locations" if share else "at no location"],
         )
 

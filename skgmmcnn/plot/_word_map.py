@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from textwrap import shorten, wrap
+from textwrap import wrap
 from typing import Any
 
 import networkx as nx
@@ -23,6 +23,7 @@ from ._drawing import (
     frame,
     in_lines,
     make_axes,
+    shortened,
     with_key,
     write,
     write_key,
@@ -128,6 +129,8 @@ class WordMapDisplay(Display):
         before, model, X = take_apart(estimator, X, LayerDictionary, LayerHMM)
         X = X[check_image(image, len(X)) :][:1]
         maps = X if isinstance(X, WordMaps) else model.transform(run(before, X))
+        if maps.vocabulary.fingerprint != model.vocabulary_.fingerprint:
+            raise ValueError("These words come from another dictionary than the one that is given.")
         chosen = _choose(maps, words, graph, n_words)
         if layers is not None:
             chosen = {layer: chosen.get(layer, []) for layer in _check_layers(layers, maps)}
@@ -191,7 +194,7 @@ class WordMapDisplay(Display):
         """Return what stands above a panel: a name, and what there is to say of it."""
         if layer is None:
             decision = self.words.spec.class_name(int(self.words.decisions[0]))
-            return "\n".join(wrap(shorten(decision, 44, placeholder=" …"), 22)), "the decision"
+            return "\n".join(wrap(shortened(decision, 44), 22)), "the decision"
         shown = self.words.words[layer][0]
         height, width = shown.shape
         n_words = len(np.unique(shown))
@@ -234,9 +237,7 @@ class WordMapDisplay(Display):
         entries = []
         for word in self.chosen[layer]:
             count, name = f"{(shown == word).sum()}/{shown.size}", names.get((layer, word))
-            entries.append(
-                f"w{word}\n{count}" if name is None else f"{shorten(name, 24, placeholder=' …')}\nw{word}   {count}"
-            )
+            entries.append(f"w{word}\n{count}" if name is None else f"{shortened(name, 22)}\nw{word}   {count}")
         return entries
 
     def _legend_height(self, layer: str | None) -> float:

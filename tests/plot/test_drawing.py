@@ -10,7 +10,7 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from skgmmcnn import VisualWordDisplay
-from skgmmcnn.plot._drawing import INK, MARK, PALETTE
+from skgmmcnn.plot._drawing import INK, MARK, PALETTE, shortened
 from skgmmcnn.plot._word_similarity import _OTHER, _SAME
 from tests.plot import pictures
 
@@ -42,6 +42,12 @@ def test_colours_are_told_apart_with_any_vision(vision):
     pairs += [(colour, str(grey)) for colour in PALETTE for grey in np.linspace(0.5, 1, 11)]  # the image below
     for one, other in pairs:
         assert np.linalg.norm(lab(one, vision) - lab(other, vision)) > 10, (one, other)
+
+
+def test_long_words_are_shortened_not_dropped():
+    assert shortened("American_Staffordshire_terrier", 12) == "American_St…"
+    assert shortened("tabby cat", 7) == "tabby…"
+    assert shortened("tabby", 5) == "tabby"
 
 
 @pytest.fixture

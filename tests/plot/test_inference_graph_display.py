@@ -232,6 +232,12 @@ def test_targets_and_contrasts(graph, words):
     assert root.startswith("conv3_w")
     np.testing.assert_array_equal(np.argwhere(of_location.locations[root]), [[1, 2]])
     assert_readable(of_location.figure_)
+    names = tuple(f"{digit}, whose name is by far longer than usual" for digit in range(10))
+    long = replace(words, spec=replace(words.spec, class_names=names))
+    display = InferenceGraphDisplay.from_estimator(graph, long, image=7, contrast=other)
+    assert f"{names[decided]} rather than {names[other]}" in " ".join(" ".join(written(display)).split())
+    assert_readable(display.figure_)
+    assert_readable(InferenceGraphDisplay.from_estimator(graph, long, label=int(decided)).figure_)
     with pytest.raises(ValueError, match="give one of them"):
         InferenceGraphDisplay.from_estimator(graph, words, label=1, target=2)
 

@@ -102,7 +102,7 @@ def test_names_and_words_without_images():
     assert_readable(display.figure_)
 
 
-def test_bad_input(dictionary, words, graph):
+def test_bad_input(dictionary, maps, words, graph):
     with pytest.raises(ValueError, match="At most 8 words of a layer can be told apart; 'conv2' has 9 chosen"):
         WordMapDisplay.from_estimator(dictionary, words, words=[("conv2", word) for word in range(9)])
     with pytest.raises(ValueError, match="n_words must be 1 to 8; got 9"):
@@ -111,6 +111,9 @@ def test_bad_input(dictionary, words, graph):
         WordMapDisplay.from_estimator(dictionary, words, words=["conv2_w000"], graph=graph.explain(words[:1])[0])
     with pytest.raises(ValueError, match="no layer 'conv4'; there is 'conv"):
         WordMapDisplay.from_estimator(dictionary, words, layers=["conv4"])
+    another = LayerDictionary({"conv1": 8, "conv2": 12, "conv3": 16}, random_state=1).fit(maps)
+    with pytest.raises(ValueError, match="come from another dictionary"):
+        WordMapDisplay.from_estimator(another, words)
     with pytest.raises(ValueError, match="no word 'x'"):
         WordMapDisplay.from_estimator(dictionary, words, words=["x"])
     with pytest.raises(TypeError, match="needs a fitted LayerDictionary or LayerHMM, or a pipeline with one"):
