@@ -197,8 +197,10 @@ class WordMapDisplay(Display):
             return "\n".join(wrap(shortened(decision, 44), 22)), "the decision"
         shown = self.words.words[layer][0]
         height, width = shown.shape
+        if shown.size == 1:
+            return in_lines(layer, 20), "1 location"
         n_words = len(np.unique(shown))
-        about = f"{height} x {width} locations, {n_words} words" if shown.size > 1 else "1 location"
+        about = f"{height} x {width} locations, {n_words} word{'s' if n_words > 1 else ''}"
         return in_lines(layer, 20), about
 
     def _title_height(self, layer: str | None) -> float:
