@@ -5,7 +5,15 @@ from .features import FeatureExtractor, FeatureMaps
 from .graph import InferenceGraph, to_text
 from .mixture import MiniBatchGaussianMixture
 from .persistence import load, save
-from .plot import InferenceGraphDisplay, InferenceGraphPage, PathDisplay, WordSimilarityDisplay
+from .plot import (
+    InferenceGraphDisplay,
+    InferenceGraphPage,
+    PathDisplay,
+    TrainingDisplay,
+    VisualWordDisplay,
+    WordMapDisplay,
+    WordSimilarityDisplay,
+)
 
 __all__ = [
     "FeatureExtractor",
@@ -17,6 +25,9 @@ __all__ = [
     "LayerHMM",
     "MiniBatchGaussianMixture",
     "PathDisplay",
+    "TrainingDisplay",
+    "VisualWordDisplay",
+    "WordMapDisplay",
     "WordMaps",
     "WordSimilarityDisplay",
     "load",

@@ -14,9 +14,13 @@ from skgmmcnn import (
     InferenceGraphDisplay,
     LayerDictionary,
     LayerHMM,
+    TrainingDisplay,
+    VisualWordDisplay,
+    WordMapDisplay,
     WordSimilarityDisplay,
     to_text,
 )
+from tests.plot.readable import assert_readable
 
 
 def test_words_of_a_residual_network_agree_with_it(data):
@@ -90,6 +94,12 @@ def test_the_road_on_image_files(data):
     assert names[words.decisions[0]] in text
     display = InferenceGraphDisplay.from_estimator(pipe["graph"], words, image=1)
     assert np.ptp(display.images[0]) > 100
+    assert_readable(display.figure_)
+    graph = display.graph
+    chosen = [key for key in graph if key != graph.graph["root"]]
+    assert_readable(WordMapDisplay.from_estimator(pipe, paths[:3], image=1, graph=graph).figure_)
+    assert_readable(VisualWordDisplay.from_estimator(pipe, chosen, n_patches=9).figure_)
+    assert_readable(TrainingDisplay.from_estimator(pipe).figure_)
 
 
 def test_words_of_one_class_are_told_from_others_layer_by_layer(data):

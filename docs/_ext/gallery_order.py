@@ -3,6 +3,7 @@
 STORIES = [
     "plot_digits.py",
     "plot_photographs.py",
+    "plot_what_a_word_is.py",
     "plot_wrong_decision.py",
     "photographs_resnet50.py",
     "photographs_vgg16.py",

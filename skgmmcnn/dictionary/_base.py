@@ -146,7 +146,9 @@ class WordModel(ContainerOutput, TransformerMixin, BaseEstimator, auto_wrap_outp
                 )
                 for layer, words in labels.words.items()
             }
-            self.vocabulary_ = replace(self.vocabulary_, representatives=found, statistics=counts)
+            self.vocabulary_ = replace(
+                self.vocabulary_, representatives=found, statistics=counts, class_names=maps.spec.class_names
+            )
             self.dead_words_ = {layer: count.dead for layer, count in counts.items()}
         return WordMaps(
             words=labels.words,

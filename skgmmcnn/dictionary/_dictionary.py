@@ -84,8 +84,12 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
     readouts_ : dict of str to Readout
         Linear classifiers on the words of each layer, under the discriminative objective or after
         :meth:`fit_readout`.
-    lower_bounds_ : dict of str to float
-        Mean log-density of the training rows in nats, by layer.
+    lower_bounds_ : dict of str to list of float
+        Mean log-density of the training rows in nats after every pass, by layer; under "em" the best so far.  Under the
+        discriminative objective the last one is that of the words as they were trained on.  :meth:`partial_fit` adds
+        that of its rows before the step.
+    lower_bound_ : float
+        The last of them, summed over the layers.
     n_iter_ : int
         Passes over the sample that the slowest layer took to describe the rows; after `partial_fit` the number of
         steps.
@@ -220,7 +224,7 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
         self._set_states({layer: fit.state for layer, fit in fitted.items()}, emissions)
         if readouts:
             self.readouts_ = readouts
-        self.lower_bounds_ = {layer: fit.lower_bounds[-1] for layer, fit in fitted.items()}
+        self._set_bounds({layer: fit.lower_bounds for layer, fit in fitted.items()})
         self.n_iter_ = max(fit.state.n_steps for fit in fitted.values())
         self.converged_ = all(fit.converged for fit in fitted.values())
         self._warn_unconverged(fitted)
@@ -274,7 +278,8 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
             for layer in mixtures
         }
         self._set_states(states, emissions)
-        self.lower_bounds_ = {layer: expectations[layer].mean_log_likelihood for layer in mixtures}
+        bounds = getattr(self, "lower_bounds_", dict.fromkeys(mixtures, ()))
+        self._set_bounds({layer: [*bounds[layer], expectations[layer].mean_log_likelihood] for layer in mixtures})
         self.n_iter_ = states[self.layers_[0]].n_steps
         self.converged_ = False
         return self
@@ -461,6 +466,10 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
         self.emissions_ = emissions
         self.mixtures_ = mixtures = {layer: state.mixture for layer, state in self._states.items()}
         self.vocabulary_ = vocabulary_of(mixtures)
+
+    def _set_bounds(self, bounds: dict[str, list[float]]) -> None:
+        self.lower_bounds_ = bounds
+        self.lower_bound_ = sum(history[-1] for history in bounds.values())
 
     def _warn_unconverged(self, fitted: Mapping[str, Fitted]) -> None:
         slow = [layer for layer, fit in fitted.items() if not fit.converged]

@@ -29,6 +29,8 @@ class Vocabulary:
         How often each layer's words occur in images of each class; empty after `partial_fit`.
     names : dict of (str, int) to str
         Names that a person gave to words, by layer and word.
+    class_names : tuple of str or None
+        Names of the classes that `statistics` count.
     """
 
     n_words: Mapping[str, int]
@@ -36,6 +38,7 @@ class Vocabulary:
     representatives: Mapping[str, Representatives] = field(default_factory=dict)
     statistics: Mapping[str, WordStatistics] = field(default_factory=dict)
     names: Mapping[tuple[str, int], str] = field(default_factory=dict)
+    class_names: tuple[str, ...] | None = None
 
     def key(self, layer: str, word: int) -> str:
         """Return the identifier of a word.

@@ -18,6 +18,7 @@ from ._walk import Above, Link, Step
 INTERVAL = (2.5, 97.5)  # percentiles
 NO_WORD = "No word speaks for it: none has enough evidence."  # of a graph that is its root alone
 MOST_CHANCE = 0.05  # q-values above are called chance
+LEAST_KEPT = 0.5  # share of resamples; what fewer keep is called seldom kept
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,6 +148,11 @@ def _chance(learnt: Learnt, pair: Pair, s: int, t: int) -> dict[str, float]:
 def could_be_chance(edge: Mapping[str, Any]) -> bool:
     """Tell whether an edge was tested and could be chance."""
     return edge.get("q_value", 0) > MOST_CHANCE
+
+
+def seldom_kept(edge: Mapping[str, Any]) -> bool:
+    """Tell whether there are resamples, and most of them do not keep an edge."""
+    return edge.get("selected", 1) < LEAST_KEPT
 
 
 def percent(share: float) -> str:

@@ -37,18 +37,26 @@ def edge_map(shown: np.ndarray, present: np.ndarray, field: ReceptiveField) -> n
 def _origins(axis: Axis, size: int) -> tuple[np.ndarray, int]:
     """Return where each window would start if no border cut it, and the length of a whole window.
 
-    Windows that start or stop inside the map tell the step; where they do not, the longest window is a whole one.
+    Where windows that no border cuts do not tell, the longest window is a whole one.
     """
     start, stop = axis
     longest = int((stop - start).max(initial=1))
+    return whole_windows(axis, size) or (np.where((start == 0) & (stop < size), stop - longest, start), longest)
+
+
+def whole_windows(axis: Axis, size: int) -> tuple[np.ndarray, int] | None:
+    """Return where windows would start if no border cut them, and their length, as those tell that no border cuts.
+
+    None where they are too few to tell, or where windows are not equally long and equally far from each other.
+    """
+    start, stop = axis
     line, end = _line(start, start > 0), _line(stop, stop < size)
-    if line is not None and end is not None and line[0] == end[0]:
-        step, first = line
-        length = end[1] - first
-        origins = first + step * np.arange(len(start))
-        if length >= longest and ((origins <= start) & (stop <= origins + length)).all():
-            return origins, length
-    return np.where((start == 0) & (stop < size), stop - longest, start), longest
+    if line is None or end is None or line[0] != end[0]:
+        return None
+    step, first = line
+    length, origins = end[1] - first, first + step * np.arange(len(start))
+    inside = length >= (stop - start).max(initial=1) and ((origins <= start) & (stop <= origins + length)).all()
+    return (origins, length) if inside else None
 
 
 def _line(ends: np.ndarray, uncut: np.ndarray) -> tuple[int, int] | None:

@@ -14,7 +14,7 @@ from ..features import ReceptiveField
 from ..graph import InferenceGraph
 from ..graph._counting import n_pairs_of, pair_chunks, spread
 from ..graph._evidence import Pair
-from ..graph._hierarchy import hierarchy, maps_of
+from ..graph._hierarchy import maps_of
 from ._intervals import Interval, interval
 from ._measured import Figure, Measured
 from ._parts import graph_of, take_apart
@@ -173,7 +173,7 @@ def bits_score(estimator: Any, X: Any, y: Any = None) -> float:
 def bits_by_image(graph: InferenceGraph, words: WordMaps) -> dict[Pair, np.ndarray]:
     """Return for each pair of layers the mean log-ratio over the pairs of locations of each image, (n,)."""
     found = {}
-    for (upper, lower), field in _fields(words).items():
+    for (upper, lower), field in graph._structure(words).fields.items():
         table = graph.log_ratios_[upper, lower]
         found[upper, lower] = _mean_by_image(maps_of(words, upper), words.words[lower], field, table)
     return found
@@ -182,16 +182,12 @@ def bits_by_image(graph: InferenceGraph, words: WordMaps) -> dict[Pair, np.ndarr
 def _without(graph: InferenceGraph, words: WordMaps) -> dict[Pair, float]:
     """Return for each pair of layers the mean of -log2 P(lower) over the pairs of locations of all images."""
     found = {}
-    for (upper, lower), field in _fields(words).items():
+    for (upper, lower), field in graph._structure(words).fields.items():
         counts = np.maximum(graph.transition_counts_[upper, lower].sum(0), 1)
         costs = -np.log2(counts / counts.sum())
         covers = spread(np.ones(maps_of(words, upper).shape[1:]), field)
         found[upper, lower] = float((costs[words.words[lower]] * covers).sum() / (len(words) * covers.sum()))
     return found
-
-
-def _fields(words: WordMaps) -> Mapping[Pair, ReceptiveField]:
-    return hierarchy(words.spec).fields
 
 
 def _mean_by_image(upper: np.ndarray, lower: np.ndarray, field: ReceptiveField, table: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from ..dictionary import LayerDictionary, WordMaps
 from ..features import FeatureBatch, ReceptiveField, Rerun
 from ..graph import InferenceGraph
 from ..graph._counting import gather, spread
-from ..graph._hierarchy import DECISION, hierarchy, maps_of
+from ..graph._hierarchy import DECISION, maps_of
 from ..mixture import Mixture
 from ..mixture._em import Scorer
 from ._ablation import fillings, replace
@@ -316,7 +316,8 @@ def edge_effects(
         raise ValueError(f"n_random must be at least 1; got {n_random}.")
     words = parts.words()
     edges = list(_edges(graph, words, by))
-    trials = [_trial(words, edge, n_random, random) for edge in edges]
+    fields = graph._structure(words).fields
+    trials = [_trial(words, edge, fields[edge.upper, edge.lower], n_random, random) for edge in edges]
     lowers = [layer for layer in reversed(words.layers) if any(edge.lower == layer for edge in edges)]
     effects = np.full((len(edges), 1 + n_random, len(EFFECTS)), np.nan)
     judge = _Judge(dictionary.mixtures_, words)
@@ -330,7 +331,7 @@ def edge_effects(
                         for e in at_once:
                             effects[e, variant] = judge(part.original, run, edges[e], trials[e].locations)
                 progress.update(len(part.original.decisions))
-    return EdgeEffects(_by_pair(words, edges, trials, effects, random), fill, by)
+    return EdgeEffects(_by_pair(fields, edges, trials, effects, random), fill, by)
 
 
 class _Edge(NamedTuple):
@@ -377,14 +378,8 @@ def _edge(image: int, graph: nx.DiGraph, tail: str, head: str, log_ratio: float)
     return _Edge(image, upper["layer"], lower["layer"], upper["word"], lower["word"], log_ratio)
 
 
-def _field(words: WordMaps, edge: _Edge) -> ReceptiveField:
-    """Return the fields that the graph counts in."""
-    return hierarchy(words.spec).fields[edge.upper, edge.lower]
-
-
-def _trial(words: WordMaps, edge: _Edge, n_random: int, random: np.random.RandomState) -> _Trial:
+def _trial(words: WordMaps, edge: _Edge, field: ReceptiveField, n_random: int, random: np.random.RandomState) -> _Trial:
     """Return which columns are taken away of t, and of others in the same fields."""
-    field = _field(words, edge)
     shown = words.words[edge.lower][edge.image] == edge.t
     locations = (maps_of(words, edge.upper)[edge.image] == edge.s) & (gather(shown.astype(np.float32), field) > 0)
     seen = spread(locations.astype(np.float32), field)
@@ -465,10 +460,14 @@ class _Judge:
 
 
 def _by_pair(
-    words: WordMaps, edges: list[_Edge], trials: list[_Trial], effects: np.ndarray, random: np.random.RandomState
+    known: Iterable[tuple[str, str]],
+    edges: list[_Edge],
+    trials: list[_Trial],
+    effects: np.ndarray,
+    random: np.random.RandomState,
 ) -> dict[tuple[str, str], PairEffects]:
     pairs = {}
-    for upper, lower in hierarchy(words.spec).fields:
+    for upper, lower in known:
         chosen = [
             number
             for number, edge in enumerate(edges)

@@ -1,8 +1,19 @@
-"""Graphs, words and paths as pictures, and graphs as a page for the browser."""
+"""Graphs, words, paths and training as pictures, and graphs as a page for the browser."""
 
 from ._inference_graph import InferenceGraphDisplay
 from ._page import InferenceGraphPage
 from ._paths import PathDisplay
+from ._training import TrainingDisplay
+from ._visual_word import VisualWordDisplay
+from ._word_map import WordMapDisplay
 from ._word_similarity import WordSimilarityDisplay
 
-__all__ = ["InferenceGraphDisplay", "InferenceGraphPage", "PathDisplay", "WordSimilarityDisplay"]
+__all__ = [
+    "InferenceGraphDisplay",
+    "InferenceGraphPage",
+    "PathDisplay",
+    "TrainingDisplay",
+    "VisualWordDisplay",
+    "WordMapDisplay",
+    "WordSimilarityDisplay",
+]

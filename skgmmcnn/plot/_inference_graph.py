@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Mapping
 from textwrap import wrap
 from typing import Any
@@ -12,22 +11,40 @@ import networkx as nx
 import numpy as np
 from sklearn.pipeline import Pipeline
 
-from ..dictionary import Representatives, Vocabulary, WordMaps
+from ..dictionary import Vocabulary, WordMaps
 from ..graph import InferenceGraph
-from ..graph._building import NO_WORD, could_be_chance, percent
+from ..graph._building import NO_WORD, could_be_chance, percent, seldom_kept
 from ..graph._targets import Target
-from ._layout import Box, attach, edge_strengths, place_cells, place_labels, rows_of
+from ._cells import Cells, cells_of, draw_cells, equal_cells
+from ._drawing import (
+    INK,
+    MARK,
+    Display,
+    Limits,
+    draw_image,
+    draw_patches,
+    draw_share,
+    frame,
+    has_rings,
+    in_lines,
+    make_axes,
+    shortened,
+    with_key,
+    write,
+    write_key,
+)
+from ._layout import Box, Line, attach, edge_strengths, place_cells, place_labels, rows_of
 from ._reading import check_image, pictures, run, take_apart
 
-_MARK = (0.9, 0.0, 0.5)  # magenta: rare in photographs, and told from greys with any colour vision
-_EDGE = (0.12, 0.32, 0.55)
 _CAPTION = 0.36
 _GAP = 0.45
 _RISE = 1.15
-_KEY = 0.65
+_TITLE = 42  # letters of a line of the decision's title
+_MAP = 0.42  # side of an edge's map
+_LABEL, _LABEL_WITH_MAP = (0.92, 0.17), (0.92, 0.19 + _MAP)
 
 
-class InferenceGraphDisplay:
+class InferenceGraphDisplay(Display):
     """An inference graph as a picture: the decision on top, below it one row of words per layer.
 
     A word is shown by what its most typical locations see of the images that the dictionary was fitted on, with a ring
@@ -46,6 +63,12 @@ class InferenceGraphDisplay:
         The image that is explained, or some of those of a class.
     locations : dict of str to bool array of shape (H, W), or None
         For the graph of one image, where each word is, by node.
+    cells : dict of str to (rows, columns), default=None
+        Where in the image the locations of each layer begin and end, as shares of its height and width, float arrays of
+        shape (H + 1,) and (W + 1,); None divides the image evenly.
+    edge_maps : dict of (tail, head) to float array, default=None
+        Where in the upper word's receptive field the lower word is, as from :meth:`InferenceGraph.edge_maps`; drawn on
+        the edges where there is room.
 
     Attributes
     ----------
@@ -66,7 +89,7 @@ class InferenceGraphDisplay:
     ...     InferenceGraph(),
     ... ).fit(digits.images)
     >>> display = InferenceGraphDisplay.from_estimator(pipe, digits.test_images, image=3)
-    >>> display.figure_.savefig("graph.png")  # doctest: +SKIP
+    >>> display.save("graph.png")  # doctest: +SKIP
     """
 
     def __init__(
@@ -76,11 +99,15 @@ class InferenceGraphDisplay:
         *,
         images: list[np.ndarray],
         locations: Mapping[str, np.ndarray] | None = None,
+        cells: Mapping[str, Cells] | None = None,
+        edge_maps: Mapping[tuple[str, str], np.ndarray] | None = None,
     ) -> None:
         self.graph = graph
         self.vocabulary = vocabulary
         self.images = images
         self.locations = locations
+        self.cells = cells
+        self.edge_maps = edge_maps
 
     @classmethod
     def from_estimator(
@@ -93,6 +120,7 @@ class InferenceGraphDisplay:
         target: Target = None,
         contrast: int | str | None = None,
         n_patches: int = 4,
+        edge_maps: bool = False,
         ax: Any = None,
     ) -> InferenceGraphDisplay:
         """Explain one image, or one class, and draw the graph.
@@ -114,6 +142,8 @@ class InferenceGraphDisplay:
             A class, by number or name, with which the decision is contrasted.
         n_patches : {1, 4, 9}, default=4
             Typical patches per word.
+        edge_maps : bool, default=False
+            Whether to draw on the edges where in the upper word's receptive field the lower word is.
         ax : matplotlib.axes.Axes, default=None
             Axes to draw into; None makes a figure of fitting size.
 
@@ -122,36 +152,29 @@ class InferenceGraphDisplay:
         display : InferenceGraphDisplay
             The drawn display.
         """
-        before, estimator, X = take_apart(estimator, X)
+        before, estimator, X = take_apart(estimator, X, InferenceGraph)
         if label is None:
-            X = X[check_image(image, len(X)) :][:1]
-            display = cls._of_image(estimator, run(before, X), target, contrast)
+            words = run(before, X[check_image(image, len(X)) :][:1])
+            (graph,) = estimator.explain(words, target, contrast=contrast)
+            display = cls._of_image(graph, words)
+        elif target is not None:
+            raise ValueError(f"label={label!r} explains a class, target={target!r} one image; give one of them.")
         else:
-            if target is not None:
-                raise ValueError(f"label={label!r} explains a class, target={target!r} one image; give one of them.")
-            display = cls._of_class(estimator, run(before, X), label, contrast)
+            words = run(before, X)
+            graph = estimator.explain_class(words, label, contrast=contrast)
+            words = words[np.flatnonzero(words.decisions == graph.graph["target"])]
+            display = cls(graph, words.vocabulary, images=pictures(words, range(min(4, len(words)))))
+        if edge_maps:
+            display.edge_maps = estimator.edge_maps(words, graph)
         return display.plot(n_patches=n_patches, ax=ax)
 
     @classmethod
-    def _of_image(
-        cls, estimator: InferenceGraph, words: WordMaps, target: Target, contrast: int | str | None
-    ) -> InferenceGraphDisplay:
-        (graph,) = estimator.explain(words, target, contrast=contrast)
-        return cls._of_graph(graph, words)
-
-    @classmethod
-    def _of_graph(cls, graph: nx.DiGraph, words: WordMaps) -> InferenceGraphDisplay:
+    def _of_image(cls, graph: nx.DiGraph, words: WordMaps) -> InferenceGraphDisplay:
         """Return the display of a graph that explains the only image of `words`."""
         locations = {key: _locations(words, node) for key, node in graph.nodes.items() if node["layer"] in words.words}
-        return cls(graph, words.vocabulary, images=pictures(words, [0]), locations=locations)
-
-    @classmethod
-    def _of_class(
-        cls, estimator: InferenceGraph, words: WordMaps, label: int | str, contrast: int | str | None
-    ) -> InferenceGraphDisplay:
-        graph = estimator.explain_class(words, label, contrast=contrast)
-        rows = np.flatnonzero(words.decisions == graph.graph["target"])
-        return cls(graph, words.vocabulary, images=pictures(words, rows[:4]))
+        images = pictures(words, [0])
+        cells = {layer: cells_of(words.spec, layer) for layer in words.layers} if images else None
+        return cls(graph, words.vocabulary, images=images, locations=locations, cells=cells)
 
     def plot(self, *, n_patches: int = 4, ax: Any = None) -> InferenceGraphDisplay:
         """Draw the graph.
@@ -174,8 +197,10 @@ class InferenceGraphDisplay:
         width = 1.0 if self.locations is None or not self.images else 2.06
         caption = _CAPTION + (0.14 if width == 1 else 0)  # numbers in two lines where the cell is narrow
         layers = dict(self.graph.nodes(data="layer"))
-        boxes = place_cells(rows, layers, (width, 1 + caption), gap=_GAP, rise=_RISE)
-        self.ax_ = _make_axes(boxes) if ax is None else ax
+        rise = _RISE + (_MAP if self.edge_maps else 0)
+        boxes = place_cells(rows, layers, (width, 1 + caption), gap=_GAP, rise=rise)
+        limits, explanation = with_key(_limits(boxes), self._key())
+        self.ax_ = make_axes(limits) if ax is None else ax
         self.figure_ = self.ax_.figure
         self._draw_edges(boxes)
         for row in rows:
@@ -183,18 +208,13 @@ class InferenceGraphDisplay:
                 self._draw_layer_name(next(keys), row[0], boxes)
             for key in row:
                 self._draw_node(key, boxes[key], int(n_patches**0.5))
-        self._draw_key(boxes)
-        _frame(self.ax_, boxes)
+        write_key(self.ax_, limits, explanation)
+        frame(self.ax_, limits)
         return self
 
     def _any_rings(self) -> bool:
         shown = {node["layer"] for _, node in self.graph.nodes(data=True)}
-        return any(found.whole for layer, found in self.vocabulary.representatives.items() if layer in shown)
-
-    def _draw_key(self, boxes: Mapping[str, Box]) -> None:
-        left, right, bottom, _ = _limits(boxes)
-        lines = "\n".join(wrap(self._key(), int(17 * (right - left - 0.4))))
-        self.ax_.text(left + 0.2, bottom + _KEY, lines, ha="left", va="top", fontsize=7, color="0.35")
+        return any(has_rings(found) for layer, found in self.vocabulary.representatives.items() if layer in shown)
 
     def _key(self) -> str:
         if len(self.graph) == 1:
@@ -204,8 +224,12 @@ class InferenceGraphDisplay:
         shown = "Magenta: where the explained image shows the word." if self.locations is not None else ""
         below = "Below: locations that show it, of all, and their evidence."
         arrows = "Arrows: evidence of one location for the word above, and the share of that word's receptive fields."
-        chance = "Dashed: could be chance (q > 0.05)." if any(map(could_be_chance, self._edges())) else ""
-        return " ".join(filter(None, [patches, rings, shown, below, arrows, chance]))
+        styles = set(map(_line_style, self._edges()))
+        chance = "Dashed: could be chance (q > 0.05)." if "--" in styles else ""
+        seldom = "Dotted: kept by fewer than half of the resamples." if ":" in styles else ""
+        where = "Squares on arrows: where in the upper word's field the lower word is, darkest where most often."
+        maps = where if self.edge_maps else ""
+        return " ".join(filter(None, [patches, rings, shown, below, arrows, maps, chance, seldom]))
 
     def _edges(self) -> list[Mapping[str, Any]]:
         return [edge for *_, edge in self.graph.edges(data=True)]
@@ -217,10 +241,10 @@ class InferenceGraphDisplay:
         text = (
             "decision"
             if "class_name" in node
-            else f"{_in_lines(node['layer'])}\n{per_image} location{'s' if per_image > 1 else ''}\nan image"
+            else f"{in_lines(node['layer'])}\n{per_image} location{'s' if per_image > 1 else ''}\nan image"
         )
         left = min(other.left for other in boxes.values()) - 0.15 if key == first else box.left
-        self.ax_.text(left - 0.1, box.top - 0.5, text, ha="right", va="center", fontsize=9, color="0.35")
+        write(self.ax_, left - 0.1, box.top - 0.5, text, size=9, color="0.35", ha="right")
 
     def _draw_node(self, key: str, box: Box, side: int) -> None:
         node = self.graph.nodes[key]
@@ -228,76 +252,34 @@ class InferenceGraphDisplay:
         if "class_name" in node:
             self._draw_decision(node, box)
             return
-        representatives = self.vocabulary.representatives.get(node["layer"])
-        if representatives is None or representatives.patches is None:
-            self._draw_text(square, "no patches\nstored")
-        else:
-            self._draw_patches(square, representatives, node["word"], side)
+        found = self.vocabulary.representatives.get(node["layer"])
+        draw_patches(self.ax_, square, found, node["word"], side, side)
         if self.locations is not None and self.images:
-            self._draw_locations(Box(box.left + 1.06, box.top - 1, 1, 1), self.locations[key])
+            self._draw_locations(Box(box.left + 1.06, box.top - 1, 1, 1), node["layer"], self.locations[key])
         name = node.get("word_name")
-        title = f"{name} (w{node['word']})" if name else f"w{node['word']}"
+        title = f"{shortened(name, int(12 * box.width))} (w{node['word']})" if name else f"w{node['word']}"
         between = "   " if box.width > 1 else "\n"
         evidence = f"{node['count']}/{node['n_locations']}{between}{node['score']:.1f} bits"
-        self.ax_.text(box.middle, square.bottom - 0.05, title, ha="center", va="top", fontsize=9, weight="bold")
-        self.ax_.text(box.middle, square.bottom - 0.2, evidence, ha="center", va="top", fontsize=8)
+        write(self.ax_, box.middle, square.bottom - 0.05, title, size=9, weight="bold", va="top")
+        write(self.ax_, box.middle, square.bottom - 0.2, evidence, size=8, va="top")
 
     def _draw_decision(self, node: Mapping[str, Any], box: Box) -> None:
         shown = self.images[:4]
         total = len(shown) + 0.06 * (len(shown) - 1)
         for i, image in enumerate(shown):
-            self._draw_image(Box(box.middle - total / 2 + 1.06 * i, box.top - 1, 1, 1), image)
+            draw_image(self.ax_, Box(box.middle - total / 2 + 1.06 * i, box.top - 1, 1, 1), image)
         title = node["class_name"] + (f" rather than {node['contrast_name']}" if "contrast_name" in node else "")
         if self.locations is None:
             title += f"   ({len(shown)} of {node['n_locations']} images)"
-        self.ax_.text(box.middle, box.top - 1.06, title, ha="center", va="top", fontsize=11, weight="bold")
+        lines = wrap(shortened(title, 3 * _TITLE), _TITLE)
+        size = 11 if len(lines) == 1 else 9
+        write(self.ax_, box.middle, box.top - 1.06, "\n".join(lines), size=size, weight="bold", va="top")
 
-    def _draw_patches(self, square: Box, representatives: Representatives, word: int, side: int) -> None:
-        assert representatives.patches is not None
-        step = 1 / side
-        for i in range(side * side):
-            if representatives.images[word, i] < 0:
-                continue
-            tile = Box(
-                square.left + step * (i % side) + 0.01,
-                square.top - step * (i // side + 1) + 0.01,
-                step - 0.02,
-                step - 0.02,
-            )
-            drawn = self._draw_image(tile, representatives.patches[word, i])
-            if representatives.whole:
-                row, column = representatives.marks[word, i]
-                x, y = drawn.left + column * drawn.width, drawn.top - row * drawn.height
-                self.ax_.plot(x, y, "o", ms=9 / side + 2, mfc="none", mec=_MARK, mew=1.3, zorder=5, clip_on=False)
-
-    def _draw_locations(self, square: Box, shown: np.ndarray) -> None:
-        drawn = self._draw_image(square, self.images[0])
+    def _draw_locations(self, square: Box, layer: str, shown: np.ndarray) -> None:
+        drawn = draw_image(self.ax_, square, self.images[0])
         tint = np.zeros((*shown.shape, 4))
-        tint[shown] = (*_MARK, 0.55)
-        self._imshow(drawn, tint, "nearest")
-
-    def _draw_image(self, box: Box, image: np.ndarray) -> Box:
-        """Draw `image` as large as fits into the middle of `box`; return where it is."""
-        height, width = image.shape[:2]
-        scale = min(box.width / width, box.height / height)
-        fitted = Box(
-            box.middle - width * scale / 2,
-            box.bottom + (box.height - height * scale) / 2,
-            width * scale,
-            height * scale,
-        )
-        self._imshow(fitted, image, "nearest" if max(height, width) < 32 else "antialiased")
-        return fitted
-
-    def _imshow(self, box: Box, image: np.ndarray, interpolation: str) -> None:
-        extent = (box.left, box.right, box.bottom, box.top)
-        self.ax_.imshow(image, extent=extent, interpolation=interpolation, aspect="auto", zorder=3)
-
-    def _draw_text(self, box: Box, text: str) -> None:
-        from matplotlib.patches import Rectangle
-
-        self.ax_.add_patch(Rectangle((box.left, box.bottom), box.width, box.height, fc="0.95", ec="0.7"))
-        self.ax_.text(box.middle, box.bottom + box.height / 2, text, ha="center", va="center", fontsize=8, color="0.4")
+        tint[shown] = (*MARK, 0.55)
+        draw_cells(self.ax_, drawn, equal_cells(shown.shape) if self.cells is None else self.cells[layer], tint)
 
     def _draw_edges(self, boxes: Mapping[str, Box]) -> None:
         edges = sorted(self.graph.edges(data=True), key=lambda edge: -edge[2]["log_ratio"])
@@ -313,29 +295,32 @@ class InferenceGraphDisplay:
                 (x0, y0),
                 arrowprops={
                     "arrowstyle": "-|>",
-                    "color": tuple(1 - (0.3 + 0.7 * strength) * (1 - part) for part in _EDGE),
+                    "color": tuple(1 - (0.3 + 0.7 * strength) * (1 - part) for part in INK),
                     "linewidth": 0.6 + 3.4 * strength,
                     "shrinkA": 2,
                     "shrinkB": 2,
                     "mutation_scale": 8 + 6 * strength,
-                    "linestyle": "--" if could_be_chance(edge) else "-",
+                    "linestyle": _line_style(edge),
                 },
                 zorder=1,
             )
-        attributes = {(tail, head): edge for tail, head, edge in edges}
-        for key, box in place_labels([(key, lines[key]) for key in attributes], 0.92, 0.17, boxes.values()).items():
-            edge = attributes[key]
+        self._draw_labels({(tail, head): lines[tail, head] for tail, head, _ in edges}, list(boxes.values()))
+
+    def _draw_labels(self, lines: Mapping[tuple[str, str], Line], taken: list[Box]) -> None:
+        """Label the edges, the first ones first; with maps where these find room, too."""
+        maps = {key: found for key, found in (self.edge_maps or {}).items() if key in lines and found.size > 1}
+        with_map = place_labels([(key, lines[key]) for key in lines if key in maps], *_LABEL_WITH_MAP, taken)
+        others = [(key, line) for key, line in lines.items() if key not in with_map]
+        for key, box in (with_map | place_labels(others, *_LABEL, [*taken, *with_map.values()])).items():
+            edge = self.graph.edges[key]
             text = f"{edge['log_ratio']:.2f} bits, {percent(edge['frequency'])}"
-            self.ax_.text(
-                box.middle,
-                box.bottom + box.height / 2,
-                text,
-                ha="center",
-                va="center",
-                fontsize=7.5,
-                zorder=4,
-                bbox={"boxstyle": "round,pad=0.12", "fc": "white", "ec": "none", "alpha": 0.85},
-            )
+            write(self.ax_, box.middle, box.bottom + _LABEL[1] / 2, text, size=7.5, box=True)
+            if key in with_map:
+                draw_share(self.ax_, Box(box.middle - _MAP / 2, box.top - _MAP, _MAP, _MAP), maps[key])
+
+
+def _line_style(edge: Mapping[str, Any]) -> str:
+    return "--" if could_be_chance(edge) else ":" if seldom_kept(edge) else "-"
 
 
 def _locations(words: WordMaps, node: Mapping[str, Any]) -> np.ndarray:
@@ -347,35 +332,8 @@ def _locations(words: WordMaps, node: Mapping[str, Any]) -> np.ndarray:
     return shown
 
 
-def _in_lines(name: str, width: int = 15) -> str:
-    """Return a layer's name in lines of about this width, cut behind dots and underscores."""
-    lines = [""]
-    for part in re.findall(r"[^._]+[._]?|[._]", name):
-        if lines[-1] and len(lines[-1] + part) > width:
-            lines.append("")
-        lines[-1] += part
-    return "\n".join(lines)
-
-
-def _limits(boxes: Mapping[str, Box]) -> tuple[float, float, float, float]:
+def _limits(boxes: Mapping[str, Box]) -> Limits:
     left, right = min(box.left for box in boxes.values()) - 1.4, max(box.right for box in boxes.values()) + 0.3
     middle, half = (left + 1.4 + right) / 2, 2.4  # room for four images of a class
-    return (
-        min(left, middle - half),
-        max(right, middle + half),
-        min(box.bottom for box in boxes.values()) - 0.1 - _KEY,
-        0.1,
-    )
-
-
-def _make_axes(boxes: Mapping[str, Box]) -> Any:
-    import matplotlib.pyplot as plt
-
-    left, right, bottom, top = _limits(boxes)
-    return plt.figure(figsize=(right - left, top - bottom)).add_axes((0, 0, 1, 1))
-
-
-def _frame(ax: Any, boxes: Mapping[str, Box]) -> None:
-    left, right, bottom, top = _limits(boxes)
-    ax.set(xlim=(left, right), ylim=(bottom, top), aspect="equal")
-    ax.axis("off")
+    bottom = min(box.bottom for box in boxes.values()) - 0.1
+    return Limits(min(left, middle - half), max(right, middle + half), bottom, 0.1)

@@ -13,6 +13,7 @@ NAME = 1.2  # room for the name of a layer
 _SHARES = sorted((0.1 + 0.05 * i for i in range(17)), key=lambda share: abs(share - 0.5))
 
 Key = TypeVar("Key", bound=Hashable)
+Line = tuple[float, float, float, float]  # x and y of both ends
 
 
 class Box(NamedTuple):
@@ -89,7 +90,7 @@ def place_cells(
     return boxes
 
 
-def attach(graph: nx.DiGraph, boxes: Mapping[str, Box]) -> dict[tuple[str, str], tuple[float, float, float, float]]:
+def attach(graph: nx.DiGraph, boxes: Mapping[str, Box]) -> dict[tuple[str, str], Line]:
     """Return x and y of both ends of every edge: spread along the boxes in the order of their other ends."""
     leave = {key: sorted(graph.successors(key), key=lambda head: boxes[head].middle) for key in graph}
     arrive = {key: sorted(graph.predecessors(key), key=lambda tail: boxes[tail].middle) for key in graph}
@@ -121,19 +122,34 @@ def edge_strengths(graph: nx.DiGraph) -> dict[tuple[str, str], float]:
 
 
 def place_labels(
-    lines: Iterable[tuple[Key, tuple[float, float, float, float]]],
-    width: float,
-    height: float,
-    taken: Iterable[Box] = (),
+    lines: Iterable[tuple[Key, Line]], width: float, height: float, taken: Iterable[Box] = ()
 ) -> dict[Key, Box]:
-    """Return boxes for labels on the edges, in the order of `lines`; where no place on an edge is free, none."""
+    """Return boxes for labels on the edges, in the order of `lines`; where no place on an edge is free, none.
+
+    Of the free places on an edge the one is taken where fewest other edges pass, then the one nearest to its middle.
+    """
     placed: dict[Key, Box] = {}
-    cells = list(taken)
-    for edge, (x0, y0, x1, y1) in lines:
-        for share in _SHARES:
-            x, y = x0 + share * (x1 - x0), y0 + share * (y1 - y0)
-            box = Box(x - width / 2, y - height / 2, width, height)
-            if not any(box.overlaps(other) for other in itertools.chain(cells, placed.values())):
-                placed[edge] = box
-                break
+    cells, edges = list(taken), list(lines)
+    for edge, line in edges:
+        x0, y0, x1, y1 = line
+        middles = ((x0 + share * (x1 - x0), y0 + share * (y1 - y0)) for share in _SHARES)
+        boxes = (Box(x - width / 2, y - height / 2, width, height) for x, y in middles)
+        free = [box for box in boxes if not any(box.overlaps(other) for other in (*cells, *placed.values()))]
+        if free:
+            others = [other for key, other in edges if key != edge]
+            placed[edge] = min(free, key=lambda box: sum(_passes(other, box) for other in others))
     return placed
+
+
+def _passes(line: Line, box: Box) -> bool:
+    """Tell whether a line passes through a box, by what each of its four sides leaves of the line."""
+    x, y, x1, y1 = line
+    first, last = 0.0, 1.0
+    for start, step, low, high in ((x, x1 - x, box.left, box.right), (y, y1 - y, box.bottom, box.top)):
+        if step == 0:
+            if not low < start < high:
+                return False
+            continue
+        ends = sorted(((low - start) / step, (high - start) / step))
+        first, last = max(first, ends[0]), min(last, ends[1])
+    return first < last

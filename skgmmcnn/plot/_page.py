@@ -111,7 +111,7 @@ class InferenceGraphPage:
         page : InferenceGraphPage
             The page, to be saved.
         """
-        before, estimator, X = take_apart(estimator, X)
+        before, estimator, X = take_apart(estimator, X, InferenceGraph)
         rows = [check_image(image, len(X)) for image in (range(min(_N_IMAGES, len(X))) if images is None else images)]
         words = run(before, X)
         others = _contrasts(estimator, words[rows], contrast)
@@ -178,7 +178,7 @@ class InferenceGraphPage:
 
         self._check()
         row, (graph, *_) = next(iter(self.graphs.items()))
-        display = InferenceGraphDisplay._of_graph(graph, self.words[row : row + 1]).plot()
+        display = InferenceGraphDisplay._of_image(graph, self.words[row : row + 1]).plot()
         file = io.BytesIO()
         display.figure_.savefig(file, format="png", dpi=100)
         plt.close(display.figure_)

@@ -12,6 +12,7 @@ import numpy as np
 from ..dictionary import WordMaps
 from ..graph._building import NO_WORD, could_be_chance
 from ..graph._hierarchy import DECISION
+from ._cells import cells_of, equal_cells
 from ._layout import Box, attach, edge_strengths, place_cells, place_labels, rows_of
 from ._reading import pictures
 from ._sprites import encode_patches, encode_picture
@@ -37,7 +38,7 @@ def describe(words: WordMaps, graphs: Mapping[int, Sequence[nx.DiGraph]], *, max
         views.append({**_describe_graph(words, part), "remark": _remark(graph, part)})
         shown |= {key: (node["layer"], node["word"]) for key, node in part.nodes.items() if node["layer"] != DECISION}
     return {
-        "layers": {layer: list(words.words[layer].shape[1:]) for layer in words.layers},
+        "layers": {layer: _describe_cells(words, layer) for layer in words.layers},
         "words": {key: _describe_word(words, *word) for key, word in shown.items()},
         "images": [
             {**_describe_image(words, row, shown), "views": [numbers[id(graph)] for graph in its]}
@@ -147,6 +148,13 @@ def _examples(words: WordMaps, graph: nx.DiGraph) -> list[str]:
         return []
     rows = np.flatnonzero(words.decisions == graph.graph["target"])
     return [encode_picture(picture, _EXAMPLE) for picture in pictures(words, rows[:4])]
+
+
+def _describe_cells(words: WordMaps, layer: str) -> dict[str, list[float]]:
+    """Return where in the image the rows and columns of a layer's locations begin and end, as shares of the image."""
+    known = words.pictures is not None
+    cells = cells_of(words.spec, layer) if known else equal_cells(words.words[layer].shape[1:])
+    return {name: [round(float(end), 4) for end in ends] for name, ends in cells._asdict().items()}
 
 
 def _describe_word(words: WordMaps, layer: str, word: int) -> dict[str, Any]:

@@ -13,12 +13,26 @@ from sklearn.pipeline import Pipeline
 from ..dictionary import InferencePaths, LayerHMM, Vocabulary
 from ..features import FeatureMaps
 from ..graph._building import percent
-from ._layout import Box, place_labels
-from ._reading import check_image
+from ._drawing import (
+    MARK,
+    PALETTE,
+    Display,
+    Limits,
+    draw_image,
+    draw_patches,
+    draw_rectangle,
+    frame,
+    make_axes,
+    shortened,
+    with_key,
+    write,
+    write_key,
+)
+from ._layout import Box, Line, place_labels
+from ._reading import check_image, named_vocabulary, run, take_apart
 
-_COLOURS = [(0.10, 0.40, 0.70), (0.85, 0.45, 0.05), (0.30, 0.60, 0.30), (0.55, 0.35, 0.65)]
-_MARK = (0.9, 0.0, 0.5)
-_STEP, _RISE = 2.7, 1.62  # from column to column, from row to row, in sides of a word's square
+_MOST_CLASSES = 4
+_STEP, _RISE = 2.7, 1.75  # from column to column, from row to row, in sides of a word's square
 _WIDEST = 16.0  # points, of a line that all images of a class take
 
 
@@ -29,7 +43,7 @@ class Node(NamedTuple):
     number: int
 
 
-class PathDisplay:
+class PathDisplay(Display):
     """The most used paths of some classes, from the lowest layer on the left to the decision on the right.
 
     A word is shown by the fitted images that are most typical of it, and below it stands which decisions are most
@@ -71,7 +85,7 @@ class PathDisplay:
     >>> layers = [rng.normal(6 * y[:, None], 1, (200, 3)), rng.normal(-6 * y[:, None], 1, (200, 2))]
     >>> hmm = LayerHMM(4, solver="em", random_state=0).fit(layers, y)
     >>> display = PathDisplay.from_estimator(hmm, layers)
-    >>> display.figure_.savefig("paths.png")  # doctest: +SKIP
+    >>> display.save("paths.png")  # doctest: +SKIP
     """
 
     def __init__(
@@ -132,7 +146,8 @@ class PathDisplay:
         display : PathDisplay
             The drawn display.
         """
-        hmm, X = _read(estimator, X)
+        before, hmm, X = take_apart(estimator, X, LayerHMM)
+        X = run(before, X)
         paths = hmm.paths(X)
         if paths.decisions is None or hmm.classes_ is None:
             raise ValueError("These paths lead to no decision: the chain was fitted on plain arrays without y.")
@@ -156,7 +171,7 @@ class PathDisplay:
         display = cls(
             paths,
             chosen,
-            hmm.vocabulary_,
+            named_vocabulary(hmm),
             class_names=names,
             n_paths=n_paths,
             image=image,
@@ -178,11 +193,12 @@ class PathDisplay:
         display : PathDisplay
             The display itself.
         """
-        if not 1 <= len(self.labels) <= len(_COLOURS):
-            raise ValueError(f"1 to {len(_COLOURS)} classes can be drawn; got {len(self.labels)}.")
+        if not 1 <= len(self.labels) <= _MOST_CLASSES:
+            raise ValueError(f"1 to {_MOST_CLASSES} classes can be drawn; got {len(self.labels)}.")
         flows = [self._flow(label) for label in self.labels]
         boxes = self._place(flows)
-        self.ax_ = _make_axes(boxes) if ax is None else ax
+        limits, key = with_key(_limits(boxes), self._key(), 8.5)
+        self.ax_ = make_axes(limits) if ax is None else ax
         self.figure_ = self.ax_.figure
         self._draw_flows(flows, boxes)
         for node, box in boxes.items():
@@ -193,10 +209,8 @@ class PathDisplay:
         self._draw_layer_names(boxes)
         if self.image is not None:
             self._draw_image_path(boxes)
-        self._draw_key(boxes)
-        left, right, bottom, top = _limits(boxes)
-        self.ax_.set(xlim=(left, right), ylim=(bottom, top), aspect="equal")
-        self.ax_.axis("off")
+        write_key(self.ax_, limits, key, 8.5)
+        frame(self.ax_, limits)
         return self
 
     def _flow(self, label: int) -> dict[tuple[Node, Node], float]:
@@ -256,7 +270,7 @@ class PathDisplay:
                 self.ax_.plot(
                     [line[0], line[2]],
                     [line[1], line[3]],
-                    color=_COLOURS[i],
+                    color=PALETTE[i],
                     linewidth=max(1.0, _WIDEST * share),
                     alpha=0.55,
                     solid_capstyle="butt",
@@ -264,70 +278,75 @@ class PathDisplay:
                 )
                 lines.append(((tail, head, i), line, share))
         lines.sort(key=lambda entry: -entry[2])
-        placed = place_labels([(key, line) for key, line, _ in lines], 0.5, 0.22)
+        below = [Box(box.middle - 0.8, box.bottom - 0.5, 1.6, 0.5 + box.height) for box in boxes.values()]
+        placed = place_labels([(key, line) for key, line, _ in lines], 0.5, 0.22, below)
         for key, _, share in lines:
             if key in placed:
                 box = placed[key]
-                self._text(box.middle, box.bottom + 0.11, percent(share), color=_COLOURS[key[2]], size=8, box=True)
+                write(self.ax_, box.middle, box.bottom + 0.11, percent(share), color=PALETTE[key[2]], size=8, box=True)
 
     def _draw_word(self, node: Node, box: Box) -> None:
         layer = self.paths.layers[node.column]
-        found = self.vocabulary.representatives.get(layer)
-        if found is None or found.patches is None:
-            self._rectangle(box, fc="0.95", ec="0.7")
-        else:
-            for i in np.flatnonzero(found.images[node.number, :4] >= 0):
-                tile = Box(box.left + 0.5 * (i % 2) + 0.01, box.top - 0.5 * (i // 2) - 0.49, 0.48, 0.48)
-                self._imshow(tile, found.patches[node.number, i])
+        draw_patches(self.ax_, box, self.vocabulary.representatives.get(layer), node.number, 2, 2)
         name = self.vocabulary.names.get((layer, node.number))
-        title = f"w{node.number}" if name is None else f"{name} (w{node.number})"
+        title = f"w{node.number}" if name is None else f"{shortened(name, 22)} (w{node.number})"
         chances = self._chances(node)
         likely = [label for label in chances.argsort()[::-1][:2] if chances[label] >= 0.05]
-        text = "   ".join(f"{self._name(label)}: {percent(float(chances[label]))}" for label in likely)
-        self._text(box.middle, box.bottom - 0.03, title, size=8.5, weight="bold", va="top")
-        self._text(box.middle, box.bottom - 0.2, text, size=8, va="top")
+        text = "\n".join(f"{shortened(self._name(label), 18)}: {percent(float(chances[label]))}" for label in likely)
+        write(self.ax_, box.middle, box.bottom - 0.03, title, size=8.5, weight="bold", va="top")
+        write(self.ax_, box.middle, box.bottom - 0.2, text, size=8, va="top")
 
     def _draw_class(self, node: Node, box: Box, flows: list[dict[tuple[Node, Node], float]]) -> None:
         shown = node.number in self.labels
-        colour = _COLOURS[list(self.labels).index(node.number)] if shown else (0.5, 0.5, 0.5)
-        self._rectangle(box, fc=(*colour, 0.15), ec=colour, linewidth=2)
+        colour = PALETTE[list(self.labels).index(node.number)] if shown else "0.5"
+        draw_rectangle(self.ax_, box, fc=(colour, 0.15), ec=colour, linewidth=2)
         middle = box.bottom + 0.5
-        self._text(box.middle, middle, self._name(node.number), size=16, weight="bold", color=colour)
+        name = self._name(node.number)
+        size = 16 if len(name) <= 6 else 9
+        lines = "\n".join(wrap(shortened(name, 44), 11))
+        write(self.ax_, box.middle, middle, lines, size=size, weight="bold", color=colour)
         if shown:
             flow = flows[list(self.labels).index(node.number)]
             share = sum(share for (_, head), share in flow.items() if head.column == node.column)
             assert self.paths.decisions is not None
             n_images = int((self.paths.decisions == node.number).sum())
-            self._text(box.middle, box.bottom - 0.05, f"{percent(share)} of {n_images}\nimages shown", size=8, va="top")
+            write(
+                self.ax_,
+                box.middle,
+                box.bottom - 0.05,
+                f"{percent(share)} of {n_images}\nimages shown",
+                size=8,
+                va="top",
+            )
 
     def _draw_layer_names(self, boxes: dict[Node, Box]) -> None:
         top = max(box.top for box in boxes.values()) + 0.25
         names = [f"layer {layer}" for layer in self.paths.layers]
         for i, name in enumerate([*names, "decision"]):
-            self._text(i * _STEP + 0.5, top, name, size=10, color="0.35", va="bottom")
+            write(self.ax_, i * _STEP + 0.5, top, name, size=10, color="0.35", va="bottom")
 
     def _draw_image_path(self, boxes: dict[Node, Box]) -> None:
         assert self.image is not None
         nodes = self._image_nodes()
         box = boxes[Node(-1, 0)]
         if self.picture is None:
-            self._rectangle(box, fc="0.95", ec="0.7")
+            draw_rectangle(self.ax_, box, fc="0.95", ec="0.7")
         else:
-            self._imshow(box, self.picture)
-        self._rectangle(box, fc="none", ec=_MARK, linewidth=2)
+            draw_image(self.ax_, box, self.picture)
+        draw_rectangle(self.ax_, box, fc="none", ec=MARK, linewidth=2)
         title = f"image {self.image}" + ("" if self.true_label is None else f"\ntruly: {self._name(self.true_label)}")
-        self._text(box.middle, box.bottom - 0.05, title, size=9, va="top", color=_MARK)
+        write(self.ax_, box.middle, box.bottom - 0.05, title, size=9, va="top", color=MARK)
         for tail, head in zip([Node(-1, 0), *nodes[:-1]], nodes, strict=True):
             x0, y0, x1, y1 = _line(boxes[tail], boxes[head], 0)
             self.ax_.annotate(
                 "",
                 (x1, y1),
                 (x0, y0),
-                arrowprops={"arrowstyle": "-|>", "color": _MARK, "linewidth": 1.8, "shrinkA": 1, "shrinkB": 1},
+                arrowprops={"arrowstyle": "-|>", "color": MARK, "linewidth": 1.8, "shrinkA": 1, "shrinkB": 1},
                 zorder=2,
             )
         for node in nodes[:-1]:
-            self._rectangle(boxes[node], fc="none", ec=_MARK, linewidth=2)
+            draw_rectangle(self.ax_, boxes[node], fc="none", ec=MARK, linewidth=2)
         self._mark_leaving(boxes, nodes)
 
     def _mark_leaving(self, boxes: dict[Node, Box], nodes: list[Node]) -> None:
@@ -336,9 +355,9 @@ class PathDisplay:
         (layer,) = self.paths[self.image].leaves([self.true_label])
         box = boxes[nodes[layer]]
         text = f"leaves the paths of {self._name(self.true_label)}"
-        self._text(box.middle, box.bottom - 0.36, text, size=8, weight="bold", color=_MARK, va="top", box=True)
+        write(self.ax_, box.middle, box.bottom - 0.5, text, size=8, weight="bold", color=MARK, va="top", box=True)
 
-    def _draw_key(self, boxes: dict[Node, Box]) -> None:
+    def _key(self) -> str:
         parts = [
             "Squares: words, each shown by the fitted images that are most typical of it.",
             "Below: the decisions that are most probable after this word.",
@@ -346,41 +365,7 @@ class PathDisplay:
         ]
         if self.image is not None:
             parts.append("Magenta: the path of one image, told from its activations alone.")
-        left, right, bottom, _ = _limits(boxes)
-        text = "\n".join(wrap(" ".join(parts), int(14 * (right - left - 0.4))))
-        self._text(left + 0.2, bottom + 0.08, text, size=8.5, color="0.35", ha="left", va="bottom")
-
-    def _text(self, x: float, y: float, text: str, *, size: float, box: bool = False, **style: Any) -> None:
-        settings = {"ha": "center", "va": "center", "fontsize": size, "zorder": 6} | style
-        if box:
-            settings["bbox"] = {"boxstyle": "round,pad=0.1", "fc": "white", "ec": "none", "alpha": 0.85}
-        self.ax_.text(x, y, text, **settings)
-
-    def _rectangle(self, box: Box, **style: Any) -> None:
-        from matplotlib.patches import Rectangle
-
-        self.ax_.add_patch(Rectangle((box.left, box.bottom), box.width, box.height, zorder=4, **style))
-
-    def _imshow(self, box: Box, image: np.ndarray) -> None:
-        extent = (box.left, box.right, box.bottom, box.top)
-        small = max(image.shape[:2]) < 32
-        self.ax_.imshow(
-            image, extent=extent, interpolation="nearest" if small else "antialiased", aspect="auto", zorder=3
-        )
-
-
-def _read(estimator: LayerHMM | Pipeline, X: Any) -> tuple[LayerHMM, Any]:
-    """Return the chain, and what it reads of X."""
-    steps = [step for _, step in estimator.steps] if isinstance(estimator, Pipeline) else [estimator]
-    places = [i for i, step in enumerate(steps) if isinstance(step, LayerHMM)]
-    if not places:
-        raise TypeError(
-            f"PathDisplay draws the paths of a LayerHMM, or of a pipeline with one; got {type(estimator).__name__}."
-        )
-    if not isinstance(X, FeatureMaps):
-        for step in steps[: places[0]]:
-            X = step.transform(X)
-    return steps[places[0]], X
+        return " ".join(parts)
 
 
 def _place(label: Any, classes: np.ndarray) -> int:
@@ -395,18 +380,11 @@ def _steps(path: list[int]) -> Iterator[tuple[Node, Node]]:
     return pairwise(nodes)
 
 
-def _line(tail: Box, head: Box, offset: float) -> tuple[float, float, float, float]:
+def _line(tail: Box, head: Box, offset: float) -> Line:
     return tail.right, tail.bottom + 0.5 + offset, head.left, head.bottom + 0.5 + offset
 
 
-def _limits(boxes: dict[Node, Box]) -> tuple[float, float, float, float]:
+def _limits(boxes: dict[Node, Box]) -> Limits:
     left, right = min(box.left for box in boxes.values()) - 0.4, max(box.right for box in boxes.values()) + 0.4
-    bottom, top = min(box.bottom for box in boxes.values()) - 1.0, max(box.top for box in boxes.values()) + 0.65
-    return left, right, bottom, top
-
-
-def _make_axes(boxes: dict[Node, Box]) -> Any:
-    import matplotlib.pyplot as plt
-
-    left, right, bottom, top = _limits(boxes)
-    return plt.figure(figsize=(right - left, top - bottom)).add_axes((0, 0, 1, 1))
+    bottom, top = min(box.bottom for box in boxes.values()) - 0.65, max(box.top for box in boxes.values()) + 0.65
+    return Limits(left, right, bottom, top)

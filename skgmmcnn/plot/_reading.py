@@ -2,27 +2,80 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from numbers import Integral
 from typing import Any
 
 import numpy as np
 from sklearn.pipeline import Pipeline
+from sklearn.utils.validation import check_is_fitted
 
-from ..dictionary import WordMaps
-from ..features import FeatureExtractor
-from ..graph import InferenceGraph
+from ..dictionary import Vocabulary, WordMaps, WordStatistics
+from ..dictionary._base import WordModel
+from ..features import FeatureExtractor, FeatureMaps
 
 
-def take_apart(estimator: InferenceGraph | Pipeline, X: Any) -> tuple[list[Any], InferenceGraph, Any]:
-    """Return the steps that X has still to go through, the graph estimator, and X as what can be indexed.
+def take_apart(estimator: Any, X: Any, *kinds: type) -> tuple[list[Any], Any, Any]:
+    """Return the steps that X has still to go through, the fitted estimator of these kinds, and X as can be indexed.
 
     The feature maps of images can be indexed also where the images cannot, as in a folder.
     """
-    *before, graph = list(estimator) if isinstance(estimator, Pipeline) else [estimator]
-    if before and isinstance(before[0], FeatureExtractor):
+    before, found = find_step(estimator, *kinds)
+    if isinstance(X, WordMaps):
+        return [], found, X
+    if isinstance(X, FeatureMaps):
+        before = [step for step in before if not isinstance(step, FeatureExtractor)]
+    elif before and isinstance(before[0], FeatureExtractor):
         X = before.pop(0).transform(X)
-    return before, graph, X
+    return before, found, X
+
+
+def find_step(estimator: Any, *kinds: type) -> tuple[list[Any], Any]:
+    """Return the first fitted estimator of these kinds that a pipeline holds, or is, and the steps before it."""
+    steps = [step for _, step in estimator.steps] if isinstance(estimator, Pipeline) else [estimator]
+    for place, step in enumerate(steps):
+        if isinstance(step, kinds):
+            check_is_fitted(step)
+            return steps[:place], step
+    names = " or ".join(kind.__name__ for kind in kinds)
+    raise TypeError(f"The display needs a fitted {names}, or a pipeline with one; got a {type(estimator).__name__}.")
+
+
+def named_vocabulary(model: WordModel) -> Vocabulary:
+    """Return the words of a dictionary or chain with the names that they have now."""
+    return replace(model.vocabulary_, names=dict(model.word_names or {}))
+
+
+def statistics_of(vocabulary: Vocabulary) -> Mapping[str, WordStatistics]:
+    """Return how often words occur, having checked that this is known."""
+    if not vocabulary.statistics:
+        raise ValueError("The dictionary has no statistics of its words; call its collect_representatives(X) first.")
+    return vocabulary.statistics
+
+
+def words_by_name(vocabulary: Vocabulary, words: Sequence[tuple[str, int] | str]) -> list[tuple[str, int]]:
+    """Return words, given by layer and number or as ``"layer3_w017"``, by layer and number."""
+    if isinstance(words, str):
+        words = [words]
+    if not len(words):
+        raise ValueError("There are no words to show.")
+    keys = {vocabulary.key(layer, word): (layer, word) for layer, n in vocabulary.n_words.items() for word in range(n)}
+    known = set(keys.values())
+    return [_word_by_name(vocabulary, word, keys, known) for word in words]
+
+
+def _word_by_name(vocabulary: Vocabulary, word: Any, keys: Mapping[str, Any], known: set[Any]) -> tuple[str, int]:
+    found: Any = keys.get(word) if isinstance(word, str) else tuple(word)
+    if found not in known:
+        near = difflib.get_close_matches(str(word), keys, 3, 0.3) if isinstance(word, str) else ()
+        sizes = ", ".join(f"{layer!r} has words 0 to {n - 1}" for layer, n in vocabulary.n_words.items())
+        raise ValueError(
+            f"There is no word {word!r}; words are given as (layer, number) or by names such as {next(iter(keys))!r}, "
+            f"and {sizes}." + (f" Near names: {', '.join(near)}." if near else "")
+        )
+    return found[0], int(found[1])
 
 
 def run(steps: Iterable[Any], X: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,11 +21,14 @@ from ..dictionary import (
     word_classes,
 )
 from ..mixture import Mixture
+from ._drawing import INK, Display, in_lines
+from ._reading import run, statistics_of, take_apart
 
-_SAME, _OTHER = (0.12, 0.32, 0.55), (0.85, 0.45, 0.1)
+_SAME, _OTHER = INK, (0.85, 0.45, 0.1)
+_NAME = 11  # letters of a layer's name in one line
 
 
-class WordSimilarityDisplay:
+class WordSimilarityDisplay(Display):
     """How alike the words of one class are, and how local words are, layer by layer.
 
     Four panels: the similarity of all words by the classes of the images that they occur in; its mean over words that
@@ -61,7 +64,7 @@ class WordSimilarityDisplay:
     >>> images = np.random.default_rng(0).random((60, 8, 8)).astype("float32")
     >>> pipe = make_pipeline(FeatureExtractor(network, ["1", "2"]), LayerDictionary(6, random_state=0)).fit(images)
     >>> display = WordSimilarityDisplay.from_estimator(pipe, images, random_state=0)
-    >>> display.figure_.savefig("words.png")  # doctest: +SKIP
+    >>> display.save("words.png")  # doctest: +SKIP
     """
 
     def __init__(
@@ -110,12 +113,9 @@ class WordSimilarityDisplay:
         display : WordSimilarityDisplay
             The display, drawn.
         """
-        dictionary, words = _words_of(estimator, X)
-        statistics = dictionary.vocabulary_.statistics
-        if not statistics:
-            raise ValueError(
-                "The dictionary has no statistics of its words; call its collect_representatives(X) first."
-            )
+        before, dictionary, X = take_apart(estimator, X, LayerDictionary)
+        statistics = statistics_of(dictionary.vocabulary_)
+        words = X if isinstance(X, WordMaps) else dictionary.transform(run(before, X))
         classes = {layer: word_classes(statistics[layer]) for layer in words.layers}
         table = np.block([[class_similarity(words, a, b) for b in words.layers] for a in words.layers])
         options: dict[str, Any] = {"n_permutations": n_permutations, "random_state": random_state}
@@ -142,7 +142,7 @@ class WordSimilarityDisplay:
         display : WordSimilarityDisplay
             The display itself.
         """
-        self.axes_ = _make_axes() if ax is None else np.asarray(ax, dtype=object).ravel()
+        self.axes_ = _make_axes(len(self.spread)) if ax is None else np.asarray(ax, dtype=object).ravel()
         if len(self.axes_) != 4:
             raise ValueError(f"There are four panels; ax has {len(self.axes_)} axes.")
         self.figure_ = self.axes_[0].figure
@@ -167,7 +167,7 @@ class WordSimilarityDisplay:
             ax.axvline(end - 0.5, color="white", lw=1)
         middles = (ends[1:] + ends[:-1] - 1) / 2
         ax.set_xticks([])
-        ax.set_yticks(middles, self.classes)
+        ax.set_yticks(middles, [in_lines(layer, _NAME) for layer in self.classes], fontsize=8.5)
         ax.tick_params(length=0)
         ax.set_facecolor("0.7")  # words that these images do not show
         ax.set_title("All words, by class in each layer")
@@ -180,22 +180,12 @@ class WordSimilarityDisplay:
         ax.plot(x, [part.largest_share for part in found], "s-", color=_OTHER, label="share of the most frequent word")
         distinct = [part.n_distinct / part.expected_distinct for part in found]
         ax.plot(x, distinct, "^-", color="0.4", label="different words, of those expected")
-        names = [f"{layer}\n{part.n_distinct:.1f} words\nat {part.n_locations}" for layer, part in self.spread.items()]
-        ax.set_xticks(x, names)
+        about = [f"{part.n_distinct:.1f} words\nat {part.n_locations}" for part in found]
+        _name_layers(ax, self.spread, about)
         ax.set_ylim(0, max(1.05, *distinct))
         ax.set_yticks(np.linspace(0, 1, 6))
         ax.set_title("Words in one image")
         _add_legend(ax)
-
-
-def _words_of(estimator: Any, X: Any) -> tuple[LayerDictionary, WordMaps]:
-    """Return the fitted dictionary and the words of X."""
-    steps = [step for _, step in estimator.steps] if isinstance(estimator, Pipeline) else [estimator]
-    for step in steps:
-        if hasattr(step, "vocabulary_"):
-            return step, X if isinstance(X, WordMaps) else step.transform(X)
-        X = step.transform(X)
-    raise ValueError(f"There is no fitted LayerDictionary in this {type(estimator).__name__}.")
 
 
 def _nearness(mixture: Mixture) -> np.ndarray:
@@ -214,10 +204,16 @@ def _draw_cohesion(ax: Any, cohesion: Mapping[str, Cohesion], title: str, label:
         ax.plot(x[[0, 0]], [low[0], high[0]], color="0.85", lw=8)
     ax.plot(x, [part.within for part in found], "o-", color=_SAME, label="same class")
     ax.plot(x, [part.between for part in found], "s--", color=_OTHER, label="different classes")
-    ax.set_xticks(x, [f"{layer}\np = {part.p_value:.2g}" for layer, part in cohesion.items()])
+    _name_layers(ax, cohesion, [f"p = {part.p_value:.2g}" for part in found])
     ax.set_title(title)
     ax.set_ylabel(label)
     _add_legend(ax)
+
+
+def _name_layers(ax: Any, layers: Iterable[str], about: Iterable[str]) -> None:
+    """Write below the axis what the layers are called, and something about each."""
+    names = [f"{in_lines(layer, _NAME)}\n{text}" for layer, text in zip(layers, about, strict=True)]
+    ax.set_xticks(range(len(names)), names, fontsize=8.5)
 
 
 def _add_legend(ax: Any) -> None:
@@ -228,8 +224,9 @@ def _add_legend(ax: Any) -> None:
     ax.legend(fontsize=8, loc="upper center", framealpha=0)
 
 
-def _make_axes() -> np.ndarray:
+def _make_axes(n_layers: int) -> np.ndarray:
     import matplotlib.pyplot as plt
 
-    _, axes = plt.subplots(2, 2, figsize=(10, 8), layout="constrained")
+    width = max(10, 2 + 1.9 * n_layers)  # room for the layers' names
+    _, axes = plt.subplots(2, 2, figsize=(width, 8), layout="constrained")
     return axes.ravel()

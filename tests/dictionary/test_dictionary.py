@@ -209,6 +209,28 @@ def test_patches_need_not_be_kept(maps):
     assert (found.images[:, 0] >= 0).any()
 
 
+def test_likelihood_after_every_pass(maps):
+    """It never falls under EM, goes on with partial_fit, and ends with that of the words that are kept."""
+    dictionary = LayerDictionary(8, random_state=0).fit(maps)
+    bounds = dictionary.lower_bounds_
+    assert tuple(bounds) == maps.layers
+    assert max(map(len, bounds.values())) == dictionary.n_iter_
+    assert all((np.diff(history) >= 0).all() for history in bounds.values())
+    assert dictionary.lower_bound_ == sum(history[-1] for history in bounds.values())
+    assert dictionary.lower_bound_ <= dictionary.score(maps) < dictionary.lower_bound_ + 0.3  # one M-step later
+    score = dictionary.score(maps[:100])
+    dictionary.partial_fit(maps[:100])
+    assert all(dictionary.lower_bounds_[layer][:-1] == history for layer, history in bounds.items())
+    assert dictionary.lower_bound_ == pytest.approx(score, abs=1e-3)
+    fresh = LayerDictionary(8, random_state=0)
+    for _ in range(3):
+        fresh.partial_fit(maps)
+    assert {len(history) for history in fresh.lower_bounds_.values()} == {3}
+    sharp = LayerDictionary(4, objective="discriminative", random_state=0).fit(maps)
+    assert sharp.lower_bound_ == pytest.approx(sharp.score(maps), abs=1e-3)
+    assert max(map(len, sharp.lower_bounds_.values())) == sharp.n_iter_ + 1
+
+
 def test_partial_fit(maps):
     dictionary = LayerDictionary(8, random_state=0)
     scores = []

@@ -36,7 +36,7 @@ def naive_fields(words, upper, lower):
     """All pairs of an upper location and a lower one that it sees."""
     if upper == "decision":
         return [((0, 0), place) for place in np.ndindex(words.words[lower].shape[1:])]
-    field = words.spec.receptive_fields[upper, lower]
+    field = words.spec.effective_fields[upper, lower]
     found = []
     for place in np.ndindex(words.words[upper].shape[1:]):
         rows, columns = field.window(*place)

@@ -32,8 +32,8 @@ def test_effects_equal_a_loop_with_hooks(pipe, shown, by):
     images, n_random = shown[:10], 2
     found = edge_effects(pipe, images, by=by, n_random=n_random, random_state=5)
     network, words = pipe[0].network_, pipe[:-1].transform(images)
-    random, upper_field = np.random.RandomState(5), words.spec.receptive_fields["conv3", "conv2"]
-    edges = list(_edges(pipe[2], words, by))
+    random, upper_field = np.random.RandomState(5), words.spec.effective_fields["conv3", "conv2"]
+    edges, fields = list(_edges(pipe[2], words, by)), pipe[2]._structure(words).fields
     expected = set()
     for i in range(10):
         graph = pipe[2].explain_class(words, int(words.decisions[i])) if by == "class" else pipe[2].explain(words)[i]
@@ -45,7 +45,7 @@ def test_effects_equal_a_loop_with_hooks(pipe, shown, by):
     assert got == expected
     numbers = {("decision", "conv3"): 0, ("conv3", "conv2"): 0}
     for edge in edges:
-        trial = _trial(words, edge, n_random, random)
+        trial = _trial(words, edge, fields[edge.upper, edge.lower], n_random, random)
         image, pair = torch.from_numpy(images[edge.image : edge.image + 1])[None], found.pairs[edge.upper, edge.lower]
         shown_below = words.words[edge.lower][edge.image] == edge.t
         places = []

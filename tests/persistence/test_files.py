@@ -84,6 +84,8 @@ def test_everything_comes_back(pipe, file, digits):
         (mine, arrays), (its, others) = packed(again[name]), packed(pipe[name])
         assert mine == its
         assert joblib.hash(arrays) == joblib.hash(others)
+    assert again["words"].lower_bounds_ == pipe["words"].lower_bounds_
+    assert again["words"].vocabulary_.class_names == tuple(digits.class_names)
     found, expected = (p["words"].vocabulary_.representatives["conv3"] for p in (again, pipe))
     np.testing.assert_array_equal(found.patches, expected.patches)
     assert again["features"].fingerprint_ == pipe["features"].fingerprint_

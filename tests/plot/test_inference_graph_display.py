@@ -2,6 +2,7 @@ import itertools
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
+import networkx as nx
 import numpy as np
 import pytest
 import torch
@@ -11,9 +12,10 @@ from torch import nn
 from torchvision.transforms import ToTensor
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, InferenceGraphDisplay, LayerDictionary, to_text
-from skgmmcnn.plot._inference_graph import _in_lines
+from skgmmcnn.plot._drawing import INK, in_lines
 from skgmmcnn.plot._layout import Box, place_labels, rows_of
 from tests.graph.test_inference_graph import random_words
+from tests.plot.readable import assert_readable, texts_of
 
 
 @pytest.fixture(autouse=True)
@@ -22,57 +24,46 @@ def _close_figures():
     plt.close("all")
 
 
-def boxes_of_texts(display):
-    """The rendered boxes of all texts, in pixels."""
-    display.figure_.canvas.draw()
-    return {text.get_text(): text.get_window_extent() for text in display.ax_.texts if text.get_text()}
-
-
-def assert_readable(display):
-    boxes = boxes_of_texts(display)
-    page = display.figure_.bbox
-    for text, box in boxes.items():
-        assert page.x0 <= box.x0 < box.x1 <= page.x1, text
-        assert page.y0 <= box.y0 < box.y1 <= page.y1, text
-    for (text, box), (other, its) in itertools.combinations(boxes.items(), 2):
-        assert not box.padded(-0.5).overlaps(its.padded(-0.5)), (text, other)
+def written(display):
+    return [text for text, _ in texts_of(display.figure_)]
 
 
 def test_picture_of_an_image(graph, words):
     display = InferenceGraphDisplay.from_estimator(graph, words, image=7)
     explained = graph.explain(words[7:8])[0]
     assert display.graph.nodes.keys() == explained.nodes.keys()
-    texts = "\n".join(boxes_of_texts(display))
+    texts = "\n".join(written(display))
     for _, node in explained.nodes(data=True):
         if node["layer"] != "decision":
             assert f"w{node['word']}" in texts
             assert f"{node['count']}/{node['n_locations']}   {node['score']:.1f} bits" in texts
     for *_, edge in explained.edges(data=True):
         assert f"{edge['log_ratio']:.2f} bits" in texts
+    assert "Magenta: where the explained image shows the word." in " ".join(texts.split())
     n_words = len(explained) - 1
     n_images = len(display.ax_.images)
-    assert n_images == 1 + n_words * 6  # the decision's; for a word four patches, the image and the tint
-    tint = display.ax_.images[-1].get_array()
+    assert n_images == 1 + n_words * 5  # the decision's; for a word four patches and the image
+    tint = display.ax_.collections[-1].get_array()
     last = list(explained.nodes(data=True))[-1][1]
     assert {node["count"] for _, node in explained.nodes(data=True)} >= {int((tint[..., 3] > 0).sum())}
     assert last["layer"] == "conv1"
-    assert_readable(display)
+    assert_readable(display.figure_)
 
 
 @pytest.mark.parametrize("n_nodes", [1, 5, 8])
 def test_readable_with_few_and_many_nodes(n_nodes, words):
     display = InferenceGraphDisplay.from_estimator(InferenceGraph(n_nodes=n_nodes).fit(words), words, image=2)
-    assert_readable(display)
+    assert_readable(display.figure_)
     display = InferenceGraphDisplay.from_estimator(InferenceGraph(n_nodes=n_nodes).fit(words), words, label=4)
-    assert_readable(display)
-    assert f"4   (4 of {(words.decisions == 4).sum()} images)" in boxes_of_texts(display)
+    assert_readable(display.figure_)
+    assert f"4   (4 of {(words.decisions == 4).sum()} images)" in written(display)
 
 
 def test_readable_with_many_images(words):
     many = words[np.repeat(np.flatnonzero(words.decisions == 4), 300)]
     display = InferenceGraphDisplay.from_estimator(InferenceGraph(n_nodes=6).fit(words), many, label=4)
     assert max(node["score"] for _, node in display.graph.nodes(data=True)) > 100_000
-    assert_readable(display)
+    assert_readable(display.figure_)
 
 
 def test_from_a_pipeline(digits):
@@ -85,7 +76,7 @@ def test_from_a_pipeline(digits):
     ).fit(digits.images[:100])
     display = InferenceGraphDisplay.from_estimator(pipe, digits.test_images, image=-1, n_patches=9)
     np.testing.assert_array_equal(display.images[0][..., 0], (digits.test_images[-1] * 255).round())
-    assert "no patches\nstored" in boxes_of_texts(display)
+    assert "no patches\nstored" in written(display)
     with pytest.raises(IndexError, match="no image 450"):
         InferenceGraphDisplay.from_estimator(pipe, digits.test_images, image=450)
     with pytest.raises(ValueError, match="n_patches must be 1, 4 or 9"):
@@ -120,14 +111,14 @@ def test_draws_into_given_axes_and_shows_names(graph, words):
     finally:
         del named.vocabulary.names["conv3", word]
     assert display.ax_ is ax
-    assert f"upper loop (w{word})" in boxes_of_texts(display)
+    assert f"upper loop (w{word})" in written(display)
 
 
 def test_without_images():
     """Words of vectors, or read from elsewhere: nothing to show but the graph."""
     words = random_words(0)
     display = InferenceGraphDisplay.from_estimator(InferenceGraph().fit(words), words, image=1)
-    assert_readable(display)
+    assert_readable(display.figure_)
 
 
 def test_rows_keep_strong_edges_straight(graph, words):
@@ -173,31 +164,88 @@ def test_branches_are_drawn_side_by_side(rng):
     depths = {node["layer"]: node["depth"] for node in display.graph.nodes.values()}
     assert depths == {"decision": 0, "top": 1, "deep": 2, "left": 2, "right": 3, "stem": 4}
     assert len(rows_of(display.graph)) == 5
-    assert_readable(display)
-    assert sum(text.startswith(("deep", "left")) for text in boxes_of_texts(display)) == 2
+    assert_readable(display.figure_)
+    assert sum(text.startswith(("deep", "left")) for text in written(display)) == 2
+
+
+def test_labels_stand_where_few_other_edges_pass(rng):
+    """Against a search of every place, with 200 points on every other line."""
+    lines = [(i, tuple(rng.random(4))) for i in range(12)]
+    placed = place_labels(lines, 0.15, 0.08)
+
+    def passes(line, box):
+        x, y = (start + np.linspace(0, 1, 2001) * (stop - start) for start, stop in (line[::2], line[1::2]))
+        return ((box.left < x) & (x < box.right) & (box.bottom < y) & (y < box.top)).any()
+
+    first, line = lines[0]
+    others = [other for key, other in lines if key != first]
+    counts = []
+    for share in np.linspace(0.1, 0.9, 17):
+        x, y = line[0] + share * (line[2] - line[0]), line[1] + share * (line[3] - line[1])
+        counts.append(sum(passes(other, Box(x - 0.075, y - 0.04, 0.15, 0.08)) for other in others))
+    assert sum(passes(other, placed[first]) for other in others) == min(counts)
+
+
+def test_edges_with_maps(graph, words):
+    (explained,) = graph.explain(words[7])
+    display = InferenceGraphDisplay.from_estimator(graph, words, image=7, edge_maps=True)
+    assert display.edge_maps.keys() == set(explained.edges)
+    drawn = [image.get_array() for image in display.ax_.images if image.get_array().dtype.kind == "f"]
+    assert len(explained.edges) / 2 < len(drawn) <= len(explained.edges)  # as many as there is room for
+    expected = []
+    for found in graph.edge_maps(words[7:8], explained).values():
+        expected.append(1 - np.nan_to_num(found / np.nanmax(found))[..., None] * (1 - np.array(INK)))
+        expected[-1][np.isnan(found)] = 0.85
+    for image in drawn:
+        assert any(image.shape == other.shape and np.allclose(image, other) for other in expected)
+    assert "Squares on arrows" in " ".join(" ".join(written(display)).split())
+    assert_readable(display.figure_)
+    assert_readable(InferenceGraphDisplay.from_estimator(graph, words, label=4, edge_maps=True).figure_)
+    plain = InferenceGraphDisplay.from_estimator(graph, words, image=7)
+    assert plain.edge_maps is None
+    assert plain.figure_.get_figheight() < display.figure_.get_figheight()
+
+
+def test_uncertain_edges_are_drawn_so(graph, words):
+    display = InferenceGraphDisplay.from_estimator(graph, words, image=7)
+    edges = list(display.graph.edges)
+    nx.set_edge_attributes(display.graph, {edges[0]: {"q_value": 0.2, "selected": 0.1}, edges[1]: {"selected": 0.49}})
+    nx.set_edge_attributes(display.graph, {edges[2]: {"q_value": 0.04, "selected": 0.5}})
+    display.plot()
+    arrows = [text.arrow_patch for text in display.ax_.texts if getattr(text, "arrow_patch", None)]
+    assert sorted(arrow.get_linestyle() for arrow in arrows) == sorted(["--", ":", *["-"] * (len(edges) - 2)])
+    shown = " ".join(" ".join(written(display)).split())
+    assert "Dashed: could be chance" in shown
+    assert "Dotted: kept by fewer than half of the resamples." in shown
 
 
 def test_targets_and_contrasts(graph, words):
     decided = words.decisions[7]
     other = int(words.decisions[words.decisions != decided][0])
     display = InferenceGraphDisplay.from_estimator(graph, words, image=7, contrast=other)
-    assert f"{decided} rather than {other}" in boxes_of_texts(display)
-    assert_readable(display)
-    assert_readable(InferenceGraphDisplay.from_estimator(graph, words, label=int(decided), contrast=other))
-    assert_readable(InferenceGraphDisplay.from_estimator(graph, words, image=7, target=other))
+    assert f"{decided} rather than {other}" in written(display)
+    assert_readable(display.figure_)
+    assert_readable(InferenceGraphDisplay.from_estimator(graph, words, label=int(decided), contrast=other).figure_)
+    assert_readable(InferenceGraphDisplay.from_estimator(graph, words, image=7, target=other).figure_)
     of_location = InferenceGraphDisplay.from_estimator(graph, words, image=7, target=("conv3", 1, 2))
     root = of_location.graph.graph["root"]
     assert root.startswith("conv3_w")
     np.testing.assert_array_equal(np.argwhere(of_location.locations[root]), [[1, 2]])
-    assert_readable(of_location)
+    assert_readable(of_location.figure_)
+    names = tuple(f"{digit}, whose name is by far longer than usual" for digit in range(10))
+    long = replace(words, spec=replace(words.spec, class_names=names))
+    display = InferenceGraphDisplay.from_estimator(graph, long, image=7, contrast=other)
+    assert f"{names[decided]} rather than {names[other]}" in " ".join(" ".join(written(display)).split())
+    assert_readable(display.figure_)
+    assert_readable(InferenceGraphDisplay.from_estimator(graph, long, label=int(decided)).figure_)
     with pytest.raises(ValueError, match="give one of them"):
         InferenceGraphDisplay.from_estimator(graph, words, label=1, target=2)
 
 
 def test_long_layer_names_take_several_lines():
-    assert _in_lines("features.9.expand3x3_activation") == "features.9.\nexpand3x3_\nactivation"
-    assert _in_lines("layer3") == "layer3"
-    assert _in_lines("a" * 30) == "a" * 30
+    assert in_lines("features.9.expand3x3_activation") == "features.9.\nexpand3x3_\nactivation"
+    assert in_lines("layer3") == "layer3"
+    assert in_lines("a" * 30) == "a" * 30
 
 
 def test_a_decision_that_no_word_speaks_for_says_so(words):
@@ -206,4 +254,4 @@ def test_a_decision_that_no_word_speaks_for_says_so(words):
     assert list(explained) == [explained.graph["root"]]
     assert to_text(explained).endswith("No word speaks for it: none has enough evidence.")
     display = InferenceGraphDisplay.from_estimator(fitted, words, image=0)
-    assert any("No word speaks for it" in text.get_text() for text in display.ax_.texts)
+    assert any("No word speaks for it" in " ".join(text.split()) for text in written(display))

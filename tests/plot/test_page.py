@@ -98,7 +98,9 @@ def test_a_class_without_fitted_images_is_no_contrast(words):
 
 def test_data_says_what_the_graphs_say(page, words):
     data = data_of(page)
-    assert data["layers"] == {layer: list(words.words[layer].shape[1:]) for layer in words.layers}
+    assert {layer: [len(cells["rows"]) - 1, len(cells["columns"]) - 1] for layer, cells in data["layers"].items()} == {
+        layer: list(words.words[layer].shape[1:]) for layer in words.layers
+    }
     for image, (row, graphs) in zip(data["images"], page.graphs.items(), strict=True):
         assert image["number"] == row
         assert image["decision"] == words.spec.class_name(words.decisions[row])

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from skgmmcnn import InferenceGraph, InferenceGraphPage
+from skgmmcnn.plot._cells import cells_of
 
 # Without these Chromium looks for the network, and fails noisily where there is none.
 FLAGS = (
@@ -154,7 +155,10 @@ def test_pointing_at_a_word_shows_it_and_lights_up_the_image(open_page, page, na
         assert f"{node['count']} of {node['n_locations']} locations in this image" in shown.text("#facts")
         cells = shown.one("#query .area").get_attribute("d").split("M")[1:]
         rows, columns = np.nonzero(named.words[node["layer"]][7] == node["word"])
-        assert cells == [f"{column} {row}h1v1h-1z" for row, column in zip(rows, columns, strict=True)]
+        y, x = (ends.round(4).tolist() for ends in cells_of(named.spec, node["layer"]))
+        assert cells == [
+            f"{x[j]:g} {y[i]:g}H{x[j + 1]:g}V{y[i + 1]:g}H{x[j]:g}z" for i, j in zip(rows, columns, strict=True)
+        ]
         assert len(shown.all("#facts .near li")) == graph.degree(key)
         statistics = named.vocabulary.statistics[node["layer"]]
         assert f"purity {100 * statistics.purity[node['word']]:.0f} %" in shown.text("#facts")

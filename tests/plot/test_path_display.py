@@ -4,6 +4,7 @@ import pytest
 from sklearn.pipeline import make_pipeline
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, LayerHMM, PathDisplay
+from tests.plot.readable import assert_readable
 
 
 @pytest.fixture(autouse=True)
@@ -70,9 +71,11 @@ def test_lines_are_as_wide_as_shares(pipe, digits):
 
 def test_axes_names_and_plain_arrays(pipe, digits, rng):
     _, ax = plt.subplots()
-    pipe["layerhmm"].set_params(word_names={("mean", 3): "loop"})
+    path = PathDisplay.from_estimator(pipe, digits.test_images, labels=[3]).paths.path_table(3).paths[0]
+    pipe["layerhmm"].set_params(word_names={("mean", int(path[0])): "loop"})
     display = PathDisplay.from_estimator(pipe, digits.test_images, labels=[3, 5, 8], ax=ax)
     assert display.ax_ is ax
+    assert f"loop (w{path[0]})" in texts(display)
     pipe["layerhmm"].set_params(word_names=None)
     y = rng.choice(["left", "right"], 200)
     side = 8 * (y == "left")[:, None]
@@ -82,8 +85,16 @@ def test_axes_names_and_plain_arrays(pipe, digits, rng):
     assert {"left", "right", "layer dense0", f"image 4\ntruly: {y[4]}"} <= {*shown}
 
 
+def test_long_names_of_classes_can_be_read(digits):
+    names = [f"{digit}, which is a class of a very long name" for digit in digits.class_names]
+    pipe = make_pipe(FeatureExtractor(digits.network, ["mean", "head"], class_names=names)).fit(digits.images[:400])
+    for image in (0, 3):
+        display = PathDisplay.from_estimator(pipe, digits.test_images[:100], labels=[3, 8, 5], n_paths=3, image=image)
+        assert_readable(display.figure_)
+
+
 def test_bad_input(pipe, digits, rng):
-    with pytest.raises(TypeError, match="draws the paths of a LayerHMM"):
+    with pytest.raises(TypeError, match="needs a fitted LayerHMM"):
         PathDisplay.from_estimator(pipe[:1], digits.test_images)
     with pytest.raises(IndexError, match="There is no image 500 in X, which has 450"):
         PathDisplay.from_estimator(pipe, digits.test_images, image=500)

@@ -164,6 +164,7 @@ function drawArrow(edge) {
   const [bx, by] = [x1 - head * dx, y1 - head * dy];
   const line = draw("line", { x1: x0, y1: y0, x2: bx, y2: by, "stroke-width": wide });
   if (edge.could_be_chance) line.setAttribute("stroke-dasharray", "6 5");
+  else if (edge.selected < 0.5) line.setAttribute("stroke-dasharray", "2 5");
   const half = head / 2;
   const tip = `M${x1} ${y1}L${bx - half * dy} ${by + half * dx}L${bx + half * dy} ${by - half * dx}Z`;
   const group = draw("g", { class: "edge", "stroke-opacity": 0.4 + 0.6 * edge.strength, "fill-opacity": 0.4 + 0.6 * edge.strength },
@@ -279,16 +280,16 @@ function drawPanel() {
 
 function drawQuery() {
   const node = state.view.nodes[state.active], runs = state.image.places[state.active] ?? [];
-  const box = make("div"), shape = data.layers[node.layer];
+  const box = make("div"), layer = data.layers[node.layer];
   if (state.image.picture) box.append(make("img", { src: state.image.picture, alt: imageName(state.image) }));
   let text = imageName(state.image);
-  if (shape) {
-    const [height, width] = shape;
+  if (layer) {
+    const [height, width] = [layer.rows.length - 1, layer.columns.length - 1];
     const cells = [];
     for (let i = 0; i < runs.length; i += 2) for (let j = runs[i]; j < runs[i] + runs[i + 1]; j++) cells.push(j);
-    const tint = tinted("row" in node ? [node.row * width + node.column] : cells, width);
+    const tint = tinted("row" in node ? [node.row * width + node.column] : cells, layer);
     if (!state.image.picture) box.style.aspectRatio = `${width} / ${height}`;
-    box.append(draw("svg", { viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none" }, ...tint));
+    box.append(draw("svg", { viewBox: "0 0 1 1", preserveAspectRatio: "none" }, ...tint));
     text = `Image ${state.image.number}, tinted at the ${plural(cells.length, "location")} of ${title(state.active)}`;
     if (!cells.length) text = `Image ${state.image.number} does not show ${title(state.active)}`;
   }
@@ -296,17 +297,18 @@ function drawQuery() {
 }
 
 /** The locations as an area, and its border: where a location's neighbour is not one of them. */
-function tinted(cells, width) {
-  const inside = new Set(cells), sides = [];
+function tinted(cells, { rows, columns }) {
+  const width = columns.length - 1, inside = new Set(cells), areas = [], sides = [];
   for (const cell of cells) {
-    const [left, top] = [cell % width, Math.floor(cell / width)];
-    if (!inside.has(cell - width)) sides.push(`M${left} ${top}h1`);
-    if (!inside.has(cell + width)) sides.push(`M${left} ${top + 1}h1`);
-    if (left === 0 || !inside.has(cell - 1)) sides.push(`M${left} ${top}v1`);
-    if (left === width - 1 || !inside.has(cell + 1)) sides.push(`M${left + 1} ${top}v1`);
+    const [i, j] = [Math.floor(cell / width), cell % width];
+    const [left, right, top, bottom] = [columns[j], columns[j + 1], rows[i], rows[i + 1]];
+    areas.push(`M${left} ${top}H${right}V${bottom}H${left}z`);
+    if (!inside.has(cell - width)) sides.push(`M${left} ${top}H${right}`);
+    if (!inside.has(cell + width)) sides.push(`M${left} ${bottom}H${right}`);
+    if (j === 0 || !inside.has(cell - 1)) sides.push(`M${left} ${top}V${bottom}`);
+    if (j === width - 1 || !inside.has(cell + 1)) sides.push(`M${right} ${top}V${bottom}`);
   }
-  const area = cells.map((cell) => `M${cell % width} ${Math.floor(cell / width)}h1v1h-1z`);
-  return [draw("path", { d: area.join(""), class: "area" }), draw("path", { d: sides.join(""), class: "border" })];
+  return [draw("path", { d: areas.join(""), class: "area" }), draw("path", { d: sides.join(""), class: "border" })];
 }
 
 function aboutDecision(node) {

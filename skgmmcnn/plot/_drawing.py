@@ -1,0 +1,167 @@
+"""What all pictures are made with: images, patches and notes in boxes, and files in which text stays text."""
+
+from __future__ import annotations
+
+import re
+from os import PathLike
+from textwrap import wrap
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..dictionary import Representatives
+from ._layout import Box
+
+MARK = (0.9, 0.0, 0.8)  # magenta: rare in photographs, and told from greys with any colour vision
+INK = (0.12, 0.32, 0.55)  # dark blue, of evidence
+# Told from each other and from light greys with any colour vision: after Okabe and Ito, "Color Universal Design", 2008,
+# whose green and purple are nearer to grey.
+PALETTE = ("#0072B2", "#D55E00", "#00A060", "#AA3377", "#56B4E9", "#E69F00", "#F0E442", "#222222")
+_SMALL = 32  # pixels; images below are shown with hard pixels
+_TEXT_AS_TEXT: dict[Any, Any] = {"svg.fonttype": "none", "pdf.fonttype": 42, "ps.fonttype": 42}
+
+
+class Display:
+    """A picture that can be written to a file."""
+
+    figure_: Any
+
+    def plot(self) -> Any:
+        """Draw the picture."""
+        raise NotImplementedError
+
+    def save(self, path: str | PathLike, **options: Any) -> None:
+        """Write the picture to a file, whose name's ending tells the format.
+
+        In SVG, PDF and PostScript text stays text, to be searched for and edited.
+
+        Parameters
+        ----------
+        path : str or path-like
+            The file, as ``"why.svg"``; one of this name is replaced.
+        **options : dict
+            As of :meth:`matplotlib.figure.Figure.savefig`.
+        """
+        import matplotlib as mpl
+
+        if not hasattr(self, "figure_"):
+            self.plot()
+        with mpl.rc_context(_TEXT_AS_TEXT):
+            self.figure_.savefig(path, **options)
+
+
+class Limits(NamedTuple):
+    """What a drawing spans, in inches at its natural size."""
+
+    left: float
+    right: float
+    bottom: float
+    top: float
+
+
+def make_axes(limits: Limits) -> Any:
+    """Return axes that fill a new figure of the drawing's natural size."""
+    import matplotlib.pyplot as plt
+
+    return plt.figure(figsize=(limits.right - limits.left, limits.top - limits.bottom)).add_axes((0, 0, 1, 1))
+
+
+def frame(ax: Any, limits: Limits) -> None:
+    """Show the drawing alone."""
+    ax.set(xlim=limits[:2], ylim=limits[2:], aspect="equal")
+    ax.axis("off")
+
+
+def write(ax: Any, x: float, y: float, text: str, *, size: float, box: bool = False, **style: Any) -> None:
+    """Write text, centred if not told otherwise, with `box` on a white ground."""
+    settings: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": size, "zorder": 6} | style
+    if box:
+        settings["bbox"] = {"boxstyle": "round,pad=0.12", "fc": "white", "ec": "none", "alpha": 0.85}
+    ax.text(x, y, text, **settings)
+
+
+def in_lines(name: str, width: int = 15) -> str:
+    """Return a layer's name in lines of about this width, cut behind dots and underscores."""
+    lines = [""]
+    for part in re.findall(r"[^._]+[._]?|[._]", name):
+        if lines[-1] and len(lines[-1] + part) > width:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(lines)
+
+
+def shortened(text: str, width: int) -> str:
+    """Return text of at most `width` letters."""
+    return text if len(text) <= width else text[: width - 1].rstrip() + "…"
+
+
+def with_key(limits: Limits, text: str, size: float = 7) -> tuple[Limits, str]:
+    """Return limits with room for a key below the drawing, and its text in lines that fit."""
+    lines = wrap(text, int(119 / size * (limits.right - limits.left - 0.3)))
+    return limits._replace(bottom=limits.bottom - 0.0186 * size * len(lines) - 0.1), "\n".join(lines)
+
+
+def write_key(ax: Any, limits: Limits, key: str, size: float = 7) -> None:
+    """Write the key where there is room for it."""
+    write(ax, limits.left + 0.15, limits.bottom + 0.05, key, size=size, color="0.35", ha="left", va="bottom")
+
+
+def draw_rectangle(ax: Any, box: Box, **style: Any) -> None:
+    """Draw a rectangle."""
+    from matplotlib.patches import Rectangle
+
+    ax.add_patch(Rectangle((box.left, box.bottom), box.width, box.height, **{"zorder": 4, **style}))
+
+
+def draw_note(ax: Any, box: Box, text: str) -> None:
+    """Say in place of a picture why there is none."""
+    draw_rectangle(ax, box, fc="0.95", ec="0.7", zorder=1)
+    write(ax, box.middle, box.bottom + box.height / 2, text, size=8, color="0.4")
+
+
+def fit(box: Box, image: np.ndarray) -> Box:
+    """Return the largest box of the image's proportions in the middle of `box`."""
+    height, width = image.shape[:2]
+    scale = min(box.width / width, box.height / height)
+    left, bottom = box.middle - width * scale / 2, box.bottom + (box.height - height * scale) / 2
+    return Box(left, bottom, width * scale, height * scale)
+
+
+def draw_image(ax: Any, box: Box, image: np.ndarray, **style: Any) -> Box:
+    """Draw `image` as large as fits into the middle of `box`; return where it is."""
+    fitted = fit(box, image)
+    small = max(image.shape[:2]) < _SMALL
+    settings = {"interpolation": "nearest" if small else "antialiased", "zorder": 3} | style
+    ax.imshow(image, extent=(fitted.left, fitted.right, fitted.bottom, fitted.top), aspect="auto", **settings)
+    return fitted
+
+
+def has_rings(found: Representatives) -> bool:
+    """Tell whether patches are nearly the whole image, of which a ring must tell the location."""
+    return found.whole and found.locations.max() > 0  # of a map with more locations than one
+
+
+def draw_patches(ax: Any, box: Box, found: Representatives | None, word: int, columns: int, rows: int = 1) -> None:
+    """Draw a word's most typical patches into `box`, line by line, with rings where they differ by the location."""
+    if found is None or found.patches is None:
+        draw_note(ax, box, "no patches\nstored")
+        return
+    width, height = box.width / columns, box.height / rows
+    for i in range(min(columns * rows, found.images.shape[1])):
+        if found.images[word, i] < 0:
+            continue
+        row, column = divmod(i, columns)
+        tile = Box(box.left + width * column + 0.01, box.top - height * (row + 1) + 0.01, width - 0.02, height - 0.02)
+        drawn = draw_image(ax, tile, found.patches[word, i])
+        if has_rings(found):
+            down, along = found.marks[word, i]
+            x, y = drawn.left + along * drawn.width, drawn.top - down * drawn.height
+            ax.plot(x, y, "o", ms=9 * width + 2, mfc="none", mec=MARK, mew=1.3, zorder=5, clip_on=False)
+
+
+def draw_share(ax: Any, box: Box, shares: np.ndarray) -> None:
+    """Draw a map of shares (H, W), from white to dark where it is largest; grey where there is none."""
+    strength = np.nan_to_num(shares / np.nanmax(shares))[..., None]
+    colours = np.where(np.isnan(shares)[..., None], 0.85, 1 - strength * (1 - np.array(INK)))
+    drawn = draw_image(ax, box, colours, interpolation="nearest", zorder=5)
+    draw_rectangle(ax, drawn, fc="none", ec="0.4", lw=0.6, zorder=5.5)

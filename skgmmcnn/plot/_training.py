@@ -1,0 +1,138 @@
+"""TrainingDisplay: how training went, as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.pipeline import Pipeline
+
+from ..dictionary import LayerDictionary, LayerHMM
+from ..mixture import MiniBatchGaussianMixture
+from ._drawing import INK, Display, in_lines
+from ._reading import find_step
+
+_COLUMNS = 3
+
+
+class TrainingDisplay(Display):
+    """The log-likelihood after every pass of training, one panel per layer.
+
+    A line that still rises at its end says that more passes would pay.  The first pass only tells how bad the start
+    was; where it lies far below, the line comes in from under the panel.
+
+    Parameters
+    ----------
+    lower_bounds : dict of str to sequence of float
+        By panel, the mean log-density after every pass, in nats.
+    unit : str, default="row"
+        What the density is one of: "location", "example" or "row".
+    retrained : bool, default=False
+        Whether the last value is that of words that were trained on to predict the class; its line is dashed.
+
+    Attributes
+    ----------
+    axes_ : array of matplotlib.axes.Axes, shape (n_panels,)
+        The panels.
+    figure_ : matplotlib.figure.Figure
+        Their figure.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skgmmcnn import MiniBatchGaussianMixture, TrainingDisplay
+    >>> X = np.random.default_rng(0).normal(size=(500, 4))
+    >>> mixture = MiniBatchGaussianMixture(5, random_state=0).fit(X)
+    >>> display = TrainingDisplay.from_estimator(mixture)
+    >>> len(display.axes_[0].lines[0].get_xdata()) == mixture.n_iter_
+    True
+    """
+
+    def __init__(
+        self, lower_bounds: Mapping[str, Sequence[float]], *, unit: str = "row", retrained: bool = False
+    ) -> None:
+        self.lower_bounds = lower_bounds
+        self.unit = unit
+        self.retrained = retrained
+
+    @classmethod
+    def from_estimator(
+        cls, estimator: LayerDictionary | LayerHMM | MiniBatchGaussianMixture | Pipeline, *, ax: Any = None
+    ) -> TrainingDisplay:
+        """Draw how an estimator was trained.
+
+        Parameters
+        ----------
+        estimator : LayerDictionary, LayerHMM, MiniBatchGaussianMixture or Pipeline
+            Fitted; a pipeline has one of these among its steps.
+        ax : matplotlib.axes.Axes or array-like of them, default=None
+            Axes to draw into, one per layer, for a chain or a mixture one; None makes a figure.
+
+        Returns
+        -------
+        display : TrainingDisplay
+            The drawn display.
+        """
+        _, model = find_step(estimator, LayerDictionary, LayerHMM, MiniBatchGaussianMixture)
+        if isinstance(model, LayerDictionary):
+            retrained = model.objective == "discriminative"
+            return cls(model.lower_bounds_, unit="location", retrained=retrained).plot(ax=ax)
+        name, unit = ("all layers", "example") if isinstance(model, LayerHMM) else ("mixture", "row")
+        return cls({name: model.lower_bounds_}, unit=unit).plot(ax=ax)
+
+    def plot(self, *, ax: Any = None) -> TrainingDisplay:
+        """Draw the panels.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes or array-like of them, default=None
+            Axes to draw into, one per panel; None makes a figure.
+
+        Returns
+        -------
+        display : TrainingDisplay
+            The display itself.
+        """
+        n_panels = len(self.lower_bounds)
+        self.axes_ = _make_axes(n_panels) if ax is None else np.asarray(ax, dtype=object).ravel()
+        if len(self.axes_) != n_panels:
+            raise ValueError(f"There are {n_panels} panels; ax has {len(self.axes_)} axes.")
+        self.figure_ = self.axes_[0].figure
+        for ax, (name, bounds) in zip(self.axes_, self.lower_bounds.items(), strict=True):
+            self._draw_panel(ax, name, np.asarray(bounds))
+        for ax in self.axes_[::_COLUMNS]:
+            ax.set_ylabel(f"log-density,\nnats per {self.unit}")
+        return self
+
+    def _draw_panel(self, ax: Any, name: str, bounds: np.ndarray) -> None:
+        from matplotlib.ticker import MaxNLocator
+
+        n_trained = len(bounds) - self.retrained
+        passes = np.arange(1, len(bounds) + 1)
+        ax.plot(passes[:n_trained], bounds[:n_trained], "o-", color=INK, ms=3)
+        if self.retrained:
+            ax.plot(passes[n_trained - 1 :], bounds[n_trained - 1 :], "s--", color=INK, ms=3)
+        if len(bounds) == 1:
+            ax.set_ylim(bounds[0] - 1, bounds[0] + 1)
+        elif len(bounds) > 2:
+            low, high = bounds[1:].min(), bounds[1:].max()
+            margin = 0.05 * (high - low) or 0.5
+            ax.set_ylim(low - margin, high + margin)
+        ax.set_xlim(0.5, len(bounds) + 0.5)
+        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        ax.set_xlabel("pass" + (", then for the class" if self.retrained else ""))
+        ax.set_title(f"{in_lines(name, 28)}\n{bounds[-1]:.2f} nats, {_passes(n_trained)}", fontsize=9)
+
+
+def _passes(number: int) -> str:
+    return f"{number} pass{'es' if number != 1 else ''}"
+
+
+def _make_axes(n_panels: int) -> np.ndarray:
+    import matplotlib.pyplot as plt
+
+    columns = min(_COLUMNS, n_panels)
+    rows = -(-n_panels // columns)
+    figure = plt.figure(figsize=(0.6 + 2.2 * columns, 2.3 * rows), layout="constrained")
+    return np.array([figure.add_subplot(rows, columns, place + 1) for place in range(n_panels)], dtype=object)

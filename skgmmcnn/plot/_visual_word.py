@@ -1,0 +1,217 @@
+"""VisualWordDisplay: what a word looks like, and in which classes it occurs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from textwrap import wrap
+from typing import Any, NamedTuple
+
+import numpy as np
+from sklearn.pipeline import Pipeline
+
+from ..dictionary import LayerDictionary, LayerHMM, Vocabulary
+from ..graph._building import percent
+from ._drawing import (
+    INK,
+    Display,
+    Limits,
+    draw_patches,
+    draw_rectangle,
+    frame,
+    has_rings,
+    in_lines,
+    make_axes,
+    shortened,
+    with_key,
+    write,
+    write_key,
+)
+from ._layout import Box
+from ._reading import find_step, named_vocabulary, statistics_of, words_by_name
+
+_NAME, _PATCH, _BARS = 1.35, 0.8, 0.95  # widths of a row's parts; a patch is as high as it is wide
+_LINE, _NAME_LINE, _ABOUT_LINE = 0.17, 0.155, 0.125  # of a bar, of a name, and of what stands below it
+_GAP = 0.2
+_LETTER = 0.068  # mean width of a letter of a class's name
+_LONGEST = 32  # letters of a class's name
+
+
+class _Title(NamedTuple):
+    """What stands beside a word's patches: its name, and smaller its layer and how frequent it is, line by line."""
+
+    name: list[str]
+    about: list[str]
+
+    @property
+    def height(self) -> float:
+        return _NAME_LINE * len(self.name) + _ABOUT_LINE * len(self.about)
+
+
+class VisualWordDisplay(Display):
+    """What some words look like, and in images of which classes they occur, one row per word.
+
+    On the left the patches that are most typical of the word, from the fitted images; on the right the classes in whose
+    images it occurs most.  The line on a bar is where it would end if the word had nothing to do with the class: at the
+    class's share of all locations.
+
+    Parameters
+    ----------
+    vocabulary : Vocabulary
+        The words, with representatives and statistics.
+    words : sequence of (str, int)
+        The words to show, by layer and number.
+
+    Attributes
+    ----------
+    ax_ : matplotlib.axes.Axes
+        The axes drawn into.
+    figure_ : matplotlib.figure.Figure
+        The figure of the axes.
+
+    See Also
+    --------
+    WordMapDisplay : Where an image shows which words.
+
+    Examples
+    --------
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from skgmmcnn import FeatureExtractor, LayerDictionary, VisualWordDisplay
+    >>> from skgmmcnn.datasets import load_digits_network
+    >>> digits = load_digits_network()
+    >>> pipe = make_pipeline(
+    ...     FeatureExtractor(digits.network, layers=["conv2", "conv3"]), LayerDictionary(30, random_state=0)
+    ... ).fit(digits.images)
+    >>> display = VisualWordDisplay.from_estimator(pipe, [("conv3", 7), "conv2_w012"])
+    >>> display.save("words.svg")  # doctest: +SKIP
+    """
+
+    def __init__(self, vocabulary: Vocabulary, words: Sequence[tuple[str, int]]) -> None:
+        self.vocabulary = vocabulary
+        self.words = words
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: LayerDictionary | LayerHMM | Pipeline,
+        words: Sequence[tuple[str, int] | str],
+        *,
+        n_patches: int = 5,
+        n_classes: int = 4,
+        ax: Any = None,
+    ) -> VisualWordDisplay:
+        """Draw some words of a fitted dictionary.
+
+        Parameters
+        ----------
+        estimator : LayerDictionary, LayerHMM or Pipeline
+            Fitted; a pipeline has one of these among its steps.
+        words : sequence of (str, int) or str
+            The words, by layer and number, ``("layer3", 17)``, or as graphs and tables name them, ``"layer3_w017"``.
+        n_patches : int, default=5
+            Typical patches per word, 1 to 9.
+        n_classes : int, default=4
+            Most classes per word.
+        ax : matplotlib.axes.Axes, default=None
+            Axes to draw into; None makes a figure of fitting size.
+
+        Returns
+        -------
+        display : VisualWordDisplay
+            The drawn display.
+        """
+        _, model = find_step(estimator, LayerDictionary, LayerHMM)
+        vocabulary = named_vocabulary(model)
+        statistics_of(vocabulary)
+        return cls(vocabulary, words_by_name(vocabulary, words)).plot(n_patches=n_patches, n_classes=n_classes, ax=ax)
+
+    def plot(self, *, n_patches: int = 5, n_classes: int = 4, ax: Any = None) -> VisualWordDisplay:
+        """Draw the words.
+
+        Parameters
+        ----------
+        n_patches : int, default=5
+            Typical patches per word, 1 to 9.
+        n_classes : int, default=4
+            Most classes per word.
+        ax : matplotlib.axes.Axes, default=None
+            Axes to draw into; None makes a figure of fitting size.
+
+        Returns
+        -------
+        display : VisualWordDisplay
+            The display itself.
+        """
+        if not 1 <= n_patches <= 9 or n_classes < 0:
+            raise ValueError(f"1 to 9 patches and 0 or more classes can be drawn; got {n_patches} and {n_classes}.")
+        shares = [self._shares(*word, n_classes) for word in self.words]
+        names = max((len(name) for lines in shares for name, *_ in lines), default=0) * _LETTER
+        height = max(_PATCH, _LINE * max(map(len, shares)), *(self._title(*word).height for word in self.words))
+        bars = _NAME + n_patches * _PATCH + 0.2 + names
+        right = bars + (_BARS + 0.6 if names else 0)
+        limits, key = with_key(Limits(-0.1, right, -len(self.words) * (height + _GAP), _GAP / 2), self._key())
+        self.ax_ = make_axes(limits) if ax is None else ax
+        self.figure_ = self.ax_.figure
+        scale = _BARS / max((share for lines in shares for _, *its in lines for share in its), default=1)
+        for number, (word, lines) in enumerate(zip(self.words, shares, strict=True)):
+            middle = -number * (height + _GAP) - height / 2
+            self._draw_word(word, middle, n_patches)
+            self._draw_bars(lines, bars, middle, scale)
+        write_key(self.ax_, limits, key)
+        frame(self.ax_, limits)
+        return self
+
+    def _shares(self, layer: str, word: int, most: int) -> list[tuple[str, float, float]]:
+        """Return names of classes, their shares of the word's locations, and of all locations; 0 for the rest."""
+        found = self.vocabulary.statistics[layer]
+        if found.counts.shape[1] == 1 or not found.share[word]:  # no classes, or a dead word
+            return []
+        shares, usual = found.classes[word], found.counts.sum(0) / found.counts.sum()
+        order = [int(label) for label in np.argsort(-shares, kind="stable") if shares[label]]
+        lines = [(self._class_name(label), float(shares[label]), float(usual[label])) for label in order[:most]]
+        rest = order[most:]
+        if rest:
+            lines.append((f"{len(rest)} other{'s' if len(rest) > 1 else ''}", float(shares[rest].sum()), 0.0))
+        return lines
+
+    def _class_name(self, label: int) -> str:
+        names = self.vocabulary.class_names
+        return f"class {label}" if names is None else shortened(names[label], _LONGEST)
+
+    def _title(self, layer: str, number: int) -> _Title:
+        share = float(self.vocabulary.statistics[layer].share[number])
+        name = self.vocabulary.names.get((layer, number))
+        return _Title(
+            [f"w{number}"] if name is None else [*wrap(shortened(name, 44), 16), f"(w{number})"],
+            [*in_lines(layer).splitlines(), f"{percent(share)} of locations" if share else "at no location"],
+        )
+
+    def _draw_word(self, word: tuple[str, int], middle: float, n_patches: int) -> None:
+        layer, number = word
+        title = self._title(*word)
+        y = middle + title.height / 2
+        write(self.ax_, 0, y, "\n".join(title.name), size=9, weight="bold", ha="left", va="top")
+        y -= _NAME_LINE * len(title.name)
+        write(self.ax_, 0, y, "\n".join(title.about), size=7.5, color="0.35", ha="left", va="top")
+        box = Box(_NAME, middle - _PATCH / 2, n_patches * _PATCH, _PATCH)
+        draw_patches(self.ax_, box, self.vocabulary.representatives.get(layer), number, n_patches)
+
+    def _draw_bars(self, lines: list[tuple[str, float, float]], left: float, middle: float, scale: float) -> None:
+        for place, (name, share, usual) in enumerate(lines):
+            y = middle + _LINE * ((len(lines) - 1) / 2 - place)
+            write(self.ax_, left - 0.05, y, name, size=7.5, ha="right")
+            colour = INK if usual else "0.7"
+            draw_rectangle(self.ax_, Box(left, y - 0.06, scale * share, 0.12), fc=colour, alpha=0.75, ec="none")
+            write(self.ax_, left + scale * max(share, usual) + 0.05, y, percent(share), size=7.5, ha="left")
+            if usual:
+                x = left + scale * usual
+                self.ax_.plot([x, x], [y - 0.08, y + 0.08], color="black", lw=1, zorder=5, solid_capstyle="butt")
+
+    def _key(self) -> str:
+        layers = {layer for layer, _ in self.words}
+        shown = [found for layer, found in self.vocabulary.representatives.items() if layer in layers]
+        parts = ["Patches: what the locations most typical of a word see of the fitted images; grey is outside them."]
+        if any(map(has_rings, shown)):
+            parts.append("Rings: the location.")
+        if any(self.vocabulary.statistics[layer].counts.shape[1] > 1 for layer in layers):
+            parts.append("Bars: classes of the images that show the word; lines: their shares of all locations.")
+        return " ".join(parts)

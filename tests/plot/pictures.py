@@ -1,0 +1,206 @@
+"""Pictures of all displays, made of scikit-learn's digits and whole numbers alone: no training, so all machines agree.
+
+``python -m tests.plot.pictures`` draws the baselines anew; look at them before you commit them.
+"""
+
+import io
+from functools import cache
+from pathlib import Path
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.legend import Legend
+from matplotlib.text import Annotation, Text
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from skgmmcnn import (
+    InferenceGraph,
+    InferenceGraphDisplay,
+    PathDisplay,
+    TrainingDisplay,
+    VisualWordDisplay,
+    WordMapDisplay,
+    WordMaps,
+    WordSimilarityDisplay,
+)
+from skgmmcnn.dictionary import (
+    InferencePaths,
+    Vocabulary,
+    class_cohesion,
+    class_similarity,
+    count_words,
+    locality,
+    word_classes,
+)
+from skgmmcnn.dictionary._representatives import Typical, illustrate
+from skgmmcnn.dictionary._statistics import count_classes
+from skgmmcnn.features import NetworkSpec, Pictures, ReceptiveField
+from skgmmcnn.features._images import Images, PixelScale
+from skgmmcnn.features._receptive_field import Reach, everything, taps
+
+BASELINE = Path(__file__).parent / "baseline"
+NAMES = ("nought", "one", "two", "three", "four", "five", "six, which is a good deal longer", "seven", "eight", "nine")
+N_WORDS = {"low": 4, "mid": 16, "top": 6, "code": 5}
+_SIZES = {"low": 8, "mid": 4, "top": 2, "code": 1}
+
+
+def _square(axis):
+    return Reach(axis, axis)
+
+
+def _fields():
+    """Return the fields of four layers, one on the other: a convolution, two poolings, and all of it."""
+    steps = {
+        ("low", "input"): _square(taps(8, 8, 3, 1, 1, 1)),
+        ("mid", "low"): _square(taps(4, 8, 2, 2, 0, 1)),
+        ("top", "mid"): _square(taps(2, 4, 4, 2, 1, 1)),
+        ("code", "top"): everything((1, 1), (2, 2)),
+    }
+    for upper, middle in (("mid", "low"), ("top", "mid"), ("code", "top")):
+        below = [(lower, reach) for (layer, lower), reach in steps.items() if layer == middle]
+        steps |= {(upper, lower): steps[upper, middle].after(reach) for lower, reach in below}
+    return {pair: ReceptiveField.from_reach(reach) for pair, reach in steps.items()}
+
+
+def _words_of(pixels):
+    """Return words of the images (n, 8, 8) with whole numbers from 0 to 16, by layer."""
+    quarters = pixels.reshape(-1, 4, 2, 4, 2) > 7
+    halves = pixels.reshape(-1, 2, 4, 2, 4).sum((2, 4))
+    code = 8 * quarters[:, :, 0, :, 0] + 4 * quarters[:, :, 0, :, 1]
+    return {
+        "low": np.minimum(pixels // 4, 3),
+        "mid": code + 2 * quarters[:, :, 1, :, 0] + quarters[:, :, 1, :, 1],
+        "top": np.minimum(halves // 20, 5),
+        "code": np.minimum(pixels.sum((1, 2)) // 80, 4)[:, None, None],
+    }
+
+
+@cache
+def words():
+    """Return the words of 100 digits; the decisions are what the digits are."""
+    data, labels = load_digits(return_X_y=True)
+    pixels, labels = data[:100].astype(int).reshape(-1, 8, 8), labels[:100]
+    found = {layer: each.astype(np.uint8) for layer, each in _words_of(pixels).items()}
+    shapes = {layer: (3, size, size) for layer, size in _SIZES.items()}
+    spec = NetworkSpec(tuple(shapes), shapes, (1, 8, 8), _fields(), 10, NAMES)
+    images = Images((pixels[:, None] / 16).astype(np.float32), None, None)
+    pictures = Pictures(images, PixelScale(np.zeros(1, np.float32), np.ones(1, np.float32)), (1, 8, 8))
+    representatives, statistics = {}, {}
+    for layer, each in found.items():
+        typical, ones = Typical(N_WORDS[layer], 9), torch.ones(each.size)
+        typical.add(0, each.reshape(100, -1), ones, ones)
+        representatives[layer] = illustrate(typical, layer, spec, pictures)
+        statistics[layer] = count_classes(each, labels, N_WORDS[layer], 10)
+    names = {("mid", 0): "dark", ("top", 5): "a name of many letters"}
+    vocabulary = Vocabulary(N_WORDS, "drawn", representatives, statistics, names, NAMES)
+    return WordMaps(found, labels, spec, vocabulary, pictures)
+
+
+@cache
+def estimator():
+    return InferenceGraph(n_nodes=3, n_bootstrap=20, p_values=True, random_state=0).fit(words())
+
+
+def _graph_of_an_image():
+    return InferenceGraphDisplay.from_estimator(estimator(), words(), image=11)
+
+
+def _graph_of_a_class():
+    return InferenceGraphDisplay.from_estimator(estimator(), words(), label=6, edge_maps=True)
+
+
+def _paths():
+    found = words()
+    counts = {layer: count_words(found.words[layer], N_WORDS[layer]) for layer in ("low", "mid", "top")}
+    paths = np.column_stack([each.argmax(1) for each in counts.values()])
+    tables = tuple(found.vocabulary.statistics[layer].classes for layer in counts)
+    ones = np.ones(paths.shape)
+    sizes = tuple(N_WORDS[layer] for layer in counts)
+    chain = InferencePaths(tuple(counts), sizes, paths, -ones, ones, ones[:, 0], found.decisions, tables)
+    return PathDisplay(
+        chain, [6, 4], found.vocabulary, class_names=NAMES, image=11, true_label=4, picture=found.pictures[11]
+    ).plot()
+
+
+def _similarity():
+    found = words()
+    layers = found.layers[:3]
+    classes = {layer: word_classes(found.vocabulary.statistics[layer]) for layer in layers}
+    table = np.block([[class_similarity(found, a, b) for b in layers] for a in layers])
+    cohesion = {
+        layer: class_cohesion(class_similarity(found, layer), classes[layer], random_state=0, n_permutations=50)
+        for layer in layers
+    }
+    spread = {layer: each for layer, each in locality(found).items() if layer in layers}
+    return WordSimilarityDisplay(
+        similarity=table, classes=classes, by_class=cohesion, by_mean=cohesion, spread=spread
+    ).plot()
+
+
+def _training():
+    bounds = {f"block{i}.conv": [-50.0 * i, *(-2.0 * i - 1 / np.arange(1, 4 * i))] for i in range(1, 5)}
+    return TrainingDisplay(bounds, unit="location", retrained=True).plot()
+
+
+def _visual_words():
+    chosen = [("mid", 0), ("top", 5), ("low", 3), ("code", 2), ("mid", 9)]
+    return VisualWordDisplay(words().vocabulary, chosen).plot()
+
+
+def _word_maps():
+    return WordMapDisplay(words()[6], {"low": [0, 3], "mid": [0, 15, 5, 10], "top": [0, 1, 2, 5], "code": [3]}).plot()
+
+
+DISPLAYS = {
+    "graph_of_an_image": _graph_of_an_image,
+    "graph_of_a_class": _graph_of_a_class,
+    "paths": _paths,
+    "similarity": _similarity,
+    "training": _training,
+    "visual_words": _visual_words,
+    "word_maps": _word_maps,
+}
+
+
+def rendered(display, dpi=50, finer=4):
+    """Return a display as an array (height, width, 3), without what depends on fonts, which differ everywhere.
+
+    Versions of matplotlib round to different pixels; so it is drawn finer, and each few pixels are averaged.
+    """
+    for part in (*display.figure_.findobj(Text), *display.figure_.findobj(Legend)):
+        if isinstance(part, Annotation):
+            part.set_text("")  # the arrow remains
+        else:
+            part.set_visible(False)
+    file = io.BytesIO()
+    display.figure_.savefig(file, format="png", dpi=finer * dpi)
+    return np.asarray(Image.open(file).convert("RGB").reduce(finer))
+
+
+def draw(name):
+    """Return the named display as an array, under the usual settings."""
+    with mpl.rc_context(mpl.rcParamsDefault):
+        mpl.use("Agg")
+        picture = rendered(DISPLAYS[name]())
+        plt.close("all")
+        return picture
+
+
+def difference(one, other, side=6):
+    """Return the largest difference of two pictures, in levels of 255, where each is blurred to squares of `side`.
+
+    Lines that run half a pixel beside each other, as other versions draw them, hardly count; a missing patch does.
+    """
+    if np.abs(np.subtract(one.shape, other.shape)).max() > 1:
+        return np.inf
+    height, width = (min(sizes) // side * side for sizes in zip(one.shape[:2], other.shape[:2], strict=True))
+    apart = one[:height, :width].astype(float) - other[:height, :width]
+    return np.abs(apart.reshape(height // side, side, width // side, side, 3).mean((1, 3))).max()
+
+
+if __name__ == "__main__":
+    for name in DISPLAYS:
+        Image.fromarray(draw(name)).save(BASELINE / f"{name}.png", optimize=True)
