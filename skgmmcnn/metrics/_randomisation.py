@@ -159,8 +159,8 @@ def randomisation_test(
     Notes
     -----
     The network is a copy; the one of `pipe` or of the caller stays as it is.  A permutation keeps the sizes of weights,
-    but not what they sum to: batch norms above take mean and variance of one batch of X anew, as training would make
-    them, or activations grow without bounds.
+    but not what they sum to: batch norms among the randomised modules take mean and variance anew from one batch of X,
+    as in training, or activations would grow without bounds.
 
     The order of the modules is that in which they begin to run.  Until it has come to a layer, its words stay the same,
     and only what they are evidence for changes.  In step 0, graphs equal those of `pipe` if that was fitted on X with a
