@@ -138,7 +138,9 @@ def copying():
     images = nn.functional.one_hot(words, 3).permute(0, 3, 1, 2).float()
     extractor = FeatureExtractor(Copying(), ["low", "high"], preprocess=None, batch_size=16, device="cpu")
     dictionary = LayerDictionary({"low": 3, "high": 2}, random_state=0, keep_patches=False)
-    return make_pipeline(extractor, dictionary, InferenceGraph({"low": 3, "high": 1})).fit(images), images
+    return make_pipeline(extractor, dictionary, InferenceGraph({"low": 3, "high": 1}, fields="whole")).fit(
+        images
+    ), images
 
 
 def test_a_cause_is_told_from_a_companion(copying):

@@ -16,7 +16,9 @@ from skgmmcnn.metrics._randomisation import _Cascade, _run_order, _steps
 
 def fitted(network, images, layers, n_words=8, **options):
     extractor = FeatureExtractor(network, layers, preprocess=None, device="cpu", **options)
-    return make_pipeline(extractor, LayerDictionary(n_words, random_state=0), InferenceGraph(2)).fit(images)
+    return make_pipeline(extractor, LayerDictionary(n_words, random_state=0), InferenceGraph(2, fields="whole")).fit(
+        images
+    )
 
 
 @pytest.fixture(scope="module")
