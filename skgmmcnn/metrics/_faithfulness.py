@@ -399,7 +399,9 @@ def faithfulness(
     """
     random = check_random_state(random_state)
     parts = take_apart(pipe, X)
-    layers = check_layers(parts, layers)
+    layers = tuple(dict.fromkeys(check_layers(parts, layers)))
+    if not layers:
+        raise ValueError(f"layers names no layer; there is {', '.join(map(repr, parts.maps.layers))}.")
     check_measure(measure)
     _check_orders(orders, n_random)
     words = parts.words()

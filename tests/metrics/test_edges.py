@@ -186,6 +186,12 @@ def test_matches_are_distinct_and_near(own, others, seed):
     assert [own[i] for i in _matches(own, own)] == sorted(own, reverse=True)
 
 
+@pytest.mark.parametrize("others", [[14, 16], [16, 14]])
+def test_the_larger_of_two_as_near_is_taken_in_any_order(others):
+    found = _matches(np.array([15.0]), np.array(others, dtype=float))
+    assert others[found[0]] == 16
+
+
 @settings(max_examples=60, deadline=None)
 @given(data=st.data(), m=st.integers(3, 9))
 def test_correlations_of_resamples_equal_those_of_scipy(data, m):

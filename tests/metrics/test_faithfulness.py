@@ -275,6 +275,7 @@ def test_other_words_take_about_as_many_columns(data, n_words, n):
     ("options", "message"),
     [
         ({"layers": ["conv9"]}, "no layer 'conv9'"),
+        ({"layers": []}, "layers names no layer; there is 'conv2', 'conv3'"),
         ({"orders": ["gradient"]}, "orders may name 'score', .*got 'gradient'"),
         ({"by": "word"}, "by must be 'image' or 'class'"),
         ({"fill": "noise"}, "fill must be one of 'mean', 'zero', 'resample'"),
