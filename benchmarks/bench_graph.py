@@ -1,6 +1,7 @@
 """Counting word pairs, beside a loop over locations and words in numpy; explaining, beside the network's own pass.
 
-Words are random, in maps of a ResNet50 at 224 x 224; the pass of the network is measured in the same run.
+Words are random, in maps of a ResNet50 at 224 x 224, counted in whole receptive fields; the pass of the
+network is measured in the same run.
 
     python benchmarks/bench_graph.py [n_words]
 """
@@ -42,7 +43,7 @@ def loop_over_locations(upper, lower, field, n_upper, n_lower):
 
 def spec_of(network):
     images = np.zeros((1, 3, 224, 224), dtype=np.float32)
-    return FeatureExtractor(network, LAYERS, preprocess=None).fit(images).spec_
+    return FeatureExtractor(network, LAYERS, preprocess=None, n_field_images=0).fit(images).spec_
 
 
 def random_words(spec, n_words, n_images, seed=0):
@@ -58,7 +59,7 @@ def random_words(spec, n_words, n_images, seed=0):
 def counting(n_words):
     """Return for each pair of layers: pairs of locations an image, millions of them a second, and the loops' times."""
     spec, rows = spec_of(resnet50()), []
-    for (upper, lower), field in list(hierarchy(spec, "effective").fields.items())[1:]:
+    for (upper, lower), field in list(hierarchy(spec, "whole").fields.items())[1:]:
         n_pairs = n_pairs_of(field)
         n_images = max(1, 200_000_000 // n_pairs)
         words = random_words(spec, n_words, n_images).words

@@ -148,7 +148,7 @@ class TestProbing:
                 batch.activations["stem"], network.stem(torch.from_numpy(X))[: len(batch.outputs)]
             )
         words = LayerDictionary(3, random_state=0).fit_transform(maps)
-        field = maps.receptive_fields["top", "stem"]
+        field = maps.effective_fields["top", "stem"]
         pairs = np.prod([(stop - start).sum() for start, stop in (field.rows, field.columns)])
         assert InferenceGraph().fit(words).transition_counts_["top", "stem"].sum() == 40 * pairs
         loaded = pickle.loads(pickle.dumps(extractor))
