@@ -11,16 +11,24 @@ import numpy as np
 from sklearn.utils import check_random_state
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
+from ..dictionary import LayerDictionary
 from ..graph._export import need
 from ._ablation import FILLS
+from ._bits import predictive_bits
 from ._completeness import Completeness, check_layers, completeness
 from ._deletion import AblationCurves, deletion, insertion
+from ._edges import edge_effects
+from ._faithfulness import Faithfulness, faithfulness
 from ._fidelity import fidelity
 from ._measured import Figure, Measured
 from ._parts import Parts, graph_of, take_apart
+from ._permutation import permutation_test
+from ._randomisation import randomisation_test
+from ._stability import stability
 
 BUDGETS = ("default", "full")
 _N_IMAGES = 50
+_DRAWN = (Completeness, AblationCurves, Faithfulness)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,26 +78,23 @@ class TrustReport:
         return pandas.DataFrame(self.figures(), columns=list(Figure._fields))
 
     def plot(self) -> Any:
-        """Draw what words hold, and the curves of deletion and insertion.
+        """Draw what words hold, and what is left of decisions as words are taken away.
 
         Returns
         -------
         figure : matplotlib.figure.Figure
-            One panel for the layers, and one per curve.
+            One panel per measure.
         """
         from matplotlib.figure import Figure as Canvas
 
-        curves = [result for result in self.results.values() if isinstance(result, AblationCurves)]
-        columns = min(3, 1 + len(curves))
-        rows = -(-(1 + len(curves)) // columns)
-        figure = Canvas(figsize=(4 * columns, 3.2 * rows), layout="constrained")
+        drawn = [result for result in self.results.values() if isinstance(result, _DRAWN)]
+        columns = min(3, len(drawn))
+        rows = -(-len(drawn) // columns)
+        figure = Canvas(figsize=(4 * columns, 3.4 * rows), layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False).ravel()
-        for result in self.results.values():
-            if isinstance(result, Completeness):
-                result.plot(ax=axes[0])
-        for result, ax in zip(curves, axes[1:], strict=False):
+        for result, ax in zip(drawn, axes, strict=False):
             result.plot(ax=ax)
-        for ax in axes[1 + len(curves) :]:
+        for ax in axes[len(drawn) :]:
             ax.remove()
         return figure
 
@@ -99,7 +104,7 @@ class TrustReport:
 
 
 class _Job(NamedTuple):
-    """One measure of a report, and about how many forward passes of how many images it takes."""
+    """One measure of a report, and about how many forward passes of all images it takes."""
 
     name: str
     run: Callable[[], Measured]
@@ -173,27 +178,43 @@ def trust_report(
 
 
 def _jobs(pipe: Any, parts: Parts, layers: tuple[str, ...], budget: str, seed: int) -> list[_Job]:
-    """Return the measures of a budget, the cheap ones first."""
+    """Return the measures of a budget."""
     maps, n_layers = parts.maps, len(layers)
 
     def job(name: str, passes: float, measure: Callable, *args: Any, **options: Any) -> _Job:
         return _Job(name, lambda: measure(pipe, maps, *args, random_state=seed, **options), passes)
 
+    def circuits(name: str, **options: Any) -> _Job:
+        kept = ("score", "frequency", "random")
+        return job(name, 60 * n_layers, faithfulness, layers=layers, orders=kept, n_random=1, **options)
+
     orders = ("graph", "frequency", "gradient", "random")
     jobs = [
         job("fidelity", 2, fidelity),
+        job("predictive bits", 1, predictive_bits),
         job("completeness", 3 * n_layers, completeness, layers=layers),
-        *(job(f"deletion {layer}", 70, deletion, layer, orders=orders) for layer in layers),
+        *(job(f"deletion {layer}", 60, deletion, layer, orders=orders) for layer in layers),
+        circuits("faithfulness"),
     ]
+    if isinstance(parts.dictionary, LayerDictionary):  # a chain's layers have one column, which has no others beside it
+        jobs.append(job("edges", 30 * n_layers, edge_effects, n_random=1))
     if budget == "default":
         return jobs
     for layer in layers:
         for fill in FILLS:
             if fill != "mean":
-                jobs.append(job(f"deletion {layer}, {fill}", 70, deletion, layer, orders=orders, fill=fill))
-            jobs.append(job(f"insertion {layer}, {fill}", 70, insertion, layer, orders=orders, fill=fill))
-        jobs.append(job(f"deletion {layer}, by class", 50, deletion, layer, orders=("graph", "random"), by="class"))
-    return jobs
+                jobs.append(job(f"deletion {layer}, {fill}", 60, deletion, layer, orders=orders, fill=fill))
+            jobs.append(job(f"insertion {layer}, {fill}", 60, insertion, layer, orders=orders, fill=fill))
+        jobs.append(job(f"deletion {layer}, by class", 40, deletion, layer, orders=("graph", "random"), by="class"))
+    jobs += [circuits(f"faithfulness, {fill}", fill=fill) for fill in FILLS if fill != "mean"]
+    refit = 2 + parts.dictionary.n_iter_ / 4  # a pass over the sample takes some of the time of one through the network
+    return [
+        *jobs,
+        circuits("faithfulness, by class", by="class"),
+        job("permuted decisions", 2, permutation_test),
+        job("stability", 5 * refit, stability, kind="both"),
+        job("randomised weights", 6 * refit, randomisation_test),
+    ]
 
 
 def _minutes(jobs: Sequence[_Job], parts: Parts) -> str:
