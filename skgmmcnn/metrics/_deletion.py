@@ -47,6 +47,8 @@ class AblationCurves(Measured):
         What stands in the place of columns.
     kind : {"deletion", "insertion"}
         Whether words are taken away or given back.
+    by : {"image", "class"}
+        Whose graph told the order.
     shares : dict of str to array of shape (n, n_steps + 1)
         By order, the share of columns that are replaced (deletion) or there (insertion), from 0 to 1.
     proba : dict of str to array of shape (n, n_steps + 1)
@@ -58,6 +60,7 @@ class AblationCurves(Measured):
     layer: str
     fill: str
     kind: str
+    by: str
     shares: Mapping[str, np.ndarray]
     proba: Mapping[str, np.ndarray]
     random_state: int
@@ -94,7 +97,10 @@ class AblationCurves(Measured):
 
     def _figure(self, what: str, value: float, low: float = np.nan, high: float = np.nan) -> Figure:
         good = "low" if self.kind == "deletion" else "high"
-        return Figure(f"{self.kind} ({self.fill}), {what}", self.layer, value, low, high, good)
+        return Figure(f"{self.kind} ({self._how()}), {what}", self.layer, value, low, high, good)
+
+    def _how(self) -> str:
+        return self.fill if self.by == "image" else f"{self.fill}, by class"
 
     def plot(self, *, ax: Any = None) -> Any:
         """Draw the mean curves.
@@ -117,14 +123,14 @@ class AblationCurves(Measured):
         ax.set(
             xlim=(0, 1), ylim=(0, 1.02), xlabel=f"share of {self.layer} {verb}", ylabel="probability of the decision"
         )
-        ax.set_title(f"{self.kind.capitalize()}, {self.layer} ({self.fill})")
+        ax.set_title(f"{self.kind.capitalize()}, {self.layer} ({self._how()})")
         ax.legend(fontsize="small")
         return ax
 
     def __str__(self) -> str:
         what = "taken away" if self.kind == "deletion" else "given back"
         areas = ", ".join(f"{order} {values.mean():.3f}" for order, values in self.areas.items())
-        text = f"Words of {self.layer} {what} (fill: {self.fill}), area under the decision's probability: {areas}."
+        text = f"Words of {self.layer} {what} (fill: {self._how()}), area under the decision's probability: {areas}."
         if {"graph", "random"} <= set(self.proba):
             ratio, (low, high) = self.ratio()
             text += f"  In the graph's order it is {ratio:.2f} ({low:.2f} to {high:.2f}) times that of random order."
@@ -319,6 +325,7 @@ def _curves(pipe: Any, X: Any, asked: _Question, random_state: Any) -> AblationC
         layer=asked.layer,
         fill=asked.fill,
         kind=asked.kind,
+        by=asked.by,
         shares={order: curves[0] for order, curves in joined.items()},
         proba={order: curves[1] for order, curves in joined.items()},
         random_state=int(random.randint(2**31)),

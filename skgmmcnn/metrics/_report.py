@@ -117,6 +117,7 @@ def trust_report(
     *,
     budget: str = "default",
     layers: Sequence[str] | None = None,
+    n_images: int | None = None,
     verbose: int = 1,
     random_state: int | np.random.RandomState | None = None,
 ) -> TrustReport:
@@ -129,11 +130,13 @@ def trust_report(
     X : images or FeatureMaps
         What the pipeline takes, or feature maps of a network; best of images that were not fitted.
     budget : {"default", "full"}, default="default"
-        "default" takes 50 images at random, the layers' means for what is taken away, and no refits: minutes on two
-        cores for a network like ResNet18.  "full" takes all images, all fills and insertion, and refits; it prints
-        how long that may take before it begins.
+        "default" takes the layers' means for what is taken away, and does not fit again: minutes on two cores for a
+        network like ResNet18.  "full" takes all fills, insertion and graphs of classes, too, and fits words and graphs
+        again, to these images, for stability and randomised weights; it prints how long that may take before it begins.
     layers : sequence of str, default=None
         The layers whose words are taken away; all where None.
+    n_images : int, default=None
+        How many of the images to take, at random; 50 under the default budget where None, all under the full one.
     verbose : int, default=1
         Whether to show progress.
     random_state : int, RandomState instance or None, default=None
@@ -163,9 +166,10 @@ def trust_report(
     parts = take_apart(pipe, X)
     graph_of(parts)
     chosen = check_layers(parts, layers)
-    rows = np.arange(len(parts.maps))
-    if budget == "default" and len(rows) > _N_IMAGES:
-        rows = np.sort(random.permutation(len(rows))[:_N_IMAGES])
+    if n_images is not None and n_images < 1:
+        raise ValueError(f"n_images must be at least 1; got {n_images}.")
+    most = (_N_IMAGES if budget == "default" else len(parts.maps)) if n_images is None else n_images
+    rows = np.sort(random.permutation(len(parts.maps))[:most])
     parts = parts._replace(maps=parts.maps[rows])
     jobs = _jobs(pipe, parts, chosen, budget, int(random.randint(2**31)))
     if budget == "full":

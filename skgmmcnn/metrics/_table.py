@@ -78,6 +78,7 @@ def trust_table(
     n_components: Sequence[int] = (50, 100, 200, 500),
     objectives: Sequence[str] = ("generative", "discriminative"),
     budget: str = "default",
+    n_images: int | None = None,
     verbose: int = 1,
     random_state: int | None = None,
 ) -> TrustTable:
@@ -96,6 +97,8 @@ def trust_table(
     objectives : sequence of str, default=("generative", "discriminative")
         What the words are trained for; see :class:`~skgmmcnn.LayerDictionary`.
     budget : {"default", "full"}, default="default"
+        As in :func:`trust_report`.
+    n_images : int, default=None
         As in :func:`trust_report`.
     verbose : int, default=1
         Whether to show progress.
@@ -125,7 +128,9 @@ def trust_table(
     for objective, n in product(objectives, n_components):
         words = LayerDictionary(n, objective=objective, keep_patches=False, random_state=seed)
         pipe = make_pipeline(words, InferenceGraph()).fit(maps)
-        reports[objective, n] = trust_report(pipe, test_maps, budget=budget, verbose=verbose, random_state=seed)
+        reports[objective, n] = trust_report(
+            pipe, test_maps, budget=budget, n_images=n_images, verbose=verbose, random_state=seed
+        )
     return TrustTable(reports)
 
 

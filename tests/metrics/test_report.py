@@ -24,6 +24,10 @@ def test_a_report_holds_what_the_measures_say(pipe, digits, report):
         assert str(result) in str(report)
 
 
+def test_a_report_over_few_images(pipe, digits):
+    assert trust_report(pipe, digits.test_images, n_images=12, verbose=0, random_state=0).n_images == 12
+
+
 def test_table_and_picture(report):
     frame = report.to_frame()
     assert frame.columns.tolist() == ["measure", "where", "value", "low", "high", "good"]
@@ -46,8 +50,9 @@ def test_one_picture_of_each(pipe, shown):
 
 
 def test_a_full_report_says_first_how_long_it_takes(pipe, shown, capsys):
-    report = trust_report(pipe, shown, budget="full", layers=["conv3"], verbose=0, random_state=0)
-    assert "full report over 40 images may take" in capsys.readouterr().out
+    report = trust_report(pipe, shown, budget="full", layers=["conv3"], n_images=30, verbose=0, random_state=0)
+    assert "full report over 30 images may take" in capsys.readouterr().out
+    assert {"stability", "randomised weights", "permuted decisions", "edges"} <= set(report.results)
     assert {"deletion conv3, zero", "insertion conv3, resample", "deletion conv3, by class"} <= set(report.results)
     assert isinstance(report.results["completeness"], Completeness)
     assert report.results["completeness"].layers == ("conv3",)
@@ -56,6 +61,8 @@ def test_a_full_report_says_first_how_long_it_takes(pipe, shown, capsys):
 def test_bad_input(pipe, shown):
     with pytest.raises(ValueError, match="budget must be one of 'default', 'full'"):
         trust_report(pipe, shown, budget="huge")
+    with pytest.raises(ValueError, match="n_images must be at least 1; got 0"):
+        trust_report(pipe, shown, n_images=0)
     with pytest.raises(ValueError, match="no layer 'conv9'"):
         trust_report(pipe, shown, layers=["conv9"])
     with pytest.raises(TypeError, match="needs a pipeline that ends with an InferenceGraph"):
@@ -95,7 +102,7 @@ def test_the_command_line(tmp_path, digits, capsys):
         "--words",
         "6",
     ]
-    main([*asked, "--objectives", "generative", "--keep", "--n-test", "15", "--output", str(tmp_path / "table.rst")])
+    main([*asked, "--objectives", "generative", "--keep", "--n-images", "15", "--output", str(tmp_path / "table.rst")])
     text = (tmp_path / "table.rst").read_text()
     assert text in capsys.readouterr().out
     assert "     - 6, generative\n" in text
