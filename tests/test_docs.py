@@ -27,6 +27,10 @@ RUN = {
         "\nsphinx-build -W --keep-going -E -b html docs ",
     ),
     "python docs/check_links.py docs/_build/html": (CI, "\npython docs/check_links.py docs/_build/html\n"),
+    "python -m skgmmcnn.metrics resnet18 photos/train photos/test --weights DEFAULT --layers layer2 layer3 layer4": (
+        ROOT / "tests/metrics/test_report.py",
+        "main([*asked, ",
+    ),
     "torchrun --nproc-per-node=2 examples/two_processes.py": (ROOT / "tests/test_distributed.py", '"two_processes.py"'),
 }
 PAGES = sorted(page for page in (ROOT / "docs").glob("**/*.rst") if not BUILT & set(page.parts))

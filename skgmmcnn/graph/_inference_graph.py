@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import reduce
 from numbers import Integral, Real
 from operator import add
@@ -17,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 from .._compat import Interval, StrOptions, fit_context
 from .._distributed import gathered, my_share
 from ..dictionary import WordMaps, count_words
+from ..features import ReceptiveField
 from . import _chance
 from ._building import Learnt, build_graph
 from ._edge_maps import edge_map
@@ -154,6 +156,7 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
     _fingerprint: str
     _names: list[str]
     _shapes: dict[str, tuple[int, ...]]
+    _effective: dict[tuple[str, str], ReceptiveField]  # empty where whole fields are counted in
 
     def __init__(
         self,
@@ -234,7 +237,7 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         for other in others:
             check_is_fitted(other)
             self._check_fingerprint(other._fingerprint)
-            self._check_fields(other.fields_)
+            self._check_fields(other)
             self._check_resamples(other)
             for first, stop in other._images:
                 self._check_images(images, first, stop)
@@ -252,8 +255,8 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         self._nodes_of(words.layers)
         if not again:
             self._check_words(words)
-            self._check_fields(kind)
             self._check_shapes(words)
+            structure = self._structure(words)
         check_memory(words, structure, n_bootstrap=self.n_bootstrap, chance=self.p_values)
         images = [] if again else self._images
         first = max((stop for _, stop in images), default=0) if start is None else start
@@ -267,6 +270,8 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         counted = reduce(add, gathered(part))
         if again:
             self.layers_, self.explained_by_, self.fields_ = words.layers, dict(structure.below), kind
+            below = {pair: field for pair, field in structure.fields.items() if pair[0] != DECISION}
+            self._effective = below if kind == EFFECTIVE else {}
             self.classes_ = np.arange(words.spec.n_outputs)
             self._seed, self._fingerprint, self._names = seed, words.vocabulary.fingerprint, words.vocabulary.keys()
             self._shapes = {layer: words.words[layer].shape[1:] for layer in words.layers}
@@ -559,8 +564,9 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         return np.asarray(self._names, dtype=object)
 
     def _structure(self, words: WordMaps) -> Hierarchy:
-        """Return what explains what in these words, in the fields that were counted in."""
-        return hierarchy(words.spec, self.fields_)
+        """Return what explains what in these words, in the fields that were counted in, whoever has measured others."""
+        structure = hierarchy(words.spec, WHOLE)
+        return replace(structure, fields={**structure.fields, **self._effective})
 
     def _evidence(self, *, resamples: bool = True) -> Evidence:
         resampled = self.resampled_counts_ if resamples else {}
@@ -593,10 +599,11 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         _check_container(words)
         self._check_fingerprint(words.vocabulary.fingerprint)
-        if self.fields_ == EFFECTIVE and not measured(words.spec):
+        shapes = {layer: words.words[layer].shape[1:] for layer in words.layers}
+        if self._effective and shapes != self._shapes:
             raise ValueError(
-                "The graph was counted in effective receptive fields, and these words come without; use an extractor "
-                "that measures them (n_field_images above 0), or fit an InferenceGraph(fields='whole')."
+                f"The graph was counted in effective receptive fields, measured in maps of sizes {self._shapes}; these "
+                f"have {shapes}. Give images of the size that was fitted, or fit an InferenceGraph(fields='whole')."
             )
 
     def _check_fingerprint(self, fingerprint: str) -> None:
@@ -606,11 +613,15 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
                 "the words of that dictionary, or fit again."
             )
 
-    def _check_fields(self, kind: str) -> None:
-        if kind != self.fields_:
+    def _check_fields(self, other: InferenceGraph) -> None:
+        mine, its = (
+            {pair: [ends.tolist() for ends in (*field.rows, *field.columns)] for pair, field in fit._effective.items()}
+            for fit in (self, other)
+        )
+        if (self.fields_, mine) != (other.fields_, its):
             raise ValueError(
-                f"The images so far were counted in {self.fields_} receptive fields, these in {kind} ones; counts of "
-                "both do not add up. Effective ones need an extractor that measures them (n_field_images above 0)."
+                f"Counts in different receptive fields do not add up: here {self.fields_} ones, there {other.fields_} "
+                "ones, or others. Take all words from one fitted FeatureExtractor, which measures them once."
             )
 
     def _check_shapes(self, words: WordMaps) -> None:
@@ -620,6 +631,11 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
             raise ValueError(
                 f"p_values need maps of the same size in all images; those counted so far had {self._shapes}, these "
                 f"have {shapes}."
+            )
+        if (self.fields, self.fields_) == (WHOLE, EFFECTIVE):
+            raise ValueError(
+                "The images so far were counted in effective receptive fields; this cannot change in partial_fit: fit "
+                "again."
             )
         if (self._n_resamples, bool(self._chance_sums)) != (self.n_bootstrap, self.p_values):
             raise ValueError(

@@ -55,7 +55,7 @@ class PredictiveBits(Measured):
 
     def figures(self) -> list[Figure]:
         return [
-            Figure(f"bits of {self.without[upper, lower]:.2f}", f"{upper} > {lower}", bits, *interval, "high")
+            Figure("predictive bits", f"{upper} > {lower}", bits, *interval, "high")
             for ((upper, lower), bits), interval in zip(self.bits.items(), self.intervals.values(), strict=True)
         ]
 

@@ -170,7 +170,7 @@ class PairEffects(Measured):
         """
 
         def figure(what: str, value: float, between: Interval) -> Figure:
-            return Figure(what, f"{self.lower} to {self.upper}", value, *between, "above 0")
+            return Figure(what, f"{self.upper} > {self.lower}", value, *between, "above 0")
 
         return [
             figure("changed by edges, above random", *self.difference("changed")),

@@ -62,9 +62,10 @@ class TrustTable:
             {(figure.measure, figure.where): figure for figure in report.figures()} for report in self.reports.values()
         ]
         rows = [["measure", "where", "good", *(f"{n}, {objective}" for objective, n in self.reports)]]
-        for (measure, where), figure in found[0].items():
-            values = [_number(figures[measure, where].value) for figures in found]
-            rows.append([measure, where, figure.good, *values])
+        every = {place: figure.good for figures in found for place, figure in figures.items()}
+        for place, good in every.items():
+            values = [_number(figures[place].value) if place in figures else "" for figures in found]
+            rows.append([*place, good, *values])
         lines = [".. list-table::", "   :header-rows: 1", ""]
         for row in rows:
             lines += [f"   {'*' if not place else ' '} - {cell}".rstrip() for place, cell in enumerate(row)]

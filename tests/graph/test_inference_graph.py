@@ -110,14 +110,20 @@ def test_fields_stay_those_that_were_counted(words):
     before = estimator.transform(words[:3])
     estimator.set_params(fields="whole")
     np.testing.assert_array_equal(estimator.transform(words[:3]), before)
-    with pytest.raises(ValueError, match="counted in effective receptive fields, these in whole ones"):
+    with pytest.raises(ValueError, match="this cannot change in partial_fit"):
         estimator.partial_fit(words[100:])
-    with pytest.raises(ValueError, match="counted in effective receptive fields, these in whole ones"):
+    with pytest.raises(ValueError, match="do not add up: here effective ones, there whole ones"):
         estimator.merge(whole)
     np.testing.assert_array_equal(estimator.transform(words[:3]), before)
     unmeasured = replace(words, spec=replace(words.spec, effective_fields={}))
-    with pytest.raises(ValueError, match=r"these words come without; use an extractor.*n_field_images"):
-        estimator.explain(unmeasured[:1])
+    np.testing.assert_array_equal(estimator.transform(unmeasured[:3]), before)
+    elsewhere = replace(words, spec=replace(words.spec, effective_fields=words.spec.receptive_fields))
+    np.testing.assert_array_equal(estimator.transform(elsewhere[:3]), before)
+    with pytest.raises(ValueError, match="do not add up: here effective ones, there effective ones, or others"):
+        estimator.merge(InferenceGraph().fit(elsewhere))
+    small = replace(words, words={**words.words, "conv3": words.words["conv3"][:, :2]})
+    with pytest.raises(ValueError, match=r"measured in maps of sizes .*\(4, 4\).*; these have .*\(2, 4\)"):
+        estimator.explain(small[:1])
     assert InferenceGraph().fit(unmeasured).fields_ == "whole"
     np.testing.assert_array_equal(whole.transform(unmeasured[:3]), whole.transform(words[:3]))
     with pytest.raises(ValueError, match="'fields' parameter of InferenceGraph"):

@@ -237,7 +237,7 @@ def test_summaries(effects):
     text = str(effects)
     assert "conv2 to conv3:" in text
     assert "conv3 to decision:" in text
-    assert [figure.where for figure in effects.figures()][::3] == ["conv3 to decision", "conv2 to conv3"]
+    assert [figure.where for figure in effects.figures()][::3] == ["decision > conv3", "conv3 > conv2"]
     np.testing.assert_allclose(pair.doses, pair.doses_random, rtol=0.1)
     assert (pair.n_columns > 0).mean() > 0.8
 

@@ -61,7 +61,7 @@ def test_chosen_words_and_those_of_a_graph(dictionary, maps, words, graph):
     display = WordMapDisplay.from_estimator(dictionary, words, words=[("conv3", 4)], layers=["conv3", "conv2"])
     assert display.chosen == {"conv3": [4], "conv2": []}
     assert_readable(display.figure_)
-    wide = InferenceGraph(n_nodes=12).fit(words).explain(words[7])[0]
+    wide = InferenceGraph(n_nodes=12, fields="whole").fit(words).explain(words[7])[0]
     display = WordMapDisplay.from_estimator(dictionary, words, image=7, graph=wide)
     assert max(map(len, display.chosen.values())) == len(PALETTE)
 
