@@ -2,8 +2,8 @@
 What makes a pagoda?  A network of your own on photographs
 ==========================================================
 
-A network learns to tell pieces of two photographs apart.  Its words can be named by looking at them: rows of tiles,
-below them roofs, railings and columns, and all of these together make a pagoda.
+A network learns to tell pieces of two photographs apart.  Its words can be named by looking at them: single tiles and
+red windows make rows of tiles, these make roofs and eaves, and all of them together make a pagoda.
 """
 
 # %%
