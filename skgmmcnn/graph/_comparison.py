@@ -10,8 +10,8 @@ import networkx as nx
 import numpy as np
 from sklearn.pipeline import Pipeline
 
+from .._optional import need
 from ..dictionary import Alignment, WordMaps, align_words
-from ._export import need
 from ._hierarchy import DECISION
 
 _SIGNS = {"added": "+", "removed": "-", "changed": "~", "same": "="}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import io
 import json
 import math
@@ -16,6 +15,8 @@ from xml.sax.saxutils import escape
 
 import networkx as nx
 import numpy as np
+
+from .._optional import need
 
 # Values that a format has no form for are written as text: this and JSON.
 _MARK = "json:"
@@ -289,14 +290,6 @@ def _dot(value: Any) -> str:
 
 def _undot(attributes: dict[str, str], *but: str) -> dict[str, str]:
     return {name: json.loads(value) for name, value in attributes.items() if name not in but}
-
-
-def need(package: str, purpose: str) -> Any:
-    """Import a package that few things need."""
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        raise ImportError(f"{purpose} needs {package}: pip install 'skgmmcnn[export]'.") from error
 
 
 _FORMATS = {

@@ -11,8 +11,8 @@ import numpy as np
 from sklearn.utils import check_random_state
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
+from .._optional import need
 from ..dictionary import LayerDictionary
-from ..graph._export import need
 from ._ablation import FILLS
 from ._bits import predictive_bits
 from ._completeness import Completeness, check_layers, completeness

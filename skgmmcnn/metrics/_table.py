@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from sklearn.pipeline import make_pipeline
 
+from .._optional import need
 from ..dictionary import LayerDictionary
 from ..features import FeatureMaps
 from ..graph import InferenceGraph
-from ..graph._export import need
 from ._report import TrustReport, trust_report
 
 
