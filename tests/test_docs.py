@@ -27,7 +27,7 @@ RUN = {
         "\nsphinx-build -W --keep-going -E -b html docs ",
     ),
     "python docs/check_links.py docs/_build/html": (CI, "\npython docs/check_links.py docs/_build/html\n"),
-    "python -m skgmmcnn.metrics resnet18 photos/train photos/test --weights DEFAULT --layers layer2 layer3 layer4": (
+    "python -m skgmmcnn.metrics resnet18 photos/train photos/test --weights DEFAULT": (
         ROOT / "tests/metrics/test_report.py",
         "main([*asked, ",
     ),

@@ -8,6 +8,7 @@ STORIES = [
     "photographs_resnet50.py",
     "photographs_vgg16.py",
     "plot_class_graph.py",
+    "plot_trust.py",
     "plot_planted_shortcut.py",
     "plot_choosing_words.py",
     "plot_discriminative_words.py",

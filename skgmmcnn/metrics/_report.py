@@ -85,16 +85,16 @@ class TrustReport:
         figure : matplotlib.figure.Figure
             One panel per measure.
         """
-        from matplotlib.figure import Figure as Canvas
+        from matplotlib import pyplot as plt
 
         drawn = [result for result in self.results.values() if isinstance(result, _DRAWN)]
         columns = min(3, len(drawn))
         rows = -(-len(drawn) // columns)
-        figure = Canvas(figsize=(4 * columns, 3.4 * rows), layout="constrained")
-        axes = figure.subplots(rows, columns, squeeze=False).ravel()
-        for result, ax in zip(drawn, axes, strict=False):
+        size = (4 * columns, 3.4 * rows)
+        figure, axes = plt.subplots(rows, columns, squeeze=False, figsize=size, layout="constrained")
+        for result, ax in zip(drawn, axes.ravel(), strict=False):
             result.plot(ax=ax)
-        for ax in axes[len(drawn) :]:
+        for ax in axes.ravel()[len(drawn) :]:
             ax.remove()
         return figure
 
