@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.integrate import trapezoid
 from sklearn.utils import check_random_state
 from torch import Tensor
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
@@ -68,7 +69,7 @@ class AblationCurves(Measured):
     @property
     def areas(self) -> dict[str, np.ndarray]:
         """By order, the area under each image's curve, shape (n,): the mean probability on the way."""
-        return {order: np.trapezoid(self.proba[order], self.shares[order], axis=1) for order in self.proba}
+        return {order: trapezoid(self.proba[order], self.shares[order], axis=1) for order in self.proba}
 
     def ratio(self, order: str = "graph", to: str = "random") -> tuple[float, Interval]:
         """Return the mean area in one order by that in another.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.integrate import trapezoid
 from sklearn.utils import check_random_state
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
@@ -156,7 +157,7 @@ class Circuit(Measured):
         interval : tuple (low, high)
             95 % interval over resamples of the images.
         """
-        return self._ratio(np.trapezoid(self.curves[order] - self.empty[:, None], self._axis(order, over), axis=1))
+        return self._ratio(trapezoid(self.curves[order] - self.empty[:, None], self._axis(order, over), axis=1))
 
     def cmd(self, order: str = "score", over: str = "columns") -> float:
         """Return the circuit-model distance, the area between the curve of F and 1: the smaller, the better.
@@ -173,7 +174,7 @@ class Circuit(Measured):
         area : float
             The area of abs(1 - F), as a trapezoid between steps.
         """
-        return float(np.trapezoid(np.abs(1 - self.curve(order)), self._axis(order, over)))
+        return float(trapezoid(np.abs(1 - self.curve(order)), self._axis(order, over)))
 
     def _axis(self, order: str, over: str) -> np.ndarray:
         if over not in ("columns", "words"):
