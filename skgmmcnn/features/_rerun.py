@@ -42,9 +42,12 @@ class Layers(NamedTuple):
 
 def edit(value: Tensor, form: Form, change: Callable[[Tensor], Tensor]) -> Tensor:
     """Return a layer's tensor with its map replaced by what `change` makes of it; tokens without place stay."""
-    changed = change(form.as_map(value).float())
+    old = form.as_map(value)
+    new = change(old.float())
+    if new.shape != old.shape:
+        raise ValueError(f"An edit must return a map of shape {tuple(old.shape)}; it returned {tuple(new.shape)}.")
     value = value.clone()
-    form.as_map(value).copy_(changed)
+    form.as_map(value).copy_(new)
     return value
 
 
@@ -52,9 +55,8 @@ def start(network: nn.Module, graph: fx.Graph, layers: Layers, lowest: str, batc
     """Run `network` once over `batch` and keep what its part from the layer `lowest` on needs."""
     editable = [node for node, name in _from(layers, lowest).items()]
     above = _above(graph, layers, editable)
-    needed = {read for node in above for read in node.all_input_nodes} - above
     with torch.no_grad():
-        first = _Pass(network, graph, layers, {}, needed)
+        first = _Pass(network, graph, layers, {}, above)
         outputs = first.run(batch)
     kept = {node: first.kept.get(node) for node in graph.nodes if node not in above}
 
@@ -91,7 +93,10 @@ def _copy(value: Any) -> Any:
 
 
 class _Pass(fx.Interpreter):
-    """A pass in which layers are edited and captured, and the values of the nodes `needed` are kept."""
+    """A pass in which layers are edited and captured, and what the nodes `above` read of those below is kept.
+
+    It is kept as the first of them finds it, since what lies below may change it in place before or afterwards.
+    """
 
     def __init__(
         self,
@@ -99,10 +104,10 @@ class _Pass(fx.Interpreter):
         graph: fx.Graph,
         layers: Layers,
         edits: Edits,
-        needed: set[fx.Node] | frozenset[fx.Node] = frozenset(),
+        above: set[fx.Node] | frozenset[fx.Node] = frozenset(),
     ) -> None:
         super().__init__(network, graph=graph)
-        self._layers, self._edits, self._needed = layers, edits, needed
+        self._layers, self._edits, self._above = layers, edits, above
         self._ending = {layers.last[node]: node for node in layers.nodes}
         self.kept: dict[fx.Node, Any] = {}
         self.maps: dict[str, Tensor] = {}
@@ -115,18 +120,17 @@ class _Pass(fx.Interpreter):
         return self.run(initial_env=values)
 
     def run_node(self, n: fx.Node) -> Any:
+        if n in self._above:
+            for read in n.all_input_nodes:
+                if read not in self._above and read not in self.kept:
+                    self.kept[read] = _copy(self.env[read])
         result = super().run_node(n)
         layer = self._ending.get(n)
-        if layer is not None:
-            value = self._finish(layer, result if layer is n else self.env[layer])
-            if layer is n:
-                result = value
-            else:
-                self.env[layer] = value
-            if layer in self._needed:
-                self.kept[layer] = _copy(value)
-        if n in self._needed and n not in self.kept:
-            self.kept[n] = _copy(result)
+        if layer is None:
+            return result
+        if layer is n:
+            return self._finish(layer, result)
+        self.env[layer] = self._finish(layer, self.env[layer])
         return result
 
     def _finish(self, node: fx.Node, value: Tensor) -> Tensor:

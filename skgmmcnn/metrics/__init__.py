@@ -1,7 +1,7 @@
 """How far a graph can be trusted, and what else words tell of a network."""
 
 from ._bits import PredictiveBits, bits_score, predictive_bits
-from ._completeness import Completeness, completeness, completeness_score
+from ._completeness import Completeness, completeness, rebuilding_score
 from ._deletion import AblationCurves, deletion, insertion
 from ._edges import EdgeEffects, PairEffects, edge_effects
 from ._faithfulness import Circuit, Faithfulness, Nodes, faithfulness
@@ -13,6 +13,7 @@ from ._randomisation import Randomisation, randomisation_test
 from ._report import TrustReport, trust_report
 from ._stability import GraphStability, Stability, stability
 from ._table import TrustTable, trust_table
+from ._verdicts import Verdict
 
 __all__ = [
     "AblationCurves",
@@ -33,10 +34,10 @@ __all__ = [
     "Stability",
     "TrustReport",
     "TrustTable",
+    "Verdict",
     "agreement_score",
     "bits_score",
     "completeness",
-    "completeness_score",
     "deletion",
     "edge_effects",
     "faithfulness",
@@ -46,6 +47,7 @@ __all__ = [
     "permutation_test",
     "predictive_bits",
     "randomisation_test",
+    "rebuilding_score",
     "stability",
     "trust_report",
     "trust_table",

@@ -9,34 +9,64 @@ import torch
 from torch import Tensor
 
 from ..dictionary._base import WordModel
+from ._parts import Parts
 
 FILLS = ("mean", "zero", "resample")
+_N_DONORS = 32  # images
 
 
-def fillings(
-    fill: str, dictionary: WordModel, activations: Mapping[str, Tensor], random: np.random.RandomState
-) -> dict[str, Tensor]:
-    """Return by layer what stands in the place of columns of `activations` (n, C, H, W), in a shape that broadcasts.
+class Fillings:
+    """What stands in the place of columns.
 
     Parameters
     ----------
     fill : {"mean", "zero", "resample"}
-        The layer's mean, by its mixture; zeros; or columns of other images of the batch, drawn for each location.
-    dictionary : LayerDictionary or LayerHMM
-        Knows the means.
-    activations : dict of str to Tensor of shape (n, C, H, W)
-        Maps by layer.
+        The layer's mean, by its mixture; zeros; or columns of other images, drawn for each location.
+    parts : Parts
+        The images, and the dictionary that knows the means.
     random : RandomState instance
         Draws columns.
     """
-    if fill not in FILLS:
-        raise ValueError(f"fill must be one of {', '.join(map(repr, FILLS))}; got {fill!r}.")
-    if fill == "resample":
-        return {layer: _resampled(values, random) for layer, values in activations.items()}
-    return {
-        layer: torch.zeros_like(values[:1, :, :1, :1]) if fill == "zero" else layer_mean(dictionary, layer, values)
-        for layer, values in activations.items()
-    }
+
+    def __init__(self, fill: str, parts: Parts, random: np.random.RandomState) -> None:
+        if fill not in FILLS:
+            raise ValueError(f"fill must be one of {', '.join(map(repr, FILLS))}; got {fill!r}.")
+        self._fill, self._dictionary, self._random = fill, parts.dictionary, random
+        if fill == "resample":
+            if len(parts.maps) < 2:
+                raise ValueError("fill='resample' takes columns from other images; give at least two.")
+            self._donors = random.permutation(len(parts.maps))[:_N_DONORS]
+            found = [batch.activations for batch in parts.maps[self._donors].batches()]
+            self._columns = {layer: torch.cat([_columns(each[layer]) for each in found]) for layer in parts.maps.layers}
+
+    def __call__(self, activations: Mapping[str, Tensor], start: int) -> dict[str, Tensor]:
+        """Return by layer what is put into `activations` (n, C, H, W) of the images from `start` on; broadcast it."""
+        if self._fill == "zero":
+            return {layer: torch.zeros_like(values[:1, :, :1, :1]) for layer, values in activations.items()}
+        if self._fill == "mean":
+            return {layer: layer_mean(self._dictionary, layer, values) for layer, values in activations.items()}
+        return {layer: self._resampled(layer, values, start) for layer, values in activations.items()}
+
+    def _resampled(self, layer: str, values: Tensor, start: int) -> Tensor:
+        """Return for every location a column of any location of another image."""
+        n, _, height, width = values.shape
+        columns, size = self._columns[layer], height * width
+        own = np.arange(start, start + n)[:, None] == self._donors  # (n, donors)
+        some = self._random.randint(0, len(self._donors) - own.any(1), size=(size, n)).T
+        donors = _past(some, own)
+        places = self._random.randint(size, size=(n, size))
+        drawn = columns[torch.from_numpy(donors), torch.from_numpy(places)].to(values)
+        return drawn.unflatten(1, (height, width)).permute(0, 3, 1, 2)
+
+
+def _past(numbers: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """Return numbers (n, m) of donors, counted without an image's own (n, donors), as numbers of all donors."""
+    place = np.where(own.any(1), own.argmax(1), own.shape[1])[:, None]
+    return numbers + (numbers >= place)
+
+
+def _columns(values: Tensor) -> Tensor:
+    return values.permute(0, 2, 3, 1).flatten(1, 2)
 
 
 def layer_mean(dictionary: WordModel, layer: str, like: Tensor) -> Tensor:
@@ -44,18 +74,6 @@ def layer_mean(dictionary: WordModel, layer: str, like: Tensor) -> Tensor:
     mixture = dictionary.mixtures_[layer]
     mean = torch.from_numpy(mixture.weights_ @ mixture.emitted_means_)
     return mean.to(like)[None, :, None, None]
-
-
-def _resampled(values: Tensor, random: np.random.RandomState) -> Tensor:
-    """Return for every location a column of any location of another image."""
-    n, _, height, width = values.shape
-    if n < 2:
-        raise ValueError("fill='resample' takes columns from other images; give more, and batch_size of at least 2.")
-    donors = (np.arange(n)[:, None] + random.randint(1, n, (n, height * width))) % n
-    places = random.randint(height * width, size=(n, height * width))
-    columns = values.permute(0, 2, 3, 1).flatten(1, 2)
-    drawn = columns[torch.from_numpy(donors), torch.from_numpy(places)]
-    return drawn.unflatten(1, (height, width)).permute(0, 3, 1, 2)
 
 
 def replace(where: Tensor, filling: Tensor) -> Callable[[Tensor], Tensor]:

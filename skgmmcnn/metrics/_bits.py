@@ -61,7 +61,7 @@ class PredictiveBits(Measured):
 
     def __str__(self) -> str:
         n_images = len(next(iter(self.by_image.values())))
-        lines = [f"Over {n_images} images, each time that a location is seen from above,"]
+        lines = [f"Over {n_images} images, each time that a location lies in a field of the word above,"]
         for (upper, lower), bits in self.bits.items():
             low, high = self.intervals[upper, lower]
             known = "the decision" if upper == "decision" else f"the word of {upper}"
@@ -77,7 +77,9 @@ def predictive_bits(pipe: Any, X: Any, *, random_state: int | np.random.RandomSt
 
     Images that the pipeline was not fitted on tell whether what it counted holds elsewhere: then the mean of
     log2 P(lower | upper) - log2 P(lower) estimates the information that the layers' words share, less what the counted
-    table is wrong by (the relative entropy of the true and the counted one) [1]_.  Over fitted images it is too high.
+    table is wrong by (the relative entropy of the true and the counted one) [1]_.  Over fitted images it is too high,
+    and over images whose words are distributed otherwise, as those of one class, too: there the relative entropy of
+    the true and the counted P(lower) is added.
 
     Parameters
     ----------

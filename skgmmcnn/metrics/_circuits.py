@@ -14,7 +14,7 @@ from tqdm.auto import tqdm  # type: ignore[import-untyped]
 from ..dictionary import WordMaps, count_words
 from ..features import Rerun
 from ..graph import InferenceGraph
-from ._ablation import fillings, replace
+from ._ablation import Fillings, replace
 from ._parts import Parts, log_proba, proba_of
 from ._walks import leaders, walks
 
@@ -167,10 +167,8 @@ class Runner:
         Words of the images, in the untouched network.
     measured : str
         What is measured of each image's decision.
-    fill : str
+    fillings : Fillings
         What stands in the place of columns.
-    random : RandomState instance
-        Draws columns.
     progress : tqdm
         Told of images.
     """
@@ -178,8 +176,7 @@ class Runner:
     parts: Parts
     words: WordMaps
     measured: str
-    fill: str
-    random: np.random.RandomState
+    fillings: Fillings
     progress: tqdm
 
     def measure(self, layers: Sequence[str], selections: Mapping[Any, Kept]) -> dict[Any, np.ndarray]:
@@ -191,9 +188,7 @@ class Runner:
         found: dict[Any, list[np.ndarray]] = {key: [] for key in ("full", *selections)}
         for part in self.parts.maps.reruns(lowest):
             original = part.original
-            filling = fillings(
-                self.fill, self.parts.dictionary, {layer: original.activations[layer] for layer in layers}, self.random
-            )
+            filling = self.fillings({layer: original.activations[layer] for layer in layers}, original.start)
             found["full"].append(MEASURES[self.measured](original.outputs, original.decisions))
             for key, kept in selections.items():
                 found[key].append(self._measure(part, {layer: kept[layer] for layer in layers}, filling))

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from sklearn.utils import check_random_state
 from torch import Tensor
 
 from .._device import exact_float32
@@ -16,11 +15,12 @@ from ..dictionary._base import WordModel
 from ..features import Rerun
 from ..mixture._em import Scorer
 from ._ablation import layer_mean, put
-from ._intervals import Interval, interval
+from ._intervals import Interval, interval_of_share
 from ._measured import Figure, Measured, axes_for
-from ._parts import Parts, log_proba, take_apart
+from ._parts import Parts, check_scores, log_proba, take_apart
 
 REBUILDINGS = ("means", "posteriors")
+OWN = "the network's own decision"
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +36,7 @@ class Completeness(Measured):
     right, right_null, right_full : bool arrays of shape (L, n), (L, n) and (n,)
         Whether the network decides right with this layer rebuilt, with the layer's mean everywhere, and by itself.
     intervals : tuple of (low, high), one per layer
-        95 % intervals of the accuracy with the layer rebuilt, over resamples of the images.
+        95 % intervals of the accuracy with the layer rebuilt, by Wilson's method.
     divergence : array of shape (L, n)
         Kullback-Leibler divergence of the class distribution with the layer rebuilt from the network's own, in bits.
     logit_r2 : array of shape (L,)
@@ -83,7 +83,7 @@ class Completeness(Measured):
             found += [
                 Figure("right with words' means", layer, float(self.accuracy[i]), *self.intervals[i], "near 1"),
                 Figure("completeness", layer, float(self.completeness[i]), good="near 1"),
-                Figure("R2", layer, float(self.r2[i]), good="near 1"),
+                Figure("R2", layer, float(self.r2[i])),
             ]
         return found
 
@@ -106,17 +106,17 @@ class Completeness(Measured):
         ax.bar(places, self.accuracy, 0.6, yerr=reach, color="#4477aa", label="words' means", capsize=3)
         ax.plot(places, self.accuracy_null, "_", color="#bb5566", ms=22, mew=2, label="layer's mean everywhere")
         ax.axhline(self.right_full.mean(), color="0.4", ls=":", label="the network itself")
-        ax.set_xticks(places, self.layers, rotation=20 if len(self.layers) > 3 else 0)
+        ax.set_xticks(places, self.layers, fontsize="small", rotation=15 if len(self.layers) > 3 else 0)
         ax.set(ylim=(0, 1.05), ylabel="share of images right", title="Layers rebuilt from words")
-        ax.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.1))
+        ax.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.25 if len(self.layers) > 3 else -0.1))
         return ax
 
     def __str__(self) -> str:
+        same = "decides the same" if self.against == OWN else f"agrees with {self.against}"
         lines = [
-            f"With {layer} rebuilt from words the network decides right ({self.against}) for {self.accuracy[i]:.1%} of "
-            f"{self.right.shape[1]} images ({low:.1%} to {high:.1%}), with the layer's mean everywhere for "
-            f"{self.accuracy_null[i]:.1%}: completeness {self.completeness[i]:.2f}.  Words tell {self.r2[i]:.0%} of "
-            "its variance."
+            f"With {layer} replaced by its words the network {same} for {self.accuracy[i]:.1%} of "
+            f"{self.right.shape[1]} images ({low:.1%} to {high:.1%}), by its mean for {self.accuracy_null[i]:.1%}: "
+            f"completeness {self.completeness[i]:.2f}, where 1 is best.  Words tell {self.r2[i]:.0%} of its variance."
             for i, (layer, (low, high)) in enumerate(zip(self.layers, self.intervals, strict=True))
         ]
         return "\n".join(lines)
@@ -129,7 +129,6 @@ def completeness(
     *,
     layers: Sequence[str] | None = None,
     rebuild: str = "means",
-    random_state: int | np.random.RandomState | None = None,
 ) -> Completeness:
     """Run the rest of the network on activations that are rebuilt from words, one layer at a time.
 
@@ -151,8 +150,6 @@ def completeness(
         The layers to rebuild; all where None.
     rebuild : {"means", "posteriors"}, default="means"
         How columns are rebuilt.
-    random_state : int, RandomState instance or None, default=None
-        Draws the resamples of the intervals.
 
     Returns
     -------
@@ -173,7 +170,7 @@ def completeness(
     >>> digits = load_digits_network()
     >>> extractor = FeatureExtractor(digits.network, layers=["conv2", "conv3"])
     >>> pipe = make_pipeline(extractor, LayerDictionary(30, random_state=0)).fit(digits.images)
-    >>> found = completeness(pipe, digits.test_images, random_state=0)
+    >>> found = completeness(pipe, digits.test_images)
     >>> found.layers
     ('conv2', 'conv3')
     >>> bool(found.accuracy[1] > found.accuracy_null[1])
@@ -181,9 +178,9 @@ def completeness(
     """
     if rebuild not in REBUILDINGS:
         raise ValueError(f"rebuild must be one of {', '.join(map(repr, REBUILDINGS))}; got {rebuild!r}.")
-    random = check_random_state(random_state)
     parts = take_apart(pipe, X)
     chosen = check_layers(parts, layers)
+    check_scores(parts)
     right = None if y is None else parts.maps.spec.encode(y, len(parts.maps))
     runs = [_rebuilt(parts, layer, rebuild, right) for layer in chosen]
     found = np.stack([run.right for run in runs])
@@ -192,7 +189,7 @@ def completeness(
         right=found,
         right_null=np.stack([run.right_null for run in runs]),
         right_full=runs[0].right_full,
-        intervals=tuple(interval(each.astype(float), random) for each in found),
+        intervals=tuple(map(interval_of_share, found)),
         divergence=np.stack([run.divergence for run in runs]),
         logit_r2=np.array([_r2((r.logits - r.logits_kept) ** 2, (r.logits - r.logits.mean(0)) ** 2) for r in runs]),
         r2=np.array([_r2(run.residual, run.spread) for run in runs]),
@@ -200,11 +197,11 @@ def completeness(
             layer: (run.residual / max(run.spread.mean(), np.finfo(float).tiny)).astype(np.float32)
             for layer, run in zip(chosen, runs, strict=True)
         },
-        against="the network's own decision" if y is None else "y",
+        against=OWN if y is None else "y",
     )
 
 
-def completeness_score(estimator: Any, X: Any, y: Any = None) -> float:
+def rebuilding_score(estimator: Any, X: Any, y: Any = None) -> float:
     """Return the mean completeness of the layers, a scorer for grid searches.
 
     Parameters
@@ -227,12 +224,12 @@ def completeness_score(estimator: Any, X: Any, y: Any = None) -> float:
     >>> from sklearn.pipeline import make_pipeline
     >>> from skgmmcnn import FeatureExtractor, LayerDictionary
     >>> from skgmmcnn.datasets import load_digits_network
-    >>> from skgmmcnn.metrics import completeness_score
+    >>> from skgmmcnn.metrics import rebuilding_score
     >>> digits = load_digits_network()
     >>> maps = FeatureExtractor(digits.network, layers=["conv3"]).fit_transform(digits.images[:300])
     >>> pipe = make_pipeline(LayerDictionary(random_state=0))
     >>> grid = {"layerdictionary__n_components": [2, 20]}
-    >>> GridSearchCV(pipe, grid, scoring=completeness_score, cv=2).fit(maps).best_params_
+    >>> GridSearchCV(pipe, grid, scoring=rebuilding_score, cv=2).fit(maps).best_params_
     {'layerdictionary__n_components': 20}
     """
     values = completeness(estimator, X, y).completeness

@@ -16,11 +16,11 @@ from tqdm.auto import tqdm  # type: ignore[import-untyped]
 from ..dictionary import WordMaps, count_words
 from ..features import Rerun
 from ..graph import InferenceGraph
-from ._ablation import fillings, replace
+from ._ablation import Fillings, replace
 from ._completeness import check_layers
 from ._intervals import Interval, interval_of_ratio
-from ._measured import Figure, Measured, axes_for
-from ._parts import Parts, graph_of, log_proba, proba_of, take_apart
+from ._measured import BASELINE, Figure, Measured, axes_for
+from ._parts import Parts, check_scores, graph_of, log_proba, proba_of, take_apart
 
 ORDERS = ("graph", "score", "reverse", "frequency", "gradient", "random")
 # Colours that the colour-blind can tell apart (Paul Tol's bright scheme), and lines that print in grey.
@@ -98,6 +98,7 @@ class AblationCurves(Measured):
 
     def _figure(self, what: str, value: float, low: float = np.nan, high: float = np.nan) -> Figure:
         good = "low" if self.kind == "deletion" else "high"
+        good = good if what.partition(" ")[0] in ("graph", "score") else BASELINE
         return Figure(f"{self.kind} ({self._how()}), {what}", self.layer, value, low, high, good)
 
     def _how(self) -> str:
@@ -130,12 +131,15 @@ class AblationCurves(Measured):
 
     def __str__(self) -> str:
         what = "taken away" if self.kind == "deletion" else "given back"
-        areas = ", ".join(f"{order} {values.mean():.3f}" for order, values in self.areas.items())
-        text = f"Words of {self.layer} {what} (fill: {self._how()}), area under the decision's probability: {areas}."
-        if {"graph", "random"} <= set(self.proba):
-            ratio, (low, high) = self.ratio()
-            text += f"  In the graph's order it is {ratio:.2f} ({low:.2f} to {high:.2f}) times that of random order."
-        return text
+        text = (
+            f"Words of {self.layer} {what} (fill: {self._how()}): the mean probability of the decision on the way is "
+        )
+        if not {"graph", "random"} <= set(self.proba):
+            return text + ", ".join(f"{values.mean():.2f} by {order}" for order, values in self.areas.items()) + "."
+        ratio, (low, high) = self.ratio()
+        others = [f"{self.ratio(order)[0]:.2f} by {order}" for order in self.proba if order not in ("graph", "random")]
+        beside = f"; to compare, {', '.join(others)}" if others else ""
+        return f"{text}{ratio:.2f} ({low:.2f} to {high:.2f}) times that of random order in the graph's order{beside}."
 
 
 def deletion(
@@ -174,7 +178,7 @@ def deletion(
         Whether the graph's bits are those of each image's own graph, or those of the graph of all images in X with the
         same decision.
     fill : {"mean", "zero", "resample"}, default="mean"
-        What stands in the place of columns: the layer's mean, zeros, or columns of other images of the same batch.
+        What stands in the place of columns: the layer's mean, zeros, or columns of other images.
     n_steps : int, default=10
         Number of steps to the map without any word; words are never taken in part, so shares vary around k / n_steps.
     n_random : int, default=3
@@ -307,6 +311,8 @@ def _curves(pipe: Any, X: Any, asked: _Question, random_state: Any) -> AblationC
     random = check_random_state(random_state)
     parts = take_apart(pipe, X)
     asked.check(parts)
+    check_scores(parts)
+    fillings = Fillings(asked.fill, parts, random)
     words = parts.words()
     bits = word_bits(graph_of(parts), words, asked.layer, asked.by)
     runs = {order: asked.n_random if order == "random" else 1 for order in asked.orders}
@@ -315,7 +321,8 @@ def _curves(pipe: Any, X: Any, asked: _Question, random_state: Any) -> AblationC
     with tqdm(total=total, desc=f"{asked.kind} {asked.layer}", unit="curve", disable=not asked.verbose) as progress:
         for part in parts.maps.reruns(asked.layer):
             rows = slice(part.original.start, part.original.start + len(part.original.decisions))
-            filling = fillings(asked.fill, parts.dictionary, part.original.activations, random)[asked.layer]
+            activations = {asked.layer: part.original.activations[asked.layer]}
+            filling = fillings(activations, part.original.start)[asked.layer]
             replay = _Replay(part, asked, words.words[asked.layer][rows].astype(np.int64), bits[rows], filling)
             for order, times in runs.items():
                 curves = [replay.curve(replay.importance(order, random)) for _ in range(times)]

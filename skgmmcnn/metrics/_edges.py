@@ -22,11 +22,11 @@ from ..graph._counting import gather, spread
 from ..graph._hierarchy import DECISION, maps_of
 from ..mixture import Mixture
 from ..mixture._em import Scorer
-from ._ablation import fillings, replace
+from ._ablation import Fillings, replace
 from ._correlation import rank_correlation
 from ._intervals import Interval, interval
 from ._measured import Figure, Measured
-from ._parts import graph_of, log_proba, take_apart
+from ._parts import check_scores, graph_of, log_proba, take_apart
 from ._walks import leaders
 
 EFFECTS = ("changed", "loss")
@@ -185,12 +185,11 @@ class PairEffects(Measured):
         mean = {name: values.mean() for name, values in by_image.items()}
         what, of = ("decisions", "loss") if self.upper == DECISION else ("words", "changed")
         difference, (low, high) = self.difference(of)
-        rho, (rho_low, rho_high) = self.correlation()
         return (
-            f"{self.lower} to {self.upper}: {mean['changed']:.0%} of {what} change, {mean['changed_random']:.0%} with "
-            f"random columns; log-posteriors fall by {mean['loss']:.2f} nats, {mean['loss_random']:.2f} with random "
-            f"columns.  Difference of {'shares' if of == 'changed' else 'nats'} {difference:.3f} ({low:.3f} to "
-            f"{high:.3f}), rank correlation of nats with the log-ratio {rho:.2f} ({rho_low:.2f} to {rho_high:.2f})."
+            f"{self.lower} to {self.upper}: {mean['changed']:.0%} of the {what} change, with other locations "
+            f"{mean['changed_random']:.0%}; their log-posteriors fall by {mean['loss']:.2f} nats, with other locations "
+            f"by {mean['loss_random']:.2f}.  Difference of {'shares' if of == 'changed' else 'nats'}: {difference:.3f} "
+            f"({low:.3f} to {high:.3f})."
         )
 
 
@@ -222,11 +221,13 @@ class EdgeEffects(Measured):
 
     def __str__(self) -> str:
         lines = [
-            f"Words taken away below others (fill: {self.fill}; graphs by {self.by})",
+            f"The lower word of each edge taken away, beside as many other locations of the same fields (fill: "
+            f"{self.fill}; graphs by {self.by})",
             *map(str, self.pairs.values()),
         ]
         if self.n_alone:
-            lines.append(f"{self.n_alone} edges cannot be compared: no other columns match those of the word.")
+            n_edges = sum(len(pair.images) for pair in self.pairs.values())
+            lines.append(f"{self.n_alone} of {n_edges} edges cannot be compared: no other locations match the word's.")
         return "\n  ".join(lines)
 
 
@@ -260,7 +261,7 @@ def edge_effects(
         Whether edges are those of the graph of each image's own decision, or those of the graph of all images in X with
         the same decision, in each of these images.
     fill : {"mean", "zero", "resample"}, default="mean"
-        What stands in the place of columns: the layer's mean, zeros, or columns of other images of the same batch.
+        What stands in the place of columns: the layer's mean, zeros, or columns of other images.
     n_random : int, default=3
         How often other columns are drawn; effects are means.
     verbose : int, default=0
@@ -314,6 +315,8 @@ def edge_effects(
         )
     if n_random < 1:
         raise ValueError(f"n_random must be at least 1; got {n_random}.")
+    check_scores(parts)
+    fillings = Fillings(fill, parts, random)
     words = parts.words()
     edges = list(_edges(graph, words, by))
     fields = graph._structure(words).fields
@@ -324,7 +327,7 @@ def edge_effects(
     with tqdm(total=len(lowers) * len(words), desc="edge_effects", unit="image", disable=not verbose) as progress:
         for lower in lowers:
             for part in parts.maps.reruns(lower):
-                filling = fillings(fill, dictionary, {lower: part.original.activations[lower]}, random)[lower]
+                filling = fillings({lower: part.original.activations[lower]}, part.original.start)[lower]
                 for at_once in _rounds(edges, trials, lower, part):
                     for variant in range(1 + n_random):
                         run = _without(part, lower, [(edges[e], trials[e].taken[variant]) for e in at_once], filling)

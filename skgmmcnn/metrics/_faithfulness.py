@@ -11,12 +11,13 @@ from scipy.integrate import trapezoid
 from sklearn.utils import check_random_state
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
+from ._ablation import Fillings
 from ._circuits import NOTHING, ORDERS, Kept, Plan, Runner, check_measure, first, plan_of
 from ._completeness import check_layers
 from ._deletion import STYLES
 from ._intervals import Interval, interval_of_ratio
-from ._measured import Figure, Measured, axes_for
-from ._parts import graph_of, take_apart
+from ._measured import BASELINE, Figure, Measured, axes_for
+from ._parts import check_scores, graph_of, take_apart
 
 _UNITS = {"log_odds": "log-odds", "proba": "probability"}
 
@@ -66,7 +67,8 @@ class Circuit(Measured):
     graph, complement : array of shape (n,)
         The same with the words of the graph alone, and with all other words.
     alike : dict of str to array of shape (n,)
-        By order, the same with the first words of the order, as many as take nearest to as many columns as the graph's.
+        By order but "score", the same with the first words of the order, as many as take nearest to as many columns as
+        the graph's.
     graph_share : array of shape (n,)
         Share of the columns that show words of the graph, the mean over the layers.
     n_words : int array of shape (S,)
@@ -192,16 +194,13 @@ class Circuit(Measured):
     def __str__(self) -> str:
         value, (low, high) = self.of(self.graph)
         text = (
-            f"{' and '.join(self.layers)}: the graph's words, {self.graph_share.mean():.0%} of the columns, keep "
-            f"{value:.2f} ({low:.2f} to {high:.2f}), {self.nodes.needed:.0%} of them needed; all others "
-            f"{self.of(self.complement)[0]:.2f}"
+            f"in {' and '.join(self.layers)} the graph's words, at {self.graph_share.mean():.0%} of the locations, "
+            f"keep {value:.2f} ({low:.2f} to {high:.2f})"
         )
-        for order in ("frequency", "random"):
+        for order, words in (("frequency", "frequent"), ("random", "random")):
             if order in self.alike:
-                words = "frequent" if order == "frequency" else order
-                text += f"; {words} words with as many columns {self.of(self.alike[order])[0]:.2f}"
-        areas = ", ".join(f"{order} {self.cpr(order)[0]:.2f} / {self.cmd(order):.2f}" for order in self.curves)
-        return f"{text}.  CPR / CMD: {areas}." if areas else f"{text}."
+                text += f", {words} words at as many {self.of(self.alike[order])[0]:.2f}"
+        return f"{text}; all but the graph's {self.of(self.complement)[0]:.2f}."
 
     def figures(self) -> list[Figure]:
         """Return the figures that sum it up.
@@ -216,10 +215,10 @@ class Circuit(Measured):
             return Figure(what, " + ".join(self.layers), value, *between, good)
 
         return [
-            figure("faithfulness", *self.of(self.graph), "near 1"),
+            figure("faithfulness", *self.of(self.graph), "near 1, above random"),
             figure("faithfulness, complement", *self.of(self.complement), "near 0"),
-            *(figure(f"faithfulness, {order}", *self.of(values)) for order, values in self.alike.items()),
-            *(figure(f"CPR, {order}", *self.cpr(order), "high" if order == "score" else "") for order in self.curves),
+            *(figure(f"faithfulness, {o}", *self.of(values), BASELINE) for o, values in self.alike.items()),
+            *(figure(f"CPR, {o}", *self.cpr(o), "high" if o == "score" else BASELINE) for o in self.curves),
             figure("nodes needed", self.nodes.needed, (np.nan, np.nan), "near 1"),
         ]
 
@@ -291,14 +290,15 @@ class Faithfulness(Measured):
         ax.plot(1 - share, circuit.of(circuit.complement)[0], "x", color="black", label="all but the graph")
         ax.axhline(1, color="0.4", ls=":")
         ax.set(xlim=(0, 1), xlabel="share of columns kept", ylabel=f"faithfulness ({_UNITS[self.measure]})")
-        ax.set_title(f"Kept in {' + '.join(circuit.layers)} ({self.fill})")
+        ax.set_title(f"Kept in {circuit.layers[0] if len(circuit.layers) == 1 else 'all layers'} ({self.fill})")
         ax.legend(fontsize="small")
         return ax
 
     def __str__(self) -> str:
         lines = [
-            f"Share of the {_UNITS[self.measure]} of the decision (fill: {self.fill}; graphs by {self.by}; "
-            f"{len(self.together.full)} images) kept in",
+            f"With the graph's words alone (fill: {self.fill}; graphs by {self.by}), the share of the "
+            f"{_UNITS[self.measure]} of the decision that is left, over {len(self.together.full)} images, where all is "
+            "1 and nothing 0:",
             *(f"  {circuit}" for circuit in self._circuits()),
         ]
         if self.n_undefined:
@@ -347,11 +347,11 @@ def faithfulness(
         What is measured of the decision d: log p(d) / (1 - p(d)) in nats, to which evidence adds up, or p(d), which is
         nearly the same for all parts that hold enough.
     fill : {"mean", "zero", "resample"}, default="mean"
-        What stands in the place of columns: the layer's mean, zeros, or columns of other images of the same batch.
+        What stands in the place of columns: the layer's mean, zeros, or columns of other images.
     orders : sequence of str, default=all
-        Orders of words for the curves, as in :func:`deletion`: "score": by the graph's bits, as a graph with more nodes
-        would keep them; "graph": by its bits per location; "frequency": by the number of locations; "random": the mean
-        of `n_random` orders.
+        Orders of words for the curves, as in :func:`deletion`: "score": by the graph's bits, given the words that it
+        keeps above; "graph": by its bits per location; "frequency": by the number of locations; "random": the mean of
+        `n_random` orders.
     n_random : int, default=3
         Number of random orders.
     verbose : int, default=0
@@ -405,13 +405,15 @@ def faithfulness(
         raise ValueError(f"layers names no layer; there is {', '.join(map(repr, parts.maps.layers))}.")
     check_measure(measure)
     _check_orders(orders, n_random)
+    check_scores(parts)
+    fillings = Fillings(fill, parts, random)
     words = parts.words()
     plan = plan_of(graph_of(parts), words, by, layers)
     ranks = {order: plan.rank(order, n_random if order == "random" else 1, random) for order in orders}
     scopes = [layers, *((layer,) for layer in layers if len(layers) > 1)]
     with tqdm(total=len(scopes) * len(words), desc="faithfulness", unit="image", disable=not verbose) as progress:
-        runner = Runner(parts, words, measure, fill, random, progress)
-        circuits = {scope: _circuit(runner, plan, scope, ranks) for scope in scopes}
+        runner = Runner(parts, words, measure, fillings, progress)
+        circuits = {scope: _circuit(runner, plan, scope, ranks, int(random.randint(2**31))) for scope in scopes}
     alone = {scope[0]: circuit for scope, circuit in circuits.items() if len(scope) == 1}
     return Faithfulness(circuits[layers], alone, measure, fill, by)
 
@@ -425,14 +427,19 @@ def _check_orders(orders: Sequence[str], n_random: int) -> None:
 
 
 def _circuit(
-    runner: Runner, plan: Plan, scope: tuple[str, ...], ranks: Mapping[str, Sequence[Mapping[str, np.ndarray]]]
+    runner: Runner,
+    plan: Plan,
+    scope: tuple[str, ...],
+    ranks: Mapping[str, Sequence[Mapping[str, np.ndarray]]],
+    seed: int,
 ) -> Circuit:
     """Return what the network makes of parts of the layers `scope`."""
     steps = plan.n_words
     selections: dict[Any, Kept] = {"graph": plan.kept, "empty": plan.nothing(), "complement": plan.complement()}
     for order, runs in ranks.items():
         for run, of_run in enumerate(runs):
-            selections["alike", order, run] = plan.alike(of_run)
+            if order != "score":  # by which the graph itself chooses
+                selections["alike", order, run] = plan.alike(of_run)
             selections |= {(order, run, n): first(of_run, n) for n in steps[1:]}
     selections |= plan.without(scope)
     found = runner.measure(scope, selections)
@@ -441,7 +448,8 @@ def _circuit(
         measured = [[found[order, run, n] for n in steps[1:]] for run in range(len(runs))]
         curves[order] = np.column_stack([found["empty"], np.mean(measured, axis=0).T])
         shares[order] = np.mean([[plan.share(first(of_run, n), scope) for n in steps] for of_run in runs], axis=0).T
-        alike[order] = np.mean([found["alike", order, run] for run in range(len(runs))], axis=0)
+        if order != "score":
+            alike[order] = np.mean([found["alike", order, run] for run in range(len(runs))], axis=0)
     return Circuit(
         layers=scope,
         full=found["full"],
@@ -455,7 +463,7 @@ def _circuit(
         shares=shares,
         word_shares=plan.word_shares(scope),
         nodes=_nodes(plan, scope, found),
-        random_state=int(runner.random.randint(2**31)),
+        random_state=seed,
     )
 
 

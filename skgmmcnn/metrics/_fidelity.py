@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
-from sklearn.utils import check_random_state
 
-from ._intervals import Interval, interval
+from ._intervals import Interval, interval_of_share
 from ._measured import Figure, Measured
-from ._parts import graph_of, log_proba, take_apart
+from ._parts import check_scores, graph_of, log_proba, take_apart
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,10 +25,9 @@ class Fidelity(Measured):
     agrees : bool array of shape (n,)
         Whether the words decide as the network.
     agreement_interval : tuple (low, high)
-        95 % interval of their share, over resamples of the images.
+        95 % interval of their share, by Wilson's method.
     divergence : array of shape (n,)
-        Kullback-Leibler divergence of the words' class distribution from the network's, in bits; infinite where the
-        words rule out what the network thinks possible.
+        Kullback-Leibler divergence of the words' class distribution from the network's, in bits.
     temperature : float
         By which the words' evidence is divided to be as near to the network's distribution as can be.
     tempered_divergence : array of shape (n,)
@@ -57,13 +55,13 @@ class Fidelity(Measured):
         low, high = self.agreement_interval
         return (
             f"The words decide as the network for {self.agreement:.1%} of {len(self.agrees)} images ({low:.1%} to "
-            f"{high:.1%}).  Their class probabilities are {self.divergence.mean():.2f} bits from the network's, "
-            f"{self.tempered_divergence.mean():.2f} bits once their evidence is divided by {self.temperature:.3g}, "
-            "since locations of one image repeat each other."
+            f"{high:.1%}).  They are too sure of themselves, {self.temperature:.3g} times, since locations of one "
+            f"image repeat each other; corrected for that, their class probabilities differ from the network's by "
+            f"{self.tempered_divergence.mean():.2f} bits, where 0 is best."
         )
 
 
-def fidelity(pipe: Any, X: Any, *, random_state: int | np.random.RandomState | None = None) -> Fidelity:
+def fidelity(pipe: Any, X: Any) -> Fidelity:
     """Compare the decision that the words speak for with the network's.
 
     With p the network's class probabilities and q those of the words (naive Bayes over the locations of the uppermost
@@ -78,8 +76,6 @@ def fidelity(pipe: Any, X: Any, *, random_state: int | np.random.RandomState | N
         Fitted, ending with an :class:`~skgmmcnn.InferenceGraph`.
     X : images or FeatureMaps
         What the pipeline takes, or feature maps.
-    random_state : int, RandomState instance or None, default=None
-        Draws the resamples of the intervals.
 
     Returns
     -------
@@ -95,12 +91,12 @@ def fidelity(pipe: Any, X: Any, *, random_state: int | np.random.RandomState | N
     >>> digits = load_digits_network()
     >>> extractor = FeatureExtractor(digits.network, layers=["conv2", "conv3"])
     >>> pipe = make_pipeline(extractor, LayerDictionary(30, random_state=0), InferenceGraph()).fit(digits.images)
-    >>> bool(fidelity(pipe, digits.test_images, random_state=0).agreement > 0.8)
+    >>> bool(fidelity(pipe, digits.test_images).agreement > 0.8)
     True
     """
-    random = check_random_state(random_state)
     parts = take_apart(pipe, X)
     graph = graph_of(parts)
+    check_scores(parts)
     words = parts.words()
     evidence = graph.decision_function(words)
     network = np.concatenate([log_proba(batch.outputs).numpy(force=True) for batch in parts.maps.batches()])
@@ -113,7 +109,7 @@ def fidelity(pipe: Any, X: Any, *, random_state: int | np.random.RandomState | N
     agrees = graph.classes_[evidence.argmax(1)] == words.decisions
     return Fidelity(
         agrees=agrees,
-        agreement_interval=interval(agrees.astype(float), random),
+        agreement_interval=interval_of_share(agrees),
         divergence=_divergence(log_p, scores),
         temperature=float(np.exp(hottest.x)),
         tempered_divergence=_divergence(log_p, scores / np.exp(hottest.x)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from scipy.stats import bootstrap
+from scipy.stats import binomtest, bootstrap
 
 Interval = tuple[float, float]
 _N_RESAMPLES = 1000
@@ -18,6 +18,15 @@ def interval(values: np.ndarray, random: np.random.RandomState) -> Interval:
     """
     values = values[~np.isnan(values)]
     return _percentiles((values,), lambda sample, axis: sample.mean(axis), random)
+
+
+def interval_of_share(yes: np.ndarray) -> Interval:
+    """Return the 95 % interval of a share of images, from what is true of each (n,), by Wilson's method [1]_.
+
+    .. [1] Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22, 1927.
+    """
+    found = binomtest(int(yes.sum()), len(yes)).proportion_ci(method="wilson")
+    return float(found.low), float(found.high)
 
 
 def interval_of_ratio(above: np.ndarray, below: np.ndarray, random: np.random.RandomState) -> Interval:

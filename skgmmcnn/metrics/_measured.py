@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+BASELINE = "to compare with"
+
 
 class Figure(NamedTuple):
     """One figure that a measure found.

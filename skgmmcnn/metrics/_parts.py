@@ -9,11 +9,13 @@ import torch
 from sklearn.pipeline import Pipeline
 from torch import Tensor
 
-from .._device import exact_float32
 from ..dictionary import WordMaps
 from ..dictionary._base import WordModel
 from ..features import FeatureExtractor, FeatureMaps
 from ..graph import InferenceGraph
+
+_ROUNDING = 1e-4
+_N_CHECKED = 8  # images
 
 
 class Parts(NamedTuple):
@@ -26,15 +28,6 @@ class Parts(NamedTuple):
     def words(self) -> WordMaps:
         """Return the words of all images."""
         return self.dictionary.transform(self.maps)
-
-    def words_at(self, activations: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return by layer the words (n, H, W) of activations (n, C, H, W), on their device."""
-        with exact_float32(), torch.no_grad():
-            found = self.dictionary._labeller().predict(activations)
-            return {
-                layer: words.long().view(len(activations[layer]), *activations[layer].shape[2:])
-                for layer, words in found
-            }
 
 
 def take_apart(estimator: Any, X: Any) -> Parts:
@@ -67,7 +60,8 @@ def graph_of(parts: Parts) -> InferenceGraph:
 def log_proba(outputs: Any) -> Tensor:
     """Return the logarithms of the class probabilities (n, C) that the network's scores stand for, in nats.
 
-    They are the softmax of C scores; a single one is the logit of the second of two classes.
+    They are the softmax of C scores, unless these are probabilities already; a single one is the logit of the second of
+    two classes.
     """
     if not isinstance(outputs, (Tensor, np.ndarray)) or outputs.ndim != 2:
         kind = f"an array of shape {outputs.shape}" if hasattr(outputs, "shape") else f"a {type(outputs).__name__}"
@@ -75,7 +69,26 @@ def log_proba(outputs: Any) -> Tensor:
     scores = torch.as_tensor(outputs).double()
     if scores.shape[1] == 1:
         scores = torch.cat([torch.zeros_like(scores), scores], 1)
+    if scores.shape[1] > 1 and bool((scores >= 0).all() and ((scores.sum(1) - 1).abs() < _ROUNDING).all()):
+        return scores.clamp_min(np.finfo(float).tiny).log()
     return scores.log_softmax(1)
+
+
+def check_scores(parts: Parts) -> None:
+    """Refuse networks whose decision is not the largest of the scores that they return."""
+    if not parts.maps.spec.n_outputs:
+        raise ValueError("These maps were made from arrays, so there is no network that could be run again.")
+    batch = next(parts.maps[:_N_CHECKED].batches())
+    log_p = log_proba(batch.outputs)
+    if log_p.shape[1] == parts.maps.spec.n_outputs:
+        best = log_p.max(1).values - log_p[torch.arange(len(log_p)), torch.from_numpy(batch.decisions)]
+        if bool((best < _ROUNDING).all()):
+            return
+    raise ValueError(
+        "This measure follows the probability of the decision, which must be the largest of the network's scores; with "
+        f"this decision= it is not: {log_p.shape[1]} scores, {parts.maps.spec.n_outputs} classes. Measure a network "
+        "that returns one score for each of the classes, as nn.Sequential(network, your_head)."
+    )
 
 
 def proba_of(outputs: Any, targets: np.ndarray) -> np.ndarray:

@@ -74,10 +74,11 @@ class Randomisation(Measured):
         """How much of the similarity of class and of image graphs survives all steps.
 
         The last similarity, of the one with another seed, both less what chance gives: near 0 where graphs tell of the
-        weights, near 1 where they tell of the images alone.
+        weights, near 1 where they tell of the images alone; NaN where another seed is no better than chance.
         """
         last, top = np.array([self.classes[-1].mean(), self.images[-1].mean()]), np.array(self.other_seed)
-        classes, images = ((last - self.chance[-1]) / np.maximum(top - self.chance[-1], 1e-12)).tolist()
+        room = top - self.chance[-1]
+        classes, images = np.where(room > 0, (last - self.chance[-1]) / np.where(room > 0, room, 1), np.nan).tolist()
         return classes, images
 
     def figures(self) -> list[Figure]:

@@ -21,13 +21,15 @@ from ._edges import edge_effects
 from ._faithfulness import Faithfulness, faithfulness
 from ._fidelity import fidelity
 from ._measured import Figure, Measured
-from ._parts import Parts, graph_of, take_apart
+from ._parts import Parts, check_scores, graph_of, take_apart
 from ._permutation import permutation_test
 from ._randomisation import randomisation_test
 from ._stability import stability
+from ._verdicts import Verdict, verdicts
 
 BUDGETS = ("default", "full")
 _N_IMAGES = 50
+_FEW = 20
 _DRAWN = (Completeness, AblationCurves, Faithfulness)
 
 
@@ -98,9 +100,35 @@ class TrustReport:
             ax.remove()
         return figure
 
+    def verdicts(self) -> list[Verdict]:
+        """Return what the figures come to, by rules of thumb.
+
+        Returns
+        -------
+        verdicts : list of Verdict
+            One per question, and layer where it is about one.
+        """
+        return verdicts(self.results)
+
     def __str__(self) -> str:
-        head = f"Over {self.n_images} images, in {self.seconds:.0f} s:"
-        return "\n".join([head, *(str(result) for result in self.results.values())])
+        few = f"  {self.n_images} images are few: intervals are wide." if self.n_images < _FEW else ""
+        head = f"Over {self.n_images} images, in {self.seconds:.0f} s, by rules of thumb (user guide, page trust):{few}"
+        told = [f"- {verdict}" for verdict in self.verdicts()]
+        return "\n".join([head, *told, "", "In full:", *(str(result) for result in self.results.values())])
+
+
+@dataclass(frozen=True)
+class _Skipped(Measured):
+    """A measure that could not be taken of these images."""
+
+    name: str
+    why: str
+
+    def figures(self) -> list[Figure]:
+        return []
+
+    def __str__(self) -> str:
+        return f"Not measured, {self.name}: {self.why}"
 
 
 class _Job(NamedTuple):
@@ -134,7 +162,7 @@ def trust_report(
         network like ResNet18.  "full" takes all fills, insertion and graphs of classes, too, and fits words and graphs
         again, to these images, for stability and randomised weights; it prints how long that may take before it begins.
     layers : sequence of str, default=None
-        The layers whose words are taken away; all where None.
+        The layers that are rebuilt and whose words are taken away, all where None; edges are those of all layers.
     n_images : int, default=None
         How many of the images to take, at random; 50 under the default budget where None, all under the full one.
     verbose : int, default=1
@@ -145,7 +173,8 @@ def trust_report(
     Returns
     -------
     report : TrustReport
-        Table, picture and sentences.
+        Table, picture, verdicts and sentences; the user guide's page "Does the graph tell the truth?" tells how to read
+        them.  A measure that these images do not allow is skipped, and says why.
 
     Examples
     --------
@@ -171,13 +200,18 @@ def trust_report(
     most = (_N_IMAGES if budget == "default" else len(parts.maps)) if n_images is None else n_images
     rows = np.sort(random.permutation(len(parts.maps))[:most])
     parts = parts._replace(maps=parts.maps[rows])
+    check_scores(parts)
     jobs = _jobs(pipe, parts, chosen, budget, int(random.randint(2**31)))
     if budget == "full":
         print(f"A full report over {len(rows)} images may take {_minutes(jobs, parts)} minutes.", flush=True)
-    began, results = time.monotonic(), {}
+    began = time.monotonic()
+    results: dict[str, Measured] = {}
     for job in (progress := tqdm(jobs, desc="trust", unit="measure", disable=not verbose)):
         progress.set_postfix_str(job.name)
-        results[job.name] = job.run()
+        try:
+            results[job.name] = job.run()
+        except ValueError as error:  # what these images cannot tell, as too few of them, must not cost the rest
+            results[job.name] = _Skipped(job.name, str(error))
     return TrustReport(results, len(rows), time.monotonic() - began)
 
 
@@ -185,26 +219,30 @@ def _jobs(pipe: Any, parts: Parts, layers: tuple[str, ...], budget: str, seed: i
     """Return the measures of a budget."""
     maps, n_layers = parts.maps, len(layers)
 
+    def fixed(name: str, passes: float, measure: Callable, *args: Any, **options: Any) -> _Job:
+        return _Job(name, lambda: measure(pipe, maps, *args, **options), passes)
+
     def job(name: str, passes: float, measure: Callable, *args: Any, **options: Any) -> _Job:
-        return _Job(name, lambda: measure(pipe, maps, *args, random_state=seed, **options), passes)
+        return fixed(name, passes, measure, *args, random_state=seed, **options)
 
     def circuits(name: str, **options: Any) -> _Job:
         kept = ("score", "frequency", "random")
         return job(name, 60 * n_layers, faithfulness, layers=layers, orders=kept, n_random=1, **options)
 
     orders = ("graph", "frequency", "gradient", "random")
+    ordered = [layer for layer in layers if np.prod(maps.shapes[layer][1:]) > 1]  # a single word has no order
     jobs = [
-        job("fidelity", 2, fidelity),
+        fixed("fidelity", 2, fidelity),
         job("predictive bits", 1, predictive_bits),
-        job("completeness", 3 * n_layers, completeness, layers=layers),
-        *(job(f"deletion {layer}", 60, deletion, layer, orders=orders) for layer in layers),
+        fixed("completeness", 3 * n_layers, completeness, layers=layers),
+        *(job(f"deletion {layer}", 60, deletion, layer, orders=orders) for layer in ordered),
         circuits("faithfulness"),
     ]
     if isinstance(parts.dictionary, LayerDictionary):  # a chain's layers have one column, which has no others beside it
         jobs.append(job("edges", 30 * n_layers, edge_effects, n_random=1))
     if budget == "default":
         return jobs
-    for layer in layers:
+    for layer in ordered:
         for fill in FILLS:
             if fill != "mean":
                 jobs.append(job(f"deletion {layer}, {fill}", 60, deletion, layer, orders=orders, fill=fill))

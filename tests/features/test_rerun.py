@@ -143,6 +143,38 @@ def test_reruns_of_known_families(model, layers):
     assert (part.run({lowest: change}).outputs - part.original.outputs).abs().max() > 1e-5
 
 
+class ReadsWhatWasChanged(nn.Module):
+    """The head reads a value that another layer has changed in place before the layer that is edited."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.act = nn.Conv2d(3, 5, 3, padding=1), nn.ReLU(inplace=True)
+        self.second, self.head = nn.Conv2d(5, 5, 1), nn.Linear(5, 4)
+
+    def forward(self, x):
+        y = self.first(x)
+        z = self.second(self.act(y))
+        return self.head((y + z).mean((2, 3)))
+
+
+@pytest.mark.parametrize("layer", ["act", "second"])
+def test_what_is_changed_in_place_below(layer):
+    torch.manual_seed(0)
+    network, images = ReadsWhatWasChanged().eval(), torch.randn(3, 3, 6, 6)
+    (part,) = extract(network, [layer], images).transform(images).reruns(layer)
+    torch.testing.assert_close(part.run({layer: lambda maps: maps}).outputs, part.original.outputs)
+    if layer == "second":
+        expected = naive(network, images, {layer: silence(0)})
+        torch.testing.assert_close(part.run({layer: silence(0)}).outputs, expected)
+
+
+def test_an_edit_keeps_the_shape():
+    images = torch.randn(2, 3, 6, 6)
+    (part,) = extract(ReadsWhatWasChanged().eval(), ["second"], images).transform(images).reruns("second")
+    with pytest.raises(ValueError, match=r"must return a map of shape \(2, 5, 6, 6\); it returned \(2, 1, 6, 6\)"):
+        part.run({"second": lambda maps: maps[:, :1]})
+
+
 def test_gradients_reach_a_layer():
     torch.manual_seed(0)
     network, images = Residual().eval(), torch.randn(3, 3, 9, 9)

@@ -7,14 +7,14 @@ from torch import nn
 
 from skgmmcnn import FeatureExtractor, LayerDictionary, LayerHMM
 from skgmmcnn.features import FeatureMaps
-from skgmmcnn.metrics import completeness, completeness_score
+from skgmmcnn.metrics import completeness, rebuilding_score
 from tests.metrics.naive import maps_of, run_with
 
 
 @pytest.mark.parametrize("rebuild", ["means", "posteriors"])
 @pytest.mark.parametrize("layer", ["conv2", "conv3"])
 def test_completeness_equals_a_loop_with_hooks(digits, pipe, shown, layer, rebuild):
-    found = completeness(pipe, shown, layers=[layer], rebuild=rebuild, random_state=0)
+    found = completeness(pipe, shown, layers=[layer], rebuild=rebuild)
     network, images = pipe[0].network_, torch.from_numpy(shown)[:, None]
     values = maps_of(network, images, layer).double().numpy()
     mixture, dictionary = pipe[1].mixtures_[layer], pipe[1]
@@ -55,12 +55,12 @@ def posterior(mixture, row):
 
 def test_words_that_hold_everything_are_complete(one_channel):
     pipe, images = one_channel
-    found = completeness(pipe, images, random_state=0)
+    found = completeness(pipe, images)
     assert found.completeness.tolist() == [1]
     assert found.r2[0] == pytest.approx(1, abs=1e-3)
     assert "completeness 1.00" in str(found)
     wrong = np.arange(60) % 2  # the opposite of what the network decides
-    assert completeness(pipe, images, wrong, random_state=0).accuracy[0] == 0
+    assert completeness(pipe, images, wrong).accuracy[0] == 0
 
 
 def test_a_layer_that_does_not_matter_has_no_completeness():
@@ -75,8 +75,8 @@ def test_a_layer_that_does_not_matter_has_no_completeness():
     images = np.random.default_rng(0).normal(size=(10, 1, 4, 4)).astype("float32")
     pipe = make_pipeline(FeatureExtractor(Constant(), ["look"], preprocess=None), LayerDictionary(2, random_state=0))
     pipe.fit(images)
-    assert np.isnan(completeness(pipe, images, random_state=0).completeness).all()
-    assert np.isnan(completeness_score(pipe, images))
+    assert np.isnan(completeness(pipe, images).completeness).all()
+    assert np.isnan(rebuilding_score(pipe, images))
 
 
 def test_words_of_a_chain_are_those_of_the_chain():
@@ -85,7 +85,7 @@ def test_words_of_a_chain_are_those_of_the_chain():
     rows = np.random.default_rng(0).normal(size=(80, 4)).astype("float32")
     extractor = FeatureExtractor(network, ["1", "3"], preprocess=None, device="cpu")
     pipe = make_pipeline(extractor, LayerHMM(4, random_state=0)).fit(rows)
-    found = completeness(pipe, rows, random_state=0)
+    found = completeness(pipe, rows)
     words = pipe.transform(rows).words["1"][:, 0, 0]
     means = torch.from_numpy(pipe[1].mixtures_["1"].emitted_means_[words]).float()
     expected = run_with(network, torch.from_numpy(rows), {"1": means}).argmax(1)

@@ -4,10 +4,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skgmmcnn import InferenceGraph
+from skgmmcnn import FeatureExtractor, InferenceGraph
 from skgmmcnn.metrics import deletion, insertion
-from skgmmcnn.metrics._ablation import fillings
+from skgmmcnn.metrics._ablation import Fillings
 from skgmmcnn.metrics._deletion import ORDERS, whole_words, word_bits
+from skgmmcnn.metrics._parts import Parts
 from tests.metrics.naive import maps_of, run_with
 
 
@@ -94,12 +95,18 @@ def naive_gradient(network, image, words, filling):
 
 
 def test_resampled_columns_come_from_other_images_and_all_places(one_channel):
-    owners, places = torch.arange(5.0)[:, None, None].expand(5, 8, 8), torch.arange(64.0).view(8, 8).expand(5, 8, 8)
-    drawn = fillings("resample", None, {"look": torch.stack([owners, places], 1)}, np.random.RandomState(0))["look"]
-    assert (drawn[:, 0] != owners).all()
-    assert all(len(image.unique()) == 4 for image in drawn[:, 0])
-    assert len(drawn[:, 1].unique()) == 64
-    assert (drawn[:, 1] != places).float().mean() > 0.9
+    """Also in a last batch of one, and where neighbours in a batch are alike."""
+    owners, places = torch.arange(37.0)[:, None, None].expand(37, 8, 8), torch.arange(64.0).view(8, 8).expand(37, 8, 8)
+    images = torch.stack([owners, places, places], 1)
+    maps = FeatureExtractor(one_channel[0][0].network_, ["look"], preprocess=None, batch_size=9).fit_transform(images)
+    fillings = Fillings("resample", Parts(maps, None, None), np.random.RandomState(0))
+    for part in maps.reruns("look"):
+        start, n = part.original.start, len(part.original.decisions)
+        drawn = fillings(part.original.activations, start)["look"]
+        assert (drawn[:, 0] != owners[start : start + n]).all()
+        assert all(len(image.unique()) > 20 for image in drawn[:, 0])
+        assert (drawn[:, 1] != places[start : start + n]).float().mean() > 0.9
+        assert len(drawn[:, 1].unique()) > 35
 
 
 def test_resampling_what_is_never_there_changes_nothing(one_channel):

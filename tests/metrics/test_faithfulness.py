@@ -178,7 +178,7 @@ def test_images_for_which_nothing_is_at_stake_are_counted_and_have_no_say(one_ch
     assert np.isnan([nothing.faithfulness, nothing.complement, nothing.together.cpr()[0], nothing.together.cmd()]).all()
     assert nothing.n_undefined == 30
     assert "nan" in str(nothing)
-    assert len(nothing.figures()) == 11
+    assert len(nothing.figures()) == 10
 
 
 class Single(nn.Module):
@@ -235,10 +235,10 @@ def test_graphs_keep_more_than_other_words_with_as_many_columns(pipe, shown):
     assert circuit.of(circuit.graph)[0] > circuit.of(circuit.alike["random"])[0] + 0.05
     assert circuit.cpr("score")[0] > circuit.cpr("random")[0]
     text = str(found)
-    assert "Share of the log-odds of the decision (fill: mean; graphs by image; 40 images) kept in" in text
+    assert "the share of the log-odds of the decision that is left, over 40 images" in text
     assert text.count("conv3") == 1
     figures = found.figures()
-    assert (figures[0].measure, figures[0].where, figures[0].good) == ("faithfulness", "conv3", "near 1")
+    assert (figures[0].measure, figures[0].where, figures[0].good) == ("faithfulness", "conv3", "near 1, above random")
     assert figures[0].low < figures[0].value < figures[0].high
     ax = found.plot()
     assert [line.get_label() for line in ax.lines][:4] == ["score", "graph", "frequency", "random"]

@@ -1,16 +1,19 @@
+from collections import OrderedDict
+
 import numpy as np
 import pytest
 from scipy.stats import entropy
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
+from torch import nn
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
-from skgmmcnn.metrics import agreement_score, fidelity
-from skgmmcnn.metrics._parts import log_proba
+from skgmmcnn.metrics import agreement_score, completeness, edge_effects, faithfulness, fidelity, trust_report
+from skgmmcnn.metrics._parts import log_proba, proba_of
 
 
 def test_agreement_and_divergence_equal_a_loop(digits, pipe, shown):
-    found = fidelity(pipe, shown, random_state=0)
+    found = fidelity(pipe, shown)
     maps = pipe[0].transform(shown)
     words = pipe[1].transform(maps)
     evidence = pipe[2].decision_function(words)
@@ -36,7 +39,7 @@ def test_classes_without_fitted_images_are_left_out(digits, shown):
     decided = extractor.fit_transform(digits.images).outputs.argmax(1)
     images = digits.images[np.flatnonzero(decided != 3)[:200]]
     pipe = make_pipeline(extractor, LayerDictionary(8, random_state=0), InferenceGraph()).fit(images)
-    found = fidelity(pipe, shown, random_state=0)
+    found = fidelity(pipe, shown)
     assert np.isfinite(found.divergence).all()
     assert not found.agrees[pipe[0].transform(shown).outputs.argmax(1) == 3].any()
 
@@ -62,3 +65,33 @@ def test_bad_input(pipe, shown):
         fidelity(pipe[1:], shown)
     with pytest.raises(ValueError, match=r"scores \(n, C\) of the classes; the network returns a dict"):
         log_proba({})
+
+
+def test_probabilities_are_taken_as_they_are(digits, pipe, shown):
+    network = nn.Sequential(OrderedDict(conv=digits.network, proba=nn.Softmax(1))).eval()
+    extractor = FeatureExtractor(network, ["conv.conv2", "conv.conv3"], device="cpu").fit(digits.images[:300])
+    of_proba = [proba_of(batch.outputs, batch.decisions) for batch in extractor.transform(shown).batches()]
+    of_scores = [proba_of(batch.outputs, batch.decisions) for batch in pipe[0].transform(shown).batches()]
+    np.testing.assert_allclose(np.concatenate(of_proba), np.concatenate(of_scores), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("decision", "names"), [(lambda scores: scores.argmin(1), None), (lambda scores: (scores.argmax(1) > 4).long(), 2)]
+)
+def test_a_decision_that_is_not_the_largest_score_is_refused(digits, shown, decision, names):
+    extractor = FeatureExtractor(
+        digits.network, ["conv3"], decision=decision, class_names=[str(i) for i in range(names or 10)], device="cpu"
+    )
+    pipe = make_pipeline(extractor, LayerDictionary(4, random_state=0), InferenceGraph()).fit(digits.images[:80])
+    for measure in (fidelity, completeness, faithfulness, edge_effects, trust_report):
+        with pytest.raises(ValueError, match="must be the largest of the network's scores; with this decision="):
+            measure(pipe, shown)
+
+
+def test_shares_of_all_images_have_an_interval(one_channel):
+    pipe, images = one_channel
+    found = fidelity(pipe, images)
+    assert found.agreement == 1
+    low, high = found.agreement_interval
+    assert 0.9 < low < 0.96
+    assert high == pytest.approx(1)

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
+from sklearn.pipeline import make_pipeline
 
-from skgmmcnn import FeatureExtractor
+from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
 from skgmmcnn.datasets import load_digits_network
 from skgmmcnn.metrics import Completeness, completeness, deletion, fidelity, trust_report, trust_table
 from skgmmcnn.metrics.__main__ import main
@@ -38,6 +39,32 @@ def test_table_and_picture(report):
     titles = [ax.get_title() for ax in figure.axes]
     assert titles[0] == "Layers rebuilt from words"
     assert "Deletion, conv3 (mean)" in titles
+
+
+def test_verdicts_say_what_figures_come_to(pipe, digits, report):
+    told = {verdict.question: verdict.answer for verdict in report.verdicts()}
+    assert set(told.values()) <= {"yes", "partly", "no"}
+    value = report.results["fidelity"].agreement
+    assert told["Do the words decide as the network?"] == (
+        "yes" if value >= 0.9 else "partly" if value >= 0.7 else "no"
+    )
+    _, (_, high) = report.results["deletion conv2"].ratio()
+    asked = "Does it use the words of conv2 that the graph shows?"
+    assert told[asked] == ("yes" if high < 0.8 else "partly" if high < 1 else "no")
+    assert f"{asked}  {told[asked].upper()}: " in str(report)
+    poor = make_pipeline(pipe[0], LayerDictionary(1, random_state=0), InferenceGraph()).fit(digits.images[:100])
+    told = [str(verdict) for verdict in trust_report(poor, digits.test_images, verbose=0, random_state=0).verdicts()]
+    assert told[0].startswith("Do the words decide as the network?  NO: for ")
+    assert "do not rely on these graphs" in told[0]
+    assert "Does it use the words of conv3 that the graph shows?  NO: " in "".join(told)
+
+
+def test_what_cannot_be_measured_does_not_cost_the_rest(pipe, shown):
+    report = trust_report(pipe, shown[:4], budget="full", layers=["conv3"], verbose=0, random_state=0)
+    assert "fidelity" in report.results
+    assert "Not measured, permuted decisions: " in str(report)
+    assert "4 images are few" in str(report)
+    assert report.results["permuted decisions"].figures() == []
 
 
 def test_one_picture_of_each(pipe, shown):
