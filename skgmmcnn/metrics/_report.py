@@ -186,8 +186,8 @@ def trust_report(
     >>> extractor = FeatureExtractor(digits.network, layers=["conv2", "conv3"])
     >>> pipe = make_pipeline(extractor, LayerDictionary(30, random_state=0), InferenceGraph()).fit(digits.images)
     >>> report = trust_report(pipe, digits.test_images, verbose=0, random_state=0)
-    >>> report.n_images, list(report.results)[:2]
-    (50, ['fidelity', 'completeness'])
+    >>> report.n_images, report.verdicts()[0].answer
+    (50, 'yes')
     """
     if budget not in BUDGETS:
         raise ValueError(f"budget must be one of {', '.join(map(repr, BUDGETS))}; got {budget!r}.")
