@@ -22,7 +22,7 @@ pipe = make_pipeline(
 ).fit(digits.images)
 
 # %%
-# Was the training long enough?  A line that still rises at its end says no.
+# Was the training long enough?  Titles say whether a pass gained less than ``tol``, or ``max_iter`` cut it off.
 from skgmmcnn import TrainingDisplay
 
 TrainingDisplay.from_estimator(pipe).save("training.png")

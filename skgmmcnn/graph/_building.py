@@ -16,9 +16,9 @@ from ._surprise import surprise_of_words
 from ._walk import Above, Link, Step
 
 INTERVAL = (2.5, 97.5)  # percentiles
-NO_WORD = "No word speaks for it: none has enough evidence."  # of a graph that is its root alone
 MOST_CHANCE = 0.05  # q-values above are called chance
 LEAST_KEPT = 0.5  # share of resamples; what fewer keep is called seldom kept
+FEW_FITTED = 10  # images of a class; a graph that is learnt from fewer is called so
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,6 +155,24 @@ def seldom_kept(edge: Mapping[str, Any]) -> bool:
     return edge.get("selected", 1) < LEAST_KEPT
 
 
+def learnt_from_few(node: Mapping[str, Any]) -> bool:
+    """Tell whether few of the fitted images have the decision of this node."""
+    return node["n_fitted"] < FEW_FITTED
+
+
+def learnt_from(node: Mapping[str, Any]) -> str:
+    """Return as text how many of the fitted images have the decision of this node."""
+    return f"learnt from {node['n_fitted']} image{'s' if node['n_fitted'] != 1 else ''}"
+
+
+def why_no_word(graph: nx.DiGraph) -> str:
+    """Return as text why a graph is its root alone."""
+    root = graph.nodes[graph.graph["root"]]
+    if root.get("n_fitted") == 0:
+        return f"No fitted image was decided so: fit images that the network calls {root['class_name']}."
+    return "No word speaks for it: none has enough evidence."
+
+
 def percent(share: float) -> str:
     """Return a share as text."""
     return f"{100 * share:.0f} %" if share >= 0.01 else "under 1 %"
@@ -204,14 +222,13 @@ def to_text(graph: nx.DiGraph) -> str:
         kept = f", kept by {percent(node['selected'])} of resamples" if "selected" in node else ""
         lines.append(f"  {key}{name}: {evidence}{kept}")
         lines += [f"    for {head}: {_edge_text(edge)}" for _, head, edge in graph.out_edges(key, data=True)]
-    return "\n".join(lines if len(graph) > 1 else [*lines, f"  {NO_WORD}"])
+    return "\n".join(lines if len(graph) > 1 else [*lines, f"  {why_no_word(graph)}"])
 
 
 def _decision_text(node: Mapping[str, Any]) -> str:
     against = f" rather than {node['contrast_name']}" if "contrast_name" in node else ""
     shown = f"the decision for {node['count']} of {node['n_locations']} images, {node['score']:.1f} bits"
-    learnt = f"{node['n_fitted']} image{'s' if node['n_fitted'] != 1 else ''}"
-    return f"{node['class_name']}{against}: {shown}, learnt from {learnt}"
+    return f"{node['class_name']}{against}: {shown}, {learnt_from(node)}"
 
 
 def _edge_text(edge: Mapping[str, Any]) -> str:

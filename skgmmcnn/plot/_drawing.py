@@ -14,6 +14,7 @@ from ._layout import Box
 
 MARK = (0.9, 0.0, 0.8)  # magenta: rare in photographs, and told from greys with any colour vision
 INK = (0.12, 0.32, 0.55)  # dark blue, of evidence
+WARNING = "#B85000"  # dark orange: told from INK with any colour vision; contrast with white 5 to 1
 # Told from each other and from light greys with any colour vision: after Okabe and Ito, "Color Universal Design", 2008,
 # whose green and purple are nearer to grey.
 PALETTE = ("#0072B2", "#D55E00", "#00A060", "#AA3377", "#56B4E9", "#E69F00", "#F0E442", "#222222")

@@ -13,12 +13,13 @@ from sklearn.pipeline import Pipeline
 
 from ..dictionary import Vocabulary, WordMaps
 from ..graph import InferenceGraph
-from ..graph._building import NO_WORD, could_be_chance, percent, seldom_kept
+from ..graph._building import could_be_chance, learnt_from, learnt_from_few, percent, seldom_kept, why_no_word
 from ..graph._targets import Target
 from ._cells import Cells, cells_of, draw_cells, equal_cells
 from ._drawing import (
     INK,
     MARK,
+    WARNING,
     Display,
     Limits,
     draw_image,
@@ -37,6 +38,7 @@ from ._layout import Box, Line, attach, edge_strengths, place_cells, place_label
 from ._reading import check_image, pictures, run, take_apart
 
 _CAPTION = 0.36
+_LEADING = 0.0174  # inches from line to line, for each point of the letters' size
 _GAP = 0.45
 _RISE = 1.15
 _TITLE = 42  # letters of a line of the decision's title
@@ -51,7 +53,8 @@ class InferenceGraphDisplay(Display):
     at the location where that is the whole image.  For the graph of one image, the image stands beside it, with the
     word's locations tinted.  Edges lead up to what a word explains, labelled with its evidence in bits per location
     and its share of the upper word's receptive fields; the stronger the evidence, the wider and darker the edge,
-    among those of its row.
+    among those of its row.  Below the decision stands in orange from how many images it was learnt, where these are
+    fewer than ten.
 
     Parameters
     ----------
@@ -195,7 +198,8 @@ class InferenceGraphDisplay(Display):
             raise ValueError(f"n_patches must be 1, 4 or 9, to fill a square; got {n_patches}.")
         rows = rows_of(self.graph)
         width = 1.0 if self.locations is None or not self.images else 2.06
-        caption = _CAPTION + (0.14 if width == 1 else 0)  # numbers in two lines where the cell is narrow
+        of_words = _CAPTION + (0.14 if width == 1 else 0)  # numbers in two lines where the cell is narrow
+        caption = max(of_words, 0.1 + sum(_LEADING * style["size"] for _, style in self._title()))
         layers = dict(self.graph.nodes(data="layer"))
         rise = _RISE + (_MAP if self.edge_maps else 0)
         boxes = place_cells(rows, layers, (width, 1 + caption), gap=_GAP, rise=rise)
@@ -218,7 +222,7 @@ class InferenceGraphDisplay(Display):
 
     def _key(self) -> str:
         if len(self.graph) == 1:
-            return NO_WORD
+            return why_no_word(self.graph)
         patches = "Patches: what the locations most typical of a word see of the fitted images; grey is outside them."
         rings = "Rings: the location, where it sees nearly the whole image." if self._any_rings() else ""
         shown = "Magenta: where the explained image shows the word." if self.locations is not None else ""
@@ -268,12 +272,30 @@ class InferenceGraphDisplay(Display):
         total = len(shown) + 0.06 * (len(shown) - 1)
         for i, image in enumerate(shown):
             draw_image(self.ax_, Box(box.middle - total / 2 + 1.06 * i, box.top - 1, 1, 1), image)
+        y = box.top - 1.06
+        for line, style in self._title():
+            write(self.ax_, box.middle, y, line, va="top", **style)
+            y -= _LEADING * style["size"]
+
+    def _title(self) -> list[tuple[str, dict[str, Any]]]:
+        """Return the lines below the images of a decision that is explained, and how they are written."""
+        node = self.graph.nodes[self.graph.graph["root"]]
+        if "class_name" not in node:
+            return []
         title = node["class_name"] + (f" rather than {node['contrast_name']}" if "contrast_name" in node else "")
-        if self.locations is None:
-            title += f"   ({len(shown)} of {node['n_locations']} images)"
         lines = wrap(shortened(title, 3 * _TITLE), _TITLE)
-        size = 11 if len(lines) == 1 else 9
-        write(self.ax_, box.middle, box.top - 1.06, "\n".join(lines), size=size, weight="bold", va="top")
+        found = [(line, {"size": 11 if len(lines) == 1 else 9, "weight": "bold"}) for line in lines]
+        if self.locations is None:
+            found.append((self._which_images(node), {"size": 8}))
+        if learnt_from_few(node):
+            found.append((learnt_from(node), {"size": 8, "weight": "bold", "color": WARNING}))
+        return found
+
+    def _which_images(self, node: Mapping[str, Any]) -> str:
+        of_all = f" of {node['n_locations']}" if node["count"] != node["n_locations"] else ""
+        images = f"{node['count']}{of_all} image{'s' if node['n_locations'] != 1 else ''}"
+        shown = f", {len(self.images[:4])} shown" if len(self.images) < node["n_locations"] else ""
+        return f"{images} decided as {shortened(node['class_name'], _TITLE)}{shown}"
 
     def _draw_locations(self, square: Box, layer: str, shown: np.ndarray) -> None:
         drawn = draw_image(self.ax_, square, self.images[0])

@@ -10,7 +10,7 @@ import networkx as nx
 import numpy as np
 
 from ..dictionary import WordMaps
-from ..graph._building import NO_WORD, could_be_chance
+from ..graph._building import could_be_chance, learnt_from_few, why_no_word
 from ..graph._hierarchy import DECISION
 from ._cells import cells_of, equal_cells
 from ._layout import Box, attach, edge_strengths, place_cells, place_labels, rows_of
@@ -81,7 +81,7 @@ def _first(
 
 def _remark(graph: nx.DiGraph, part: nx.DiGraph) -> str:
     if len(graph) == 1:
-        return NO_WORD
+        return why_no_word(graph)
     if (len(graph), graph.number_of_edges()) == (len(part), part.number_of_edges()):
         return ""
     return (
@@ -107,7 +107,7 @@ def _describe_graph(words: WordMaps, graph: nx.DiGraph) -> dict[str, Any]:
         "pictures": _examples(words, graph),
         "limits": _limits(boxes.values()),
         "rows": groups,
-        "nodes": {key: {**graph.nodes[key], "box": _rounded(boxes[key])} for key in graph},
+        "nodes": {key: {**_describe_node(graph.nodes[key]), "box": _rounded(boxes[key])} for key in graph},
         "edges": [
             {
                 "tail": edge[0],
@@ -121,6 +121,10 @@ def _describe_graph(words: WordMaps, graph: nx.DiGraph) -> dict[str, Any]:
             for edge in graph.edges
         ],
     }
+
+
+def _describe_node(node: Mapping[str, Any]) -> dict[str, Any]:
+    return {**node, **({"learnt_from_few": learnt_from_few(node)} if node["layer"] == DECISION else {})}
 
 
 def _name(layer: str, box: Box) -> Box:

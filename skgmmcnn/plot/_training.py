@@ -14,12 +14,15 @@ from ._drawing import INK, Display, in_lines
 from ._reading import find_step
 
 _COLUMNS = 3
+_ENDED = {None: "", True: ", converged", False: ", stopped at max_iter"}
 
 
 class TrainingDisplay(Display):
     """The log-likelihood after every pass of training, one panel per layer.
 
-    A line that still rises at its end says that more passes would pay.  The first pass only tells how bad the start
+    Training converges when a pass gains less than `tol` of the estimator, and stops at its `max_iter` at the latest;
+    titles say which.  A line that still rises a little has not stopped too early by itself: a smaller `tol` buys more
+    passes where it converged, a larger `max_iter` where it stopped there.  The first pass only tells how bad the start
     was; where it lies far below, the line comes in from under the panel.
 
     Parameters
@@ -30,6 +33,8 @@ class TrainingDisplay(Display):
         What the density is one of: "location", "example" or "row".
     retrained : bool, default=False
         Whether the last value is that of words that were trained on to predict the class; its line is dashed.
+    converged : dict of str to bool, default=None
+        By panel, whether training converged, or else stopped at `max_iter`; titles say nothing of panels without.
 
     Attributes
     ----------
@@ -50,11 +55,17 @@ class TrainingDisplay(Display):
     """
 
     def __init__(
-        self, lower_bounds: Mapping[str, Sequence[float]], *, unit: str = "row", retrained: bool = False
+        self,
+        lower_bounds: Mapping[str, Sequence[float]],
+        *,
+        unit: str = "row",
+        retrained: bool = False,
+        converged: Mapping[str, bool] | None = None,
     ) -> None:
         self.lower_bounds = lower_bounds
         self.unit = unit
         self.retrained = retrained
+        self.converged = converged
 
     @classmethod
     def from_estimator(
@@ -76,10 +87,11 @@ class TrainingDisplay(Display):
         """
         _, model = find_step(estimator, LayerDictionary, LayerHMM, MiniBatchGaussianMixture)
         if isinstance(model, LayerDictionary):
-            retrained = model.objective == "discriminative"
-            return cls(model.lower_bounds_, unit="location", retrained=retrained).plot(ax=ax)
-        name, unit = ("all layers", "example") if isinstance(model, LayerHMM) else ("mixture", "row")
-        return cls({name: model.lower_bounds_}, unit=unit).plot(ax=ax)
+            bounds, unit, retrained = model.lower_bounds_, "location", model.objective == "discriminative"
+        else:
+            name, unit = ("all layers", "example") if isinstance(model, LayerHMM) else ("mixture", "row")
+            bounds, retrained = {name: model.lower_bounds_}, False
+        return cls(bounds, unit=unit, retrained=retrained, converged=_converged(model, bounds, retrained)).plot(ax=ax)
 
     def plot(self, *, ax: Any = None) -> TrainingDisplay:
         """Draw the panels.
@@ -122,7 +134,16 @@ class TrainingDisplay(Display):
         ax.set_xlim(0.5, len(bounds) + 0.5)
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         ax.set_xlabel("pass" + (", then for the class" if self.retrained else ""))
-        ax.set_title(f"{in_lines(name, 28)}\n{bounds[-1]:.2f} nats, {_passes(n_trained)}", fontsize=9)
+        ended = _ENDED[(self.converged or {}).get(name)]
+        ax.set_title(f"{in_lines(name, 28)}\n{bounds[-1]:.2f} nats\n{_passes(n_trained)}{ended}", fontsize=9)
+
+
+def _converged(model: Any, bounds: Mapping[str, Sequence[float]], retrained: bool) -> dict[str, bool]:
+    """Return for each panel whether it converged; nothing after `partial_fit`, which neither does nor stops."""
+    stopped = {name: len(values) - retrained == model.max_iter for name, values in bounds.items()}
+    if model.converged_:
+        return dict.fromkeys(bounds, True)
+    return {name: not at_limit for name, at_limit in stopped.items()} if any(stopped.values()) else {}
 
 
 def _passes(number: int) -> str:

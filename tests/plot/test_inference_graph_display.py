@@ -12,7 +12,7 @@ from torch import nn
 from torchvision.transforms import ToTensor
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, InferenceGraphDisplay, LayerDictionary, to_text
-from skgmmcnn.plot._drawing import INK, in_lines
+from skgmmcnn.plot._drawing import INK, WARNING, in_lines
 from skgmmcnn.plot._layout import Box, place_labels, rows_of
 from tests.graph.test_inference_graph import random_words
 from tests.plot.readable import assert_readable, texts_of
@@ -56,7 +56,7 @@ def test_readable_with_few_and_many_nodes(n_nodes, words):
     assert_readable(display.figure_)
     display = InferenceGraphDisplay.from_estimator(InferenceGraph(n_nodes=n_nodes).fit(words), words, label=4)
     assert_readable(display.figure_)
-    assert f"4   (4 of {(words.decisions == 4).sum()} images)" in written(display)
+    assert f"{(words.decisions == 4).sum()} images decided as 4, 4 shown" in written(display)
 
 
 def test_readable_with_many_images(words):
@@ -246,6 +246,38 @@ def test_long_layer_names_take_several_lines():
     assert in_lines("features.9.expand3x3_activation") == "features.9.\nexpand3x3_\nactivation"
     assert in_lines("layer3") == "layer3"
     assert in_lines("a" * 30) == "a" * 30
+
+
+@pytest.mark.parametrize("n_fitted", [1, 2, 9, 10])
+def test_a_graph_learnt_from_few_images_says_so(n_fitted, words):
+    """Also where its name takes all the room that there is, and beside the number of images of a class."""
+    of_class = np.flatnonzero(words.decisions == 4)
+    fitted = InferenceGraph().fit(words[np.r_[of_class[:n_fitted], np.flatnonzero(words.decisions != 4)]])
+    names = tuple(f"{digit}, whose name is by far longer than usual, and then goes on" for digit in range(10))
+    long = replace(words, spec=replace(words.spec, class_names=names))
+    for shown in (words, long):
+        for asked in ({"image": of_class[0]}, {"label": 4}, {"image": of_class[0], "contrast": 7}):
+            display = InferenceGraphDisplay.from_estimator(fitted, shown, **asked)
+            assert_readable(display.figure_)
+            warnings = [text for text in display.ax_.texts if text.get_text().startswith("learnt from")]
+            assert [text.get_text() for text in warnings] == (
+                [f"learnt from {n_fitted} image{'s' if n_fitted > 1 else ''}"] if n_fitted < 10 else []
+            )
+            assert all(text.get_color() == WARNING for text in warnings)
+            top = max(text.xy[1] for text in display.ax_.texts if getattr(text, "arrow_patch", None))
+            heads = display.ax_.transData.transform((0, top))[1]
+            assert all(text.get_window_extent().y0 > heads for text in warnings)
+
+
+def test_a_class_that_was_not_fitted(words):
+    fitted = InferenceGraph().fit(words[np.flatnonzero(words.decisions != 4)])
+    display = InferenceGraphDisplay.from_estimator(fitted, words, label=4)
+    why = "No fitted image was decided so: fit images that the network calls 4."
+    assert to_text(display.graph).endswith(why)
+    texts = [" ".join(text.split()) for text in written(display)]
+    assert why in texts
+    assert "learnt from 0 images" in texts
+    assert_readable(display.figure_)
 
 
 def test_a_decision_that_no_word_speaks_for_says_so(words):

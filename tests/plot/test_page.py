@@ -285,3 +285,15 @@ def test_bad_input_is_named(graph, words):
 def test_a_decision_that_no_word_speaks_for_says_so(words):
     page = InferenceGraphPage.from_estimator(InferenceGraph(min_score=1e9).fit(words), words, images=[0])
     assert {view["remark"] for view in data_of(page)["views"]} == {"No word speaks for it: none has enough evidence."}
+
+
+def test_a_class_that_was_not_fitted_says_so(words):
+    four = int(np.flatnonzero(words.decisions == 4)[0])
+    fitted = InferenceGraph().fit(words[np.flatnonzero(words.decisions != 4)])
+    data = data_of(InferenceGraphPage.from_estimator(fitted, words, images=[four]))
+    assert {view["remark"] for view in data["views"]} == {
+        "No fitted image was decided so: fit images that the network calls 4."
+    }
+    assert all(view["nodes"][view["root"]]["learnt_from_few"] for view in data["views"])
+    data = data_of(InferenceGraphPage.from_estimator(InferenceGraph().fit(words), words, images=[four]))
+    assert not any(view["nodes"][view["root"]]["learnt_from_few"] for view in data["views"])

@@ -1,6 +1,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.pipeline import make_pipeline
 
 from skgmmcnn import FeatureExtractor, LayerDictionary, LayerHMM, MiniBatchGaussianMixture, TrainingDisplay
@@ -24,7 +25,28 @@ def test_a_panel_per_layer(maps):
         assert list(line.get_xdata()) == list(range(1, len(bounds) + 1))
         low, high = ax.get_ylim()
         assert all(low < bound < high for bound in bounds[1:])
-        assert ax.get_title() == f"{layer}\n{bounds[-1]:.2f} nats, {len(bounds)} passes"
+        assert ax.get_title() == f"{layer}\n{bounds[-1]:.2f} nats\n{len(bounds)} passes, converged"
+
+
+def endings(display):
+    return [ax.get_title().splitlines()[-1] for ax in display.axes_]
+
+
+def test_says_how_training_ended(maps, rng):
+    """Layers are told apart; steps of partial_fit neither converge nor stop."""
+    dictionary = LayerDictionary(12, random_state=0).fit(maps)
+    passes = [len(bounds) for bounds in dictionary.lower_bounds_.values()]
+    most = max(passes) - 1
+    assert min(passes) < most
+    with pytest.warns(ConvergenceWarning):
+        dictionary.set_params(max_iter=most).fit(maps)
+    display = TrainingDisplay.from_estimator(dictionary)
+    assert_readable(display.figure_)
+    assert endings(display) == [
+        f"{number} passes, converged" if number < most else f"{most} passes, stopped at max_iter" for number in passes
+    ]
+    mixture = MiniBatchGaussianMixture(3, random_state=0).partial_fit(rng.normal(size=(100, 2)))
+    assert endings(TrainingDisplay.from_estimator(mixture)) == ["1 pass"]
 
 
 def test_words_trained_on_for_the_class(maps):

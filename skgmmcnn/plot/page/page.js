@@ -316,7 +316,7 @@ function aboutDecision(node) {
   const facts = [make("h2", { textContent: question(view) }),
     make("p", { textContent: `${bits(node.score)} of evidence from all words below${certainty(node)}` })];
   if (view.n_images > 1) facts.push(make("p", { textContent: `Over ${scope(view)}.` }));
-  const few = node.n_fitted < 10 ? "warning" : "soft";
+  const few = node.learnt_from_few ? "warning" : "soft";
   facts.push(make("p", { className: few, textContent: `Learnt from ${plural(node.n_fitted, "image")} with this decision.` }));
   return facts;
 }
