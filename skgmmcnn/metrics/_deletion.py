@@ -374,7 +374,9 @@ class _Replay:
             return self.counts
         if order == "gradient":
             return self._gradients()
-        return {"graph": self._bits, "score": self._bits * self.counts, "reverse": -self._bits}[order]
+        silent = ~((self._bits != 0) & (self.counts > 0)).any(1)  # where no word says anything, none comes first
+        bits = np.where(silent[:, None], random.random_sample(self.counts.shape), self._bits)
+        return {"graph": bits, "score": bits * self.counts, "reverse": -bits}[order]
 
     def _gradients(self) -> np.ndarray:
         """Return what replacing a column costs in log-probability to first order, the mean over a word's locations."""

@@ -3,8 +3,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.pipeline import make_pipeline
 
-from skgmmcnn import FeatureExtractor, InferenceGraph
+from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
 from skgmmcnn.metrics import deletion, insertion
 from skgmmcnn.metrics._ablation import Fillings
 from skgmmcnn.metrics._deletion import ORDERS, whole_words, word_bits
@@ -143,6 +144,18 @@ def test_the_bits_of_a_class_are_those_of_its_graph(pipe, shown):
         for node in nodes:
             expected = node["score"] / node["count"]
             np.testing.assert_allclose(found[rows, node["word"]], expected)
+
+
+def test_a_graph_without_evidence_is_no_better_than_random_order(digits):
+    """Images of a class that was not fitted: all bits are 0."""
+    extractor = FeatureExtractor(digits.network, ["conv3"], device="cpu").fit(digits.images[:50])
+    decided = extractor.transform(digits.images).outputs.argmax(1)
+    pipe = make_pipeline(extractor, LayerDictionary(12, random_state=0), InferenceGraph())
+    pipe.fit(digits.images[np.flatnonzero(decided < 5)[:150]])
+    unseen = digits.images[np.flatnonzero(decided == 7)[:40]]
+    assert not pipe[2].transform(pipe[:-1].transform(unseen)).any()
+    curves = [deletion(pipe, unseen, "conv3", orders=["graph"], random_state=seed).areas["graph"] for seed in range(2)]
+    assert (curves[0] != curves[1]).any()
 
 
 def test_random_orders_repeat(pipe, shown):
