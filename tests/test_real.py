@@ -20,6 +20,7 @@ from skgmmcnn import (
     WordSimilarityDisplay,
     to_text,
 )
+from skgmmcnn.metrics import completeness, deletion
 from tests.plot.readable import assert_readable
 
 
@@ -39,6 +40,26 @@ def test_words_of_a_residual_network_agree_with_it(data):
     words = pipe[:-1].transform(test)
     assert (words.decisions == labels).mean() == pytest.approx(0.917, abs=0.002)
     assert pipe["graph"].score(words) >= 0.955
+
+
+def test_the_network_uses_what_graphs_show(data):
+    """Deletion in the graph's order beats random and frequency order; the network goes on from words' means."""
+    train, _, names = data.cifar10("train")
+    test, _, _ = data.cifar10("test")
+    preprocess = transforms.Compose(
+        [transforms.ToTensor(), transforms.Normalize(data.IMAGENET_MEAN, data.IMAGENET_STD)]
+    )
+    extractor = FeatureExtractor(data.cifar_resnet20(), ["layer2", "layer3"], preprocess=preprocess, class_names=names)
+    words = LayerDictionary(100, random_state=0, max_samples=50_000, keep_patches=False)
+    pipe = Pipeline([("features", extractor), ("words", words), ("graph", InferenceGraph())]).fit(train[:1500])
+    held = pipe["features"].transform(test[:300]).compute()
+    for layer, most in (("layer3", 0.65), ("layer2", 0.8)):
+        curves = deletion(pipe, held, layer, orders=["graph", "frequency", "random"], random_state=0)
+        assert curves.ratio()[1][1] < most
+        assert curves.ratio()[0] < curves.ratio("frequency")[0] - 0.2
+    found = completeness(pipe, held)
+    assert found.accuracy[0] > 0.7  # layer2
+    assert found.accuracy[1] > 0.94
 
 
 def test_why_a_wrong_decision_was_not_the_right_one(data):
