@@ -262,8 +262,10 @@ def counting(digits):
 
 def test_forward_passes_of_a_pipeline(counting, digits):
     make_pipe(counting).fit(digits.images[:100])
-    few = CountingNetwork.n_images - 200  # once to train, once to label, and a few to survey the network
-    assert 0 < few < 20
+    few = (
+        CountingNetwork.n_images - 200
+    )  # once to train, once to label, and a few to survey the network and measure its fields
+    assert 0 < few < 14
 
 
 def test_memory_hits_in_the_same_process_and_in_another(digits, tmp_path):

@@ -30,7 +30,7 @@ from ._maps import Change, FeatureBatch, FeatureMaps, Rerun, Source
 from ._network import Portable, build, fingerprint, share
 from ._probing import HookedNetwork
 from ._receptive_field import ReceptiveField
-from ._rerun import Edits, Passed
+from ._rerun import Edits
 from ._running import check_runs, lay_out, precisely
 from ._spec import NetworkSpec, check_class_names
 from ._store import StoredSource, identify, place_of
@@ -401,25 +401,25 @@ class _NetworkSource:
     def reruns(self, rows: np.ndarray, lowest: str) -> Iterator[Rerun]:
         """Yield the images `rows` in batches whose layers from `lowest` on can be run again."""
         images, start = self._images[rows], 0
-        device = resolve_device(self.device)
-        traced = self._traced.to(device)
         for batch in images.batches(self._run.batch_size, self._spec.input_shape, self._run.n_jobs):
-            n = len(batch)
+            yield self._rerun(batch, start, lowest)
+            start += len(batch)
 
-            def decided(outputs: Any, n: int = n) -> np.ndarray:
-                return decide(outputs, self._run.decision, self._spec.n_outputs, n)
+    def _rerun(self, batch: Tensor, start: int, lowest: str) -> Rerun:
+        device = resolve_device(self.device)
+        with precisely(self._run.precision, device):
+            passed = self._traced.to(device).start(batch, lowest)
 
+        def again(edits: Edits) -> tuple[Any, dict[str, Tensor]]:
             with precisely(self._run.precision, device):
-                passed = traced.start(batch, lowest)
+                return passed.again(edits)
 
-            def again(edits: Edits, passed: Passed = passed) -> tuple[Any, dict[str, Tensor]]:
-                with precisely(self._run.precision, device):
-                    return passed.again(edits)
+        def decided(outputs: Any) -> np.ndarray:
+            return decide(outputs, self._run.decision, self._spec.n_outputs, len(batch))
 
-            maps = {name: values.float() for name, values in passed.maps.items()}
-            original = FeatureBatch(start, maps, passed.outputs, decided(passed.outputs))
-            yield Rerun(original, lowest, self._spec.layers, again, decided)
-            start += n
+        maps = {name: values.float() for name, values in passed.maps.items()}
+        original = FeatureBatch(start, maps, passed.outputs, decided(passed.outputs))
+        return Rerun(original, lowest, self._spec.layers, again, decided)
 
     def changed(self, rows: np.ndarray, change: Change) -> _NetworkSource:
         """Return a source of the images `rows` alone, whose network is a copy that `change` has changed."""

@@ -57,6 +57,17 @@ class Rerun:
         Runs the network from `lowest` on.
     decide : callable
         Makes decisions of what the network returns.
+
+    Examples
+    --------
+    >>> from skgmmcnn import FeatureExtractor
+    >>> from skgmmcnn.datasets import load_digits_network
+    >>> digits = load_digits_network()
+    >>> maps = FeatureExtractor(digits.network, ["conv2", "conv3"]).fit_transform(digits.images[:20])
+    >>> part = next(maps.reruns("conv2"))
+    >>> silenced = part.run({"conv2": lambda values: 0 * values})
+    >>> silenced.activations["conv3"].shape == part.original.activations["conv3"].shape
+    True
     """
 
     def __init__(
@@ -85,7 +96,8 @@ class Rerun:
         Raises
         ------
         ValueError
-            If a layer that lies below the lowest is to be changed, or one that is not modelled.
+            If a layer that lies below the lowest is to be changed, or one that is not modelled; or if a changed map has
+            another shape.
         """
         for layer in edits:
             if layer not in self._editable:
@@ -305,7 +317,8 @@ class FeatureMaps:
         Yields
         ------
         rerun : Rerun
-            Consecutive images.  The network below `lowest` runs once for them, whatever the maps are held or stored in.
+            Consecutive images.  The network below `lowest` runs once for them, also where the maps are held or stored;
+            one that torch.fx cannot trace runs as a whole each time.
 
         Raises
         ------
@@ -334,6 +347,16 @@ class FeatureMaps:
         ------
         ValueError
             If the maps were made without a network.
+
+        Examples
+        --------
+        >>> from skgmmcnn import FeatureExtractor
+        >>> from skgmmcnn.datasets import load_digits_network
+        >>> digits = load_digits_network()
+        >>> maps = FeatureExtractor(digits.network, ["conv3"]).fit_transform(digits.images[:20])
+        >>> halved = maps.of_changed_network(lambda network, images: network.head.weight.mul_(0.5))
+        >>> halved.outputs.shape
+        (20, 10)
         """
         return FeatureMaps(self.spec, self._images[self._rows], self._source.changed(self._rows, change), self._scale)
 

@@ -53,7 +53,7 @@ def edit(value: Tensor, form: Form, change: Callable[[Tensor], Tensor]) -> Tenso
 
 def start(network: nn.Module, graph: fx.Graph, layers: Layers, lowest: str, batch: Tensor) -> Passed:
     """Run `network` once over `batch` and keep what its part from the layer `lowest` on needs."""
-    editable = [node for node, name in _from(layers, lowest).items()]
+    editable = list(layers.nodes)[list(layers.nodes.values()).index(lowest) :]
     above = _above(graph, layers, editable)
     with torch.no_grad():
         first = _Pass(network, graph, layers, {}, above)
@@ -65,12 +65,6 @@ def start(network: nn.Module, graph: fx.Graph, layers: Layers, lowest: str, batc
         return run.resume({node: _copy(value) for node, value in kept.items()}, editable), run.maps
 
     return Passed(outputs, first.maps, again)
-
-
-def _from(layers: Layers, lowest: str) -> dict[fx.Node, str]:
-    """Return the nodes of a layer and of those that follow it."""
-    names = list(layers.nodes.values())
-    return dict(list(layers.nodes.items())[names.index(lowest) :])
 
 
 def _above(graph: fx.Graph, layers: Layers, editable: list[fx.Node]) -> set[fx.Node]:

@@ -251,12 +251,11 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         if y is not None:
             words.spec.encode(y, len(words))
         kind = self.fields if measured(words.spec) else WHOLE
-        structure = hierarchy(words.spec, kind)
-        self._nodes_of(words.layers)
         if not again:
             self._check_words(words)
             self._check_shapes(words)
-            structure = self._structure(words)
+        structure = hierarchy(words.spec, kind) if again else self._structure(words)
+        self._nodes_of(words.layers)
         check_memory(words, structure, n_bootstrap=self.n_bootstrap, chance=self.p_values)
         images = [] if again else self._images
         first = max((stop for _, stop in images), default=0) if start is None else start
@@ -525,7 +524,8 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         tables = self._evidence(resamples=False)
         evidence = np.empty((len(X), len(self._names)))
         for i, decision in enumerate(X.decisions):
-            evidence[i] = self._scores(X[i], decision, tables)
+            steps = self._walk(X[i], start_at(X[i], decision, None, 1), tables)
+            evidence[i] = np.concatenate([step.scores[0] for step in reversed(steps)])
         return evidence
 
     def score(self, X: WordMaps, y: Any = None) -> float:
@@ -571,11 +571,6 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
     def _evidence(self, *, resamples: bool = True) -> Evidence:
         resampled = self.resampled_counts_ if resamples else {}
         return Evidence(self.log_ratios_, self.transition_counts_, resampled, self._resampled_columns, self._smoothing)
-
-    def _scores(self, words: WordMaps, decision: int, evidence: Evidence) -> np.ndarray:
-        """Return the score of every word of all layers in the walk from a decision over all images together."""
-        steps = self._walk(words, start_at(words, decision, None, 1), evidence)
-        return np.concatenate([step.scores[0] for step in reversed(steps)])
 
     def _walk(self, words: WordMaps, start: Above, evidence: Evidence) -> list[Step]:
         return walk(words, self._structure(words), start, evidence, self._nodes_of(words.layers), self.min_score)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -24,11 +24,13 @@ class Fillings:
         The layer's mean, by its mixture; zeros; or columns of other images, drawn for each location.
     parts : Parts
         The images, and the dictionary that knows the means.
+    layers : sequence of str
+        Layers whose columns are replaced.
     random : RandomState instance
         Draws columns.
     """
 
-    def __init__(self, fill: str, parts: Parts, random: np.random.RandomState) -> None:
+    def __init__(self, fill: str, parts: Parts, layers: Sequence[str], random: np.random.RandomState) -> None:
         if fill not in FILLS:
             raise ValueError(f"fill must be one of {', '.join(map(repr, FILLS))}; got {fill!r}.")
         self._fill, self._dictionary, self._random = fill, parts.dictionary, random
@@ -37,7 +39,7 @@ class Fillings:
                 raise ValueError("fill='resample' takes columns from other images; give at least two.")
             self._donors = random.permutation(len(parts.maps))[:_N_DONORS]
             found = [batch.activations for batch in parts.maps[self._donors].batches()]
-            self._columns = {layer: torch.cat([_columns(each[layer]) for each in found]) for layer in parts.maps.layers}
+            self._columns = {layer: torch.cat([_columns(each[layer]) for each in found]) for layer in layers}
 
     def __call__(self, activations: Mapping[str, Tensor], start: int) -> dict[str, Tensor]:
         """Return by layer what is put into `activations` (n, C, H, W) of the images from `start` on; broadcast it."""

@@ -14,7 +14,7 @@ from ..features import ReceptiveField
 from ..graph import InferenceGraph
 from ..graph._counting import n_pairs_of, pair_chunks, spread
 from ..graph._evidence import Pair
-from ..graph._hierarchy import maps_of
+from ..graph._hierarchy import DECISION, maps_of
 from ._intervals import Interval, interval
 from ._measured import Figure, Measured
 from ._parts import graph_of, take_apart
@@ -64,7 +64,7 @@ class PredictiveBits(Measured):
         lines = [f"Over {n_images} images, each time that a location lies in a field of the word above,"]
         for (upper, lower), bits in self.bits.items():
             low, high = self.intervals[upper, lower]
-            known = "the decision" if upper == "decision" else f"the word of {upper}"
+            known = "the decision" if upper == DECISION else f"the word of {upper}"
             lines.append(
                 f"{known} tells {bits:.2f} bits ({low:.2f} to {high:.2f}) of the {self.without[upper, lower]:.2f} "
                 f"that the word of {lower} has."

@@ -15,6 +15,7 @@ from ..dictionary import WordMaps, count_words
 from ..features import Rerun
 from ..graph import InferenceGraph
 from ._ablation import Fillings, replace
+from ._orders import columns_of_first, ranks_of
 from ._parts import Parts, log_proba, proba_of
 from ._walks import leaders, walks
 
@@ -72,7 +73,7 @@ class Plan(NamedTuple):
     def rank(self, order: str, n_times: int, random: np.random.RandomState) -> list[Mapping[str, np.ndarray]]:
         """Return so many times by layer the place of each word (n, K) in an order; words not shown come last."""
         return [
-            {layer: _ranks(self._importance(order, layer, random), self.of_graph[layer]) for layer in self.kept}
+            {layer: ranks_of(self._importance(order, layer, random), self.of_graph[layer]) for layer in self.kept}
             for _ in range(n_times)
         ]
 
@@ -114,8 +115,7 @@ class Plan(NamedTuple):
 
     def _n_alike(self, layer: str, rank: np.ndarray) -> np.ndarray:
         counts = self.of_graph[layer]
-        sums = np.cumsum(np.take_along_axis(counts, rank.argsort(axis=1), axis=1), axis=1)
-        sums = np.column_stack([np.zeros(len(sums), sums.dtype), sums])
+        sums = columns_of_first(rank, counts)
         return np.abs(sums - (counts * self.kept[layer]).sum(1, keepdims=True)).argmin(1)
 
     def share(self, kept: Kept, layers: Sequence[str]) -> np.ndarray:
@@ -148,11 +148,6 @@ def plan_of(graph: InferenceGraph, words: WordMaps, by: str, layers: Sequence[st
                 bits[step.layer][rows] = step.scores[0]
                 of_graph[step.layer][rows] = counts[step.layer][rows].sum(0)
     return Plan(kept, bits, counts, of_graph, leader)
-
-
-def _ranks(importance: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    order = np.argsort(np.where(counts > 0, -importance, np.inf), axis=1, kind="stable")
-    return np.argsort(order, axis=1)
 
 
 @dataclass(frozen=True, eq=False)

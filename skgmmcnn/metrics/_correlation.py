@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ._intervals import Interval
-
-_N_RESAMPLES = 1000
+from ._intervals import N_RESAMPLES, Interval
 
 
 def rank_correlation(
@@ -20,7 +18,7 @@ def rank_correlation(
     n = int(image.max(initial=-1)) + 1
     if not n:
         return np.nan, (np.nan, np.nan)
-    times = np.stack([np.ones(n), *random.multinomial(n, np.full(n, 1 / n), _N_RESAMPLES)])
+    times = np.stack([np.ones(n), *random.multinomial(n, np.full(n, 1 / n), N_RESAMPLES)])
     found, *resamples = weighted_spearman(x, y, times[:, image])
     known = np.array(resamples)[~np.isnan(resamples)]
     if n < 2 or not len(known):

@@ -20,18 +20,12 @@ from ._ablation import Fillings, replace
 from ._completeness import check_layers
 from ._intervals import Interval, interval_of_ratio
 from ._measured import BASELINE, Figure, Measured, axes_for
+from ._orders import STYLES, check_orders, columns_of_first, ranks_of
 from ._parts import Parts, check_scores, graph_of, log_proba, proba_of, take_apart
+from ._walks import check_kind, walks
 
 ORDERS = ("graph", "score", "reverse", "frequency", "gradient", "random")
-# Colours that the colour-blind can tell apart (Paul Tol's bright scheme), and lines that print in grey.
-STYLES: dict[str, dict[str, Any]] = {
-    "graph": {"color": "#4477aa", "lw": 2.5},
-    "score": {"color": "#66ccee", "ls": "--"},
-    "reverse": {"color": "#aa3377", "ls": "-."},
-    "frequency": {"color": "#228833", "ls": (0, (5, 1))},
-    "gradient": {"color": "#ccbb44", "ls": ":"},
-    "random": {"color": "0.4", "ls": "-"},
-}
+_VERBS = {"deletion": "taken away", "insertion": "given back"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,13 +87,14 @@ class AblationCurves(Measured):
 
     def figures(self) -> list[Figure]:
         if "random" not in self.proba:
-            return [self._figure(order, float(area.mean())) for order, area in self.areas.items()]
-        return [self._figure(f"{o} : random", *_flat(self.ratio(o))) for o in self.proba if o != "random"]
+            unknown = np.nan, np.nan
+            return [self._figure(order, order, float(area.mean()), unknown) for order, area in self.areas.items()]
+        return [self._figure(o, f"{o} : random", *self.ratio(o)) for o in self.proba if o != "random"]
 
-    def _figure(self, what: str, value: float, low: float = np.nan, high: float = np.nan) -> Figure:
+    def _figure(self, order: str, what: str, value: float, between: Interval) -> Figure:
         good = "low" if self.kind == "deletion" else "high"
-        good = good if what.partition(" ")[0] in ("graph", "score") else BASELINE
-        return Figure(f"{self.kind} ({self._how()}), {what}", self.layer, value, low, high, good)
+        good = good if order in ("graph", "score") else BASELINE
+        return Figure(f"{self.kind} ({self._how()}), {what}", self.layer, value, *between, good)
 
     def _how(self) -> str:
         return self.fill if self.by == "image" else f"{self.fill}, by class"
@@ -119,21 +114,20 @@ class AblationCurves(Measured):
         """
         ax = axes_for(ax)
         for order, values in self.proba.items():
-            style = STYLES[order]
-            ax.plot(self.shares[order].mean(0), values.mean(0), label=order, **style)
-        verb = "taken away" if self.kind == "deletion" else "given back"
+            ax.plot(self.shares[order].mean(0), values.mean(0), label=order, **STYLES[order])
         ax.set(
-            xlim=(0, 1), ylim=(0, 1.02), xlabel=f"share of {self.layer} {verb}", ylabel="probability of the decision"
+            xlim=(0, 1),
+            ylim=(0, 1.02),
+            xlabel=f"share of {self.layer} {_VERBS[self.kind]}",
+            ylabel="probability of the decision",
         )
         ax.set_title(f"{self.kind.capitalize()}, {self.layer} ({self._how()})")
         ax.legend(fontsize="small")
         return ax
 
     def __str__(self) -> str:
-        what = "taken away" if self.kind == "deletion" else "given back"
-        text = (
-            f"Words of {self.layer} {what} (fill: {self._how()}): the mean probability of the decision on the way is "
-        )
+        what = f"Words of {self.layer} {_VERBS[self.kind]} (fill: {self._how()})"
+        text = f"{what}: the mean probability of the decision on the way is "
         if not {"graph", "random"} <= set(self.proba):
             return text + ", ".join(f"{values.mean():.2f} by {order}" for order, values in self.areas.items()) + "."
         ratio, (low, high) = self.ratio()
@@ -276,10 +270,6 @@ def insertion(
     return _curves(pipe, X, asked, random_state)
 
 
-def _flat(ratio: tuple[float, Interval]) -> tuple[float, float, float]:
-    return ratio[0], *ratio[1]
-
-
 @dataclass(frozen=True)
 class _Question:
     """What is asked; see :func:`deletion`."""
@@ -297,14 +287,10 @@ class _Question:
         check_layers(parts, [self.layer])
         if not self.orders:
             raise ValueError(f"orders names no order; there is {', '.join(map(repr, ORDERS))}.")
-        for order in self.orders:
-            if order not in ORDERS:
-                raise ValueError(f"orders may name {', '.join(map(repr, ORDERS))}; got {order!r}.")
-        if self.by not in ("image", "class"):
-            raise ValueError(f"by must be 'image' or 'class'; got {self.by!r}.")
-        for name in ("n_steps", "n_random"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}.")
+        check_orders(self.orders, ORDERS, self.n_random)
+        check_kind(self.by)
+        if self.n_steps < 1:
+            raise ValueError(f"n_steps must be at least 1; got {self.n_steps}.")
 
 
 def _curves(pipe: Any, X: Any, asked: _Question, random_state: Any) -> AblationCurves:
@@ -312,7 +298,7 @@ def _curves(pipe: Any, X: Any, asked: _Question, random_state: Any) -> AblationC
     parts = take_apart(pipe, X)
     asked.check(parts)
     check_scores(parts)
-    fillings = Fillings(asked.fill, parts, random)
+    fillings = Fillings(asked.fill, parts, [asked.layer], random)
     words = parts.words()
     bits = word_bits(graph_of(parts), words, asked.layer, asked.by)
     runs = {order: asked.n_random if order == "random" else 1 for order in asked.orders}
@@ -345,17 +331,12 @@ def word_bits(graph: InferenceGraph, words: WordMaps, layer: str, by: str) -> np
 
     They are those of each image's own graph, or those of the graph of all images with its decision.
     """
-    n_words = words.vocabulary.n_words
-    before = list(n_words)[: list(n_words).index(layer)]
-    columns = slice(sum(n_words[name] for name in before), sum(n_words[name] for name in before) + n_words[layer])
-    counts = count_words(words.words[layer], n_words[layer])
-    if by == "image":
-        return graph.transform(words)[:, columns] / np.maximum(counts, 1)
-    bits = np.empty(counts.shape)
-    for decision in np.unique(words.decisions):
-        rows = np.flatnonzero(words.decisions == decision)
-        scores = graph._scores(words[rows], int(decision), graph._evidence(resamples=False))[columns]
-        bits[rows] = scores / np.maximum(counts[rows].sum(0), 1)
+    counts = count_words(words.words[layer], words.vocabulary.n_words[layer])
+    bits = np.zeros(counts.shape)
+    for rows, steps in walks(graph, words, by):
+        for step in steps:
+            if step.layer == layer:
+                bits[rows] = step.scores[0] / np.maximum(counts[rows].sum(0), 1)
     return bits
 
 
@@ -432,10 +413,8 @@ def whole_words(importance: np.ndarray, counts: np.ndarray, n_steps: int) -> tup
     shares : array of shape (n, n_steps + 1)
         Their share of the columns.
     """
-    order = np.argsort(np.where(counts > 0, -importance, np.inf), axis=1, kind="stable")
-    ranks = np.argsort(order, axis=1)
-    sums = np.cumsum(np.take_along_axis(counts, order, axis=1), axis=1)
-    sums = np.concatenate([np.zeros((len(sums), 1), sums.dtype), sums], axis=1)
+    ranks = ranks_of(importance, counts)
+    sums = columns_of_first(ranks, counts)
     steps = np.linspace(0, 1, n_steps + 1) * sums[:, -1:]
     ends = np.abs(sums[:, None] - steps[:, :, None]).argmin(2)
     return ranks, ends, np.take_along_axis(sums, ends, axis=1) / sums[:, -1:]

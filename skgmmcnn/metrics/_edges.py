@@ -316,7 +316,7 @@ def edge_effects(
     if n_random < 1:
         raise ValueError(f"n_random must be at least 1; got {n_random}.")
     check_scores(parts)
-    fillings = Fillings(fill, parts, random)
+    fillings = Fillings(fill, parts, parts.maps.layers, random)
     words = parts.words()
     edges = list(_edges(graph, words, by))
     fields = graph._structure(words).fields

@@ -14,9 +14,9 @@ from tqdm.auto import tqdm  # type: ignore[import-untyped]
 from ._ablation import Fillings
 from ._circuits import NOTHING, ORDERS, Kept, Plan, Runner, check_measure, first, plan_of
 from ._completeness import check_layers
-from ._deletion import STYLES
 from ._intervals import Interval, interval_of_ratio
 from ._measured import BASELINE, Figure, Measured, axes_for
+from ._orders import STYLES, check_orders
 from ._parts import check_scores, graph_of, take_apart
 
 _UNITS = {"log_odds": "log-odds", "proba": "probability"}
@@ -404,9 +404,9 @@ def faithfulness(
     if not layers:
         raise ValueError(f"layers names no layer; there is {', '.join(map(repr, parts.maps.layers))}.")
     check_measure(measure)
-    _check_orders(orders, n_random)
+    check_orders(orders, ORDERS, n_random)
     check_scores(parts)
-    fillings = Fillings(fill, parts, random)
+    fillings = Fillings(fill, parts, layers, random)
     words = parts.words()
     plan = plan_of(graph_of(parts), words, by, layers)
     ranks = {order: plan.rank(order, n_random if order == "random" else 1, random) for order in orders}
@@ -416,14 +416,6 @@ def faithfulness(
         circuits = {scope: _circuit(runner, plan, scope, ranks, int(random.randint(2**31))) for scope in scopes}
     alone = {scope[0]: circuit for scope, circuit in circuits.items() if len(scope) == 1}
     return Faithfulness(circuits[layers], alone, measure, fill, by)
-
-
-def _check_orders(orders: Sequence[str], n_random: int) -> None:
-    for order in orders:
-        if order not in ORDERS:
-            raise ValueError(f"orders may name {', '.join(map(repr, ORDERS))}; got {order!r}.")
-    if n_random < 1:
-        raise ValueError(f"n_random must be at least 1; got {n_random}.")
 
 
 def _circuit(

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.stats import binomtest, bootstrap
 
 Interval = tuple[float, float]
-_N_RESAMPLES = 1000
+N_RESAMPLES = 1000
 
 
 def interval(values: np.ndarray, random: np.random.RandomState) -> Interval:
@@ -43,7 +43,7 @@ def _percentiles(samples: tuple[np.ndarray, ...], statistic: Callable, random: n
         paired=True,
         vectorized=True,
         method="percentile",
-        n_resamples=_N_RESAMPLES,
+        n_resamples=N_RESAMPLES,
         random_state=random,
     )
     return float(found.confidence_interval.low), float(found.confidence_interval.high)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ from ..graph import InferenceGraph
 
 _ROUNDING = 1e-4
 _N_CHECKED = 8  # images
+_MOST_BYTES = 2**31  # of activations that are held
 
 
 class Parts(NamedTuple):
@@ -48,6 +50,12 @@ def take_apart(estimator: Any, X: Any) -> Parts:
             "pipeline that begins with one."
         )
     return Parts(steps[0].transform(X), dictionary, graph)
+
+
+def in_memory(maps: FeatureMaps) -> FeatureMaps:
+    """Return maps that hold their activations where these are not too many, so that the network runs once."""
+    needed = 4 * len(maps) * sum(math.prod(shape) for shape in maps.shapes.values())
+    return maps.compute() if needed <= _MOST_BYTES else maps
 
 
 def graph_of(parts: Parts) -> InferenceGraph:

@@ -19,11 +19,12 @@ from ..features import FeatureMaps
 from ..features._maps import Change
 from ..graph import InferenceGraph
 from ..graph._evidence import Pair
+from ..graph._hierarchy import DECISION
 from ._bits import bits_by_image
 from ._intervals import interval
 from ._measured import Figure, Measured
-from ._parts import Parts
-from ._refits import Explained, in_memory, refit, seed_of, similarities, take_apart_held
+from ._parts import Parts, in_memory
+from ._refits import Explained, refit, seed_of, similarities, take_apart_held
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +97,7 @@ class Randomisation(Measured):
         lines = [
             f"{'down to':{width}}  class graphs  image graphs  words kept  words agree  decisions kept  decision bits"
         ]
-        bits = np.mean([values for (upper, _), values in self.bits.items() if upper == "decision"], axis=0)
+        bits = np.mean([values for (upper, _), values in self.bits.items() if upper == DECISION], axis=0)
         kept = np.mean(list(self.words.values()), axis=0)
         for step, name in enumerate(["(none)", *(names[-1] for names in self.modules)]):
             lines.append(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 import networkx as nx
@@ -13,10 +12,9 @@ from ..dictionary import Alignment, WordMaps
 from ..dictionary._base import WordModel
 from ..features import FeatureMaps
 from ..graph import GraphComparison, InferenceGraph, compare_graphs
-from ._parts import Parts, graph_of, take_apart
+from ._parts import Parts, graph_of, in_memory, take_apart
 
 Comparisons = list[list[GraphComparison]]  # of the graphs of classes, and of images
-_MOST_BYTES = 2**31  # of activations that are held for several refits
 
 
 class Case(NamedTuple):
@@ -57,12 +55,6 @@ def take_apart_held(pipe: Any, X: Any) -> Parts:
     parts = take_apart(pipe, X)
     graph_of(parts)
     return parts if isinstance(X, FeatureMaps) else parts._replace(maps=in_memory(parts.maps))
-
-
-def in_memory(maps: FeatureMaps) -> FeatureMaps:
-    """Return maps that hold their activations where these are not too many, so that the network runs once."""
-    needed = 4 * len(maps) * sum(math.prod(shape) for shape in maps.shapes.values())
-    return maps.compute() if needed <= _MOST_BYTES else maps
 
 
 class Explained:

@@ -21,7 +21,7 @@ from ._edges import edge_effects
 from ._faithfulness import Faithfulness, faithfulness
 from ._fidelity import fidelity
 from ._measured import Figure, Measured
-from ._parts import Parts, check_scores, graph_of, take_apart
+from ._parts import Parts, check_scores, graph_of, in_memory, take_apart
 from ._permutation import permutation_test
 from ._randomisation import randomisation_test
 from ._stability import stability
@@ -199,7 +199,7 @@ def trust_report(
         raise ValueError(f"n_images must be at least 1; got {n_images}.")
     most = (_N_IMAGES if budget == "default" else len(parts.maps)) if n_images is None else n_images
     rows = np.sort(random.permutation(len(parts.maps))[:most])
-    parts = parts._replace(maps=parts.maps[rows])
+    parts = parts._replace(maps=in_memory(parts.maps[rows]))
     check_scores(parts)
     jobs = _jobs(pipe, parts, chosen, budget, int(random.randint(2**31)))
     if budget == "full":

@@ -16,7 +16,7 @@ from ..dictionary._base import WordModel
 from ..features import FeatureMaps
 from ..graph import GraphComparison, InferenceGraph
 from ._intervals import Interval, interval
-from ._measured import Figure, Measured
+from ._measured import BASELINE, Figure, Measured
 from ._refits import Case, Comparisons, Explained, refit, seed_of, similarities, take_apart_held
 
 KINDS = ("resample", "seed", "both")
@@ -103,17 +103,21 @@ class Stability(Measured):
     images: GraphStability
 
     def figures(self) -> list[Figure]:
-        found = [
-            Figure(f"cosine of partners, {self.kind} (by chance {self.chance_words[layer].mean():.2f})", layer, cosines)
-            for layer, cosines in ((layer, float(values.mean())) for layer, values in self.words.items())
-        ]
+        found = []
+        for layer, cosines in self.words.items():
+            chance = float(self.chance_words[layer].mean())
+            found.append(Figure(f"cosine of partners, {self.kind}", layer, float(cosines.mean()), good="near 1"))
+            found.append(Figure(f"cosine of partners at random, {self.kind}", layer, chance, good=BASELINE))
         for what, graphs in (("class", self.classes), ("image", self.images)):
-            alike, chance = float(graphs.similarity.mean()), graphs.chance.mean()
-            found.append(
-                Figure(f"{what} graphs alike, {self.kind} (by chance {chance:.2f})", "graph", alike, *graphs.interval)
-            )
-            found.append(Figure(f"stable edges of {what} graphs, {self.kind}", "graph", graphs.stable_edges))
-        return [figure._replace(good="near 1") for figure in found]
+            alike, chance = float(graphs.similarity.mean()), float(graphs.chance.mean())
+            edges, by_chance = f"stable edges of {what} graphs", graphs.stable_by_chance
+            found += [
+                Figure(f"{what} graphs alike, {self.kind}", "graph", alike, *graphs.interval, "near 1"),
+                Figure(f"{what} graphs alike by chance, {self.kind}", "graph", chance, good=BASELINE),
+                Figure(f"{edges}, {self.kind}", "graph", graphs.stable_edges, good="near 1"),
+                Figure(f"{edges} by chance, {self.kind}", "graph", by_chance, good=BASELINE),
+            ]
+        return found
 
     def __str__(self) -> str:
         differ = {"resample": "resampled images", "seed": "other seeds", "both": "resampled images and other seeds"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+from ..graph._hierarchy import DECISION
 from ._completeness import Completeness
 from ._deletion import AblationCurves
 from ._edges import EdgeEffects
@@ -47,11 +48,7 @@ def verdicts(results: Mapping[str, Measured]) -> list[Verdict]:
             found.append(_agreement(result))
         elif isinstance(result, Completeness):
             found += _completeness(result)
-        elif isinstance(result, AblationCurves) and (result.kind, result.fill, result.by) == (
-            "deletion",
-            "mean",
-            "image",
-        ):
+        elif isinstance(result, AblationCurves) and result.kind == "deletion" and _usual(result):
             found.append(_deletion(result))
         elif isinstance(result, Faithfulness) and _usual(result):
             found.append(_faithfulness(result))
@@ -101,7 +98,7 @@ def _faithfulness(result: Faithfulness) -> Verdict:
 
 def _edges(result: EdgeEffects) -> Iterator[Verdict]:
     for (upper, lower), pair in result.pairs.items():
-        of = "loss" if upper == "decision" else "changed"
+        of = "loss" if upper == DECISION else "changed"
         value, (low, high) = pair.difference(of)
         answer = "no" if not low > 0 else "yes" if pair.ratio(of) >= _CLEARLY_ABOVE else "partly"
         unit = "nats" if of == "loss" else "of the words"

@@ -14,10 +14,15 @@ from ..graph._walk import Step
 KINDS = ("image", "class")
 
 
-def leaders(words: WordMaps, by: str) -> np.ndarray:
-    """Return for each image the number of the first one that shares its graph, shape (n,)."""
+def check_kind(by: str) -> None:
+    """Raise an error that tells whose graphs there are."""
     if by not in KINDS:
         raise ValueError(f"by must be 'image' or 'class'; got {by!r}.")
+
+
+def leaders(words: WordMaps, by: str) -> np.ndarray:
+    """Return for each image the number of the first one that shares its graph, shape (n,)."""
+    check_kind(by)
     if by == "image":
         return np.arange(len(words))
     _, first, group = np.unique(words.decisions, return_index=True, return_inverse=True)

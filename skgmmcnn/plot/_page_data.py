@@ -10,7 +10,7 @@ import networkx as nx
 import numpy as np
 
 from ..dictionary import WordMaps
-from ..graph._building import could_be_chance, learnt_from_few, why_no_word
+from ..graph._building import could_be_chance, learnt_from_few, seldom_kept, why_no_word
 from ..graph._hierarchy import DECISION
 from ._cells import cells_of, equal_cells
 from ._layout import Box, attach, edge_strengths, place_cells, place_labels, rows_of
@@ -114,6 +114,7 @@ def _describe_graph(words: WordMaps, graph: nx.DiGraph) -> dict[str, Any]:
                 "head": edge[1],
                 **graph.edges[edge],
                 "could_be_chance": could_be_chance(graph.edges[edge]),
+                "seldom_kept": seldom_kept(graph.edges[edge]),
                 "strength": round(strengths[edge], 3),
                 "line": _rounded(lines[edge]),
                 "label": _centre(labels.get(edge)),

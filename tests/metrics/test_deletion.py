@@ -62,6 +62,7 @@ def test_curves_equal_a_loop_with_hooks(digits, pipe, shown, kind, fill):
     network, mixture = pipe[0].network_, pipe[1].mixtures_["conv2"]
     words = pipe[:-1].transform(shown[:20])
     evidence = pipe[2].transform(words)[:, :12]
+    compared = dict.fromkeys(orders, 0)
     mean = torch.from_numpy(mixture.weights_ @ mixture.emitted_means_).float()
     filling = mean if fill == "mean" else torch.zeros(16)
     for i, image in enumerate(torch.from_numpy(shown[:20])):
@@ -77,10 +78,13 @@ def test_curves_equal_a_loop_with_hooks(digits, pipe, shown, kind, fill):
         for order in orders:
             if tied(importance[order], counts, 1e-2 if order == "gradient" else 1e-9):
                 continue
+            compared[order] += 1
             shares, proba = naive_curve(network, image[None, None], "conv2", one, importance[order], filling, 5, kind)
             np.testing.assert_allclose(found.shares[order][i], shares)
             np.testing.assert_allclose(found.proba[order][i], proba, rtol=1e-3, atol=1e-5)
     areas = found.areas["graph"]
+    assert min(compared.values()) >= 5
+    assert compared["graph"] == 20
     shares, proba = found.shares["graph"][0], found.proba["graph"][0]
     trapezoids = [(shares[i + 1] - shares[i]) * (proba[i] + proba[i + 1]) / 2 for i in range(5)]
     assert areas[0] == pytest.approx(sum(trapezoids))
@@ -109,7 +113,7 @@ def test_resampled_columns_come_from_other_images_and_all_places(one_channel):
     owners, places = torch.arange(37.0)[:, None, None].expand(37, 8, 8), torch.arange(64.0).view(8, 8).expand(37, 8, 8)
     images = torch.stack([owners, places, places], 1)
     maps = FeatureExtractor(one_channel[0][0].network_, ["look"], preprocess=None, batch_size=9).fit_transform(images)
-    fillings = Fillings("resample", Parts(maps, None, None), np.random.RandomState(0))
+    fillings = Fillings("resample", Parts(maps, None, None), ["look"], np.random.RandomState(0))
     for part in maps.reruns("look"):
         start, n = part.original.start, len(part.original.decisions)
         drawn = fillings(part.original.activations, start)["look"]

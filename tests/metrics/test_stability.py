@@ -105,6 +105,8 @@ def test_partners_at_random_are_not_alike(found):
     figures = {(figure.measure.split(",")[0], figure.where): figure.value for figure in found.figures()}
     assert figures["stable edges of image graphs", "graph"] == found.images.stable_edges
     assert figures["cosine of partners", "conv2"] == found.words["conv2"].mean()
+    assert figures["cosine of partners at random", "conv2"] == found.chance_words["conv2"].mean()
+    assert figures["class graphs alike by chance", "graph"] == found.classes.chance.mean()
     lines = str(found).splitlines()
     assert lines[0] == "2 refits with other seeds:"
     assert lines[-1].startswith("Graphs of 5 images are ")
