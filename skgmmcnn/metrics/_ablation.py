@@ -11,7 +11,7 @@ from torch import Tensor
 from ..dictionary._base import WordModel
 from ._parts import Parts
 
-FILLS = ("mean", "zero", "resample")
+FILLS = ("mean", "zero", "resample")  # the usual one first
 _N_DONORS = 32  # images
 
 

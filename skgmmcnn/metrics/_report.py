@@ -30,6 +30,7 @@ from ._verdicts import Verdict, verdicts
 BUDGETS = ("default", "full")
 _N_IMAGES = 50
 _FEW = 20
+_ORDERS = ("graph", "frequency", "gradient", "random")
 _DRAWN = (Completeness, AblationCurves, Faithfulness)
 
 
@@ -217,42 +218,54 @@ def trust_report(
 
 def _jobs(pipe: Any, parts: Parts, layers: tuple[str, ...], budget: str, seed: int) -> list[_Job]:
     """Return the measures of a budget."""
-    maps, n_layers = parts.maps, len(layers)
 
     def fixed(name: str, passes: float, measure: Callable, *args: Any, **options: Any) -> _Job:
-        return _Job(name, lambda: measure(pipe, maps, *args, **options), passes)
+        return _Job(name, lambda: measure(pipe, parts.maps, *args, **options), passes)
 
     def job(name: str, passes: float, measure: Callable, *args: Any, **options: Any) -> _Job:
         return fixed(name, passes, measure, *args, random_state=seed, **options)
 
-    def circuits(name: str, **options: Any) -> _Job:
-        kept = ("score", "frequency", "random")
-        return job(name, 60 * n_layers, faithfulness, layers=layers, orders=kept, n_random=1, **options)
-
-    orders = ("graph", "frequency", "gradient", "random")
-    ordered = [layer for layer in layers if np.prod(maps.shapes[layer][1:]) > 1]  # a single word has no order
-    jobs = [
+    # A layer of one location shows one word, which has no others beside it.
+    ordered = [layer for layer in layers if np.prod(parts.maps.shapes[layer][1:]) > 1]
+    found = [
         fixed("fidelity", 2, fidelity),
         job("predictive bits", 1, predictive_bits),
-        fixed("completeness", 3 * n_layers, completeness, layers=layers),
-        *(job(f"deletion {layer}", 60, deletion, layer, orders=orders) for layer in ordered),
-        circuits("faithfulness"),
+        fixed("completeness", 3 * len(layers), completeness, layers=layers),
+        *_ablations(job, layers, ordered),
     ]
-    if isinstance(parts.dictionary, LayerDictionary):  # a chain's layers have one column, which has no others beside it
-        jobs.append(job("edges", 30 * n_layers, edge_effects, n_random=1))
-    if budget == "default":
-        return jobs
-    for layer in ordered:
-        for fill in FILLS:
-            if fill != "mean":
-                jobs.append(job(f"deletion {layer}, {fill}", 60, deletion, layer, orders=orders, fill=fill))
-            jobs.append(job(f"insertion {layer}, {fill}", 60, insertion, layer, orders=orders, fill=fill))
-        jobs.append(job(f"deletion {layer}, by class", 40, deletion, layer, orders=("graph", "random"), by="class"))
-    jobs += [circuits(f"faithfulness, {fill}", fill=fill) for fill in FILLS if fill != "mean"]
+    if isinstance(parts.dictionary, LayerDictionary):  # as the layers of a chain
+        found.append(job("edges", 30 * len(layers), edge_effects, n_random=1))
+    return found if budget == "default" else found + _further(job, parts, layers, ordered)
+
+
+def _ablations(
+    job: Callable,
+    layers: Sequence[str],
+    ordered: Sequence[str],
+    name: str = "",
+    orders: Sequence[str] = _ORDERS,
+    **how: str,
+) -> list[_Job]:
+    """Return what takes words away, in another way than the usual one if `how` tells."""
+    found = [job(f"deletion {layer}{name}", 60, deletion, layer, orders=orders, **how) for layer in ordered]
+    if ordered:
+        kept = {"layers": layers, "orders": ("score", "frequency", "random"), "n_random": 1}
+        found.append(job(f"faithfulness{name}", 60 * len(layers), faithfulness, **kept, **how))
+    return found
+
+
+def _further(job: Callable, parts: Parts, layers: Sequence[str], ordered: Sequence[str]) -> list[_Job]:
+    """Return what the full budget measures besides."""
     refit = 2 + parts.dictionary.n_iter_ / 4  # a pass over the sample takes some of the time of one through the network
+    insertions = [
+        job(f"insertion {layer}, {fill}", 60, insertion, layer, orders=_ORDERS, fill=fill)
+        for layer in ordered
+        for fill in FILLS
+    ]
     return [
-        *jobs,
-        circuits("faithfulness, by class", by="class"),
+        *(each for fill in FILLS[1:] for each in _ablations(job, layers, ordered, f", {fill}", fill=fill)),
+        *_ablations(job, layers, ordered, ", by class", ("graph", "random"), by="class"),
+        *insertions,
         job("permuted decisions", 2, permutation_test),
         job("stability", 5 * refit, stability, kind="both"),
         job("randomised weights", 6 * refit, randomisation_test),

@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
+import torch
 from sklearn.pipeline import make_pipeline
+from torch import nn
 
-from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
+from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary, LayerHMM
 from skgmmcnn.datasets import load_digits_network
 from skgmmcnn.metrics import Completeness, completeness, deletion, fidelity, trust_report, trust_table
 from skgmmcnn.metrics.__main__ import main
@@ -65,6 +67,19 @@ def test_what_cannot_be_measured_does_not_cost_the_rest(pipe, shown):
     assert "Not measured, permuted decisions: " in str(report)
     assert "4 images are few" in str(report)
     assert report.results["permuted decisions"].figures() == []
+
+
+def test_layers_of_one_location_have_no_words_beside_each_other():
+    """Whatever is kept or taken away there is all or nothing, so that no order can be better than another."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3)).eval()
+    rows = np.random.default_rng(0).normal(size=(80, 4)).astype("float32")
+    extractor = FeatureExtractor(network, ["1", "3"], preprocess=None, device="cpu")
+    pipe = make_pipeline(extractor, LayerHMM(4, random_state=0), InferenceGraph()).fit(rows)
+    report = trust_report(pipe, rows, verbose=0, random_state=0)
+    assert list(report.results) == ["fidelity", "predictive bits", "completeness"]
+    assert {verdict.question[:8] for verdict in report.verdicts()} == {"Do the w", "Do words"}
+    assert len(report.plot().axes) == 1
 
 
 def test_one_picture_of_each(pipe, shown):
