@@ -7,7 +7,7 @@ for one of its decisions.
 """
 
 # %%
-# The network and its images are made here, in seconds; nothing is downloaded.
+# The trained network comes with the package, and its images with scikit-learn; nothing is downloaded.
 from skgmmcnn.datasets import load_digits_network
 
 digits = load_digits_network()

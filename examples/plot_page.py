@@ -7,7 +7,7 @@ browser that explains several decisions about handwritten digits, among them wro
 """
 
 # %%
-# The network and its images are made here, in seconds.
+# The trained network comes with the package, and its images with scikit-learn.
 from sklearn.pipeline import Pipeline
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary

@@ -8,7 +8,8 @@ one image still shows many of them.
 """
 
 # %%
-# The network and its images are made here, in seconds.  A dictionary is fitted on training images.
+# The trained network comes with the package, and its images with scikit-learn.  A dictionary is fitted on training
+# images.
 from sklearn.pipeline import make_pipeline
 
 from skgmmcnn import FeatureExtractor, LayerDictionary

@@ -7,7 +7,7 @@ chose *rather than* for the true class?  Much of what speaks for a 1 also speaks
 """
 
 # %%
-# A small network that reads digits, and its words; both are made here, in seconds.
+# A small network that reads digits comes with the package; its words are made here, in seconds.
 import numpy as np
 from sklearn.pipeline import Pipeline
 

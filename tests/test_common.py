@@ -20,7 +20,7 @@ from sklearn.utils import estimator_html_repr
 
 import skgmmcnn
 from skgmmcnn import FeatureExtractor, FeatureMaps, InferenceGraph, LayerDictionary, LayerHMM, WordMaps, to_text
-from skgmmcnn.datasets import DigitsNetwork, load_digits_network
+from skgmmcnn.datasets import DigitsNetwork
 
 
 def extractor(digits, layers=("conv2", "conv3")):
@@ -324,13 +324,3 @@ def test_replaced_file_misses_the_cache(digits, tmp_path):
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(files[0])
     after = clone(pipe).fit(files)["graph"].transition_counts_["conv3", "conv2"]
     assert (before != after).any()
-
-
-def test_embedded_network_reads_digits():
-    for random_state in (1, 2):
-        digits = load_digits_network(random_state=random_state)
-        with torch.no_grad():
-            decided = digits.network(torch.from_numpy(digits.test_images)[:, None]).argmax(1).numpy()
-        assert (decided == digits.test_labels).mean() >= 0.97
-    again = load_digits_network(random_state=2)
-    assert all(torch.equal(a, b) for a, b in zip(digits.network.parameters(), again.network.parameters(), strict=True))

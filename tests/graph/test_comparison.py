@@ -11,6 +11,7 @@ from sklearn.pipeline import make_pipeline
 from torch import nn
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
+from skgmmcnn.datasets._digits import train
 from skgmmcnn.dictionary import Alignment, align_words
 from skgmmcnn.graph import compare_graphs, compare_models, to_frame
 from tests.graph.test_inference_graph import N_WORDS, random_words
@@ -160,9 +161,7 @@ def test_models_without_a_class_in_common_are_refused(pipes, digits):
 
 def test_networks_of_two_seeds(digits):
     """Other weights, other channels: words are found again by where they are."""
-    from skgmmcnn.datasets import load_digits_network
-
-    networks = [digits.network, load_digits_network(random_state=1).network, nn.Sequential(digits.network)]
+    networks = [digits.network, train(digits, seed=1, n_epochs=10), nn.Sequential(digits.network)]
     layers = [["conv3"], ["conv3"], ["0.conv3"]]
     first, second, third = (
         make_pipeline(FeatureExtractor(n, names), LayerDictionary(12, random_state=0), InferenceGraph()).fit(
