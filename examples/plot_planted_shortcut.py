@@ -96,7 +96,7 @@ figure.savefig("planted_shortcut.png")
 # more.  As many columns at other locations change little.
 rows = np.flatnonzero(test_labels == 3)
 maps = pipe["features"].transform(test).compute()
-(part,) = maps[rows[:32]].reruns("conv3")
+(part,) = maps[rows[:32]].rerun(lambda part: part)
 word = next(node["word"] for node in graph.nodes.values() if node["layer"] == "conv3")
 where = torch.from_numpy(words.words["conv3"][rows[:32]] == word)
 elsewhere = where.roll((3, 3), (1, 2))

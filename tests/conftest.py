@@ -50,7 +50,14 @@ def words(maps):
 
 @pytest.fixture(scope="session")
 def graph(words):
-    return InferenceGraph().fit(words)
+    """A graph of what goes together."""
+    return InferenceGraph(evidence="counts").fit(words)
+
+
+@pytest.fixture(scope="session")
+def influence_graph(words):
+    """A graph of what the network used."""
+    return InferenceGraph(evidence="influence").fit(words)
 
 
 @pytest.fixture(scope="session")

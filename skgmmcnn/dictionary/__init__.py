@@ -3,6 +3,7 @@
 from ._alignment import Alignment, align_words
 from ._dictionary import LayerDictionary
 from ._hmm import LayerHMM
+from ._influence import Influence, InfluenceMaps
 from ._locality import Locality, locality
 from ._paths import InferencePaths, PathTable
 from ._readouts import Readout
@@ -15,6 +16,8 @@ __all__ = [
     "Alignment",
     "Cohesion",
     "InferencePaths",
+    "Influence",
+    "InfluenceMaps",
     "LayerDictionary",
     "LayerHMM",
     "Locality",

@@ -17,6 +17,7 @@ from .._compat import ContainerOutput
 from .._distributed import n_processes
 from ..features import FeatureMaps
 from ..mixture import Mixture
+from ._influence import Influence
 from ._labelling import Labeller, label
 from ._representatives import Typical, illustrate
 from ._statistics import count_classes
@@ -158,6 +159,7 @@ class WordModel(ContainerOutput, TransformerMixin, BaseEstimator, auto_wrap_outp
             pictures=pictures,
             proba=labels.proba,
             log_density=labels.log_density,
+            influence=Influence.of(maps, self.mixtures_),
         )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..features import NetworkSpec, Pictures
+from ._influence import Influence
 from ._representatives import Representatives
 from ._statistics import WordStatistics
 
@@ -90,6 +91,9 @@ class WordMaps:
         Posterior of the word at each location, where asked for.
     log_density : dict of str to float32 array of shape (n, H, W), or None
         Log-density of the location under its word in nats, where asked for.
+    influence : Influence or None
+        What each location contributed to what the network decides, computed when it is asked for; None for words that
+        were made without a network.
 
     Examples
     --------
@@ -110,6 +114,7 @@ class WordMaps:
     pictures: Pictures | None = None
     proba: Mapping[str, np.ndarray] | None = None
     log_density: Mapping[str, np.ndarray] | None = None
+    influence: Influence | None = None
 
     @property
     def shape(self) -> tuple[int]:
@@ -137,6 +142,7 @@ class WordMaps:
             pictures=None if self.pictures is None else self.pictures[rows],
             proba=None if self.proba is None else _rows(self.proba, rows),
             log_density=None if self.log_density is None else _rows(self.log_density, rows),
+            influence=None if self.influence is None else self.influence[rows],
         )
 
     def histogram(self) -> np.ndarray:

@@ -79,7 +79,7 @@ def _record(network: TracedNetwork | HookedNetwork, batch: Tensor) -> _Recorded:
         read[layer] = values if values.requires_grad else values.detach().requires_grad_()
         return read[layer]
 
-    passed = network.start(batch, network.layers[0])
+    passed = network.start(batch)
     edits = {layer: lambda values, layer=layer: keep(layer, values) for layer in network.layers}
     _, returned = passed.again(edits)
     return _Recorded(read, returned)

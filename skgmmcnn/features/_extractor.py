@@ -26,7 +26,7 @@ from ._decisions import count_outputs, decide
 from ._effective_field import effective_fields
 from ._images import Images, InputKind, PixelScale, gather, listed, unreadable
 from ._layers import choose_layers
-from ._maps import Change, FeatureBatch, FeatureMaps, Rerun, Source
+from ._maps import Change, FeatureBatch, FeatureMaps, Network, Rerun, Result, Source
 from ._network import Portable, build, fingerprint, share
 from ._probing import HookedNetwork
 from ._receptive_field import ReceptiveField
@@ -373,53 +373,63 @@ class _NetworkSource:
         self._fingerprint, self.device = fingerprint, run.device
 
     def batches(self, rows: np.ndarray) -> Iterator[FeatureBatch]:
-        """Yield the batches of the images `rows`, in that order; smaller ones once the device's memory is short."""
+        """Yield the batches of the images `rows`, in that order."""
+        return self._passes(rows, self._pass, "network")
+
+    def rerun(self, rows: np.ndarray, work: Callable[[Rerun], Result], what: str) -> Iterator[Result]:
+        """Yield what `work` makes of the images `rows`, batch by batch; `what` names it for the progress."""
+        return self._passes(rows, lambda batch, start: work(self._rerun(batch, start)), what)
+
+    def network(self, rows: np.ndarray) -> Network:
+        """Return what runs the network for the images `rows`."""
+        return Network(self, self._images, rows)
+
+    def _passes(self, rows: np.ndarray, work: Callable[[Tensor, int], Result], what: str) -> Iterator[Result]:
+        """Yield what `work` makes of the batches; smaller ones once the device's memory is short."""
         images, start, size = self._images[rows], 0, self._run.batch_size
-        device = resolve_device(self.device)
-        traced = self._traced.to(device)
-        progress = tqdm(total=len(images), desc="network", unit="image", disable=not self._run.verbose)
-        with progress:
-            for batch in images.batches(self._run.batch_size, self._spec.input_shape, self._run.n_jobs):
-                rest = batch
+        self._traced.to(resolve_device(self.device))
+        with tqdm(total=len(images), desc=what, unit="image", disable=not self._run.verbose) as progress:
+            for whole in images.batches(size, self._spec.input_shape, self._run.n_jobs):
+                rest = whole
                 while len(rest):
+                    batch = rest[:size]
                     try:
-                        with precisely(self._run.precision, device):
-                            outputs, activations = traced.run(rest[:size])
+                        result = work(batch, start)
                     except torch.OutOfMemoryError:
-                        if size == 1:
+                        if len(batch) == 1:
                             raise
                         self._warn_of_memory(size)
-                        size //= 2
+                        size = -(-len(batch) // 2)
                         continue
-                    maps = {name: values.float() for name, values in activations.items()}
-                    n = len(rest[:size])
-                    decisions = decide(outputs, self._run.decision, self._spec.n_outputs, n)
-                    yield FeatureBatch(start, maps, outputs, decisions)
-                    progress.update(n)
-                    start, rest = start + n, rest[n:]
+                    yield result
+                    progress.update(len(batch))
+                    start, rest = start + len(batch), rest[len(batch) :]
 
-    def reruns(self, rows: np.ndarray, lowest: str) -> Iterator[Rerun]:
-        """Yield the images `rows` in batches whose layers from `lowest` on can be run again."""
-        images, start = self._images[rows], 0
-        for batch in images.batches(self._run.batch_size, self._spec.input_shape, self._run.n_jobs):
-            yield self._rerun(batch, start, lowest)
-            start += len(batch)
+    def _pass(self, batch: Tensor, start: int) -> FeatureBatch:
+        with precisely(self._run.precision, resolve_device(self.device)):
+            outputs, maps = self._traced.run(batch)
+        activations = {name: values.float() for name, values in maps.items()}
+        return FeatureBatch(start, activations, outputs, self._decide(outputs, len(batch)))
 
-    def _rerun(self, batch: Tensor, start: int, lowest: str) -> Rerun:
+    def _decide(self, outputs: Any, n_images: int) -> np.ndarray:
+        return decide(outputs, self._run.decision, self._spec.n_outputs, n_images)
+
+    def _rerun(self, batch: Tensor, start: int) -> Rerun:
         device = resolve_device(self.device)
         with precisely(self._run.precision, device):
-            passed = self._traced.to(device).start(batch, lowest)
+            passed = self._traced.start(batch)
 
-        def again(edits: Edits) -> tuple[Any, dict[str, Tensor]]:
+        def again(edits: Edits, until: str | None = None) -> tuple[Any, dict[str, Tensor]]:
             with precisely(self._run.precision, device):
-                return passed.again(edits)
+                return passed.again(edits, until)
 
-        def decided(outputs: Any) -> np.ndarray:
-            return decide(outputs, self._run.decision, self._spec.n_outputs, len(batch))
+        def whole(images: Tensor) -> tuple[Any, np.ndarray]:
+            done = self._pass(images, start)
+            return done.outputs, done.decisions
 
         maps = {name: values.float() for name, values in passed.maps.items()}
-        original = FeatureBatch(start, maps, passed.outputs, decided(passed.outputs))
-        return Rerun(original, lowest, self._spec.layers, again, decided)
+        original = FeatureBatch(start, maps, passed.outputs, self._decide(passed.outputs, len(batch)))
+        return Rerun(original, again, lambda outputs: self._decide(outputs, len(batch)), batch, whole)
 
     def changed(self, rows: np.ndarray, change: Change) -> _NetworkSource:
         """Return a source of the images `rows` alone, whose network is a copy that `change` has changed."""

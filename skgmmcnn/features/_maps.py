@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from os import PathLike
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from ._rerun import Edits, Run
 from ._spec import NetworkSpec
 
 Change = Callable[[nn.Module, Tensor], None]
+Result = TypeVar("Result")
 
 
 class FeatureBatch(NamedTuple):
@@ -41,22 +42,22 @@ class FeatureBatch(NamedTuple):
 
 
 class Rerun:
-    """Consecutive images, and the network's part from one layer on, which can be run again with changed activations.
+    """Consecutive images whose network can be run again with changed activations.
 
-    Made by :meth:`FeatureMaps.reruns`.
+    Given by :meth:`FeatureMaps.rerun` to its work.
 
     Parameters
     ----------
     original : FeatureBatch
         What the network did with the images.
-    lowest : str
-        The lowest layer that can be changed.
-    layers : tuple of str
-        All modelled layers, in network order.
     again : callable
-        Runs the network from `lowest` on.
+        Runs the network from the lowest edited layer on.
     decide : callable
         Makes decisions of what the network returns.
+    images : Tensor of shape (n, ...)
+        The images as the network takes them.
+    whole : callable
+        Runs the network as a whole over images of that shape, without gradients; returns outputs and decisions.
 
     Examples
     --------
@@ -64,18 +65,31 @@ class Rerun:
     >>> from skgmmcnn.datasets import load_digits_network
     >>> digits = load_digits_network()
     >>> maps = FeatureExtractor(digits.network, ["conv2", "conv3"]).fit_transform(digits.images[:20])
-    >>> part = next(maps.reruns("conv2"))
-    >>> silenced = part.run({"conv2": lambda values: 0 * values})
-    >>> silenced.activations["conv3"].shape == part.original.activations["conv3"].shape
-    True
+    >>> def silence(rerun):
+    ...     return rerun.run({"conv2": lambda values: 0 * values}).decisions
+    >>> decisions, = maps.rerun(silence)
+    >>> decisions.shape
+    (20,)
     """
 
     def __init__(
-        self, original: FeatureBatch, lowest: str, layers: tuple[str, ...], again: Run, decide: Callable
+        self,
+        original: FeatureBatch,
+        again: Run,
+        decide: Callable,
+        images: Tensor,
+        whole: Callable[[Tensor], tuple[Any, np.ndarray]],
     ) -> None:
-        self.original = original
-        self._editable = layers[layers.index(lowest) :]
+        self.original, self.images, self.run_images = original, images, whole
         self._again, self._decide = again, decide
+
+    def __len__(self) -> int:
+        return len(self.original.decisions)
+
+    @property
+    def rows(self) -> slice:
+        """The numbers of the images."""
+        return slice(self.original.start, self.original.start + len(self))
 
     def run(self, edits: Edits) -> FeatureBatch:
         """Run the network with changed layers.
@@ -86,7 +100,8 @@ class Rerun:
         ----------
         edits : dict of str to callable
             By layer, what makes of its map, a float32 tensor (n, C, H, W), the map of that shape that the network goes
-            on with.  What a layer gets already shows the changes below it.
+            on with.  What a layer gets already shows the changes below it.  The network goes on from the lowest of
+            these layers.
 
         Returns
         -------
@@ -96,18 +111,47 @@ class Rerun:
         Raises
         ------
         ValueError
-            If a layer that lies below the lowest is to be changed, or one that is not modelled; or if a changed map has
-            another shape.
+            If a layer is to be changed that is not modelled; or if a changed map has another shape.
         """
-        for layer in edits:
-            if layer not in self._editable:
-                raise ValueError(
-                    f"Layer {layer!r} cannot be changed here: the network is run again from {self._editable[0]!r} on, "
-                    f"with the layers {list(self._editable)}."
-                )
+        self._check(edits)
         outputs, maps = self._again(edits)
-        activations = {layer: maps[layer].float() for layer in self._editable if layer in maps}
+        activations = {layer: values.float() for layer, values in maps.items()}
         return FeatureBatch(self.original.start, activations, outputs, self._decide(outputs))
+
+    def map_of(self, layer: str, edits: Edits) -> Tensor:
+        """Run the network with changed layers up to a layer, and return its map.
+
+        Parameters
+        ----------
+        layer : str
+            A modelled layer.
+        edits : dict of str to callable
+            As in :meth:`run`.
+
+        Returns
+        -------
+        values : float32 Tensor of shape (n, C, H, W)
+            The map with which the network would go on.
+        """
+        self._check([layer, *edits])
+        _, maps = self._again(edits, layer)
+        return maps[layer].float() if layer in maps else self.original.activations[layer]
+
+    def _check(self, layers: Iterable[str]) -> None:
+        for layer in layers:
+            if layer not in self.original.activations:
+                raise ValueError(
+                    f"Layer {layer!r} cannot be changed or read: the modelled layers are "
+                    f"{list(self.original.activations)}."
+                )
+
+
+class Network(NamedTuple):
+    """A source that runs the network, all its images, and the numbers of those that are meant."""
+
+    source: Source
+    images: Images
+    rows: np.ndarray
 
 
 class Source(Protocol):
@@ -121,8 +165,11 @@ class Source(Protocol):
     def stored(self, root: str | PathLike, rows: np.ndarray, dtype: str) -> Source:
         """Return a source of the images `rows` alone, that keeps what it yields under the folder `root`."""
 
-    def reruns(self, rows: np.ndarray, lowest: str) -> Iterator[Rerun]:
-        """Yield the images `rows` in batches whose layers from `lowest` on can be run again."""
+    def rerun(self, rows: np.ndarray, work: Callable[[Rerun], Result], what: str) -> Iterator[Result]:
+        """Yield what `work` makes of the images `rows`, batch by batch; `what` names it for the progress."""
+
+    def network(self, rows: np.ndarray) -> Network | None:
+        """Return what runs the network for the images `rows`; None without a network."""
 
     def changed(self, rows: np.ndarray, change: Change) -> Source:
         """Return a source of the images `rows` alone, whose network is a copy that `change` has changed."""
@@ -162,20 +209,28 @@ class HeldSource:
         """Refuse: it is not known what the values depend on."""
         raise ValueError("These maps are held in memory already; store those that FeatureExtractor.transform returns.")
 
-    def reruns(self, rows: np.ndarray, lowest: str) -> Iterator[Rerun]:
-        """Yield the images `rows` in batches whose layers from `lowest` on can be run again."""
-        source, numbers = self._network()
-        return source.reruns(numbers[rows], lowest)
+    def rerun(self, rows: np.ndarray, work: Callable[[Rerun], Result], what: str) -> Iterator[Result]:
+        """Yield what `work` makes of the images `rows`, batch by batch; `what` names it for the progress."""
+        network = self._network(rows)
+        return network.source.rerun(network.rows, work, what)
+
+    def network(self, rows: np.ndarray) -> Network | None:
+        """Return what runs the network for the images `rows`; None without a network."""
+        if self._origin is None:
+            return None
+        source, numbers = self._origin
+        return source.network(numbers[rows])
 
     def changed(self, rows: np.ndarray, change: Change) -> Source:
         """Return a source of the images `rows` alone, whose network is a copy that `change` has changed."""
-        source, numbers = self._network()
-        return source.changed(numbers[rows], change)
+        network = self._network(rows)
+        return network.source.changed(network.rows, change)
 
-    def _network(self) -> tuple[Source, np.ndarray]:
-        if self._origin is None:
+    def _network(self, rows: np.ndarray) -> Network:
+        found = self.network(rows)
+        if found is None:
             raise ValueError("These maps were made from arrays, so there is no network that could be run again.")
-        return self._origin
+        return found
 
 
 class FeatureMaps:
@@ -306,28 +361,44 @@ class FeatureMaps:
                 _check_finite(values, layer, batch.start)
             yield batch
 
-    def reruns(self, lowest: str) -> Iterator[Rerun]:
+    def rerun(self, work: Callable[[Rerun], Result], what: str = "network") -> Iterator[Result]:
         """Run over all images once, such that the network can be run again with changed activations.
+
+        The network runs once for the images of a batch, also where the maps are held or stored.  From then on it goes
+        on from the lowest layer that is changed; one that torch.fx cannot trace runs as a whole each time.
 
         Parameters
         ----------
-        lowest : str
-            The lowest layer to be changed.
+        work : callable
+            Gets a :class:`Rerun` of consecutive images.  Where the device's memory is short it is called again for
+            the first half of them, so that it must not depend on what was called before.
+        what : str, default="network"
+            What the progress is called, where the extractor shows it.
 
         Yields
         ------
-        rerun : Rerun
-            Consecutive images.  The network below `lowest` runs once for them, also where the maps are held or stored;
-            one that torch.fx cannot trace runs as a whole each time.
+        result : object
+            What `work` returned, batch by batch.
 
         Raises
         ------
         ValueError
-            If `lowest` is no modelled layer, or if the maps were made without a network.
+            If the maps were made without a network.
         """
-        if lowest not in self.layers:
-            raise ValueError(f"There is no layer {lowest!r}; there is {', '.join(map(repr, self.layers))}.")
-        yield from self._source.reruns(self._rows, lowest)
+        yield from self._source.rerun(self._rows, work, what)
+
+    def of_network(self) -> FeatureMaps | None:
+        """Return the same maps as the network makes them, neither held nor stored.
+
+        Returns
+        -------
+        maps : FeatureMaps or None
+            Computed when they are read; None where there is no network.
+        """
+        found = self._source.network(self._rows)
+        if found is None:
+            return None
+        return FeatureMaps(self.spec, found.images, found.source, self._scale, found.rows)
 
     def of_changed_network(self, change: Change) -> FeatureMaps:
         """Return the maps of the same images as a changed copy of the network makes them.

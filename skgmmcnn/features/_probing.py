@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ._forms import Form, refuse
 from ._network import Portable
 from ._receptive_field import Reach, ReceptiveField, nothing
-from ._rerun import Edits, Passed, edit
+from ._rerun import Edits, Passed, Reached, edit
 from ._running import move, prepare
 
 _PROBES_AT_ONCE = 16
@@ -124,20 +124,25 @@ class HookedNetwork:
             output = self.network(self.prepare(batch))
         return output, {name: self._forms[name].as_map(captured[name]) for name in self.layers}
 
-    def start(self, batch: Tensor, lowest: str) -> Passed:
+    def start(self, batch: Tensor) -> Passed:
         """Run the network over `batch`, such that it can be run again with changed layers; all of it is."""
 
-        def again(edits: Edits) -> tuple[Any, dict[str, Tensor]]:
+        def again(edits: Edits, until: str | None = None) -> tuple[Any, dict[str, Tensor]]:
             maps: dict[str, Tensor] = {}
 
             def see(name: str, result: Tensor) -> Tensor:
                 form = self._forms[name]
                 value = edit(result, form, edits[name]) if name in edits else result
                 maps[name] = form.as_map(value.clone())
+                if name == until:
+                    raise Reached
                 return value
 
             with self._spliced(see):
-                return self.network(self.prepare(batch)), maps
+                try:
+                    return self.network(self.prepare(batch)), maps
+                except Reached:
+                    return None, maps
 
         with torch.no_grad():
             outputs, maps = again({})

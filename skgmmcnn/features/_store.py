@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from .._device import resolve_device
-from ._maps import Change, FeatureBatch, Rerun, Source
+from ._maps import Change, FeatureBatch, Network, Rerun, Result, Source
 from ._spec import NetworkSpec
 
 _VERSION = 1
@@ -157,9 +157,13 @@ class StoredSource:
         """Return a source of the images `rows` alone, that keeps what it yields under the folder `root`."""
         return self._source.stored(root, rows, dtype)
 
-    def reruns(self, rows: np.ndarray, lowest: str) -> Iterator[Rerun]:
-        """Yield the images `rows` in batches whose layers from `lowest` on can be run again."""
-        return self._source.reruns(rows, lowest)
+    def rerun(self, rows: np.ndarray, work: Callable[[Rerun], Result], what: str) -> Iterator[Result]:
+        """Yield what `work` makes of the images `rows`, batch by batch; `what` names it for the progress."""
+        return self._source.rerun(rows, work, what)
+
+    def network(self, rows: np.ndarray) -> Network | None:
+        """Return what runs the network for the images `rows`."""
+        return self._source.network(rows)
 
     def changed(self, rows: np.ndarray, change: Change) -> Source:
         """Return a source of the images `rows` alone, whose network is a copy that `change` has changed."""

@@ -140,10 +140,10 @@ class TracedNetwork:
         values = zip(self.layers, captured, strict=True)
         return output, {layer: self._forms[layer].as_map(value) for layer, value in values}
 
-    def start(self, batch: Tensor, lowest: str) -> Passed:
-        """Run the network over `batch`, such that its part from the layer `lowest` on can be run again."""
+    def start(self, batch: Tensor) -> Passed:
+        """Run the network over `batch`, such that its part from any layer on can be run again."""
         layers = Layers(self._nodes, self._last, self._forms)
-        return start(self.network, self._graph, layers, lowest, self.prepare(batch))
+        return start(self.network, self._graph, layers, self.prepare(batch))
 
 
 def _trace(tracer: _LayerTracer, network: nn.Module) -> None:

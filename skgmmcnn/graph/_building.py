@@ -10,6 +10,7 @@ import networkx as nx
 import numpy as np
 
 from ..dictionary import WordMaps
+from ._attributes import decision_attributes, word_attributes
 from ._evidence import NO_EVIDENCE, Evidence, Pair
 from ._hierarchy import DECISION, Hierarchy
 from ._surprise import surprise_of_words
@@ -38,14 +39,14 @@ def build_graph(words: WordMaps, structure: Hierarchy, start: Above, steps: list
     positive, or where the lower word is nowhere in the upper word's fields over these images; scores are full sums all
     the same.  All attributes are plain.
     """
-    graph: nx.DiGraph = nx.DiGraph(n_images=len(words))
+    graph: nx.DiGraph = nx.DiGraph(n_images=len(words), evidence="counts")
     depths = structure.depths()
     _add_root(graph, words, start, steps, learnt)
     graph.nodes[graph.graph["root"]]["depth"] = depths[start.layer]
     for step in steps:
         surprises = surprise_of_words(words, structure, step.layer, step.selected, learnt.evidence)
         for word, surprise in zip(step.selected.tolist(), surprises.tolist(), strict=True):
-            attributes = {**_word_attributes(words, step.layer, word), **_scores(step, word)}
+            attributes = {**word_attributes(words, step.layer, word), **_scores(step, word)}
             if not np.isnan(surprise):
                 attributes["surprise"] = surprise
             graph.add_node(words.vocabulary.key(step.layer, word), **attributes, depth=depths[step.layer])
@@ -62,7 +63,7 @@ def _add_root(graph: nx.DiGraph, words: WordMaps, start: Above, steps: list[Step
         key = words.vocabulary.key(start.layer, word)
         if start.where is not None:
             attributes["row"], attributes["column"] = (int(place[0]) for place in np.nonzero(start.where))
-        graph.add_node(key, **_word_attributes(words, start.layer, word), **attributes)
+        graph.add_node(key, **word_attributes(words, start.layer, word), **attributes)
     else:
         key = f"{DECISION}_{word}"
         graph.graph |= {"target": word, "class_name": words.spec.class_name(word)}
@@ -70,31 +71,8 @@ def _add_root(graph: nx.DiGraph, words: WordMaps, start: Above, steps: list[Step
             against = {"contrast": start.against, "contrast_name": words.spec.class_name(start.against)}
             graph.graph |= against
             attributes |= against
-        graph.add_node(key, **_decision_attributes(words, word), **attributes, n_fitted=int(learnt.class_counts[word]))
+        graph.add_node(key, **decision_attributes(words, word), **attributes, n_fitted=int(learnt.class_counts[word]))
     graph.graph["root"] = key
-
-
-def _decision_attributes(words: WordMaps, target: int) -> dict[str, Any]:
-    return {
-        "layer": DECISION,
-        "word": target,
-        "count": int((words.decisions == target).sum()),
-        "n_locations": len(words),
-        "class_name": words.spec.class_name(target),
-    }
-
-
-def _word_attributes(words: WordMaps, layer: str, word: int) -> dict[str, Any]:
-    shown = words.words[layer]
-    attributes = {
-        "layer": layer,
-        "word": word,
-        "count": int((shown == word).sum()),
-        "n_locations": int(shown.size),
-    }
-    if (layer, word) in words.vocabulary.names:
-        attributes["word_name"] = words.vocabulary.names[layer, word]
-    return attributes
 
 
 def _scores(step: Step, word: int) -> dict[str, Any]:

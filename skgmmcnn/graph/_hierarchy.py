@@ -34,6 +34,17 @@ class Hierarchy:
         """Return what a layer explains: layers, or the decision."""
         return [upper for upper, lowers in self.below.items() if layer in lowers]
 
+    def reached(self, layer: str) -> set[str]:
+        """Return all layers that a layer depends on."""
+        found: set[str] = set()
+        todo = list(self.below[layer])
+        while todo:
+            lower = todo.pop()
+            if lower not in found:
+                found.add(lower)
+                todo += self.below[lower]
+        return found
+
     def depths(self) -> dict[str, int]:
         """Return the most steps from the decision down to each layer."""
         found = {DECISION: 0}

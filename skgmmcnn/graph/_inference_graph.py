@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
 from numbers import Integral, Real
@@ -19,7 +19,7 @@ from .._compat import Interval, StrOptions, fit_context
 from .._distributed import gathered, my_share
 from ..dictionary import WordMaps, count_words
 from ..features import ReceptiveField
-from . import _chance
+from . import _chance, _influence
 from ._building import Learnt, build_graph
 from ._edge_maps import edge_map
 from ._evidence import Evidence, log_ratios
@@ -28,6 +28,10 @@ from ._surprise import Surprise, Typicality, compare, surprise
 from ._tally import Tally, check_memory, tally
 from ._targets import Target, check_contrast, check_target, start_at
 from ._walk import Above, Step, walk
+
+AUTO, INFLUENCE, COUNTS = "auto", "influence", "counts"
+ENOUGH = "enough"
+_USUAL = 3  # words of a layer
 
 
 class InferenceGraph(TransformerMixin, BaseEstimator):
@@ -140,7 +144,11 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
     """
 
     _parameter_constraints: ClassVar[dict] = {
-        "n_nodes": [Interval(Integral, 1, None, closed="left"), dict],
+        "n_nodes": [Interval(Integral, 1, None, closed="left"), dict, StrOptions({ENOUGH})],
+        "evidence": [StrOptions({AUTO, INFLUENCE, COUNTS})],
+        "n_against": [Interval(Integral, 0, None, closed="left")],
+        "n_steps": [Interval(Integral, 1, None, closed="left")],
+        "max_images": [Interval(Integral, 2, None, closed="left")],
         "min_score": [Interval(Real, 0, None, closed="left")],
         "smoothing": [Interval(Real, 0, None, closed="neither")],
         "fields": [StrOptions(set(FIELDS))],
@@ -160,8 +168,12 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
 
     def __init__(
         self,
-        n_nodes: int | Mapping[str, int] = 3,
+        n_nodes: int | Mapping[str, int] | str = 3,
         *,
+        evidence: str = AUTO,
+        n_against: int = 0,
+        n_steps: int = 4,
+        max_images: int = 100,
         min_score: float = 0.0,
         smoothing: float = 1.0,
         fields: str = EFFECTIVE,
@@ -171,6 +183,10 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
         self.n_nodes = n_nodes
+        self.evidence = evidence
+        self.n_against = n_against
+        self.n_steps = n_steps
+        self.max_images = max_images
         self.min_score = min_score
         self.smoothing = smoothing
         self.fields = fields
@@ -256,6 +272,11 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
             self._check_shapes(words)
         structure = hierarchy(words.spec, kind) if again else self._structure(words)
         self._nodes_of(words.layers)
+        evidence = self._evidence_of(words)
+        if evidence == INFLUENCE:
+            _influence.handle_of(words)
+        elif self.n_nodes == ENOUGH:
+            raise ValueError("n_nodes='enough' asks the network, which evidence='counts' never does; give a number.")
         check_memory(words, structure, n_bootstrap=self.n_bootstrap, chance=self.p_values)
         images = [] if again else self._images
         first = max((stop for _, stop in images), default=0) if start is None else start
@@ -269,6 +290,7 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         counted = reduce(add, gathered(part))
         if again:
             self.layers_, self.explained_by_, self.fields_ = words.layers, dict(structure.below), kind
+            self.evidence_ = evidence
             below = {pair: field for pair, field in structure.fields.items() if pair[0] != DECISION}
             self._effective = below if kind == EFFECTIVE else {}
             self.classes_ = np.arange(words.spec.n_outputs)
@@ -326,7 +348,10 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         """
         self._check_words(X)
         targets = X.decisions.tolist() if target is None else [check_target(X, target)] * len(X)
-        contrasts = [check_contrast(X, each, contrast, self.class_counts_) for each in targets]
+        contrasts = [check_contrast(X, each, contrast) for each in targets]
+        if self._evidence_of(X) == INFLUENCE:
+            return _influence.explain(X, self._structure(X), targets, contrasts, self._wanted(X))
+        self._check_counted(X, targets, contrast)
         evidence = self._evidence()
         return [
             self._explain(X[image], each, against, evidence)
@@ -352,12 +377,15 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         """
         self._check_words(X)
         output = check_target(X, target)
-        against = check_contrast(X, output, contrast, self.class_counts_)
+        against = check_contrast(X, output, contrast)
         if isinstance(output, tuple):
             if len(output) == 3:
                 raise ValueError(f"A location, as {target!r}, belongs to one image; use explain, or give a word.")
             if not (X.words[output[0]] == output[1]).any():
                 raise ValueError(f"None of these {len(X)} images shows the word {X.vocabulary.key(*output)}.")
+        if self._evidence_of(X) == INFLUENCE:
+            return _influence.explain_together(X, self._structure(X), output, against, self._wanted(X))
+        self._check_counted(X, [output], contrast)
         return self._explain(X, output, against, self._evidence())
 
     def explain_class(self, X: WordMaps, label: int | str, *, contrast: int | str | None = None) -> nx.DiGraph:
@@ -521,6 +549,8 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
             words matter where each location that is looked at, or taken away, costs the same.
         """
         self._check_words(X)
+        if self._evidence_of(X) == INFLUENCE:
+            return _influence.transform(X, self._structure(X), self._wanted(X))
         tables = self._evidence(resamples=False)
         evidence = np.empty((len(X), len(self._names)))
         for i, decision in enumerate(X.decisions):
@@ -580,10 +610,31 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         learnt = Learnt(evidence, self.class_counts_, self.p_values_, self.q_values_)
         return build_graph(words, self._structure(words), start, self._walk(words, start, evidence), learnt)
 
+    def _evidence_of(self, words: WordMaps) -> str:
+        """Return the evidence that graphs of these words show."""
+        if self.evidence == AUTO:
+            return COUNTS if words.influence is None else INFLUENCE
+        return self.evidence
+
+    def _wanted(self, words: WordMaps) -> _influence.Wanted:
+        n_nodes = None if self.n_nodes == ENOUGH else self._nodes_of(words.layers)
+        return _influence.Wanted(n_nodes, self.n_against, self.n_steps, self.max_images, self._seed)
+
+    def _check_counted(self, words: WordMaps, targets: Sequence[Any], contrast: Any) -> None:
+        """Refuse contrasts of classes that were never counted."""
+        if contrast is None:
+            return
+        for output in {*targets, words.spec.class_index(contrast)}:
+            if not self.class_counts_[output]:
+                raise ValueError(
+                    f"No fitted image was decided for {words.spec.class_name(output)!r}, so that there is nothing to "
+                    "contrast; fit with such images, or use evidence='influence'."
+                )
+
     def _nodes_of(self, layers: tuple[str, ...]) -> dict[str, int]:
         """Return how many words to keep of each layer."""
         if not isinstance(self.n_nodes, Mapping):
-            return dict.fromkeys(layers, self.n_nodes)
+            return dict.fromkeys(layers, _USUAL if isinstance(self.n_nodes, str) else self.n_nodes)
         if set(self.n_nodes) != set(layers):
             raise ValueError(f"n_nodes names layers {list(self.n_nodes)}; the layers are {list(layers)}.")
         if not all(isinstance(n, Integral) and n >= 1 for n in self.n_nodes.values()):

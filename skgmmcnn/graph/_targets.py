@@ -31,6 +31,15 @@ def start_at(words: WordMaps, target: Any, contrast: int | None, n_versions: int
     return Above(layer, words.words[layer][0][tuple(place)].astype(np.intp)[None], kept, where)
 
 
+def root_of(words: WordMaps, target: tuple) -> tuple[str, int, dict[str, int]]:
+    """Return the layer and the word that a target names, and its row and column where that is one location."""
+    layer, *place = target
+    if len(place) == 1:
+        return layer, place[0], {}
+    row, column = place
+    return layer, int(words.words[layer][0, row, column]), {"row": row, "column": column}
+
+
 def check_target(words: WordMaps, target: Any) -> Any:
     """Return a target with the class as an output, or raise an error that tells what there is."""
     if not isinstance(target, tuple):
@@ -51,7 +60,7 @@ def check_target(words: WordMaps, target: Any) -> Any:
     return (layer, *map(int, place))
 
 
-def check_contrast(words: WordMaps, target: Any, contrast: Any, class_counts: np.ndarray) -> int | None:
+def check_contrast(words: WordMaps, target: Any, contrast: Any) -> int | None:
     """Return the output that a decision is contrasted with."""
     if contrast is None:
         return None
@@ -63,10 +72,4 @@ def check_contrast(words: WordMaps, target: Any, contrast: Any, class_counts: np
             f"contrast={contrast!r} is the very class that is explained; give another one, or only the images that the "
             f"network calls something else: words[words.decisions != {output}]."
         )
-    for name in (target, output):
-        if not class_counts[name]:
-            raise ValueError(
-                f"No fitted image was decided for {words.spec.class_name(name)!r}, so that there is nothing to "
-                "contrast; fit with such images."
-            )
     return output

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..dictionary._base import WordModel
+from ..dictionary._influence import layer_mean
 from ._parts import Parts
 
 FILLS = ("mean", "zero", "resample")  # the usual one first
@@ -46,7 +46,9 @@ class Fillings:
         if self._fill == "zero":
             return {layer: torch.zeros_like(values[:1, :, :1, :1]) for layer, values in activations.items()}
         if self._fill == "mean":
-            return {layer: layer_mean(self._dictionary, layer, values) for layer, values in activations.items()}
+            return {
+                layer: layer_mean(self._dictionary.mixtures_[layer], values) for layer, values in activations.items()
+            }
         return {layer: self._resampled(layer, values, start) for layer, values in activations.items()}
 
     def _resampled(self, layer: str, values: Tensor, start: int) -> Tensor:
@@ -69,20 +71,3 @@ def _past(numbers: np.ndarray, own: np.ndarray) -> np.ndarray:
 
 def _columns(values: Tensor) -> Tensor:
     return values.permute(0, 2, 3, 1).flatten(1, 2)
-
-
-def layer_mean(dictionary: WordModel, layer: str, like: Tensor) -> Tensor:
-    """Return the mean column of a layer as its mixture has it, shape (1, C, 1, 1)."""
-    mixture = dictionary.mixtures_[layer]
-    mean = torch.from_numpy(mixture.weights_ @ mixture.emitted_means_)
-    return mean.to(like)[None, :, None, None]
-
-
-def replace(where: Tensor, filling: Tensor) -> Callable[[Tensor], Tensor]:
-    """Return an edit that puts `filling` (broadcast to n, C, H, W) to the locations `where` (n, H, W)."""
-    return lambda maps: torch.where(where[:, None], filling, maps)
-
-
-def put(filling: Tensor) -> Callable[[Tensor], Tensor]:
-    """Return an edit that puts `filling` (broadcast to n, C, H, W) in the place of a whole map."""
-    return filling.expand_as

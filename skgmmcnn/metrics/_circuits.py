@@ -13,10 +13,12 @@ from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from ..dictionary import WordMaps, count_words
 from ..features import Rerun
+from ..features._rerun import replace
+from ..features._scores import margins, proba_of
 from ..graph import InferenceGraph
-from ._ablation import Fillings, replace
+from ._ablation import Fillings
 from ._orders import columns_of_first, ranks_of
-from ._parts import Parts, log_proba, proba_of
+from ._parts import Parts
 from ._walks import leaders, walks
 
 ORDERS = ("score", "graph", "frequency", "random")
@@ -26,10 +28,7 @@ Kept = Mapping[str, np.ndarray]  # by layer, which words of each image stay: boo
 
 def log_odds_of(outputs: Any, targets: np.ndarray) -> np.ndarray:
     """Return log p / (1 - p) of one class for each image, in nats, shape (n,)."""
-    log_p = log_proba(outputs)
-    at = torch.from_numpy(np.asarray(targets, np.int64)).to(log_p.device)[:, None]
-    others = log_p.scatter(1, at, -torch.inf).logsumexp(1)
-    return (log_p.gather(1, at)[:, 0] - others).numpy(force=True)
+    return margins(outputs, targets).numpy(force=True)
 
 
 MEASURES = {"log_odds": log_odds_of, "proba": proba_of}
@@ -179,16 +178,20 @@ class Runner:
 
         ``"full"`` is that of the untouched network.
         """
-        lowest = next(layer for layer in self.parts.maps.layers if layer in layers)
-        found: dict[Any, list[np.ndarray]] = {key: [] for key in ("full", *selections)}
-        for part in self.parts.maps.reruns(lowest):
+
+        def work(part: Rerun) -> dict[Any, np.ndarray]:
             original = part.original
             filling = self.fillings({layer: original.activations[layer] for layer in layers}, original.start)
-            found["full"].append(MEASURES[self.measured](original.outputs, original.decisions))
+            found = {"full": MEASURES[self.measured](original.outputs, original.decisions)}
             for key, kept in selections.items():
-                found[key].append(self._measure(part, {layer: kept[layer] for layer in layers}, filling))
-            self.progress.update(len(original.decisions))
-        return {key: np.concatenate(values) for key, values in found.items()}
+                found[key] = self._measure(part, {layer: kept[layer] for layer in layers}, filling)
+            return found
+
+        parts = []
+        for found in self.parts.maps.rerun(work):
+            parts.append(found)
+            self.progress.update(len(found["full"]))
+        return {key: np.concatenate([part[key] for part in parts]) for key in ("full", *selections)}
 
     def _measure(self, part: Rerun, kept: Kept, filling: Mapping[str, Tensor]) -> np.ndarray:
         original, edits = part.original, {}

@@ -12,12 +12,14 @@ from torch import Tensor
 
 from .._device import exact_float32
 from ..dictionary._base import WordModel
+from ..dictionary._influence import layer_mean
 from ..features import Rerun
+from ..features._rerun import put
+from ..features._scores import log_proba
 from ..mixture._em import Scorer
-from ._ablation import layer_mean, put
 from ._intervals import Interval, interval_of_share
 from ._measured import Figure, Measured, axes_for
-from ._parts import Parts, check_scores, log_proba, take_apart
+from ._parts import Parts, check_scores, take_apart
 
 REBUILDINGS = ("means", "posteriors")
 OWN = "the network's own decision"
@@ -265,7 +267,7 @@ class _Rebuilt(NamedTuple):
 
 
 def _rebuilt(parts: Parts, layer: str, rebuild: str, labels: np.ndarray | None) -> _Rebuilt:
-    found = [_rebuilt_batch(parts.dictionary, part, layer, rebuild, labels) for part in parts.maps.reruns(layer)]
+    found = parts.maps.rerun(lambda part: _rebuilt_batch(parts.dictionary, part, layer, rebuild, labels))
     return _Rebuilt(*map(np.concatenate, zip(*found, strict=True)))
 
 
@@ -275,7 +277,7 @@ def _rebuilt_batch(
     original = part.original
     values, n = original.activations[layer], len(original.decisions)
     right = original.decisions if labels is None else labels[original.start : original.start + n]
-    made, mean = from_words(model, layer, original.activations, rebuild), layer_mean(model, layer, values)
+    made, mean = from_words(model, layer, original.activations, rebuild), layer_mean(model.mixtures_[layer], values)
     kept, null = (part.run({layer: put(to)}) for to in (made, mean))
     log_p, log_q = log_proba(original.outputs), log_proba(kept.outputs)
     return (

@@ -15,13 +15,15 @@ from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from ..dictionary import WordMaps, count_words
 from ..features import Rerun
+from ..features._rerun import replace
+from ..features._scores import log_proba, proba_of
 from ..graph import InferenceGraph
-from ._ablation import Fillings, replace
+from ._ablation import Fillings
 from ._completeness import check_layers
 from ._intervals import Interval, interval_of_ratio
 from ._measured import BASELINE, Figure, Measured, axes_for
 from ._orders import STYLES, check_orders, columns_of_first, ranks_of
-from ._parts import Parts, check_scores, graph_of, log_proba, proba_of, take_apart
+from ._parts import Parts, check_scores, graph_of, take_apart
 from ._walks import check_kind, walks
 
 ORDERS = ("graph", "score", "reverse", "frequency", "gradient", "random")
@@ -303,18 +305,23 @@ def _curves(pipe: Any, X: Any, asked: _Question, random_state: Any) -> AblationC
     bits = word_bits(graph_of(parts), words, asked.layer, asked.by)
     runs = {order: asked.n_random if order == "random" else 1 for order in asked.orders}
     total = sum(runs.values()) * len(words)
-    found: dict[str, list[np.ndarray]] = {order: [] for order in asked.orders}
+
+    def work(part: Rerun) -> dict[str, np.ndarray]:
+        activations = {asked.layer: part.original.activations[asked.layer]}
+        filling = fillings(activations, part.original.start)[asked.layer]
+        shown = words.words[asked.layer][part.rows].astype(np.int64)
+        replay = _Replay(part, asked, shown, bits[part.rows], filling)
+        curves = {
+            order: [replay.curve(replay.importance(order, random)) for _ in range(n)] for order, n in runs.items()
+        }
+        return {order: np.mean(of_order, axis=0) for order, of_order in curves.items()}
+
+    found = []
     with tqdm(total=total, desc=f"{asked.kind} {asked.layer}", unit="curve", disable=not asked.verbose) as progress:
-        for part in parts.maps.reruns(asked.layer):
-            rows = slice(part.original.start, part.original.start + len(part.original.decisions))
-            activations = {asked.layer: part.original.activations[asked.layer]}
-            filling = fillings(activations, part.original.start)[asked.layer]
-            replay = _Replay(part, asked, words.words[asked.layer][rows].astype(np.int64), bits[rows], filling)
-            for order, times in runs.items():
-                curves = [replay.curve(replay.importance(order, random)) for _ in range(times)]
-                found[order].append(np.mean(curves, axis=0))
-                progress.update(times * len(replay.counts))
-    joined = {order: np.concatenate(curves, axis=1) for order, curves in found.items()}
+        for curves in parts.maps.rerun(work):
+            found.append(curves)
+            progress.update(sum(runs.values()) * curves[asked.orders[0]].shape[1])
+    joined = {order: np.concatenate([curves[order] for curves in found], axis=1) for order in asked.orders}
     return AblationCurves(
         layer=asked.layer,
         fill=asked.fill,

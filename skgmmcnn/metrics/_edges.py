@@ -17,16 +17,18 @@ from tqdm.auto import tqdm  # type: ignore[import-untyped]
 from .._device import exact_float32
 from ..dictionary import LayerDictionary, WordMaps
 from ..features import FeatureBatch, ReceptiveField, Rerun
+from ..features._rerun import replace
+from ..features._scores import log_proba
 from ..graph import InferenceGraph
 from ..graph._counting import gather, spread
 from ..graph._hierarchy import DECISION, maps_of
 from ..mixture import Mixture
 from ..mixture._em import Scorer
-from ._ablation import Fillings, replace
+from ._ablation import Fillings
 from ._correlation import rank_correlation
 from ._intervals import Interval, interval
 from ._measured import Figure, Measured
-from ._parts import check_scores, graph_of, log_proba, take_apart
+from ._parts import check_scores, graph_of, take_apart
 from ._walks import leaders
 
 EFFECTS = ("changed", "loss")
@@ -326,14 +328,18 @@ def edge_effects(
     judge = _Judge(dictionary.mixtures_, words)
     with tqdm(total=len(lowers) * len(words), desc="edge_effects", unit="image", disable=not verbose) as progress:
         for lower in lowers:
-            for part in parts.maps.reruns(lower):
+
+            def work(part: Rerun, lower: str = lower) -> int:
                 filling = fillings({lower: part.original.activations[lower]}, part.original.start)[lower]
                 for at_once in _rounds(edges, trials, lower, part):
                     for variant in range(1 + n_random):
                         run = _without(part, lower, [(edges[e], trials[e].taken[variant]) for e in at_once], filling)
                         for e in at_once:
                             effects[e, variant] = judge(part.original, run, edges[e], trials[e].locations)
-                progress.update(len(part.original.decisions))
+                return len(part)
+
+            for n_done in parts.maps.rerun(work):
+                progress.update(n_done)
     return EdgeEffects(_by_pair(fields, edges, trials, effects, random), fill, by)
 
 

@@ -9,9 +9,10 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
+from ..features._scores import log_proba
 from ._intervals import Interval, interval_of_share
 from ._measured import Figure, Measured
-from ._parts import check_scores, graph_of, log_proba, take_apart
+from ._parts import check_scores, graph_of, take_apart
 
 
 @dataclass(frozen=True, eq=False)

@@ -275,6 +275,6 @@ def _further(job: Callable, parts: Parts, layers: Sequence[str], ordered: Sequen
 def _minutes(jobs: Sequence[_Job], parts: Parts) -> str:
     """Return about how long jobs will take, in minutes, from one pass of one batch through the network."""
     began = time.monotonic()
-    part = next(parts.maps.reruns(parts.maps.layers[0]))
-    per_image = (time.monotonic() - began) / len(part.original.decisions)
+    n_images = next(parts.maps.rerun(len))
+    per_image = (time.monotonic() - began) / n_images
     return f"{max(1, sum(job.passes for job in jobs) * per_image * len(parts.maps) / 60):.0f}"

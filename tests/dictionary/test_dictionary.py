@@ -99,6 +99,9 @@ class CountedMaps(FeatureMaps):
             self.n_images += len(batch.decisions)
             yield batch
 
+    def network(self, rows):
+        return self._inner.network(rows)
+
 
 def test_same_seed_same_fit_and_words_whatever_the_batches(digits):
     def fitted(batch_size, random_state=0):

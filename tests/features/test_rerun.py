@@ -93,7 +93,7 @@ def test_a_rerun_equals_the_whole_network_with_hooks(kind, lowest, changed):
     edits = {layer: silence(place) for place, layer in enumerate(changed)}
     layers = ["stem", "inner", "left", "right", "after_right"]
     maps = extract(network, layers, images, batch_size=4).transform(images)
-    parts = list(maps.reruns(lowest))
+    parts = list(maps.rerun(lambda part: part))
     expected = naive(network, images, edits)
     for _ in range(2):  # what is kept between runs stays as it was
         found = torch.cat([part.run(edits).outputs for part in parts])
@@ -125,7 +125,7 @@ def test_reruns_of_known_families(model, layers):
         nn.init.normal_(network.heads.head.weight)  # torchvision starts with zeros
     maps = extract(network, layers, images).transform(images)
     lowest = maps.layers[0]
-    (part,) = maps.reruns(lowest)
+    (part,) = maps.rerun(lambda part: part)
     torch.testing.assert_close(part.run({}).outputs, part.original.outputs)
 
     def change(values):  # a class token stays as it is
@@ -161,7 +161,7 @@ class ReadsWhatWasChanged(nn.Module):
 def test_what_is_changed_in_place_below(layer):
     torch.manual_seed(0)
     network, images = ReadsWhatWasChanged().eval(), torch.randn(3, 3, 6, 6)
-    (part,) = extract(network, [layer], images).transform(images).reruns(layer)
+    (part,) = extract(network, [layer], images).transform(images).rerun(lambda part: part)
     torch.testing.assert_close(part.run({layer: lambda maps: maps}).outputs, part.original.outputs)
     if layer == "second":
         expected = naive(network, images, {layer: silence(0)})
@@ -170,7 +170,7 @@ def test_what_is_changed_in_place_below(layer):
 
 def test_an_edit_keeps_the_shape():
     images = torch.randn(2, 3, 6, 6)
-    (part,) = extract(ReadsWhatWasChanged().eval(), ["second"], images).transform(images).reruns("second")
+    (part,) = extract(ReadsWhatWasChanged().eval(), ["second"], images).transform(images).rerun(lambda part: part)
     with pytest.raises(ValueError, match=r"must return a map of shape \(2, 5, 6, 6\); it returned \(2, 1, 6, 6\)"):
         part.run({"second": lambda maps: maps[:, :1]})
 
@@ -179,7 +179,7 @@ def test_gradients_reach_a_layer():
     torch.manual_seed(0)
     network, images = Residual().eval(), torch.randn(3, 3, 9, 9)
     maps = extract(network, ["inner", "left"], images).transform(images)
-    (part,) = maps.reruns("inner")
+    (part,) = maps.rerun(lambda part: part)
     leaf = part.original.activations["inner"].clone().requires_grad_()
     (found,) = torch.autograd.grad(part.run({"inner": lambda _: leaf}).outputs[:, 2].sum(), leaf)
     step = torch.zeros_like(leaf)
@@ -194,9 +194,9 @@ def test_held_and_stored_maps_know_their_network(tmp_path):
     network, images = Residual().eval(), torch.randn(6, 3, 9, 9)
     maps = extract(network, ["inner"], images).transform(images)
     edits = {"inner": silence(1)}
-    (expected,) = (part.run(edits).outputs for part in maps.reruns("inner"))
+    (expected,) = (part.run(edits).outputs for part in maps.rerun(lambda part: part))
     for other in (maps.compute()[[4, 1]].compute(), maps.store(tmp_path)[[4, 1]]):
-        (found,) = (part.run(edits).outputs for part in other.reruns("inner"))
+        (found,) = (part.run(edits).outputs for part in other.rerun(lambda part: part))
         torch.testing.assert_close(found, expected[[4, 1]])
 
 
@@ -222,7 +222,7 @@ def test_maps_of_a_changed_network(kind, tmp_path):
         (batch,) = changed.batches()
         torch.testing.assert_close(batch.outputs, expected[[5, 2]])
         assert changed.layers == maps.layers
-        (part,) = changed.compute().reruns("inner")
+        (part,) = changed.compute().rerun(lambda part: part)
         torch.testing.assert_close(part.run({}).outputs, expected[[5, 2]])
     for one in (network, extractor.network_):
         assert all(torch.equal(values, before[name]) for name, values in one.state_dict().items())
@@ -233,7 +233,7 @@ def test_the_network_stays_as_it_was_after_an_error():
     torch.manual_seed(0)
     network, images = Untraceable().eval(), torch.randn(2, 3, 9, 9)
     extractor = extract(network, ["inner"], images)
-    (part,) = extractor.transform(images).reruns("inner")
+    (part,) = extractor.transform(images).rerun(lambda part: part)
 
     def fail(maps):
         raise KeyboardInterrupt
@@ -249,10 +249,9 @@ def test_bad_layers():
     maps = FeatureExtractor(Residual().eval(), ["inner", "left"], preprocess=None).fit_transform(
         torch.randn(2, 3, 9, 9)
     )
-    with pytest.raises(ValueError, match="no layer 'stem'"):
-        next(maps.reruns("stem"))
-    (part,) = maps.reruns("left")
-    with pytest.raises(ValueError, match="'inner' cannot be changed here"):
-        part.run({"inner": silence(0)})
+    (part,) = maps.rerun(lambda part: part)
+    for asked in (lambda: part.run({"stem": silence(0)}), lambda: part.map_of("stem", {})):
+        with pytest.raises(ValueError, match="Layer 'stem' cannot be changed or read"):
+            asked()
     with pytest.raises(ValueError, match="made from arrays"):
-        next(FeatureMaps.from_arrays({"dense": np.zeros((3, 2), np.float32)}).reruns("dense"))
+        next(FeatureMaps.from_arrays({"dense": np.zeros((3, 2), np.float32)}).rerun(lambda part: part))

@@ -66,7 +66,7 @@ def on_the_letter(words, graph):
 def probability(maps, edit=None):
     """Return the mean probability of the class, with the maps of conv3 changed by `edit`."""
     edits = {} if edit is None else {"conv3": edit}
-    outputs = torch.cat([part.run(edits).outputs for part in maps.reruns("conv3")])
+    outputs = torch.cat([part.run(edits).outputs for part in maps.rerun(lambda part: part)])
     return outputs.softmax(1)[:, CLASS].mean().item()
 
 

@@ -114,7 +114,7 @@ def test_resampled_columns_come_from_other_images_and_all_places(one_channel):
     images = torch.stack([owners, places, places], 1)
     maps = FeatureExtractor(one_channel[0][0].network_, ["look"], preprocess=None, batch_size=9).fit_transform(images)
     fillings = Fillings("resample", Parts(maps, None, None), ["look"], np.random.RandomState(0))
-    for part in maps.reruns("look"):
+    for part in maps.rerun(lambda part: part):
         start, n = part.original.start, len(part.original.decisions)
         drawn = fillings(part.original.activations, start)["look"]
         assert (drawn[:, 0] != owners[start : start + n]).all()

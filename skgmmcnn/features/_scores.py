@@ -1,0 +1,73 @@
+"""What the network's outputs say of a class: probabilities, log-odds and contrasts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_ROUNDING = 1e-4
+
+
+def log_proba(outputs: Any) -> Tensor:
+    """Return the logarithms of the class probabilities (n, C) that the network's scores stand for, in nats.
+
+    They are the softmax of C scores, unless these are probabilities already; a single one is the logit of the second of
+    two classes.
+    """
+    if not isinstance(outputs, (Tensor, np.ndarray)) or outputs.ndim != 2:
+        kind = f"an array of shape {outputs.shape}" if hasattr(outputs, "shape") else f"a {type(outputs).__name__}"
+        raise ValueError(f"Probabilities need scores (n, C) of the classes; the network returns {kind}.")
+    scores = torch.as_tensor(outputs).double()
+    if scores.shape[1] == 1:
+        scores = torch.cat([torch.zeros_like(scores), scores], 1)
+    if scores.shape[1] > 1 and bool((scores >= 0).all() and ((scores.sum(1) - 1).abs() < _ROUNDING).all()):
+        return scores.clamp_min(np.finfo(float).tiny).log()
+    return scores.log_softmax(1)
+
+
+def of_class(values: Tensor, classes: np.ndarray) -> Tensor:
+    """Return what `values` (n, C) has for one class of each image, shape (n,)."""
+    return values.gather(1, torch.from_numpy(np.asarray(classes, np.int64)).to(values.device)[:, None])[:, 0]
+
+
+def proba_of(outputs: Any, classes: np.ndarray) -> np.ndarray:
+    """Return the probability of one class for each image, shape (n,)."""
+    return of_class(log_proba(outputs), classes).exp().numpy(force=True)
+
+
+def margins(outputs: Any, classes: np.ndarray, contrasts: np.ndarray | None = None) -> Tensor:
+    """Return by how much each image's class leads, in nats, shape (n,).
+
+    Its log-odds z_c - log sum over the others of exp z_j; with `contrasts` z_c - z_contrast.
+    """
+    log_p = log_proba(outputs)
+    mine = of_class(log_p, classes)
+    if contrasts is not None:
+        return mine - of_class(log_p, contrasts)
+    at = torch.from_numpy(np.asarray(classes, np.int64)).to(log_p.device)[:, None]
+    return mine - log_p.scatter(1, at, -torch.inf).logsumexp(1)
+
+
+def runners_up(outputs: Any, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the likeliest other class of each image and its probability, shapes (n,)."""
+    at = torch.from_numpy(np.asarray(classes, np.int64))[:, None]
+    log_p = log_proba(outputs)
+    best = log_p.scatter(1, at.to(log_p.device), -torch.inf).max(1)
+    return best.indices.numpy(force=True), best.values.exp().numpy(force=True)
+
+
+def check_decided(outputs: Any, decisions: np.ndarray, n_outputs: int) -> None:
+    """Refuse networks whose decision is not the largest of the scores that they return."""
+    log_p = log_proba(outputs)
+    if log_p.shape[1] == n_outputs:
+        lead = log_p.max(1).values - of_class(log_p, decisions)
+        if bool((lead < _ROUNDING).all()):
+            return
+    raise ValueError(
+        "This follows the probability of the decision, which must be the largest of the network's scores; with this "
+        f"decision= it is not: {log_p.shape[1]} scores, {n_outputs} classes. Take a network that returns one score for "
+        "each of the classes, as nn.Sequential(network, your_head)."
+    )
