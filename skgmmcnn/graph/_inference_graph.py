@@ -24,6 +24,7 @@ from ._building import Learnt, build_graph
 from ._edge_maps import edge_map
 from ._evidence import Evidence, log_ratios
 from ._hierarchy import DECISION, EFFECTIVE, FIELDS, WHOLE, Hierarchy, hierarchy, maps_of, measured
+from ._occlusion import check_graphs
 from ._surprise import Surprise, Typicality, compare, surprise
 from ._tally import Tally, check_memory, tally
 from ._targets import Target, check_contrast, check_target, start_at
@@ -414,6 +415,35 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
                 f"it does for {sorted(map(X.spec.class_name, np.unique(X.decisions)))[:10]}."
             )
         return self.explain_together(X[rows], target, contrast=contrast)
+
+    def check(self, X: WordMaps, graphs: Sequence[nx.DiGraph]) -> list[nx.DiGraph]:
+        """Check graphs of images in the images themselves: hide what the words kept show.
+
+        The places of the words that speak directly for the target, those of the uppermost layers, are filled with the
+        mean colour of the image; then, to compare, as many places of the same shape elsewhere.  Words are about the
+        places where the network looked only if the first costs more of the probability.
+
+        Parameters
+        ----------
+        X : WordMaps
+            Words of n images that were made with a network.
+        graphs : list of networkx.DiGraph
+            The graph of each image, from :meth:`explain`, of an output.
+
+        Returns
+        -------
+        graphs : list of networkx.DiGraph
+            The same graphs, with ``graph.graph["probability_hidden"]``, ``["probability_hidden_elsewhere"]`` (the mean
+            over eight other places) and ``["share_hidden"]``, the share of the pixels.
+
+        Raises
+        ------
+        ValueError
+            If X has no network or no images, or a graph does not explain an output for one image.
+        """
+        self._check_words(X)
+        check_graphs(X, graphs, self._seed)
+        return list(graphs)
 
     def edge_maps(self, X: WordMaps, graph: nx.DiGraph) -> dict[tuple[str, str], np.ndarray]:
         """Return for each edge of a graph where in the upper word's receptive field the lower word is.
