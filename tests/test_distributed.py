@@ -37,7 +37,7 @@ def results(passed):
     extractor._traced._capturing.forward = lambda batch: (passed.append(len(batch)), run(batch))[1]
     dictionary = LayerDictionary(10, emission="gaussian", random_state=0, max_samples=4000, keep_proba=True)
     words = dictionary.fit_transform(maps)
-    graph = InferenceGraph(n_bootstrap=5, p_values=True, random_state=0).fit(words)
+    graph = InferenceGraph().fit(words)
     representatives = words.vocabulary.representatives["conv3"]
     stepwise = LayerDictionary(10, emission="gaussian", random_state=0).partial_fit(maps).partial_fit(maps)
     flat = FeatureExtractor(digits.network, ["mean", "head"], device="cpu", batch_size=16).fit_transform(digits.images)
