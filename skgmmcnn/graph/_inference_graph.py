@@ -100,9 +100,9 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
     mixture.  With b the mean of a layer over the fitted images and x its activations, a location's influence is the
     integral of the gradient of m from b to x times x - b [2]_: over the layer these add up to m(x) - m(b).  A word's
     influence is the sum over its locations.  Of the words with most influence those are kept without which m really
-    falls; `effect` is this fall.  Flows tell to first order what an upper word gets from a lower one; an edge is drawn where the exact
-    effect of taking the lower word away from the upper one alone (path patching) agrees in sign, and is at least 2 %
-    of what the upper word does.
+    falls; `effect` is this fall.  Flows tell to first order what an upper word gets from a lower one; an edge is drawn
+    where the exact effect of taking the lower word away from the upper one alone (path patching) agrees in sign, and is
+    at least 2 % of what the upper word does.
 
     *Counts.*  With C the counts and b the smoothing, P(t) = C[., t] / C[., .] and
     P(t | s) = (C[s, t] + b P(t)) / (C[s, .] + b).  Counts add up: :meth:`partial_fit` on parts of the images, or
