@@ -133,7 +133,9 @@ def deletion(pipe, images, n, by_location):
             for name, order in orders.items():
                 rank = np.argsort(np.argsort(-order[part.rows], axis=1), axis=1)
                 places = torch.from_numpy(rank).gather(1, shown.flatten(1)).double()
-                first = places.argsort(1, stable=True).argsort(1).view_as(shown)  # location by location, word by word
+                first = (
+                    places.argsort(dim=1, stable=True).argsort(1).view_as(shown)
+                )  # location by location, word by word
                 for kind in ("deletion", "insertion"):
                     curve = []
                     for share in np.linspace(0, 1, 11):

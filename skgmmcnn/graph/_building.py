@@ -10,13 +10,13 @@ import numpy as np
 
 from ..dictionary import WordMaps
 from ._attributes import decision_attributes, word_attributes
+from ._coverage import FEW_FITTED
 from ._evidence import NO_EVIDENCE
 from ._hierarchy import DECISION, Hierarchy
 from ._walk import Above, Link, Step
 
 MOST_CHANCE = 0.05  # q-values above are called chance
 LEAST_KEPT = 0.5  # share of resamples; what fewer keep is called seldom kept
-FEW_FITTED = 10  # images of a class; a graph that is learnt from fewer is called so
 
 
 def build_graph(

@@ -21,6 +21,7 @@ from ..dictionary import WordMaps, count_words
 from ..features import ReceptiveField
 from . import _influence
 from ._building import build_graph
+from ._coverage import coverage, warn_of_contradiction, warn_of_few
 from ._edge_maps import edge_map
 from ._evidence import Evidence, log_ratios
 from ._hierarchy import DECISION, EFFECTIVE, FIELDS, WHOLE, Hierarchy, hierarchy, maps_of, measured
@@ -66,6 +67,9 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         Where lower words count for an upper one: in its effective fields, where most of its activity comes from, or in
         its whole receptive fields.  Whole ones are also taken where effective ones were not measured
         (``FeatureExtractor(n_field_images=0)``); `fields_` tells.
+    verbose : int, default=0
+        Whether :meth:`fit` prints how far counts can speak: how many of the fitted decisions are for classes with at
+        least ten images, and how many of them the words predict, with y also of right and wrong ones.
     random_state : int, RandomState instance or None, default=None
         Draws images for graphs of many, and resamples of them.
 
@@ -149,6 +153,7 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         "max_images": [Interval(Integral, 2, None, closed="left")],
         "smoothing": [Interval(Real, 0, None, closed="neither")],
         "fields": [StrOptions(set(FIELDS))],
+        "verbose": ["verbose"],
         "random_state": ["random_state"],
     }
 
@@ -168,6 +173,7 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         max_images: int = 100,
         smoothing: float = 1.0,
         fields: str = EFFECTIVE,
+        verbose: int = 0,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
         self.n_nodes = n_nodes
@@ -177,6 +183,7 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         self.max_images = max_images
         self.smoothing = smoothing
         self.fields = fields
+        self.verbose = verbose
         self.random_state = random_state
 
     @fit_context(prefer_skip_nested_validation=True)
@@ -195,7 +202,11 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         self : InferenceGraph
             The fitted estimator.
         """
-        return self._count(X, y, again=True)
+        self._count(X, y, again=True)
+        if self.verbose:
+            labels = None if y is None else X.spec.encode(y, len(X))
+            print(f"InferenceGraph: {coverage(X, self.class_counts_, self.predict(X), labels)}")
+        return self
 
     @fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: WordMaps, y: Any = None) -> InferenceGraph:
@@ -326,11 +337,14 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         if self._evidence_of(X) == INFLUENCE:
             return _influence.explain(X, self._structure(X), targets, contrasts, self._wanted(X))
         self._check_counted(X, targets, contrast)
+        self._warn_of_few(X, targets)
         evidence = self._evidence()
-        return [
+        graphs = [
             self._explain(X[image], each, against, evidence)
             for image, (each, against) in enumerate(zip(targets, contrasts, strict=True))
         ]
+        warn_of_contradiction(graphs)
+        return graphs
 
     def explain_together(self, X: WordMaps, target: Target, *, contrast: int | str | None = None) -> nx.DiGraph:
         """Return one graph for all images together: what in them speaks for an output, or explains a word.
@@ -364,7 +378,10 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         if self._evidence_of(X) == INFLUENCE:
             return _influence.explain_together(X, self._structure(X), output, against, self._wanted(X))
         self._check_counted(X, [output], contrast)
-        return self._explain(X, output, against, self._evidence())
+        self._warn_of_few(X, [output])
+        graph = self._explain(X, output, against, self._evidence())
+        warn_of_contradiction([graph])
+        return graph
 
     def explain_class(self, X: WordMaps, label: int | str, *, contrast: int | str | None = None) -> nx.DiGraph:
         """Return one graph for all images that the network decides to be of one class.
@@ -569,6 +586,9 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
     def score(self, X: WordMaps, y: Any = None) -> float:
         """Return the share of images for which :meth:`predict` agrees with `y`, or with the network without y.
 
+        Words predict by counts, whatever the evidence of graphs, so that decisions for classes with few fitted images
+        are seldom predicted; of wrong decisions, which mostly are such, far fewer than of right ones.
+
         Parameters
         ----------
         X : WordMaps
@@ -625,6 +645,9 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
     def _wanted(self, words: WordMaps) -> _influence.Wanted:
         n_nodes = None if self.n_nodes == ENOUGH else self._nodes_of(words.layers)
         return _influence.Wanted(n_nodes, self.n_against, self.n_steps, self.max_images, self._seed)
+
+    def _warn_of_few(self, words: WordMaps, targets: Sequence[Any]) -> None:
+        warn_of_few(words, (each for each in targets if not isinstance(each, tuple)), self.class_counts_)
 
     def _check_counted(self, words: WordMaps, targets: Sequence[Any], contrast: Any) -> None:
         """Refuse contrasts of classes that were never counted."""

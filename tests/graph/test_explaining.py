@@ -19,6 +19,8 @@ from tests.graph.naive import (
     random_spec,
 )
 
+pytestmark = pytest.mark.filterwarnings("ignore:Counts know little", "ignore:The counts of all words")  # few images
+
 SEEDS = st.integers(0, 2**31)
 
 

@@ -16,6 +16,8 @@ from skgmmcnn.dictionary import Vocabulary, WordMaps
 from skgmmcnn.features import NetworkSpec, ReceptiveField
 from tests.graph.naive import naive_log_ratio, naive_walk, random_axis
 
+pytestmark = pytest.mark.filterwarnings("ignore:Counts know little", "ignore:The counts of all words")  # few images
+
 SIZES = {"low": (5, 6), "middle": (4, 4), "top": (2, 3)}
 N_WORDS = {"low": 7, "middle": 6, "top": 5}
 

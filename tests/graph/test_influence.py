@@ -13,6 +13,8 @@ from torch import nn
 from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
 from skgmmcnn.dictionary import WordMaps
 
+pytestmark = pytest.mark.filterwarnings("ignore:Counts know little", "ignore:The counts of all words")  # few images
+
 LAYERS = ["conv1", "conv2", "conv3"]
 
 
