@@ -21,19 +21,22 @@ RUN = {
     "pip install .": (README, "    pip install . && "),
     'pip install -e ".[test,docs]"': (CI, 'pip install ".[docs]"'),
     "pytest": (README, " && pytest"),
-    "ruff check . && ruff format . && mypy": (CI, "\nruff check .\nruff format --check .\nmypy\n"),
+    "ruff check . && ruff format . && mypy": (CI, "\n    ruff check .\n    ruff format --check .\n    mypy\n"),
     "sphinx-build -W --keep-going -b html docs docs/_build/html": (
         CI,
-        "\nsphinx-build -W --keep-going -E -b html docs ",
+        "\n    sphinx-build -W --keep-going -E -b html docs ",
     ),
-    "python docs/check_links.py docs/_build/html": (CI, "\npython docs/check_links.py docs/_build/html\n"),
+    "python docs/check_links.py docs/_build/html": (CI, "\n    python docs/check_links.py docs/_build/html\n"),
     "python -m skgmmcnn.metrics resnet18 photos/train photos/test --weights DEFAULT": (
         ROOT / "tests/metrics/test_report.py",
         "main([*asked, ",
     ),
     "torchrun --nproc-per-node=2 examples/two_processes.py": (ROOT / "tests/test_distributed.py", '"two_processes.py"'),
 }
-PAGES = sorted(page for page in (ROOT / "docs").glob("**/*.rst") if not BUILT & set(page.parts))
+PAGES = [
+    ROOT / "CONTRIBUTING.rst",
+    *sorted(page for page in (ROOT / "docs").glob("**/*.rst") if not BUILT & set(page.parts)),
+]
 
 
 def public_objects():
