@@ -34,7 +34,8 @@ def networkx_reads(file):
         return nx.node_link_graph(json.loads(file.read_text(encoding="utf-8")), edges="edges")
     if file.suffix == ".cyjs":
         return nx.cytoscape_graph(json.loads(file.read_text(encoding="utf-8")) | {"data": []})
-    return {".graphml": nx.read_graphml, ".gexf": nx.read_gexf, ".dot": nx.nx_pydot.read_dot}[file.suffix](file)
+    found = {".graphml": nx.read_graphml, ".gexf": nx.read_gexf, ".dot": nx.nx_pydot.read_dot}[file.suffix](file)
+    return nx.DiGraph(found)  # of DOT some releases make a graph that may have several edges between two nodes
 
 
 def stringed(graph):
