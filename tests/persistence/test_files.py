@@ -265,7 +265,7 @@ def test_another_network_is_refused(file):
     with pytest.raises(ValueError, match="the network's code has changed"):
         load(file, model=OtherForward)
     with pytest.raises(
-        ValueError, match=r"holds no code and needs yours for model \(skgmmcnn\.datasets\._digits\.DigitsNetwork"
+        ValueError, match=r"holds no code and needs yours for model \(skgmmcnn\.datasets\.DigitsNetwork"
     ):
         load(file)
     with pytest.raises(ValueError, match="needs no preprocess"):
