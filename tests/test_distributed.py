@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import socket
 import subprocess
 import sys
@@ -107,5 +108,6 @@ def test_two_processes_equal_one(tmp_path):
 def test_the_example_runs(tmp_path):
     example = Path(__file__).parent.parent / "examples" / "two_processes.py"
     first, second = run(2, [str(example)], tmp_path)
-    assert first.startswith("agreement with the network on test images: 9")
+    agreement = re.fullmatch(r"agreement with the network on test images: (.*)%\n", first)
+    assert float(agreement[1]) > 80  # 87.8 to 93.6 with other seeds
     assert not second
