@@ -14,6 +14,7 @@ from ._layout import Box
 
 MARK = (0.9, 0.0, 0.8)  # magenta: rare in photographs, and told from greys with any colour vision
 INK = (0.12, 0.32, 0.55)  # dark blue, of evidence
+AGAINST = (0.84, 0.37, 0.0)  # vermilion, of what works against a decision: told from INK with any colour vision
 WARNING = "#B85000"  # dark orange: told from INK with any colour vision; contrast with white 5 to 1
 # Told from each other and from light greys with any colour vision: after Okabe and Ito, "Color Universal Design", 2008,
 # whose green and purple are nearer to grey.

@@ -13,6 +13,7 @@ from sklearn.pipeline import Pipeline
 
 from ..dictionary import LayerDictionary, LayerHMM, WordMaps
 from ..graph._hierarchy import DECISION
+from ..graph._strength import strength_of
 from ._cells import cells_of, draw_borders, draw_cells, equal_cells
 from ._drawing import (
     PALETTE,
@@ -111,7 +112,7 @@ class WordMapDisplay(Display):
             Words to colour, by layer and number, ``("layer3", 17)``, or as graphs and tables name them,
             ``"layer3_w017"``.
         graph : networkx.DiGraph, default=None
-            Colour the words of this graph, of each layer at most eight, those with the most evidence.
+            Colour the words of this graph, of each layer at most eight, the strongest.
         layers : sequence of str, default=None
             Layers to draw; all if None, or those that have words to colour.
         n_words : int, default=6
@@ -282,7 +283,8 @@ def _choose(
     if words is None and graph is None:
         return {layer: _most_frequent(maps.words[layer][0], n_words) for layer in maps.layers}
     if graph is not None:
-        nodes = sorted(graph.nodes.values(), key=lambda node: -node["score"])
+        strength = strength_of(graph)
+        nodes = sorted(graph.nodes.values(), key=lambda node: -abs(strength.of_node(node)))
         words = [(node["layer"], node["word"]) for node in nodes if node["layer"] != DECISION]
     chosen: dict[str, list[int]] = {layer: [] for layer in maps.layers}
     for layer, word in dict.fromkeys(words_by_name(maps.vocabulary, words or [])):

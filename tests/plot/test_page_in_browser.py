@@ -46,7 +46,7 @@ def named(words):
 
 @pytest.fixture(scope="module")
 def explained(named):
-    return InferenceGraph(n_nodes=4).fit(named)
+    return InferenceGraph(n_nodes=4, evidence="counts").fit(named)
 
 
 @pytest.fixture(scope="module")
@@ -313,7 +313,7 @@ def test_a_phone_shows_a_word_in_a_sheet(open_page, page):
 
 
 def test_a_cut_graph_says_so(open_page, named, tmp_path):
-    estimator = InferenceGraph(n_nodes=12).fit(named)
+    estimator = InferenceGraph(n_nodes=12, evidence="counts").fit(named)
     InferenceGraphPage.from_estimator(estimator, named, images=[3], max_nodes=19, max_edges=30).save(
         tmp_path / "x.html"
     )
@@ -327,7 +327,7 @@ def test_words_without_images(open_page, tmp_path):
     from tests.graph.test_inference_graph import random_words
 
     words = random_words(0)
-    estimator = InferenceGraph(p_values=True, n_bootstrap=5).fit(words)
+    estimator = InferenceGraph(p_values=True, n_bootstrap=5, evidence="counts").fit(words)
     InferenceGraphPage.from_estimator(estimator, words).save(tmp_path / "x.html")
     shown = open_page(page=tmp_path / "x.html")
     for node in shown.all(".node"):
