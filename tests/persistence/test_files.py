@@ -243,6 +243,7 @@ class OtherForward(DigitsNetwork):
 OtherForward.__qualname__ = "DigitsNetwork"
 
 
+@pytest.mark.filterwarnings("ignore:Counts know little")
 def test_functions_of_the_user(digits, tmp_path):
     images = (digits.images[:50] * 255).astype(np.uint8).repeat(2, 1).repeat(2, 2)
     extractor = FeatureExtractor(
