@@ -8,6 +8,7 @@ from .persistence import load, save
 from .plot import (
     InferenceGraphDisplay,
     InferenceGraphPage,
+    InfluenceMapDisplay,
     PathDisplay,
     TrainingDisplay,
     VisualWordDisplay,
@@ -21,6 +22,7 @@ __all__ = [
     "InferenceGraph",
     "InferenceGraphDisplay",
     "InferenceGraphPage",
+    "InfluenceMapDisplay",
     "LayerDictionary",
     "LayerHMM",
     "MiniBatchGaussianMixture",
