@@ -1,5 +1,6 @@
 """Explain an image classifier's decision by the visual words of its layers."""
 
+from ._show_versions import show_versions
 from .dictionary import LayerDictionary, LayerHMM, WordMaps
 from .features import FeatureExtractor, FeatureMaps
 from .graph import InferenceGraph, to_text
@@ -34,6 +35,7 @@ __all__ = [
     "WordSimilarityDisplay",
     "load",
     "save",
+    "show_versions",
     "to_text",
 ]
 __version__ = "0.1.0.dev0"

@@ -8,12 +8,13 @@ from typing import Any, Protocol
 
 import networkx as nx
 
+from ._coverage import FEW_FITTED
 from ._hierarchy import DECISION
 from ._strength import evidence_of
 
 MOST_CHANCE = 0.05  # q-values above are called chance
 LEAST_KEPT = 0.5  # share of resamples; what fewer keep is called seldom kept
-FEW_FITTED = 10  # images of a class; a graph that is learnt from fewer is called so
+
 _SURE = 1e-4  # probabilities nearer to 0 or 1 are not told apart
 
 

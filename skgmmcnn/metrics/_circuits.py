@@ -144,7 +144,7 @@ def plan_of(graph: InferenceGraph, words: WordMaps, by: str, layers: Sequence[st
         for step in steps:
             if step.layer in kept:
                 kept[step.layer][np.ix_(rows, step.selected)] = True
-                bits[step.layer][rows] = step.scores[0]
+                bits[step.layer][rows] = step.scores
                 of_graph[step.layer][rows] = counts[step.layer][rows].sum(0)
     return Plan(kept, bits, counts, of_graph, leader)
 

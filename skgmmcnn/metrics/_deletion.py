@@ -343,7 +343,7 @@ def word_bits(graph: InferenceGraph, words: WordMaps, layer: str, by: str) -> np
     for rows, steps in walks(graph, words, by):
         for step in steps:
             if step.layer == layer:
-                bits[rows] = step.scores[0] / np.maximum(counts[rows].sum(0), 1)
+                bits[rows] = step.scores / np.maximum(counts[rows].sum(0), 1)
     return bits
 
 

@@ -33,8 +33,8 @@ def walks(graph: InferenceGraph, words: WordMaps, by: str) -> Iterator[tuple[np.
     """Yield the images of each graph, and the walk down from their decision."""
     first = leaders(words, by)
     graph._check_words(words)
-    evidence = graph._evidence(resamples=False)
+    evidence = graph._evidence()
     for leader in np.unique(first):
         rows = np.flatnonzero(first == leader)
-        start = start_at(words[rows], int(words.decisions[leader]), None, 1)
+        start = start_at(words[rows], int(words.decisions[leader]), None)
         yield rows, graph._walk(words[rows], start, evidence)

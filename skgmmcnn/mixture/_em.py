@@ -94,6 +94,11 @@ class Mixture:
             replace(self.emission, floor=self.emission.floor.to(device)),
         )
 
+    def __reduce__(self) -> tuple:
+        """Pickle as numpy arrays: torch's tensors give other bytes, and other hashes, each time."""
+        tensors = self.weights, *self.parameters, self.shift, self.emission.floor
+        return _mixture_of, (type(self.emission), *(tensor.numpy(force=True) for tensor in tensors))
+
     def unbounded(self) -> tuple[Tensor, ...]:
         """Return log-weights, means and log-variances: the coordinates in which training may take any step.
 
@@ -234,6 +239,11 @@ class Assignment(NamedTuple):
     posterior: Tensor
     log_density: Tensor
     evidence: Tensor
+
+
+def _mixture_of(family: type[Emission], *arrays: np.ndarray) -> Mixture:
+    weights, mean, variance, shift, floor = (torch.from_numpy(array.copy()) for array in arrays)
+    return Mixture(weights, Parameters(mean, variance), shift, family(floor))
 
 
 class Scorer:

@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -54,14 +56,24 @@ def naive_curve(network, image, layer, words, importance, filling, n_steps, kind
     return shares, proba
 
 
+@pytest.fixture(scope="module")
+def unsure(digits):
+    """The pipeline of a network whose probabilities lie near each other: the gradients of sure ones have few digits."""
+    network = copy.deepcopy(digits.network)
+    for values in network.head.parameters():
+        values.data /= 20
+    extractor = FeatureExtractor(network, ["conv2", "conv3"], batch_size=16, device="cpu")
+    return make_pipeline(extractor, LayerDictionary(12, random_state=0), InferenceGraph()).fit(digits.images[:300])
+
+
 @pytest.mark.parametrize(("kind", "fill"), [("deletion", "mean"), ("deletion", "zero"), ("insertion", "mean")])
-def test_curves_equal_a_loop_with_hooks(digits, pipe, shown, kind, fill):
+def test_curves_equal_a_loop_with_hooks(unsure, shown, kind, fill):
     measure = {"deletion": deletion, "insertion": insertion}[kind]
     orders = ["graph", "score", "reverse", "frequency", "gradient"]
-    found = measure(pipe, shown[:20], "conv2", orders=orders, fill=fill, n_steps=5, random_state=0)
-    network, mixture = pipe[0].network_, pipe[1].mixtures_["conv2"]
-    words = pipe[:-1].transform(shown[:20])
-    evidence = pipe[2].transform(words)[:, :12]
+    found = measure(unsure, shown[:20], "conv2", orders=orders, fill=fill, n_steps=5, random_state=0)
+    network, mixture = unsure[0].network_, unsure[1].mixtures_["conv2"]
+    words = unsure[:-1].transform(shown[:20])
+    evidence = unsure[2].transform(words)[:, :12]
     compared = dict.fromkeys(orders, 0)
     mean = torch.from_numpy(mixture.weights_ @ mixture.emitted_means_).float()
     filling = mean if fill == "mean" else torch.zeros(16)
@@ -76,22 +88,21 @@ def test_curves_equal_a_loop_with_hooks(digits, pipe, shown, kind, fill):
             "gradient": naive_gradient(network, image[None, None], one, filling),
         }
         for order in orders:
-            if tied(importance[order], counts, 1e-2 if order == "gradient" else 1e-9):
+            if tied(importance[order], counts, 1e-5 if order == "gradient" else 1e-9):
                 continue
             compared[order] += 1
             shares, proba = naive_curve(network, image[None, None], "conv2", one, importance[order], filling, 5, kind)
             np.testing.assert_allclose(found.shares[order][i], shares)
             np.testing.assert_allclose(found.proba[order][i], proba, rtol=1e-3, atol=1e-5)
     areas = found.areas["graph"]
-    assert min(compared.values()) >= 5
-    assert compared["graph"] == 20
+    assert min(compared.values()) >= 18  # 19 or 20 with other seeds and on other processors
     shares, proba = found.shares["graph"][0], found.proba["graph"][0]
     trapezoids = [(shares[i + 1] - shares[i]) * (proba[i] + proba[i + 1]) / 2 for i in range(5)]
     assert areas[0] == pytest.approx(sum(trapezoids))
 
 
 def tied(importance, counts, least):
-    """Whether rounding could put the words into another order; gradients of sure decisions hardly have digits."""
+    """Whether rounding could put the words into another order."""
     values = np.sort(np.asarray(importance, dtype=float)[counts > 0])
     gaps = np.diff(values)
     return ((gaps > 0) & (gaps < least * np.abs(values).max())).any()

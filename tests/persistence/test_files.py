@@ -264,7 +264,9 @@ def test_another_network_is_refused(file):
         load(file, model=nn.Sequential(nn.Linear(3, 3)))
     with pytest.raises(ValueError, match="the network's code has changed"):
         load(file, model=OtherForward)
-    with pytest.raises(ValueError, match=r"holds no code and needs yours for model \(skgmmcnn.datasets.DigitsNetwork"):
+    with pytest.raises(
+        ValueError, match=r"holds no code and needs yours for model \(skgmmcnn\.datasets\.DigitsNetwork"
+    ):
         load(file)
     with pytest.raises(ValueError, match="needs no preprocess"):
         load(file, model=DigitsNetwork, preprocess=halve)

@@ -314,11 +314,11 @@ def test_a_phone_shows_a_word_in_a_sheet(open_page, page):
 
 def test_a_cut_graph_says_so(open_page, named, tmp_path):
     estimator = InferenceGraph(n_nodes=12, evidence="counts").fit(named)
-    InferenceGraphPage.from_estimator(estimator, named, images=[3], max_nodes=25, max_edges=40).save(
+    InferenceGraphPage.from_estimator(estimator, named, images=[3], max_nodes=19, max_edges=30).save(
         tmp_path / "x.html"
     )
-    shown = open_page(*PHONE, page=tmp_path / "x.html")
-    assert "too large for a page: it shows the strongest 25 of" in shown.text("#remark")
+    shown = open_page(*PHONE, page=tmp_path / "x.html")  # of 22 to 26 nodes with other seeds
+    assert "too large for a page: it shows the strongest 19 of" in shown.text("#remark")
     assert shown.browser.execute_script("return document.documentElement.scrollWidth") <= 390
     assert overlapping(shown.boxes(".node")) == []
 

@@ -1,0 +1,65 @@
+"""A check of one picture: the places of the words kept are hidden in the image, and other places of that shape."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import networkx as nx
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..dictionary import WordMaps
+from ..features import Rerun
+from ..features._scores import proba_of
+from ._influence import handle_of
+
+_N_ELSEWHERE = 8  # places
+
+
+def check_graphs(words: WordMaps, graphs: Sequence[nx.DiGraph], seed: int) -> None:
+    """Note in each image's graph its probability with the words' places hidden, and with other places hidden."""
+    if len(words.spec.input_shape) != 3:
+        raise ValueError("Places can be hidden in images alone; this network takes vectors.")
+    if len(graphs) != len(words):
+        raise ValueError(f"Give one graph for each of the {len(words)} images; got {len(graphs)}.")
+    for graph in graphs:
+        if "target" not in graph.graph or graph.graph["n_images"] != 1:
+            raise ValueError("Only graphs that explain an output for one image can be checked so.")
+    targets = np.array([graph.graph["target"] for graph in graphs])
+    masks = torch.from_numpy(np.stack([_places(words[i], graph) for i, graph in enumerate(graphs)]))
+    random = np.random.RandomState(seed)
+    rolls = random.randint(words.spec.input_shape[1:], size=(_N_ELSEWHERE, 2))
+
+    def work(part: Rerun) -> np.ndarray:
+        mine = masks[part.rows].to(part.images.device)
+        there = [mine, *(mine.roll(tuple(roll), (1, 2)) for roll in rolls.tolist())]
+        return np.stack([_proba(part, where, targets[part.rows]) for where in there], axis=1)
+
+    found = np.concatenate(list(handle_of(words).rerun(work, "hiding")))
+    for graph, mask, (hidden, *elsewhere) in zip(graphs, masks, found.tolist(), strict=True):
+        graph.graph |= {
+            "probability_hidden": hidden,
+            "probability_hidden_elsewhere": float(np.mean(elsewhere)),
+            "share_hidden": float(mask.double().mean()),
+        }
+
+
+def _proba(part: Rerun, where: Tensor, targets: np.ndarray) -> np.ndarray:
+    """Return the probability of the targets with some pixels in the mean colour of their image."""
+    grey = part.images.mean((2, 3), keepdim=True)
+    outputs, _ = part.run_images(torch.where(where[:, None], grey, part.images))
+    return proba_of(outputs, targets)
+
+
+def _places(words: WordMaps, graph: nx.DiGraph) -> np.ndarray:
+    """Return the pixels of one image where the words lie that speak for the target directly, bool (H, W)."""
+    height, width = words.spec.input_shape[1:]
+    mask = np.zeros((height, width), dtype=bool)
+    for key in graph.predecessors(graph.graph["root"]):
+        node = graph.nodes[key]
+        if node.get("effect", node.get("score", 0)) > 0:
+            shown = words.words[node["layer"]][0] == node["word"]
+            rows, columns = (np.arange(n) * m // n for n, m in zip((height, width), shown.shape, strict=True))
+            mask |= shown[np.ix_(rows, columns)]
+    return mask
