@@ -9,6 +9,7 @@ from .persistence import load, save
 from .plot import (
     InferenceGraphDisplay,
     InferenceGraphPage,
+    InfluenceMapDisplay,
     PathDisplay,
     TrainingDisplay,
     VisualWordDisplay,
@@ -22,6 +23,7 @@ __all__ = [
     "InferenceGraph",
     "InferenceGraphDisplay",
     "InferenceGraphPage",
+    "InfluenceMapDisplay",
     "LayerDictionary",
     "LayerHMM",
     "MiniBatchGaussianMixture",

@@ -107,7 +107,7 @@ def test_code_of_the_readme_runs(photographs, small_networks, capsys):
     for block in code:
         exec(compile(block.astext(), f"{README}, above line {block.line}", "exec"), known)
     assert len(code) == 2
-    assert "the decision for 1 of 1 images" in capsys.readouterr().out
+    assert "decision_953 pineapple: probability >0.9999" in capsys.readouterr().out
     assert (photographs.parent / "why.png").stat().st_size > 10_000
 
 

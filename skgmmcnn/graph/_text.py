@@ -86,13 +86,13 @@ class Telling(Protocol):
         """Return what stands below a node in a picture, in lines."""
 
     def panel(self, node: Mapping[str, Any]) -> list[str]:
-        """Return what a page says of a node, in paragraphs."""
-
-    def strength(self, edge: Mapping[str, Any]) -> str:
-        """Return how strong an edge is."""
+        """Return what a page says of a node beside the warnings, in paragraphs."""
 
     def arrow(self, edge: Mapping[str, Any]) -> str:
-        """Return what stands on an edge."""
+        """Return what stands on an edge of a picture."""
+
+    def short(self, edge: Mapping[str, Any]) -> str:
+        """Return what stands on an edge of a page."""
 
     def beside(self, edge: Mapping[str, Any]) -> str:
         """Return what a page says of an edge."""
@@ -148,17 +148,18 @@ class _Counts:
         bits = f"{node['score']:.1f} bits" + (f" ({', '.join(sure)})" if sure else "")
         if node["layer"] != DECISION:
             return [f"{locations(self._graph, node)}, {bits}."]
-        return [f"{bits} of evidence from all words below.", f"{learnt_from(node).capitalize()} with this decision."]
-
-    def strength(self, edge: Mapping[str, Any]) -> str:
-        return f"{edge['log_ratio']:.2f} bits"
+        learnt = [] if learnt_from_few(node) else [f"{learnt_from(node).capitalize()} with this decision."]
+        return [f"{bits} of evidence from all words below.", *learnt]
 
     def arrow(self, edge: Mapping[str, Any]) -> str:
-        return f"{self.strength(edge)}, {percent(edge['frequency'])}"
+        return f"{edge['log_ratio']:.2f} bits, {percent(edge['frequency'])}"
+
+    def short(self, edge: Mapping[str, Any]) -> str:
+        return f"{edge['log_ratio']:.1f} bits"
 
     def beside(self, edge: Mapping[str, Any]) -> str:
         chance = ", could be chance" if could_be_chance(edge) else ""
-        return f"{self.strength(edge)} each, {percent(edge['frequency'])} of its field{chance}"
+        return f"{edge['log_ratio']:.1f} bits each, {percent(edge['frequency'])} of its field{chance}"
 
     def remarks(self, node: Mapping[str, Any]) -> list[str]:
         return []
@@ -249,8 +250,15 @@ class _Influence:
         return "decision_without" in node and node["decision_without"] != self._of["decision"]
 
     def edge(self, edge: Mapping[str, Any]) -> str:
-        part = "" if self._several() else f" ({percent(edge['share'])} of it)"
-        return f"{nats(edge['effect'])}{part} come from here"
+        share = self._share(edge)
+        return nats(edge["effect"]) + (f" ({share} of it)" if share else "") + " come from here"
+
+    def _share(self, edge: Mapping[str, Any]) -> str:
+        """Return how much of what the upper word does comes from the lower one; nothing where it does the opposite.
+
+        Nothing of several images, either: a mean of shares tells little.
+        """
+        return "" if self._several() or edge["share"] < 0 else percent(edge["share"])
 
     def is_told(self, head: str) -> bool:
         return head != self._of["root"]
@@ -269,18 +277,19 @@ class _Influence:
 
     def panel(self, node: Mapping[str, Any]) -> list[str]:
         if node["layer"] == DECISION:
-            return [f"{sentence(part)}." for part in (self._outcome(), self._alone()) if part]
+            alone = self._alone() if self._of.get("held") else ""
+            return [f"{sentence(part)}." for part in (self._outcome(), alone) if part]
         return [f"{locations(self._graph, node)}.", f"{sentence(self.word(node))}."]
 
-    def strength(self, edge: Mapping[str, Any]) -> str:
-        return nats(edge["effect"])
-
     def arrow(self, edge: Mapping[str, Any]) -> str:
-        return self.strength(edge) + ("" if self._several() else f", {percent(abs(edge['share']))}")
+        return ", ".join(filter(None, [nats(edge["effect"]), self._share(edge)]))
+
+    def short(self, edge: Mapping[str, Any]) -> str:
+        return nats(edge["effect"]).removesuffix(" nats")
 
     def beside(self, edge: Mapping[str, Any]) -> str:
-        part = "" if self._several() else f", {percent(abs(edge['share']))} of what the upper one does"
-        return self.strength(edge) + part
+        share = self._share(edge)
+        return nats(edge["effect"]) + (f", {share} of what the upper one does" if share else "")
 
     def remarks(self, node: Mapping[str, Any]) -> list[str]:
         return [self._outcome()]
@@ -289,8 +298,9 @@ class _Influence:
         return [] if self._of.get("held", True) else list(filter(None, [self._alone()]))
 
     def key(self) -> str:
-        is_word = "target" not in self._of
+        is_word, nodes = "target" not in self._of, self._graph.nodes.values()
         then = "how the log-odds change without it" if is_word else "the probability without it"
+        then += ", and what the network says then, if something else" if any(map(self._changes, nodes)) else ""
         parts = [
             f"Below: locations that show it, of all, the share of {self._margin()} that it carries, and {then}.",
             "Arrows: by how much that falls without what the upper word gets from the lower one"
@@ -354,7 +364,8 @@ def percent(share: float) -> str:
 
 def nats(value: float, sign: str = "+") -> str:
     """Return a number of nats as text, with its sign unless told otherwise."""
-    return f"{value:{sign}.{1 if abs(value) >= 1 else 2}f} nats"
+    digits = next((digits for least, digits in ((1, 1), (0.01, 2), (1e-4, 4)) if abs(value) >= least), 0)
+    return f"{value:{sign}.{digits}f} nats"
 
 
 def probable(probability: float) -> str:

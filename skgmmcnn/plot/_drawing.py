@@ -138,6 +138,12 @@ def draw_image(ax: Any, box: Box, image: np.ndarray, **style: Any) -> Box:
     return fitted
 
 
+def grey(picture: np.ndarray) -> np.ndarray:
+    """Return a picture without colour, and lighter, to be tinted."""
+    grey = picture @ np.array([0.299, 0.587, 0.114])
+    return (130 + 125 * grey[..., None].repeat(3, 2) / 255).astype(np.uint8)
+
+
 def has_rings(found: Representatives) -> bool:
     """Tell whether patches are nearly the whole image, of which a ring must tell the location."""
     return found.whole and found.locations.max() > 0  # of a map with more locations than one

@@ -272,7 +272,8 @@ class InferenceGraphDisplay(Display):
             self._draw_locations(Box(box.left + 1.06, box.top - 1, 1, 1), node["layer"], self.locations[key])
         name = node.get("word_name")
         title = f"{shortened(name, int(12 * box.width))} (w{node['word']})" if name else f"w{node['word']}"
-        evidence = self._told.card(node, box.width > 1)
+        lines = self._told.card(node, box.width > 1).split("\n")
+        evidence = "\n".join(shortened(line, int(18 * box.width) + 1) for line in lines)
         write(self.ax_, box.middle, square.bottom - 0.05, title, size=9, weight="bold", va="top")
         write(self.ax_, box.middle, square.bottom - 0.2, evidence, size=8, va="top")
 
@@ -295,7 +296,7 @@ class InferenceGraphDisplay(Display):
         found = [(line, {"size": 11 if len(lines) == 1 else 9, "weight": "bold"}) for line in lines]
         if self.locations is None:
             found.append((self._which_images(node), {"size": 8}))
-        found += [(remark, {"size": 8}) for remark in self._told.remarks(node)]
+        found += [(shortened(remark, 2 * _TITLE), {"size": 8}) for remark in self._told.remarks(node)]
         return found + [(warning, {"size": 8, "weight": "bold", "color": WARNING}) for warning in self._warnings(node)]
 
     def _warnings(self, node: Mapping[str, Any]) -> list[str]:

@@ -12,14 +12,14 @@ import numpy as np
 from ..dictionary import WordMaps
 from ..graph._hierarchy import DECISION
 from ..graph._strength import evidence_of, strength_of
-from ..graph._text import could_be_chance, seldom_kept, telling
+from ..graph._text import could_be_chance, seldom_kept, sentence, telling
 from ._cells import cells_of, equal_cells
 from ._layout import Box, attach, edge_strengths, place_cells, place_labels, rows_of
 from ._reading import pictures
 from ._sprites import encode_patches, encode_picture
 
 _CAPTION, _GAP, _RISE = 0.56, 0.25, 0.8  # in sides of a word's square
-_MORE = 0.16  # of a caption, where it is longer
+_MORE = 0.3  # of a caption, where it is longer
 _LABEL = (0.62, 0.2)
 _N_CLASSES = 5  # shown of a word's histogram
 _EXAMPLE = 96  # pixels, of the images of a class
@@ -94,7 +94,7 @@ def _describe_graph(words: WordMaps, graph: nx.DiGraph) -> dict[str, Any]:
     """Return nodes and edges with their places: x to the right, y upwards, in sides of a word's square."""
     rows, layers = rows_of(graph), dict(graph.nodes(data="layer"))
     told, of = telling(graph), strength_of(graph)
-    cards = {key: told.card(node, wide=False).split("\n") for key, node in graph.nodes.items()}
+    cards = {key: told.card(node, wide=False).replace("   ", " · ").split("\n") for key, node in graph.nodes.items()}
     caption = _CAPTION + (0 if evidence_of(graph) == "counts" else _MORE)
     boxes = place_cells(rows, layers, (1, 1 + caption), gap=_GAP, rise=_RISE)
     lines, strengths = attach(graph, boxes), edge_strengths(graph)
@@ -117,7 +117,7 @@ def _describe_graph(words: WordMaps, graph: nx.DiGraph) -> dict[str, Any]:
                 "box": _rounded(boxes[key]),
                 "card": cards[key],
                 "panel": told.panel(node),
-                "warnings": told.warnings(node) if node["layer"] == DECISION else [],
+                "warnings": [f"{sentence(why)}." for why in told.warnings(node)] if node["layer"] == DECISION else [],
             }
             for key, node in graph.nodes.items()
         },
@@ -131,7 +131,7 @@ def _describe_graph(words: WordMaps, graph: nx.DiGraph) -> dict[str, Any]:
                 "strength": round(abs(strengths[edge]), 3),
                 "against": strengths[edge] < 0,
                 "rank": of.rank(graph.edges[edge]),
-                "short": told.strength(graph.edges[edge]),
+                "short": told.short(graph.edges[edge]),
                 "told": told.beside(graph.edges[edge]),
                 "line": _rounded(lines[edge]),
                 "label": _centre(labels.get(edge)),

@@ -131,14 +131,14 @@ def test_influence_says_what_the_graphs_say(influence_graph, words):
             effect = graph.edges[edge["tail"], edge["head"]]["effect"]
             assert edge["strength"] == pytest.approx(abs(effect) / largest, abs=1e-3)
             assert edge["against"] == (effect < 0)
-            assert edge["short"] == nats(effect)
+            assert edge["short"] + " nats" == nats(effect)
     views = data_of(page)["views"]
     key = next(key for key, node in of_image.nodes.items() if node["layer"] != "decision")
     word, shown = of_image.nodes[key], views[0]["nodes"][key]
     assert shown["card"][1] == f"without it {probable(word['probability_without'])}"
     assert shown["panel"][0] == f"{word['count']} of {word['n_locations']} locations in this image."
     root = views[0]["nodes"][views[0]["root"]]
-    assert root["warnings"] == ["these words alone do not keep the decision"]
+    assert root["warnings"] == ["These words alone do not keep the decision."]
     assert views[2]["nodes"][views[2]["root"]]["panel"] == [
         f"Mean probability {probable(of_class.graph['probability'])}."
     ]
@@ -334,7 +334,7 @@ def test_a_class_that_was_not_fitted_says_so(words):
     assert {view["remark"] for view in data["views"]} == {
         "No fitted image was decided so: fit images that the network calls 4."
     }
-    assert all(view["nodes"][view["root"]]["warnings"] == ["learnt from 0 images"] for view in data["views"])
+    assert all(view["nodes"][view["root"]]["warnings"] == ["Learnt from 0 images."] for view in data["views"])
     data = data_of(
         InferenceGraphPage.from_estimator(InferenceGraph(evidence="counts").fit(words), words, images=[four])
     )
