@@ -6,8 +6,10 @@ import time
 import numpy as np
 import pytest
 import torch
+from joblib import Parallel, delayed
+from torch import nn
 
-from skgmmcnn import LayerHMM, MiniBatchGaussianMixture
+from skgmmcnn import FeatureExtractor, LayerDictionary, LayerHMM, MiniBatchGaussianMixture
 from skgmmcnn._threads import by_blocks, n_threads, one_thread
 
 LARGE = 1e12  # so many operations are worth several threads
@@ -129,3 +131,60 @@ def test_chains(threads):
         return *chain.transmats_, chain.score_samples(X), *chain.transform(X).T
 
     equal_with_any_number(threads, fit)
+
+
+def looped(network):
+    """Return the network in a form that torch.fx cannot trace."""
+
+    class Untraceable(nn.Sequential):
+        def forward(self, x):
+            return None if x.sum() < -1 else super().forward(x)
+
+    return Untraceable(network.conv1, network.conv2, network.pool, network.conv3, nn.AvgPool2d(4), nn.Flatten())
+
+
+@pytest.mark.filterwarnings("ignore:.*cannot be traced")
+@pytest.mark.parametrize("hooked", [False, True])
+def test_maps_and_words(threads, digits, monkeypatch, hooked):
+    """Equal to the last bit for batches of any size, too."""
+    monkeypatch.setattr("skgmmcnn._threads._WORTH", 0)
+    network, layers = (looped(digits.network), ["1", "3"]) if hooked else (digits.network, ["conv2", "conv3"])
+    images = digits.images[:201]
+    found = []
+    for batch_size, n in [(1, 1), (3, 2), (7, 4), (32, 1), (32, 2), (32, 4), (500, 2)]:
+        threads(n)
+        maps = FeatureExtractor(network, layers, batch_size=batch_size, device="cpu").fit_transform(images)
+        held = maps.compute()
+        dictionary = LayerDictionary(9, random_state=0, max_iter=3, tol=1e3, keep_proba=True)
+        words = dictionary.fit_transform(maps)
+        arrays = [*held._source._arrays.values(), held.outputs, words.decisions]
+        arrays += [*words.words.values(), *words.proba.values()]
+        found.append([*arrays, *(mixture.means_ for mixture in dictionary.mixtures_.values())])
+    for parts in found[1:]:
+        for mine, its in zip(found[0], parts, strict=True):
+            np.testing.assert_array_equal(mine, its)
+
+
+def test_photographs_pass_in_parts_of_one(threads):
+    network = nn.Sequential(nn.Conv2d(3, 8, 7, 4), nn.ReLU(), nn.Conv2d(8, 8, 3, 2), nn.Flatten(), nn.LazyLinear(5))
+    images = torch.rand(5, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    network(images)
+    found = []
+    for batch_size, n in [(1, 1), (2, 2), (5, 3)]:
+        threads(n)
+        extractor = FeatureExtractor(network, ["2"], preprocess=None, batch_size=batch_size, device="cpu")
+        maps = extractor.fit_transform(images).compute()
+        found.append([maps.outputs, maps._source._arrays["2"]])
+    for parts in found[1:]:
+        for mine, its in zip(found[0], parts, strict=True):
+            np.testing.assert_array_equal(mine, its)
+
+
+def test_within_threads_of_joblib(threads, digits, monkeypatch):
+    threads(2)
+    monkeypatch.setattr("skgmmcnn._threads._WORTH", 0)
+    maps = FeatureExtractor(digits.network, ["conv3"], device="cpu", batch_size=200).fit_transform(digits.images[:200])
+    expected = maps.outputs
+    for outputs in Parallel(2, backend="threading")(delayed(getattr)(maps, "outputs") for _ in range(4)):
+        np.testing.assert_array_equal(outputs, expected)
+    assert torch.get_num_threads() == of_new_thread(torch.get_num_threads) == 2

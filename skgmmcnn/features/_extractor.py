@@ -31,7 +31,7 @@ from ._network import Portable, build, fingerprint, share
 from ._probing import HookedNetwork
 from ._receptive_field import ReceptiveField
 from ._rerun import Edits
-from ._running import check_runs, lay_out, precisely
+from ._running import check_runs, images_at_once, in_parts, lay_out, precisely
 from ._spec import NetworkSpec, check_class_names
 from ._store import StoredSource, identify, place_of
 from ._tracing import TracedNetwork, watch
@@ -87,7 +87,8 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
     store_dtype : {"float32", "float16"}, default="float32"
         Precision of the store.
     batch_size : int, default=32
-        Images per forward pass.
+        Images per forward pass.  On a CPU only how many are held at once: they pass in smaller parts, 64 digits
+        or one photograph, one thread each, so that values depend neither on it nor on the number of threads.
     n_jobs : int, default=None
         Processes that read and preprocess images; None is this one alone, -1 as many as there are processors.
     on_error : {"raise", "skip"}, default="raise"
@@ -374,17 +375,16 @@ class _NetworkSource:
 
     def batches(self, rows: np.ndarray) -> Iterator[FeatureBatch]:
         """Yield the batches of the images `rows`, in that order; smaller ones once the device's memory is short."""
-        images, start, size = self._images[rows], 0, self._run.batch_size
+        images, start, size = self._images[rows], 0, self._size
         device = resolve_device(self.device)
         traced = self._traced.to(device)
         progress = tqdm(total=len(images), desc="network", unit="image", disable=not self._run.verbose)
         with progress:
-            for batch in images.batches(self._run.batch_size, self._spec.input_shape, self._run.n_jobs):
+            for batch in images.batches(self._size, self._spec.input_shape, self._run.n_jobs):
                 rest = batch
                 while len(rest):
                     try:
-                        with precisely(self._run.precision, device):
-                            outputs, activations = traced.run(rest[:size])
+                        outputs, activations = self._pass(traced, rest[:size], size)
                     except torch.OutOfMemoryError:
                         if size == 1:
                             raise
@@ -397,6 +397,25 @@ class _NetworkSource:
                     yield FeatureBatch(start, maps, outputs, decisions)
                     progress.update(n)
                     start, rest = start + n, rest[n:]
+
+    @property
+    def _size(self) -> int:
+        """The size of the batches; on a CPU whole numbers of the images that pass at once."""
+        if resolve_device(self.device).type != "cpu":
+            return self._run.batch_size
+        at_once = images_at_once(self._spec.input_shape)
+        return -(-self._run.batch_size // at_once) * at_once
+
+    def _pass(self, traced: TracedNetwork | HookedNetwork, batch: Tensor, size: int) -> tuple[Any, dict[str, Tensor]]:
+        device = resolve_device(self.device)
+
+        def run(part: Tensor) -> tuple[Any, dict[str, Tensor]]:
+            with precisely(self._run.precision, device):
+                return traced.run(part)
+
+        if device.type != "cpu":
+            return run(batch)
+        return in_parts(run, batch, min(size, images_at_once(self._spec.input_shape)))
 
     def reruns(self, rows: np.ndarray, lowest: str) -> Iterator[Rerun]:
         """Yield the images `rows` in batches whose layers from `lowest` on can be run again."""
@@ -432,9 +451,10 @@ class _NetworkSource:
         return _NetworkSource(traced, self._spec, fingerprint(network), images, self._run)
 
     def _warn_of_memory(self, size: int) -> None:
-        if size == self._run.batch_size:
+        if size == self._size:
             warnings.warn(
-                f"The device ran out of memory with batch_size={size}; going on with smaller batches.", stacklevel=4
+                f"The device ran out of memory with batch_size={self._run.batch_size}; going on with smaller batches.",
+                stacklevel=4,
             )
 
     def stored(self, root: str | PathLike, rows: np.ndarray, dtype: str) -> StoredSource:
@@ -444,7 +464,7 @@ class _NetworkSource:
         identity |= {"precision": self._run.precision}
         source = _NetworkSource(self._traced, self._spec, self._fingerprint, images, self._run)
         folder = place_of(Path(root), identity | {"dtype": dtype})
-        return StoredSource(source, folder, self._spec, identity, len(images), np.dtype(dtype), self._run.batch_size)
+        return StoredSource(source, folder, self._spec, identity, len(images), np.dtype(dtype), self._size)
 
 
 def _shape(maps: Tensor) -> tuple[int, int, int]:
