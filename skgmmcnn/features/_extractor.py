@@ -389,7 +389,7 @@ class _NetworkSource:
         self, rows: np.ndarray, work: Callable[[Tensor, int, int], Result], what: str, size: int
     ) -> Iterator[Result]:
         """Yield what `work` makes of batches of `size` images; of smaller ones once the device's memory is short."""
-        images, start = self._images[rows], 0
+        images, start, most = self._images[rows], 0, size
         self._traced.to(resolve_device(self.device))
         with tqdm(total=len(images), desc=what, unit="image", disable=not self._run.verbose) as progress:
             for whole in images.batches(size, self._spec.input_shape, self._run.n_jobs):
@@ -401,7 +401,8 @@ class _NetworkSource:
                     except torch.OutOfMemoryError:
                         if len(batch) == 1:
                             raise
-                        self._warn_of_memory(size)
+                        if size == most:
+                            self._warn_of_memory()
                         size = -(-len(batch) // 2)
                         continue
                     yield result
@@ -423,10 +424,8 @@ class _NetworkSource:
             with precisely(self._run.precision, device):
                 return self._traced.run(part)
 
-        on_cpu = device.type == "cpu"
-        outputs, maps = (
-            in_parts(run, batch, min(size, images_at_once(self._spec.input_shape))) if on_cpu else run(batch)
-        )
+        at_once = min(size, images_at_once(self._spec.input_shape))
+        outputs, maps = in_parts(run, batch, at_once) if device.type == "cpu" else run(batch)
         activations = {name: values.float() for name, values in maps.items()}
         return FeatureBatch(start, activations, outputs, self._decide(outputs, len(batch)))
 
@@ -460,12 +459,11 @@ class _NetworkSource:
         network.eval().requires_grad_(False)
         return _NetworkSource(traced, self._spec, fingerprint(network), images, self._run)
 
-    def _warn_of_memory(self, size: int) -> None:
-        if size == self._size:
-            warnings.warn(
-                f"The device ran out of memory with batch_size={self._run.batch_size}; going on with smaller batches.",
-                stacklevel=4,
-            )
+    def _warn_of_memory(self) -> None:
+        warnings.warn(
+            f"The device ran out of memory with batch_size={self._run.batch_size}; going on with smaller batches.",
+            stacklevel=4,
+        )
 
     def stored(self, root: str | PathLike, rows: np.ndarray, dtype: str) -> StoredSource:
         """Return a source of the images `rows` alone, that keeps what it yields under the folder `root`."""
