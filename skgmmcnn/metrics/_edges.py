@@ -26,10 +26,10 @@ from ..mixture import Mixture
 from ..mixture._em import Scorer
 from ._ablation import Fillings
 from ._correlation import rank_correlation
+from ._evidence import leaders
 from ._intervals import Interval, interval
 from ._measured import Figure, Measured
 from ._parts import check_scores, graph_of, take_apart
-from ._walks import leaders
 
 EFFECTS = ("changed", "loss")
 _NEAR = 0.1  # matched columns are seen by numbers of locations that differ by no more than this share

@@ -30,7 +30,7 @@ from ._verdicts import Verdict, verdicts
 BUDGETS = ("default", "full")
 _N_IMAGES = 50
 _FEW = 20
-_ORDERS = ("graph", "frequency", "gradient", "random")
+_ORDERS = ("graph", "frequency", "random")
 _DRAWN = (Completeness, AblationCurves, Faithfulness)
 
 
@@ -249,7 +249,7 @@ def _ablations(
     """Return what takes words away, in another way than the usual one if `how` tells."""
     found = [job(f"deletion {layer}{name}", 60, deletion, layer, orders=orders, **how) for layer in ordered]
     if ordered:
-        kept = {"layers": layers, "orders": ("score", "frequency", "random"), "n_random": 1}
+        kept = {"layers": layers, "orders": _ORDERS, "n_random": 1}
         found.append(job(f"faithfulness{name}", 60 * len(layers), faithfulness, **kept, **how))
     return found
 

@@ -8,8 +8,8 @@ from sklearn.pipeline import make_pipeline
 from torch import nn
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
+from skgmmcnn.features._scores import log_proba, proba_of
 from skgmmcnn.metrics import agreement_score, completeness, edge_effects, faithfulness, fidelity, trust_report
-from skgmmcnn.metrics._parts import log_proba, proba_of
 
 
 def test_agreement_and_divergence_equal_a_loop(digits, pipe, shown):
