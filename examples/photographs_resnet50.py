@@ -34,13 +34,13 @@ extractor = FeatureExtractor(
 maps = extractor.fit_transform(photographs)
 
 # %%
-# Words, and what goes with what.  Labels are not needed: what is explained is what the network says.
+# Words, and what the network makes of them.  Labels are not needed: what is explained is what the network says.
 import numpy as np
 
 from skgmmcnn import InferenceGraph, LayerDictionary
 
 words = LayerDictionary(100, random_state=0).fit_transform(maps)
-graph = InferenceGraph(n_nodes=3, n_bootstrap=100, random_state=0).fit(words)
+graph = InferenceGraph(n_nodes=3, random_state=0).fit(words)
 
 print(f"Of {len(words)} photographs the network says:")
 for output in np.argsort(-graph.class_counts_)[:10]:
@@ -60,12 +60,12 @@ display.figure_.savefig("why.png", dpi=150)
 print(to_text(display.graph))
 
 # %%
-# Is that so in this photograph only, or in all?  The graph of the class tells, and resamples tell how far to trust it:
-# a word that few of them keep might be another one, had you taken other photographs.
+# Is that so in this photograph only, or in all?  The graph of the class tells, and in how many of them each of its
+# words is among the first.
 display = InferenceGraphDisplay.from_estimator(graph, words, label=wanted)
 display.figure_.savefig("why_all.png", dpi=150)
 for key, node in list(display.graph.nodes.items())[1:]:
-    print(f"{key} is kept by {node['selected']:.0%} of the resamples")
+    print(f"{key} is among the first words of {node['selected']:.0%} of them")
 
 # %%
 # To look around in: one page with several photographs and the graph of their class.

@@ -71,14 +71,10 @@ display = InferenceGraphDisplay.from_estimator(graph, words, image=rows[0], cont
 display.figure_.savefig("why_not.png", dpi=150)
 
 # %%
-# And what spoke for the pineapple all the same, though it was outvoted?  ``decision_function`` weighs the words of the
-# uppermost layer; if they too say swing, the graph shows what decided.
+# And what spoke for the pineapple all the same, though it was outvoted?
 from skgmmcnn import to_text
 
 (outvoted,) = graph.explain(words[rows[:1]], target=true, contrast=said)
 print(to_text(outvoted))
-evidence = graph.decision_function(words[rows[:1]])[0]
-for name in (said, true):
-    print(f"the words speak for {name!r} with {evidence[words.spec.class_index(name)]:.0f} bits")
 print("Wrote why.png and why_not.png")
 # sphinx_gallery_thumbnail_path = "_static/why_not.png"

@@ -18,7 +18,7 @@ pipe = Pipeline(
     [
         ("features", FeatureExtractor(digits.network, ["conv1", "conv2", "conv3"], class_names=digits.class_names)),
         ("words", LayerDictionary({"conv1": 16, "conv2": 30, "conv3": 40}, random_state=0)),
-        ("graph", InferenceGraph(n_nodes=3, p_values=True)),
+        ("graph", InferenceGraph(n_nodes=3)),
     ]
 ).fit(digits.images)
 

@@ -1,5 +1,6 @@
 """Explain an image classifier's decision by the visual words of its layers."""
 
+from ._show_versions import show_versions
 from .dictionary import LayerDictionary, LayerHMM, WordMaps
 from .features import FeatureExtractor, FeatureMaps
 from .graph import InferenceGraph, to_text
@@ -8,6 +9,7 @@ from .persistence import load, save
 from .plot import (
     InferenceGraphDisplay,
     InferenceGraphPage,
+    InfluenceMapDisplay,
     PathDisplay,
     TrainingDisplay,
     VisualWordDisplay,
@@ -21,6 +23,7 @@ __all__ = [
     "InferenceGraph",
     "InferenceGraphDisplay",
     "InferenceGraphPage",
+    "InfluenceMapDisplay",
     "LayerDictionary",
     "LayerHMM",
     "MiniBatchGaussianMixture",
@@ -32,6 +35,7 @@ __all__ = [
     "WordSimilarityDisplay",
     "load",
     "save",
+    "show_versions",
     "to_text",
 ]
 __version__ = "0.1.0.dev0"

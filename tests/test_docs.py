@@ -21,19 +21,22 @@ RUN = {
     "pip install .": (README, "    pip install . && "),
     'pip install -e ".[test,docs]"': (CI, 'pip install ".[docs]"'),
     "pytest": (README, " && pytest"),
-    "ruff check . && ruff format . && mypy": (CI, "\nruff check .\nruff format --check .\nmypy\n"),
+    "ruff check . && ruff format . && mypy": (CI, "\n    ruff check .\n    ruff format --check .\n    mypy\n"),
     "sphinx-build -W --keep-going -b html docs docs/_build/html": (
         CI,
-        "\nsphinx-build -W --keep-going -E -b html docs ",
+        "\n    sphinx-build -W --keep-going -E -b html docs ",
     ),
-    "python docs/check_links.py docs/_build/html": (CI, "\npython docs/check_links.py docs/_build/html\n"),
+    "python docs/check_links.py docs/_build/html": (CI, "\n    python docs/check_links.py docs/_build/html\n"),
     "python -m skgmmcnn.metrics resnet18 photos/train photos/test --weights DEFAULT": (
         ROOT / "tests/metrics/test_report.py",
         "main([*asked, ",
     ),
     "torchrun --nproc-per-node=2 examples/two_processes.py": (ROOT / "tests/test_distributed.py", '"two_processes.py"'),
 }
-PAGES = sorted(page for page in (ROOT / "docs").glob("**/*.rst") if not BUILT & set(page.parts))
+PAGES = [
+    ROOT / "CONTRIBUTING.rst",
+    *sorted(page for page in (ROOT / "docs").glob("**/*.rst") if not BUILT & set(page.parts)),
+]
 
 
 def public_objects():
@@ -48,7 +51,7 @@ def public_objects():
 
 def listed_names():
     """Return the names in the lists of the API reference."""
-    text = (ROOT / "docs" / "api" / "index.rst").read_text()
+    text = (ROOT / "docs" / "api" / "index.rst").read_text(encoding="utf-8")
     return re.findall(r"^   (skgmmcnn\.\S+)$", text, re.MULTILINE)
 
 
@@ -68,7 +71,7 @@ def test_each_is_listed_by_the_shortest_name():
 
 def test_the_guide_leads_to_every_name_and_example():
     """Links lead both ways: the site's builder adds those back."""
-    guide = "".join(page.read_text() for page in PAGES if page.parent.name == "guide")
+    guide = "".join(page.read_text(encoding="utf-8") for page in PAGES if page.parent.name == "guide")
     found = {target.rpartition(".")[2] for target in re.findall(r":(?:class|func|meth):`~?([^`<]+)`", guide)}
     assert not [name for name in listed_names() if name.rpartition(".")[2] not in found]
     examples = set(re.findall(r":doc:`/gallery/([^`]+)`", guide))
@@ -78,23 +81,23 @@ def test_the_guide_leads_to_every_name_and_example():
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_code_of_pages_is_run(page):
     """Doctests run, and commands are run where `RUN` says; another block would not be."""
-    for line in page.read_text().splitlines():
+    for line in page.read_text(encoding="utf-8").splitlines():
         assert not re.match(r"\.\. code-block:: (?!console)", line)
         assert line.startswith("..") or not line.endswith("::"), "a literal block"
         if command := re.match(r" +\$ (.+)", line):
             file, found = RUN[command[1]]
-            assert found in file.read_text()
+            assert found in file.read_text(encoding="utf-8")
 
 
 def readme():
-    return publish_doctree(README.read_text(), settings_overrides={"report_level": 2, "halt_level": 2})
+    return publish_doctree(README.read_text(encoding="utf-8"), settings_overrides={"report_level": 2, "halt_level": 2})
 
 
 def test_commands_of_the_readme_are_those_that_are_run():
     commands = [block.astext() for block in readme().findall(nodes.literal_block) if "python" not in block["classes"]]
     assert len(commands) == 2
     assert all(command.startswith("pip install") for command in commands)
-    assert """sed -n 's/^    \\(pip install .*\\)$/\\1/p' README.rst""" in CI.read_text()
+    assert """sed -n 's/^    \\(pip install .*\\)$/\\1/p' README.rst""" in CI.read_text(encoding="utf-8")
 
 
 def test_code_of_the_readme_runs(photographs, small_networks, capsys):
@@ -104,7 +107,7 @@ def test_code_of_the_readme_runs(photographs, small_networks, capsys):
     for block in code:
         exec(compile(block.astext(), f"{README}, above line {block.line}", "exec"), known)
     assert len(code) == 2
-    assert "the decision for 1 of 1 images" in capsys.readouterr().out
+    assert "decision_953 pineapple: probability >0.9999" in capsys.readouterr().out
     assert (photographs.parent / "why.png").stat().st_size > 10_000
 
 
@@ -118,6 +121,6 @@ def test_links_of_the_readme_lead_somewhere():
 
 @pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda example: example.stem)
 def test_examples_are_stories_in_cells(example):
-    text = example.read_text()
+    text = example.read_text(encoding="utf-8")
     assert re.match(r'"""\n(.+)\n=+\n\n', text)
     assert text.count("\n# %%\n") >= 3

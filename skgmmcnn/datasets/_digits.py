@@ -26,6 +26,8 @@ class DigitsNetwork(nn.Module):
     torch.Size([5, 10])
     """
 
+    __module__ = __package__  # what errors and files call it is what can be imported
+
     def __init__(self) -> None:
         super().__init__()
         self.conv1 = nn.Sequential(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU())

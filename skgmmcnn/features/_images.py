@@ -235,7 +235,8 @@ def _files_in(folder: Path) -> list[Path]:
         raise ValueError(
             f"X is the path {str(folder)!r}, which is no folder; give a folder, or a list of image files, also of one."
         )
-    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in IMG_EXTENSIONS)
+    found = (file for file in folder.rglob("*") if file.suffix.lower() in IMG_EXTENSIONS)
+    files = sorted(found, key=lambda file: file.parts)  # in the same order where names of files have no case
     if not files:
         raise ValueError(f"The folder {str(folder)!r} holds no image files ({', '.join(IMG_EXTENSIONS)}).")
     return files

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
+import math
 import os
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import joblib
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from .._device import resolve_device
@@ -68,14 +69,19 @@ class StoredSource:
     def _open(self) -> None:
         """Make the store, or check that the one that is there holds these values."""
         about = self._folder / "store.json"
-        if about.is_file():
-            self._check(json.loads(about.read_text()))
-            return
-        self._folder.mkdir(parents=True, exist_ok=True)
-        for name, (dtype, shape) in self._files().items():
-            _allocate(self._folder / name, np.dtype(dtype).itemsize * int(np.prod(shape)))
-        draft = about.with_suffix(f".{os.getpid()}")
-        draft.write_text(json.dumps(self._identity, indent=1))
+        if not about.is_file():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(self._folder / "making"):
+                if not about.is_file():  # else another process has made it meanwhile
+                    self._make(about)
+        self._check(json.loads(about.read_text(encoding="utf-8")))
+
+    def _make(self, about: Path) -> None:
+        """Make all files; the last tells that they are complete, and so is put in its place whole."""
+        for name, size in self._sizes().items():
+            _allocate(self._folder / name, size)
+        draft = about.with_suffix(".draft")
+        draft.write_text(json.dumps(self._identity, indent=1), encoding="utf-8")
         draft.replace(about)
 
     def _check(self, found: dict[str, str]) -> None:
@@ -85,8 +91,8 @@ class StoredSource:
                 f"The store {str(self._folder)!r} holds activations of other {', '.join(different)}; delete it, or "
                 "name another folder."
             )
-        for name, (dtype, shape) in self._files().items():
-            expected, file = np.dtype(dtype).itemsize * int(np.prod(shape)), self._folder / name
+        for name, expected in self._sizes().items():
+            file = self._folder / name
             size = file.stat().st_size if file.is_file() else 0
             if size != expected:
                 raise ValueError(
@@ -104,6 +110,10 @@ class StoredSource:
         shape = (n, max(1, self._spec.n_outputs))
         rest = {"decisions.bin": (np.int64, (n,)), "outputs.bin": (np.float32, shape), "sums.bin": (np.uint32, (n,))}
         return layers | rest | {"present.bin": (np.uint8, (n,))}
+
+    def _sizes(self) -> dict[str, int]:
+        """Bytes of every file."""
+        return {name: np.dtype(dtype).itemsize * math.prod(shape) for name, (dtype, shape) in self._files().items()}
 
     def _maps(self, mode: Any) -> dict[str, np.ndarray]:
         return {
@@ -205,14 +215,11 @@ def _checksum(arrays: list[np.ndarray]) -> int:
 
 def _allocate(file: Path, size: int) -> None:
     """Make a file of zeros whose space is taken now, so that a full disk is found before any work."""
-    draft = file.with_suffix(f".{os.getpid()}")
     try:
-        with open(draft, "wb") as opened:
-            if size:
-                os.posix_fallocate(opened.fileno(), 0, size)
-        draft.replace(file)
+        with open(file, "wb") as opened:
+            _take(opened, size)
     except OSError as error:
-        draft.unlink(missing_ok=True)
+        file.unlink(missing_ok=True)
         raise OSError(
             error.errno,
             f"No room for {size / 2**20:.0f} MiB of activations; store float16, model fewer layers, or name a folder "
@@ -221,16 +228,30 @@ def _allocate(file: Path, size: int) -> None:
         ) from error
 
 
+def _take(file: BinaryIO, size: int) -> None:
+    if size and hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, size)
+        return
+    # macOS and Windows cannot be asked; a file that were only truncated to its size could be sparse.
+    zeros = bytes(2**20)
+    for start in range(0, size, len(zeros)):
+        file.write(zeros[: size - start])
+
+
 @contextmanager
 def _lock(folder: Path) -> Iterator[bool]:
     """Tell whether this process may write to the store; a lock dies with the process that holds it."""
-    with open(folder / "lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
+    # Not of one thread: a generator that was left half-way can be closed in another.
+    lock = FileLock(folder / "lock", thread_local=False)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        yield False
+        return
+    try:
         yield True
+    finally:
+        lock.release()
 
 
 def place_of(root: Path, identity: dict[str, str]) -> Path:

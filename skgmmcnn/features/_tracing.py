@@ -34,7 +34,7 @@ class _LayerTracer(NodePathTracer):
         result = super().call_module(m, forward, args, kwargs)
         self.returned.setdefault(self.path_of_module(m), []).append(result)
         if isinstance(result, fx.Proxy):  # the module may go on working in place on what it will return
-            self.last[result.node] = next(reversed(self.graph.nodes))
+            self.last[result.node] = next(iter(reversed(self.graph.nodes)))
         return result
 
 

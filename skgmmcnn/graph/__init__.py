@@ -1,10 +1,10 @@
 """Visual words in, inference graphs out."""
 
-from ._building import to_text
 from ._comparison import Difference, GraphComparison, ModelComparison, compare_graphs, compare_models
 from ._export import Frames, read_graph, to_frame, write_graph
 from ._inference_graph import InferenceGraph
 from ._surprise import Surprise, Typicality
+from ._text import to_text
 
 __all__ = [
     "Difference",

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from scipy import sparse
 
 from ..features import ReceptiveField
 
@@ -67,27 +66,6 @@ def _pairs(start: np.ndarray, stop: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     upper = np.repeat(np.arange(len(start)), lengths)
     first = np.cumsum(lengths) - lengths
     return upper, np.arange(len(upper)) - first[upper] + start[upper]
-
-
-def count_by_image(
-    upper: np.ndarray, lower: np.ndarray, field: ReceptiveField, n_upper: int, n_lower: int
-) -> Iterator[tuple[int, sparse.csr_array]]:
-    """Yield the counts of single images, many at a time: the first image's number, and a row of s K + t for each."""
-    n_cells, n_pairs = n_upper * n_lower, n_pairs_of(field)
-    parts: list[sparse.csr_array] = []
-    start = 0
-    for part in chunks(len(upper), max(n_cells, n_pairs), _CHUNK):
-        n = part.stop - part.start
-        counts = np.zeros(n * n_cells, dtype=np.int64)
-        for _, _, cells in pair_chunks(upper[part], lower[part], field, n_lower, n * n_pairs):
-            keys = cells + n_cells * np.arange(n)[:, None, None]
-            counts += np.bincount(keys.ravel(), minlength=len(counts))
-        (seen,) = counts.nonzero()
-        starts = np.searchsorted(seen, n_cells * np.arange(n + 1))
-        parts.append(sparse.csr_array((counts[seen], seen % n_cells, starts), shape=(n, n_cells)))
-        if part.stop == len(upper) or sum(rows.nnz for rows in parts) > _HELD:
-            yield start, sparse.vstack(parts, format="csr")
-            parts, start = [], part.stop
 
 
 def n_pairs_of(field: ReceptiveField) -> int:

@@ -231,22 +231,22 @@ def _read_gexf(file: Path) -> nx.DiGraph:
 
 
 def _write_json(graph: nx.DiGraph, file: Path) -> None:
-    file.write_text(json.dumps(nx.node_link_data(graph, edges="edges"), indent=1, allow_nan=False))
+    file.write_text(json.dumps(nx.node_link_data(graph, edges="edges"), indent=1, allow_nan=False), encoding="utf-8")
 
 
 def _read_json(file: Path) -> nx.DiGraph:
-    return nx.node_link_graph(json.loads(file.read_text()), edges="edges")
+    return nx.node_link_graph(json.loads(file.read_text(encoding="utf-8")), edges="edges")
 
 
 def _write_cytoscape(graph: nx.DiGraph, file: Path) -> None:
     for key, node in graph.nodes(data=True):
         node["name"] = _caption(key, node)
     data = nx.cytoscape_data(graph)
-    file.write_text(json.dumps(data | {"data": dict(data["data"])}, indent=1, allow_nan=False))
+    file.write_text(json.dumps(data | {"data": dict(data["data"])}, indent=1, allow_nan=False), encoding="utf-8")
 
 
 def _read_cytoscape(file: Path) -> nx.DiGraph:
-    data = json.loads(file.read_text())
+    data = json.loads(file.read_text(encoding="utf-8"))
     graph = nx.cytoscape_graph(data | {"data": list(data["data"].items())})
     for _, node in graph.nodes(data=True):
         for name in ("id", "value", "name"):

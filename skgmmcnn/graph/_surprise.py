@@ -9,7 +9,7 @@ import numpy as np
 
 from ..dictionary import WordMaps
 from ..features import ReceptiveField
-from ._counting import chunks, pair_chunks, spread
+from ._counting import pair_chunks, spread
 from ._evidence import Evidence
 from ._hierarchy import Hierarchy, maps_of
 
@@ -100,25 +100,6 @@ def _ratio(total: np.ndarray, number: np.ndarray) -> np.ndarray:
 def _mean(values: np.ndarray) -> np.ndarray:
     """Return the means of rows without NaN, NaN for rows that are nothing else."""
     return _ratio(np.nansum(values, axis=1, dtype=float), np.isfinite(values).sum(1))
-
-
-def surprise_of_words(
-    words: WordMaps, structure: Hierarchy, layer: str, shown: np.ndarray, evidence: Evidence
-) -> np.ndarray:
-    """Return the mean surprise of the locations that show each word of `shown`, NaN where none has any."""
-    lower = words.words[layer]
-    uppers = {upper: maps_of(words, upper) for upper in structure.above(layer)}
-    covers = sum(_covers(structure.fields[upper, layer], maps.shape[1:]) for upper, maps in uppers.items())
-    sums, numbers = np.zeros(len(shown)), np.zeros(len(shown))
-    for part in chunks(len(words), len(shown) * lower[0].size):
-        total = sum(
-            spread(evidence.costs((upper, layer), shown).T[:, maps[part]], structure.fields[upper, layer])
-            for upper, maps in uppers.items()
-        )
-        at = (lower[part] == shown[:, None, None, None]) & (covers > 0)
-        sums += np.where(at, total / np.maximum(covers, 1), 0).sum((1, 2, 3))
-        numbers += at.sum((1, 2, 3))
-    return _ratio(sums, numbers)
 
 
 def compare(found: Surprise, decisions: np.ndarray, usual: Surprise, classes: np.ndarray, level: float) -> Typicality:

@@ -15,20 +15,19 @@ from ._walk import Above
 Target = int | str | tuple[str, int] | tuple[str, int, int] | None
 
 
-def start_at(words: WordMaps, target: Any, contrast: int | None, n_versions: int) -> Above:
+def start_at(words: WordMaps, target: Any, contrast: int | None) -> Above:
     """Return where the walk starts over the images of `words`.
 
     `target` is an output, ``(layer, word)`` or, for a single image, ``(layer, row, column)``.
     """
-    kept = np.ones((n_versions, 1), dtype=bool)
     if not isinstance(target, tuple):
-        return Above(DECISION, np.array([target]), kept, against=contrast)
+        return Above(DECISION, np.array([target]), against=contrast)
     layer, *place = target
     if len(place) == 1:
-        return Above(layer, np.array(place), kept)
+        return Above(layer, np.array(place))
     where = np.zeros(words.words[layer].shape[1:], dtype=bool)
     where[tuple(place)] = True
-    return Above(layer, words.words[layer][0][tuple(place)].astype(np.intp)[None], kept, where)
+    return Above(layer, words.words[layer][0][tuple(place)].astype(np.intp)[None], where)
 
 
 def root_of(words: WordMaps, target: tuple) -> tuple[str, int, dict[str, int]]:

@@ -170,6 +170,7 @@ class _Tracer:
         """Note probabilities and decisions."""
         if self._asked.classes is None:
             return
+        self._handle.check(self._part)
         outputs, classes = self._part.original.outputs, self._asked.classes[self._part.rows]
         seconds = zip(*(each.tolist() for each in runners_up(outputs, classes)), strict=True)
         known = zip(self.traces, proba_of(outputs, classes), self._part.original.decisions, seconds, strict=True)

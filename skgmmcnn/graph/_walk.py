@@ -19,13 +19,12 @@ class Above(NamedTuple):
     """Words of one layer that are to be explained.
 
     `words` (A,) may be outputs of the decision; each of them counts as present in every image, whatever the network
-    decided.  `where` (H, W) tells which locations count, all where it is None.  `kept` (T, A) tells which version of
-    the evidence kept which word.  `against` is the output that a decision is contrasted with.
+    decided.  `where` (H, W) tells which locations count, all where it is None.  `against` is the output that a decision
+    is contrasted with.
     """
 
     layer: str
     words: np.ndarray
-    kept: np.ndarray
     where: np.ndarray | None = None
     against: int | None = None
 
@@ -40,7 +39,7 @@ class Above(NamedTuple):
 class Link(NamedTuple):
     """What one layer tells of one above it.
 
-    `counts` (A, K) is how often each word lies in the fields of those above, `ratios` (T, A, K) the evidence that one
+    `counts` (A, K) is how often each word lies in the fields of those above, `ratios` (A, K) the evidence that one
     location gives.
     """
 
@@ -48,39 +47,28 @@ class Link(NamedTuple):
     counts: np.ndarray
     ratios: np.ndarray
 
-    def scores(self, kept: np.ndarray) -> np.ndarray:
-        """Return the evidence for the upper words that each version kept (T, A), of each word: (T, K)."""
-        return (self.counts * self.ratios * kept[:, :, None]).sum(1)
+    def scores(self) -> np.ndarray:
+        """Return the evidence of each word for the upper words, (K,)."""
+        return (self.counts * self.ratios).sum(0)
 
 
 class Step(NamedTuple):
-    """One layer of a walk: its links to what it explains, its words kept, in the order of the first version."""
+    """One layer of a walk: its links to what it explains, the evidence of its words (K,), and those kept, in order."""
 
     layer: str
     links: list[Link]
     scores: np.ndarray
-    kept: np.ndarray
     selected: np.ndarray
-
-    def scores_of_selection(self) -> np.ndarray:
-        """Return the scores (T, K) where every version explains the words above that the first one kept."""
-        first = [np.broadcast_to(link.above.kept[:1], link.above.kept.shape) for link in self.links]
-        return reduce(np.add, (link.scores(kept) for link, kept in zip(self.links, first, strict=True)))
 
 
 def walk(
-    words: WordMaps,
-    structure: Hierarchy,
-    start: Above,
-    evidence: Evidence,
-    n_nodes: Mapping[str, int],
-    min_score: float,
+    words: WordMaps, structure: Hierarchy, start: Above, evidence: Evidence, n_nodes: Mapping[str, int]
 ) -> list[Step]:
     """Walk from `start` down, layer by layer, over the images of `words`.
 
     score(t) = sum over the words s kept above of C[s, t] log2 P(t | s) / P(t), with C counted over these images.  The
-    `n_nodes[layer]` best words with a score above `min_score` are kept: the exact maximiser of this additive
-    log-likelihood ratio, given the words above.  Each version of the evidence takes its own walk.
+    `n_nodes[layer]` best words with a positive score are kept: the exact maximiser of this additive log-likelihood
+    ratio, given the words above.
     """
     reached, steps = {start.layer: start}, []
     for layer in reversed(words.layers):
@@ -91,23 +79,19 @@ def walk(
         ]
         if not links:
             continue
-        scores = reduce(np.add, (link.scores(link.above.kept) for link in links))
-        best = np.argsort(-(scores / NO_EVIDENCE).round(), kind="stable", axis=1)[:, : n_nodes[layer]]  # ties: lower
-        enough = np.take_along_axis(scores, best, axis=1) > max(min_score, NO_EVIDENCE)
-        kept = np.zeros(scores.shape, dtype=bool)
-        np.put_along_axis(kept, best, enough, axis=1)
-        steps.append(Step(layer, links, scores, kept, best[0, enough[0]]))
-        some = np.flatnonzero(kept.any(0))
-        reached[layer] = Above(layer, some, kept[:, some])
+        scores = reduce(np.add, (link.scores() for link in links))
+        best = np.argsort(-(scores / NO_EVIDENCE).round(), kind="stable")[: n_nodes[layer]]  # ties: lower
+        steps.append(Step(layer, links, scores, best[scores[best] > NO_EVIDENCE]))
+        reached[layer] = Above(layer, steps[-1].selected)
     return steps
 
 
 def _link(words: WordMaps, above: Above, layer: str, field: ReceptiveField, evidence: Evidence) -> Link:
-    pair = above.layer, layer
-    ratios = evidence.rows(pair, above.words)
+    ratios = evidence.ratios[above.layer, layer]
+    chosen = ratios[above.words]
     if above.against is not None:
-        ratios = ratios - evidence.rows(pair, np.array([above.against]))
-    return Link(above, count_below(words, above, layer, field), ratios)
+        chosen = chosen - ratios[above.against]
+    return Link(above, count_below(words, above, layer, field), chosen)
 
 
 def count_below(words: WordMaps, above: Above, layer: str, field: ReceptiveField) -> np.ndarray:

@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     text = table.to_rst()
     print(text)
     if asked.output:
-        asked.output.write_text(text)
+        asked.output.write_text(text, encoding="utf-8")
 
 
 def _parser() -> argparse.ArgumentParser:

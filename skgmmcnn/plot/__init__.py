@@ -1,6 +1,7 @@
 """Graphs, words, paths and training as pictures, and graphs as a page for the browser."""
 
 from ._inference_graph import InferenceGraphDisplay
+from ._influence_map import InfluenceMapDisplay
 from ._page import InferenceGraphPage
 from ._paths import PathDisplay
 from ._training import TrainingDisplay
@@ -11,6 +12,7 @@ from ._word_similarity import WordSimilarityDisplay
 __all__ = [
     "InferenceGraphDisplay",
     "InferenceGraphPage",
+    "InfluenceMapDisplay",
     "PathDisplay",
     "TrainingDisplay",
     "VisualWordDisplay",

@@ -14,6 +14,7 @@ from ._layout import Box
 
 MARK = (0.9, 0.0, 0.8)  # magenta: rare in photographs, and told from greys with any colour vision
 INK = (0.12, 0.32, 0.55)  # dark blue, of evidence
+AGAINST = (0.84, 0.37, 0.0)  # vermilion, of what works against a decision: told from INK with any colour vision
 WARNING = "#B85000"  # dark orange: told from INK with any colour vision; contrast with white 5 to 1
 # Told from each other and from light greys with any colour vision: after Okabe and Ito, "Color Universal Design", 2008,
 # whose green and purple are nearer to grey.
@@ -135,6 +136,12 @@ def draw_image(ax: Any, box: Box, image: np.ndarray, **style: Any) -> Box:
     settings = {"interpolation": "nearest" if small else "antialiased", "zorder": 3} | style
     ax.imshow(image, extent=(fitted.left, fitted.right, fitted.bottom, fitted.top), aspect="auto", **settings)
     return fitted
+
+
+def grey(picture: np.ndarray) -> np.ndarray:
+    """Return a picture without colour, and lighter, to be tinted."""
+    grey = picture @ np.array([0.299, 0.587, 0.114])
+    return (130 + 125 * grey[..., None].repeat(3, 2) / 255).astype(np.uint8)
 
 
 def has_rings(found: Representatives) -> bool:

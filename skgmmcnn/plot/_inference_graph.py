@@ -13,10 +13,12 @@ from sklearn.pipeline import Pipeline
 
 from ..dictionary import Vocabulary, WordMaps
 from ..graph import InferenceGraph
-from ..graph._building import could_be_chance, learnt_from, learnt_from_few, percent, seldom_kept, why_no_word
+from ..graph._strength import evidence_of, strength_of
 from ..graph._targets import Target
+from ..graph._text import asked, could_be_chance, seldom_kept, telling
 from ._cells import Cells, cells_of, draw_cells, equal_cells
 from ._drawing import (
+    AGAINST,
     INK,
     MARK,
     WARNING,
@@ -51,10 +53,17 @@ class InferenceGraphDisplay(Display):
 
     A word is shown by what its most typical locations see of the images that the dictionary was fitted on, with a ring
     at the location where that is the whole image.  For the graph of one image, the image stands beside it, with the
-    word's locations tinted.  Edges lead up to what a word explains, labelled with its evidence in bits per location
-    and its share of the upper word's receptive fields; the stronger the evidence, the wider and darker the edge,
-    among those of its row.  Below the decision stands in orange from how many images it was learnt, where these are
-    fewer than ten.
+    word's locations tinted.  Edges lead up to what a word explains: the stronger, the wider and darker.
+
+    Of a graph of influence, words have the share of the log-odds that they carry, and the probability of the class
+    without them.  Edges have their exact effect in nats, by which they are drawn, and their share of what the upper
+    word does; those that work against the class are orange.  Where the words that are shown do not keep the decision,
+    that stands below it.
+
+    Of a graph of counts, words have their evidence in bits.  Edges have theirs in bits per location, by which they are
+    drawn, among those of their row, and their share of the upper word's receptive fields.  Below the decision stands in
+    orange from how many images it was learnt, where these are fewer than ten, and what the words speak for, where that
+    is not what the network decided.
 
     Parameters
     ----------
@@ -72,6 +81,9 @@ class InferenceGraphDisplay(Display):
     edge_maps : dict of (tail, head) to float array, default=None
         Where in the upper word's receptive field the lower word is, as from :meth:`InferenceGraph.edge_maps`; drawn on
         the edges where there is room.
+    predicted : str, default=None
+        The class that the words of the image speak for, by :meth:`InferenceGraph.predict`, to be named where it is not
+        the one that is explained.
 
     Attributes
     ----------
@@ -104,6 +116,7 @@ class InferenceGraphDisplay(Display):
         locations: Mapping[str, np.ndarray] | None = None,
         cells: Mapping[str, Cells] | None = None,
         edge_maps: Mapping[tuple[str, str], np.ndarray] | None = None,
+        predicted: str | None = None,
     ) -> None:
         self.graph = graph
         self.vocabulary = vocabulary
@@ -111,6 +124,8 @@ class InferenceGraphDisplay(Display):
         self.locations = locations
         self.cells = cells
         self.edge_maps = edge_maps
+        self.predicted = predicted
+        self._told = telling(graph)
 
     @classmethod
     def from_estimator(
@@ -160,6 +175,8 @@ class InferenceGraphDisplay(Display):
             words = run(before, X[check_image(image, len(X)) :][:1])
             (graph,) = estimator.explain(words, target, contrast=contrast)
             display = cls._of_image(graph, words)
+            if evidence_of(graph) == "counts" and graph.graph.get("target") == words.decisions[0]:
+                display.predicted = words.spec.class_name(int(estimator.predict(words)[0]))
         elif target is not None:
             raise ValueError(f"label={label!r} explains a class, target={target!r} one image; give one of them.")
         else:
@@ -198,7 +215,8 @@ class InferenceGraphDisplay(Display):
             raise ValueError(f"n_patches must be 1, 4 or 9, to fill a square; got {n_patches}.")
         rows = rows_of(self.graph)
         width = 1.0 if self.locations is None or not self.images else 2.06
-        of_words = _CAPTION + (0.14 if width == 1 else 0)  # numbers in two lines where the cell is narrow
+        cards = [self._told.card(node, width > 1) for node in self.graph.nodes.values() if "class_name" not in node]
+        of_words = _CAPTION + 0.14 * max((card.count("\n") for card in cards), default=0)
         caption = max(of_words, 0.1 + sum(_LEADING * style["size"] for _, style in self._title()))
         layers = dict(self.graph.nodes(data="layer"))
         rise = _RISE + (_MAP if self.edge_maps else 0)
@@ -222,21 +240,13 @@ class InferenceGraphDisplay(Display):
 
     def _key(self) -> str:
         if len(self.graph) == 1:
-            return why_no_word(self.graph)
+            return self._told.why_no_word()
         patches = "Patches: what the locations most typical of a word see of the fitted images; grey is outside them."
         rings = "Rings: the location, where it sees nearly the whole image." if self._any_rings() else ""
         shown = "Magenta: where the explained image shows the word." if self.locations is not None else ""
-        below = "Below: locations that show it, of all, and their evidence."
-        arrows = "Arrows: evidence of one location for the word above, and the share of that word's receptive fields."
-        styles = set(map(_line_style, self._edges()))
-        chance = "Dashed: could be chance (q > 0.05)." if "--" in styles else ""
-        seldom = "Dotted: kept by fewer than half of the resamples." if ":" in styles else ""
         where = "Squares on arrows: where in the upper word's field the lower word is, darkest where most often."
         maps = where if self.edge_maps else ""
-        return " ".join(filter(None, [patches, rings, shown, below, arrows, maps, chance, seldom]))
-
-    def _edges(self) -> list[Mapping[str, Any]]:
-        return [edge for *_, edge in self.graph.edges(data=True)]
+        return " ".join(filter(None, [patches, rings, shown, self._told.key(), maps]))
 
     def _draw_layer_name(self, key: str, first: str, boxes: Mapping[str, Box]) -> None:
         """Draw the layer's name to the left of its first node, `key`; at the margin, if that is the row's first."""
@@ -262,8 +272,8 @@ class InferenceGraphDisplay(Display):
             self._draw_locations(Box(box.left + 1.06, box.top - 1, 1, 1), node["layer"], self.locations[key])
         name = node.get("word_name")
         title = f"{shortened(name, int(12 * box.width))} (w{node['word']})" if name else f"w{node['word']}"
-        between = "   " if box.width > 1 else "\n"
-        evidence = f"{node['count']}/{node['n_locations']}{between}{node['score']:.1f} bits"
+        lines = self._told.card(node, box.width > 1).split("\n")
+        evidence = "\n".join(shortened(line, int(18 * box.width) + 1) for line in lines)
         write(self.ax_, box.middle, square.bottom - 0.05, title, size=9, weight="bold", va="top")
         write(self.ax_, box.middle, square.bottom - 0.2, evidence, size=8, va="top")
 
@@ -282,14 +292,17 @@ class InferenceGraphDisplay(Display):
         node = self.graph.nodes[self.graph.graph["root"]]
         if "class_name" not in node:
             return []
-        title = node["class_name"] + (f" rather than {node['contrast_name']}" if "contrast_name" in node else "")
-        lines = wrap(shortened(title, 3 * _TITLE), _TITLE)
+        lines = wrap(shortened(asked(node), 3 * _TITLE), _TITLE)
         found = [(line, {"size": 11 if len(lines) == 1 else 9, "weight": "bold"}) for line in lines]
         if self.locations is None:
             found.append((self._which_images(node), {"size": 8}))
-        if learnt_from_few(node):
-            found.append((learnt_from(node), {"size": 8, "weight": "bold", "color": WARNING}))
-        return found
+        found += [(shortened(remark, 2 * _TITLE), {"size": 8}) for remark in self._told.remarks(node)]
+        return found + [(warning, {"size": 8, "weight": "bold", "color": WARNING}) for warning in self._warnings(node)]
+
+    def _warnings(self, node: Mapping[str, Any]) -> list[str]:
+        if self.predicted in (None, node["class_name"]):
+            return self._told.warnings(node)
+        return [*self._told.warnings(node), f"its words speak for {shortened(self.predicted, _TITLE)}"]
 
     def _which_images(self, node: Mapping[str, Any]) -> str:
         of_all = f" of {node['n_locations']}" if node["count"] != node["n_locations"] else ""
@@ -304,38 +317,40 @@ class InferenceGraphDisplay(Display):
         draw_cells(self.ax_, drawn, equal_cells(shown.shape) if self.cells is None else self.cells[layer], tint)
 
     def _draw_edges(self, boxes: Mapping[str, Box]) -> None:
-        edges = sorted(self.graph.edges(data=True), key=lambda edge: -edge[2]["log_ratio"])
-        if not edges:
-            return
         lines, strengths = attach(self.graph, boxes), edge_strengths(self.graph)
-        for tail, head, edge in reversed(edges):
-            x0, y0, x1, y1 = lines[tail, head]
-            strength = strengths[tail, head]
+        strength_in_unit = strength_of(self.graph).of_edge
+        edges = sorted(self.graph.edges, key=lambda edge: -abs(strength_in_unit(self.graph.edges[edge])))
+        for edge in reversed(edges):
+            x0, y0, x1, y1 = lines[edge]
+            strength, ink = abs(strengths[edge]), INK if strengths[edge] > 0 else AGAINST
             self.ax_.annotate(
                 "",
                 (x1, y1),
                 (x0, y0),
                 arrowprops={
                     "arrowstyle": "-|>",
-                    "color": tuple(1 - (0.3 + 0.7 * strength) * (1 - part) for part in INK),
+                    "color": tuple(1 - (0.4 + 0.6 * strength) * (1 - part) for part in ink),
                     "linewidth": 0.6 + 3.4 * strength,
                     "shrinkA": 2,
                     "shrinkB": 2,
                     "mutation_scale": 8 + 6 * strength,
-                    "linestyle": _line_style(edge),
+                    "linestyle": _line_style(self.graph.edges[edge]),
                 },
                 zorder=1,
             )
-        self._draw_labels({(tail, head): lines[tail, head] for tail, head, _ in edges}, list(boxes.values()))
+        self._draw_labels({edge: lines[edge] for edge in edges}, list(boxes.values()))
 
     def _draw_labels(self, lines: Mapping[tuple[str, str], Line], taken: list[Box]) -> None:
         """Label the edges, the first ones first; with maps where these find room, too."""
-        maps = {key: found for key, found in (self.edge_maps or {}).items() if key in lines and found.size > 1}
+        maps = {
+            key: found
+            for key, found in (self.edge_maps or {}).items()
+            if key in lines and found.size > 1 and np.nansum(found) > 0
+        }
         with_map = place_labels([(key, lines[key]) for key in lines if key in maps], *_LABEL_WITH_MAP, taken)
         others = [(key, line) for key, line in lines.items() if key not in with_map]
         for key, box in (with_map | place_labels(others, *_LABEL, [*taken, *with_map.values()])).items():
-            edge = self.graph.edges[key]
-            text = f"{edge['log_ratio']:.2f} bits, {percent(edge['frequency'])}"
+            text = self._told.arrow(self.graph.edges[key])
             write(self.ax_, box.middle, box.bottom + _LABEL[1] / 2, text, size=7.5, box=True)
             if key in with_map:
                 draw_share(self.ax_, Box(box.middle - _MAP / 2, box.top - _MAP, _MAP, _MAP), maps[key])

@@ -8,6 +8,8 @@ from typing import NamedTuple, TypeVar
 
 import networkx as nx
 
+from ..graph._strength import strength_of
+
 NAME = 1.2  # room for the name of a layer
 # Where on an edge its label may stand, the middle first.
 _SHARES = sorted((0.1 + 0.05 * i for i in range(17)), key=lambda share: abs(share - 0.5))
@@ -50,7 +52,7 @@ def rows_of(graph: nx.DiGraph) -> list[list[str]]:
     """Return the nodes row by row from what is explained down, ordered so that strong edges run straight.
 
     Layers as deep as each other share a row, one beside the other.  Layers, and the words of each, are sorted by the
-    mean place of what they explain, weighted by contribution (the barycentre heuristic of Sugiyama, Tagawa and Toda,
+    mean place of what they explain, weighted by their strength (the barycentre heuristic of Sugiyama, Tagawa and Toda,
     1981).
     """
     depths: dict[int, dict[str, list[str]]] = {}
@@ -67,7 +69,8 @@ def rows_of(graph: nx.DiGraph) -> list[list[str]]:
 
 
 def _barycentre(graph: nx.DiGraph, keys: Iterable[str], place: Mapping[str, float]) -> float:
-    edges = [(place[head], edge["contribution"]) for _, head, edge in graph.out_edges(keys, data=True)]
+    rank = strength_of(graph).rank
+    edges = [(place[head], rank(edge)) for _, head, edge in graph.out_edges(keys, data=True)]
     total = sum(weight for _, weight in edges)
     return sum(x * weight for x, weight in edges) / total if total else 0.5
 
@@ -110,15 +113,15 @@ def _spread(box: Box, number: int, of: int) -> float:
 
 
 def edge_strengths(graph: nx.DiGraph) -> dict[tuple[str, str], float]:
-    """Return the log-ratio of every edge as a share of the largest in its row: rows are not compared."""
-    largest: dict[int, float] = {}
-    for _, head, edge in graph.edges(data=True):
-        depth = graph.nodes[head]["depth"]
-        largest[depth] = max(largest.get(depth, 0.0), edge["log_ratio"])
-    return {
-        (tail, head): edge["log_ratio"] / largest[graph.nodes[head]["depth"]]
-        for tail, head, edge in graph.edges(data=True)
-    }
+    """Return the strength of every edge as a share of the largest, negative where it works against what is explained.
+
+    Bits are compared within a row, nats throughout the graph.
+    """
+    strength, largest = strength_of(graph), dict[int, float]()
+    rows = {edge: 0 if strength.comparable else graph.nodes[edge[1]]["depth"] for edge in graph.edges}
+    for edge, row in rows.items():
+        largest[row] = max(largest.get(row, 0.0), abs(strength.of_edge(graph.edges[edge])))
+    return {edge: strength.of_edge(graph.edges[edge]) / largest[row] for edge, row in rows.items()}
 
 
 def place_labels(

@@ -9,6 +9,7 @@ import io
 import json
 import os
 from collections.abc import Mapping, Sequence
+from functools import cache, partial
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -20,6 +21,7 @@ from sklearn.pipeline import Pipeline
 
 from ..dictionary import WordMaps
 from ..graph import InferenceGraph, to_text
+from ..graph._strength import evidence_of
 from ._inference_graph import InferenceGraphDisplay
 from ._page_data import describe
 from ._reading import check_image, run, take_apart
@@ -101,8 +103,8 @@ class InferenceGraphPage:
         images : sequence of int, default=None
             Which images of X to explain; None takes the first eight.
         contrast : int, str or bool, default=True
-            A class, by number or name, with which the decisions are contrasted.  True takes for each image the class
-            that its words speak for next to the decision; False leaves contrasts out.
+            A class, by number or name, with which the decisions are contrasted.  True takes for each image the
+            runner-up: the network's, or under ``evidence="counts"`` that of its words; False leaves contrasts out.
         max_nodes, max_edges : int, default=80, 240
             Most nodes and edges of a graph; of larger ones the page shows the strongest, and says so.
 
@@ -114,14 +116,14 @@ class InferenceGraphPage:
         before, estimator, X = take_apart(estimator, X, InferenceGraph)
         rows = [check_image(image, len(X)) for image in (range(min(_N_IMAGES, len(X))) if images is None else images)]
         words = run(before, X)
-        others = _contrasts(estimator, words[rows], contrast)
-        of_classes: dict[tuple[int, int | None], list[nx.DiGraph]] = {}
+        own = estimator.explain(words[rows])
+        others = _contrasts(estimator, words[rows], own, contrast)
+        of_class = cache(partial(_of_class, estimator, words))
         graphs = {}
-        for row, other in zip(rows, others, strict=True):
-            key = int(words.decisions[row]), other
-            if key not in of_classes:
-                of_classes[key] = _of_class(estimator, words, *key)
-            graphs[row] = [*_explain(estimator, words[row : row + 1], *key), *of_classes[key]]
+        for row, graph, other in zip(rows, own, others, strict=True):
+            contrasted = [] if other is None else estimator.explain(words[row : row + 1], contrast=other)
+            of_classes = [of_class(int(words.decisions[row]), against) for against in dict.fromkeys((None, other))]
+            graphs[row] = [graph, *contrasted, *filter(None, of_classes)]
         return cls(words, graphs, max_nodes=max_nodes, max_edges=max_edges)
 
     def to_html(self) -> str:
@@ -189,30 +191,35 @@ class InferenceGraphPage:
         )
 
 
-def _explain(estimator: InferenceGraph, words: WordMaps, target: int, other: int | None) -> list[nx.DiGraph]:
-    """Return the graph of all images together, and its contrast."""
-    return [estimator.explain_together(words, target, contrast=against) for against in dict.fromkeys((None, other))]
-
-
-def _of_class(estimator: InferenceGraph, words: WordMaps, target: int, other: int | None) -> list[nx.DiGraph]:
+def _of_class(estimator: InferenceGraph, words: WordMaps, target: int, contrast: int | None) -> nx.DiGraph | None:
+    """Return the graph of all images of a class together; none of a single image."""
     rows = np.flatnonzero(words.decisions == target)
-    return _explain(estimator, words[rows], target, other) if len(rows) > 1 else []
+    return estimator.explain_together(words[rows], target, contrast=contrast) if len(rows) > 1 else None
 
 
-def _contrasts(estimator: InferenceGraph, words: WordMaps, contrast: int | str | bool) -> list[int | None]:
-    """Return for each image the class with which its decision is contrasted, or None."""
+def _contrasts(
+    estimator: InferenceGraph, words: WordMaps, graphs: Sequence[nx.DiGraph], contrast: int | str | bool
+) -> list[int | None]:
+    """Return for each image, with its graph, the class with which its decision is contrasted, or None."""
+    counted = [evidence_of(graph) == "counts" for graph in graphs]
     if contrast is False:
-        return [None] * len(words)
-    fitted = estimator.class_counts_ > 0
-    if contrast is True:
-        evidence = estimator.decision_function(words)
-        evidence[np.arange(len(words)), words.decisions] = -np.inf
-        others = evidence.argmax(1)
-        known = fitted[words.decisions] & np.isfinite(evidence.max(1))
-    else:
+        others = words.decisions
+    elif contrast is not True:
         others = np.full(len(words), words.spec.class_index(contrast))
-        known = fitted[words.decisions] & fitted[others] & (others != words.decisions)
+    elif any(counted):
+        others = _most_like(estimator, words)
+    else:
+        others = np.array([graph.graph["runner_up"] for graph in graphs])
+    fitted = estimator.class_counts_ > 0
+    known = (others != words.decisions) & (fitted[words.decisions] & fitted[others] | ~np.array(counted))
     return [int(other) if kept else None for other, kept in zip(others, known, strict=True)]
+
+
+def _most_like(estimator: InferenceGraph, words: WordMaps) -> np.ndarray:
+    """Return for each image the class that its words speak for beside the decision, or that where there is none."""
+    evidence = estimator.decision_function(words)
+    evidence[np.arange(len(words)), words.decisions] = -np.inf
+    return np.where(np.isfinite(evidence.max(1)), evidence.argmax(1), words.decisions)
 
 
 def _read(name: str) -> str:

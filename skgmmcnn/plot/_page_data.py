@@ -10,14 +10,16 @@ import networkx as nx
 import numpy as np
 
 from ..dictionary import WordMaps
-from ..graph._building import could_be_chance, learnt_from_few, seldom_kept, why_no_word
 from ..graph._hierarchy import DECISION
+from ..graph._strength import evidence_of, strength_of
+from ..graph._text import could_be_chance, seldom_kept, sentence, telling
 from ._cells import cells_of, equal_cells
 from ._layout import Box, attach, edge_strengths, place_cells, place_labels, rows_of
 from ._reading import pictures
 from ._sprites import encode_patches, encode_picture
 
 _CAPTION, _GAP, _RISE = 0.56, 0.25, 0.8  # in sides of a word's square
+_MORE = 0.3  # of a caption, where it is longer
 _LABEL = (0.62, 0.2)
 _N_CLASSES = 5  # shown of a word's histogram
 _EXAMPLE = 96  # pixels, of the images of a class
@@ -50,17 +52,15 @@ def describe(words: WordMaps, graphs: Mapping[int, Sequence[nx.DiGraph]], *, max
 
 def prune(graph: nx.DiGraph, max_nodes: int, max_edges: int) -> nx.DiGraph:
     """Return the strongest part of a graph: as many words of each layer, as many edges of each word as find room."""
-    root = graph.graph["root"]
+    root, of = graph.graph["root"], strength_of(graph)
     nodes = _first(
         (key for key in graph if key != root),
         max_nodes - 1,
         group=lambda key: graph.nodes[key]["layer"],
-        strength=lambda key: graph.nodes[key]["score"],
+        strength=lambda key: abs(of.of_node(graph.nodes[key])),
     )
     part = graph.subgraph([root, *nodes])
-    edges = _first(
-        part.edges, max_edges, group=lambda edge: edge[0], strength=lambda edge: part.edges[edge]["contribution"]
-    )
+    edges = _first(part.edges, max_edges, group=lambda edge: edge[0], strength=lambda edge: of.rank(part.edges[edge]))
     kept = nx.DiGraph(**graph.graph)
     kept.add_nodes_from((key, node) for key, node in graph.nodes.items() if key in part)
     kept.add_edges_from((*edge, part.edges[edge]) for edge in part.edges if edge in edges)
@@ -81,7 +81,7 @@ def _first(
 
 def _remark(graph: nx.DiGraph, part: nx.DiGraph) -> str:
     if len(graph) == 1:
-        return why_no_word(graph)
+        return telling(graph).why_no_word()
     if (len(graph), graph.number_of_edges()) == (len(part), part.number_of_edges()):
         return ""
     return (
@@ -93,21 +93,34 @@ def _remark(graph: nx.DiGraph, part: nx.DiGraph) -> str:
 def _describe_graph(words: WordMaps, graph: nx.DiGraph) -> dict[str, Any]:
     """Return nodes and edges with their places: x to the right, y upwards, in sides of a word's square."""
     rows, layers = rows_of(graph), dict(graph.nodes(data="layer"))
-    boxes = place_cells(rows, layers, (1, 1 + _CAPTION), gap=_GAP, rise=_RISE)
+    told, of = telling(graph), strength_of(graph)
+    cards = {key: told.card(node, wide=False).replace("   ", " · ").split("\n") for key, node in graph.nodes.items()}
+    caption = _CAPTION + (0 if evidence_of(graph) == "counts" else _MORE)
+    boxes = place_cells(rows, layers, (1, 1 + caption), gap=_GAP, rise=_RISE)
     lines, strengths = attach(graph, boxes), edge_strengths(graph)
     groups = [[list(keys) for _, keys in itertools.groupby(row, key=layers.get)] for row in rows]
     names = [_name(layers[keys[0]], boxes[keys[0]]) for keys in itertools.chain.from_iterable(groups)]
-    strongest = sorted(lines.items(), key=lambda line: -strengths[line[0]])
+    strongest = sorted(lines.items(), key=lambda line: -abs(strengths[line[0]]))
     labels = place_labels(strongest, *_LABEL, [*boxes.values(), *names])
     return {
         "root": graph.graph["root"],
         "n_images": graph.graph["n_images"],
+        "evidence": evidence_of(graph),
         "class_name": graph.graph.get("class_name"),
         "contrast_name": graph.graph.get("contrast_name"),
         "pictures": _examples(words, graph),
         "limits": _limits(boxes.values()),
         "rows": groups,
-        "nodes": {key: {**_describe_node(graph.nodes[key]), "box": _rounded(boxes[key])} for key in graph},
+        "nodes": {
+            key: {
+                **node,
+                "box": _rounded(boxes[key]),
+                "card": cards[key],
+                "panel": told.panel(node),
+                "warnings": [f"{sentence(why)}." for why in told.warnings(node)] if node["layer"] == DECISION else [],
+            }
+            for key, node in graph.nodes.items()
+        },
         "edges": [
             {
                 "tail": edge[0],
@@ -115,17 +128,17 @@ def _describe_graph(words: WordMaps, graph: nx.DiGraph) -> dict[str, Any]:
                 **graph.edges[edge],
                 "could_be_chance": could_be_chance(graph.edges[edge]),
                 "seldom_kept": seldom_kept(graph.edges[edge]),
-                "strength": round(strengths[edge], 3),
+                "strength": round(abs(strengths[edge]), 3),
+                "against": strengths[edge] < 0,
+                "rank": of.rank(graph.edges[edge]),
+                "short": told.short(graph.edges[edge]),
+                "told": told.beside(graph.edges[edge]),
                 "line": _rounded(lines[edge]),
                 "label": _centre(labels.get(edge)),
             }
             for edge in graph.edges
         ],
     }
-
-
-def _describe_node(node: Mapping[str, Any]) -> dict[str, Any]:
-    return {**node, **({"learnt_from_few": learnt_from_few(node)} if node["layer"] == DECISION else {})}
 
 
 def _name(layer: str, box: Box) -> Box:

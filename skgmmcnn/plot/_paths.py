@@ -12,7 +12,7 @@ from sklearn.pipeline import Pipeline
 
 from ..dictionary import InferencePaths, LayerHMM, Vocabulary
 from ..features import FeatureMaps
-from ..graph._building import percent
+from ..graph._text import percent
 from ._drawing import (
     MARK,
     PALETTE,

@@ -94,6 +94,15 @@ def check_image(image: int, n_images: int) -> int:
     return int(image) % n_images
 
 
+def check_layers(layers: Sequence[str], maps: WordMaps) -> list[str]:
+    """Return layers, having checked that there are such."""
+    for layer in layers:
+        if layer not in maps.layers:
+            near = difflib.get_close_matches(str(layer), maps.layers) or maps.layers
+            raise ValueError(f"There is no layer {layer!r}; there is {', '.join(map(repr, near))}.")
+    return list(layers)
+
+
 def pictures(words: WordMaps, rows: Iterable[int] | np.ndarray) -> list[np.ndarray]:
     """Return some images as uint8 (height, width, 3); none, where the words come from vectors."""
     return [] if words.pictures is None else [words.pictures[int(row)] for row in rows]

@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.pipeline import Pipeline
 
 from ..dictionary import LayerDictionary, LayerHMM, Vocabulary
-from ..graph._building import percent
+from ..graph._text import percent
 from ._drawing import (
     INK,
     Display,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from textwrap import wrap
 from typing import Any
@@ -13,6 +12,7 @@ from sklearn.pipeline import Pipeline
 
 from ..dictionary import LayerDictionary, LayerHMM, WordMaps
 from ..graph._hierarchy import DECISION
+from ..graph._strength import strength_of
 from ._cells import cells_of, draw_borders, draw_cells, equal_cells
 from ._drawing import (
     PALETTE,
@@ -21,6 +21,7 @@ from ._drawing import (
     draw_image,
     draw_rectangle,
     frame,
+    grey,
     in_lines,
     make_axes,
     shortened,
@@ -29,7 +30,7 @@ from ._drawing import (
     write_key,
 )
 from ._layout import Box
-from ._reading import check_image, pictures, run, take_apart, words_by_name
+from ._reading import check_image, check_layers, pictures, run, take_apart, words_by_name
 
 _SIDE, _GAP = 1.75, 0.2
 _ENTRY, _PATCH = 0.36, 0.3  # height of an entry of the legend, and side of the patch in it
@@ -111,7 +112,7 @@ class WordMapDisplay(Display):
             Words to colour, by layer and number, ``("layer3", 17)``, or as graphs and tables name them,
             ``"layer3_w017"``.
         graph : networkx.DiGraph, default=None
-            Colour the words of this graph, of each layer at most eight, those with the most evidence.
+            Colour the words of this graph, of each layer at most eight, the strongest.
         layers : sequence of str, default=None
             Layers to draw; all if None, or those that have words to colour.
         n_words : int, default=6
@@ -133,7 +134,7 @@ class WordMapDisplay(Display):
             raise ValueError("These words come from another dictionary than the one that is given.")
         chosen = _choose(maps, words, graph, n_words)
         if layers is not None:
-            chosen = {layer: chosen.get(layer, []) for layer in _check_layers(layers, maps)}
+            chosen = {layer: chosen.get(layer, []) for layer in check_layers(layers, maps)}
         return cls(maps, chosen).plot(alpha=alpha, ax=ax)
 
     def plot(self, *, alpha: float = 0.7, ax: Any = None) -> WordMapDisplay:
@@ -213,7 +214,7 @@ class WordMapDisplay(Display):
 
     def _draw_map(self, layer: str, box: Box, picture: np.ndarray | None, alpha: float) -> None:
         shown, spec = self.words.words[layer][0], self.words.spec
-        ground = np.full((*shown.shape, 3), 235, np.uint8) if picture is None else _grey(picture)
+        ground = np.full((*shown.shape, 3), 235, np.uint8) if picture is None else grey(picture)
         drawn = draw_image(self.ax_, box, ground)
         if shown.size == 1:
             for colour in self._colours(layer)[shown[0, 0] == np.array(self.chosen[layer])]:
@@ -265,12 +266,6 @@ def _columns(entries: Sequence[str]) -> int:
     return 1 if any(len(line) > _SHORT for entry in entries for line in entry.split("\n")) else 2
 
 
-def _grey(picture: np.ndarray) -> np.ndarray:
-    """Return a picture without colour, and lighter, to be tinted."""
-    grey = picture @ np.array([0.299, 0.587, 0.114])
-    return (130 + 125 * grey[..., None].repeat(3, 2) / 255).astype(np.uint8)
-
-
 def _choose(
     maps: WordMaps, words: Sequence[tuple[str, int] | str] | None, graph: nx.DiGraph | None, n_words: int
 ) -> dict[str, list[int]]:
@@ -282,7 +277,8 @@ def _choose(
     if words is None and graph is None:
         return {layer: _most_frequent(maps.words[layer][0], n_words) for layer in maps.layers}
     if graph is not None:
-        nodes = sorted(graph.nodes.values(), key=lambda node: -node["score"])
+        strength = strength_of(graph)
+        nodes = sorted(graph.nodes.values(), key=lambda node: -abs(strength.of_node(node)))
         words = [(node["layer"], node["word"]) for node in nodes if node["layer"] != DECISION]
     chosen: dict[str, list[int]] = {layer: [] for layer in maps.layers}
     for layer, word in dict.fromkeys(words_by_name(maps.vocabulary, words or [])):
@@ -294,11 +290,3 @@ def _choose(
 def _most_frequent(shown: np.ndarray, n_words: int) -> list[int]:
     counts = np.bincount(shown.ravel())
     return [int(word) for word in np.argsort(-counts, kind="stable")[:n_words] if counts[word]]
-
-
-def _check_layers(layers: Sequence[str], maps: WordMaps) -> list[str]:
-    for layer in layers:
-        if layer not in maps.layers:
-            near = difflib.get_close_matches(str(layer), maps.layers) or maps.layers
-            raise ValueError(f"There is no layer {layer!r}; there is {', '.join(map(repr, near))}.")
-    return list(layers)

@@ -113,7 +113,12 @@ def test_cohesion_equals_a_naive_version(rng):
         return naive_means(similarity[np.ix_(kept, kept)], classes[kept][order.astype(int)])[0]
 
     reference = permutation_test(
-        (np.arange(len(kept)),), within, permutation_type="pairings", n_resamples=300, alternative="greater", rng=1
+        (np.arange(len(kept)),),
+        within,
+        permutation_type="pairings",
+        n_resamples=300,
+        alternative="greater",
+        random_state=1,
     )
     assert found.p_value == pytest.approx(reference.pvalue, abs=0.1)
     assert found.null.mean() == pytest.approx(reference.null_distribution.mean(), abs=0.02)

@@ -458,7 +458,7 @@ def test_trouble_behind_the_first_image_is_named(tmp_path, pixels):
     with pytest.raises(ValueError, match=r"shape \(3, 8, 8\).*\(3, 9, 9\) is expected"):
         extractor.transform(READY[:, :, :8, :8])
     files = as_files(pixels, tmp_path)
-    files[3].write_text("not an image")
+    files[3].write_text("not an image", encoding="utf-8")
     maps = FeatureExtractor(small_network(), ["4"], preprocess=TO_TENSOR).fit_transform(files)
     with pytest.raises(ValueError, match=r"3.png' cannot be read as an image"):
         maps.compute()

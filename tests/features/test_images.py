@@ -29,7 +29,7 @@ def folder(tmp_path, rng):
         place.mkdir(exist_ok=True)
         shape = (14, 15) if number == 3 else (14, 15, 4) if number == 4 else (14, 15, 3)
         Image.fromarray(rng.integers(0, 255, shape, dtype=np.uint8)).save(place / f"{number}.png")
-    (tmp_path / "cats" / "notes.txt").write_text("no image")
+    (tmp_path / "cats" / "notes.txt").write_text("no image", encoding="utf-8")
     return tmp_path
 
 

@@ -1,7 +1,6 @@
 """Activations kept on disk: found again, completed, refused."""
 
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -23,10 +22,10 @@ def extractor(digits, tmp_path):
 
 
 def passes(extractor):
-    """Count the images that pass through the network from now on."""
+    """Count the images that pass through the network from now on, but not those that fill up a part."""
     counted = []
-    run = extractor._traced._capturing.forward
-    extractor._traced._capturing.forward = lambda batch: (counted.append(len(batch)), run(batch))[1]
+    run = extractor._traced.run
+    extractor._traced.run = lambda part: (counted.append(len(part.flatten(1).unique(dim=0))), run(part))[1]
     return counted
 
 
@@ -99,7 +98,7 @@ from skgmmcnn import FeatureExtractor
 from skgmmcnn.datasets import load_digits_network
 digits = load_digits_network()
 extractor = FeatureExtractor(digits.network, ["conv2", "conv3"], batch_size=8, device="cpu")
-maps = extractor.fit_transform(digits.images[:200])
+maps = extractor.fit_transform(digits.images[:600])
 run = extractor._traced._capturing.forward
 def slow(batch):
     time.sleep(0.2)
@@ -115,18 +114,18 @@ def test_completes_what_a_killed_process_left(digits, tmp_path):
     for _ in range(6):
         assert process.stdout.readline() == "batch\n"
     other = FeatureExtractor(digits.network, ["conv2", "conv3"], batch_size=8, device="cpu")
-    plain = other.fit_transform(digits.images[:200])
+    plain = other.fit_transform(digits.images[:600])
     # While it writes, another process can use the same store, and does not write.
     assert_same(plain.store(tmp_path), plain)
-    process.send_signal(signal.SIGKILL)
+    process.kill()
     process.wait()
     process.stdout.close()
     (folder,) = tmp_path.iterdir()
     done = np.fromfile(folder / "present.bin", np.uint8).sum()
-    assert 0 < done < 200
+    assert 0 < done < 600
     counted = passes(other)
     kept = plain.store(tmp_path)
-    assert sum(counted) == 200 - done
+    assert sum(counted) == 600 - done
     assert_same(kept, plain)
 
 
@@ -160,12 +159,40 @@ def test_changed_values_are_refused(extractor, digits):
 def test_another_store_in_its_place_is_refused(extractor, digits):
     _, folder = damaged(extractor, digits)
     about = folder / "store.json"
-    about.write_text(about.read_text().replace('"weights": "', '"weights": "f'))
+    about.write_text(about.read_text(encoding="utf-8").replace('"weights": "', '"weights": "f'), encoding="utf-8")
     with pytest.raises(ValueError, match="holds activations of other weights"):
         extractor.transform(digits.images[:50])
 
 
-def test_a_full_disk_is_found_before_work(digits, tmp_path):
+WITHOUT = """
+import os, sys
+sys.modules.update(fcntl=None, resource=None)
+del os.posix_fallocate
+import numpy as np
+from skgmmcnn import FeatureExtractor
+from skgmmcnn.datasets import load_digits_network
+digits = load_digits_network()
+plain = FeatureExtractor(digits.network, ["conv2"], device="cpu").fit_transform(digits.images[:20])
+(written,), (read,) = plain.store(sys.argv[1]).batches(), plain.store(sys.argv[1]).batches()
+(folder,) = os.scandir(sys.argv[1])
+assert np.fromfile(os.path.join(folder.path, "present.bin"), np.uint8).all()
+assert written.activations["conv2"].equal(read.activations["conv2"])
+print("stored")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system has none of it anyway")
+def test_stores_without_what_only_some_systems_have(tmp_path):
+    """Windows has neither `fcntl` nor `resource`, and like macOS no `os.posix_fallocate`."""
+    command = [sys.executable, "-c", WITHOUT, str(tmp_path)]
+    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == "stored\n"
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_full_disk_is_found_before_work(fast, digits, tmp_path, monkeypatch):
+    resource = pytest.importorskip("resource")
+    if not fast:
+        monkeypatch.delattr(os, "posix_fallocate", raising=False)
     maps = FeatureExtractor(digits.network, ["conv2"], device="cpu").fit_transform(digits.images[:50])
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

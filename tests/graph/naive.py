@@ -97,11 +97,11 @@ def n_words_of(words, layer):
     return words.spec.n_outputs if layer == "decision" else words.vocabulary.n_words[layer]
 
 
-def naive_counts(words, upper, lower, weights=None):
+def naive_counts(words, upper, lower):
     counts = np.zeros((n_words_of(words, upper), n_words_of(words, lower)), int)
     for image in range(len(words)):
         for *_, s, t in naive_pairs(words, image, upper, lower):
-            counts[s, t] += 1 if weights is None else weights[image]
+            counts[s, t] += 1
     return counts
 
 
@@ -114,12 +114,12 @@ def naive_log_ratio(counts, s, t, smoothing):
     return np.log2((counts[s][t] + smoothing * p) / (sum(counts[s]) + smoothing) / p)
 
 
-def naive_walk(fitted, words, depends, start, settings, weights=None, against=None):
+def naive_walk(fitted, words, depends, start, settings, against=None):
     """Return the selected words by layer with their scores, and the edges with count, log-ratio and frequency.
 
-    `start` is (layer, word) or (layer, word, row, column); `settings` are n_nodes by layer, min_score and smoothing.
+    `start` is (layer, word) or (layer, word, row, column); `settings` are n_nodes by layer and smoothing.
     """
-    n_nodes, min_score, smoothing = settings
+    n_nodes, smoothing = settings
     chosen, edges = {start[0]: [start[1]]}, {}
     scores = {}
     for layer in reversed(words.layers):
@@ -128,7 +128,7 @@ def naive_walk(fitted, words, depends, start, settings, weights=None, against=No
             continue
         total, found = np.zeros(n_words_of(words, layer)), {}
         for upper in uppers:
-            table = naive_counts(fitted, upper, layer, weights).tolist()
+            table = naive_counts(fitted, upper, layer).tolist()
             counts = naive_start_counts(words, upper, layer, start)
             for s in chosen[upper]:
                 for t in range(len(total)):
@@ -139,7 +139,7 @@ def naive_walk(fitted, words, depends, start, settings, weights=None, against=No
                     if ratio > 1e-9 and counts[s, t]:
                         found[(layer, t), (upper, s)] = counts[s, t], ratio, counts[s, t] / counts[s].sum()
         order = sorted(range(len(total)), key=lambda t: (-round(total[t], 9), t))[: n_nodes[layer]]
-        chosen[layer] = [t for t in order if total[t] > max(min_score, 1e-9)]
+        chosen[layer] = [t for t in order if total[t] > 1e-9]
         scores[layer] = total
         edges |= {(tail, head): edge for (tail, head), edge in found.items() if tail[1] in chosen[layer]}
     return chosen, scores, edges

@@ -16,6 +16,8 @@ from skgmmcnn.dictionary import Alignment, align_words
 from skgmmcnn.graph import compare_graphs, compare_models, to_frame
 from tests.graph.test_inference_graph import N_WORDS, random_words
 
+pytestmark = pytest.mark.filterwarnings("ignore:Counts know little", "ignore:The counts of all words")  # few images
+
 
 def renumbered(words, seed):
     """The same words under other numbers, and the new number of each."""

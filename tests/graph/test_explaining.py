@@ -7,21 +7,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import poisson
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary, to_text
 from skgmmcnn.graph._hierarchy import hierarchy
-from skgmmcnn.graph._resampling import poisson_weights
 from tests.features.test_receptive_field import Fork
 from tests.graph.naive import (
     naive_above,
-    naive_counts,
-    naive_log_ratio,
     naive_surprise,
     naive_walk,
     random_case,
     random_spec,
 )
+
+pytestmark = pytest.mark.filterwarnings("ignore:Counts know little", "ignore:The counts of all words")  # few images
 
 SEEDS = st.integers(0, 2**31)
 
@@ -59,12 +57,12 @@ def test_hierarchy_is_the_transitive_reduction(seed, fields):
 
 
 @settings(max_examples=150, deadline=None)
-@given(SEEDS, st.integers(1, 4), st.sampled_from([0.1, 1.0, 20.0]), st.sampled_from([0, 1.5]), st.data())
-def test_graphs_equal_loops(seed, n_nodes, smoothing, min_score, data):
+@given(SEEDS, st.integers(1, 4), st.sampled_from([0.1, 1.0, 20.0]), st.data())
+def test_graphs_equal_loops(seed, n_nodes, smoothing, data):
     depends, fitted, words = random_case(seed)
     n_nodes = {layer: max(1, n_nodes - i) for i, layer in enumerate(fitted.layers)}
-    estimator = InferenceGraph(n_nodes, min_score=min_score, smoothing=smoothing).fit(fitted)
-    how = n_nodes, min_score, smoothing
+    estimator = InferenceGraph(n_nodes, smoothing=smoothing).fit(fitted)
+    how = n_nodes, smoothing
     for image, graph in enumerate(estimator.explain(words)):
         start = "decision", int(words.decisions[image])
         assert_same(graph, *naive_walk(fitted, words[image], depends, start, how))
@@ -83,7 +81,7 @@ def test_graphs_equal_loops(seed, n_nodes, smoothing, min_score, data):
 def test_graphs_of_words_and_locations_equal_loops(seed, data):
     depends, fitted, words = random_case(seed)
     estimator = InferenceGraph(2).fit(fitted)
-    how = dict.fromkeys(fitted.layers, 2), 0, 1.0
+    how = dict.fromkeys(fitted.layers, 2), 1.0
     layer = data.draw(st.sampled_from(fitted.layers))
     maps = words.words[layer]
     i, j = data.draw(st.tuples(*(st.integers(0, n - 1) for n in maps.shape[1:])))
@@ -98,38 +96,6 @@ def test_graphs_of_words_and_locations_equal_loops(seed, data):
     assert f"here at row {i}, column {j}" in to_text(graph)
 
 
-@settings(max_examples=40, deadline=None)
-@given(SEEDS, st.sampled_from([0.5, 3.0]))
-def test_resampled_graphs_equal_loops(seed, smoothing):
-    """Fit, count and walk again for every resample."""
-    n_bootstrap = 7
-    depends, fitted, words = random_case(seed)
-    estimator = InferenceGraph(2, smoothing=smoothing, n_bootstrap=n_bootstrap, random_state=seed).fit(fitted)
-    weights = poisson_weights(estimator._seed, np.arange(len(fitted)), n_bootstrap)
-    for (upper, lower), counts in estimator.resampled_counts_.items():
-        for b in range(n_bootstrap):
-            np.testing.assert_array_equal(counts[..., b], naive_counts(fitted, upper, lower, weights[:, b]))
-    how = dict.fromkeys(fitted.layers, 2), 0, smoothing
-    start = "decision", int(words.decisions[0])
-    (graph,) = estimator.explain(words[:1])
-    walks = [naive_walk(fitted, words[:1], depends, start, how, weights[:, b]) for b in range(n_bootstrap)]
-    for node in list(graph.nodes.values())[1:]:
-        share = np.mean([node["word"] in chosen[node["layer"]] for chosen, *_ in walks])
-        assert node["selected"] == pytest.approx(share)
-        assert node["low"] <= node["high"]
-    tables = {
-        pair: [naive_counts(fitted, *pair, weights[:, b]).tolist() for b in range(n_bootstrap)]
-        for pair in estimator.transition_counts_
-    }
-    for tail, head, edge in graph.edges(data=True):
-        lower, t = place(tail)
-        upper, s = place(head)
-        ratios = [naive_log_ratio(table, s, t, smoothing) for table in tables[upper, lower]]
-        assert (edge["low"], edge["high"]) == pytest.approx(tuple(np.percentile(ratios, [2.5, 97.5])), abs=1e-9)
-        share = np.mean([((lower, t), (upper, s)) in edges for _, _, edges in walks])
-        assert edge["selected"] == pytest.approx(share)
-
-
 @settings(max_examples=60, deadline=None)
 @given(SEEDS)
 def test_whole_fields_equal_loops(seed):
@@ -139,7 +105,7 @@ def test_whole_fields_equal_loops(seed):
         [replace(part, spec=replace(part.spec, effective_fields=fields)) for part in (fitted, words)]
         for fields in (fitted.spec.receptive_fields, {})
     )
-    how = dict.fromkeys(fitted.layers, 2), 0, 1.0
+    how = dict.fromkeys(fitted.layers, 2), 1.0
     target = "decision", int(words.decisions[0])
     chosen, scores, edges = naive_walk(as_effective[0], as_effective[1][0], depends, target, how)
     for estimator, part in [
@@ -158,17 +124,6 @@ def test_whole_fields_equal_loops(seed):
                 assert (np.array(where.shape) >= longest).all()
 
 
-def test_weights_are_independent_poisson_variables(seed):
-    weights = poisson_weights(seed, np.arange(20_000), 30)
-    found = np.bincount(weights.ravel(), minlength=6)[:6] / weights.size
-    np.testing.assert_allclose(found, poisson.pmf(np.arange(6), 1), atol=0.003)
-    correlations = np.corrcoef(weights.T)[np.triu_indices(30, 1)]
-    assert np.abs(correlations).max() < 0.04
-    assert abs(np.corrcoef(weights[1:, 0], weights[:-1, 0])[0, 1]) < 0.03
-    np.testing.assert_array_equal(poisson_weights(seed, np.arange(50, 60), 30), weights[50:60])
-    assert (poisson_weights(seed + 1, np.arange(20_000), 30) != weights).mean() > 0.5
-
-
 @settings(max_examples=60, deadline=None)
 @given(SEEDS, st.sampled_from([0.5, 3.0]))
 def test_surprise_equals_loops(seed, smoothing):
@@ -184,12 +139,6 @@ def test_surprise_equals_loops(seed, smoothing):
             assert found.layers[layer][image] == pytest.approx(mean, nan_ok=True, rel=1e-5)
             images[image] += mean if len(seen) else 0
     np.testing.assert_allclose(estimator.score_samples(words), -images, rtol=1e-5)
-    graph = estimator.explain_together(words, 1)
-    for node in list(graph.nodes.values())[1:]:
-        there = expected[node["layer"]][words.words[node["layer"]] == node["word"]]
-        there = there[np.isfinite(there)]
-        assert ("surprise" in node) == (len(there) > 0)
-        assert not len(there) or node["surprise"] == pytest.approx(there.mean(), rel=1e-5)
 
 
 def test_branches_of_a_real_network():

@@ -14,8 +14,9 @@ from torch import nn
 from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary, to_text
 from skgmmcnn.dictionary import Vocabulary, WordMaps
 from skgmmcnn.features import NetworkSpec, ReceptiveField
-from skgmmcnn.graph._evidence import log_ratios
 from tests.graph.naive import naive_log_ratio, naive_walk, random_axis
+
+pytestmark = pytest.mark.filterwarnings("ignore:Counts know little", "ignore:The counts of all words")  # few images
 
 SIZES = {"low": (5, 6), "middle": (4, 4), "top": (2, 3)}
 N_WORDS = {"low": 7, "middle": 6, "top": 5}
@@ -52,7 +53,7 @@ def test_prediction_and_evidence_equal_a_naive_version(seed):
         ]
         assert estimator.predict(words)[i] == np.argmax(totals)
         depends = {"low": set(), "middle": {"low"}, "top": {"low", "middle"}}
-        how = dict.fromkeys(SIZES, 3), 0, estimator.smoothing
+        how = dict.fromkeys(SIZES, 3), estimator.smoothing
         _, scores, _ = naive_walk(fitted, words[i], depends, ("decision", int(decision)), how)
         expected = np.concatenate([scores[layer] for layer in SIZES])
         np.testing.assert_allclose(evidence[i], expected, atol=1e-9)
@@ -72,7 +73,7 @@ def test_class_without_images_is_never_predicted():
 
 def assert_equal_fits(first, second):
     np.testing.assert_array_equal(first.class_counts_, second.class_counts_)
-    for name in ("transition_counts_", "log_ratios_", "resampled_counts_", "p_values_", "q_values_"):
+    for name in ("transition_counts_", "log_ratios_"):
         tables = getattr(first, name), getattr(second, name)
         assert tables[0].keys() == tables[1].keys()
         for pair in tables[0]:
@@ -83,13 +84,13 @@ def assert_equal_fits(first, second):
 @given(seed=st.integers(0, 2**31), cuts=st.lists(st.integers(1, 11), max_size=3))
 def test_counts_add_up_under_any_split(seed, cuts):
     words = random_words(seed, 12)
-    graph = InferenceGraph(n_bootstrap=5, p_values=True, min_count=1, random_state=0)
+    graph = InferenceGraph()
     whole, stepwise = clone(graph).fit(words), clone(graph)
     parts = np.split(np.arange(12), sorted(set(cuts)))
     for rows in parts:
         stepwise.partial_fit(words[rows])
     assert_equal_fits(whole, stepwise)
-    first, *others = (clone(graph).partial_fit(words[rows], start=rows[0]) for rows in reversed(parts))
+    first, *others = (clone(graph).partial_fit(words[rows]) for rows in reversed(parts))
     assert_equal_fits(whole, first.merge(*others))
     bare, unordered = InferenceGraph().fit(words), InferenceGraph()
     for rows in np.split(np.random.default_rng(seed).permutation(12), sorted(set(cuts))):
@@ -216,7 +217,7 @@ def test_right_and_wrong_decisions(graph, words, digits):
 
 def test_edge_maps_equal_loops(words):
     """The share of the fields of the upper word that show the lower one, place by place in a whole field."""
-    graph = InferenceGraph(fields="whole").fit(words)
+    graph = InferenceGraph(fields="whole", evidence="counts").fit(words)
     some = words[:20]
     explained = graph.explain_together(some, int(some.decisions[0]))
     maps = graph.edge_maps(some, explained)
@@ -299,37 +300,16 @@ def test_bad_settings_are_named(words):
         InferenceGraph({"conv3": 3}).fit(words)
     with pytest.raises(ValueError, match="at least one word of every layer"):
         InferenceGraph({"conv1": 1, "conv2": 0, "conv3": 3}).fit(words)
-    with pytest.raises(MemoryError, match=r"would take .* GiB, of .* n_bootstrap=\d+ fits, or take fewer words"):
-        InferenceGraph(n_bootstrap=10**9).fit(words)
 
 
 def test_parts_that_do_not_fit_together_are_named(words):
-    resampled = InferenceGraph(n_bootstrap=3, random_state=0)
-    first, second = clone(resampled).fit(words[:50]), clone(resampled).fit(words[50:])
+    first = InferenceGraph().fit(words[:50])
     before = first.class_counts_
-    with pytest.raises(ValueError, match=r"would be resampled like images 0 to 49.*start="):
-        first.merge(second)
-    with pytest.raises(ValueError, match="would be resampled like"):
-        first.partial_fit(words[50:], start=49)
-    with pytest.raises(ValueError, match="same n_bootstrap, random_state and p_values"):
-        first.merge(InferenceGraph().fit(words[50:]))
     with pytest.raises(ValueError, match="another dictionary"):
-        first.merge(clone(resampled).fit(random_words(0)))
-    with pytest.raises(ValueError, match="counted with n_bootstrap=3 and p_values=False; these cannot change"):
-        first.set_params(p_values=True).partial_fit(words[50:])
+        first.merge(InferenceGraph().fit(random_words(0)))
     assert first.class_counts_ is before
     with pytest.raises(ValueError, match=r"The graph explains 1 images; X has 2"):
         first.edge_maps(words[:2], first.explain(words[:1])[0])
-
-
-def test_resamples_spread_like_repetitions():
-    """Intervals hold the log-ratios of most other fits on as many images from the same source."""
-    fits = [InferenceGraph().fit(random_words(seed, 60, n_outputs=3)) for seed in range(100, 140)]
-    estimator = InferenceGraph(5, n_bootstrap=200, random_state=0).fit(random_words(99, 60))
-    columns = np.moveaxis(estimator.resampled_counts_["middle", "low"], -1, 0)
-    spread = log_ratios(columns, 1.0).std(0)
-    among = np.std([fit.log_ratios_["middle", "low"] for fit in fits], axis=0)
-    assert np.median(spread / among) == pytest.approx(1, abs=0.2)
 
 
 def test_outliers_depart_where_they_were_changed(words, graph):
@@ -353,12 +333,10 @@ def test_outliers_depart_where_they_were_changed(words, graph):
 
 
 def test_smoothing_is_that_of_the_counts(words):
-    fitted = InferenceGraph(n_bootstrap=5, random_state=0).fit(words)
+    fitted = InferenceGraph(evidence="counts").fit(words)
     expected = [dict(graph.edges) for graph in fitted.explain(words[:3])]
     fitted.set_params(smoothing=100.0)
     assert [dict(graph.edges) for graph in fitted.explain(words[:3])] == expected
-    with pytest.raises(ValueError, match="start must be the number of an image, 0 or more; got -2"):
-        InferenceGraph().partial_fit(words, start=-2)
 
 
 def test_evidence_for_each_output_is_that_of_its_locations(graph, words):

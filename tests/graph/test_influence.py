@@ -10,8 +10,10 @@ import torch
 from sklearn.pipeline import make_pipeline
 from torch import nn
 
-from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
+from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary, LayerHMM
 from skgmmcnn.dictionary import WordMaps
+
+pytestmark = pytest.mark.filterwarnings("ignore:Counts know little", "ignore:The counts of all words")  # few images
 
 LAYERS = ["conv1", "conv2", "conv3"]
 
@@ -411,6 +413,46 @@ def test_networks_without_gradients_or_scores_are_named():
     words = words_of(Tuple().eval(), ["top"], images, decision=decide, class_names=names)
     with pytest.raises(ValueError, match="the network returns a tuple"):
         InferenceGraph().fit(words).explain(words[:1])
+    words = words_of(NETWORK, ["top"], images, decision=lambda outputs: outputs.argmin(1), class_names=names)
+    with pytest.raises(ValueError, match="which must be the largest of the network's scores"):
+        InferenceGraph().fit(words).explain(words[:1])
+
+
+@pytest.mark.parametrize("n_outputs", [1, 2])
+def test_two_classes(n_outputs):
+    """One logit, and two of which the first is 0, are the same decision."""
+    images = images_of(30)
+
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.n_outputs = Net(1), n_outputs
+
+        def forward(self, x):
+            z = self.body(x)
+            return z if self.n_outputs == 1 else torch.cat([torch.zeros_like(z), z], 1)
+
+    words = words_of(Two().eval(), ["body.top"], images)
+    found = InferenceGraph(n_nodes=2).fit(words).explain(words[:5])
+    with torch.no_grad():
+        logits = Net(1)(torch.as_tensor(images[:5]))[:, 0].double()
+    for logit, graph in zip(logits.tolist(), found, strict=True):
+        assert graph.graph["target"] == (logit > 0)
+        assert graph.graph["margin"] == pytest.approx(abs(logit), abs=1e-5)
+
+
+def test_chains_have_influence():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 7), nn.Tanh(), nn.Linear(7, 3)).eval()
+    rows = np.random.default_rng(0).normal(size=(60, 6)).astype(np.float32)
+    maps = FeatureExtractor(network, ["1", "3"], preprocess=None, device="cpu").fit_transform(rows)
+    words = LayerHMM(4, random_state=0).fit_transform(maps)
+    graph = InferenceGraph(n_nodes=1).fit(words).explain(words[0])[0]
+    assert graph.graph["evidence"] == "influence"
+    found = words.influence.of_classes()
+    for layer in ("1", "3"):
+        change = found.margins - found.baselines[layer]
+        np.testing.assert_allclose(found.maps[layer].sum((1, 2)), change, atol=1e-4)
 
 
 def test_evidence_counts_never_runs_the_network(words, graph, monkeypatch):

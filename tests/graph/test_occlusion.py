@@ -8,6 +8,8 @@ from skgmmcnn import InferenceGraph
 from skgmmcnn.dictionary import WordMaps
 from tests.graph.test_influence import NETWORK, images_of, words_of
 
+pytestmark = pytest.mark.filterwarnings("ignore:Counts know little", "ignore:The counts of all words")  # few images
+
 
 @pytest.fixture(scope="module")
 def topped():

@@ -170,6 +170,6 @@ def test_the_command_line(tmp_path, digits, capsys):
         "6",
     ]
     main([*asked, "--objectives", "generative", "--keep", "--n-images", "15", "--output", str(tmp_path / "table.rst")])
-    text = (tmp_path / "table.rst").read_text()
+    text = (tmp_path / "table.rst").read_text(encoding="utf-8")
     assert text in capsys.readouterr().out
     assert "     - 6, generative\n" in text

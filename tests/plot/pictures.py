@@ -19,6 +19,7 @@ from sklearn.datasets import load_digits
 from skgmmcnn import (
     InferenceGraph,
     InferenceGraphDisplay,
+    InfluenceMapDisplay,
     PathDisplay,
     TrainingDisplay,
     VisualWordDisplay,
@@ -101,7 +102,7 @@ def words():
 
 @cache
 def estimator():
-    return InferenceGraph(n_nodes=3, n_bootstrap=20, p_values=True, random_state=0).fit(words())
+    return InferenceGraph(n_nodes=3, evidence="counts", n_bootstrap=20, p_values=True, random_state=0).fit(words())
 
 
 def _graph_of_an_image():
@@ -110,6 +111,27 @@ def _graph_of_an_image():
 
 def _graph_of_a_class():
     return InferenceGraphDisplay.from_estimator(estimator(), words(), label=6, edge_maps=True)
+
+
+def _graph_of_influence():
+    """Return the graph of an image with numbers as a network would give them, for and against."""
+    graph = estimator().explain(words()[11])[0]
+    nats = {key: number * (-1) ** (number % 4 == 3) for number, key in enumerate(graph)}
+    for number, (key, node) in enumerate(graph.nodes.items()):
+        node.update(influence=nats[key], share=nats[key] / 20, effect=nats[key], probability_without=0.9 / (1 + number))
+        node.update(decision_without=number % 2, class_without=NAMES[number % 10])
+    for tail, _, edge in graph.edges(data=True):
+        edge.clear()
+        edge.update(flow=nats[tail], share=0.2, effect=nats[tail])
+    graph.graph |= {"evidence": "influence", "probability": 0.9, "decision": 1, "held": False}
+    graph.graph |= {"runner_up_name": NAMES[6], "runner_up_probability": 0.04}
+    return InferenceGraphDisplay._of_image(graph, words()[11]).plot()
+
+
+def _influence_maps():
+    found = words()[6]
+    maps = {layer: found.words[layer][0] - found.words[layer][0].mean() for layer in found.layers}
+    return InfluenceMapDisplay(found, maps, title=f"{NAMES[6]} rather than {NAMES[4]}").plot()
 
 
 def _paths():
@@ -157,6 +179,8 @@ def _word_maps():
 DISPLAYS = {
     "graph_of_an_image": _graph_of_an_image,
     "graph_of_a_class": _graph_of_a_class,
+    "graph_of_influence": _graph_of_influence,
+    "influence_maps": _influence_maps,
     "paths": _paths,
     "similarity": _similarity,
     "training": _training,

@@ -59,7 +59,7 @@ def display():
 def test_text_of_vector_files_stays_text(display, tmp_path):
     before = dict(mpl.rcParams)
     display.save(tmp_path / "words.svg")  # it was not drawn before
-    found = re.findall(r"<text[^>]*>([^<]+)</text>", (tmp_path / "words.svg").read_text())
+    found = re.findall(r"<text[^>]*>([^<]+)</text>", (tmp_path / "words.svg").read_text(encoding="utf-8"))
     assert {"a name of many", "letters", "top", "six, which is a good deal longer"} <= {line.strip() for line in found}
     display.save(tmp_path / "words.pdf", metadata={"Title": "a title"})
     pdf = (tmp_path / "words.pdf").read_bytes()

@@ -1,4 +1,5 @@
 import itertools
+import math
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
@@ -12,7 +13,8 @@ from torch import nn
 from torchvision.transforms import ToTensor
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, InferenceGraphDisplay, LayerDictionary, to_text
-from skgmmcnn.plot._drawing import INK, WARNING, in_lines
+from skgmmcnn.graph._text import probable
+from skgmmcnn.plot._drawing import AGAINST, INK, WARNING, in_lines
 from skgmmcnn.plot._layout import Box, place_labels, rows_of
 from tests.graph.test_inference_graph import random_words
 from tests.plot.readable import assert_readable, texts_of
@@ -50,18 +52,22 @@ def test_picture_of_an_image(graph, words):
     assert_readable(display.figure_)
 
 
+@pytest.mark.parametrize("evidence", ["counts", "influence"])
 @pytest.mark.parametrize("n_nodes", [1, 5, 8])
-def test_readable_with_few_and_many_nodes(n_nodes, words):
-    display = InferenceGraphDisplay.from_estimator(InferenceGraph(n_nodes=n_nodes).fit(words), words, image=2)
+def test_readable_with_few_and_many_nodes(n_nodes, evidence, words):
+    fitted = InferenceGraph(n_nodes=n_nodes, evidence=evidence).fit(words)
+    display = InferenceGraphDisplay.from_estimator(fitted, words, image=2)
     assert_readable(display.figure_)
-    display = InferenceGraphDisplay.from_estimator(InferenceGraph(n_nodes=n_nodes).fit(words), words, label=4)
+    display = InferenceGraphDisplay.from_estimator(fitted, words, label=4)
     assert_readable(display.figure_)
     assert f"{(words.decisions == 4).sum()} images decided as 4, 4 shown" in written(display)
 
 
 def test_readable_with_many_images(words):
     many = words[np.repeat(np.flatnonzero(words.decisions == 4), 300)]
-    display = InferenceGraphDisplay.from_estimator(InferenceGraph(n_nodes=6).fit(words), many, label=4)
+    display = InferenceGraphDisplay.from_estimator(
+        InferenceGraph(n_nodes=6, evidence="counts").fit(words), many, label=4
+    )
     assert max(node["score"] for _, node in display.graph.nodes(data=True)) > 100_000
     assert_readable(display.figure_)
 
@@ -71,7 +77,7 @@ def test_from_a_pipeline(digits):
         [
             ("features", FeatureExtractor(digits.network, ["conv2", "conv3"])),
             ("words", LayerDictionary(6, keep_patches=False, random_state=0)),
-            ("graph", InferenceGraph()),
+            ("graph", InferenceGraph(evidence="counts")),
         ]
     ).fit(digits.images[:100])
     display = InferenceGraphDisplay.from_estimator(pipe, digits.test_images, image=-1, n_patches=9)
@@ -92,7 +98,7 @@ def test_from_a_folder(digits, tmp_path):
         [
             ("features", FeatureExtractor(digits.network, ["conv2", "conv3"], preprocess=ToTensor())),
             ("words", LayerDictionary(8, random_state=0)),
-            ("graph", InferenceGraph()),
+            ("graph", InferenceGraph(evidence="counts")),
         ]
     ).fit(tmp_path)
     display = InferenceGraphDisplay.from_estimator(pipe, tmp_path, image=7)
@@ -117,7 +123,7 @@ def test_draws_into_given_axes_and_shows_names(graph, words):
 def test_without_images():
     """Words of vectors, or read from elsewhere: nothing to show but the graph."""
     words = random_words(0)
-    display = InferenceGraphDisplay.from_estimator(InferenceGraph().fit(words), words, image=1)
+    display = InferenceGraphDisplay.from_estimator(InferenceGraph(evidence="counts").fit(words), words, image=1)
     assert_readable(display.figure_)
 
 
@@ -158,7 +164,7 @@ def test_branches_are_drawn_side_by_side(rng):
     maps = FeatureExtractor(Branches(), layers).fit_transform(rng.random((60, 9, 9)).astype(np.float32))
     words = LayerDictionary(6, random_state=0).fit_transform(maps)
     words = replace(words, decisions=words.words["top"][:, 0, 0] % 3)  # the network is not trained
-    estimator = InferenceGraph(n_nodes=2, p_values=True).fit(words)
+    estimator = InferenceGraph(n_nodes=2, p_values=True, evidence="counts").fit(words)
     assert estimator.explained_by_["top"] == ("deep", "left")
     display = InferenceGraphDisplay.from_estimator(estimator, words, image=3)
     depths = {node["layer"]: node["depth"] for node in display.graph.nodes.values()}
@@ -252,7 +258,9 @@ def test_long_layer_names_take_several_lines():
 def test_a_graph_learnt_from_few_images_says_so(n_fitted, words):
     """Also where its name takes all the room that there is, and beside the number of images of a class."""
     of_class = np.flatnonzero(words.decisions == 4)
-    fitted = InferenceGraph().fit(words[np.r_[of_class[:n_fitted], np.flatnonzero(words.decisions != 4)]])
+    fitted = InferenceGraph(evidence="counts").fit(
+        words[np.r_[of_class[:n_fitted], np.flatnonzero(words.decisions != 4)]]
+    )
     names = tuple(f"{digit}, whose name is by far longer than usual, and then goes on" for digit in range(10))
     long = replace(words, spec=replace(words.spec, class_names=names))
     for shown in (words, long):
@@ -270,7 +278,7 @@ def test_a_graph_learnt_from_few_images_says_so(n_fitted, words):
 
 
 def test_a_class_that_was_not_fitted(words):
-    fitted = InferenceGraph().fit(words[np.flatnonzero(words.decisions != 4)])
+    fitted = InferenceGraph(evidence="counts").fit(words[np.flatnonzero(words.decisions != 4)])
     display = InferenceGraphDisplay.from_estimator(fitted, words, label=4)
     why = "No fitted image was decided so: fit images that the network calls 4."
     assert to_text(display.graph).endswith(why)
@@ -281,9 +289,91 @@ def test_a_class_that_was_not_fitted(words):
 
 
 def test_a_decision_that_no_word_speaks_for_says_so(words):
-    fitted = InferenceGraph(min_score=1e9).fit(words)
+    fitted = InferenceGraph(min_score=1e9, evidence="counts").fit(words)
     (explained,) = fitted.explain(words[:1])
     assert list(explained) == [explained.graph["root"]]
     assert to_text(explained).endswith("No word speaks for it: none has enough evidence.")
     display = InferenceGraphDisplay.from_estimator(fitted, words, image=0)
     assert any("No word speaks for it" in " ".join(text.split()) for text in written(display))
+
+
+def arrows_of(display):
+    """Return width and colour of each arrow, by its ends."""
+    found = [text for text in display.ax_.texts if getattr(text, "arrow_patch", None)]
+    return [(text.arrow_patch.get_linewidth(), np.array(text.arrow_patch.get_edgecolor()[:3])) for text in found]
+
+
+@pytest.fixture(scope="module")
+def against(words):
+    return InferenceGraph(evidence="influence", n_against=1).fit(words)
+
+
+def test_influence_in_plain_words(against, words):
+    display = InferenceGraphDisplay.from_estimator(against, words, image=7)
+    graph, shown = display.graph, written(display)
+    root = graph.graph
+    assert (
+        f"probability {probable(root['probability'])}, then {root['runner_up_name']} "
+        + probable(root["runner_up_probability"])
+        in shown
+    )
+    for node in list(graph.nodes.values())[1:]:
+        share = math.copysign(100 * node["share"], node["influence"])
+        share = f"{share:.0f} %" if abs(share) >= 1 else "under 1 %"
+        without = f"without it {probable(node['probability_without'])}"
+        if node["decision_without"] != root["decision"]:
+            without += f", {node['class_without']}"
+        assert f"{node['count']}/{node['n_locations']}   {share}\n{without}" in shown
+    assert_readable(display.figure_)
+    assert not any("bits" in text or "learnt from" in text for text in shown)
+
+
+def test_arrows_are_as_wide_as_their_effects(against, words):
+    display = InferenceGraphDisplay.from_estimator(against, words, image=7)
+    effects = sorted((abs(effect), effect) for *_, effect in display.graph.edges.data("effect"))
+    arrows = sorted(arrows_of(display), key=lambda arrow: arrow[0])
+    assert any(effect < 0 for _, effect in effects)
+    for (width, colour), (size, effect) in zip(arrows, effects, strict=True):
+        assert width == pytest.approx(0.6 + 3.4 * size / effects[-1][0])
+        paleness = 1 - colour
+        ink = 1 - np.array(INK if effect > 0 else AGAINST)
+        np.testing.assert_allclose(paleness / paleness.max(), ink / ink.max(), atol=1e-6)
+    assert "Orange: works against it." in " ".join(" ".join(written(display)).split())
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_words_that_do_not_keep_the_decision_say_so(held, influence_graph, words):
+    (explained,) = influence_graph.explain(words[7])
+    explained.graph["held"] = held
+    display = InferenceGraphDisplay._of_image(explained, words[7:8]).plot()
+    warnings = [text for text in display.ax_.texts if text.get_color() == WARNING]
+    assert [text.get_text() for text in warnings] == ([] if held else ["these words alone do not keep the decision"])
+    assert_readable(display.figure_)
+
+
+def test_influence_of_targets_and_contrasts(against, words):
+    decided = int(words.decisions[7])
+    other = int(words.decisions[words.decisions != decided][0])
+    names = tuple(f"{digit}, whose name is by far longer than usual" for digit in range(10))
+    long = replace(words, spec=replace(words.spec, class_names=names))
+    for asked in ({"contrast": other}, {"target": other}, {"target": ("conv3", 1, 2)}, {"target": ("conv3", 5)}):
+        display = InferenceGraphDisplay.from_estimator(against, long, image=7, edge_maps=True, **asked)
+        assert_readable(display.figure_)
+    said = " ".join(written(InferenceGraphDisplay.from_estimator(against, words, image=7, target=other)))
+    assert f"where the network says {decided}, " in said
+    assert_readable(InferenceGraphDisplay.from_estimator(against, long, label=decided, contrast=other).figure_)
+
+
+def test_a_decision_that_the_words_do_not_speak_for_says_so(graph, words):
+    """Only where they disagree, and only where counts explain it."""
+    row = 7
+    decided, predicted = int(words.decisions[row]), int(graph.predict(words[row])[0])
+    assert decided == predicted
+    shown = written(InferenceGraphDisplay.from_estimator(graph, words, image=row))
+    assert not any(text.startswith("its words speak for") for text in shown)
+    decisions = words.decisions.copy()
+    decisions[row] = (decided + 1) % 10
+    mistaken = replace(words, decisions=decisions)
+    display = InferenceGraphDisplay.from_estimator(graph, mistaken, image=row)
+    assert f"its words speak for {decided}" in written(display)
+    assert_readable(display.figure_)

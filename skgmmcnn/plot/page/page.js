@@ -32,7 +32,6 @@ function patches(key, side) {
 // ---- words for things
 
 const percent = (share) => (share >= 0.01 ? `${Math.round(100 * share)} %` : share > 0 ? "under 1 %" : "0 %");
-const bits = (number, digits = 1) => `${number.toFixed(digits)} bits`;
 const plural = (number, noun) => `${number} ${noun}${number === 1 ? "" : "s"}`;
 const isDecision = (node) => "class_name" in node;
 
@@ -59,16 +58,6 @@ function scope(view) {
 function imageName(image) {
   return `Image ${image.number}, which the network calls \u201c${image.decision}\u201d`;
 }
-
-function certainty(part) {
-  const found = [];
-  if ("low" in part) found.push(`${part.low.toFixed(1)} to ${part.high.toFixed(1)} bits over resamples`);
-  if ("selected" in part) found.push(`kept by ${percent(part.selected)} of resamples`);
-  return found.length ? ` (${found.join(", ")})` : "";
-}
-
-const evidence = (edge) =>
-  `${bits(edge.log_ratio)} each, ${percent(edge.frequency)} of its field` + (edge.could_be_chance ? ", could be chance" : "");
 
 // ---- what belongs together
 
@@ -167,13 +156,13 @@ function drawArrow(edge) {
   else if (edge.seldom_kept) line.setAttribute("stroke-dasharray", "2 5");
   const half = head / 2;
   const tip = `M${x1} ${y1}L${bx - half * dy} ${by + half * dx}L${bx + half * dy} ${by - half * dx}Z`;
-  const group = draw("g", { class: "edge", "stroke-opacity": 0.4 + 0.6 * edge.strength, "fill-opacity": 0.4 + 0.6 * edge.strength },
+  const group = draw("g", { class: edge.against ? "edge against" : "edge", "stroke-opacity": 0.4 + 0.6 * edge.strength, "fill-opacity": 0.4 + 0.6 * edge.strength },
     line, draw("path", { d: tip }));
   const text = draw("text", { class: "edge" });
   if (edge.label) {
     text.setAttribute("x", x(edge.label[0]));
     text.setAttribute("y", y(edge.label[1]));
-    text.textContent = bits(edge.log_ratio);
+    text.textContent = edge.short;
   }
   return { edge, line: group, text };
 }
@@ -213,18 +202,15 @@ function mosaic() {
 }
 
 function caption(key) {
-  const node = state.view.nodes[key];
-  const count = isDecision(node) ? [] : [make("span", { textContent: `${node.count}/${node.n_locations}` })];
-  return make("span", { className: "caption" }, make("b", { textContent: title(key) }), ...count,
-    make("span", { textContent: bits(node.score) }));
+  const lines = state.view.nodes[key].card.map((textContent) => make("span", { textContent }));
+  return make("span", { className: "caption" }, make("b", { textContent: title(key) }), ...lines);
 }
 
 function describe(key) {
-  const node = state.view.nodes[key];
-  if (isDecision(node)) return `Decision ${node.class_name}, ${bits(node.score)}`;
-  const heads = above(key).map((edge) => `${title(edge.head)}, ${bits(edge.log_ratio)} each`);
-  return `Word ${title(key)} of layer ${node.layer}: ${node.count} of ${plural(node.n_locations, "location")}, ${bits(node.score)}.`
-    + (heads.length ? ` Explains ${heads.join("; ")}.` : "");
+  const node = state.view.nodes[key], facts = node.panel.join(" ");
+  if (isDecision(node)) return `Decision ${node.class_name}. ${facts}`;
+  const heads = above(key).map((edge) => `${title(edge.head)}, ${edge.told}`);
+  return `Word ${title(key)} of layer ${node.layer}. ${facts}` + (heads.length ? ` Explains ${heads.join("; ")}.` : "");
 }
 
 // ---- looking at a node, choosing one
@@ -311,24 +297,17 @@ function tinted(cells, { rows, columns }) {
   return [draw("path", { d: areas.join(""), class: "area" }), draw("path", { d: sides.join(""), class: "border" })];
 }
 
+const paragraphs = (texts, className = "") => texts.map((textContent) => make("p", { className, textContent }));
+
 function aboutDecision(node) {
-  const view = state.view;
-  const facts = [make("h2", { textContent: question(view) }),
-    make("p", { textContent: `${bits(node.score)} of evidence from all words below${certainty(node)}` })];
-  if (view.n_images > 1) facts.push(make("p", { textContent: `Over ${scope(view)}.` }));
-  const few = node.learnt_from_few ? "warning" : "soft";
-  facts.push(make("p", { className: few, textContent: `Learnt from ${plural(node.n_fitted, "image")} with this decision.` }));
-  return facts;
+  const view = state.view, over = view.n_images > 1 ? [`Over ${scope(view)}.`] : [];
+  return [make("h2", { textContent: question(view) }), ...paragraphs([...node.panel, ...over]), ...paragraphs(node.warnings, "warning")];
 }
 
 function aboutWord(key, node) {
-  const word = data.words[key], where = state.view.n_images > 1 ? `over ${state.view.n_images} images` : "in this image";
-  const facts = [
-    make("h2", { textContent: title(key) }),
-    make("p", { className: "soft", textContent: `Word ${node.word} of layer ${node.layer}` }),
-    make("p", { textContent: `${node.count} of ${plural(node.n_locations, "location")} ${where}, ${bits(node.score)}${certainty(node)}` }),
-    make("h3", { textContent: "Most typical patches" }), patches(key, 3),
-  ];
+  const word = data.words[key];
+  const facts = [make("h2", { textContent: title(key) }), ...paragraphs([`Word ${node.word} of layer ${node.layer}`], "soft"),
+    ...paragraphs(node.panel), make("h3", { textContent: "Most typical patches" }), patches(key, 3)];
   return word.classes ? [...facts, ...statistics(word)] : facts;
 }
 
@@ -350,11 +329,11 @@ function statistics(word) {
 
 function neighbours(heading, edges, end) {
   if (!edges.length) return [];
-  const sorted = [...edges].sort((a, b) => b.contribution - a.contribution);
+  const sorted = [...edges].sort((a, b) => b.rank - a.rank);
   const items = sorted.map((edge) => {
     const key = edge[end];
     const button = make("button", { type: "button" }, isDecision(state.view.nodes[key]) ? mosaic() : patches(key, 1),
-      make("span", {}, make("b", { textContent: title(key) }), make("br"), evidence(edge)));
+      make("span", {}, make("b", { textContent: title(key) }), make("br"), edge.told));
     button.addEventListener("click", () => goto(key));
     return make("li", {}, button);
   });
@@ -408,6 +387,7 @@ function show(image, view) {
   at("remark").textContent = view.remark;
   at("remark").hidden = !view.remark;
   document.body.classList.remove("open");
+  document.body.dataset.evidence = view.evidence;
   drawControls();
   drawGraph();
   look(view.root);

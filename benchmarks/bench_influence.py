@@ -1,0 +1,197 @@
+"""What influence costs, in forward passes and beside Captum, and how far it is what it claims.
+
+SqueezeNet on photographs of ten classes, K = 200, three layers.  Captum is optional (``pip install captum``).
+
+    SKGMMCNN_DATA=... python benchmarks/bench_influence.py [n_fitted] [n_explained]
+"""
+
+import itertools
+import resource
+import sys
+
+import numpy as np
+import torch
+from common import load_data, timed
+from scipy.stats import spearmanr
+from sklearn.pipeline import make_pipeline
+from torchvision import transforms
+
+from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
+from skgmmcnn.graph import _influence, _tracing
+
+LAYERS = ["features.7", "features.9", "features.12"]
+TIMES = 3
+
+
+def fitted(n_fitted):
+    """Return the fitted pipeline, and words of test photographs of the ten classes."""
+    data = load_data()
+    train, test = data.imagenette("train")[0], data.imagenette("test")[0]
+    preprocess = transforms.Compose(
+        [transforms.ToTensor(), transforms.Normalize(data.IMAGENET_MEAN, data.IMAGENET_STD)]
+    )
+    extractor = FeatureExtractor(data.squeezenet(), LAYERS, preprocess=preprocess, device="cpu")
+    rows = np.random.RandomState(0).permutation(len(train))[:n_fitted]
+    pipe = make_pipeline(extractor, LayerDictionary(200, random_state=0), InferenceGraph(random_state=0))
+    pipe.fit([train[row] for row in rows])
+    return pipe, [test[row] for row in np.random.RandomState(1).permutation(len(test))]
+
+
+def best(function, *args):
+    """Return the least seconds of some runs."""
+    return min(timed(function, *args)[0] for _ in range(TIMES))
+
+
+def costs(pipe, images, n):
+    """Print what explaining costs, in forward passes of the same images, all in memory."""
+    words, network, part = pipe[:-1].transform(images[:n]), pipe[0].network_, None
+
+    def keep(rerun):
+        nonlocal part
+        part = rerun
+
+    list(words.influence.rerun(keep))
+    batch = part.images.contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        forward = best(network, batch)
+    margin = _influence.ClassMargin(words.decisions)
+    influence = best(lambda: [words.influence.attribute(part, layer, margin, 4) for layer in LAYERS])
+    asked = _influence._ask(
+        words, pipe[-1]._structure(words), words.decisions.tolist(), [None] * n, pipe[-1]._wanted(words)
+    )
+
+    def whole():
+        tracer = _tracing._Tracer(words, words.influence, asked, part)
+        tracer.choose()
+        for upper, lower in itertools.pairwise(LAYERS[::-1]):
+            tracer.connect(upper, lower)
+        tracer.hold()
+
+    print(f"{n} images: influence of three layers {influence / forward:.1f} forward passes, ", end="")
+    print(f"whole graphs {best(whole) / forward:.1f}", flush=True)
+    peer(network, batch, words, influence)
+
+
+def peer(network, batch, words, influence):
+    """Print the time of Captum's layer integrated gradients of the same layers and steps, beside ours."""
+    try:
+        from captum.attr import LayerIntegratedGradients
+    except ImportError:
+        print("Captum is not installed")
+        return
+    targets = torch.from_numpy(words.decisions)
+
+    def theirs():
+        for layer in LAYERS:
+            method = LayerIntegratedGradients(network, network.get_submodule(layer))
+            method.attribute(batch, torch.zeros_like(batch), target=targets, n_steps=4)
+
+    print(f"  Captum's layer integrated gradients take {best(theirs) / influence:.1f} times as long", flush=True)
+
+
+def claims(pipe, images, n):
+    """Print completeness, and how flows go with exact effects."""
+    words = pipe[:-1].transform(images[:n])
+    found = words.influence.of_classes()
+    for layer, maps in found.maps.items():
+        lead = found.margins - found.baselines[layer]
+        error = np.abs(maps.sum((1, 2)) - lead) / np.abs(lead)
+        print(f"{layer}: sums miss {np.median(error):.2%}, the rule alone {np.median(found.residuals[layer]):.1%}")
+    pairs = {}
+    whole = _tracing.is_edge
+    _tracing.is_edge = lambda flow, effect, influence: True  # all edges between words kept, drawn or not
+    try:
+        graphs = pipe[-1].explain(words)
+    finally:
+        _tracing.is_edge = whole
+    for graph in graphs:
+        for tail, head, edge in graph.edges(data=True):
+            if head != graph.graph["root"]:
+                pair = graph.nodes[tail]["layer"], graph.nodes[head]["layer"]
+                pairs.setdefault(pair, []).append((edge["flow"], edge["effect"]))
+    for (lower, upper), values in pairs.items():
+        flow, effect = np.array(values).T
+        print(f"{lower} to {upper}: Spearman of flow and exact effect {spearmanr(flow, effect).statistic:.2f}")
+
+
+def deletion(pipe, images, n, by_location):
+    """Print areas under the decision's probability, by influence, divided by those of random orders."""
+    words = pipe[:-1].transform(images[:n])
+    totals = pipe[-1].transform(words)
+    columns = np.cumsum([0, *words.vocabulary.n_words.values()])
+    rng = np.random.RandomState(0)
+    for place, layer in enumerate(LAYERS):
+        own = totals[:, columns[place] : columns[place + 1]]
+        counts = words.histogram()[:, columns[place] : columns[place + 1]]
+        orders = {"influence": own / np.maximum(counts, 1) if by_location else own}
+        orders |= {f"random {i}": rng.random_sample(own.shape) for i in range(3)}
+        areas = {(kind, name): [] for kind in ("deletion", "insertion") for name in orders}
+
+        def work(part, layer=layer, orders=orders, areas=areas):
+            shown = torch.from_numpy(words.words[layer][part.rows].astype(np.int64))
+            mean = words.influence.baseline(layer, part.original.activations[layer])
+            for name, order in orders.items():
+                rank = np.argsort(np.argsort(-order[part.rows], axis=1), axis=1)
+                places = torch.from_numpy(rank).gather(1, shown.flatten(1)).double()
+                first = (
+                    places.argsort(dim=1, stable=True).argsort(1).view_as(shown)
+                )  # location by location, word by word
+                for kind in ("deletion", "insertion"):
+                    curve = []
+                    for share in np.linspace(0, 1, 11):
+                        taken = first < share * shown[0].numel()
+                        gone = taken if kind == "deletion" else ~taken
+                        with torch.no_grad():
+                            run = part.run({layer: lambda maps, gone=gone: torch.where(gone[:, None], mean, maps)})
+                        proba = run.outputs.softmax(1)[torch.arange(len(gone)), part.original.decisions]
+                        curve.append(proba.numpy())
+                    areas[kind, name].append(np.mean(curve, axis=0))
+
+        list(words.influence.rerun(work))
+        told = []
+        for kind in ("deletion", "insertion"):
+            mine, *others = (np.concatenate(areas[kind, name]) for name in orders)
+            other = np.mean(others, axis=0)
+            draws = np.random.RandomState(0).randint(len(mine), size=(1000, len(mine)))
+            low, high = np.percentile(mine[draws].mean(1) / other[draws].mean(1), [2.5, 97.5])
+            told.append(f"{kind} {mine.mean() / other.mean():.2f} ({low:.2f} to {high:.2f})")
+        print(f"{layer}: " + ", ".join(told) + f" of random order{', per location' if by_location else ''}", flush=True)
+
+
+def halves(pipe, images):
+    """Print the Jaccard index of class graphs of five words a layer of two halves of the images."""
+    words = pipe[:-1].transform(images)
+    graph = InferenceGraph(n_nodes=5, random_state=0).fit(words)
+    alike = {layer: [] for layer in LAYERS}
+    for output in np.flatnonzero(np.bincount(words.decisions) >= 30):
+        rows = np.flatnonzero(words.decisions == output)
+        both = [graph.explain_class(words[half], int(output)) for half in (rows[::2], rows[1::2])]
+        for layer in LAYERS:
+            one, other = ({node["word"] for node in each.nodes.values() if node["layer"] == layer} for each in both)
+            alike[layer].append(len(one & other) / len(one | other))
+    print("words kept alike between halves (Jaccard): ", end="")
+    print(", ".join(f"{layer} {np.mean(values):.2f}" for layer, values in alike.items()))
+
+
+def memory(pipe, images):
+    """Print the peak of memory after few and after many images."""
+    peaks = []
+    for n in (32, len(images)):
+        pipe[-1].transform(pipe[:-1].transform(images[:n]))
+        peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+    print(f"peak memory: {peaks[0]:.2f} GiB after 32 images, {peaks[1]:.2f} GiB after {len(images)}")
+
+
+def main(n_fitted=800, n_explained=100):
+    pipe, images = fitted(n_fitted)
+    costs(pipe, images, 1)
+    costs(pipe, images, 16)
+    claims(pipe, images, n_explained)
+    for by_location in (True, False):
+        deletion(pipe, images, n_explained, by_location)
+    memory(pipe, images)
+    halves(pipe, images)
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))

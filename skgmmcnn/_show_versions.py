@@ -1,0 +1,67 @@
+"""What a report of a fault must tell about the machine."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+
+import torch
+
+DEPENDENCIES = """filelock joblib matplotlib networkx numpy pillow safetensors scikit-learn scipy torch torchvision tqdm
+    pandas pydot""".split()
+
+
+def show_versions() -> None:
+    """Print the versions of Python, of this package and of those that it uses, and what torch computes with.
+
+    Reports of faults should begin with it.  Packages that few things need are listed even where they are not there.
+
+    Examples
+    --------
+    >>> from skgmmcnn import show_versions
+    >>> show_versions()
+    System:
+             python: 3...
+    Packages:
+           skgmmcnn: ...
+    Torch:
+            threads: ...
+    """
+    parts: dict[str, dict[str, object]] = {"System": _system(), "Packages": _packages(), "Torch": _torch()}
+    for title, values in parts.items():
+        print(f"{title}:")
+        for name, value in values.items():
+            print(f"{name:>15}: {value}")
+
+
+def _system() -> dict[str, object]:
+    return {
+        "python": sys.version.replace("\n", " "),
+        "executable": sys.executable,
+        "machine": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+    }
+
+
+def _packages() -> dict[str, object]:
+    from . import __version__
+
+    return {"skgmmcnn": __version__, **{name: _version(name) for name in DEPENDENCIES}}
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _torch() -> dict[str, object]:
+    gpus = [torch.cuda.get_device_name(place) for place in range(torch.cuda.device_count())]
+    return {
+        "threads": torch.get_num_threads(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "CUDA": torch.version.cuda or "not in this build",
+        "GPUs": ", ".join(gpus) or "none found",
+    }

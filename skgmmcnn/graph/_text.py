@@ -1,0 +1,376 @@
+"""Graphs in plain words: as text, and in the pieces that pictures and pages write."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import networkx as nx
+
+from ._coverage import FEW_FITTED
+from ._hierarchy import DECISION
+from ._strength import evidence_of
+
+MOST_CHANCE = 0.05  # q-values above are called chance
+LEAST_KEPT = 0.5  # share of resamples; what fewer keep is called seldom kept
+
+_SURE = 1e-4  # probabilities nearer to 0 or 1 are not told apart
+
+
+def to_text(graph: nx.DiGraph) -> str:
+    """Return an inference graph as text, layer by layer from the top down.
+
+    Parameters
+    ----------
+    graph : networkx.DiGraph
+        As made by :class:`InferenceGraph`.
+
+    Returns
+    -------
+    text : str
+        For each word the locations that show it.  Of a graph of influence, which share of the log-odds it carries and
+        what happens without it; for each word that it contributes to, how much, and which share that is.  Of a graph of
+        counts, its evidence in bits; for each word that it explains the bits per location and the share of that word's
+        receptive fields.  With resamples, also the interval of the bits and the share of resamples that select the
+        word; with p-values, what could be chance.
+
+    Examples
+    --------
+    >>> import networkx as nx
+    >>> from skgmmcnn.graph import to_text
+    >>> graph = nx.DiGraph(evidence="influence", n_images=1, root="decision_7", target=7, decision=7, probability=0.93,
+    ...                    runner_up_name="one", runner_up_probability=0.04, held=True)
+    >>> graph.add_node("decision_7", layer="decision", word=7, count=1, n_locations=1, class_name="seven")
+    >>> graph.add_node("conv_w003", layer="conv", word=3, count=6, n_locations=16, influence=2.1, share=0.31,
+    ...                effect=2.9, probability_without=0.41, decision_without=1, class_without="one")
+    >>> print(to_text(graph))
+    decision_7 seven: probability 0.93, then one 0.04; these words alone keep the decision
+    conv
+      conv_w003: 6 of 16 locations, carries 31 % of the log-odds (+2.1 nats); without it 2.9 nats less: 0.93 becomes
+      0.41, and the network says one
+    """
+    told, lines, layer = telling(graph), [], None
+    for key, node in graph.nodes(data=True):
+        if node["layer"] == DECISION:
+            lines.append(f"{key} {told.decision(node)}")
+            continue
+        if node["layer"] != layer:
+            layer = node["layer"]
+            lines.append(layer)
+        name = f" {node['word_name']}" if "word_name" in node else ""
+        where = f", here at row {node['row']}, column {node['column']}" if "row" in node else ""
+        shown = f"{node['count']} of {node['n_locations']} locations{where}"
+        lines.append(f"  {key}{name}: {shown}, {told.word(node)}")
+        edges = graph.out_edges(key, data=True)
+        lines += [f"    for {head}: {told.edge(edge)}" for _, head, edge in edges if told.is_told(head)]
+    return "\n".join(lines if len(graph) > 1 else [*lines, f"  {told.why_no_word()}"])
+
+
+class Telling(Protocol):
+    """What there is to say of a graph; pieces of text, in the words of its evidence."""
+
+    def decision(self, node: Mapping[str, Any]) -> str:
+        """Return what text says of the decision."""
+
+    def word(self, node: Mapping[str, Any]) -> str:
+        """Return what text says of a word, after the locations that show it."""
+
+    def edge(self, edge: Mapping[str, Any]) -> str:
+        """Return what text says of an edge."""
+
+    def is_told(self, head: str) -> bool:
+        """Tell whether edges to a node are told, beside what is told of the word."""
+
+    def card(self, node: Mapping[str, Any], wide: bool) -> str:
+        """Return what stands below a node in a picture, in lines."""
+
+    def panel(self, node: Mapping[str, Any]) -> list[str]:
+        """Return what a page says of a node beside the warnings, in paragraphs."""
+
+    def arrow(self, edge: Mapping[str, Any]) -> str:
+        """Return what stands on an edge of a picture."""
+
+    def short(self, edge: Mapping[str, Any]) -> str:
+        """Return what stands on an edge of a page."""
+
+    def beside(self, edge: Mapping[str, Any]) -> str:
+        """Return what a page says of an edge."""
+
+    def remarks(self, node: Mapping[str, Any]) -> list[str]:
+        """Return what stands below the name of the decision."""
+
+    def warnings(self, node: Mapping[str, Any]) -> list[str]:
+        """Return why not to trust a picture."""
+
+    def key(self) -> str:
+        """Return what the numbers and arrows of a picture mean."""
+
+    def why_no_word(self) -> str:
+        """Return why a graph is its root alone."""
+
+
+class _Counts:
+    """What there is to say of what goes with a decision in the fitted images."""
+
+    def __init__(self, graph: nx.DiGraph) -> None:
+        self._graph = graph
+
+    def decision(self, node: Mapping[str, Any]) -> str:
+        shown = f"the decision for {node['count']} of {node['n_locations']} images, {node['score']:.1f} bits"
+        return f"{asked(node)}: {shown}, {learnt_from(node)}"
+
+    def word(self, node: Mapping[str, Any]) -> str:
+        kept = f", kept by {percent(node['selected'])} of resamples" if "selected" in node else ""
+        return f"{node['score']:.1f} bits{kept}"
+
+    def edge(self, edge: Mapping[str, Any]) -> str:
+        between = f" ({edge['low']:.2f} to {edge['high']:.2f})" if "low" in edge else ""
+        chance = ", could be chance" if could_be_chance(edge) else ""
+        return f"{edge['log_ratio']:.2f} bits each{between}, {percent(edge['frequency'])} of its field{chance}"
+
+    def is_told(self, head: str) -> bool:
+        return True
+
+    def card(self, node: Mapping[str, Any], wide: bool) -> str:
+        bits = f"{node['score']:.1f} bits"
+        if node["layer"] == DECISION:
+            return bits
+        between = "   " if wide else "\n"
+        return f"{node['count']}/{node['n_locations']}{between}{bits}"
+
+    def panel(self, node: Mapping[str, Any]) -> list[str]:
+        sure = []
+        if "low" in node:
+            sure.append(f"{node['low']:.1f} to {node['high']:.1f} bits over resamples")
+        if "selected" in node:
+            sure.append(f"kept by {percent(node['selected'])} of resamples")
+        bits = f"{node['score']:.1f} bits" + (f" ({', '.join(sure)})" if sure else "")
+        if node["layer"] != DECISION:
+            return [f"{locations(self._graph, node)}, {bits}."]
+        learnt = [] if learnt_from_few(node) else [f"{learnt_from(node).capitalize()} with this decision."]
+        return [f"{bits} of evidence from all words below.", *learnt]
+
+    def arrow(self, edge: Mapping[str, Any]) -> str:
+        return f"{edge['log_ratio']:.2f} bits, {percent(edge['frequency'])}"
+
+    def short(self, edge: Mapping[str, Any]) -> str:
+        return f"{edge['log_ratio']:.1f} bits"
+
+    def beside(self, edge: Mapping[str, Any]) -> str:
+        chance = ", could be chance" if could_be_chance(edge) else ""
+        return f"{edge['log_ratio']:.1f} bits each, {percent(edge['frequency'])} of its field{chance}"
+
+    def remarks(self, node: Mapping[str, Any]) -> list[str]:
+        return []
+
+    def warnings(self, node: Mapping[str, Any]) -> list[str]:
+        return [learnt_from(node)] if learnt_from_few(node) else []
+
+    def key(self) -> str:
+        edges = [edge for *_, edge in self._graph.edges(data=True)]
+        parts = [
+            "Below: locations that show it, of all, and their evidence.",
+            "Arrows: evidence of one location for the word above, and the share of that word's receptive fields.",
+        ]
+        if any(map(could_be_chance, edges)):
+            parts.append("Dashed: could be chance (q > 0.05).")
+        if any(seldom_kept(edge) and not could_be_chance(edge) for edge in edges):
+            parts.append("Dotted: kept by fewer than half of the resamples.")
+        return " ".join(parts)
+
+    def why_no_word(self) -> str:
+        root = self._graph.nodes[self._graph.graph["root"]]
+        if root.get("n_fitted") == 0:
+            return f"No fitted image was decided so: fit images that the network calls {root['class_name']}."
+        return "No word speaks for it: none has enough evidence."
+
+
+class _Influence:
+    """What there is to say of what a network used."""
+
+    def __init__(self, graph: nx.DiGraph) -> None:
+        self._graph = graph
+        self._of = graph.graph
+
+    def decision(self, node: Mapping[str, Any]) -> str:
+        images = f"the decision for {node['count']} of {node['n_locations']} images, " if self._several() else ""
+        alone = self._alone()
+        return f"{asked(node)}: {images}{self._outcome()}" + (f"; {alone}" if alone else "")
+
+    def _several(self) -> bool:
+        """Tell whether the graph is of more images than one."""
+        return self._of["n_images"] > 1
+
+    def _outcome(self) -> str:
+        """Return how probable the target is, and what the network says else."""
+        probability = f"probability {probable(self._of['probability'])}"
+        if self._several():
+            n, of = self._of["n_explained"], self._of["n_images"]
+            return f"mean {probability}" + (f" in {n} of them, which are explained" if n < of else "")
+        name, second = self._of["runner_up_name"], probable(self._of["runner_up_probability"])
+        if self._of["decision"] == self._of["target"]:
+            return f"{probability}, then {name} {second}"
+        return f"{probability}, where the network says {name}, {second}"
+
+    def _alone(self) -> str:
+        """Return whether the words kept are enough; nothing, where that says nothing of what is explained."""
+        of = self._of
+        if "held" not in of or ("contrast" not in of and of["decision"] != of["target"]):
+            return ""
+        what = "the lead" if "contrast" in of else "the decision"
+        return f"these words alone {'keep' if of['held'] else 'do not keep'} {what}"
+
+    def word(self, node: Mapping[str, Any]) -> str:
+        if "influence" not in node:
+            return f"log-odds of this word {nats(node['margin'])}"
+        between = f", {node['low']:+.1f} to {node['high']:+.1f}" if "low" in node else ""
+        carried = f"{percent(abs(node['share']))} of {self._margin()} ({nats(node['influence'])}{between})"
+        does = "carries" if node["influence"] > 0 else "speaks against it by"
+        kept = f", among the first in {percent(node['selected'])} of the images" if "selected" in node else ""
+        return f"{does} {carried}{kept}; without it {self._without(node)}"
+
+    def _margin(self) -> str:
+        """Return the name of what is explained."""
+        return f"the lead over {self._of['contrast_name']}" if "contrast" in self._of else "the log-odds"
+
+    def _without(self, node: Mapping[str, Any]) -> str:
+        """Return what happens without a word."""
+        less = f"{nats(abs(node['effect']), sign='')} {'less' if node['effect'] > 0 else 'more'}"
+        if "probability_without" not in node:
+            return less
+        before, after = probable(self._of["probability"]), probable(node["probability_without"])
+        becomes = f"{less}: " + (f"still {after}" if before == after else f"{before} becomes {after}")
+        if node.get("changed"):
+            becomes += f", and {percent(node['changed'])} of the decisions change"
+        return becomes + (f", and the network says {node['class_without']}" if self._changes(node) else "")
+
+    def _changes(self, node: Mapping[str, Any]) -> bool:
+        """Tell whether the network decides something else without a word."""
+        return "decision_without" in node and node["decision_without"] != self._of["decision"]
+
+    def edge(self, edge: Mapping[str, Any]) -> str:
+        share = self._share(edge)
+        return nats(edge["effect"]) + (f" ({share} of it)" if share else "") + " come from here"
+
+    def _share(self, edge: Mapping[str, Any]) -> str:
+        """Return how much of what the upper word does comes from the lower one; nothing where it does the opposite.
+
+        Nothing of several images, either: a mean of shares tells little.
+        """
+        return "" if self._several() or edge["share"] < 0 else percent(edge["share"])
+
+    def is_told(self, head: str) -> bool:
+        return head != self._of["root"]
+
+    def card(self, node: Mapping[str, Any], wide: bool) -> str:
+        if node["layer"] == DECISION:
+            return f"probability {probable(node['probability'])}"
+        shown = f"{node['count']}/{node['n_locations']}"
+        if "influence" not in node:
+            return f"{shown}\n{nats(node['margin'])}"
+        first = f"{shown}   {percent(math.copysign(node['share'], node['influence']))}"
+        if "probability_without" not in node:
+            return f"{first}\nwithout it {nats(-node['effect'])}"
+        says = f", {node['class_without']}" if wide and self._changes(node) else ""
+        return f"{first}\nwithout it {probable(node['probability_without'])}{says}"
+
+    def panel(self, node: Mapping[str, Any]) -> list[str]:
+        if node["layer"] == DECISION:
+            alone = self._alone() if self._of.get("held") else ""
+            return [f"{sentence(part)}." for part in (self._outcome(), alone) if part]
+        return [f"{locations(self._graph, node)}.", f"{sentence(self.word(node))}."]
+
+    def arrow(self, edge: Mapping[str, Any]) -> str:
+        return ", ".join(filter(None, [nats(edge["effect"]), self._share(edge)]))
+
+    def short(self, edge: Mapping[str, Any]) -> str:
+        return nats(edge["effect"]).removesuffix(" nats")
+
+    def beside(self, edge: Mapping[str, Any]) -> str:
+        share = self._share(edge)
+        return nats(edge["effect"]) + (f", {share} of what the upper one does" if share else "")
+
+    def remarks(self, node: Mapping[str, Any]) -> list[str]:
+        return [self._outcome()]
+
+    def warnings(self, node: Mapping[str, Any]) -> list[str]:
+        return [] if self._of.get("held", True) else list(filter(None, [self._alone()]))
+
+    def key(self) -> str:
+        is_word, nodes = "target" not in self._of, self._graph.nodes.values()
+        then = "how the log-odds change without it" if is_word else "the probability without it"
+        then += ", and what the network says then, if something else" if any(map(self._changes, nodes)) else ""
+        parts = [
+            f"Below: locations that show it, of all, the share of {self._margin()} that it carries, and {then}.",
+            "Arrows: by how much that falls without what the upper word gets from the lower one"
+            + ("." if self._several() else ", and its share of what the upper word does."),
+        ]
+        if any(edge["effect"] < 0 for *_, edge in self._graph.edges(data=True)):
+            parts.append("Orange: works against it.")
+        return " ".join(parts)
+
+    def why_no_word(self) -> str:
+        return "No word speaks for it: without any of those tried it would be no less likely."
+
+
+def telling(graph: nx.DiGraph) -> Telling:
+    """Return what there is to say of a graph."""
+    return _Counts(graph) if evidence_of(graph) == "counts" else _Influence(graph)
+
+
+def asked(node: Mapping[str, Any]) -> str:
+    """Return the class that is explained, and what it is contrasted with."""
+    return node["class_name"] + (f" rather than {node['contrast_name']}" if "contrast_name" in node else "")
+
+
+def locations(graph: nx.DiGraph, node: Mapping[str, Any]) -> str:
+    """Return how many locations show a word, and where."""
+    where = f"over {graph.graph['n_images']} images" if graph.graph["n_images"] > 1 else "in this image"
+    return f"{node['count']} of {node['n_locations']} location{'s' if node['n_locations'] > 1 else ''} {where}"
+
+
+def sentence(text: str) -> str:
+    """Return text with a large letter in front."""
+    return text[:1].upper() + text[1:]
+
+
+def could_be_chance(edge: Mapping[str, Any]) -> bool:
+    """Tell whether an edge was tested and could be chance."""
+    return edge.get("q_value", 0) > MOST_CHANCE
+
+
+def seldom_kept(edge: Mapping[str, Any]) -> bool:
+    """Tell whether there are resamples, and most of them do not keep an edge."""
+    return edge.get("selected", 1) < LEAST_KEPT
+
+
+def learnt_from_few(node: Mapping[str, Any]) -> bool:
+    """Tell whether few of the fitted images have the decision of this node."""
+    return node["n_fitted"] < FEW_FITTED
+
+
+def learnt_from(node: Mapping[str, Any]) -> str:
+    """Return as text how many of the fitted images have the decision of this node."""
+    return f"learnt from {node['n_fitted']} image{'s' if node['n_fitted'] != 1 else ''}"
+
+
+def percent(share: float) -> str:
+    """Return a share as text."""
+    if abs(share) < 0.01:
+        return "under 1 %"
+    return f"{100 * share:.0f} %"
+
+
+def nats(value: float, sign: str = "+") -> str:
+    """Return a number of nats as text, with its sign unless told otherwise."""
+    digits = next((digits for least, digits in ((1, 1), (0.01, 2), (1e-4, 4)) if abs(value) >= least), 0)
+    return f"{value:{sign}.{digits}f} nats"
+
+
+def probable(probability: float) -> str:
+    """Return a probability as text, near 0 and 1 with more digits."""
+    rest = min(probability, 1 - probability)
+    if rest < _SURE:
+        return f">{1 - _SURE}" if probability > 0.5 else f"<{_SURE:.4f}"
+    return f"{probability:.{max(2, math.ceil(-math.log10(rest)))}f}"

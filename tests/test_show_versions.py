@@ -1,0 +1,48 @@
+"""What a report of a fault tells about the machine."""
+
+import platform
+import tomllib
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from packaging.requirements import Requirement
+
+from skgmmcnn import show_versions
+from skgmmcnn._show_versions import DEPENDENCIES
+
+PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def printed(capsys):
+    show_versions()
+    lines = [line.partition(":") for line in capsys.readouterr().out.splitlines()]
+    return {name.strip(): value.strip() for name, _, value in lines}
+
+
+def test_tells_all_that_results_depend_on(capsys):
+    found = printed(capsys)
+    assert found["python"].startswith(platform.python_version())
+    assert found["machine"] == platform.platform()
+    assert found["numpy"] == version("numpy")
+    assert found["threads"] == str(torch.get_num_threads())
+    assert found["instructions"] in {"DEFAULT", "AVX2", "AVX512"} or platform.machine() not in {"x86_64", "AMD64"}
+
+
+def test_tells_what_is_missing(capsys, monkeypatch):
+    monkeypatch.setattr("skgmmcnn._show_versions.DEPENDENCIES", ["no-such-package"])
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    found = printed(capsys)
+    assert found["no-such-package"] == "not installed"
+    assert found["GPUs"] == "none found"
+
+
+def test_names_graphics_processors(capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda place: f"card {place}")
+    assert printed(capsys)["GPUs"] == "card 0, card 1"
+
+
+def test_lists_the_dependencies_of_the_project():
+    declared = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["export"]
+    assert sorted(DEPENDENCIES) == sorted(Requirement(line).name for line in declared)
