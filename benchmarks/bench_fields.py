@@ -1,7 +1,7 @@
 """Effective receptive fields of several shares, beside whole ones: what they tell, and how good an order they give.
 
-Words of CIFAR ResNet20 are taken away in the order of their scores in the graph of each image's decision, and of the
-scores per location: areas under the decision's probability, by those of random order.  Bits are what a word tells of
+Words of CIFAR ResNet20 are taken away in the order of their bits in the graph of each image's decision, and of the
+bits per location: areas under the decision's probability, by those of random order.  Bits are what a word tells of
 those in its field.  The top layer's order is the same with all fields.  Before that, what words hold of each layer, for
 three seeds of the dictionary.
 
@@ -35,10 +35,10 @@ def report(name, words, graph, maps, layers):
     pipe = make_pipeline(words, graph)
     told = predictive_bits(pipe, maps, random_state=0).bits
     for layer in layers:
-        curves = deletion(pipe, maps, layer, orders=["graph", "score", "random"], random_state=0)
+        curves = deletion(pipe, maps, layer, orders=["graph", "per_location", "random"], random_state=0)
         bits = next(value for (_, lower), value in told.items() if lower == layer)
-        (by_score, _), (each, (low, high)) = curves.ratio("score"), curves.ratio("graph")
-        print(f"{name:8}{layer:8}{bits:6.2f}{by_score:10.3f}{each:14.3f} ({low:.3f} to {high:.3f})", flush=True)
+        (by_bits, _), (each, (low, high)) = curves.ratio("graph"), curves.ratio("per_location")
+        print(f"{name:8}{layer:8}{bits:6.2f}{by_bits:10.3f}{each:14.3f} ({low:.3f} to {high:.3f})", flush=True)
 
 
 def main(n_words, n_test):
@@ -50,11 +50,13 @@ def main(n_words, n_test):
     for seed, each in enumerate(words):
         print(f"seed {seed}:\n{completeness(each, maps)}", flush=True)
     shown = words[0].transform(train_maps)
-    print(f"{'fields':8}{'layer':8}{'bits':>6}{'by score':>10}{'per location':>14}")
-    report("whole", words[0], InferenceGraph(fields="whole").fit(shown), maps, LAYERS[::-1])
+    print(f"{'fields':8}{'layer':8}{'bits':>6}{'by bits':>10}{'per location':>14}")
+    report("whole", words[0], InferenceGraph(evidence="counts", fields="whole").fit(shown), maps, LAYERS[::-1])
     for share in SHARES:
         spec = extractor(data, share).fit(train).spec_
-        report(f"{share}", words[0], InferenceGraph().fit(replace(shown, spec=spec)), maps, LAYERS[1::-1])
+        report(
+            f"{share}", words[0], InferenceGraph(evidence="counts").fit(replace(shown, spec=spec)), maps, LAYERS[1::-1]
+        )
 
 
 if __name__ == "__main__":

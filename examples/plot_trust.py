@@ -2,7 +2,7 @@
 Does the graph tell the truth?
 ==============================
 
-An inference graph is made of counts.  Whether the network uses what the graph shows can be tried out: words are taken
+Whether the network uses what an inference graph shows can be tried out: words are taken
 away from the network, the most important ones first, and it decides again.
 """
 
@@ -23,8 +23,7 @@ print(report)
 # %%
 # The first panel tells how often the network decides the same when it gets only the words of a layer.  The others take
 # words away: the sooner a curve falls, the better the order tells what the network uses.  The graph's order lies below
-# random order in every layer.  The gradient, which asks the network about this very image, lies below both: what people
-# can read has its price.  The last panel keeps only the best words of all layers, in all layers at once.
+# random order in every layer.  The last panel keeps only the best words of all layers, in all layers at once.
 figure = report.plot()
 
 # %%
@@ -32,8 +31,8 @@ figure = report.plot()
 report.to_frame().query("measure.str.startswith('deletion')").round(2)
 
 # %%
-# A measure that cannot come out badly would tell nothing.  Here the same words get the graph of another network: one
-# whose decisions were shuffled among the images.  Its order is no better than chance.
+# A measure that cannot come out badly would tell nothing.  Here the same words get a graph of counts of another
+# network: one whose decisions were shuffled among the images.  Its order is no better than chance.
 from dataclasses import replace
 
 import numpy as np
@@ -42,8 +41,8 @@ from skgmmcnn.metrics import deletion
 
 words = pipe[:-1].transform(digits.images)
 shuffled = replace(words, decisions=np.random.default_rng(0).permutation(words.decisions))
-wrong = make_pipeline(extractor, pipe[1], InferenceGraph().fit(shuffled))
-for name, each in {"the graph": pipe, "a graph of shuffled decisions": wrong}.items():
+wrong = make_pipeline(extractor, pipe[1], InferenceGraph(evidence="counts").fit(shuffled))
+for name, each in {"the graph": pipe, "counts of shuffled decisions": wrong}.items():
     curves = deletion(each, digits.test_images, "conv3", orders=["graph", "random"], random_state=0)
     ratio, (low, high) = curves.ratio()
     print(f"{name}: {ratio:.2f} ({low:.2f} to {high:.2f}) of the area of random order")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import repeat
 from typing import NamedTuple
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import threshold
 
 from .._distributed import gathered, my_share, n_processes
+from .._threads import by_blocks
 from ..mixture import Mixture
 from ..mixture._em import Assignment, Scorer, dead_and_heavy
 from ..mixture._emissions import Statistics
@@ -186,6 +188,15 @@ class ChainStatistics(NamedTuple):
         """What the examples weigh together: `n_rows`, or 1 for averages."""
         return self.layers[0].total.sum().item()
 
+    def add_(self, other: ChainStatistics) -> None:
+        """Add the sums over other examples, but not their number."""
+        for layer, its in zip(self.layers, other.layers, strict=True):
+            layer.add_(its)
+        for mine, counts in zip(self.pairs, other.pairs, strict=True):
+            mine.add_(counts)
+        if self.decided is not None and other.decided is not None:
+            self.decided.add_(other.decided)
+
     def blend(self, other: ChainStatistics, share: float) -> ChainStatistics:
         """Return ``(1 - share) * self + share * other`` of two averages."""
         pairs = (torch.lerp(mine, its, share) for mine, its in zip(self.pairs, other.pairs, strict=True))
@@ -228,9 +239,22 @@ class ChainScorer:
 
     def blocks(self, values: Tensor) -> Iterator[list[tuple[Tensor, ...]]]:
         """Yield blocks of examples (n, sum of d), as phi of every layer."""
-        for block in values.split(self._scorers[0].block_rows):
-            parts = self._scorers[0].ready(block).split(self.chain.sizes, 1)
-            yield [scorer.features(part) for scorer, part in zip(self._scorers, parts, strict=True)]
+        return map(self.features, values.split(self.block_rows))
+
+    def features(self, block: Tensor) -> list[tuple[Tensor, ...]]:
+        """Return phi of every layer for examples (n, sum of d)."""
+        parts = self._scorers[0].ready(block).split(self.chain.sizes, 1)
+        return [scorer.features(part) for scorer, part in zip(self._scorers, parts, strict=True)]
+
+    @property
+    def block_rows(self) -> int:
+        """How many examples are computed at once."""
+        return self._scorers[0].block_rows
+
+    def n_operations(self, n_rows: int) -> int:
+        """Return roughly how many multiplications it takes to score so many examples, as for mixtures."""
+        tables = sum(map(torch.numel, self.chain.tables)) if self.chain.start.device.type == "cpu" else 0
+        return sum(scorer.n_operations(n_rows) for scorer in self._scorers) + n_rows * tables
 
     def emissions(self, block: list[tuple[Tensor, ...]], targets: Tensor | None = None) -> list[Tensor]:
         """Return log p(x_l | h_l) of every layer, each (n, K_l); with `targets`, the last one with the decision's."""
@@ -266,24 +290,28 @@ class ChainExpectation:
 
     def add(self, values: Tensor, targets: Tensor | None) -> None:
         """Add examples (n, sum of d) and their decisions (n,)."""
-        start = 0
-        for block in self._scorer.blocks(values):
-            n = len(block[0][0])
-            self._add(block, None if targets is None else targets[start : start + n])
-            start += n
+        n_rows = self._scorer.block_rows
+        decided = repeat(None) if targets is None else targets.split(n_rows)
+        blocks = zip(values.split(n_rows), decided, strict=False)
+        for log_likelihood, statistics in by_blocks(self._of_block, blocks, 2 * self._scorer.n_operations(len(values))):
+            self.log_likelihood += log_likelihood
+            self.statistics.add_(statistics)
         self.statistics = self.statistics._replace(n_rows=self.statistics.n_rows + len(values))
 
-    def _add(self, block: list[tuple[Tensor, ...]], targets: Tensor | None) -> None:
-        chain, statistics = self._scorer.chain, self.statistics
-        found = forward_backward(chain.start, chain.tables, self._scorer.emissions(block, targets))
-        self.log_likelihood += found.log_evidence.sum()
-        ones = torch.ones_like(block[0][0][:, 0])
-        for features, layer, states in zip(block, statistics.layers, found.states, strict=True):
-            layer.add_(features, threshold(states, _LEAST_SHARE, 0.0).to(ones), ones)
-        for mine, counts in zip(statistics.pairs, found.pairs, strict=True):
-            mine.add_(counts)
-        if statistics.decided is not None and targets is not None:
-            statistics.decided.T.index_add_(0, targets.to(ones.device), found.states[-1])
+    def _of_block(self, block: tuple[Tensor, Tensor | None]) -> tuple[Tensor, ChainStatistics]:
+        values, targets = block
+        chain, features = self._scorer.chain, self._scorer.features(values)
+        found = forward_backward(chain.start, chain.tables, self._scorer.emissions(features, targets))
+        ones = torch.ones_like(features[0][0][:, 0])
+        layers = tuple(
+            layer.of_rows(part, threshold(states, _LEAST_SHARE, 0.0).to(ones), ones)
+            for part, layer, states in zip(features, self.statistics.layers, found.states, strict=True)
+        )
+        decided = None
+        if chain.decision is not None and targets is not None:
+            decided = torch.zeros_like(chain.decision)
+            decided.T.index_add_(0, targets.to(ones.device), found.states[-1])
+        return found.log_evidence.sum(), ChainStatistics(layers, tuple(found.pairs), decided, len(values))
 
     def merge(self) -> None:
         """Add what the other processes have summed; all must call this."""
@@ -366,7 +394,11 @@ class ChainLabeller:
         """Yield each layer and its words with how likely they are."""
         values = joined(activations, self._layers)
         self._scorer = self._scorer or ChainScorer(self._chain, values)
-        parts = [self._assign(self._scorer, block) for block in self._scorer.blocks(values)]
+        scorer = self._scorer
+        blocks = values.split(scorer.block_rows)
+        parts = by_blocks(
+            lambda block: self._assign(scorer, scorer.features(block)), blocks, scorer.n_operations(len(values))
+        )
         for layer, assigned in zip(self._layers, zip(*parts, strict=True), strict=True):
             yield layer, Assignment(*map(torch.cat, zip(*assigned, strict=True)))
 

@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from .._compat import Interval, StrOptions, fit_context, wrap_table
 from .._device import exact_float32
 from .._distributed import gathered, my_share
+from .._threads import one_thread
 from ..features import FeatureMaps
 from ..mixture import Mixture
 from ..mixture._em import Expectation, Scorer
@@ -214,7 +215,7 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
             raise ValueError("objective='discriminative' needs the FeatureMaps of a network; X is a plain array.")
         samples, decisions = self._sample(maps)
         emissions = self._choose_emissions(samples)
-        with exact_float32():
+        with exact_float32(), one_thread():
             fitted = {layer: self._train(layer, sample, emissions[layer]) for layer, sample in samples.items()}
             readouts: dict[str, Readout] = {}
             if self.objective == "discriminative":
@@ -301,7 +302,7 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
         maps = self._check(X, None, reset=False)
         if isinstance(X, FeatureMaps):
             return self._label(maps, illustrated=False)
-        with exact_float32():
+        with exact_float32(), one_thread():
             (layer,) = self.layers_
             rows = torch.cat([as_rows(batch.activations[layer]) for batch in maps.batches()])
             posteriors = Scorer(self.mixtures_[layer], rows).predict_proba(rows)
@@ -449,7 +450,7 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
     def _expect(self, maps: FeatureMaps, mixtures: Mapping[str, Mixture]) -> dict[str, Expectation]:
         """Run the network once and take the E-step of every layer over all locations."""
         expectations: dict[str, Expectation] = {}
-        with exact_float32():
+        with exact_float32(), one_thread():
             for batch in maps.batches():
                 for layer, values in batch.activations.items():
                     rows = as_rows(values)

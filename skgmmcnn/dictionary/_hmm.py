@@ -17,6 +17,7 @@ from torch import Tensor
 from .._compat import Interval, StrOptions, fit_context, wrap_table
 from .._device import exact_float32
 from .._distributed import gathered, my_share
+from .._threads import one_thread
 from ..features import FeatureMaps
 from ..mixture._solvers import (
     Fitted,
@@ -277,7 +278,7 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
             generator=generator,
             schedule=self._schedule(),
         )
-        with exact_float32():
+        with exact_float32(), one_thread():
             fitted = _SOLVERS[self.solver](examples, chain, training)
         self._set_state(fitted.state, maps.layers, emissions, classes)
         self.lower_bounds_ = fitted.lower_bounds
@@ -322,7 +323,7 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
             chain, emissions = self._start(maps, examples, generator, classes)
         else:
             chain, emissions = state.mixture, self.emissions_
-        with exact_float32():
+        with exact_float32(), one_thread():
             bound, state = online_pass(in_blocks(examples, self.batch_size), chain, state, self._schedule())
         self._set_state(state, maps.layers, emissions, classes)
         self.lower_bound_ = bound
@@ -694,7 +695,7 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
             for block in scorer.blocks(values):
                 rows = slice(start, start + len(block[0][0]))
                 given = None if targets is None else torch.from_numpy(targets[batch.start :][rows])
-                with exact_float32():
+                with exact_float32(), one_thread():
                     emissions = scorer.emissions(block, given)
                 yield (scorer.chain.start, scorer.chain.tables, emissions), batch.decisions[rows]
                 start = rows.stop

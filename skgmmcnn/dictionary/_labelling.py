@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .._device import exact_float32
 from .._distributed import gathered, my_share, n_processes
+from .._threads import one_thread
 from ..features import FeatureMaps
 from ..mixture import Mixture
 from ..mixture._em import Assignment, Scorer
@@ -75,7 +76,7 @@ def label(
     together = typical is not None and n_processes() > 1
     mine = my_share(len(maps)) if together else slice(0, len(maps))
     labels = _empty(maps[mine], n_words, keep_proba)
-    with exact_float32():
+    with exact_float32(), one_thread():
         for batch in maps[mine].batches():
             labels.decisions[batch.start : batch.start + len(batch.decisions)] = batch.decisions
             if not keep_proba and typical is None:
@@ -111,7 +112,7 @@ def average_posteriors(maps: FeatureMaps, mixtures: Mapping[str, Mixture]) -> tu
     averages = {layer: np.empty((len(maps), len(mixtures[layer].weights)), np.float32) for layer in maps.layers}
     decisions = np.empty(len(maps), np.int64)
     scorers: dict[str, Scorer] = {}
-    with exact_float32():
+    with exact_float32(), one_thread():
         for batch in maps.batches():
             place = slice(batch.start, batch.start + len(batch.decisions))
             decisions[place] = batch.decisions

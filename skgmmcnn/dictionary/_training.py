@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .._threads import one_thread
 from ..mixture import Mixture
 from ..mixture._emissions import DiagonalGaussian
 from ..mixture._rectified import RectifiedGaussian
@@ -41,6 +42,7 @@ def choose_emission(layer: str, rows: Tensor, emission: str) -> str:
     return "rectified" if zeros >= _LEAST_ZEROS and not negative else "gaussian"
 
 
+@one_thread()
 def begin(sample: Sample, n_words: int, emission: str, reg_covar: float) -> Mixture:
     """Return the mixture from which training starts: means at random rows, all with the variance of all rows.
 

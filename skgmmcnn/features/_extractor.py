@@ -31,7 +31,7 @@ from ._network import Portable, build, fingerprint, share
 from ._probing import HookedNetwork
 from ._receptive_field import ReceptiveField
 from ._rerun import Edits
-from ._running import check_runs, lay_out, precisely
+from ._running import check_runs, images_at_once, in_parts, lay_out, precisely
 from ._spec import NetworkSpec, check_class_names
 from ._store import StoredSource, identify, place_of
 from ._tracing import TracedNetwork, watch
@@ -87,7 +87,8 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
     store_dtype : {"float32", "float16"}, default="float32"
         Precision of the store.
     batch_size : int, default=32
-        Images per forward pass.
+        Images per forward pass.  On a CPU only how many are held at once: they pass in smaller parts, 64 digits
+        or one photograph, one thread each, so that values depend neither on it nor on the number of threads.
     n_jobs : int, default=None
         Processes that read and preprocess images; None is this one alone, -1 as many as there are processors.
     on_error : {"raise", "skip"}, default="raise"
@@ -374,19 +375,21 @@ class _NetworkSource:
 
     def batches(self, rows: np.ndarray) -> Iterator[FeatureBatch]:
         """Yield the batches of the images `rows`, in that order."""
-        return self._passes(rows, self._pass, "network")
+        return self._passes(rows, self._pass, "network", self._size)
 
     def rerun(self, rows: np.ndarray, work: Callable[[Rerun], Result], what: str) -> Iterator[Result]:
         """Yield what `work` makes of the images `rows`, batch by batch; `what` names it for the progress."""
-        return self._passes(rows, lambda batch, start: work(self._rerun(batch, start)), what)
+        return self._passes(rows, lambda batch, start, _: work(self._rerun(batch, start)), what, self._run.batch_size)
 
     def network(self, rows: np.ndarray) -> Network:
         """Return what runs the network for the images `rows`."""
         return Network(self, self._images, rows)
 
-    def _passes(self, rows: np.ndarray, work: Callable[[Tensor, int], Result], what: str) -> Iterator[Result]:
-        """Yield what `work` makes of the batches; smaller ones once the device's memory is short."""
-        images, start, size = self._images[rows], 0, self._run.batch_size
+    def _passes(
+        self, rows: np.ndarray, work: Callable[[Tensor, int, int], Result], what: str, size: int
+    ) -> Iterator[Result]:
+        """Yield what `work` makes of batches of `size` images; of smaller ones once the device's memory is short."""
+        images, start, most = self._images[rows], 0, size
         self._traced.to(resolve_device(self.device))
         with tqdm(total=len(images), desc=what, unit="image", disable=not self._run.verbose) as progress:
             for whole in images.batches(size, self._spec.input_shape, self._run.n_jobs):
@@ -394,20 +397,35 @@ class _NetworkSource:
                 while len(rest):
                     batch = rest[:size]
                     try:
-                        result = work(batch, start)
+                        result = work(batch, start, size)
                     except torch.OutOfMemoryError:
                         if len(batch) == 1:
                             raise
-                        self._warn_of_memory(size)
+                        if size == most:
+                            self._warn_of_memory()
                         size = -(-len(batch) // 2)
                         continue
                     yield result
                     progress.update(len(batch))
                     start, rest = start + len(batch), rest[len(batch) :]
 
-    def _pass(self, batch: Tensor, start: int) -> FeatureBatch:
-        with precisely(self._run.precision, resolve_device(self.device)):
-            outputs, maps = self._traced.run(batch)
+    @property
+    def _size(self) -> int:
+        """The size of the batches; on a CPU whole numbers of the images that pass at once."""
+        if resolve_device(self.device).type != "cpu":
+            return self._run.batch_size
+        at_once = images_at_once(self._spec.input_shape)
+        return -(-self._run.batch_size // at_once) * at_once
+
+    def _pass(self, batch: Tensor, start: int, size: int) -> FeatureBatch:
+        device = resolve_device(self.device)
+
+        def run(part: Tensor) -> tuple[Any, dict[str, Tensor]]:
+            with precisely(self._run.precision, device):
+                return self._traced.run(part)
+
+        at_once = min(size, images_at_once(self._spec.input_shape))
+        outputs, maps = in_parts(run, batch, at_once) if device.type == "cpu" else run(batch)
         activations = {name: values.float() for name, values in maps.items()}
         return FeatureBatch(start, activations, outputs, self._decide(outputs, len(batch)))
 
@@ -424,7 +442,7 @@ class _NetworkSource:
                 return passed.again(edits, until)
 
         def whole(images: Tensor) -> tuple[Any, np.ndarray]:
-            done = self._pass(images, start)
+            done = self._pass(images, start, len(images))
             return done.outputs, done.decisions
 
         maps = {name: values.float() for name, values in passed.maps.items()}
@@ -441,11 +459,11 @@ class _NetworkSource:
         network.eval().requires_grad_(False)
         return _NetworkSource(traced, self._spec, fingerprint(network), images, self._run)
 
-    def _warn_of_memory(self, size: int) -> None:
-        if size == self._run.batch_size:
-            warnings.warn(
-                f"The device ran out of memory with batch_size={size}; going on with smaller batches.", stacklevel=4
-            )
+    def _warn_of_memory(self) -> None:
+        warnings.warn(
+            f"The device ran out of memory with batch_size={self._run.batch_size}; going on with smaller batches.",
+            stacklevel=4,
+        )
 
     def stored(self, root: str | PathLike, rows: np.ndarray, dtype: str) -> StoredSource:
         """Return a source of the images `rows` alone, that keeps what it yields under the folder `root`."""
@@ -454,7 +472,7 @@ class _NetworkSource:
         identity |= {"precision": self._run.precision}
         source = _NetworkSource(self._traced, self._spec, self._fingerprint, images, self._run)
         folder = place_of(Path(root), identity | {"dtype": dtype})
-        return StoredSource(source, folder, self._spec, identity, len(images), np.dtype(dtype), self._run.batch_size)
+        return StoredSource(source, folder, self._spec, identity, len(images), np.dtype(dtype), self._size)
 
 
 def _shape(maps: Tensor) -> tuple[int, int, int]:

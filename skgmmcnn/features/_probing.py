@@ -6,6 +6,7 @@ import difflib
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from threading import get_ident
 from typing import Any
 
 import numpy as np
@@ -150,11 +151,15 @@ class HookedNetwork:
 
     @contextmanager
     def _watched(self, see: Callable[[str, Tensor], Tensor | None]) -> Iterator[None]:
-        """Let `see` look at every tensor that a submodule returns, and replace it by what it returns, if anything."""
+        """Let `see` look at every tensor that a submodule returns, and replace it by what it returns, if anything.
+
+        It sees what this thread computes; others may run the same network.
+        """
+        thread = get_ident()
 
         def watch(name: str) -> Any:
             def hook(module: nn.Module, inputs: Any, result: Any) -> Any:
-                return see(name, result) if isinstance(result, Tensor) else None
+                return see(name, result) if isinstance(result, Tensor) and get_ident() == thread else None
 
             return hook
 

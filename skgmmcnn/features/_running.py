@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from .._device import exact_float32
+from .._threads import by_blocks
+
+# On a CPU so many values of images pass at once, of so many images at most: maps of that size stay in its caches.
+_VALUES_AT_ONCE, _IMAGES_AT_ONCE = 2**17, 64
+# Networks multiply each value of an image about so often.
+_OPERATIONS_EACH = 2000
 
 
 def check_runs(network: nn.Module, image: Tensor) -> None:
@@ -60,5 +69,41 @@ def prepare(network: nn.Module, batch: Tensor) -> Tensor:
 @contextmanager
 def precisely(precision: str, device: torch.device) -> Iterator[None]:
     """Compute in float32, or convolutions and products in "bfloat16"."""
-    with exact_float32(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+    # The switches that make a GPU exact are the process's, which several threads cannot set and put back.
+    exact = nullcontext() if device.type == "cpu" else exact_float32()
+    with exact, torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
         yield
+
+
+def images_at_once(shape: Sequence[int]) -> int:
+    """Return how many images of a shape (C, H, W) pass a network on a CPU at once."""
+    return min(_IMAGES_AT_ONCE, max(1, _VALUES_AT_ONCE // prod(shape)))
+
+
+def in_parts(
+    run: Callable[[Tensor], tuple[Any, dict[str, Tensor]]], batch: Tensor, size: int
+) -> tuple[Any, dict[str, Tensor]]:
+    """Return what `run` returns for `batch`, whose images pass in parts of `size`.
+
+    Products of other sizes are rounded in other ways: so that an image's values depend neither on the batch nor on the
+    number of threads, each part is computed by one thread, and the last is filled up.
+    """
+    n = len(batch)
+    if n % size:
+        batch = torch.cat([batch, batch[-1:].expand(-n % size, *batch.shape[1:])])
+    parts = batch.split(size)
+    n_operations = _OPERATIONS_EACH * batch.numel() if len(parts) > 1 else 0
+    outputs, maps = zip(*by_blocks(run, parts, n_operations), strict=True)
+    return _joined(outputs, n), {layer: torch.cat([part[layer] for part in maps])[:n] for layer in maps[0]}
+
+
+def _joined(outputs: Sequence[Any], n: int) -> Any:
+    """Return what the network would have returned for n images: tensors in any containers, one row per image."""
+    leaves, (structure, *_) = zip(*map(tree_flatten, outputs), strict=True)
+    return tree_unflatten([_rows(parts, n) for parts in zip(*leaves, strict=True)], structure)
+
+
+def _rows(parts: Sequence[Any], n: int) -> Any:
+    """Return the rows of n images; what has no rows is that of the first part."""
+    has_rows = isinstance(parts[0], Tensor) and parts[0].ndim
+    return torch.cat(tuple(parts))[:n] if has_rows else parts[0]

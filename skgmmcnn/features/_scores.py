@@ -69,5 +69,5 @@ def check_decided(outputs: Any, decisions: np.ndarray, n_outputs: int) -> None:
     raise ValueError(
         "This follows the probability of the decision, which must be the largest of the network's scores; with this "
         f"decision= it is not: {log_p.shape[1]} scores, {n_outputs} classes. Take a network that returns one score for "
-        "each of the classes, as nn.Sequential(network, your_head)."
+        "each of the classes, as nn.Sequential(network, your_head); graphs can also show evidence='counts'."
     )

@@ -14,6 +14,8 @@ from .._optional import need
 from ..dictionary import Alignment, WordMaps, align_words
 from ._hierarchy import DECISION
 
+# By evidence: its unit, and what tells how much a node and an edge weigh.
+_WEIGHTS = {"counts": ("bits", "score", "contribution"), "influence": ("nats", "influence", "flow")}
 _SIGNS = {"added": "+", "removed": "-", "changed": "~", "same": "="}
 
 
@@ -27,7 +29,8 @@ class Difference(NamedTuple):
     first, second : str or None
         Key in each graph, None where it is not there; of an edge, ``"lower -> upper"``.
     before, after : float
-        Bits per image in each graph: the score of a node, the contribution of an edge; 0 where it is not there.
+        Evidence per image in each graph, 0 where it is not there: the influence of a node and the flow of an edge, in
+        nats; of counts, score and contribution, in bits.
     status : {"same", "changed", "added", "removed"}
         "added" is in the second graph alone, "removed" in the first alone.
     implied : bool
@@ -44,11 +47,11 @@ class Difference(NamedTuple):
 
 
 class _Item(NamedTuple):
-    """A node or an edge of one graph: layer, key, bits per image, and of an edge the places of both ends."""
+    """A node or an edge of one graph: layer, key, weight, and of an edge the places of both ends."""
 
     layer: str
     key: str | None
-    bits: float
+    weight: float
     ends: tuple[Any, ...] = ()
 
 
@@ -60,14 +63,17 @@ class GraphComparison:
     ----------
     nodes, edges : list of Difference
         All of them, those of the first graph first.
+    evidence : {"influence", "counts"}
+        What both show.
     """
 
     nodes: list[Difference]
     edges: list[Difference]
+    evidence: str
 
     @property
     def node_similarity(self) -> dict[str, float]:
-        """Weighted Jaccard similarity of the words of each layer: sum of the smaller scores over that of the larger."""
+        """Weighted Jaccard similarity of the words of each layer: sum of the smaller weights by that of the larger."""
         return _by_layer(self.nodes)
 
     @property
@@ -104,13 +110,16 @@ class GraphComparison:
             ``-`` in the first alone, ``+`` in the second alone.  Edges of words that one graph lacks are left out.
             Where words were aligned, keys of the second graph stand in parentheses.
         """
+        unit = _WEIGHTS[self.evidence][0]
         renamed = any(row.first and row.second and row.first != row.second for row in self.nodes)
         lines = [f"similarity {self.similarity:.2f}"]
         for layer, similarity in self.node_similarity.items():
             edges = self.edge_similarity.get(layer)
             lines.append(f"{layer}: words {similarity:.2f}" + ("" if edges is None else f", edges {edges:.2f}"))
-            lines += [f"  {_line(row, renamed)}" for row in self.nodes if row.layer == layer]
-            lines += [f"    {_line(row, renamed)}" for row in self.edges if row.layer == layer and not row.implied]
+            lines += [f"  {_line(row, renamed, unit)}" for row in self.nodes if row.layer == layer]
+            lines += [
+                f"    {_line(row, renamed, unit)}" for row in self.edges if row.layer == layer and not row.implied
+            ]
         return "\n".join(lines)
 
 
@@ -127,17 +136,22 @@ def compare_graphs(
         Which words of the second are which of the first; None where both have the words of one dictionary.  Words
         without a partner are in one graph alone.
     tolerance : float, default=0.1
-        An item is "changed" where its bits differ by more than this share of the larger.
+        An item is "changed" where its evidence differs by more than this share of the larger.
 
     Returns
     -------
     comparison : GraphComparison
         Nodes and edges of both, and how similar they are.  Decisions stand for each other, also of different classes.
 
+    Raises
+    ------
+    ValueError
+        If one shows influence and the other counts.
+
     Notes
     -----
-    The similarity is the weighted Jaccard index sum min(a, b) / sum max(a, b) [1]_ of bits per image, for each layer,
-    since bits of different layers do not compare.
+    The similarity is the weighted Jaccard index sum min(a, b) / sum max(a, b) [1]_ of evidence per image, nats or bits,
+    for each layer, since evidence in different layers does not compare.  Words against the target weigh nothing.
 
     References
     ----------
@@ -148,7 +162,7 @@ def compare_graphs(
     >>> import networkx as nx
     >>> from skgmmcnn.graph import compare_graphs
     >>> def graph(word):
-    ...     made = nx.DiGraph(n_images=1)
+    ...     made = nx.DiGraph(n_images=1, evidence="counts")
     ...     made.add_node("decision_7", layer="decision", word=7, score=9.0)
     ...     made.add_node("conv_w003", layer="conv", word=3, score=6.0)
     ...     made.add_node(f"conv_w00{word}", layer="conv", word=word, score=3.0)
@@ -160,12 +174,18 @@ def compare_graphs(
       - conv_w004: 3.0 bits
       + conv_w005: 3.0 bits
     """
+    evidence = {first.graph["evidence"], second.graph["evidence"]}
+    if len(evidence) > 1:
+        raise ValueError(
+            "One graph shows influence, the other counts, which do not compare; make both with the same "
+            "InferenceGraph(evidence=)."
+        )
     mine = {key: _place(key, node, None) for key, node in first.nodes(data=True)}
     its = {key: _place(key, node, alignment) for key, node in second.nodes(data=True)}
     shared = {place for place in mine.values() if place in set(its.values())}
     nodes = _differences(_nodes(first, mine), _nodes(second, its), tolerance, shared)
     edges = _differences(_edges(first, mine), _edges(second, its), tolerance, shared)
-    return GraphComparison(nodes, edges)
+    return GraphComparison(nodes, edges, evidence.pop())
 
 
 @dataclass(frozen=True, eq=False)
@@ -273,11 +293,17 @@ def _place(key: str, node: Mapping[str, Any], alignment: Alignment | None) -> An
     return ("second", key) if word is None else (node["layer"], word)
 
 
+def _weight(graph: nx.DiGraph, item: Mapping[str, Any], of: int) -> float:
+    """Return how much a node (of = 1) or an edge (of = 2) weighs; counts add up over images, influences are means."""
+    evidence = graph.graph["evidence"]
+    weight = max(0.0, item[_WEIGHTS[evidence][of]])
+    return weight / graph.graph["n_images"] if evidence == "counts" else weight
+
+
 def _nodes(graph: nx.DiGraph, places: Mapping[str, Any]) -> dict[Any, _Item]:
     """Return the words of a graph by place."""
-    n_images = graph.graph.get("n_images", 1)
     return {
-        places[key]: _Item(node["layer"], key, max(0.0, node["score"]) / n_images)
+        places[key]: _Item(node["layer"], key, _weight(graph, node, 1))
         for key, node in graph.nodes(data=True)
         if places[key] != DECISION
     }
@@ -285,12 +311,10 @@ def _nodes(graph: nx.DiGraph, places: Mapping[str, Any]) -> dict[Any, _Item]:
 
 def _edges(graph: nx.DiGraph, places: Mapping[str, Any]) -> dict[Any, _Item]:
     """Return the edges of a graph by the places of their ends."""
-    n_images = graph.graph.get("n_images", 1)
     found = {}
     for tail, head, edge in graph.edges(data=True):
         ends = places[tail], places[head]
-        bits = max(0.0, edge["contribution"]) / n_images
-        found[ends] = _Item(graph.nodes[tail]["layer"], f"{tail} -> {head}", bits, ends)
+        found[ends] = _Item(graph.nodes[tail]["layer"], f"{tail} -> {head}", _weight(graph, edge, 2), ends)
     return found
 
 
@@ -303,11 +327,11 @@ def _differences(
         item = first[place] if place in first else second[place]
         mine, its = (graph.get(place, _Item(item.layer, None, 0.0)) for graph in (first, second))
         if place in first and place in second:
-            status = "changed" if abs(its.bits - mine.bits) > tolerance * max(mine.bits, its.bits) else "same"
+            status = "changed" if abs(its.weight - mine.weight) > tolerance * max(mine.weight, its.weight) else "same"
         else:
             status = "removed" if place in first else "added"
         implied = not set(item.ends) <= shared
-        found.append(Difference(item.layer, mine.key, its.key, mine.bits, its.bits, status, implied))
+        found.append(Difference(item.layer, mine.key, its.key, mine.weight, its.weight, status, implied))
     return found
 
 
@@ -322,10 +346,10 @@ def _jaccard(first: np.ndarray, second: np.ndarray) -> float:
     return float(np.minimum(first, second).sum() / most) if most > 0 else 1.0
 
 
-def _line(row: Difference, renamed: bool) -> str:
+def _line(row: Difference, renamed: bool, unit: str) -> str:
     names = [row.first, f"({row.second})" if renamed and row.second else row.second]
-    bits = f"{row.before:.1f} -> {row.after:.1f}" if row.status == "changed" else f"{max(row.before, row.after):.1f}"
-    return f"{_SIGNS[row.status]} {' '.join(dict.fromkeys(filter(None, names)))}: {bits} bits"
+    both = f"{row.before:.1f} -> {row.after:.1f}" if row.status == "changed" else f"{max(row.before, row.after):.1f}"
+    return f"{_SIGNS[row.status]} {' '.join(dict.fromkeys(filter(None, names)))}: {both} {unit}"
 
 
 def _compare_counts(first: Any, second: Any, alignment: Alignment, words: list[WordMaps]) -> dict[tuple, float]:

@@ -39,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         test_maps,
         n_components=asked.words,
         objectives=asked.objectives,
+        evidence=asked.evidence,
         budget=asked.budget,
         n_images=asked.n_images,
         random_state=asked.random_state,
@@ -60,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--preprocess", default="auto", help='"auto", "none", or module:function of a function of one image')
     add("--words", nargs="+", type=int, default=[50, 100, 200, 500], help="numbers of words of each layer")
     add("--objectives", nargs="+", default=["generative", "discriminative"], help="what words are trained for")
+    add("--evidence", choices=["auto", "influence", "counts"], default="auto", help="what the graphs show")
     add("--n-images", type=int, help="measure on so many of the test images, at random; 50 without")
     add("--budget", choices=["default", "full"], default="default")
     add("--keep", action="store_true", help="hold all activations in memory, so that the network runs once over them")

@@ -17,11 +17,11 @@ from ..features._rerun import replace
 from ..features._scores import margins, proba_of
 from ..graph import InferenceGraph
 from ._ablation import Fillings
-from ._orders import columns_of_first, ranks_of
+from ._evidence import evidence_of, graphs_of, kept_by, leaders, over_graphs
+from ._orders import by_evidence, columns_of_first, ranks_of
 from ._parts import Parts
-from ._walks import leaders, walks
 
-ORDERS = ("score", "graph", "frequency", "random")
+ORDERS = ("graph", "per_location", "frequency", "random")
 NOTHING = 1e-6  # smaller differences of what is measured are rounding
 Kept = Mapping[str, np.ndarray]  # by layer, which words of each image stay: bool (n, K)
 
@@ -47,8 +47,8 @@ class Plan(NamedTuple):
     ----------
     kept : dict of str to bool array of shape (n, K)
         By layer, the words that each image's graph keeps.
-    bits : dict of str to array of shape (n, K)
-        The graph's bits of each word.
+    evidence : dict of str to array of shape (n, K)
+        That of each word for the decision.
     counts : dict of str to int array of shape (n, K)
         Columns of each image that show each word.
     of_graph : dict of str to int array of shape (n, K)
@@ -58,7 +58,7 @@ class Plan(NamedTuple):
     """
 
     kept: Kept
-    bits: Mapping[str, np.ndarray]
+    evidence: Mapping[str, np.ndarray]
     counts: Mapping[str, np.ndarray]
     of_graph: Mapping[str, np.ndarray]
     leaders: np.ndarray
@@ -78,10 +78,10 @@ class Plan(NamedTuple):
 
     def _importance(self, order: str, layer: str, random: np.random.RandomState) -> np.ndarray:
         if order == "random":
-            return random.random_sample(self.bits[layer].shape)[self.leaders]
+            return random.random_sample(self.evidence[layer].shape)[self.leaders]
         if order == "frequency":
             return self.of_graph[layer]
-        return self.bits[layer] if order == "score" else self.bits[layer] / np.maximum(self.of_graph[layer], 1)
+        return by_evidence(order, self.evidence[layer], self.of_graph[layer])
 
     def nothing(self) -> Kept:
         """Return no word at all."""
@@ -135,18 +135,12 @@ def first(ranks: Mapping[str, np.ndarray], n_words: int) -> Kept:
 
 def plan_of(graph: InferenceGraph, words: WordMaps, by: str, layers: Sequence[str]) -> Plan:
     """Return what the graphs of images, or of all images with one decision, keep of `layers`."""
-    leader = leaders(words, by)
-    counts = {layer: count_words(words.words[layer], words.vocabulary.n_words[layer]) for layer in layers}
-    kept = {layer: np.zeros(values.shape, dtype=bool) for layer, values in counts.items()}
-    bits = {layer: np.zeros(values.shape) for layer, values in counts.items()}
-    of_graph = {layer: values.copy() for layer, values in counts.items()}
-    for rows, steps in walks(graph, words, by):
-        for step in steps:
-            if step.layer in kept:
-                kept[step.layer][np.ix_(rows, step.selected)] = True
-                bits[step.layer][rows] = step.scores
-                of_graph[step.layer][rows] = counts[step.layer][rows].sum(0)
-    return Plan(kept, bits, counts, of_graph, leader)
+    leader, n_words = leaders(words, by), words.vocabulary.n_words
+    evidence, kept = evidence_of(graph, words, by), kept_by(graphs_of(graph, words, by), words)
+    counts = {layer: count_words(words.words[layer], n_words[layer]) for layer in layers}
+    of_graph = {layer: over_graphs(values, leader) for layer, values in counts.items()}
+    kept, evidence = ({layer: each[layer] for layer in layers} for each in (kept, evidence))
+    return Plan(kept, evidence, counts, of_graph, leader)
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,17 +16,17 @@ from tqdm.auto import tqdm  # type: ignore[import-untyped]
 from ..dictionary import WordMaps, count_words
 from ..features import Rerun
 from ..features._rerun import replace
-from ..features._scores import log_proba, proba_of
+from ..features._scores import proba_of
 from ..graph import InferenceGraph
 from ._ablation import Fillings
 from ._completeness import check_layers
+from ._evidence import check_kind, evidence_of, leaders, over_graphs
 from ._intervals import Interval, interval_of_ratio
 from ._measured import BASELINE, Figure, Measured, axes_for
-from ._orders import STYLES, check_orders, columns_of_first, ranks_of
+from ._orders import STYLES, by_evidence, check_orders, columns_of_first, ranks_of
 from ._parts import Parts, check_scores, graph_of, take_apart
-from ._walks import check_kind, walks
 
-ORDERS = ("graph", "score", "reverse", "frequency", "gradient", "random")
+ORDERS = ("graph", "per_location", "reverse", "frequency", "random")
 _VERBS = {"deletion": "taken away", "insertion": "given back"}
 
 
@@ -95,7 +95,7 @@ class AblationCurves(Measured):
 
     def _figure(self, order: str, what: str, value: float, between: Interval) -> Figure:
         good = "low" if self.kind == "deletion" else "high"
-        good = good if order in ("graph", "score") else BASELINE
+        good = good if order in ("graph", "per_location") else BASELINE
         return Figure(f"{self.kind} ({self._how()}), {what}", self.layer, value, *between, good)
 
     def _how(self) -> str:
@@ -166,13 +166,12 @@ def deletion(
     layer : str
         The layer whose words are taken away.
     orders : sequence of str, default=all
-        "graph": by the graph's bits per location, since columns are what a step costs; "score": by its bits; "reverse":
-        the graph's order from its end; "frequency": by the number of locations; "gradient": by the gradient of the
-        decision's log-probability times the change of a column, the mean over the word's locations: a baseline that
-        asks the network itself; "random": the mean curve of `n_random` orders.
+        "graph": in the order in which the graph chooses words, by their evidence for the image's decision as
+        :meth:`InferenceGraph.transform` gives it, influence or bits; "per_location": by this evidence divided by the
+        number of the word's locations, as columns are what a step costs; "reverse": the graph's order from its end;
+        "frequency": by the number of locations; "random": the mean curve of `n_random` orders.
     by : {"image", "class"}, default="image"
-        Whether the graph's bits are those of each image's own graph, or those of the graph of all images in X with the
-        same decision.
+        Whether evidence is that of each image, or its mean over all images in X with the same decision.
     fill : {"mean", "zero", "resample"}, default="mean"
         What stands in the place of columns: the layer's mean, zeros, or columns of other images.
     n_steps : int, default=10
@@ -302,25 +301,24 @@ def _curves(pipe: Any, X: Any, asked: _Question, random_state: Any) -> AblationC
     check_scores(parts)
     fillings = Fillings(asked.fill, parts, [asked.layer], random)
     words = parts.words()
-    bits = word_bits(graph_of(parts), words, asked.layer, asked.by)
-    runs = {order: asked.n_random if order == "random" else 1 for order in asked.orders}
-    total = sum(runs.values()) * len(words)
+    importance = _importance(asked, graph_of(parts), words, random)
+    n_curves = sum(map(len, importance.values()))
 
     def work(part: Rerun) -> dict[str, np.ndarray]:
         activations = {asked.layer: part.original.activations[asked.layer]}
         filling = fillings(activations, part.original.start)[asked.layer]
         shown = words.words[asked.layer][part.rows].astype(np.int64)
-        replay = _Replay(part, asked, shown, bits[part.rows], filling)
-        curves = {
-            order: [replay.curve(replay.importance(order, random)) for _ in range(n)] for order, n in runs.items()
+        replay = _Replay(part, asked, shown, words.vocabulary.n_words[asked.layer], filling)
+        return {
+            order: np.mean([replay.curve(each[part.rows]) for each in runs], axis=0)
+            for order, runs in importance.items()
         }
-        return {order: np.mean(of_order, axis=0) for order, of_order in curves.items()}
 
-    found = []
-    with tqdm(total=total, desc=f"{asked.kind} {asked.layer}", unit="curve", disable=not asked.verbose) as progress:
+    found, what = [], f"{asked.kind} {asked.layer}"
+    with tqdm(total=n_curves * len(words), desc=what, unit="curve", disable=not asked.verbose) as progress:
         for curves in parts.maps.rerun(work):
             found.append(curves)
-            progress.update(sum(runs.values()) * curves[asked.orders[0]].shape[1])
+            progress.update(n_curves * curves[asked.orders[0]].shape[1])
     joined = {order: np.concatenate([curves[order] for curves in found], axis=1) for order in asked.orders}
     return AblationCurves(
         layer=asked.layer,
@@ -333,52 +331,30 @@ def _curves(pipe: Any, X: Any, asked: _Question, random_state: Any) -> AblationC
     )
 
 
-def word_bits(graph: InferenceGraph, words: WordMaps, layer: str, by: str) -> np.ndarray:
-    """Return the graph's bits per location of each word of a layer, for each image's decision, shape (n, K).
+def _importance(
+    asked: _Question, graph: InferenceGraph, words: WordMaps, random: np.random.RandomState
+) -> dict[str, list[np.ndarray]]:
+    """Return by order how much earlier than others each word of an image is taken, (n, K), of each of its runs."""
+    counts = count_words(words.words[asked.layer], words.vocabulary.n_words[asked.layer])
+    evidence = evidence_of(graph, words, asked.by)[asked.layer]
+    silent = ~((evidence != 0) & (counts > 0)).any(1)  # where no word says anything, none comes first
+    evidence = np.where(silent[:, None], random.random_sample(counts.shape), evidence)
+    columns = over_graphs(counts, leaders(words, asked.by))
 
-    They are those of each image's own graph, or those of the graph of all images with its decision.
-    """
-    counts = count_words(words.words[layer], words.vocabulary.n_words[layer])
-    bits = np.zeros(counts.shape)
-    for rows, steps in walks(graph, words, by):
-        for step in steps:
-            if step.layer == layer:
-                bits[rows] = step.scores / np.maximum(counts[rows].sum(0), 1)
-    return bits
+    def runs(order: str) -> list[np.ndarray]:
+        if order == "random":
+            return [random.random_sample(counts.shape) for _ in range(asked.n_random)]
+        return [counts if order == "frequency" else by_evidence(order, evidence, columns)]
+
+    return {order: runs(order) for order in asked.orders}
 
 
 class _Replay:
     """A batch of images whose words are taken away in one order after the other."""
 
-    def __init__(self, part: Rerun, asked: _Question, shown: np.ndarray, bits: np.ndarray, filling: Tensor) -> None:
-        self._part, self._asked, self._shown, self._bits, self._filling = part, asked, shown, bits, filling
-        self.counts = count_words(shown, bits.shape[1])
-
-    def importance(self, order: str, random: np.random.RandomState) -> np.ndarray:
-        """Return by how much each word is to be taken before others, shape (n, K)."""
-        if order == "random":
-            return random.random_sample(self.counts.shape)
-        if order == "frequency":
-            return self.counts
-        if order == "gradient":
-            return self._gradients()
-        silent = ~((self._bits != 0) & (self.counts > 0)).any(1)  # where no word says anything, none comes first
-        bits = np.where(silent[:, None], random.random_sample(self.counts.shape), self._bits)
-        return {"graph": bits, "score": bits * self.counts, "reverse": -bits}[order]
-
-    def _gradients(self) -> np.ndarray:
-        """Return what replacing a column costs in log-probability to first order, the mean over a word's locations."""
-        layer, original = self._asked.layer, self._part.original
-        values = original.activations[layer]
-        leaf = values.clone().requires_grad_()
-        with torch.enable_grad():
-            outputs = self._part.run({layer: lambda _: leaf}).outputs
-            chosen = log_proba(outputs)[torch.arange(len(leaf)), torch.from_numpy(original.decisions)]
-            (gradient,) = torch.autograd.grad(chosen.sum(), leaf)
-        loss = (gradient * (values - self._filling)).sum(1).double().numpy(force=True)
-        sums = np.zeros(self.counts.shape)
-        np.add.at(sums, (np.arange(len(loss))[:, None, None], self._shown), loss)
-        return sums / np.maximum(self.counts, 1)
+    def __init__(self, part: Rerun, asked: _Question, shown: np.ndarray, n_words: int, filling: Tensor) -> None:
+        self._part, self._asked, self._shown, self._filling = part, asked, shown, filling
+        self.counts = count_words(shown, n_words)
 
     def curve(self, importance: np.ndarray) -> np.ndarray:
         """Return shares and probabilities at all steps, shape (2, n, n_steps + 1)."""

@@ -1,46 +1,38 @@
-"""Whether edges are causes: a lower word is taken away, and the words above it change, or do not."""
+"""Whether edges tell what a layer passes on to the next: the exact effect of each, beside its evidence."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import networkx as nx
 import numpy as np
-import torch
 from sklearn.utils import check_random_state
-from torch import Tensor
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
-from .._device import exact_float32
-from ..dictionary import LayerDictionary, WordMaps
-from ..features import FeatureBatch, ReceptiveField, Rerun
-from ..features._rerun import replace
-from ..features._scores import log_proba
+from ..dictionary import WordMaps
+from ..dictionary._influence import ClassMargin
+from ..features import Rerun
 from ..graph import InferenceGraph
-from ..graph._counting import gather, spread
+from ..graph._counting import spread
 from ..graph._hierarchy import DECISION, maps_of
-from ..mixture import Mixture
-from ..mixture._em import Scorer
-from ._ablation import Fillings
+from ..graph._influence import handle_of
+from ..graph._tracing import NONE, NOTHING, Question, _Tracer
 from ._correlation import rank_correlation
-from ._intervals import Interval, interval
+from ._evidence import kept_by
+from ._intervals import Interval
 from ._measured import Figure, Measured
 from ._parts import check_scores, graph_of, take_apart
-from ._walks import leaders
 
-EFFECTS = ("changed", "loss")
-_NEAR = 0.1  # matched columns are seen by numbers of locations that differ by no more than this share
+_NAMES = {"influence": "flow", "counts": "bits"}  # of the evidence of a pair
 
 
 @dataclass(frozen=True, eq=False)
 class PairEffects(Measured):
-    """What the edges between two layers do, each in each image.
+    """What the words that graphs keep of one layer do to those that they keep of another.
 
-    Part of :class:`EdgeEffects`.  Of an edge from t to s, the locations meant are those of s whose fields show t;
-    "random" is what other columns of these fields do, as many of them.
+    Part of :class:`EdgeEffects`.  All pairs (s, t) of such words are here, each in each image, drawn or not.
 
     Parameters
     ----------
@@ -48,19 +40,14 @@ class PairEffects(Measured):
         The layers; the upper one may be ``"decision"``.
     images, upper_words, lower_words : int array of shape (m,)
         Number of the image, s and t.
-    log_ratios : array of shape (m,)
-        The edge's evidence, in bits per location.
-    n_locations : int array of shape (m,)
-        Number of locations of s.
-    n_columns : int array of shape (m,)
-        How many columns of t are taken away, and how many others; 0 where no others match them.
-    doses, doses_random : array of shape (m,)
-        How many of them a location sees on average.
-    changed, changed_random : array of shape (m,)
-        Share of the locations whose word becomes another one; NaN where `n_columns` is 0.
-    loss, loss_random : array of shape (m,)
-        By how much the log-posterior of s falls, mean over the locations, in nats; that of the target's class
-        probability, for the decision.
+    drawn : bool array of shape (m,)
+        Whether the image's graph has an edge from t to s.
+    evidence : array of shape (m,)
+        The flow from t into s in nats, to first order; of counts, the bits of all locations of t in the fields of s.
+    effects : array of shape (m,)
+        By how much the decision's log-odds fall when t is taken away from s alone, in nats.
+    named : {"flow", "bits"}
+        What the evidence is.
     random_state : int
         Draws the resamples of the intervals.
     """
@@ -70,97 +57,35 @@ class PairEffects(Measured):
     images: np.ndarray
     upper_words: np.ndarray
     lower_words: np.ndarray
-    log_ratios: np.ndarray
-    n_locations: np.ndarray
-    n_columns: np.ndarray
-    doses: np.ndarray
-    doses_random: np.ndarray
-    changed: np.ndarray
-    changed_random: np.ndarray
-    loss: np.ndarray
-    loss_random: np.ndarray
+    drawn: np.ndarray
+    evidence: np.ndarray
+    effects: np.ndarray
+    named: str
     random_state: int
 
-    def excess(self, of: str = "changed") -> np.ndarray:
-        """Return by how much an edge's effect is above that of random columns.
-
-        Parameters
-        ----------
-        of : {"changed", "loss"}, default="changed"
-            Which effect.
-
-        Returns
-        -------
-        excess : array of shape (m,)
-            Above 0 where t does more than other columns.
-        """
-        _check_effect(of)
-        return getattr(self, of) - getattr(self, f"{of}_random")
-
-    def difference(self, of: str = "changed") -> tuple[float, Interval]:
-        """Return the mean excess over the edges of an image, over images.
-
-        Parameters
-        ----------
-        of : {"changed", "loss"}, default="changed"
-            Which effect.
-
-        Returns
-        -------
-        difference : float
-            Above 0 where edges are causes; NaN without any that can be compared.
-        interval : tuple (low, high)
-            95 % interval over resamples of the images.
-        """
-        means = self._by_image(self.excess(of))
-        if not len(means):
-            return np.nan, (np.nan, np.nan)
-        return float(means.mean()), interval(means, self._random())
-
-    def ratio(self, of: str = "changed") -> float:
-        """Return the mean effect of edges by that of random columns.
-
-        Parameters
-        ----------
-        of : {"changed", "loss"}, default="changed"
-            Which effect.
-
-        Returns
-        -------
-        ratio : float
-            Above 1 where edges are causes; NaN where random columns do nothing.
-        """
-        _check_effect(of)
-        means, of_random = (self._by_image(getattr(self, name)) for name in (of, f"{of}_random"))
-        return float(means.mean() / of_random.mean()) if len(means) and of_random.mean() > 0 else np.nan
-
-    def correlation(self, of: str = "loss") -> tuple[float, Interval]:
-        """Return Spearman's correlation of the excess with the log-ratio.
-
-        Parameters
-        ----------
-        of : {"changed", "loss"}, default="loss"
-            Which effect.
+    def correlation(self) -> tuple[float, Interval]:
+        """Return Spearman's correlation of evidence and effects.
 
         Returns
         -------
         correlation : float
-            Above 0 where stronger evidence goes with stronger causes; NaN where either is the same for all edges.
+            Near 1 where stronger evidence goes with stronger effects; NaN where either is the same for all pairs.
         interval : tuple (low, high)
-            95 % interval over resamples of the images, which keep the edges of an image together.
+            95 % interval over resamples of the images, which keep the pairs of an image together.
         """
-        excess = self.excess(of)
-        known = ~np.isnan(excess)
-        return rank_correlation(excess[known], self.log_ratios[known], self.images[known], self._random())
+        return rank_correlation(self.evidence, self.effects, self.images, check_random_state(self.random_state))
 
-    def _by_image(self, values: np.ndarray) -> np.ndarray:
-        """Return the mean of what is known of each image."""
-        known = ~np.isnan(values)
-        _, image = np.unique(self.images[known], return_inverse=True)
-        return np.bincount(image, values[known]) / np.bincount(image)
+    @property
+    def same_sign(self) -> float:
+        """Share of the pairs with any effect whose effect has the sign of the evidence; NaN without such pairs."""
+        some = np.abs(self.effects) > NOTHING
+        return float((self.effects * self.evidence > 0)[some].mean()) if some.any() else np.nan
 
-    def _random(self) -> np.random.RandomState:
-        return check_random_state(self.random_state)
+    @property
+    def drawn_share(self) -> float:
+        """Share of the sum of the absolute effects that is of edges drawn; NaN without effects."""
+        sizes = np.abs(self.effects)
+        return float(sizes[self.drawn].sum() / sizes.sum()) if sizes.sum() > NOTHING else np.nan
 
     def figures(self) -> list[Figure]:
         """Return the figures that sum it up.
@@ -168,130 +93,85 @@ class PairEffects(Measured):
         Returns
         -------
         figures : list of Figure
-            By how much edges do more than random columns, and whether stronger ones do more.
+            How well the evidence tells the effects.
         """
-
-        def figure(what: str, value: float, between: Interval) -> Figure:
-            return Figure(what, f"{self.upper} > {self.lower}", value, *between, "above 0")
-
+        where, (rho, between) = f"{self.upper} > {self.lower}", self.correlation()
         return [
-            figure("changed by edges, above random", *self.difference("changed")),
-            figure("loss by edges, above random (nats)", *self.difference("loss")),
-            figure("rank correlation, loss and log-ratio", *self.correlation("loss")),
+            Figure(f"rank correlation, {self.named} and effect", where, rho, *between, "near 1"),
+            Figure(f"effects with the sign of the {self.named}", where, self.same_sign, good="near 1"),
+            Figure("effects of edges drawn", where, self.drawn_share, good="near 1"),
         ]
 
     def __str__(self) -> str:
-        by_image = {name: self._by_image(getattr(self, name)) for name in (*EFFECTS, "changed_random", "loss_random")}
-        if not len(by_image["changed"]):
-            return f"{self.lower} to {self.upper}: no edge can be compared with other columns of its fields."
-        mean = {name: values.mean() for name, values in by_image.items()}
-        what, of = ("decisions", "loss") if self.upper == DECISION else ("words", "changed")
-        difference, (low, high) = self.difference(of)
+        rho, (low, high) = self.correlation()
         return (
-            f"{self.lower} to {self.upper}: {mean['changed']:.0%} of the {what} change, with other locations "
-            f"{mean['changed_random']:.0%}; their log-posteriors fall by {mean['loss']:.2f} nats, with other locations "
-            f"by {mean['loss_random']:.2f}.  Difference of {'shares' if of == 'changed' else 'nats'}: {difference:.3f} "
-            f"({low:.3f} to {high:.3f})."
+            f"{self.lower} to {self.upper}: {len(self.images)} pairs, rank correlation {rho:.2f} ({low:.2f} to "
+            f"{high:.2f}); {self.same_sign:.0%} of the effects have the sign of the {self.named}; edges drawn have "
+            f"{self.drawn_share:.0%} of all effects."
         )
 
 
 @dataclass(frozen=True, eq=False)
 class EdgeEffects(Measured):
-    """Whether edges of graphs are causes.
+    """Whether edges of graphs tell what layers pass on.
 
     Made by :func:`edge_effects`.
 
     Parameters
     ----------
     pairs : dict of (upper, lower) to PairEffects
-        What the edges do, for each pair of layers with edges, from the top down.
-    fill, by : str
-        As asked for.
+        For each pair of layers that graphs keep words of, from the top down.
     """
 
     pairs: Mapping[tuple[str, str], PairEffects]
-    fill: str
-    by: str
-
-    @property
-    def n_alone(self) -> int:
-        """Number of edges, each in each image, that cannot be compared: no other columns match those of the word."""
-        return sum(int((pair.n_columns == 0).sum()) for pair in self.pairs.values())
 
     def figures(self) -> list[Figure]:
         return [figure for pair in self.pairs.values() for figure in pair.figures()]
 
     def __str__(self) -> str:
-        lines = [
-            f"The lower word of each edge taken away, beside as many other locations of the same fields (fill: "
-            f"{self.fill}; graphs by {self.by})",
-            *map(str, self.pairs.values()),
-        ]
-        if self.n_alone:
-            n_edges = sum(len(pair.images) for pair in self.pairs.values())
-            lines.append(f"{self.n_alone} of {n_edges} edges cannot be compared: no other locations match the word's.")
-        return "\n  ".join(lines)
+        named = next((pair.named for pair in self.pairs.values()), "evidence")
+        head = (
+            f"The {named} of all pairs of words that graphs keep, beside what taking the one away from the other does"
+        )
+        return "\n  ".join([head, *map(str, self.pairs.values())])
 
 
 def edge_effects(
-    pipe: Any,
-    X: Any,
-    *,
-    by: str = "image",
-    fill: str = "mean",
-    n_random: int = 3,
-    verbose: int = 0,
-    random_state: int | np.random.RandomState | None = None,
+    pipe: Any, X: Any, *, verbose: int = 0, random_state: int | np.random.RandomState | None = None
 ) -> EdgeEffects:
-    """Take the lower word of each edge away, and see whether the upper one changes.
+    """Take each lower word of a graph away from each upper one, and compare what happens with the edges.
 
-    An edge from t to s says that t is more frequent in the fields of s than elsewhere.  Whether the network makes s of
-    t is another question.  So the columns of t in the fields of s are replaced, the network runs on to the layer of s,
-    and of the locations of s whose fields showed t it is told how many have another word now, and by how much the
-    log-posterior of s has fallen.  Beside it stands what as many random other columns of these very fields do.  Where t
-    does no more than these, the edge tells that two words go together, and no more.
-
-    For edges into the decision, the field is the whole map, and the log-posterior is the log-probability of the class.
+    Of an edge from t to s the exact effect is that of path patching [1]_: the network runs up to the layer of s with
+    the mean of t's layer in the place of t; the locations of s, and nothing else, are replaced by what came of them;
+    then the network goes on, and the effect is by how much the log-odds of its decision fall.  An edge into the
+    decision has the effect of taking t away.  This is compared with the evidence of the pair, of all pairs of words
+    that the graph of an image's decision keeps in two layers, whether it draws an edge or not.
 
     Parameters
     ----------
     pipe : Pipeline
-        Fitted, with a :class:`~skgmmcnn.LayerDictionary` and, at its end, an :class:`~skgmmcnn.InferenceGraph`.
+        Fitted, ending with an :class:`~skgmmcnn.InferenceGraph`.
     X : images or FeatureMaps
         What the pipeline takes, or feature maps of a network.
-    by : {"image", "class"}, default="image"
-        Whether edges are those of the graph of each image's own decision, or those of the graph of all images in X with
-        the same decision, in each of these images.
-    fill : {"mean", "zero", "resample"}, default="mean"
-        What stands in the place of columns: the layer's mean, zeros, or columns of other images.
-    n_random : int, default=3
-        How often other columns are drawn; effects are means.
     verbose : int, default=0
         Whether to show progress.
     random_state : int, RandomState instance or None, default=None
-        Draws other columns, columns that stand in their place, and resamples.
+        Draws the resamples of intervals.
 
     Returns
     -------
     effects : EdgeEffects
-        Effects by pair of layers.
+        Evidence and effects by pair of layers.
 
     Notes
     -----
-    Each column of t is matched with a random other one of the same fields that as many of the locations see, to within
-    10 %, so that both take as much from each location on average (`doses`); without this, edges would seem causes only
-    because their words lie where more locations see them.  Columns of t without a match stay; an edge without any
-    cannot be compared (`n_alone`), as where its fields show nothing but t.
-
-    Fields are those that the graph counts in.  Where they cover most of the lower map, t may lie far from what makes s,
-    and other columns of the fields are nearly any others: expect little there.
-
-    All images of a batch run at the same time, one edge of each.
+    Under influence the evidence of a pair is its flow, and an edge is drawn where flow and effect agree in sign and are
+    large enough, so that drawn edges are true by construction; whether the flow is to be believed elsewhere is told by
+    all pairs.  Under counts it is log-ratio times number of locations, and an edge is drawn where that is positive.
 
     References
     ----------
-    .. [1] Geiger, Lu, Icard and Potts, "Causal Abstractions of Neural Networks", NeurIPS 2021: why what goes together
-       is tested by intervention.
+    .. [1] Goldowsky-Dill, MacLeod, Sato and Arora, "Localizing model behavior with path patching", 2023.
 
     Examples
     --------
@@ -305,207 +185,108 @@ def edge_effects(
     >>> effects = edge_effects(pipe, digits.test_images[:50], random_state=0)
     >>> list(effects.pairs)
     [('decision', 'conv3'), ('conv3', 'conv2')]
+    >>> effects.pairs["conv3", "conv2"].correlation()[0] > 0.5
+    True
     """
     random = check_random_state(random_state)
     parts = take_apart(pipe, X)
     graph = graph_of(parts)
-    dictionary = parts.dictionary
-    if not isinstance(dictionary, LayerDictionary):
-        raise TypeError(
-            f"Edges are compared with other columns of their fields; layers of a {type(dictionary).__name__} have one "
-            "column. Use a LayerDictionary."
-        )
-    if n_random < 1:
-        raise ValueError(f"n_random must be at least 1; got {n_random}.")
     check_scores(parts)
-    fillings = Fillings(fill, parts, parts.maps.layers, random)
     words = parts.words()
-    edges = list(_edges(graph, words, by))
-    fields = graph._structure(words).fields
-    trials = [_trial(words, edge, fields[edge.upper, edge.lower], n_random, random) for edge in edges]
-    lowers = [layer for layer in reversed(words.layers) if any(edge.lower == layer for edge in edges)]
-    effects = np.full((len(edges), 1 + n_random, len(EFFECTS)), np.nan)
-    judge = _Judge(dictionary.mixtures_, words)
-    with tqdm(total=len(lowers) * len(words), desc="edge_effects", unit="image", disable=not verbose) as progress:
-        for lower in lowers:
+    graphs = graph.explain(words)
+    kept, fields = kept_by(graphs, words), graph._structure(words).fields
+    decisions = words.decisions.astype(np.int64)
+    asked = Question(ClassMargin(decisions), decisions, None, words.layers, None, 0, graph.n_steps)
 
-            def work(part: Rerun, lower: str = lower) -> int:
-                filling = fillings({lower: part.original.activations[lower]}, part.original.start)[lower]
-                for at_once in _rounds(edges, trials, lower, part):
-                    for variant in range(1 + n_random):
-                        run = _without(part, lower, [(edges[e], trials[e].taken[variant]) for e in at_once], filling)
-                        for e in at_once:
-                            effects[e, variant] = judge(part.original, run, edges[e], trials[e].locations)
-                return len(part)
+    def work(part: Rerun) -> list[_Compared]:
+        tracer = _Tracer(words, handle_of(words), asked, part)
+        for image, traced in enumerate(tracer.traces, part.rows.start):
+            traced.kept = {layer: np.flatnonzero(kept[layer][image]).tolist() for layer in words.layers}
+        comparer = _Comparer(graph, words, graphs, tracer, part.rows)
+        return [compared for pair in fields for compared in comparer.compare(*pair)]
 
-            for n_done in parts.maps.rerun(work):
-                progress.update(n_done)
-    return EdgeEffects(_by_pair(fields, edges, trials, effects, random), fill, by)
+    found: list[_Compared] = []
+    with tqdm(total=len(words), desc="edge_effects", unit="image", disable=not verbose) as progress:
+        for n_done, compared in parts.maps.rerun(lambda part: (len(part), work(part)), "edge effects"):
+            found += compared
+            progress.update(n_done)
+    pairs, named = {}, _NAMES[graph._evidence_of(words)]
+    for upper, lower in fields:
+        rows = [each[2:] for each in found if each[:2] == (upper, lower)]
+        if rows:
+            images, uppers, lowers, drawn, evidence, effects = map(np.array, zip(*rows, strict=True))
+            seed = int(random.randint(2**31))
+            pairs[upper, lower] = PairEffects(
+                upper, lower, images, uppers, lowers, drawn, evidence, effects, named, seed
+            )
+    return EdgeEffects(pairs)
 
 
-class _Edge(NamedTuple):
-    """An edge from the word `t` of the layer `lower` to the word `s` of `upper`, in one image."""
+class _Compared(NamedTuple):
+    """Two words that the graph of one image keeps; see :class:`PairEffects`."""
 
-    image: int
     upper: str
     lower: str
-    s: int
-    t: int
-    log_ratio: float
+    image: int
+    upper_word: int
+    lower_word: int
+    drawn: bool
+    evidence: float
+    effect: float
 
 
-class _Trial(NamedTuple):
-    """What is done to an edge.
+class _Comparer:
+    """Compares the evidence of pairs of words with what they do, for the images of one batch at the same time."""
 
-    The locations (H, W) of s whose fields show t, and which columns (1 + n_random, h, w) are taken away: of t, and as
-    many others, several times.  The mean number of these that a location sees, (1 + n_random,).
-    """
+    def __init__(
+        self, graph: InferenceGraph, words: WordMaps, graphs: list[nx.DiGraph], tracer: _Tracer, rows: slice
+    ) -> None:
+        self._graph, self._words, self._graphs, self._tracer, self._rows = graph, words, graphs, tracer, rows
+        self._counts = graph._evidence_of(words) == "counts"
 
-    locations: np.ndarray
-    taken: np.ndarray
-    doses: np.ndarray
+    def compare(self, upper: str, lower: str) -> Iterator[_Compared]:
+        """Yield all pairs of words kept of two layers."""
+        above, below = self._above(upper), self._tracer._ranked(lower)
+        effects = [self._effects(upper, lower, words, above) for words in below]
+        for number, uppers in enumerate(above):
+            evidence = self._bits(upper, lower, uppers) if self._counts else self._flows(upper, lower, uppers)
+            for lowers, effect in zip(below, effects, strict=True):
+                for i in np.flatnonzero((uppers != NONE) & (lowers != NONE)).tolist():
+                    s, t = int(uppers[i]), int(lowers[i])
+                    drawn = self._drawn(i, upper, lower, s, t)
+                    yield _Compared(upper, lower, self._rows.start + i, s, t, drawn, evidence[i, t], effect[number][i])
 
+    def _above(self, upper: str) -> list[np.ndarray]:
+        if upper == DECISION:
+            return [self._words.decisions[self._rows].astype(np.int64)]
+        return self._tracer._ranked(upper)
 
-def _edges(graph: InferenceGraph, words: WordMaps, by: str) -> Iterator[_Edge]:
-    """Yield the edges of all graphs, in each image that they are about."""
-    first = leaders(words, by)
-    if by == "image":
-        explained = zip(np.arange(len(words))[:, None], graph.explain(words), strict=True)
-    else:
-        groups = [np.flatnonzero(first == leader) for leader in np.unique(first)]
-        explained = (  # type: ignore[assignment]
-            (rows, graph.explain_together(words[rows], int(words.decisions[rows[0]]))) for rows in groups
-        )
-    for rows, found in explained:
-        for tail, head, log_ratio in found.edges(data="log_ratio"):
-            for image in rows:
-                yield _edge(int(image), found, tail, head, log_ratio)
+    def _effects(self, upper: str, lower: str, words: np.ndarray, above: list[np.ndarray]) -> list[np.ndarray]:
+        """Return for each upper word by how much the log-odds fall, (n,)."""
+        if upper != DECISION:
+            return self._tracer._patched(upper, lower, words, above)
+        fall = np.zeros(len(words))
+        for i, without in self._tracer._without(lower, words):
+            fall[i] = without.effect
+        return [fall]
 
+    def _flows(self, upper: str, lower: str, uppers: np.ndarray) -> np.ndarray:
+        """Return what each lower word gives to one upper word, (n, K)."""
+        if upper == DECISION:
+            return np.stack([found.totals[lower] for found in self._tracer.traces])
+        return self._tracer._flows(upper, lower, uppers)[0]
 
-def _edge(image: int, graph: nx.DiGraph, tail: str, head: str, log_ratio: float) -> _Edge:
-    lower, upper = graph.nodes[tail], graph.nodes[head]
-    return _Edge(image, upper["layer"], lower["layer"], upper["word"], lower["word"], log_ratio)
+    def _bits(self, upper: str, lower: str, uppers: np.ndarray) -> np.ndarray:
+        """Return the bits of each lower word in the fields of one upper word, (n, K)."""
+        ratios = self._graph.log_ratios_[upper, lower]
+        field = self._graph._structure(self._words).fields[upper, lower]
+        shown = maps_of(self._words, upper)[self._rows] == uppers[:, None, None]
+        seen = spread(shown.astype(np.float32), field)  # how many of the fields each location lies in
+        maps = self._words.words[lower][self._rows]
+        counts = [np.bincount(m.ravel(), n.ravel(), ratios.shape[1]) for m, n in zip(maps, seen, strict=True)]
+        return ratios[uppers] * np.stack(counts)
 
-
-def _trial(words: WordMaps, edge: _Edge, field: ReceptiveField, n_random: int, random: np.random.RandomState) -> _Trial:
-    """Return which columns are taken away of t, and of others in the same fields."""
-    shown = words.words[edge.lower][edge.image] == edge.t
-    locations = (maps_of(words, edge.upper)[edge.image] == edge.s) & (gather(shown.astype(np.float32), field) > 0)
-    seen = spread(locations.astype(np.float32), field)
-    own, others = np.flatnonzero((seen > 0) & shown), np.flatnonzero((seen > 0) & ~shown)
-    own = random.permutation(own)[: len(others)]
-    taken = np.zeros((1 + n_random, *shown.shape), dtype=bool)
-    for variant in taken[1:]:
-        others = random.permutation(others)
-        matches = _matches(seen.flat[own], seen.flat[others])
-        taken[0].flat[own[list(matches)]] = True  # the same ones each time
-        variant.flat[others[list(matches.values())]] = True
-    doses = gather(taken.astype(np.float32), field)[:, locations]
-    return _Trial(locations, taken, doses.mean(1) if locations.any() else np.zeros(len(taken)))
-
-
-def _matches(seen: np.ndarray, others: np.ndarray) -> dict[int, int]:
-    """Return for each of some columns another one, each but once, that nearly as many locations see.
-
-    `seen` and `others` are the numbers of locations; those that most see choose first, the larger of two that are as
-    near.  A column without any near enough is left out.
-    """
-    free, found = others.astype(float), {}
-    for number in np.argsort(-seen, kind="stable")[: len(others)]:
-        best = int((2 * np.abs(free - seen[number]) - (free > seen[number])).argmin())
-        if abs(free[best] - seen[number]) <= _NEAR * seen[number]:
-            found[int(number)] = best
-            free[best] = np.inf
-    return found
-
-
-def _rounds(edges: list[_Edge], trials: list[_Trial], lower: str, part: Rerun) -> Iterator[list[int]]:
-    """Yield numbers of edges that can be tried at the same time: at most one of each image of a batch."""
-    start, stop = part.original.start, part.original.start + len(part.original.decisions)
-    of_image = defaultdict(list)
-    for number, (edge, trial) in enumerate(zip(edges, trials, strict=True)):
-        if edge.lower == lower and start <= edge.image < stop and trial.taken[0].any():
-            of_image[edge.image].append(number)
-    for turn in range(max(map(len, of_image.values()), default=0)):
-        yield [numbers[turn] for numbers in of_image.values() if turn < len(numbers)]
-
-
-def _without(part: Rerun, lower: str, taken: list[tuple[_Edge, np.ndarray]], filling: Tensor) -> FeatureBatch:
-    """Run the network without some columns of some images."""
-    where = np.zeros((len(part.original.decisions), *taken[0][1].shape), dtype=bool)
-    for edge, columns in taken:
-        where[edge.image - part.original.start] = columns
-    with torch.no_grad():
-        return part.run({lower: replace(torch.from_numpy(where).to(filling.device), filling)})
-
-
-class _Judge:
-    """Tells what has become of words and decisions."""
-
-    def __init__(self, mixtures: Mapping[str, Mixture], words: WordMaps) -> None:
-        self._mixtures, self._words = mixtures, words
-        self._scorers: dict[str, Scorer] = {}
-
-    def __call__(
-        self, before: FeatureBatch, after: FeatureBatch, edge: _Edge, locations: np.ndarray
-    ) -> tuple[float, float]:
-        """Return the share of the locations of s that show it no more, and the fall of its log-posterior."""
-        was, now = (self._log_posteriors(batch, edge, locations) for batch in (before, after))
-        changed = (now.argmax(1) != edge.s).double().mean()
-        return float(changed), float((was[:, edge.s] - now[:, edge.s]).double().mean())
-
-    def _log_posteriors(self, batch: FeatureBatch, edge: _Edge, locations: np.ndarray) -> Tensor:
-        """Return the log-posteriors of all words at some locations of one image, (locations, K); of outputs, (1, C)."""
-        image = edge.image - batch.start
-        if edge.upper == DECISION:
-            return log_proba(batch.outputs)[image][None]
-        values = batch.activations[edge.upper][image]
-        rows = values[:, torch.from_numpy(locations).to(values.device)].T
-        if edge.upper not in self._scorers:
-            self._scorers[edge.upper] = Scorer(self._mixtures[edge.upper], rows)
-        scorer = self._scorers[edge.upper]
-        with exact_float32(), torch.no_grad():
-            return torch.cat([scorer.log_joint(scorer.features(block)) for block in scorer.blocks(rows)]).log_softmax(1)
-
-
-def _by_pair(
-    known: Iterable[tuple[str, str]],
-    edges: list[_Edge],
-    trials: list[_Trial],
-    effects: np.ndarray,
-    random: np.random.RandomState,
-) -> dict[tuple[str, str], PairEffects]:
-    pairs = {}
-    for upper, lower in known:
-        chosen = [
-            number
-            for number, edge in enumerate(edges)
-            if (edge.upper, edge.lower) == (upper, lower) and trials[number].locations.any()
-        ]
-        if not chosen:
-            continue
-        doses = np.array([trials[number].doses for number in chosen])
-        own, others = effects[chosen, 0], effects[chosen, 1:].mean(1)
-        pairs[upper, lower] = PairEffects(
-            upper=upper,
-            lower=lower,
-            images=np.array([edges[number].image for number in chosen]),
-            upper_words=np.array([edges[number].s for number in chosen]),
-            lower_words=np.array([edges[number].t for number in chosen]),
-            log_ratios=np.array([edges[number].log_ratio for number in chosen]),
-            n_locations=np.array([trials[number].locations.sum() for number in chosen]),
-            n_columns=np.array([trials[number].taken[0].sum() for number in chosen]),
-            doses=doses[:, 0],
-            doses_random=doses[:, 1:].mean(1),
-            changed=own[:, 0],
-            changed_random=others[:, 0],
-            loss=own[:, 1],
-            loss_random=others[:, 1],
-            random_state=int(random.randint(2**31)),
-        )
-    return pairs
-
-
-def _check_effect(of: str) -> None:
-    if of not in EFFECTS:
-        raise ValueError(f"of must be 'changed' or 'loss'; got {of!r}.")
+    def _drawn(self, i: int, upper: str, lower: str, s: int, t: int) -> bool:
+        key = self._words.vocabulary.key
+        head = f"{DECISION}_{s}" if upper == DECISION else key(upper, s)
+        return self._graphs[self._rows.start + i].has_edge(key(lower, t), head)

@@ -67,7 +67,7 @@ class Circuit(Measured):
     graph, complement : array of shape (n,)
         The same with the words of the graph alone, and with all other words.
     alike : dict of str to array of shape (n,)
-        By order but "score", the same with the first words of the order, as many as take nearest to as many columns as
+        By order but "graph", the same with the first words of the order, as many as take nearest to as many columns as
         the graph's.
     graph_share : array of shape (n,)
         Share of the columns that show words of the graph, the mean over the layers.
@@ -123,7 +123,7 @@ class Circuit(Measured):
         made = np.abs(gain) > NOTHING
         return np.where(made, (self.graph - self.empty) / np.where(made, gain, 1), np.nan)
 
-    def curve(self, order: str = "score") -> np.ndarray:
+    def curve(self, order: str = "graph") -> np.ndarray:
         """Return F at each step of `n_words`, shape (S,).
 
         Parameters
@@ -141,7 +141,7 @@ class Circuit(Measured):
             return np.full(len(self.n_words), np.nan)
         return (self.curves[order] - self.empty[:, None]).mean(0) / gain
 
-    def cpr(self, order: str = "score", over: str = "columns") -> tuple[float, Interval]:
+    def cpr(self, order: str = "graph", over: str = "columns") -> tuple[float, Interval]:
         """Return the circuit performance ratio, the area under the curve of F: the larger, the better.
 
         Parameters
@@ -161,7 +161,7 @@ class Circuit(Measured):
         """
         return self._ratio(trapezoid(self.curves[order] - self.empty[:, None], self._axis(order, over), axis=1))
 
-    def cmd(self, order: str = "score", over: str = "columns") -> float:
+    def cmd(self, order: str = "graph", over: str = "columns") -> float:
         """Return the circuit-model distance, the area between the curve of F and 1: the smaller, the better.
 
         Parameters
@@ -218,7 +218,7 @@ class Circuit(Measured):
             figure("faithfulness", *self.of(self.graph), "near 1, above random"),
             figure("faithfulness, complement", *self.of(self.complement), "near 0"),
             *(figure(f"faithfulness, {o}", *self.of(values), BASELINE) for o, values in self.alike.items()),
-            *(figure(f"CPR, {o}", *self.cpr(o), "high" if o == "score" else BASELINE) for o in self.curves),
+            *(figure(f"CPR, {o}", *self.cpr(o), "high" if o == "graph" else BASELINE) for o in self.curves),
             figure("nodes needed", self.nodes.needed, (np.nan, np.nan), "near 1"),
         ]
 
@@ -349,9 +349,7 @@ def faithfulness(
     fill : {"mean", "zero", "resample"}, default="mean"
         What stands in the place of columns: the layer's mean, zeros, or columns of other images.
     orders : sequence of str, default=all
-        Orders of words for the curves, as in :func:`deletion`: "score": by the graph's bits, given the words that it
-        keeps above; "graph": by its bits per location; "frequency": by the number of locations; "random": the mean of
-        `n_random` orders.
+        Orders of words for the curves, as in :func:`deletion`.
     n_random : int, default=3
         Number of random orders.
     verbose : int, default=0
@@ -430,7 +428,7 @@ def _circuit(
     selections: dict[Any, Kept] = {"graph": plan.kept, "empty": plan.nothing(), "complement": plan.complement()}
     for order, runs in ranks.items():
         for run, of_run in enumerate(runs):
-            if order != "score":  # by which the graph itself chooses
+            if order != "graph":  # by which the graph itself chooses
                 selections["alike", order, run] = plan.alike(of_run)
             selections |= {(order, run, n): first(of_run, n) for n in steps[1:]}
     selections |= plan.without(scope)
@@ -440,7 +438,7 @@ def _circuit(
         measured = [[found[order, run, n] for n in steps[1:]] for run in range(len(runs))]
         curves[order] = np.column_stack([found["empty"], np.mean(measured, axis=0).T])
         shares[order] = np.mean([[plan.share(first(of_run, n), scope) for n in steps] for of_run in runs], axis=0).T
-        if order != "score":
+        if order != "graph":
             alike[order] = np.mean([found["alike", order, run] for run in range(len(runs))], axis=0)
     return Circuit(
         layers=scope,

@@ -14,6 +14,8 @@ from ._intervals import Interval, interval_of_share
 from ._measured import Figure, Measured
 from ._parts import check_scores, graph_of, take_apart
 
+N_ENOUGH = 10  # images
+
 
 @dataclass(frozen=True, eq=False)
 class Fidelity(Measured):
@@ -33,6 +35,10 @@ class Fidelity(Measured):
         By which the words' evidence is divided to be as near to the network's distribution as can be.
     tempered_divergence : array of shape (n,)
         The divergence that is left then.
+    n_fitted : int array of shape (n,)
+        How many of the fitted images have the decision of each image: of fewer than ten counts know little.
+    right : bool array of shape (n,) or None
+        Whether the network decides right, where that was told.
     """
 
     agrees: np.ndarray
@@ -40,29 +46,65 @@ class Fidelity(Measured):
     divergence: np.ndarray
     temperature: float
     tempered_divergence: np.ndarray
+    n_fitted: np.ndarray
+    right: np.ndarray | None
 
     @property
     def agreement(self) -> float:
         """Share of the images for which the words decide as the network."""
         return float(self.agrees.mean())
 
+    @property
+    def coverage(self) -> float:
+        """Share of the images whose decision at least ten of the fitted images have."""
+        return float((self.n_fitted >= N_ENOUGH).mean())
+
+    def agreement_of(self, right: bool) -> float:
+        """Return the agreement over the images that the network decides right, or wrong.
+
+        Parameters
+        ----------
+        right : bool
+            Which of them.
+
+        Returns
+        -------
+        agreement : float
+            NaN where there are none, or where it was not told what is right.
+        """
+        chosen = np.zeros(0, bool) if self.right is None else self.agrees[self.right == right]
+        return float(chosen.mean()) if len(chosen) else np.nan
+
     def figures(self) -> list[Figure]:
-        return [
+        covered = self.n_fitted >= N_ENOUGH
+        found = [
             Figure("agreement", "decision", self.agreement, *self.agreement_interval, "near 1"),
             Figure("divergence, tempered (bits)", "decision", float(self.tempered_divergence.mean()), good="near 0"),
+            Figure("coverage", "decision", self.coverage, *interval_of_share(covered), "near 1"),
         ]
+        if self.right is not None:
+            found += [
+                Figure(f"agreement, {name} decisions", "decision", self.agreement_of(right), good="near 1")
+                for name, right in (("right", True), ("wrong", False))
+            ]
+        return found
 
     def __str__(self) -> str:
         low, high = self.agreement_interval
-        return (
+        text = (
             f"The words decide as the network for {self.agreement:.1%} of {len(self.agrees)} images ({low:.1%} to "
             f"{high:.1%}).  They are too sure of themselves, {self.temperature:.3g} times, since locations of one "
             f"image repeat each other; corrected for that, their class probabilities differ from the network's by "
-            f"{self.tempered_divergence.mean():.2f} bits, where 0 is best."
+            f"{self.tempered_divergence.mean():.2f} bits, where 0 is best.  For "
+            f"{self.coverage:.0%} of the images at least {N_ENOUGH} of the fitted ones have the same decision."
         )
+        if self.right is None:
+            return text
+        right, wrong = self.agreement_of(True), self.agreement_of(False)
+        return f"{text}  Agreement is {right:.0%} where the network decides right, {wrong:.0%} where it decides wrong."
 
 
-def fidelity(pipe: Any, X: Any) -> Fidelity:
+def fidelity(pipe: Any, X: Any, y: Any = None) -> Fidelity:
     """Compare the decision that the words speak for with the network's.
 
     With p the network's class probabilities and q those of the words (naive Bayes over the locations of the uppermost
@@ -77,11 +119,18 @@ def fidelity(pipe: Any, X: Any) -> Fidelity:
         Fitted, ending with an :class:`~skgmmcnn.InferenceGraph`.
     X : images or FeatureMaps
         What the pipeline takes, or feature maps.
+    y : array-like of shape (n,), default=None
+        Output numbers or class names: what is right, to tell agreement on right decisions from that on wrong ones.
 
     Returns
     -------
     fidelity : Fidelity
-        Agreement and divergences.
+        Agreement, divergences, and how many fitted images there are of each decision.
+
+    Notes
+    -----
+    This is about counts, which :meth:`InferenceGraph.predict` uses under any evidence.  Graphs of influence do not
+    depend on it, graphs of counts do.
 
     Examples
     --------
@@ -107,6 +156,7 @@ def fidelity(pipe: Any, X: Any) -> Fidelity:
     hottest = minimize_scalar(
         lambda log_t: _divergence(log_p, scores / np.exp(log_t)).mean(), bounds=(-5, 12), method="bounded"
     )
+    right = None if y is None else parts.maps.spec.encode(y, len(words)) == words.decisions
     agrees = graph.classes_[evidence.argmax(1)] == words.decisions
     return Fidelity(
         agrees=agrees,
@@ -114,6 +164,8 @@ def fidelity(pipe: Any, X: Any) -> Fidelity:
         divergence=_divergence(log_p, scores),
         temperature=float(np.exp(hottest.x)),
         tempered_divergence=_divergence(log_p, scores / np.exp(hottest.x)),
+        n_fitted=graph.class_counts_[words.decisions],
+        right=right,
     )
 
 

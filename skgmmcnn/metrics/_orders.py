@@ -10,10 +10,9 @@ import numpy as np
 # Colours that the colour-blind can tell apart (Paul Tol's bright scheme), and lines that print in grey.
 STYLES: dict[str, dict[str, Any]] = {
     "graph": {"color": "#4477aa", "lw": 2.5},
-    "score": {"color": "#66ccee", "ls": "--"},
+    "per_location": {"color": "#66ccee", "ls": "--"},
     "reverse": {"color": "#aa3377", "ls": "-."},
     "frequency": {"color": "#228833", "ls": (0, (5, 1))},
-    "gradient": {"color": "#ccbb44", "ls": ":"},
     "random": {"color": "0.4", "ls": "-"},
 }
 
@@ -25,6 +24,11 @@ def check_orders(orders: Sequence[str], known: Sequence[str], n_random: int) -> 
             raise ValueError(f"orders may name {', '.join(map(repr, known))}; got {order!r}.")
     if n_random < 1:
         raise ValueError(f"n_random must be at least 1; got {n_random}.")
+
+
+def by_evidence(order: str, evidence: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Return the importance of words (n, K) in an order of the graph, from their evidence and numbers of columns."""
+    return {"graph": evidence, "per_location": evidence / np.maximum(counts, 1), "reverse": -evidence}[order]
 
 
 def ranks_of(importance: np.ndarray, counts: np.ndarray) -> np.ndarray:

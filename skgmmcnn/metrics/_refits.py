@@ -40,8 +40,7 @@ def _some_images(words: WordMaps, n_images: int, random: np.random.RandomState) 
 def refit(parts: Parts, maps: FeatureMaps, y: Any, seed: int) -> tuple[WordModel, InferenceGraph]:
     """Fit the words and the graph again, as they were told to, on `maps` and with this seed."""
     dictionary = clone(parts.dictionary).set_params(random_state=seed, keep_patches=False, keep_proba=False)
-    graph = clone(graph_of(parts)).set_params(n_bootstrap=0, p_values=False)
-    return dictionary, graph.fit(dictionary.fit_transform(maps, y))
+    return dictionary, clone(graph_of(parts)).fit(dictionary.fit_transform(maps, y))
 
 
 def seed_of(dictionary: WordModel, random: np.random.RandomState) -> int:
@@ -91,13 +90,25 @@ class Explained:
         return self._compare(again, alignment), self._compare(again, by_chance)
 
     def _explain(self, graph: InferenceGraph, words: WordMaps) -> list[list[nx.DiGraph]]:
-        return [[graph.explain_together(words[case.rows], case.target) for case in cases] for cases in self.cases]
+        classes, images = self.cases
+        of_classes = [graph.explain_together(words[case.rows], case.target) for case in classes]
+        return [of_classes, _explain_images(graph, words, images)]
 
     def _compare(self, again: list[list[nx.DiGraph]], alignment: Alignment) -> Comparisons:
         return [
             [compare_graphs(*graphs, alignment) for graphs in zip(first, second, strict=True)]
             for first, second in zip(self.graphs, again, strict=True)
         ]
+
+
+def _explain_images(graph: InferenceGraph, words: WordMaps, cases: list[Case]) -> list[nx.DiGraph]:
+    """Return the graph of each case, which is about one image; those of one target are explained at the same time."""
+    rows, targets = np.concatenate([case.rows for case in cases]), np.array([case.target for case in cases])
+    found: dict[int, nx.DiGraph] = {}
+    for target in np.unique(targets).tolist():
+        mine = rows[targets == target]
+        found |= zip(mine.tolist(), graph.explain(words[mine], target), strict=True)
+    return [found[row] for row in rows.tolist()]
 
 
 def similarities(comparisons: list[GraphComparison]) -> np.ndarray:

@@ -12,7 +12,6 @@ from sklearn.utils import check_random_state
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from .._optional import need
-from ..dictionary import LayerDictionary
 from ._ablation import FILLS
 from ._bits import predictive_bits
 from ._completeness import Completeness, check_layers, completeness
@@ -30,7 +29,7 @@ from ._verdicts import Verdict, verdicts
 BUDGETS = ("default", "full")
 _N_IMAGES = 50
 _FEW = 20
-_ORDERS = ("graph", "frequency", "gradient", "random")
+_ORDERS = ("graph", "frequency", "random")
 _DRAWN = (Completeness, AblationCurves, Faithfulness)
 
 
@@ -44,6 +43,8 @@ class TrustReport:
     ----------
     results : dict of str to object
         What each measure found, by its name.
+    evidence : {"influence", "counts"}
+        What the graphs show.
     n_images : int
         Images that the measures ran over.
     seconds : float
@@ -51,6 +52,7 @@ class TrustReport:
     """
 
     results: Mapping[str, Measured]
+    evidence: str
     n_images: int
     seconds: float
 
@@ -109,11 +111,14 @@ class TrustReport:
         verdicts : list of Verdict
             One per question, and layer where it is about one.
         """
-        return verdicts(self.results)
+        return verdicts(self.results, self.evidence)
 
     def __str__(self) -> str:
         few = f"  {self.n_images} images are few: intervals are wide." if self.n_images < _FEW else ""
-        head = f"Over {self.n_images} images, in {self.seconds:.0f} s, by rules of thumb (user guide, page trust):{few}"
+        head = (
+            f"Graphs of {self.evidence}, over {self.n_images} images, in {self.seconds:.0f} s, by rules of thumb (user "
+            f"guide, page trust):{few}"
+        )
         told = [f"- {verdict}" for verdict in self.verdicts()]
         return "\n".join([head, *told, "", "In full:", *(str(result) for result in self.results.values())])
 
@@ -143,6 +148,7 @@ class _Job(NamedTuple):
 def trust_report(
     pipe: Any,
     X: Any,
+    y: Any = None,
     *,
     budget: str = "default",
     layers: Sequence[str] | None = None,
@@ -158,6 +164,8 @@ def trust_report(
         Fitted, ending with an :class:`~skgmmcnn.InferenceGraph`.
     X : images or FeatureMaps
         What the pipeline takes, or feature maps of a network; best of images that were not fitted.
+    y : array-like of shape (n,), default=None
+        Output numbers or class names, to tell right decisions from wrong ones; see :func:`fidelity`.
     budget : {"default", "full"}, default="default"
         "default" takes the layers' means for what is taken away, and does not fit again: minutes on two cores for a
         network like ResNet18.  "full" takes all fills, insertion and graphs of classes, too, and fits words and graphs
@@ -175,7 +183,8 @@ def trust_report(
     -------
     report : TrustReport
         Table, picture, verdicts and sentences; the user guide's page "Does the graph tell the truth?" tells how to read
-        them.  A measure that these images do not allow is skipped, and says why.
+        them.  What only counts rest on is measured of graphs of counts alone: predictive bits and permuted decisions.
+        A measure that these images do not allow is skipped, and says why.
 
     Examples
     --------
@@ -187,14 +196,15 @@ def trust_report(
     >>> extractor = FeatureExtractor(digits.network, layers=["conv2", "conv3"])
     >>> pipe = make_pipeline(extractor, LayerDictionary(30, random_state=0), InferenceGraph()).fit(digits.images)
     >>> report = trust_report(pipe, digits.test_images, verbose=0, random_state=0)
-    >>> report.n_images, report.verdicts()[0].answer
-    (50, 'yes')
+    >>> report.n_images, report.evidence
+    (50, 'influence')
     """
     if budget not in BUDGETS:
         raise ValueError(f"budget must be one of {', '.join(map(repr, BUDGETS))}; got {budget!r}.")
     random = check_random_state(random_state)
     parts = take_apart(pipe, X)
-    graph_of(parts)
+    graph = graph_of(parts)
+    labels = None if y is None else parts.maps.spec.encode(y, len(parts.maps))
     chosen = check_layers(parts, layers)
     if n_images is not None and n_images < 1:
         raise ValueError(f"n_images must be at least 1; got {n_images}.")
@@ -202,7 +212,9 @@ def trust_report(
     rows = np.sort(random.permutation(len(parts.maps))[:most])
     parts = parts._replace(maps=in_memory(parts.maps[rows]))
     check_scores(parts)
-    jobs = _jobs(pipe, parts, chosen, budget, int(random.randint(2**31)))
+    evidence = graph._evidence_of(parts.dictionary.transform(parts.maps[:1]))
+    labels = None if labels is None else labels[rows]
+    jobs = _jobs(pipe, parts, labels, chosen, evidence, budget, int(random.randint(2**31)))
     if budget == "full":
         print(f"A full report over {len(rows)} images may take {_minutes(jobs, parts)} minutes.", flush=True)
     began = time.monotonic()
@@ -213,11 +225,19 @@ def trust_report(
             results[job.name] = job.run()
         except ValueError as error:  # what these images cannot tell, as too few of them, must not cost the rest
             results[job.name] = _Skipped(job.name, str(error))
-    return TrustReport(results, len(rows), time.monotonic() - began)
+    return TrustReport(results, evidence, len(rows), time.monotonic() - began)
 
 
-def _jobs(pipe: Any, parts: Parts, layers: tuple[str, ...], budget: str, seed: int) -> list[_Job]:
-    """Return the measures of a budget."""
+def _jobs(
+    pipe: Any,
+    parts: Parts,
+    labels: np.ndarray | None,
+    layers: tuple[str, ...],
+    evidence: str,
+    budget: str,
+    seed: int,
+) -> list[_Job]:
+    """Return the measures of a budget for graphs of this evidence."""
 
     def fixed(name: str, passes: float, measure: Callable, *args: Any, **options: Any) -> _Job:
         return _Job(name, lambda: measure(pipe, parts.maps, *args, **options), passes)
@@ -227,15 +247,18 @@ def _jobs(pipe: Any, parts: Parts, layers: tuple[str, ...], budget: str, seed: i
 
     # A layer of one location shows one word, which has no others beside it.
     ordered = [layer for layer in layers if np.prod(parts.maps.shapes[layer][1:]) > 1]
+    of_counts = evidence == "counts"
     found = [
-        fixed("fidelity", 2, fidelity),
-        job("predictive bits", 1, predictive_bits),
+        fixed("fidelity", 2, fidelity, labels),
+        *([job("predictive bits", 1, predictive_bits)] if of_counts else []),
         fixed("completeness", 3 * len(layers), completeness, layers=layers),
         *_ablations(job, layers, ordered),
+        job("edges", 30 * len(layers), edge_effects),
     ]
-    if isinstance(parts.dictionary, LayerDictionary):  # as the layers of a chain
-        found.append(job("edges", 30 * len(layers), edge_effects, n_random=1))
-    return found if budget == "default" else found + _further(job, parts, layers, ordered)
+    if budget == "full":
+        found += _further(job, parts, layers, ordered)
+        found += [job("permuted decisions", 2, permutation_test)] if of_counts else []
+    return found
 
 
 def _ablations(
@@ -249,7 +272,7 @@ def _ablations(
     """Return what takes words away, in another way than the usual one if `how` tells."""
     found = [job(f"deletion {layer}{name}", 60, deletion, layer, orders=orders, **how) for layer in ordered]
     if ordered:
-        kept = {"layers": layers, "orders": ("score", "frequency", "random"), "n_random": 1}
+        kept = {"layers": layers, "orders": _ORDERS, "n_random": 1}
         found.append(job(f"faithfulness{name}", 60 * len(layers), faithfulness, **kept, **how))
     return found
 
@@ -266,7 +289,6 @@ def _further(job: Callable, parts: Parts, layers: Sequence[str], ordered: Sequen
         *(each for fill in FILLS[1:] for each in _ablations(job, layers, ordered, f", {fill}", fill=fill)),
         *_ablations(job, layers, ordered, ", by class", ("graph", "random"), by="class"),
         *insertions,
-        job("permuted decisions", 2, permutation_test),
         job("stability", 5 * refit, stability, kind="both"),
         job("randomised weights", 6 * refit, randomisation_test),
     ]

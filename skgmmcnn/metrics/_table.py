@@ -78,6 +78,7 @@ def trust_table(
     *,
     n_components: Sequence[int] = (50, 100, 200, 500),
     objectives: Sequence[str] = ("generative", "discriminative"),
+    evidence: str = "auto",
     budget: str = "default",
     n_images: int | None = None,
     verbose: int = 1,
@@ -97,6 +98,8 @@ def trust_table(
         Numbers of words of each layer.
     objectives : sequence of str, default=("generative", "discriminative")
         What the words are trained for; see :class:`~skgmmcnn.LayerDictionary`.
+    evidence : {"auto", "influence", "counts"}, default="auto"
+        What the graphs show; see :class:`~skgmmcnn.InferenceGraph`.
     budget : {"default", "full"}, default="default"
         As in :func:`trust_report`.
     n_images : int, default=None
@@ -128,7 +131,7 @@ def trust_table(
     reports = {}
     for objective, n in product(objectives, n_components):
         words = LayerDictionary(n, objective=objective, keep_patches=False, random_state=seed)
-        pipe = make_pipeline(words, InferenceGraph()).fit(maps)
+        pipe = make_pipeline(words, InferenceGraph(evidence=evidence)).fit(maps)
         reports[objective, n] = trust_report(
             pipe, test_maps, budget=budget, n_images=n_images, verbose=verbose, random_state=seed
         )

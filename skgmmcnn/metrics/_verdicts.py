@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from ..graph._hierarchy import DECISION
 from ._completeness import Completeness
 from ._deletion import AblationCurves
 from ._edges import EdgeEffects
 from ._faithfulness import Faithfulness
-from ._fidelity import Fidelity
+from ._fidelity import N_ENOUGH, Fidelity
 from ._measured import Measured
 
 # Rules of thumb; the figures stand beside the answers.
 _AGREES, _AGREES_PARTLY = 0.9, 0.7
+_COVERED, _COVERED_PARTLY = 0.9, 0.5
 _COMPLETE, _COMPLETE_PARTLY = 0.8, 0.5
-_CLEARLY_BELOW, _CLEARLY_ABOVE = 0.8, 1.5
+_CLEARLY_BELOW = 0.8
+_TELLS = 0.5  # rank correlation
 
 
 class Verdict(NamedTuple):
@@ -40,12 +41,12 @@ class Verdict(NamedTuple):
         return f"{self.question}  {self.answer.upper()}: {self.why}"
 
 
-def verdicts(results: Mapping[str, Measured]) -> list[Verdict]:
-    """Return the answers that results give."""
+def verdicts(results: Mapping[str, Measured], evidence: str) -> list[Verdict]:
+    """Return the answers that results give of graphs of this evidence; influence rests on no counts."""
     found: list[Verdict] = []
     for result in results.values():
-        if isinstance(result, Fidelity):
-            found.append(_agreement(result))
+        if isinstance(result, Fidelity) and evidence == "counts":
+            found += [_agreement(result), _coverage(result)]
         elif isinstance(result, Completeness):
             found += _completeness(result)
         elif isinstance(result, AblationCurves) and result.kind == "deletion" and _usual(result):
@@ -68,6 +69,14 @@ def _agreement(result: Fidelity) -> Verdict:
     if answer == "no":
         advice = "; do not rely on these graphs, nor on what follows: fit more images of each class, or more words"
     return Verdict("Do the words decide as the network?", answer, f"for {value:.0%} of the images{advice}.")
+
+
+def _coverage(result: Fidelity) -> Verdict:
+    value = result.coverage
+    answer = "yes" if value >= _COVERED else "partly" if value >= _COVERED_PARTLY else "no"
+    advice = "" if answer == "yes" else "; of the others counts know little: take evidence='influence'"
+    why = f"for {value:.0%} of the images at least {N_ENOUGH} fitted ones have the same decision{advice}"
+    return Verdict("Were images of these decisions fitted?", answer, f"{why}.")
 
 
 def _completeness(result: Completeness) -> Iterator[Verdict]:
@@ -98,10 +107,8 @@ def _faithfulness(result: Faithfulness) -> Verdict:
 
 def _edges(result: EdgeEffects) -> Iterator[Verdict]:
     for (upper, lower), pair in result.pairs.items():
-        of = "loss" if upper == DECISION else "changed"
-        value, (low, high) = pair.difference(of)
-        answer = "no" if not low > 0 else "yes" if pair.ratio(of) >= _CLEARLY_ABOVE else "partly"
-        unit = "nats" if of == "loss" else "of the words"
+        value, (low, high) = pair.correlation()
+        answer = "no" if not low > 0 else "yes" if value >= _TELLS else "partly"
         advice = '; say "goes with", not "causes"' if answer == "no" else ""
-        why = f"{value:.3f} {unit} ({low:.3f} to {high:.3f}) more than other locations{advice}"
-        yield Verdict(f"Are edges from {lower} to {upper} causes?", answer, f"{why}.")
+        why = f"{pair.named} and exact effects have a rank correlation of {value:.2f} ({low:.2f} to {high:.2f}){advice}"
+        yield Verdict(f"Do edges from {lower} to {upper} tell what it is given?", answer, f"{why}.")

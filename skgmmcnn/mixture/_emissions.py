@@ -43,14 +43,17 @@ class Statistics(NamedTuple):
         sums = (torch.lerp(mine, its, share) for mine, its in zip(self.sums, other.sums, strict=True))
         return Statistics(torch.lerp(self.total, other.total, share), tuple(sums))
 
-    def add_(self, features: tuple[Tensor, ...], shares: Tensor, weights: Tensor) -> None:
-        """Add rows, of which these are phi, to the sums: by `shares` (n, K), whose rows sum to `weights` (n,)."""
-        self.total.add_(shares.sum(0))
-        for mine, feature in zip(self.sums, features, strict=True):
-            if len(mine) == len(self.total):
-                mine.add_(shares.T @ feature)
-            else:  # one row for all components
-                mine.add_(weights @ feature)
+    def of_rows(self, features: tuple[Tensor, ...], shares: Tensor, weights: Tensor) -> Statistics:
+        """Return such sums of rows, of which these are phi: by `shares` (n, K), whose rows sum to `weights` (n,)."""
+        # An entry of one row is for all components.
+        by = (shares.T if len(mine) == len(self.total) else weights[None] for mine in self.sums)
+        return Statistics(shares.sum(0), tuple(part @ feature for part, feature in zip(by, features, strict=True)))
+
+    def add_(self, other: Statistics) -> None:
+        """Add the sums of other rows."""
+        self.total.add_(other.total)
+        for mine, its in zip(self.sums, other.sums, strict=True):
+            mine.add_(its)
 
     def to(self, device: torch.device | str) -> Statistics:
         """Return the sums on another device."""

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .._compat import Interval, StrOptions, fit_context
 from .._device import exact_float32, resolve_device
+from .._threads import one_thread
 from ._em import Mixture, Scorer
 from ._emissions import DiagonalGaussian, Emission, SphericalGaussian, TiedDiagonalGaussian
 from ._rectified import RectifiedGaussian
@@ -226,7 +227,7 @@ class MiniBatchGaussianMixture(DensityMixin, BaseEstimator):
         going_on = self.warm_start and hasattr(self, "_state")
         rows = self._check(X, sample_weight, reset=not going_on)
         generator = self._generator()
-        with exact_float32():
+        with exact_float32(), one_thread():
             if going_on:
                 mixtures = iter([self._state.mixture.to(rows.like.device)])
             else:
@@ -269,7 +270,7 @@ class MiniBatchGaussianMixture(DensityMixin, BaseEstimator):
         """
         state: OnlineState | None = getattr(self, "_state", None)
         rows = self._check(X, sample_weight, reset=state is None)
-        with exact_float32():
+        with exact_float32(), one_thread():
             mixture = self._start(rows, self._generator()) if state is None else state.mixture
             bound, state = online_pass(in_blocks(rows, self.batch_size), mixture, state)
         self._set_state(state)
@@ -418,7 +419,7 @@ class MiniBatchGaussianMixture(DensityMixin, BaseEstimator):
     def _ask(self, question: str, X: Any) -> np.ndarray:
         check_is_fitted(self)
         rows = self._check(X, None, reset=False)
-        with exact_float32():
+        with exact_float32(), one_thread():
             return getattr(Scorer(self.mixture_, rows.like), question)(rows.values).numpy(force=True)
 
     def _generator(self) -> torch.Generator:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from sklearn.cluster import kmeans_plusplus
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from ._em import Mixture
@@ -82,7 +83,8 @@ def spread_rows(rows: Tensor, n: int, generator: torch.Generator) -> Tensor:
     sample = rows[torch.randperm(len(rows), generator=generator)[:size].to(rows.device)].numpy(force=True)
     scale = sample.std(0, dtype=np.float64)
     seed = int(torch.randint(2**31 - 1, (), generator=generator))
-    _, chosen = kmeans_plusplus(sample / np.where(scale > 0, scale, 1), n, random_state=seed)
+    with threadpool_limits(1, "blas"):  # more threads round otherwise, and take longer where others work
+        _, chosen = kmeans_plusplus(sample / np.where(scale > 0, scale, 1), n, random_state=seed)
     return torch.from_numpy(sample[chosen]).to(rows)
 
 

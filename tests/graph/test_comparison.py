@@ -80,7 +80,7 @@ def test_similarity_equals_a_naive_version(seed):
 
 
 def small_graph(**scores):
-    graph = nx.DiGraph(n_images=2)
+    graph = nx.DiGraph(n_images=2, evidence="counts")
     graph.add_node("decision_1", layer="decision", word=1, score=8.0, class_name="x")
     for word, score in scores.items():
         graph.add_node(f"conv_{word}", layer="conv", word=int(word[1:]), score=score)
@@ -121,6 +121,26 @@ def test_what_differs_is_listed():
     assert compare_graphs(small_graph(), small_graph()).similarity == 1
     assert compare_graphs(small_graph(w1=1.0), small_graph()).similarity == 0
     assert len(to_frame(small_graph(w1=1.0)).nodes) == 2
+
+
+def test_influence_is_compared_as_it_is_and_never_with_counts(influence_graph, graph, words):
+    """Over images influences are means already; words against the class weigh nothing."""
+    against = InferenceGraph(2, n_against=2).fit(words).explain_class(words, 3)
+    plain = influence_graph.explain_class(words, 3)
+    comparison = compare_graphs(against, plain)
+    for layer in words.layers:
+        weights = [
+            {key: max(0, node["influence"]) for key, node in each.nodes(data=True) if node["layer"] == layer}
+            for each in (against, plain)
+        ]
+        assert comparison.node_similarity[layer] == pytest.approx(naive_jaccard(*weights))
+    assert any(node["influence"] < 0 for node in against.nodes.values() if "influence" in node)
+    flows = {(tail, head): edge["flow"] for tail, head, edge in plain.edges(data=True)}
+    for row in comparison.edges:
+        assert row.second is None or row.after == flows[tuple(row.second.split(" -> "))]
+    assert " nats" in comparison.to_text()
+    with pytest.raises(ValueError, match="One graph shows influence, the other counts"):
+        compare_graphs(plain, graph.explain_class(words, 3))
 
 
 @pytest.fixture(scope="module")

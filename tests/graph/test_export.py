@@ -13,10 +13,10 @@ from skgmmcnn import InferenceGraph
 from skgmmcnn.graph import read_graph, to_frame, write_graph
 from tests.graph.test_inference_graph import random_words
 
-pytestmark = pytest.mark.filterwarnings("ignore:Counts know little", "ignore:The counts of all words")  # few images
-
 # pydot uses names of pyparsing's that its newest release gave up.
-pytestmark = pytest.mark.filterwarnings("ignore:'.*' deprecated - use:DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:'.*' deprecated - use:DeprecationWarning", "ignore:Counts know little", "ignore:The counts of all words"
+)
 
 SUFFIXES = [".graphml", ".gexf", ".json", ".cyjs", ".dot"]
 HOSTILE = [

@@ -16,6 +16,20 @@ def pipe(digits):
 
 
 @pytest.fixture(scope="session")
+def counts_pipe(pipe, digits):
+    """The same with a graph of what goes together."""
+    return make_pipeline(
+        pipe[0], pipe[1], InferenceGraph(evidence="counts").fit(pipe[:-1].transform(digits.images[:300]))
+    )
+
+
+@pytest.fixture(params=["influence", "counts"])
+def either(request, pipe, counts_pipe):
+    """Both of these."""
+    return pipe if request.param == "influence" else counts_pipe
+
+
+@pytest.fixture(scope="session")
 def shown(digits):
     """Forty images that were not fitted."""
     return digits.test_images[:40]

@@ -10,6 +10,7 @@ from skgmmcnn import FeatureExtractor, InferenceGraph
 from skgmmcnn.metrics import faithfulness
 from skgmmcnn.metrics._circuits import Plan, log_odds_of
 from tests.metrics.naive import maps_of, run_with
+from tests.metrics.test_deletion import given_evidence
 
 LAYERS = ["conv2", "conv3"]
 
@@ -51,10 +52,9 @@ def everything(layers, n_words=12):
     return {layer: set(range(n_words)) for layer in layers}
 
 
-@pytest.mark.parametrize(
-    ("by", "measure", "fill"), [("image", "log_odds", "mean"), ("class", "proba", "zero"), ("image", "proba", "mean")]
-)
-def test_what_is_kept_equals_a_loop_with_hooks(pipe, shown, by, measure, fill):
+@pytest.mark.parametrize(("by", "measure", "fill"), [("image", "log_odds", "mean"), ("class", "proba", "zero")])
+def test_what_is_kept_equals_a_loop_with_hooks(either, shown, by, measure, fill):
+    pipe = either
     found = faithfulness(pipe, shown[:12], by=by, measure=measure, fill=fill, n_random=1, random_state=0)
     network, words = pipe[0].network_, pipe[:-1].transform(shown[:12])
     graphs = pipe[2].explain(words)
@@ -81,11 +81,12 @@ def test_what_is_kept_equals_a_loop_with_hooks(pipe, shown, by, measure, fill):
     assert found.faithfulness == pytest.approx(expected)
 
 
-def test_curves_equal_a_loop_with_hooks(pipe, shown):
-    found = faithfulness(pipe, shown[:6], orders=["score", "graph", "frequency"], random_state=0).together
+def test_curves_equal_a_loop_with_hooks(pipe, shown, monkeypatch):
+    monkeypatch.setattr(InferenceGraph, "transform", lambda graph, words: given_evidence(len(words)))
+    found = faithfulness(pipe, shown[:6], orders=["graph", "per_location", "frequency"], random_state=0).together
     network, words = pipe[0].network_, pipe[:-1].transform(shown[:6])
-    evidence, counts = pipe[2].transform(words), words.histogram()
-    importance = {"score": evidence, "graph": evidence / np.maximum(counts, 1), "frequency": counts}
+    evidence, counts = given_evidence(6), words.histogram()
+    importance = {"graph": evidence, "per_location": evidence / np.maximum(counts, 1), "frequency": counts}
     most = max(len(np.unique(words.words[layer][i])) for layer in LAYERS for i in range(6))
     assert found.n_words[-1] == most
     assert found.n_words[:-1].tolist() == [0, 1, 2, 4, 8][: len(found.n_words) - 1]
@@ -101,18 +102,18 @@ def test_curves_equal_a_loop_with_hooks(pipe, shown):
                 assert found.curves[order][i, step] == pytest.approx(naive, rel=1e-3, abs=1e-4)
                 share = np.mean([np.isin(of_image[layer], list(kept[layer])).mean() for layer in LAYERS])
                 assert found.shares[order][i, step] == pytest.approx(share)
-    x, f = found.shares["score"].mean(0), found.curve("score")
+    x, f = found.shares["graph"].mean(0), found.curve("graph")
     area = sum((x[i + 1] - x[i]) * (f[i] + f[i + 1]) / 2 for i in range(len(x) - 1))
     distance = sum((x[i + 1] - x[i]) * (abs(1 - f[i]) + abs(1 - f[i + 1])) / 2 for i in range(len(x) - 1))
-    assert found.cpr("score", over="columns")[0] == pytest.approx(area_by_image(found), rel=0.1)
-    assert found.cmd("score") == pytest.approx(distance)
+    assert found.cpr("graph", over="columns")[0] == pytest.approx(area_by_image(found), rel=0.1)
+    assert found.cmd("graph") == pytest.approx(distance)
     assert (f[0], f[-1], x[0], x[-1]) == pytest.approx((0, 1, 0, 1))
-    assert area == pytest.approx(found.cpr("score")[0])
+    assert area == pytest.approx(found.cpr("graph")[0])
 
 
 def area_by_image(circuit):
     """The area where each image has its own axis."""
-    areas = np.trapezoid(circuit.curves["score"] - circuit.empty[:, None], circuit.shares["score"], axis=1)
+    areas = np.trapezoid(circuit.curves["graph"] - circuit.empty[:, None], circuit.shares["graph"], axis=1)
     return areas.mean() / (circuit.full - circuit.empty).mean()
 
 
@@ -126,7 +127,12 @@ def test_nodes_equal_a_loop_with_hooks(pipe, shown, by):
     for circuit in [found.together, found.layers["conv2"]]:
         expected = {}
         for rows in groups:
-            kept = kept_by(pipe[2].explain_together(words[rows], int(words.decisions[rows[0]])), circuit.layers)
+            (graph,) = (
+                pipe[2].explain(words[rows])
+                if by == "image"
+                else [pipe[2].explain_class(words, int(words.decisions[rows[0]]))]
+            )
+            kept = kept_by(graph, circuit.layers)
 
             def naive(kept, rows=rows):
                 values = []
@@ -144,7 +150,7 @@ def test_nodes_equal_a_loop_with_hooks(pipe, shown, by):
         assert got.keys() == expected.keys()
         for node, drop in expected.items():
             assert got[node] == pytest.approx(drop, rel=1e-3, abs=1e-4)
-        assert nodes.needed == pytest.approx(np.mean([drop > 0 for drop in expected.values()]), abs=0.05)
+        assert nodes.needed == np.mean(nodes.drops > 1e-6)
 
 
 def test_the_one_word_that_is_used_is_faithful_and_all_others_are_not(one_channel):
@@ -163,7 +169,7 @@ def test_the_one_word_that_is_used_is_faithful_and_all_others_are_not(one_channe
     assert found.together.cmd() == pytest.approx(2 / 36)
     assert found.together.cpr("frequency")[0] < 0.3 < found.together.cpr("random")[0] < 0.9
     assert found.together.of(found.together.alike["frequency"])[0] == pytest.approx(0, abs=1e-6)
-    assert found.together.cpr("score", over="words")[0] == pytest.approx(1 - 1 / 6)
+    assert found.together.cpr("graph", over="words")[0] == pytest.approx(1 - 1 / 6)
     pipe.set_params(inferencegraph__n_nodes=3)
 
 
@@ -221,19 +227,19 @@ def test_columns_of_other_images_repeat(pipe, shown):
 
 
 def test_the_result_does_not_depend_on_the_batch_size(digits, pipe, shown):
-    one = faithfulness(pipe, shown, orders=["score"], random_state=0)
+    one = faithfulness(pipe, shown, orders=["graph"], random_state=0)
     extractor = FeatureExtractor(digits.network, LAYERS, batch_size=7, device="cpu").fit(digits.images[:300])
     maps = extractor.transform(shown)
-    other = faithfulness(make_pipeline(*pipe[1:]), maps, orders=["score"], random_state=0)
+    other = faithfulness(make_pipeline(*pipe[1:]), maps, orders=["graph"], random_state=0)
     np.testing.assert_allclose(one.together.graph, other.together.graph, rtol=1e-3, atol=1e-4)
-    np.testing.assert_allclose(one.together.curves["score"], other.together.curves["score"], rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(one.together.curves["graph"], other.together.curves["graph"], rtol=1e-3, atol=1e-4)
 
 
 def test_graphs_keep_more_than_other_words_with_as_many_columns(pipe, shown):
     found = faithfulness(pipe, shown, layers=["conv3"], random_state=0)
     circuit = found.together
     assert circuit.of(circuit.graph)[0] > circuit.of(circuit.alike["random"])[0] + 0.05
-    assert circuit.cpr("score")[0] > circuit.cpr("random")[0]
+    assert circuit.cpr("graph")[0] > circuit.cpr("random")[0]
     text = str(found)
     assert "the share of the log-odds of the decision that is left, over 40 images" in text
     assert text.count("conv3") == 1
@@ -241,9 +247,9 @@ def test_graphs_keep_more_than_other_words_with_as_many_columns(pipe, shown):
     assert (figures[0].measure, figures[0].where, figures[0].good) == ("faithfulness", "conv3", "near 1, above random")
     assert figures[0].low < figures[0].value < figures[0].high
     ax = found.plot()
-    assert [line.get_label() for line in ax.lines][:4] == ["score", "graph", "frequency", "random"]
+    assert [line.get_label() for line in ax.lines][:4] == ["graph", "per_location", "frequency", "random"]
     assert (
-        faithfulness(pipe, shown[:5], orders=["score"], random_state=0).plot(layer="conv2").get_title()
+        faithfulness(pipe, shown[:5], orders=["graph"], random_state=0).plot(layer="conv2").get_title()
         == "Kept in conv2 (mean)"
     )
 
@@ -276,7 +282,7 @@ def test_other_words_take_about_as_many_columns(data, n_words, n):
     [
         ({"layers": ["conv9"]}, "no layer 'conv9'"),
         ({"layers": []}, "layers names no layer; there is 'conv2', 'conv3'"),
-        ({"orders": ["gradient"]}, "orders may name 'score', .*got 'gradient'"),
+        ({"orders": ["gradient"]}, "orders may name 'graph', .*got 'gradient'"),
         ({"by": "word"}, "by must be 'image' or 'class'"),
         ({"fill": "noise"}, "fill must be one of 'mean', 'zero', 'resample'"),
         ({"measure": "logit"}, "measure must be one of 'log_odds', 'proba'; got 'logit'"),
@@ -289,9 +295,9 @@ def test_bad_input(pipe, shown, options, message):
 
 
 def test_bad_input_of_results_and_pipelines(pipe, shown):
-    found = faithfulness(pipe, shown[:5], orders=["score"], random_state=0)
+    found = faithfulness(pipe, shown[:5], orders=["graph"], random_state=0)
     with pytest.raises(ValueError, match="over must be 'columns' or 'words'; got 'bits'"):
-        found.together.cpr("score", over="bits")
+        found.together.cpr("graph", over="bits")
     with pytest.raises(TypeError, match="ends with an InferenceGraph"):
         faithfulness(pipe[:-1], shown[:5])
 

@@ -8,8 +8,8 @@ from sklearn.pipeline import make_pipeline
 from torch import nn
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
+from skgmmcnn.features._scores import log_proba, proba_of
 from skgmmcnn.metrics import agreement_score, completeness, edge_effects, faithfulness, fidelity, trust_report
-from skgmmcnn.metrics._parts import log_proba, proba_of
 
 
 def test_agreement_and_divergence_equal_a_loop(digits, pipe, shown):
@@ -34,6 +34,24 @@ def test_agreement_and_divergence_equal_a_loop(digits, pipe, shown):
     assert f"{found.agreement:.1%} of 40 images" in str(found)
 
 
+def test_coverage_and_agreement_of_right_and_wrong_decisions(pipe, digits, shown):
+    """Half of the images are told to be what the network does not say."""
+    decisions = pipe[:-1].transform(shown).decisions
+    y = np.where(np.arange(40) < 20, decisions, (decisions + 1) % 10)
+    found = fidelity(pipe, shown, y)
+    fitted = np.bincount(pipe[:-1].transform(digits.images[:300]).decisions, minlength=10)
+    np.testing.assert_array_equal(found.n_fitted, fitted[decisions])
+    assert found.coverage == np.mean(fitted[decisions] >= 10) == 1
+    assert found.agreement_of(True) == found.agrees[:20].mean()
+    assert found.agreement_of(False) == found.agrees[20:].mean()
+    assert [figure.measure for figure in found.figures()][-2:] == [
+        "agreement, right decisions",
+        "agreement, wrong decisions",
+    ]
+    assert "where it decides wrong" in str(found)
+    assert np.isnan(fidelity(pipe, shown).agreement_of(True))
+
+
 def test_classes_without_fitted_images_are_left_out(digits, shown):
     extractor = FeatureExtractor(digits.network, ["conv3"], device="cpu")
     decided = extractor.fit_transform(digits.images).outputs.argmax(1)
@@ -41,6 +59,7 @@ def test_classes_without_fitted_images_are_left_out(digits, shown):
     pipe = make_pipeline(extractor, LayerDictionary(8, random_state=0), InferenceGraph()).fit(images)
     found = fidelity(pipe, shown)
     assert np.isfinite(found.divergence).all()
+    assert found.coverage < 1
     assert not found.agrees[pipe[0].transform(shown).outputs.argmax(1) == 3].any()
 
 

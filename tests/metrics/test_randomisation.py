@@ -14,11 +14,10 @@ from skgmmcnn.metrics import randomisation_test
 from skgmmcnn.metrics._randomisation import _Cascade, _run_order, _steps
 
 
-def fitted(network, images, layers, n_words=8, **options):
-    extractor = FeatureExtractor(network, layers, preprocess=None, device="cpu", **options)
-    return make_pipeline(extractor, LayerDictionary(n_words, random_state=0), InferenceGraph(2, fields="whole")).fit(
-        images
-    )
+def fitted(network, images, layers, n_words=8, evidence="counts"):
+    extractor = FeatureExtractor(network, layers, preprocess=None, device="cpu")
+    graph = InferenceGraph(2, evidence=evidence, fields="whole")
+    return make_pipeline(extractor, LayerDictionary(n_words, random_state=0), graph).fit(images)
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +56,14 @@ def test_graphs_of_a_trained_network_degrade(found):
     low, high = found.image_intervals[-1]
     assert low <= found.images[-1].mean() <= high
     assert [figure.value for figure in found.figures()][2:] == list(found.survival)
+
+
+def test_influence_of_a_trained_network_degrades(digits):
+    pipe = fitted(digits.network, digits.images[:150], ["conv3"], 12, "influence")
+    found = randomisation_test(pipe, digits.images[:150], n_steps=1, n_images=8, random_state=0)
+    np.testing.assert_allclose(found.classes[0], 1)
+    np.testing.assert_allclose(found.images[0], 1)
+    assert found.classes[1].mean() < 0.4 < found.other_seed[0]  # 0.01 and 0.87 seen
 
 
 class Same(nn.Module):

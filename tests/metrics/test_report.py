@@ -15,6 +15,13 @@ def report(pipe, digits):
     return trust_report(pipe, digits.test_images, verbose=0, random_state=0)
 
 
+@pytest.fixture(scope="module")
+def counts_report(counts_pipe, digits):
+    return trust_report(
+        counts_pipe, digits.test_images, digits.test_labels, n_images=25, layers=["conv3"], verbose=0, random_state=0
+    )
+
+
 def test_a_report_holds_what_the_measures_say(pipe, digits, report):
     assert report.n_images == 50
     rows = np.sort(np.random.RandomState(0).permutation(450)[:50])
@@ -27,8 +34,19 @@ def test_a_report_holds_what_the_measures_say(pipe, digits, report):
         assert str(result) in str(report)
 
 
-def test_a_report_over_few_images(pipe, digits):
-    assert trust_report(pipe, digits.test_images, n_images=12, verbose=0, random_state=0).n_images == 12
+def test_a_report_is_about_the_evidence_in_use(report, counts_report):
+    assert (report.evidence, counts_report.evidence, counts_report.n_images) == ("influence", "counts", 25)
+    assert set(counts_report.results) - set(report.results) == {"predictive bits"}
+    assert str(report).startswith("Graphs of influence, over 50 images")
+    told, told_of_counts = ({verdict.question for verdict in each.verdicts()} for each in (report, counts_report))
+    rests_on_counts = {"Do the words decide as the network?", "Were images of these decisions fitted?"}
+    assert rests_on_counts <= told_of_counts
+    assert not rests_on_counts & told
+    measures = [figure.measure for figure in counts_report.figures()]
+    assert {"coverage", "agreement, right decisions", "agreement, wrong decisions"} <= set(measures)
+    assert {figure.measure for figure in counts_report.results["edges"].figures()} >= {
+        "rank correlation, bits and effect"
+    }
 
 
 def test_table_and_picture(report):
@@ -43,26 +61,33 @@ def test_table_and_picture(report):
     assert "Deletion, conv3 (mean)" in titles
 
 
-def test_verdicts_say_what_figures_come_to(pipe, digits, report):
+def test_verdicts_say_what_figures_come_to(counts_report, digits, pipe):
+    report = counts_report
     told = {verdict.question: verdict.answer for verdict in report.verdicts()}
     assert set(told.values()) <= {"yes", "partly", "no"}
     value = report.results["fidelity"].agreement
     assert told["Do the words decide as the network?"] == (
         "yes" if value >= 0.9 else "partly" if value >= 0.7 else "no"
     )
-    _, (_, high) = report.results["deletion conv2"].ratio()
-    asked = "Does it use the words of conv2 that the graph shows?"
+    assert told["Were images of these decisions fitted?"] == "yes"
+    _, (_, high) = report.results["deletion conv3"].ratio()
+    asked = "Does it use the words of conv3 that the graph shows?"
     assert told[asked] == ("yes" if high < 0.8 else "partly" if high < 1 else "no")
     assert f"{asked}  {told[asked].upper()}: " in str(report)
-    poor = make_pipeline(pipe[0], LayerDictionary(1, random_state=0), InferenceGraph()).fit(digits.images[:100])
-    told = [str(verdict) for verdict in trust_report(poor, digits.test_images, verbose=0, random_state=0).verdicts()]
+    rho, (low, _) = report.results["edges"].pairs["conv3", "conv2"].correlation()
+    asked = "Do edges from conv2 to conv3 tell what it is given?"
+    assert told[asked] == ("no" if not low > 0 else "yes" if rho >= 0.5 else "partly")
+    poor = make_pipeline(pipe[0], LayerDictionary(1, random_state=0), InferenceGraph(evidence="counts"))
+    few = trust_report(poor.fit(digits.images[:30]), digits.test_images, n_images=30, verbose=0, random_state=0)
+    told = [str(verdict) for verdict in few.verdicts()]
     assert told[0].startswith("Do the words decide as the network?  NO: for ")
     assert "do not rely on these graphs" in told[0]
+    assert told[1].startswith("Were images of these decisions fitted?  NO: for ")
     assert "Does it use the words of conv3 that the graph shows?  NO: " in "".join(told)
 
 
-def test_what_cannot_be_measured_does_not_cost_the_rest(pipe, shown):
-    report = trust_report(pipe, shown[:4], budget="full", layers=["conv3"], verbose=0, random_state=0)
+def test_what_cannot_be_measured_does_not_cost_the_rest(counts_pipe, shown):
+    report = trust_report(counts_pipe, shown[:4], budget="full", layers=["conv3"], verbose=0, random_state=0)
     assert "fidelity" in report.results
     assert "Not measured, permuted decisions: " in str(report)
     assert "4 images are few" in str(report)
@@ -77,8 +102,8 @@ def test_layers_of_one_location_have_no_words_beside_each_other():
     extractor = FeatureExtractor(network, ["1", "3"], preprocess=None, device="cpu")
     pipe = make_pipeline(extractor, LayerHMM(4, random_state=0), InferenceGraph()).fit(rows)
     report = trust_report(pipe, rows, verbose=0, random_state=0)
-    assert list(report.results) == ["fidelity", "predictive bits", "completeness"]
-    assert {verdict.question[:8] for verdict in report.verdicts()} == {"Do the w", "Do words"}
+    assert list(report.results) == ["fidelity", "completeness", "edges"]
+    assert {verdict.question[:8] for verdict in report.verdicts()} == {"Do words", "Do edges"}
     assert len(report.plot().axes) == 1
 
 
@@ -91,9 +116,9 @@ def test_one_picture_of_each(pipe, shown):
     np.testing.assert_allclose(line.get_xdata(), curves.shares["graph"].mean(0))
 
 
-def test_a_full_report_says_first_how_long_it_takes(pipe, shown, capsys):
-    report = trust_report(pipe, shown, budget="full", layers=["conv3"], n_images=30, verbose=0, random_state=0)
-    assert "full report over 30 images may take" in capsys.readouterr().out
+def test_a_full_report_says_first_how_long_it_takes(counts_pipe, shown, capsys):
+    report = trust_report(counts_pipe, shown, budget="full", layers=["conv3"], n_images=15, verbose=0, random_state=0)
+    assert "full report over 15 images may take" in capsys.readouterr().out
     assert {"stability", "randomised weights", "permuted decisions", "edges"} <= set(report.results)
     assert {"deletion conv3, zero", "insertion conv3, resample", "deletion conv3, by class"} <= set(report.results)
     assert isinstance(report.results["completeness"], Completeness)

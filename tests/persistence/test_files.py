@@ -243,12 +243,13 @@ class OtherForward(DigitsNetwork):
 OtherForward.__qualname__ = "DigitsNetwork"
 
 
+@pytest.mark.filterwarnings("ignore:Counts know little")
 def test_functions_of_the_user(digits, tmp_path):
     images = (digits.images[:50] * 255).astype(np.uint8).repeat(2, 1).repeat(2, 2)
     extractor = FeatureExtractor(
         lambda: digits.network, ["conv3"], preprocess=halve, decision=least, class_names=digits.class_names
     )
-    pipe = make_pipeline(extractor, LayerDictionary(4, random_state=0), InferenceGraph()).fit(images)
+    pipe = make_pipeline(extractor, LayerDictionary(4, random_state=0), InferenceGraph(evidence="counts")).fit(images)
     save(pipe, tmp_path / "pipe")
     with pytest.raises(
         ValueError, match=r"needs yours for .*preprocess \(.*test_files\.halve\).*load\(path, .*decision=\.\.\."

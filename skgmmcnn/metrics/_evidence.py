@@ -1,0 +1,69 @@
+"""What graphs tell of words, each image's own graph or that of all images with its decision: evidence, and words kept.
+
+Whether that is influence or counts is the graph's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import networkx as nx
+import numpy as np
+
+from ..dictionary import WordMaps
+from ..graph import InferenceGraph
+from ..graph._hierarchy import DECISION
+
+KINDS = ("image", "class")
+
+
+def check_kind(by: str) -> None:
+    """Raise an error that tells whose graphs there are."""
+    if by not in KINDS:
+        raise ValueError(f"by must be 'image' or 'class'; got {by!r}.")
+
+
+def leaders(words: WordMaps, by: str) -> np.ndarray:
+    """Return for each image the number of the first one that shares its graph, shape (n,)."""
+    check_kind(by)
+    if by == "image":
+        return np.arange(len(words))
+    _, first, group = np.unique(words.decisions, return_index=True, return_inverse=True)
+    return first[group]
+
+
+def evidence_of(graph: InferenceGraph, words: WordMaps, by: str) -> dict[str, np.ndarray]:
+    """Return by layer the evidence of each word for each image's decision, (n, K), in the order of which graphs choose.
+
+    That of a class is the mean over the images with its decision.
+    """
+    leader = leaders(words, by)
+    evidence = over_graphs(graph.transform(words), leader) / np.bincount(leader)[leader, None]
+    ends = np.cumsum([words.vocabulary.n_words[layer] for layer in words.layers])
+    return dict(zip(words.layers, np.split(evidence, ends[:-1], axis=1), strict=True))
+
+
+def over_graphs(values: np.ndarray, leader: np.ndarray) -> np.ndarray:
+    """Return for each image the sum of `values` (n, K) over the images that share its graph."""
+    sums = np.zeros_like(values)
+    np.add.at(sums, leader, values)
+    return sums[leader]
+
+
+def graphs_of(graph: InferenceGraph, words: WordMaps, by: str) -> list[nx.DiGraph]:
+    """Return the graph that tells of each image."""
+    leader = leaders(words, by)
+    if by == "image":
+        return graph.explain(words)
+    of_class = {first: graph.explain_class(words, int(words.decisions[first])) for first in np.unique(leader).tolist()}
+    return [of_class[first] for first in leader.tolist()]
+
+
+def kept_by(graphs: Sequence[nx.DiGraph], words: WordMaps) -> dict[str, np.ndarray]:
+    """Return by layer which words the graph of each image keeps, bool (n, K)."""
+    kept = {layer: np.zeros((len(words), words.vocabulary.n_words[layer]), dtype=bool) for layer in words.layers}
+    for image, graph in enumerate(graphs):
+        for node in graph.nodes.values():
+            if node["layer"] != DECISION:
+                kept[node["layer"]][image, node["word"]] = True
+    return kept
