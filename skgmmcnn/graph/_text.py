@@ -12,9 +12,6 @@ from ._coverage import FEW_FITTED
 from ._hierarchy import DECISION
 from ._strength import evidence_of
 
-MOST_CHANCE = 0.05  # q-values above are called chance
-LEAST_KEPT = 0.5  # share of resamples; what fewer keep is called seldom kept
-
 _SURE = 1e-4  # probabilities nearer to 0 or 1 are not told apart
 
 
@@ -32,8 +29,7 @@ def to_text(graph: nx.DiGraph) -> str:
         For each word the locations that show it.  Of a graph of influence, which share of the log-odds it carries and
         what happens without it; for each word that it contributes to, how much, and which share that is.  Of a graph of
         counts, its evidence in bits; for each word that it explains the bits per location and the share of that word's
-        receptive fields.  With resamples, also the interval of the bits and the share of resamples that select the
-        word; with p-values, what could be chance.
+        receptive fields.  After :meth:`InferenceGraph.check`, also what it found.
 
     Examples
     --------
@@ -118,16 +114,13 @@ class _Counts:
 
     def decision(self, node: Mapping[str, Any]) -> str:
         shown = f"the decision for {node['count']} of {node['n_locations']} images, {node['score']:.1f} bits"
-        return f"{asked(node)}: {shown}, {learnt_from(node)}"
+        return f"{asked(node)}: " + "; ".join([f"{shown}, {learnt_from(node)}", *hidden(self._graph)])
 
     def word(self, node: Mapping[str, Any]) -> str:
-        kept = f", kept by {percent(node['selected'])} of resamples" if "selected" in node else ""
-        return f"{node['score']:.1f} bits{kept}"
+        return f"{node['score']:.1f} bits"
 
     def edge(self, edge: Mapping[str, Any]) -> str:
-        between = f" ({edge['low']:.2f} to {edge['high']:.2f})" if "low" in edge else ""
-        chance = ", could be chance" if could_be_chance(edge) else ""
-        return f"{edge['log_ratio']:.2f} bits each{between}, {percent(edge['frequency'])} of its field{chance}"
+        return f"{edge['log_ratio']:.2f} bits each, {percent(edge['frequency'])} of its field"
 
     def is_told(self, head: str) -> bool:
         return True
@@ -140,16 +133,11 @@ class _Counts:
         return f"{node['count']}/{node['n_locations']}{between}{bits}"
 
     def panel(self, node: Mapping[str, Any]) -> list[str]:
-        sure = []
-        if "low" in node:
-            sure.append(f"{node['low']:.1f} to {node['high']:.1f} bits over resamples")
-        if "selected" in node:
-            sure.append(f"kept by {percent(node['selected'])} of resamples")
-        bits = f"{node['score']:.1f} bits" + (f" ({', '.join(sure)})" if sure else "")
+        bits = f"{node['score']:.1f} bits"
         if node["layer"] != DECISION:
             return [f"{locations(self._graph, node)}, {bits}."]
         learnt = [] if learnt_from_few(node) else [f"{learnt_from(node).capitalize()} with this decision."]
-        return [f"{bits} of evidence from all words below.", *learnt]
+        return [f"{bits} of evidence from all words below.", *learnt, *map(sentence, hidden(self._graph))]
 
     def arrow(self, edge: Mapping[str, Any]) -> str:
         return f"{edge['log_ratio']:.2f} bits, {percent(edge['frequency'])}"
@@ -158,26 +146,21 @@ class _Counts:
         return f"{edge['log_ratio']:.1f} bits"
 
     def beside(self, edge: Mapping[str, Any]) -> str:
-        chance = ", could be chance" if could_be_chance(edge) else ""
-        return f"{edge['log_ratio']:.1f} bits each, {percent(edge['frequency'])} of its field{chance}"
+        return f"{edge['log_ratio']:.1f} bits each, {percent(edge['frequency'])} of its field"
 
     def remarks(self, node: Mapping[str, Any]) -> list[str]:
-        return []
+        return hidden(self._graph)
 
     def warnings(self, node: Mapping[str, Any]) -> list[str]:
-        return [learnt_from(node)] if learnt_from_few(node) else []
+        denied = "contrast" in node and node["score"] < 0
+        few = [learnt_from(node)] if learnt_from_few(node) else []
+        return few + ["all words together speak against it"] * denied
 
     def key(self) -> str:
-        edges = [edge for *_, edge in self._graph.edges(data=True)]
-        parts = [
-            "Below: locations that show it, of all, and their evidence.",
-            "Arrows: evidence of one location for the word above, and the share of that word's receptive fields.",
-        ]
-        if any(map(could_be_chance, edges)):
-            parts.append("Dashed: could be chance (q > 0.05).")
-        if any(seldom_kept(edge) and not could_be_chance(edge) for edge in edges):
-            parts.append("Dotted: kept by fewer than half of the resamples.")
-        return " ".join(parts)
+        return (
+            "Below: locations that show it, of all, and their evidence. Arrows: evidence of one location for the word "
+            "above, and the share of that word's receptive fields."
+        )
 
     def why_no_word(self) -> str:
         root = self._graph.nodes[self._graph.graph["root"]]
@@ -195,8 +178,8 @@ class _Influence:
 
     def decision(self, node: Mapping[str, Any]) -> str:
         images = f"the decision for {node['count']} of {node['n_locations']} images, " if self._several() else ""
-        alone = self._alone()
-        return f"{asked(node)}: {images}{self._outcome()}" + (f"; {alone}" if alone else "")
+        parts = [f"{images}{self._outcome()}", self._alone(), *hidden(self._graph)]
+        return f"{asked(node)}: " + "; ".join(filter(None, parts))
 
     def _several(self) -> bool:
         """Tell whether the graph is of more images than one."""
@@ -278,8 +261,8 @@ class _Influence:
     def panel(self, node: Mapping[str, Any]) -> list[str]:
         if node["layer"] == DECISION:
             alone = self._alone() if self._of.get("held") else ""
-            return [f"{sentence(part)}." for part in (self._outcome(), alone) if part]
-        return [f"{locations(self._graph, node)}.", f"{sentence(self.word(node))}."]
+            return [sentence(part) for part in (self._outcome(), alone, *hidden(self._graph)) if part]
+        return [sentence(locations(self._graph, node)), sentence(self.word(node))]
 
     def arrow(self, edge: Mapping[str, Any]) -> str:
         return ", ".join(filter(None, [nats(edge["effect"]), self._share(edge)]))
@@ -292,7 +275,7 @@ class _Influence:
         return nats(edge["effect"]) + (f", {share} of what the upper one does" if share else "")
 
     def remarks(self, node: Mapping[str, Any]) -> list[str]:
-        return [self._outcome()]
+        return [self._outcome(), *hidden(self._graph)]
 
     def warnings(self, node: Mapping[str, Any]) -> list[str]:
         return [] if self._of.get("held", True) else list(filter(None, [self._alone()]))
@@ -324,6 +307,15 @@ def asked(node: Mapping[str, Any]) -> str:
     return node["class_name"] + (f" rather than {node['contrast_name']}" if "contrast_name" in node else "")
 
 
+def hidden(graph: nx.DiGraph) -> list[str]:
+    """Return what :meth:`InferenceGraph.check` found, in one piece of text; none where it was not asked."""
+    of = graph.graph
+    if "probability_hidden" not in of:
+        return []
+    here, elsewhere = probable(of["probability_hidden"]), probable(of["probability_hidden_elsewhere"])
+    return [f"with the words' places hidden in the image {here}, with as many others {elsewhere}"]
+
+
 def locations(graph: nx.DiGraph, node: Mapping[str, Any]) -> str:
     """Return how many locations show a word, and where."""
     where = f"over {graph.graph['n_images']} images" if graph.graph["n_images"] > 1 else "in this image"
@@ -331,18 +323,8 @@ def locations(graph: nx.DiGraph, node: Mapping[str, Any]) -> str:
 
 
 def sentence(text: str) -> str:
-    """Return text with a large letter in front."""
-    return text[:1].upper() + text[1:]
-
-
-def could_be_chance(edge: Mapping[str, Any]) -> bool:
-    """Tell whether an edge was tested and could be chance."""
-    return edge.get("q_value", 0) > MOST_CHANCE
-
-
-def seldom_kept(edge: Mapping[str, Any]) -> bool:
-    """Tell whether there are resamples, and most of them do not keep an edge."""
-    return edge.get("selected", 1) < LEAST_KEPT
+    """Return text with a large letter in front and a full stop."""
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def learnt_from_few(node: Mapping[str, Any]) -> bool:

@@ -15,7 +15,7 @@ from ..dictionary import Vocabulary, WordMaps
 from ..graph import InferenceGraph
 from ..graph._strength import evidence_of, strength_of
 from ..graph._targets import Target
-from ..graph._text import asked, could_be_chance, seldom_kept, telling
+from ..graph._text import asked, telling
 from ._cells import Cells, cells_of, draw_cells, equal_cells
 from ._drawing import (
     AGAINST,
@@ -334,7 +334,6 @@ class InferenceGraphDisplay(Display):
                     "shrinkA": 2,
                     "shrinkB": 2,
                     "mutation_scale": 8 + 6 * strength,
-                    "linestyle": _line_style(self.graph.edges[edge]),
                 },
                 zorder=1,
             )
@@ -354,10 +353,6 @@ class InferenceGraphDisplay(Display):
             write(self.ax_, box.middle, box.bottom + _LABEL[1] / 2, text, size=7.5, box=True)
             if key in with_map:
                 draw_share(self.ax_, Box(box.middle - _MAP / 2, box.top - _MAP, _MAP, _MAP), maps[key])
-
-
-def _line_style(edge: Mapping[str, Any]) -> str:
-    return "--" if could_be_chance(edge) else ":" if seldom_kept(edge) else "-"
 
 
 def _locations(words: WordMaps, node: Mapping[str, Any]) -> np.ndarray:

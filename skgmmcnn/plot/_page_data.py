@@ -12,7 +12,7 @@ import numpy as np
 from ..dictionary import WordMaps
 from ..graph._hierarchy import DECISION
 from ..graph._strength import evidence_of, strength_of
-from ..graph._text import could_be_chance, seldom_kept, sentence, telling
+from ..graph._text import sentence, telling
 from ._cells import cells_of, equal_cells
 from ._layout import Box, attach, edge_strengths, place_cells, place_labels, rows_of
 from ._reading import pictures
@@ -117,7 +117,7 @@ def _describe_graph(words: WordMaps, graph: nx.DiGraph) -> dict[str, Any]:
                 "box": _rounded(boxes[key]),
                 "card": cards[key],
                 "panel": told.panel(node),
-                "warnings": [f"{sentence(why)}." for why in told.warnings(node)] if node["layer"] == DECISION else [],
+                "warnings": list(map(sentence, told.warnings(node))) if node["layer"] == DECISION else [],
             }
             for key, node in graph.nodes.items()
         },
@@ -126,8 +126,6 @@ def _describe_graph(words: WordMaps, graph: nx.DiGraph) -> dict[str, Any]:
                 "tail": edge[0],
                 "head": edge[1],
                 **graph.edges[edge],
-                "could_be_chance": could_be_chance(graph.edges[edge]),
-                "seldom_kept": seldom_kept(graph.edges[edge]),
                 "strength": round(abs(strengths[edge]), 3),
                 "against": strengths[edge] < 0,
                 "rank": of.rank(graph.edges[edge]),

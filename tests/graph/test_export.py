@@ -73,6 +73,13 @@ def test_inference_graphs_come_back(suffix, graph, words, tmp_path):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
+def test_graphs_of_influence_come_back(suffix, influence_graph, words, tmp_path):
+    explained = [*influence_graph.explain(words[:1]), influence_graph.explain_class(words, 4)]
+    for number, graph in enumerate([*explained, *influence_graph.explain(words[:1], ("conv3", 1, 2))]):
+        assert_survives(graph, tmp_path / f"{number}{suffix}")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
 def test_networkx_reads_the_files(suffix, graph, words, tmp_path):
     explained = graph.explain(words[:1])[0]
     file = tmp_path / f"graph{suffix}"
@@ -107,6 +114,7 @@ def test_hostile_names_survive(suffix, tmp_path):
     assert len(networkx_reads(tmp_path / f"graph{suffix}")) == len(graph)
 
 
+@pytest.mark.filterwarnings("ignore:Counts know little")
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_hostile_class_names_through_the_whole_road(suffix, tmp_path):
     names = {("top", word): HOSTILE[word] for word in range(5)}
@@ -165,6 +173,17 @@ def test_tables(graph, words):
     for row in edges.itertuples():
         assert explained.edges[row.source, row.target]["log_ratio"] == row.log_ratio
     assert list(to_frame(nx.DiGraph()).edges.columns) == ["source", "target"]
+
+
+def test_tables_of_influence(influence_graph, words):
+    (explained,) = influence_graph.explain(words[:1])
+    nodes, edges = to_frame(explained)
+    for key, node in list(explained.nodes.items())[1:]:
+        assert nodes.loc[key, ["influence", "effect", "class_without"]].tolist() == [
+            node["influence"], node["effect"], node["class_without"],
+        ]  # fmt: skip
+    for row in edges.itertuples():
+        assert explained.edges[row.source, row.target] == {"flow": row.flow, "share": row.share, "effect": row.effect}
 
 
 def test_bad_input_is_named(monkeypatch, tmp_path):

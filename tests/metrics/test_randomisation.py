@@ -13,6 +13,8 @@ from skgmmcnn.graph import compare_graphs
 from skgmmcnn.metrics import randomisation_test
 from skgmmcnn.metrics._randomisation import _Cascade, _run_order, _steps
 
+pytestmark = pytest.mark.filterwarnings("ignore:Counts know little")  # few images
+
 
 def fitted(network, images, layers, n_words=8, evidence="counts"):
     extractor = FeatureExtractor(network, layers, preprocess=None, device="cpu")

@@ -11,6 +11,8 @@ from skgmmcnn.graph import compare_graphs
 from skgmmcnn.metrics import stability
 from skgmmcnn.metrics._refits import _at_random
 
+pytestmark = pytest.mark.filterwarnings("ignore:Counts know little")  # few images
+
 
 class Everything(np.random.RandomState):
     """Draws every image once: its resamples are the images themselves."""

@@ -102,7 +102,7 @@ def words():
 
 @cache
 def estimator():
-    return InferenceGraph(n_nodes=3, evidence="counts", n_bootstrap=20, p_values=True, random_state=0).fit(words())
+    return InferenceGraph(n_nodes=3, evidence="counts", random_state=0).fit(words())
 
 
 def _graph_of_an_image():

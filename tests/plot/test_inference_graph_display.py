@@ -3,7 +3,6 @@ import math
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
-import networkx as nx
 import numpy as np
 import pytest
 import torch
@@ -18,6 +17,9 @@ from skgmmcnn.plot._drawing import AGAINST, INK, WARNING, in_lines
 from skgmmcnn.plot._layout import Box, place_labels, rows_of
 from tests.graph.test_inference_graph import random_words
 from tests.plot.readable import assert_readable, texts_of
+
+# What counts warn of, pictures say themselves.
+pytestmark = pytest.mark.filterwarnings("ignore:Counts know little")
 
 
 @pytest.fixture(autouse=True)
@@ -164,7 +166,7 @@ def test_branches_are_drawn_side_by_side(rng):
     maps = FeatureExtractor(Branches(), layers).fit_transform(rng.random((60, 9, 9)).astype(np.float32))
     words = LayerDictionary(6, random_state=0).fit_transform(maps)
     words = replace(words, decisions=words.words["top"][:, 0, 0] % 3)  # the network is not trained
-    estimator = InferenceGraph(n_nodes=2, p_values=True, evidence="counts").fit(words)
+    estimator = InferenceGraph(n_nodes=2, evidence="counts").fit(words)
     assert estimator.explained_by_["top"] == ("deep", "left")
     display = InferenceGraphDisplay.from_estimator(estimator, words, image=3)
     depths = {node["layer"]: node["depth"] for node in display.graph.nodes.values()}
@@ -210,19 +212,6 @@ def test_edges_with_maps(graph, words):
     plain = InferenceGraphDisplay.from_estimator(graph, words, image=7)
     assert plain.edge_maps is None
     assert plain.figure_.get_figheight() < display.figure_.get_figheight()
-
-
-def test_uncertain_edges_are_drawn_so(graph, words):
-    display = InferenceGraphDisplay.from_estimator(graph, words, image=7)
-    edges = list(display.graph.edges)
-    nx.set_edge_attributes(display.graph, {edges[0]: {"q_value": 0.2, "selected": 0.1}, edges[1]: {"selected": 0.49}})
-    nx.set_edge_attributes(display.graph, {edges[2]: {"q_value": 0.04, "selected": 0.5}})
-    display.plot()
-    arrows = [text.arrow_patch for text in display.ax_.texts if getattr(text, "arrow_patch", None)]
-    assert sorted(arrow.get_linestyle() for arrow in arrows) == sorted(["--", ":", *["-"] * (len(edges) - 2)])
-    shown = " ".join(" ".join(written(display)).split())
-    assert "Dashed: could be chance" in shown
-    assert "Dotted: kept by fewer than half of the resamples." in shown
 
 
 def test_targets_and_contrasts(graph, words):
@@ -277,6 +266,17 @@ def test_a_graph_learnt_from_few_images_says_so(n_fitted, words):
             assert all(text.get_window_extent().y0 > heads for text in warnings)
 
 
+def test_a_contrast_that_counts_deny_says_so(graph, words):
+    decisions = words.decisions.copy()
+    decisions[7] = (decisions[7] + 1) % 10
+    with pytest.warns(UserWarning, match="speak against 1 of 1 contrasts"):
+        display = InferenceGraphDisplay.from_estimator(
+            graph, replace(words, decisions=decisions), image=7, contrast=int(words.decisions[7])
+        )
+    assert "all words together speak against it" in written(display)
+    assert_readable(display.figure_)
+
+
 def test_a_class_that_was_not_fitted(words):
     fitted = InferenceGraph(evidence="counts").fit(words[np.flatnonzero(words.decisions != 4)])
     display = InferenceGraphDisplay.from_estimator(fitted, words, label=4)
@@ -289,7 +289,7 @@ def test_a_class_that_was_not_fitted(words):
 
 
 def test_a_decision_that_no_word_speaks_for_says_so(words):
-    fitted = InferenceGraph(min_score=1e9, evidence="counts").fit(words)
+    fitted = InferenceGraph(evidence="counts").fit(words[words.decisions == words.decisions[0]])
     (explained,) = fitted.explain(words[:1])
     assert list(explained) == [explained.graph["root"]]
     assert to_text(explained).endswith("No word speaks for it: none has enough evidence.")
@@ -348,6 +348,18 @@ def test_words_that_do_not_keep_the_decision_say_so(held, influence_graph, words
     display = InferenceGraphDisplay._of_image(explained, words[7:8]).plot()
     warnings = [text for text in display.ax_.texts if text.get_color() == WARNING]
     assert [text.get_text() for text in warnings] == ([] if held else ["these words alone do not keep the decision"])
+    assert_readable(display.figure_)
+
+
+@pytest.mark.parametrize("evidence", ["counts", "influence"])
+def test_a_checked_graph_tells_what_was_found(evidence, words):
+    fitted = InferenceGraph(evidence=evidence).fit(words)
+    (explained,) = fitted.check(words[7], fitted.explain(words[7]))
+    here, elsewhere = (probable(explained.graph[f"probability_hidden{where}"]) for where in ("", "_elsewhere"))
+    told = f"with the words' places hidden in the image {here}, with as many others {elsewhere}"
+    assert told in to_text(explained).splitlines()[0]
+    display = InferenceGraphDisplay._of_image(explained, words[7]).plot()
+    assert told in written(display)
     assert_readable(display.figure_)
 
 

@@ -55,6 +55,11 @@ def test_chosen_words_and_those_of_a_graph(dictionary, maps, words, graph):
     for layer in words.layers:
         its = [node for node in explained.nodes.values() if node["layer"] == layer]
         assert display.chosen[layer] == [node["word"] for node in sorted(its, key=lambda node: -node["score"])]
+    (used,) = InferenceGraph(n_nodes=2, n_against=2, evidence="influence").fit(words).explain(words[7])
+    display = WordMapDisplay.from_estimator(dictionary, words, image=7, graph=used)
+    for layer in words.layers:
+        its = [node for node in used.nodes.values() if node["layer"] == layer]
+        assert display.chosen[layer] == [n["word"] for n in sorted(its, key=lambda node: -abs(node["influence"]))]
     display = WordMapDisplay.from_estimator(
         dictionary, words, image=7, words=["conv3_w004", ("conv1", 2), ("conv3", 1)]
     )

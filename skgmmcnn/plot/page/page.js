@@ -152,8 +152,6 @@ function drawArrow(edge) {
   const [dx, dy] = [(x1 - x0) / length, (y1 - y0) / length];
   const [bx, by] = [x1 - head * dx, y1 - head * dy];
   const line = draw("line", { x1: x0, y1: y0, x2: bx, y2: by, "stroke-width": wide });
-  if (edge.could_be_chance) line.setAttribute("stroke-dasharray", "6 5");
-  else if (edge.seldom_kept) line.setAttribute("stroke-dasharray", "2 5");
   const half = head / 2;
   const tip = `M${x1} ${y1}L${bx - half * dy} ${by + half * dx}L${bx + half * dy} ${by - half * dx}Z`;
   const group = draw("g", { class: edge.against ? "edge against" : "edge", "stroke-opacity": 0.4 + 0.6 * edge.strength, "fill-opacity": 0.4 + 0.6 * edge.strength },
