@@ -208,7 +208,9 @@ class _Influence:
         if "influence" not in node:
             return f"log-odds of this word {nats(node['margin'])}"
         between = f", {node['low']:+.1f} to {node['high']:+.1f}" if "low" in node else ""
-        carried = f"{percent(abs(node['share']))} of {self._margin()} ({nats(node['influence'])}{between})"
+        carried = f"{nats(node['influence'])}{between}"
+        if is_part(node["share"]):
+            carried = f"{percent(abs(node['share']))} of {self._margin()} ({carried})"
         does = "carries" if node["influence"] > 0 else "speaks against it by"
         kept = f", among the first in {percent(node['selected'])} of the images" if "selected" in node else ""
         return f"{does} {carried}{kept}; without it {self._without(node)}"
@@ -241,7 +243,7 @@ class _Influence:
 
         Nothing of several images, either: a mean of shares tells little.
         """
-        return "" if self._several() or edge["share"] < 0 else percent(edge["share"])
+        return "" if self._several() or not 0 <= edge["share"] <= 1 else percent(edge["share"])
 
     def is_told(self, head: str) -> bool:
         return head != self._of["root"]
@@ -252,7 +254,8 @@ class _Influence:
         shown = f"{node['count']}/{node['n_locations']}"
         if "influence" not in node:
             return f"{shown}\n{nats(node['margin'])}"
-        first = f"{shown}   {percent(math.copysign(node['share'], node['influence']))}"
+        told = percent(math.copysign(node["share"], node["influence"])) if is_part(node["share"]) else None
+        first = f"{shown}   {told or nats(node['influence'])}"
         if "probability_without" not in node:
             return f"{first}\nwithout it {nats(-node['effect'])}"
         says = f", {node['class_without']}" if wide and self._changes(node) else ""
@@ -335,6 +338,11 @@ def learnt_from_few(node: Mapping[str, Any]) -> bool:
 def learnt_from(node: Mapping[str, Any]) -> str:
     """Return as text how many of the fitted images have the decision of this node."""
     return f"learnt from {node['n_fitted']} image{'s' if node['n_fitted'] != 1 else ''}"
+
+
+def is_part(share: float) -> bool:
+    """Tell whether a share is one: what is for and what is against may leave little of the whole."""
+    return abs(share) <= 1
 
 
 def percent(share: float) -> str:
