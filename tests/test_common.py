@@ -54,7 +54,7 @@ def as_arrays(result):
     return list(result.words.values()) if isinstance(result, WordMaps) else [np.asarray(result)]
 
 
-def assert_equal(first, second, atol=1e-6):
+def assert_equal(first, second, atol=1e-5):
     for a, b in zip(as_arrays(first), as_arrays(second), strict=True):
         np.testing.assert_allclose(a, b, atol=atol)
 
@@ -261,11 +261,9 @@ def counting(digits):
 
 
 def test_forward_passes_of_a_pipeline(counting, digits):
-    make_pipe(counting).fit(digits.images[:100])
-    few = (
-        CountingNetwork.n_images - 200
-    )  # once to train, once to label, and a few to survey the network and measure its fields
-    assert 0 < few < 14
+    make_pipe(counting).fit(digits.images[:128])  # a whole number of the images that pass at once
+    # Once to train, once to label, and a few to survey the network and measure its fields.
+    assert 0 < CountingNetwork.n_images - 256 < 14
 
 
 def test_memory_hits_in_the_same_process_and_in_another(digits, tmp_path):

@@ -20,7 +20,7 @@ from ..graph._hierarchy import DECISION, maps_of
 from ..graph._influence import handle_of
 from ..graph._tracing import NONE, NOTHING, Question, _Tracer
 from ._correlation import rank_correlation
-from ._evidence import kept_by
+from ._evidence import graphs_of, kept_by
 from ._intervals import Interval
 from ._measured import Figure, Measured
 from ._parts import check_scores, graph_of, take_apart
@@ -193,7 +193,7 @@ def edge_effects(
     graph = graph_of(parts)
     check_scores(parts)
     words = parts.words()
-    graphs = graph.explain(words)
+    graphs = graphs_of(graph, words, "image")
     kept, fields = kept_by(graphs, words), graph._structure(words).fields
     decisions = words.decisions.astype(np.int64)
     asked = Question(ClassMargin(decisions), decisions, None, words.layers, None, 0, graph.n_steps)

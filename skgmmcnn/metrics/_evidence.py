@@ -5,7 +5,9 @@ Whether that is influence or counts is the graph's business.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import networkx as nx
 import numpy as np
@@ -50,6 +52,15 @@ def over_graphs(values: np.ndarray, leader: np.ndarray) -> np.ndarray:
     return sums[leader]
 
 
+@contextmanager
+def of_any_worth() -> Iterator[None]:
+    """Let graphs of counts be made of decisions with few fitted images: what they are worth is measured here."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Counts know little of decisions")
+        yield
+
+
+@of_any_worth()
 def graphs_of(graph: InferenceGraph, words: WordMaps, by: str) -> list[nx.DiGraph]:
     """Return the graph that tells of each image."""
     leader = leaders(words, by)

@@ -10,11 +10,10 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 from ..features._scores import log_proba
+from ..graph._coverage import FEW_FITTED
 from ._intervals import Interval, interval_of_share
 from ._measured import Figure, Measured
 from ._parts import check_scores, graph_of, take_apart
-
-N_ENOUGH = 10  # images
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +56,7 @@ class Fidelity(Measured):
     @property
     def coverage(self) -> float:
         """Share of the images whose decision at least ten of the fitted images have."""
-        return float((self.n_fitted >= N_ENOUGH).mean())
+        return float((self.n_fitted >= FEW_FITTED).mean())
 
     def agreement_of(self, right: bool) -> float:
         """Return the agreement over the images that the network decides right, or wrong.
@@ -76,7 +75,7 @@ class Fidelity(Measured):
         return float(chosen.mean()) if len(chosen) else np.nan
 
     def figures(self) -> list[Figure]:
-        covered = self.n_fitted >= N_ENOUGH
+        covered = self.n_fitted >= FEW_FITTED
         found = [
             Figure("agreement", "decision", self.agreement, *self.agreement_interval, "near 1"),
             Figure("divergence, tempered (bits)", "decision", float(self.tempered_divergence.mean()), good="near 0"),
@@ -96,7 +95,7 @@ class Fidelity(Measured):
             f"{high:.1%}).  They are too sure of themselves, {self.temperature:.3g} times, since locations of one "
             f"image repeat each other; corrected for that, their class probabilities differ from the network's by "
             f"{self.tempered_divergence.mean():.2f} bits, where 0 is best.  For "
-            f"{self.coverage:.0%} of the images at least {N_ENOUGH} of the fitted ones have the same decision."
+            f"{self.coverage:.0%} of the images at least {FEW_FITTED} of the fitted ones have the same decision."
         )
         if self.right is None:
             return text

@@ -184,9 +184,9 @@ def randomisation_test(
     >>> from skgmmcnn.datasets import load_digits_network
     >>> from skgmmcnn.metrics import randomisation_test
     >>> digits = load_digits_network()
-    >>> extractor = FeatureExtractor(digits.network, layers=["conv2", "conv3"])
-    >>> pipe = make_pipeline(extractor, LayerDictionary(20, random_state=0), InferenceGraph()).fit(digits.images[:300])
-    >>> found = randomisation_test(pipe, digits.images[:300], n_steps=2, random_state=0)
+    >>> extractor = FeatureExtractor(digits.network, layers=["conv3"])
+    >>> pipe = make_pipeline(extractor, LayerDictionary(20, random_state=0), InferenceGraph()).fit(digits.images[:100])
+    >>> found = randomisation_test(pipe, digits.images[:100], n_steps=2, n_images=5, random_state=0)
     >>> found.modules
     (('head', 'conv3.0'), ('conv2.0', 'conv1.0'))
     >>> bool(found.classes[0].mean() == 1), bool(found.classes[2].mean() < 0.5)

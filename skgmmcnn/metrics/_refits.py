@@ -12,6 +12,7 @@ from ..dictionary import Alignment, WordMaps
 from ..dictionary._base import WordModel
 from ..features import FeatureMaps
 from ..graph import GraphComparison, InferenceGraph, compare_graphs
+from ._evidence import of_any_worth
 from ._parts import Parts, graph_of, in_memory, take_apart
 
 Comparisons = list[list[GraphComparison]]  # of the graphs of classes, and of images
@@ -89,6 +90,7 @@ class Explained:
         again, by_chance = self._explain(graph, words), _at_random(alignment, self._random)
         return self._compare(again, alignment), self._compare(again, by_chance)
 
+    @of_any_worth()
     def _explain(self, graph: InferenceGraph, words: WordMaps) -> list[list[nx.DiGraph]]:
         classes, images = self.cases
         of_classes = [graph.explain_together(words[case.rows], case.target) for case in classes]

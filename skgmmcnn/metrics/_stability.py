@@ -204,9 +204,9 @@ def stability(
     >>> from skgmmcnn.datasets import load_digits_network
     >>> from skgmmcnn.metrics import stability
     >>> digits = load_digits_network()
-    >>> extractor = FeatureExtractor(digits.network, layers=["conv2", "conv3"])
-    >>> pipe = make_pipeline(extractor, LayerDictionary(20, random_state=0), InferenceGraph()).fit(digits.images[:300])
-    >>> found = stability(pipe, digits.images[:300], n_refits=2, random_state=0)
+    >>> extractor = FeatureExtractor(digits.network, layers=["conv3"])
+    >>> pipe = make_pipeline(extractor, LayerDictionary(20, random_state=0), InferenceGraph()).fit(digits.images[:100])
+    >>> found = stability(pipe, digits.images[:100], n_refits=2, n_images=5, random_state=0)
     >>> found.words["conv3"].shape, bool(found.words["conv3"].mean() > found.chance_words["conv3"].mean())
     ((2, 20), True)
     >>> bool(found.classes.similarity.mean() > found.classes.chance.mean())

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+from ..graph._coverage import FEW_FITTED
 from ._completeness import Completeness
 from ._deletion import AblationCurves
 from ._edges import EdgeEffects
 from ._faithfulness import Faithfulness
-from ._fidelity import N_ENOUGH, Fidelity
+from ._fidelity import Fidelity
 from ._measured import Measured
 
 # Rules of thumb; the figures stand beside the answers.
@@ -75,7 +76,7 @@ def _coverage(result: Fidelity) -> Verdict:
     value = result.coverage
     answer = "yes" if value >= _COVERED else "partly" if value >= _COVERED_PARTLY else "no"
     advice = "" if answer == "yes" else "; of the others counts know little: take evidence='influence'"
-    why = f"for {value:.0%} of the images at least {N_ENOUGH} fitted ones have the same decision{advice}"
+    why = f"for {value:.0%} of the images at least {FEW_FITTED} fitted ones have the same decision{advice}"
     return Verdict("Were images of these decisions fitted?", answer, f"{why}.")
 
 

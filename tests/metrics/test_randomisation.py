@@ -13,6 +13,8 @@ from skgmmcnn.graph import compare_graphs
 from skgmmcnn.metrics import randomisation_test
 from skgmmcnn.metrics._randomisation import _Cascade, _run_order, _steps
 
+pytestmark = pytest.mark.filterwarnings("ignore:Counts know little")  # few images
+
 
 def fitted(network, images, layers, n_words=8, evidence="counts"):
     extractor = FeatureExtractor(network, layers, preprocess=None, device="cpu")
@@ -91,6 +93,7 @@ def test_graphs_that_owe_nothing_to_the_weights_survive(rng):
     assert min(found.survival) >= 1
 
 
+@pytest.mark.filterwarnings("ignore:Counts know little of decisions")
 def test_a_step_equals_a_model_of_the_changed_network(pipe, digits, found):
     """The weights of the last step, put into a network by hand and fitted as a model of its own."""
     images, cascade = digits.images[:150], _Cascade(np.random.RandomState(0))

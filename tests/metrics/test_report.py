@@ -9,6 +9,8 @@ from skgmmcnn.datasets import load_digits_network
 from skgmmcnn.metrics import Completeness, completeness, deletion, fidelity, trust_report, trust_table
 from skgmmcnn.metrics.__main__ import main
 
+pytestmark = pytest.mark.filterwarnings("ignore:Counts know little")  # few images
+
 
 @pytest.fixture(scope="module")
 def report(pipe, digits):
