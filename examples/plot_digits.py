@@ -31,9 +31,8 @@ agreement = pipe.score(digits.test_images)
 print(f"The words of the top layer alone agree with the network on {agreement:.0%} of the test images.\n")
 
 # %%
-# Explain one decision.  Every word says at how many locations it is seen, and how many bits of evidence they give
-# together; then, for each word above that it explains, the bits that one location gives, and how much of that word's
-# receptive fields it fills.
+# Explain one decision.  Every word says at how many locations it is seen, which share of the log-odds these carry, and
+# what the network says without them; then, for each word above, how much of that comes from here.
 from skgmmcnn import to_text
 
 words = pipe[:-1].transform(digits.test_images[3:4])
@@ -48,3 +47,9 @@ from skgmmcnn import InferenceGraphDisplay
 display = InferenceGraphDisplay.from_estimator(pipe, digits.test_images, image=3)
 display.figure_.savefig("inference_graph.png")
 print("\nWrote inference_graph.png")
+
+# %%
+# The same for locations rather than words: blue ones spoke for the decision, orange ones against it.
+from skgmmcnn import InfluenceMapDisplay
+
+InfluenceMapDisplay.from_estimator(pipe, digits.test_images, image=3)

@@ -24,7 +24,7 @@ pipe = Pipeline(
 
 # %%
 # Some digits that the network gets wrong, and some that it gets right.  Each decision is contrasted with the class that
-# the words speak for next to it.
+# comes next.
 import numpy as np
 
 words = pipe[:-1].transform(digits.test_images)
