@@ -93,7 +93,6 @@ def test_graphs_that_owe_nothing_to_the_weights_survive(rng):
     assert min(found.survival) >= 1
 
 
-@pytest.mark.filterwarnings("ignore:Counts know little of decisions")
 def test_a_step_equals_a_model_of_the_changed_network(pipe, digits, found):
     """The weights of the last step, put into a network by hand and fitted as a model of its own."""
     images, cascade = digits.images[:150], _Cascade(np.random.RandomState(0))

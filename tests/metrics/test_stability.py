@@ -56,7 +56,6 @@ def cosines(first, second):
     return np.array([[a @ b / np.sqrt((a @ a) * (b @ b)) for b in second] for a in first])
 
 
-@pytest.mark.filterwarnings("ignore:Counts know little of decisions")
 def test_figures_equal_a_plain_loop(pipe, held, monkeypatch):
     """The refits are fitted here again, and their words and graphs compared one by one."""
     refits = []
