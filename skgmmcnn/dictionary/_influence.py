@@ -126,7 +126,20 @@ class Influence:
 
     @classmethod
     def of(cls, maps: FeatureMaps, mixtures: Mapping[str, Mixture]) -> Influence | None:
-        """Return the influence of words in `maps`, None where these were made without a network."""
+        """Return the influence of words in `maps`, None where these were made without a network.
+
+        Parameters
+        ----------
+        maps : FeatureMaps
+            Maps of n images.
+        mixtures : dict of str to Mixture
+            The mixture of each layer.
+
+        Returns
+        -------
+        influence : Influence or None
+            Of these images.
+        """
         network = maps.of_network()
         return None if network is None else cls(network, mixtures)
 
@@ -140,7 +153,7 @@ class Influence:
         return f"Influence(n={len(self)}, layers={list(self._maps.layers)})"
 
     def rerun(self, work: Callable[[Rerun], Result], what: str = "influence") -> Iterator[Result]:
-        """Yield what `work` makes of the images, batch by batch; see :meth:`FeatureMaps.rerun`.
+        """Yield what `work` makes of the images, batch by batch, as :meth:`FeatureMaps.rerun` does.
 
         Parameters
         ----------
@@ -154,7 +167,7 @@ class Influence:
         result : object
             What `work` returned.
         """
-        return self._maps.rerun(work, what)
+        yield from self._maps.rerun(work, what)
 
     def baseline(self, layer: str, like: Tensor) -> Tensor:
         """Return the mean of a layer over the fitted images, as its mixture has it.

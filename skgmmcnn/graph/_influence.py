@@ -14,7 +14,7 @@ from ..dictionary._influence import ClassMargin, WordMargin
 from ._attributes import decision_attributes, word_attributes
 from ._hierarchy import DECISION, Hierarchy
 from ._targets import root_of
-from ._tracing import Question, Trace, influences, is_edge, order, trace
+from ._tracing import Flow, Question, Trace, influences, is_edge, order, trace
 
 INTERVAL = (2.5, 97.5)  # percentiles
 _N_RESAMPLES = 200
@@ -153,6 +153,10 @@ class _Story:
         """Return the influence of a word."""
         return self.mean(lambda found: found.totals[layer][word])
 
+    def whole(self, layer: str, word: int) -> float:
+        """Return what a word does to first order, 0 of words without a layer below."""
+        return self.mean(lambda found: found.wholes.get((layer, word), 0.0))
+
     def word(self, layer: str, word: int) -> dict[str, Any]:
         """Return the attributes of a word that come from the traces."""
         influence = np.array([found.totals[layer][word] for found in self.traces])
@@ -169,9 +173,9 @@ class _Story:
             attributes["decision_without"] = effects[0].decision
         if not self.alone:
             attributes |= self._over_images(layer, word, influence, [each.decision for each in effects])
-        shares = [found.background[layer, word] for found in self.traces if (layer, word) in found.background]
-        if shares:
-            attributes["background"] = float(np.median(shares))
+        whole = self.whole(layer, word)
+        if whole:
+            attributes["background"] = self.mean(lambda found: found.backgrounds.get((layer, word), 0.0)) / whole
         return attributes
 
     def _over_images(
@@ -194,12 +198,11 @@ class _Story:
         pairs = dict.fromkeys(pair for found in self.traces for pair in found.flows)
         edges = {}
         for lower, upper in pairs:
-            found = [each.flows.get((lower, upper)) for each in self.traces]
-            flow = float(np.mean([0.0 if one is None else one.flow for one in found]))
-            share = float(np.mean([0.0 if one is None else one.share for one in found]))
-            effect = float(np.mean([0.0 if one is None else one.effect for one in found]))
+            found = [each.flows.get((lower, upper), Flow(0.0, 0.0)) for each in self.traces]
+            flow, effect = np.mean(found, axis=0).tolist()
             if is_edge(flow, effect, self.influence(*upper)):
-                edges[lower, upper] = {"flow": flow, "share": share, "effect": effect}
+                whole = self.whole(*upper)
+                edges[lower, upper] = {"flow": flow, "share": flow / whole if whole else 0.0, "effect": effect}
         return edges
 
 

@@ -34,13 +34,9 @@ class Effect(NamedTuple):
 
 
 class Flow(NamedTuple):
-    """What an upper word gets from a lower one: of what it does, to first order; and exactly.
-
-    `share` is that of `flow` in all that the upper word does, to first order.
-    """
+    """What an upper word gets from a lower one: of what it does, to first order; and exactly; in nats."""
 
     flow: float
-    share: float
     effect: float
 
 
@@ -64,8 +60,8 @@ class Trace:
         Without each of these.
     flows : dict of ((str, int), (str, int)) to Flow
         From lower words to the upper words that they explain.
-    background : dict of (str, int) to float
-        The share of what an upper word does that does not come from the words of the layers below.
+    wholes, backgrounds : dict of (str, int) to float
+        What an upper word does, to first order, and what of that does not come from the words of the layers below.
     held : bool or None
         Whether the words kept, and nothing else, keep the decision.
     enough : int or None
@@ -83,7 +79,8 @@ class Trace:
     kept: dict[str, list[int]] = field(default_factory=dict)
     effects: dict[tuple[str, int], Effect] = field(default_factory=dict)
     flows: dict[tuple[tuple[str, int], tuple[str, int]], Flow] = field(default_factory=dict)
-    background: dict[tuple[str, int], float] = field(default_factory=dict)
+    wholes: dict[tuple[str, int], float] = field(default_factory=dict)
+    backgrounds: dict[tuple[str, int], float] = field(default_factory=dict)
     held: bool | None = None
     enough: int | None = None
 
@@ -264,17 +261,14 @@ class _Tracer:
         for i_upper, words in enumerate(above):
             flows, all_of_it, rest = self._flows(upper, lower, words)
             for i in np.flatnonzero(words != NONE).tolist():
-                s = upper, int(words[i])
-                if all_of_it[i]:
-                    known = self.traces[i].background.get(s, 1.0)
-                    self.traces[i].background[s] = known - (all_of_it[i] - rest[i]) / all_of_it[i]
+                s, found = (upper, int(words[i])), self.traces[i]
+                found.wholes[s] = float(all_of_it[i])
+                found.backgrounds[s] = found.backgrounds.get(s, found.wholes[s]) - float(all_of_it[i] - rest[i])
                 for lower_words, fall in zip(below, falls, strict=True):
                     t = int(lower_words[i])
                     flow, effect = float(flows[i, t]), float(fall[i_upper][i])
-                    if t != NONE and is_edge(flow, effect, self.traces[i].totals[upper][s[1]]):
-                        self.traces[i].flows[(lower, t), s] = Flow(
-                            flow, flow / all_of_it[i] if all_of_it[i] else 0.0, effect
-                        )
+                    if t != NONE and is_edge(flow, effect, found.totals[upper][s[1]]):
+                        found.flows[(lower, t), s] = Flow(flow, effect)
 
     def _ranked(self, layer: str) -> list[np.ndarray]:
         """Return the first word kept of each image, the second one, and so on, shape (n,)."""
