@@ -209,7 +209,7 @@ class _Influence:
             return f"log-odds of this word {nats(node['margin'])}"
         between = f", {node['low']:+.1f} to {node['high']:+.1f}" if "low" in node else ""
         carried = f"{nats(node['influence'])}{between}"
-        if is_part(node["share"]):
+        if is_part(node):
             carried = f"{percent(abs(node['share']))} of {self._margin()} ({carried})"
         does = "carries" if node["influence"] > 0 else "speaks against it by"
         kept = f", among the first in {percent(node['selected'])} of the images" if "selected" in node else ""
@@ -229,6 +229,10 @@ class _Influence:
         if node.get("changed"):
             becomes += f", and {percent(node['changed'])} of the decisions change"
         return becomes + (f", and the network says {node['class_without']}" if self._changes(node) else "")
+
+    def _is_still(self, node: Mapping[str, Any]) -> bool:
+        """Tell whether a probability without a word reads as the one with it."""
+        return probable(self._of["probability"]) == probable(node["probability_without"])
 
     def _changes(self, node: Mapping[str, Any]) -> bool:
         """Tell whether the network decides something else without a word."""
@@ -254,9 +258,9 @@ class _Influence:
         shown = f"{node['count']}/{node['n_locations']}"
         if "influence" not in node:
             return f"{shown}\n{nats(node['margin'])}"
-        told = percent(math.copysign(node["share"], node["influence"])) if is_part(node["share"]) else None
+        told = percent(math.copysign(node["share"], node["influence"])) if is_part(node) else None
         first = f"{shown}   {told or nats(node['influence'])}"
-        if "probability_without" not in node:
+        if "probability_without" not in node or self._is_still(node):
             return f"{first}\nwithout it {nats(-node['effect'])}"
         says = f", {node['class_without']}" if wide and self._changes(node) else ""
         return f"{first}\nwithout it {probable(node['probability_without'])}{says}"
@@ -340,9 +344,9 @@ def learnt_from(node: Mapping[str, Any]) -> str:
     return f"learnt from {node['n_fitted']} image{'s' if node['n_fitted'] != 1 else ''}"
 
 
-def is_part(share: float) -> bool:
-    """Tell whether a share is one: what is for and what is against may leave little of the whole."""
-    return abs(share) <= 1
+def is_part(node: Mapping[str, Any]) -> bool:
+    """Tell whether a share says something: not where what is against outweighs what is for, or leaves little of it."""
+    return abs(node["share"]) <= 1 and node["share"] * node["influence"] > 0
 
 
 def percent(share: float) -> str:
