@@ -5,7 +5,6 @@ from __future__ import annotations
 from importlib.resources import files
 
 import torch
-from safetensors.torch import load
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from sklearn.utils import Bunch
@@ -78,6 +77,8 @@ def load_digits_network() -> Bunch:
     """
     with torch.device("meta"):  # no random weights, which would move on the global generator
         network = DigitsNetwork()
+    from safetensors.torch import load
+
     network.load_state_dict(load(files(__package__).joinpath(WEIGHTS).read_bytes()), assign=True)
     return Bunch(network=network.eval(), **digit_images())
 

@@ -18,10 +18,10 @@ from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 from torchvision.models import WeightsEnum
-from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from .._compat import ContainerOutput, Interval, StrOptions, fit_context
 from .._device import resolve_device
+from .._progress import progress
 from ._decisions import count_outputs, decide
 from ._effective_field import effective_fields
 from ._images import Images, InputKind, PixelScale, gather, listed, unreadable
@@ -391,7 +391,7 @@ class _NetworkSource:
         """Yield what `work` makes of batches of `size` images; of smaller ones once the device's memory is short."""
         images, start, most = self._images[rows], 0, size
         self._traced.to(resolve_device(self.device))
-        with tqdm(total=len(images), desc=what, unit="image", disable=not self._run.verbose) as progress:
+        with progress(total=len(images), desc=what, unit="image", shown=self._run.verbose) as bar:
             for whole in images.batches(size, self._spec.input_shape, self._run.n_jobs):
                 rest = whole
                 while len(rest):
@@ -406,7 +406,7 @@ class _NetworkSource:
                         size = -(-len(batch) // 2)
                         continue
                     yield result
-                    progress.update(len(batch))
+                    bar.update(len(batch))
                     start, rest = start + len(batch), rest[len(batch) :]
 
     @property

@@ -15,7 +15,6 @@ from typing import Any, BinaryIO
 import joblib
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from torch import Tensor
 
 from .._device import resolve_device
@@ -70,6 +69,8 @@ class StoredSource:
         """Make the store, or check that the one that is there holds these values."""
         about = self._folder / "store.json"
         if not about.is_file():
+            from filelock import FileLock
+
             self._folder.mkdir(parents=True, exist_ok=True)
             with FileLock(self._folder / "making"):
                 if not about.is_file():  # else another process has made it meanwhile
@@ -241,6 +242,8 @@ def _take(file: BinaryIO, size: int) -> None:
 @contextmanager
 def _lock(folder: Path) -> Iterator[bool]:
     """Tell whether this process may write to the store; a lock dies with the process that holds it."""
+    from filelock import FileLock, Timeout
+
     # Not of one thread: a generator that was left half-way can be closed in another.
     lock = FileLock(folder / "lock", thread_local=False)
     try:

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from ..dictionary import WordMaps, count_words
 from ..features import Rerun
@@ -157,7 +156,7 @@ class Runner:
         What is measured of each image's decision.
     fillings : Fillings
         What stands in the place of columns.
-    progress : tqdm
+    progress : progress bar
         Told of images.
     """
 
@@ -165,7 +164,7 @@ class Runner:
     words: WordMaps
     measured: str
     fillings: Fillings
-    progress: tqdm
+    progress: Any
 
     def measure(self, layers: Sequence[str], selections: Mapping[Any, Kept]) -> dict[Any, np.ndarray]:
         """Return for each selection of words what is measured with these alone left in `layers`, shape (n,).

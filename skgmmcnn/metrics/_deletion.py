@@ -11,8 +11,8 @@ import torch
 from scipy.integrate import trapezoid
 from sklearn.utils import check_random_state
 from torch import Tensor
-from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
+from .._progress import progress
 from ..dictionary import WordMaps, count_words
 from ..features import Rerun
 from ..features._rerun import replace
@@ -315,10 +315,10 @@ def _curves(pipe: Any, X: Any, asked: _Question, random_state: Any) -> AblationC
         }
 
     found, what = [], f"{asked.kind} {asked.layer}"
-    with tqdm(total=n_curves * len(words), desc=what, unit="curve", disable=not asked.verbose) as progress:
+    with progress(total=n_curves * len(words), desc=what, unit="curve", shown=asked.verbose) as bar:
         for curves in parts.maps.rerun(work):
             found.append(curves)
-            progress.update(n_curves * curves[asked.orders[0]].shape[1])
+            bar.update(n_curves * curves[asked.orders[0]].shape[1])
     joined = {order: np.concatenate([curves[order] for curves in found], axis=1) for order in asked.orders}
     return AblationCurves(
         layer=asked.layer,

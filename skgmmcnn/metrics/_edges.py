@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import networkx as nx
 import numpy as np
 from sklearn.utils import check_random_state
-from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
+from .._progress import progress
 from ..dictionary import WordMaps
 from ..dictionary._influence import ClassMargin
 from ..features import Rerun
@@ -206,10 +206,10 @@ def edge_effects(
         return [compared for pair in fields for compared in comparer.compare(*pair)]
 
     found: list[_Compared] = []
-    with tqdm(total=len(words), desc="edge_effects", unit="image", disable=not verbose) as progress:
+    with progress(total=len(words), desc="edge_effects", unit="image", shown=verbose) as bar:
         for n_done, compared in parts.maps.rerun(lambda part: (len(part), work(part)), "edge effects"):
             found += compared
-            progress.update(n_done)
+            bar.update(n_done)
     pairs, named = {}, _NAMES[graph._evidence_of(words)]
     for upper, lower in fields:
         rows = [each[2:] for each in found if each[:2] == (upper, lower)]

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from scipy.integrate import trapezoid
 from sklearn.utils import check_random_state
-from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
+from .._progress import progress
 from ._ablation import Fillings
 from ._circuits import NOTHING, ORDERS, Kept, Plan, Runner, check_measure, first, plan_of
 from ._completeness import check_layers
@@ -409,8 +409,8 @@ def faithfulness(
     plan = plan_of(graph_of(parts), words, by, layers)
     ranks = {order: plan.rank(order, n_random if order == "random" else 1, random) for order in orders}
     scopes = [layers, *((layer,) for layer in layers if len(layers) > 1)]
-    with tqdm(total=len(scopes) * len(words), desc="faithfulness", unit="image", disable=not verbose) as progress:
-        runner = Runner(parts, words, measure, fillings, progress)
+    with progress(total=len(scopes) * len(words), desc="faithfulness", unit="image", shown=verbose) as bar:
+        runner = Runner(parts, words, measure, fillings, bar)
         circuits = {scope: _circuit(runner, plan, scope, ranks, int(random.randint(2**31))) for scope in scopes}
     alone = {scope[0]: circuit for scope, circuit in circuits.items() if len(scope) == 1}
     return Faithfulness(circuits[layers], alone, measure, fill, by)

@@ -12,8 +12,8 @@ import torch
 from sklearn.utils import check_random_state
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
+from .._progress import progress
 from ..dictionary import WordMaps, align_words
 from ..features import FeatureMaps
 from ..features._maps import Change
@@ -201,7 +201,7 @@ def randomisation_test(
     first = Explained(parts, seen, n_images, random)
     found = [_compare(first, *_fit(parts, parts.maps, seen, y, seed))]
     other = _compare(first, *_fit(parts, parts.maps, seen, y, int(random.randint(2**31))))
-    for names in tqdm(steps, desc="steps", disable=not verbose):
+    for names in progress(steps, desc="steps", shown=verbose):
         maps = in_memory(parts.maps.of_changed_network(cascade.randomise(names)))
         shown = maps if explained is None else seen.of_changed_network(cascade.repeat)
         found.append(_compare(first, *_fit(parts, maps, shown, y, seed)))

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.utils import check_random_state
-from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from .._optional import need
+from .._progress import progress
 from ._ablation import FILLS
 from ._bits import predictive_bits
 from ._completeness import Completeness, check_layers, completeness
@@ -219,8 +219,8 @@ def trust_report(
         print(f"A full report over {len(rows)} images may take {_minutes(jobs, parts)} minutes.", flush=True)
     began = time.monotonic()
     results: dict[str, Measured] = {}
-    for job in (progress := tqdm(jobs, desc="trust", unit="measure", disable=not verbose)):
-        progress.set_postfix_str(job.name)
+    for job in (bar := progress(jobs, desc="trust", unit="measure", shown=verbose)):
+        bar.set_postfix_str(job.name)
         try:
             results[job.name] = job.run()
         except ValueError as error:  # what these images cannot tell, as too few of them, must not cost the rest

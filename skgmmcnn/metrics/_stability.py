@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import networkx as nx
 import numpy as np
 from sklearn.utils import check_random_state
-from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
+from .._progress import progress
 from ..dictionary._alignment import assign, similarity_of_means
 from ..dictionary._base import WordModel
 from ..features import FeatureMaps
@@ -220,7 +220,7 @@ def stability(
     seen = parts.maps if explained is None else take_apart_held(pipe, explained).maps
     labels = None if y is None else parts.maps.spec.encode(y, len(parts.maps))
     first, fits = Explained(parts, seen, n_images, random), []
-    for _ in tqdm(range(n_refits), desc="refits", disable=not verbose):
+    for _ in progress(range(n_refits), desc="refits", shown=verbose):
         rows = np.arange(len(parts.maps)) if kind == "seed" else random.randint(len(parts.maps), size=len(parts.maps))
         seed = seed_of(parts.dictionary, random) if kind == "resample" else int(random.randint(2**31))
         dictionary, graph = refit(parts, parts.maps[rows], None if labels is None else labels[rows], seed)

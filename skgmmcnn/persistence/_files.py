@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
-from safetensors.numpy import save_file
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
@@ -70,6 +68,8 @@ def save(estimator: BaseEstimator, path: str | PathLike, *, embed: bool = True) 
     document = json.dumps({"given": pack.given, "networks": pack.networks, "estimator": packed})
     about = {"skgmmcnn": document, "version": str(_VERSION)}
     about["sha256"] = _checksum(about, pack.arrays)
+    from safetensors.numpy import save_file
+
     _replace(Path(path), lambda draft: save_file(pack.arrays, draft, about))
 
 
@@ -139,6 +139,8 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Return the document and the arrays, having checked that they are what was written."""
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {str(path)!r}.")
+    import safetensors
+
     try:
         with safetensors.safe_open(path, framework="np") as file:
             about = file.metadata() or {}

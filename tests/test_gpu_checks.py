@@ -1,0 +1,66 @@
+"""The script for machines with a GPU runs on a CPU too, and is not content with anything."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from skgmmcnn import LayerDictionary
+
+SCRIPT = Path(__file__).parents[1] / "benchmarks" / "gpu.py"
+
+
+@pytest.fixture
+def script(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    spec = importlib.util.spec_from_file_location("gpu", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_all_agrees_with_itself(script, capsys):
+    assert script.main() == 0
+    told = capsys.readouterr().out
+    assert "proves little" in told
+    assert told.count("  ok") >= 9
+    assert "All results agree." in told
+
+
+def test_other_words_are_noticed(script, capsys, monkeypatch):
+    transform = LayerDictionary.transform
+    calls = []
+
+    def second_is_wrong(self, maps):
+        words = transform(self, maps)
+        calls.append(1)
+        if len(calls) == 2:
+            words.words["layer4"][:] = (words.words["layer4"] + 1) % 5
+            words.proba["layer4"][:] = 1
+        return words
+
+    monkeypatch.setattr(LayerDictionary, "transform", second_is_wrong)
+    assert script.main() > 0
+    assert "DISAGREES" in capsys.readouterr().out
+
+
+def test_the_road_needs_no_packages_for_progress_files_and_stores():
+    """A machine with a GPU and no installer may lack them."""
+    code = (
+        "import sys\n"
+        "for name in ('tqdm', 'tqdm.auto', 'safetensors', 'filelock'): sys.modules[name] = None\n"
+        "import numpy as np\n"
+        "from sklearn.pipeline import make_pipeline\n"
+        "from torch import nn\n"
+        "from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary\n"
+        "network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2))\n"
+        "images = np.random.default_rng(0).random((20, 1, 8, 8)).astype('float32')\n"
+        "extractor = FeatureExtractor(network, ['1'], preprocess=None)\n"
+        "pipe = make_pipeline(extractor, LayerDictionary(3), InferenceGraph()).fit(images)\n"
+        "print(len(pipe[-1].explain(pipe[:-1].transform(images))))\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.stdout.strip() == "20", run.stderr
