@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from .._device import exact_float32
@@ -118,8 +119,8 @@ def average_posteriors(maps: FeatureMaps, mixtures: Mapping[str, Mixture]) -> tu
             decisions[place] = batch.decisions
             for layer, values in batch.activations.items():
                 scorer = scorers.setdefault(layer, Scorer(mixtures[layer], values))
-                for number, image in enumerate(values, batch.start):
-                    averages[layer][number] = scorer.predict_proba(as_rows(image[None])).mean(0).numpy(force=True)
+                means = [scorer.predict_proba(as_rows(image[None])).mean(0) for image in values]
+                averages[layer][place] = torch.stack(means).numpy(force=True)  # a GPU is waited for once
     return averages, decisions
 
 
