@@ -8,8 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
-DEPENDENCIES = """filelock joblib matplotlib networkx numpy pillow safetensors scikit-learn scipy torch torchvision tqdm
-    pandas pydot""".split()
+DEPENDENCIES = """filelock joblib matplotlib networkx numpy pillow safetensors scikit-learn scipy threadpoolctl
+    torch torchvision tqdm pandas pydot""".split()
 
 
 def show_versions() -> None:
