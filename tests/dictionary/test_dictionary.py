@@ -391,7 +391,7 @@ class TestReadouts:
         assert agreement["discriminative"] > agreement["generative"] + 0.05  # 0.18 to 0.28
 
     def test_labels_take_the_place_of_decisions(self, maps, digits):
-        """Words trained for wrong labels, of two classes, predict those; 20 seeds and shaken networks gave 1 and 0.84."""
+        """Words trained for wrong labels, of two classes, predict those; 20 seeds and networks gave 1 and 0.84."""
         maps = maps[:150]
         labels = np.where(maps.outputs.argmax(1) < 5, 7, 2)
         names = [digits.class_names[label] for label in labels]
