@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.resources import files
 
+import numpy as np
 import torch
 from safetensors.torch import load
 from sklearn.datasets import load_digits
@@ -84,18 +86,17 @@ def load_digits_network() -> Bunch:
 
 def digit_images() -> Bunch:
     """Return what :func:`load_digits_network` returns, without the network."""
+    arrays = {name: array.copy() for name, array in _arrays().items()}  # whoever changes them changes no one else's
+    return Bunch(**arrays, class_names=[str(digit) for digit in range(10)])
+
+
+@cache
+def _arrays() -> dict[str, np.ndarray]:
+    """Return images and labels, read once."""
     images, labels = load_digits(return_X_y=True)
     images = (images / 16).astype("float32").reshape(-1, 8, 8)
-    train, test, train_labels, test_labels = train_test_split(
-        images, labels, test_size=0.25, stratify=labels, random_state=0
-    )
-    return Bunch(
-        images=train,
-        labels=train_labels,
-        test_images=test,
-        test_labels=test_labels,
-        class_names=[str(digit) for digit in range(10)],
-    )
+    parts = train_test_split(images, labels, test_size=0.25, stratify=labels, random_state=0)
+    return dict(zip(["images", "test_images", "labels", "test_labels"], parts, strict=True))
 
 
 def train(digits: Bunch, *, seed: int = 0, n_epochs: int = _N_EPOCHS) -> DigitsNetwork:

@@ -369,7 +369,7 @@ class TestReadouts:
         probabilities = dictionary.fit_readout(maps[:200]).predict_class_proba(maps[200:])
         decisions = maps.outputs.argmax(1)[200:]
         agreement = {layer: (values.argmax(1) == decisions).mean() for layer, values in probabilities.items()}
-        assert agreement["conv3"] > 0.8
+        assert agreement["conv3"] > 0.8  # 0.88 to 0.97 with other seeds and shaken networks
         assert all(values.shape == (100, 10) for values in probabilities.values())
         np.testing.assert_allclose(probabilities["conv1"].sum(1), 1)
         dictionary.fit(maps[:100])
@@ -388,10 +388,11 @@ class TestReadouts:
             found = dictionary.predict_class_proba(test)
             agreement[objective] = np.mean([(found[layer].argmax(1) == decisions).mean() for layer in found])
             assert np.isfinite(dictionary.score(test))
-        assert agreement["discriminative"] > agreement["generative"] + 0.01
+        assert agreement["discriminative"] > agreement["generative"] + 0.05  # 0.18 to 0.28
 
     def test_labels_take_the_place_of_decisions(self, maps, digits):
-        """Words trained for wrong labels, of two classes, predict those."""
+        """Words trained for wrong labels, of two classes, predict those: 1 of 1 and 0.78 to 0.92 with other seeds."""
+        maps = maps[:150]
         labels = np.where(maps.outputs.argmax(1) < 5, 7, 2)
         names = [digits.class_names[label] for label in labels]
         for y in (labels, names):
@@ -401,7 +402,7 @@ class TestReadouts:
             found = dictionary.fit(maps, y).predict_class_proba(maps)["conv3"].argmax(1)
             assert (found == labels).mean() > 0.85
         found = LayerDictionary(16, random_state=0).fit(maps).fit_readout(maps, labels).predict_class_proba(maps)
-        assert (found["conv3"].argmax(1) == labels).mean() > 0.8
+        assert (found["conv3"].argmax(1) == labels).mean() > 0.7
         assert (found["conv3"][:, [0, 1, 3]] == 0).all()  # classes without examples
 
     def test_one_class(self, maps):

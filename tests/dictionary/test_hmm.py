@@ -144,7 +144,7 @@ def test_the_road_from_images_to_graphs(hmm, maps, test_maps, digits):
     for layer, posterior in hmm.posteriors(test_maps).items():
         np.testing.assert_array_equal(words.words[layer].ravel(), posterior.argmax(1))
     graph = InferenceGraph(n_nodes=2).fit(hmm.transform(maps))
-    assert graph.score(words) > 0.8
+    assert graph.score(words) > 0.8  # 0.93 to 0.97 with 20 other networks
     assert digits.class_names[words.decisions[0]] in to_text(graph.explain(words[:1])[0])
     found = words.vocabulary.representatives["4"]
     assert found.patches.shape == (20, 9, 8, 8, 3)
@@ -155,12 +155,12 @@ def test_the_road_from_images_to_graphs(hmm, maps, test_maps, digits):
 
 def test_pipeline(network, digits):
     pipe = make_pipeline(FeatureExtractor(network, LAYERS), LayerHMM(15, random_state=0), InferenceGraph())
-    assert pipe.fit(digits.images[:500], digits.labels[:500]).score(digits.test_images) > 0.75
+    assert pipe.fit(digits.images[:500], digits.labels[:500]).score(digits.test_images) > 0.75  # 0.91 to 0.97
 
 
 def test_the_chain_predicts_the_network(hmm, test_maps):
     decisions = test_maps.outputs.argmax(1)
-    assert (hmm.predict(test_maps) == decisions).mean() > 0.88
+    assert (hmm.predict(test_maps) == decisions).mean() > 0.85  # 0.93 to 0.97 with 20 other networks
     np.testing.assert_array_equal(hmm.classes_, np.arange(10))
 
 
@@ -173,14 +173,23 @@ def test_answers_do_not_depend_on_batches(hmm, network, digits):
     np.testing.assert_allclose(given.path_proba, hmm.paths_given(whole, np.arange(50) % 10).path_proba, atol=1e-3)
 
 
-def test_transitions_and_joint_training_describe_held_out_examples_better(maps, test_maps):
-    """Independent mixtures with counts of their words are a chain; EM of the whole goes on from there."""
+def test_transitions_describe_held_out_examples_better_and_joint_training_does_no_harm(maps, test_maps):
+    """Independent mixtures with counts of their words are a chain; EM of the whole goes on from there.
+
+    With 20 other networks transitions were worth 4.5 to 4.8 nats; EM another 0.13 to 0.59 where it learnt, and -0.04 to
+    0.55 on what it did not see.
+    """
     dictionary = LayerDictionary(20, tol=1e-4, random_state=0)
     counted = counted_chain(dictionary, dictionary.fit_transform(maps))
     examples, held_out = (Examples(side_by_side(part), None) for part in (maps, test_maps))
     joint = fit_em(examples, counted, Training(100, 1e-3, momentum=0)).mixture
-    scores = [held_out.expect(chain).log_likelihood.item() / len(held_out) for chain in (counted, joint)]
-    assert dictionary.score(test_maps) + 3 < scores[0] < scores[1] - 0.05
+    seen, unseen = (
+        [part.expect(chain).log_likelihood.item() / len(part) for chain in (counted, joint)]
+        for part in (examples, held_out)
+    )
+    assert unseen[0] > dictionary.score(test_maps) + 3
+    assert seen[1] > seen[0] + 0.02
+    assert unseen[1] > unseen[0] - 0.3
 
 
 def counted_chain(dictionary, words):
@@ -238,13 +247,13 @@ def test_samples_follow_the_chain(hmm, maps):
     assert words.shape == (4000, 3)
     for part in rows:
         assert (part >= 0).all()
-        assert (part == 0).mean() > 0.05  # exact zeros
+        assert (part == 0).mean() > 0.05  # exact zeros: 0.2 to 0.4
     np.testing.assert_allclose(np.bincount(words[:, 0], minlength=20) / 4000, hmm.startprob_, atol=0.03)
     pairs = np.zeros((20, 20))
     np.add.at(pairs, (words[:, 1], words[:, 2]), 1 / 4000)
     marginal = hmm.startprob_ @ hmm.transmats_[0]
     np.testing.assert_allclose(pairs, marginal[:, None] * hmm.transmats_[1], atol=0.02)
-    assert abs(hmm.score(rows) - hmm.score(maps)) < 15  # what it draws, it finds as likely as what it learnt from
+    assert abs(hmm.score(rows) - hmm.score(maps)) < 5  # drawn ones are as likely as those it learnt from, but for 1.5
     again, _ = hmm.sample(4000)
     np.testing.assert_array_equal(rows[0], again[0])
     with pytest.raises(ValueError, match="n_samples must be at least 1"):
@@ -298,8 +307,8 @@ class TestPaths:
                 expected = layer
             assert left[i] == expected
         right = paths.decisions == digits.test_labels
-        assert (left[right] == 3).mean() > 0.9
-        assert (left[~right] < 3).mean() > 0.4
+        assert (left[right] == 3).mean() > 0.85  # 0.94 to 0.99 with 20 other networks
+        assert (left[~right] < 3).mean() > 0.25  # 0.48 to 0.86
 
     def test_counts(self, hmm, test_maps):
         hard = hmm.paths(test_maps).transition_counts()
