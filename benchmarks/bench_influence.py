@@ -61,7 +61,7 @@ def costs(pipe, images, n):
     )
 
     def whole():
-        tracer = _tracing._Tracer(words, words.influence, asked, part)
+        tracer = _tracing.Tracer(words, words.influence, asked, part)
         tracer.choose()
         for upper, lower in itertools.pairwise(LAYERS[::-1]):
             tracer.connect(upper, lower)

@@ -123,7 +123,7 @@ def influences(words: WordMaps, handle: Influence, asked: Question) -> list[Trac
     """Return for each image the margin and the influence of every word; nothing is taken away."""
 
     def work(part: Rerun) -> list[Trace]:
-        return _Tracer(words, handle, asked, part).traces
+        return Tracer(words, handle, asked, part).traces
 
     return [trace for traces in handle.rerun(work) for trace in traces]
 
@@ -132,7 +132,7 @@ def trace(words: WordMaps, structure: Hierarchy, handle: Influence, asked: Quest
     """Return for each image what the network used: words kept, their effects, and flows between them."""
 
     def work(part: Rerun) -> list[Trace]:
-        tracer = _Tracer(words, handle, asked, part)
+        tracer = Tracer(words, handle, asked, part)
         tracer.choose()
         for upper, lowers in structure.below.items():
             for lower in lowers:
@@ -144,7 +144,7 @@ def trace(words: WordMaps, structure: Hierarchy, handle: Influence, asked: Quest
     return [found for traces in handle.rerun(work) for found in traces]
 
 
-class _Tracer:
+class Tracer:
     """Traces the images of one batch, all at the same time: the j-th word of each is taken away in one pass."""
 
     def __init__(self, words: WordMaps, handle: Influence, asked: Question, part: Rerun) -> None:
@@ -226,13 +226,13 @@ class _Tracer:
                     tried[i] = each[turn]
             if (tried == NONE).all():
                 return
-            for i, effect in self._without(layer, tried):
+            for i, effect in self.without(layer, tried):
                 if wanted(effect.effect):
                     self.traces[i].kept[layer].append(int(tried[i]))
                     self.traces[i].effects[layer, int(tried[i])] = effect
                     n_kept[i] += 1
 
-    def _without(self, layer: str, words: np.ndarray) -> Iterator[tuple[int, Effect]]:
+    def without(self, layer: str, words: np.ndarray) -> Iterator[tuple[int, Effect]]:
         """Yield what happens to each image without one of its words."""
         part, asked = self._part, self._asked
         edits = {layer: replace(self._at(layer, words), self._mean[layer])}
@@ -256,10 +256,10 @@ class _Tracer:
 
     def connect(self, upper: str, lower: str) -> None:
         """Measure what each upper word kept gets from each lower one."""
-        above, below = self._ranked(upper), self._ranked(lower)
-        falls = [self._patched(upper, lower, words, above) for words in below]
+        above, below = self.ranked(upper), self.ranked(lower)
+        falls = [self.patched(upper, lower, words, above) for words in below]
         for i_upper, words in enumerate(above):
-            flows, all_of_it, rest = self._flows(upper, lower, words)
+            flows, all_of_it, rest = self.flows_into(upper, lower, words)
             for i in np.flatnonzero(words != NONE).tolist():
                 s, found = (upper, int(words[i])), self.traces[i]
                 found.wholes[s] = float(all_of_it[i])
@@ -270,7 +270,7 @@ class _Tracer:
                     if t != NONE and is_edge(flow, effect, found.totals[upper][s[1]]):
                         found.flows[(lower, t), s] = Flow(flow, effect)
 
-    def _ranked(self, layer: str) -> list[np.ndarray]:
+    def ranked(self, layer: str) -> list[np.ndarray]:
         """Return the first word kept of each image, the second one, and so on, shape (n,)."""
         most = max(len(found.kept[layer]) for found in self.traces)
         padded = [found.kept[layer] + [NONE] * (most - len(found.kept[layer])) for found in self.traces]
@@ -282,7 +282,7 @@ class _Tracer:
         between = names[names.index(lower) + 1 : names.index(upper)]
         return {layer: lambda _, layer=layer: self._maps[layer] for layer in between}  # type: ignore[misc]
 
-    def _flows(self, upper: str, lower: str, words: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def flows_into(self, upper: str, lower: str, words: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the flow (n, K) from each lower word into one upper word, what that does, and what of it remains
         without the lower layer, (n,); all to first order of the slope at the image."""
         held, slope = self._held_between(upper, lower), self._slopes[upper] * self._at(upper, words)[:, None]
@@ -294,7 +294,7 @@ class _Tracer:
         found = attribute(into, self._maps[lower], self._mean[lower], self._asked.n_steps)
         return self._by_word(lower, found), found.end.numpy(force=True), found.begin.numpy(force=True)
 
-    def _patched(self, upper: str, lower: str, words: np.ndarray, above: list[np.ndarray]) -> list[np.ndarray]:
+    def patched(self, upper: str, lower: str, words: np.ndarray, above: list[np.ndarray]) -> list[np.ndarray]:
         """Return for each upper word the fall of the margin when only what it gets of a lower word is taken away."""
         held = self._held_between(upper, lower)
         with torch.no_grad():

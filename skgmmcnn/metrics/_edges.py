@@ -18,7 +18,7 @@ from ..graph import InferenceGraph
 from ..graph._counting import spread
 from ..graph._hierarchy import DECISION, maps_of
 from ..graph._influence import handle_of
-from ..graph._tracing import NONE, NOTHING, Question, _Tracer
+from ..graph._tracing import NONE, NOTHING, Question, Tracer
 from ._correlation import rank_correlation
 from ._evidence import graphs_of, kept_by
 from ._intervals import Interval
@@ -199,7 +199,7 @@ def edge_effects(
     asked = Question(ClassMargin(decisions), decisions, None, words.layers, None, 0, graph.n_steps)
 
     def work(part: Rerun) -> list[_Compared]:
-        tracer = _Tracer(words, handle_of(words), asked, part)
+        tracer = Tracer(words, handle_of(words), asked, part)
         for image, traced in enumerate(tracer.traces, part.rows.start):
             traced.kept = {layer: np.flatnonzero(kept[layer][image]).tolist() for layer in words.layers}
         comparer = _Comparer(graph, words, graphs, tracer, part.rows)
@@ -239,14 +239,14 @@ class _Comparer:
     """Compares the evidence of pairs of words with what they do, for the images of one batch at the same time."""
 
     def __init__(
-        self, graph: InferenceGraph, words: WordMaps, graphs: list[nx.DiGraph], tracer: _Tracer, rows: slice
+        self, graph: InferenceGraph, words: WordMaps, graphs: list[nx.DiGraph], tracer: Tracer, rows: slice
     ) -> None:
         self._graph, self._words, self._graphs, self._tracer, self._rows = graph, words, graphs, tracer, rows
         self._counts = graph._evidence_of(words) == "counts"
 
     def compare(self, upper: str, lower: str) -> Iterator[_Compared]:
         """Yield all pairs of words kept of two layers."""
-        above, below = self._above(upper), self._tracer._ranked(lower)
+        above, below = self._above(upper), self._tracer.ranked(lower)
         effects = [self._effects(upper, lower, words, above) for words in below]
         for number, uppers in enumerate(above):
             evidence = self._bits(upper, lower, uppers) if self._counts else self._flows(upper, lower, uppers)
@@ -259,14 +259,14 @@ class _Comparer:
     def _above(self, upper: str) -> list[np.ndarray]:
         if upper == DECISION:
             return [self._words.decisions[self._rows].astype(np.int64)]
-        return self._tracer._ranked(upper)
+        return self._tracer.ranked(upper)
 
     def _effects(self, upper: str, lower: str, words: np.ndarray, above: list[np.ndarray]) -> list[np.ndarray]:
         """Return for each upper word by how much the log-odds fall, (n,)."""
         if upper != DECISION:
-            return self._tracer._patched(upper, lower, words, above)
+            return self._tracer.patched(upper, lower, words, above)
         fall = np.zeros(len(words))
-        for i, without in self._tracer._without(lower, words):
+        for i, without in self._tracer.without(lower, words):
             fall[i] = without.effect
         return [fall]
 
@@ -274,7 +274,7 @@ class _Comparer:
         """Return what each lower word gives to one upper word, (n, K)."""
         if upper == DECISION:
             return np.stack([found.totals[lower] for found in self._tracer.traces])
-        return self._tracer._flows(upper, lower, uppers)[0]
+        return self._tracer.flows_into(upper, lower, uppers)[0]
 
     def _bits(self, upper: str, lower: str, uppers: np.ndarray) -> np.ndarray:
         """Return the bits of each lower word in the fields of one upper word, (n, K)."""

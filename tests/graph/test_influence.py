@@ -194,11 +194,11 @@ def test_flows_and_background_add_up(branched):
     linear = {}
 
     def work(part):
-        tracer = _tracing._Tracer(words, words.influence, asked, part)
+        tracer = _tracing.Tracer(words, words.influence, asked, part)
         tracer.choose()
         for upper, lower in [("left", "stem"), ("right", "stem")]:
-            for ranked in tracer._ranked(upper):
-                linear[upper, len(linear)] = tracer._flows(upper, lower, ranked)
+            for ranked in tracer.ranked(upper):
+                linear[upper, len(linear)] = tracer.flows_into(upper, lower, ranked)
 
     list(words.influence.rerun(work))
     assert linear
