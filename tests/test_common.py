@@ -54,7 +54,7 @@ def as_arrays(result):
     return list(result.words.values()) if isinstance(result, WordMaps) else [np.asarray(result)]
 
 
-def assert_equal(first, second, atol=1e-5):
+def assert_equal(first, second, atol=1e-6):
     for a, b in zip(as_arrays(first), as_arrays(second), strict=True):
         np.testing.assert_allclose(a, b, atol=atol)
 

@@ -7,7 +7,7 @@ import difflib
 import hashlib
 import os
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary, WeakValueDictionary
@@ -210,10 +210,7 @@ class Portable:
         place = {key: i for i, key in enumerate(tensors)}
         skeleton = copy.deepcopy(self._network, dict.fromkeys(tensors))
         _drop_foreign_hooks(skeleton)
-        arrays = [
-            (_to_array(tensor), str(tensor.dtype), tuple(tensor.shape), _is_channels_last(tensor))
-            for tensor in tensors.values()
-        ]
+        arrays = [_described(tensor) for tensor in tensors.values()]
         where = [(path, kind, name, place[id(tensor)]) for path, kind, name, tensor in slots]
         trainable = [tensor.requires_grad for tensor in tensors.values()]
         return _assemble, (skeleton, arrays, trainable, where)
@@ -243,9 +240,24 @@ def _is_channels_last(tensor: Tensor) -> bool:
     return tensor.ndim == 4 and not tensor.is_contiguous()
 
 
-def _from_array(array: np.ndarray, dtype: str, shape: tuple[int, ...], channels_last: bool) -> Tensor:
-    tensor = torch.from_numpy(np.array(array)).view(getattr(torch, dtype.removeprefix("torch."))).reshape(shape)
-    return tensor.contiguous(memory_format=torch.channels_last) if channels_last else tensor
+def memory_order(strides: Sequence[int], shape: Sequence[int]) -> list[int]:
+    """Return the axes from the slowest to the fastest: sums over another order would round otherwise.
+
+    An axis of one has any stride; it goes behind others of the same, as in the layouts that torch makes.
+    """
+    return sorted(range(len(shape)), key=lambda axis: (-abs(strides[axis]), shape[axis] == 1))
+
+
+def _described(tensor: Tensor) -> tuple[np.ndarray, str, tuple[int, ...], list[int]]:
+    """Return the bytes of a tensor in the order of memory, its type, its shape in that order, and the axes."""
+    axes = memory_order(tensor.stride(), tensor.shape)
+    stored = tensor.detach().permute(axes)
+    return _to_array(stored), str(tensor.dtype), tuple(stored.shape), axes
+
+
+def _from_array(array: np.ndarray, dtype: str, shape: tuple[int, ...], axes: list[int]) -> Tensor:
+    stored = torch.from_numpy(np.array(array)).view(getattr(torch, dtype.removeprefix("torch."))).reshape(shape)
+    return stored.permute(np.argsort(axes).tolist())
 
 
 def _to_array(tensor: Tensor) -> np.ndarray:

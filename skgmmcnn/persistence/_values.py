@@ -21,6 +21,8 @@ from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 from torch import Tensor
 
+from ..features._network import memory_order
+
 _NUMBERS = frozenset("bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64".split())
 
 
@@ -193,14 +195,9 @@ def _unpack_estimator(content: Any, unpack: Unpacker) -> Any:
     return estimator
 
 
-def _memory_order(strides: tuple[int, ...]) -> list[int]:
-    """Return the axes from the slowest to the fastest: sums over another order would round otherwise."""
-    return sorted(range(len(strides)), key=lambda axis: -abs(strides[axis]))
-
-
 def _pack_array(value: np.ndarray, pack: Packer) -> Any:
     if value.dtype.name in _NUMBERS:
-        axes = _memory_order(value.strides)
+        axes = memory_order(value.strides, value.shape)
         return [pack.store(value, value.transpose(axes).astype(value.dtype.newbyteorder("="))), axes]
     if value.dtype.kind not in "UO":
         raise pack.refusal(value)
@@ -218,7 +215,7 @@ def _unpack_array(content: Any, unpack: Unpacker) -> np.ndarray:
 
 
 def _pack_tensor(value: Tensor, pack: Packer) -> Any:
-    kind, axes = str(value.dtype).removeprefix("torch."), _memory_order(value.stride())
+    kind, axes = str(value.dtype).removeprefix("torch."), memory_order(value.stride(), value.shape)
     stored = value.detach().cpu().permute(axes).contiguous()
     array = stored if kind in _NUMBERS else stored.reshape(-1).view(torch.uint8)  # numpy has no such type: its bytes
     return [pack.store(value, array.numpy()), kind, list(stored.shape), axes]
