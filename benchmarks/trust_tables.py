@@ -51,9 +51,14 @@ def photographs_test():
     return DATA.imagenette("test")[0]
 
 
+def in_colour(image):
+    return image.convert("RGB")
+
+
 unscaled = transforms.ToTensor()
 normalised = transforms.Compose([unscaled, transforms.Normalize(DATA.IMAGENET_MEAN, DATA.IMAGENET_STD)])
-centred = transforms.Compose([unscaled, transforms.Normalize([127 / 255] * 3, [128 / 255] * 3)])
+# Its first layer is one of padding, which does not tell how many channels there are.
+centred = transforms.Compose([in_colour, unscaled, transforms.Normalize([127 / 255] * 3, [128 / 255] * 3)])
 
 
 def efficientnet_lite0():
