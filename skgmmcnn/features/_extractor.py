@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from numbers import Integral, Real
 from os import PathLike
-from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -33,7 +32,7 @@ from ._receptive_field import ReceptiveField
 from ._rerun import Edits
 from ._running import check_runs, images_at_once, in_parts, lay_out, precisely
 from ._spec import NetworkSpec, check_class_names
-from ._store import StoredSource, identify, place_of
+from ._store import StoredSource, code_of, identify
 from ._tracing import TracedNetwork, watch
 
 _SAME_AS_NETWORK = "the frozen network"  # stands for the model in pickles, so that they hold it once
@@ -465,14 +464,17 @@ class _NetworkSource:
             stacklevel=4,
         )
 
+    def code(self) -> tuple[Any, ...]:
+        """Return the code that is run for each image."""
+        return tuple(map(code_of, (self._traced.network, self._images.preprocess, self._run.decision)))
+
     def stored(self, root: str | PathLike, rows: np.ndarray, dtype: str) -> StoredSource:
         """Return a source of the images `rows` alone, that keeps what it yields under the folder `root`."""
         images = self._images[rows]
-        identity = identify(self._fingerprint, images.preprocess, images, self._spec, self._run.decision)
-        identity |= {"precision": self._run.precision}
-        source = _NetworkSource(self._traced, self._spec, self._fingerprint, images, self._run)
-        folder = place_of(Path(root), identity | {"dtype": dtype})
-        return StoredSource(source, folder, self._spec, identity, len(images), np.dtype(dtype), self._size)
+        run = self._run
+        identity = identify(self._fingerprint, images.preprocess, self._spec, run.decision, run.precision)
+        source = _NetworkSource(self._traced, self._spec, self._fingerprint, images, run)
+        return StoredSource(source, images, root, self._spec, identity, source.code, dtype, self._size)
 
 
 def _shape(maps: Tensor) -> tuple[int, int, int]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import joblib
 import numpy as np
 import torch
 from joblib import Parallel, delayed, effective_n_jobs
@@ -72,6 +74,33 @@ class Images:
     def __setstate__(self, state: dict[str, Any]) -> None:
         state.pop("_stamps")
         self.__dict__.update(state)
+
+    @property
+    def by_content(self) -> bool:
+        """Whether :meth:`keys` tell what is in each image."""
+        return not isinstance(self._data, Dataset)
+
+    def keys(self) -> list[bytes]:
+        """Return a hash of each image, 16 bytes, as it is now; of a data set's, of the set and the image's number."""
+        whole = "" if self.by_content else joblib.hash(self._data)
+        return [self._key(int(row), f"{self._mode} {whole}") for row in self._rows]
+
+    def _key(self, row: int, what: str) -> bytes:
+        digest = hashlib.blake2b(what.encode(), digest_size=16)
+        item = self._data[row] if self.by_content else row
+        if isinstance(item, Path):
+            try:
+                digest.update(item.read_bytes())
+            except OSError as error:
+                raise ValueError(f"{str(item)!r} cannot be read as an image: {error}") from error
+        elif isinstance(item, (Tensor, np.ndarray)):
+            array = item.float().numpy(force=True) if isinstance(item, Tensor) and item.is_floating_point() else item
+            array = np.ascontiguousarray(array)
+            digest.update(f"{array.dtype} {array.shape}".encode())
+            digest.update(array.reshape(-1).view(np.uint8).data)
+        else:
+            digest.update(joblib.hash(item).encode())
+        return digest.digest()
 
     def part(self, start: int, stop: int) -> Images:
         """Return images start to stop with no data but theirs, to be sent to another process."""
