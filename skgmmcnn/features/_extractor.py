@@ -243,10 +243,11 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         if y is not None:
             spec.encode(y, len(images))
         traced = traced.on(share(built.network, device))
-        spec = replace(spec, effective_fields=self._effective_fields(traced, spec, images))
         self._scale = PixelScale.of(images)
         self._traced = traced
         self.fingerprint_ = fingerprint(self.network_)
+        found = self._effective_fields(traced, spec, images)
+        spec = replace(spec, effective_fields=found, fingerprint=self.fingerprint_)
         self.preprocess_ = preprocess
         self.spec_ = spec
         return self
