@@ -82,7 +82,13 @@ class Images:
 
     def keys(self) -> list[bytes]:
         """Return a hash of each image, 16 bytes, as it is now; of a data set's, of the set and the image's number."""
-        whole = "" if self.by_content else joblib.hash(self._data)
+        try:
+            whole = "" if self.by_content else joblib.hash(self._data)
+        except Exception as error:
+            raise ValueError(
+                f"The data set cannot be hashed, so a store could not find its images: {error}. Keep in it only what "
+                "can be pickled."
+            ) from error
         return [self._key(int(row), f"{self._mode} {whole}") for row in self._rows]
 
     def _key(self, row: int, what: str) -> bytes:

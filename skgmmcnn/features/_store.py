@@ -144,17 +144,15 @@ class StoredSource:
 
     def _places(self, keys: list[bytes]) -> np.ndarray:
         """Return where the images with these keys are kept, having made room for new ones."""
-        known = self._known()
+        known = _numbered(self._entries())
         if not all(key in known for key in keys):
             with self._locked():
-                known = self._known()
+                entries = self._entries()
+                known = _numbered(entries)
                 new = [key for key in dict.fromkeys(keys) if key not in known]
-                self._grow(len(known), new)
-                known |= {key: len(known) + i for i, key in enumerate(new)}
+                self._grow(len(entries), new)
+                known |= {key: len(entries) + i for i, key in enumerate(new)}
         return np.array([known[key] for key in keys], np.intp)
-
-    def _known(self) -> dict[bytes, int]:
-        return {key.tobytes(): place for place, key in enumerate(self._entries()["key"])}
 
     def _entries(self) -> np.ndarray:
         """Return the index, having checked that the values are as many; a torn last entry is none."""
@@ -329,6 +327,10 @@ def _record(spec: NetworkSpec, dtype: np.dtype) -> np.dtype:
         for place, (channels, height, width) in enumerate(spec.shapes.values())
     ]
     return np.dtype([*layers, ("outputs", np.float32, (max(1, spec.n_outputs),)), ("decision", np.int64)], align=True)
+
+
+def _numbered(entries: np.ndarray) -> dict[bytes, int]:
+    return {key.tobytes(): place for place, key in enumerate(entries["key"])}
 
 
 def _checksum(key: Any, record: Any) -> int:

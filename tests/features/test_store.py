@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import random
 import signal
 import subprocess
 import sys
@@ -184,21 +185,46 @@ def test_changed_values_are_refused(field, extractor, digits):
         run_through(maps)
 
 
-@pytest.mark.parametrize("place", range(24))
-def test_a_changed_index_gives_no_other_values(place, extractor, digits):
+def damage(data, chance):
+    """Change, cut, lengthen or blank some bytes."""
+    place, kind = chance.randrange(len(data)), chance.randrange(4)
+    if kind == 0:
+        data[place] ^= 1 << chance.randrange(8)
+    elif kind == 1:
+        del data[place:]
+    elif kind == 2:
+        data += chance.randbytes(40)
+    else:
+        data[place : place + 500] = bytes(len(data[place : place + 500]))
+
+
+def test_whatever_is_damaged_no_other_values_are_read(extractor, digits):
     maps, folder = damaged(extractor, digits)
-    expected = arrays(maps)
-    with open(folder / "index.bin", "r+b") as file:
-        file.seek(5 * 24 + place)
-        before = file.read(1)
-        file.seek(-1, os.SEEK_CUR)
-        file.write(bytes([before[0] ^ 1]))
-    if 16 <= place < 20:  # its checksum
-        with pytest.raises(ValueError, match="the values of image 5 are not those"):
-            run_through(maps)
-        return
-    for layer, values in arrays(maps).items():
-        np.testing.assert_array_equal(values, expected[layer])
+    expected, whole = arrays(maps), {file: file.read_bytes() for file in folder.iterdir()}
+    chance, refused = random.Random(0), 0
+    for _ in range(200):
+        for file, content in whole.items():
+            file.write_bytes(content)
+        file = folder / chance.choice(["values.bin", "index.bin", "store.json"])
+        content = bytearray(whole[file])
+        damage(content, chance)
+        file.write_bytes(content)
+        found = read_or_refused(extractor, digits.images[:50], folder)
+        refused += found is None
+        for layer, values in (found or {}).items():
+            np.testing.assert_array_equal(values, expected[layer])
+    assert 50 < refused < 190
+
+
+def read_or_refused(extractor, images, folder):
+    """Return what a store gives, None where it is refused by an error that names it and the remedy."""
+    try:
+        return arrays(extractor.transform(images))
+    except ValueError as error:
+        message = str(error)
+    assert str(folder) in message
+    assert "elete" in message
+    return None
 
 
 def test_another_store_in_its_place_is_refused(extractor, digits):
@@ -366,6 +392,15 @@ def halve(image):
 
 def least(outputs):
     return outputs.argmin(1)
+
+
+def test_a_data_set_that_cannot_be_hashed(digits, tmp_path):
+    data = Behind(tmp_path / "images.npy")
+    data.open = lambda: None
+    np.save(data.file, digits.images[:30].reshape(-1, 1, 8, 8))
+    extractor = FeatureExtractor(digits.network, ["conv3"], preprocess=None, store=tmp_path / "store")
+    with pytest.raises(ValueError, match="The data set cannot be hashed, so a store could not find its images"):
+        run_through(extractor.fit_transform(data))
 
 
 class Own(DigitsNetwork):

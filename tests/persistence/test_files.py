@@ -29,9 +29,11 @@ from skgmmcnn import (
     to_text,
 )
 from skgmmcnn.datasets import DigitsNetwork
+from skgmmcnn.mixture._emissions import Parameters
+from skgmmcnn.persistence import _values
 from skgmmcnn.persistence._files import _checksum
 from skgmmcnn.persistence._networks import ALL_KINDS
-from skgmmcnn.persistence._values import Packer
+from skgmmcnn.persistence._values import Packer, Unpacker
 
 
 @pytest.fixture(scope="module")
@@ -385,3 +387,14 @@ def test_the_file_is_plain_safetensors(file):
     with safetensors.safe_open(file, framework="pt") as opened:
         assert json.loads(opened.metadata()["skgmmcnn"])["estimator"]["estimator"][0] == "Pipeline"
         assert len(list(opened.keys())) > 20
+
+
+def test_time_is_linear_in_records(monkeypatch):
+    """Classes are listed once for a file, not for each of its 80,000 receptive fields."""
+    listed, known = [], _values.known_classes
+    monkeypatch.setattr(_values, "known_classes", lambda: listed.append(1) or known())
+    fields = {i: Parameters(i, i) for i in range(50)}
+    pack = Packer(ALL_KINDS, embed=True)
+    again = Unpacker(ALL_KINDS, pack.arrays, {}, {})(pack(fields))
+    assert again == fields
+    assert len(listed) == 1
