@@ -10,7 +10,6 @@ from ._memorisation import Memorisation, memorisation
 from ._randomisation import Randomisation, randomisation_test
 from ._report import TrustReport, trust_report
 from ._stability import GraphStability, Stability, stability
-from ._table import TrustTable, trust_table
 from ._verdicts import Verdict
 
 __all__ = [
@@ -29,7 +28,6 @@ __all__ = [
     "Randomisation",
     "Stability",
     "TrustReport",
-    "TrustTable",
     "Verdict",
     "agreement_score",
     "completeness",
@@ -43,5 +41,4 @@ __all__ = [
     "rebuilding_score",
     "stability",
     "trust_report",
-    "trust_table",
 ]

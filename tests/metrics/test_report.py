@@ -5,9 +5,7 @@ from sklearn.pipeline import make_pipeline
 from torch import nn
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary, LayerHMM
-from skgmmcnn.datasets import load_digits_network
-from skgmmcnn.metrics import Completeness, completeness, deletion, fidelity, trust_report, trust_table
-from skgmmcnn.metrics.__main__ import main
+from skgmmcnn.metrics import Completeness, completeness, deletion, fidelity, trust_report
 
 pytestmark = pytest.mark.filterwarnings("ignore:Counts know little")  # few images
 
@@ -135,42 +133,3 @@ def test_bad_input(pipe, shown):
         trust_report(pipe, shown, layers=["conv9"])
     with pytest.raises(TypeError, match="needs a pipeline that ends with an InferenceGraph"):
         trust_report(pipe[:-1], shown)
-
-
-def test_a_table_of_dictionaries(digits):
-    extractor = FeatureExtractor(digits.network, ["conv3"], device="cpu").fit(digits.images[:200])
-    maps, test_maps = extractor.transform(digits.images[:200]), extractor.transform(digits.test_images[:20])
-    table = trust_table(maps, test_maps, n_components=[4, 8], objectives=["generative"], verbose=0, random_state=0)
-    assert list(table.reports) == [("generative", 4), ("generative", 8)]
-    frame = table.to_frame()
-    assert frame.n_components.tolist() == sorted(frame.n_components)
-    text = table.to_rst()
-    agreement = table.reports["generative", 8].results["fidelity"].agreement
-    assert "   * - agreement\n     - decision\n     - near 1\n" in text
-    assert f"     - {agreement:.3g}\n" in text
-
-
-def network():
-    return load_digits_network().network
-
-
-def _some_images():
-    return load_digits_network().test_images[:20]
-
-
-def test_the_command_line(tmp_path, digits, capsys):
-    np.save(tmp_path / "images.npy", digits.images[:200])
-    here = "tests.metrics.test_report"
-    asked = [
-        f"{here}:network",
-        str(tmp_path / "images.npy"),
-        f"{here}:_some_images",
-        "--layers",
-        "conv3",
-        "--words",
-        "6",
-    ]
-    main([*asked, "--objectives", "generative", "--keep", "--n-images", "15", "--output", str(tmp_path / "table.rst")])
-    text = (tmp_path / "table.rst").read_text(encoding="utf-8")
-    assert text in capsys.readouterr().out
-    assert "     - 6, generative\n" in text
