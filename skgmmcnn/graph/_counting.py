@@ -77,13 +77,8 @@ def chunks(n: int, each: int, held: int = _HELD) -> Iterator[slice]:
 
 def spread(values: np.ndarray, field: ReceptiveField) -> np.ndarray:
     """Return for each lower location the sum of `values` (..., H, W) over the upper ones that see it, (..., h, w)."""
-    rows, columns = _reaches(field, values.dtype)
-    return rows.T @ values @ columns
-
-
-def _reaches(field: ReceptiveField, dtype: np.dtype) -> list[np.ndarray]:
-    """Return which lower positions each upper one sees along both axes, as matrices of ones and zeros."""
-    return [
-        ((start[:, None] <= np.arange(size)) & (np.arange(size) < stop[:, None])).astype(dtype)
+    rows, columns = (  # which lower positions each upper one sees along both axes, as ones and zeros
+        ((start[:, None] <= np.arange(size)) & (np.arange(size) < stop[:, None])).astype(values.dtype)
         for (start, stop), size in zip((field.rows, field.columns), field.shape, strict=True)
-    ]
+    )
+    return rows.T @ values @ columns
