@@ -22,7 +22,7 @@ from torchvision.models import WeightsEnum
 from .._compat import ContainerOutput, Interval, StrOptions, fit_context
 from .._device import resolve_device
 from .._progress import progress
-from ._decisions import count_outputs, decide
+from ._decisions import Judge, Meaning, check_one_decision, count_outputs, is_bounded
 from ._effective_field import effective_fields
 from ._images import Images, InputKind, PixelScale, gather, listed, unreadable
 from ._layers import choose_layers
@@ -36,6 +36,7 @@ from ._spec import NetworkSpec, check_class_names
 from ._store import StoredSource, identify, place_of
 from ._tracing import TracedNetwork, watch
 
+_N_ASKED = 8  # images that tell whether a network returns probabilities
 _SAME_AS_NETWORK = "the frozen network"  # stands for the model in pickles, so that they hold it once
 
 
@@ -71,7 +72,8 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         Names of the network's outputs.  None takes those of the torchvision weights, where they have some.
     decision : callable, default=None
         Makes output numbers (n,) of what the network returns.  None takes the largest of C outputs, and for a single
-        output whether it is positive.
+        output whether it is positive, or above one half where it is a probability: behind a sigmoid, which is found
+        out at fit.  Several sigmoids decide several things; give a network that returns one of them.
     gates : sequence of str, default=None
         Only for networks that torch.fx cannot trace: submodules whose outputs only rescale a map, as in
         squeeze-and-excitation.  They do not count for receptive fields; in networks that can be traced they are found.
@@ -240,7 +242,7 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         lay_out(built.network, image)
         layers = choose_layers(watched.survey(image), built.network) if self.layers is None else list(self.layers)
         traced, fields = watched.select(layers, image)
-        spec = self._survey(traced, fields, image, built.class_names)
+        spec = self._survey(traced, fields, images, built.class_names)
         if y is not None:
             spec.encode(y, len(images))
         traced = traced.on(share(built.network, device))
@@ -296,15 +298,22 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         self,
         traced: TracedNetwork | HookedNetwork,
         fields: Mapping[tuple[str, str], ReceptiveField],
-        image: Tensor,
+        images: Images,
         class_names: Sequence[str] | None,
     ) -> NetworkSpec:
-        """Run one image (1, C, H, W) through the network and note what later stages need to know."""
+        """Run an image through the network, more where it returns probabilities, and note what later stages need."""
+        image = images.batch(0, 1)
         outputs, activations = traced.run(image)
         if self.class_names is not None:
             class_names = self.class_names
         n_outputs = count_outputs(outputs, self.decision, class_names)
-        decide(outputs, self.decision, n_outputs, 1)
+        meaning = Meaning.of(outputs)
+        if meaning.bounded and is_bounded(traced.network, traced.prepare(image)):
+            meaning = Meaning.of(traced.run(_some(images, _N_ASKED, tuple(image.shape[1:])))[0])
+        else:
+            meaning = Meaning()
+        check_one_decision(meaning, n_outputs, self.decision)
+        Judge(self.decision, n_outputs, meaning.probabilities).read(outputs, 0, activations)
         return NetworkSpec(
             layers=traced.layers,
             shapes={name: _shape(values) for name, values in activations.items()},
@@ -312,6 +321,7 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
             receptive_fields=fields,
             n_outputs=n_outputs,
             class_names=check_class_names(class_names, n_outputs),
+            probabilities=meaning.probabilities,
         )
 
     def _effective_fields(
@@ -321,8 +331,7 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         pairs = [(upper, lower) for upper, lowers in spec.below.items() for lower in lowers]
         if not self.n_field_images or not pairs:
             return {}
-        some = np.linspace(0, len(images) - 1, min(self.n_field_images, len(images))).astype(int).tolist()
-        batch = torch.cat([images.batch(row, row + 1, spec.input_shape) for row in some])
+        batch = _some(images, self.n_field_images, spec.input_shape)
         return effective_fields(traced, batch, {pair: spec.receptive_fields[pair] for pair in pairs}, self.field_share)
 
     def __sklearn_tags__(self) -> Tags:
@@ -427,10 +436,11 @@ class _NetworkSource:
         at_once = min(size, images_at_once(self._spec.input_shape))
         outputs, maps = in_parts(run, batch, at_once) if device.type == "cpu" else run(batch)
         activations = {name: values.float() for name, values in maps.items()}
-        return FeatureBatch(start, activations, outputs, self._decide(outputs, len(batch)))
+        return FeatureBatch(start, activations, *self._judge.read(outputs, start, activations))
 
-    def _decide(self, outputs: Any, n_images: int) -> np.ndarray:
-        return decide(outputs, self._run.decision, self._spec.n_outputs, n_images)
+    @property
+    def _judge(self) -> Judge:
+        return Judge(self._run.decision, self._spec.n_outputs, self._spec.probabilities)
 
     def _rerun(self, batch: Tensor, start: int) -> Rerun:
         device = resolve_device(self.device)
@@ -446,8 +456,8 @@ class _NetworkSource:
             return done.outputs, done.decisions
 
         maps = {name: values.float() for name, values in passed.maps.items()}
-        original = FeatureBatch(start, maps, passed.outputs, self._decide(passed.outputs, len(batch)))
-        return Rerun(original, again, lambda outputs: self._decide(outputs, len(batch)), batch, whole)
+        original = FeatureBatch(start, maps, *self._judge.read(passed.outputs, start, maps))
+        return Rerun(original, again, lambda outputs: self._judge.read(outputs, start, maps), batch, whole)
 
     def changed(self, rows: np.ndarray, change: Change) -> _NetworkSource:
         """Return a source of the images `rows` alone, whose network is a copy that `change` has changed."""
@@ -469,10 +479,16 @@ class _NetworkSource:
         """Return a source of the images `rows` alone, that keeps what it yields under the folder `root`."""
         images = self._images[rows]
         identity = identify(self._fingerprint, images.preprocess, images, self._spec, self._run.decision)
-        identity |= {"precision": self._run.precision}
+        identity |= {"precision": self._run.precision, "probabilities": str(self._spec.probabilities)}
         source = _NetworkSource(self._traced, self._spec, self._fingerprint, images, self._run)
         folder = place_of(Path(root), identity | {"dtype": dtype})
         return StoredSource(source, folder, self._spec, identity, len(images), np.dtype(dtype), self._size)
+
+
+def _some(images: Images, n: int, shape: tuple[int, ...]) -> Tensor:
+    """Return at most `n` of the images, evenly spaced, as the network takes them."""
+    rows = np.linspace(0, len(images) - 1, min(n, len(images))).astype(int).tolist()
+    return torch.cat([images.batch(row, row + 1, shape) for row in rows])
 
 
 def _shape(maps: Tensor) -> tuple[int, int, int]:

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from ._decisions import not_finite
+
 _PIL_MODES = {1: "L", 3: "RGB"}
 
 
@@ -178,7 +180,7 @@ def _check_shape(image: Tensor, shape: tuple[int, ...] | None, place: int) -> No
 
 
 def _refuse_non_finite(batch: Tensor, start: int) -> None:
-    bad = (~batch.flatten(1).isfinite().all(1)).nonzero().flatten().tolist()
+    bad = not_finite(batch)
     if bad:  # else the sum alone overflowed
         raise ValueError(f"Image {start + bad[0]} holds NaN or infinity.")
 

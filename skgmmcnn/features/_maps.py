@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .._device import resolve_device
+from ._decisions import not_finite
 from ._images import Images, PixelScale
 from ._receptive_field import ReceptiveField
 from ._rerun import Edits, Run
@@ -30,7 +31,7 @@ class FeatureBatch(NamedTuple):
     activations : dict of str to float32 Tensor of shape (n, C, H, W)
         What each layer returned, on the device of the network.
     outputs : object
-        What the network returned.
+        What the network returned; probabilities are those of all classes, (n, 2) where it returns a single one.
     decisions : int64 array of shape (n,)
         The outputs that it decided for.
     """
@@ -52,8 +53,8 @@ class Rerun:
         What the network did with the images.
     again : callable
         Runs the network from the lowest edited layer on.
-    decide : callable
-        Makes decisions of what the network returns.
+    read : callable
+        Makes outputs and decisions of what the network returns.
     images : Tensor of shape (n, ...)
         The images as the network takes them.
     whole : callable
@@ -76,12 +77,12 @@ class Rerun:
         self,
         original: FeatureBatch,
         again: Run,
-        decide: Callable,
+        read: Callable[[Any], tuple[Any, np.ndarray]],
         images: Tensor,
         whole: Callable[[Tensor], tuple[Any, np.ndarray]],
     ) -> None:
         self.original, self.images, self.run_images = original, images, whole
-        self._again, self._decide = again, decide
+        self._again, self._read = again, read
 
     def __len__(self) -> int:
         return len(self.original.decisions)
@@ -116,7 +117,7 @@ class Rerun:
         self._check(edits)
         outputs, maps = self._again(edits)
         activations = {layer: values.float() for layer, values in maps.items()}
-        return FeatureBatch(self.original.start, activations, outputs, self._decide(outputs))
+        return FeatureBatch(self.original.start, activations, *self._read(outputs))
 
     def map_of(self, layer: str, edits: Edits) -> Tensor:
         """Run the network with changed layers up to a layer, and return its map.
@@ -433,7 +434,7 @@ class FeatureMaps:
 
     @property
     def outputs(self) -> np.ndarray:
-        """What the network returned, shape (n, C); runs the network over all images."""
+        """What the network returned, shape (n, C); (n, 2) where that is one probability; runs over all images."""
         outputs = _joined([batch.outputs for batch in self.batches()])
         if outputs is None:
             raise ValueError(
@@ -534,9 +535,7 @@ class Pictures:
 
 
 def _check_finite(values: Tensor, layer: str, start: int) -> None:
-    if torch.isfinite(values.sum()):
-        return
-    bad = (~values.flatten(1).isfinite().all(1)).nonzero().flatten().tolist()
+    bad = [] if torch.isfinite(values.sum()) else not_finite(values)
     if bad:  # else the sum alone overflowed
         raise ValueError(f"Layer {layer!r} holds NaN or infinity for image {start + bad[0]}.")
 

@@ -33,6 +33,8 @@ class NetworkSpec:
     effective_fields : dict of (upper, lower) to ReceptiveField
         For every pair of `below`, where in its receptive field a location gets most of its activity from; empty where
         that was not measured.
+    probabilities : bool
+        Whether the network returns probabilities of the classes, not scores.
     """
 
     layers: tuple[str, ...]
@@ -42,6 +44,7 @@ class NetworkSpec:
     n_outputs: int
     class_names: tuple[str, ...] | None
     effective_fields: Mapping[tuple[str, str], ReceptiveField] = field(default_factory=dict)
+    probabilities: bool = False
 
     @property
     def below(self) -> dict[str, tuple[str, ...]]:

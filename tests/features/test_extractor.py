@@ -469,7 +469,7 @@ def test_trouble_behind_the_first_image_is_named(tmp_path, pixels):
         network[1].bias.fill_(0)
     X = READY.copy()
     X[1] = 9
-    with pytest.raises(ValueError, match=r"Layer '4' holds NaN or infinity for image 1"):
+    with pytest.raises(ValueError, match=r"returns NaN or infinity for image 1, first in layer '4'"):
         FeatureExtractor(network, ["0", "4"]).fit_transform(X).compute()
 
 
