@@ -94,8 +94,9 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
     n_jobs : int, default=None
         Processes that read and preprocess images; None is this one alone, -1 as many as there are processors.
     on_error : {"raise", "skip"}, default="raise"
-        What to do with files that cannot be read.  To skip them, all are opened once before work starts; what is left
-        is numbered anew, so labels must be given for readable images alone.
+        What to do with images that cannot be read, that a data set or `preprocess` fails on, or that hold NaN.  To skip
+        them, all are made ready once before work starts; what is left is numbered anew, so labels must be given for
+        readable images alone.
     verbose : int, default=0
         Whether to show the progress of passes over the images.
     device : str or torch.device, default="auto"
