@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -107,11 +107,39 @@ def count_outputs(outputs: Any, decision: Callable | None, class_names: Sequence
         return len(class_names)
     if isinstance(outputs, Tensor) and outputs.ndim == 2:
         return max(2, outputs.shape[1])
-    shape = (
-        f"a tensor of shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else f"a {type(outputs).__name__}"
+    if decision is not None:
+        remedy = "pass class_names, one per decision"
+    else:
+        remedy = f"pass decision=callable and class_names{_scores_inside(outputs)}"
+    raise ValueError(f"The network returns {_told(outputs)} for one image, not (1, C) scores to decide by; {remedy}.")
+
+
+def _told(outputs: Any) -> str:
+    if isinstance(outputs, Tensor):
+        return f"a tensor of shape {tuple(outputs.shape)}"
+    return f"a {type(outputs).__name__}"
+
+
+def _scores_inside(outputs: Any) -> str:
+    """Name what looks like scores in a dict, a tuple or named outputs."""
+    entries = (
+        outputs.items()
+        if isinstance(outputs, Mapping)
+        else enumerate(outputs)
+        if isinstance(outputs, (tuple, list))
+        else ()
     )
-    missing = "class_names, one per decision" if decision is not None else "decision=callable and class_names"
-    raise ValueError(f"The network returns {shape} for one image, not (1, C) scores to decide by; pass {missing}.")
+    for key, value in entries:
+        if isinstance(value, Tensor) and value.ndim == 2:
+            return f"; or wrap it in a module whose forward returns entry {key!r} alone, of shape {tuple(value.shape)}"
+    return ""
+
+
+def entries(item: Any) -> Iterable[tuple[Any, Any]]:
+    """Return what a dict, a tuple or a list holds, by its keys or numbers; nothing of other things."""
+    if isinstance(item, Mapping):
+        return item.items()
+    return enumerate(item) if isinstance(item, (tuple, list)) else ()
 
 
 class Judge(NamedTuple):

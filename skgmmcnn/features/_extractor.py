@@ -22,6 +22,7 @@ from torchvision.models import WeightsEnum
 from .._compat import ContainerOutput, Interval, StrOptions, fit_context
 from .._device import resolve_device
 from .._progress import progress
+from ._copying import plain
 from ._decisions import Judge, Meaning, check_one_decision, count_outputs, is_bounded
 from ._effective_field import effective_fields
 from ._images import Images, InputKind, PixelScale, gather, listed, unreadable
@@ -348,8 +349,9 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
     def __getstate__(self) -> dict[str, Any]:
         state = dict(super().__getstate__())
         if isinstance(self.model, nn.Module):
-            same = "_traced" in state and fingerprint(self.model) == self.fingerprint_
-            state["model"] = _SAME_AS_NETWORK if same else Portable(self.model)
+            model = plain(self.model)
+            same = "_traced" in state and fingerprint(model) == self.fingerprint_
+            state["model"] = _SAME_AS_NETWORK if same else Portable(model)
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from ._decisions import not_finite
+from ._decisions import entries, not_finite
 from ._image_files import UnreadableError, check_files, files_in, read, usual
 from ._spec import NetworkSpec
 
@@ -30,6 +30,12 @@ class InputKind(NamedTuple):
     @classmethod
     def of(cls, first_layer: nn.Module | None) -> InputKind:
         """Tell it from the first layer that runs."""
+        if isinstance(first_layer, (nn.Conv1d, nn.Conv3d)):
+            raise ValueError(
+                f"The network begins with a {type(first_layer).__name__}, and takes signals or volumes; only images "
+                "(n, C, H, W) and vectors (n, d) can be explained. Signals can be images of one row: with nn.Conv2d, "
+                "kernels (1, k) and X[:, :, None]."
+            )
         if isinstance(first_layer, nn.Linear):
             return cls(vectors=True, channels=None)
         return cls(vectors=False, channels=getattr(first_layer, "in_channels", None))
@@ -166,8 +172,7 @@ def _image_of(item: Any, place: int) -> Any:
         return item[0]
     if _is_image(item):
         return item
-    entries = item.items() if isinstance(item, Mapping) else enumerate(item) if isinstance(item, (tuple, list)) else ()
-    key = next((key for key, value in entries if _is_image(value)), None)
+    key = next((key for key, value in entries(item) if _is_image(value)), None)
     inside = "" if key is None else f" Its entry {key!r} holds one: let __getitem__ return that alone."
     raise TypeError(
         f"Item {place} of the data set is a {type(item).__name__}; one image a row is expected: a PIL image, a tensor "

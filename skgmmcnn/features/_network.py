@@ -18,6 +18,8 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from ._copying import needed, private_copy, settle
+
 _WEIGHT_FILES = (".pth", ".pt", ".th", ".safetensors")
 
 
@@ -78,6 +80,7 @@ def build(
             network = private_copy(model if isinstance(model, nn.Module) else _call_factory(model))
     if file is not None:
         _load(network, file)
+    settle(network)
     reference = file.absolute() if file is not None else entry and str(entry)
     if reference and not embed_weights and not isinstance(model, nn.Module):
         _referred[network] = model, reference
@@ -105,28 +108,6 @@ def _weights_entry(model: str, weights: Any, file: Path | None) -> Any:
             f"state dict ({', '.join(_WEIGHT_FILES)})."
         )
     return known[name]
-
-
-def private_copy(network: nn.Module) -> nn.Module:
-    """Return a deep copy on the CPU without the caller's hooks, which would report our passes to the caller.
-
-    Hooks of torch's own, as those that compute normalised weights, are part of the network and stay.
-    """
-    copied = copy.deepcopy(network).cpu()
-    _drop_foreign_hooks(copied)
-    return copied
-
-
-def _drop_foreign_hooks(network: nn.Module) -> None:
-    for module in network.modules():
-        for hooks in (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks):
-            for key in [key for key, hook in hooks.items() if not _is_torchs(hook)]:
-                del hooks[key]
-
-
-def _is_torchs(hook: Any) -> bool:
-    where = hook.__module__ if hasattr(hook, "__name__") else type(hook).__module__
-    return (where or "").split(".")[0] == "torch"
 
 
 def _call_factory(factory: Callable[[], nn.Module]) -> nn.Module:
@@ -208,8 +189,7 @@ class Portable:
         slots = list(_slots(self._network))
         tensors = {id(tensor): tensor for *_, tensor in slots}
         place = {key: i for i, key in enumerate(tensors)}
-        skeleton = copy.deepcopy(self._network, dict.fromkeys(tensors))
-        _drop_foreign_hooks(skeleton)
+        skeleton = copy.deepcopy(self._network, needed(self._network) | dict.fromkeys(tensors))
         arrays = [_described(tensor) for tensor in tensors.values()]
         where = [(path, kind, name, place[id(tensor)]) for path, kind, name, tensor in slots]
         trainable = [tensor.requires_grad for tensor in tensors.values()]
