@@ -58,8 +58,9 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         :func:`skgmmcnn.features.list_layers` lists what there is.
     weights : str, path or torchvision weights, default=None
         A name of torchvision weights (``"DEFAULT"``, ``"IMAGENET1K_V1"``), or the path of a state dict
-        (``.pth``, ``.safetensors``).  None keeps the weights that the network has; a torchvision name then gives
-        random ones.  A file that bears the name of published torchvision weights brings their metadata too.
+        (``.pth``, ``.safetensors``), also under a prefix or nested in a checkpoint.  None keeps the weights that the
+        network has; a torchvision name then gives random ones.  A file that bears the name of published torchvision
+        weights brings their metadata too.
     embed_weights : bool, default=False
         Whether pickles hold weights that have a name or a file; else they refer to these, and the SHA-256 is checked
         when they are loaded.  Other weights are always in the pickle.
