@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sized
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -101,7 +101,7 @@ def check_one_decision(found: Meaning, n_outputs: int, decision: Callable | None
     )
 
 
-def count_outputs(outputs: Any, decision: Callable | None, class_names: Sequence[str] | None) -> int:
+def count_outputs(outputs: Any, decision: Callable | None, class_names: Sized | None) -> int:
     """Return among how many outputs the network decides."""
     if decision is not None and class_names is not None:
         return len(class_names)

@@ -25,7 +25,7 @@ from .._progress import progress
 from ._copying import plain
 from ._decisions import Judge, Meaning, check_one_decision, count_outputs, is_bounded
 from ._effective_field import effective_fields
-from ._images import Images, InputKind, PixelScale, gather, listed, unreadable
+from ._images import Images, InputKind, PixelScale, gather, listed, unreadable, warn_if_random
 from ._layers import choose_layers
 from ._maps import Change, FeatureBatch, FeatureMaps, Network, Rerun, Result, Source
 from ._network import Portable, build, fingerprint, share
@@ -70,8 +70,9 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         None takes X as it is: float arrays that are ready.
     layout : {"auto", "channels_first", "channels_last"}, default="auto"
         Where a 4-D X has its channels.  ``"auto"`` finds the axis as long as the first layer has channels.
-    class_names : sequence of str, default=None
-        Names of the network's outputs.  None takes those of the torchvision weights, where they have some.
+    class_names : sequence of str, or dict of int to str, default=None
+        Names of the network's outputs, in order, or by their numbers.  None takes those of the torchvision weights,
+        where they have some.
     decision : callable, default=None
         Makes output numbers (n,) of what the network returns.  None takes the largest of C outputs, and for a single
         output whether it is positive, or above one half where it is a probability: behind a sigmoid, which is found
@@ -178,7 +179,7 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         embed_weights: bool = False,
         preprocess: str | Callable | None = "auto",
         layout: str = "auto",
-        class_names: Sequence[str] | None = None,
+        class_names: Sequence[str] | Mapping[int, str] | None = None,
         decision: Callable | None = None,
         gates: Sequence[str] | None = None,
         n_field_images: int = 4,
@@ -241,6 +242,7 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         watched = watch(built.network, self.gates or ())
         images = self._gather(X, InputKind.of(watched.first_layer), preprocess)
         image = images.batch(0, 1)
+        warn_if_random(images)
         check_runs(built.network, watched.prepare(image))
         lay_out(built.network, image)
         layers = choose_layers(watched.survey(image), built.network) if self.layers is None else list(self.layers)
@@ -284,6 +286,27 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
             source = source.stored(self.store, np.arange(len(images)), self.store_dtype)
         return FeatureMaps(self.spec_, images, source, self._scale)
 
+    def score(self, X: Any, y: Any) -> float:
+        """Return the network's own accuracy: the share of images that it decides as they are labelled.
+
+        Much less than was published for it, or known from training, tells of another preprocessing or order of classes.
+
+        Parameters
+        ----------
+        X : array, tensor or list
+            As in :meth:`fit`.
+        y : array-like of shape (n,)
+            Output numbers or class names.
+
+        Returns
+        -------
+        accuracy : float
+            Between 0 and 1.
+        """
+        maps = self.transform(X)
+        labels = self.spec_.encode(y, len(maps))
+        return float((np.concatenate([batch.decisions for batch in maps.batches()]) == labels).mean())
+
     def _gather(self, X: Any, kind: InputKind, preprocess: Callable | None) -> Images:
         """Return X as images, without those that cannot be read if they are to be skipped."""
         images = gather(X, kind, self.layout, preprocess)
@@ -302,7 +325,7 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         traced: TracedNetwork | HookedNetwork,
         fields: Mapping[tuple[str, str], ReceptiveField],
         images: Images,
-        class_names: Sequence[str] | None,
+        class_names: Sequence[str] | Mapping[int, str] | None,
     ) -> NetworkSpec:
         """Run an image through the network, more where it returns probabilities, and note what later stages need."""
         image = images.batch(0, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from ._decisions import entries, not_finite
 from ._image_files import UnreadableError, check_files, files_in, read, usual
 from ._spec import NetworkSpec
 
+_N_REPEATED = 7  # a random flip goes unnoticed once in 128 times
 _PIL_MODES = {1: "L", 3: "RGB"}
 
 
@@ -62,6 +64,11 @@ class Images:
     ) -> None:
         self._data, self.preprocess, self._mode = data, preprocess, mode
         self._rows = np.arange(len(data)) if rows is None else rows
+
+    @property
+    def of_data_set(self) -> bool:
+        """Whether the images are items of a data set."""
+        return isinstance(self._data, Dataset)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -269,6 +276,20 @@ def gather(X: Any, kind: InputKind, layout: str, preprocess: Callable | None) ->
 
 def _mode(kind: InputKind) -> str | None:
     return _PIL_MODES.get(kind.channels) if kind.channels is not None else None
+
+
+def warn_if_random(images: Images) -> None:
+    """Warn where preprocessing, or a data set, makes something else of the same image each time."""
+    if images.preprocess is None and not images.of_data_set:
+        return
+    first = images.batch(0, 1)
+    if any(not torch.equal(first, images.batch(0, 1)) for _ in range(_N_REPEATED)):
+        source = "The data set" if images.preprocess is None else "preprocess"
+        warnings.warn(
+            f"{source} gives different values for the same image twice, as for training: leave out random crops, flips "
+            "and noise, or words and graphs are not those of the images that are shown.",
+            stacklevel=4,
+        )
 
 
 def _check_data_set(data: Dataset) -> None:

@@ -442,7 +442,7 @@ def test_bad_labels_are_named():
         ([0, 1, 2, 4], "no output 4"),
         (["cat", "dog", "cow", "cow"], "Several outputs are named 'dog'"),
         (["cat", "cat", "cow", "pig"], "no class 'pig'"),
-        ([0.5, 1, 2, 3], "no class '0.5'"),
+        ([0.5, 1, 2, 3], "it holds 0.5"),
     ]:
         with pytest.raises(ValueError, match=message):
             extractor.fit(READY, y)
@@ -597,3 +597,58 @@ def test_child_called_module_loads_its_own_state(tmp_path):
 
     torch.save(Wrapper().state_dict(), tmp_path / "state.pth")
     FeatureExtractor(Wrapper, ["module.4"], weights=tmp_path / "state.pth").fit(READY)
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        ({0: "cat", 1: "dog", 2: "cow", 3: "hen"}, None),
+        ({3: "hen", 1: "dog", 0: "cat", 2: "cow"}, None),
+        (
+            {1: "cat", 2: "dog", 3: "cow", 4: "hen"},
+            r"dict of the keys \[1, 2, 3, 4\]; they must be the outputs 0",
+        ),
+        ({"cat": 0, "dog": 1, "cow": 2, "hen": 3}, "they must be the outputs 0 to 3"),
+        ({"cat", "dog", "cow", "hen"}, "class_names is a set; list one name per output"),
+    ],
+)
+def test_class_names_are_in_the_order_of_outputs(names, told):
+    extractor = FeatureExtractor(small_network(), ["4"], class_names=names)
+    if told is None:
+        assert extractor.fit(READY).spec_.class_names == ("cat", "dog", "cow", "hen")
+    else:
+        with pytest.raises((TypeError, ValueError), match=told):
+            extractor.fit(READY)
+
+
+def test_score_is_the_networks_own_accuracy():
+    extractor = FeatureExtractor(small_network(), ["4"], class_names=["cat", "dog", "cow", "hen"]).fit(READY)
+    decided = np.concatenate([batch.decisions for batch in extractor.transform(READY).batches()])
+    labels = decided.copy()
+    labels[0] = (labels[0] + 1) % 4
+    assert extractor.score(READY, decided) == 1
+    names = [extractor.spec_.class_name(label) for label in labels]
+    assert extractor.score(READY, names) == pytest.approx(1 - 1 / len(READY))
+
+
+@pytest.mark.parametrize("labels", [[None], [{}], [0.5], [np.nan]])
+def test_labels_that_are_none(labels):
+    with pytest.raises(ValueError, match="y must hold output numbers or class names; it holds"):
+        FeatureExtractor(small_network(), ["4"]).fit(READY, labels * len(READY))
+
+
+def test_random_preprocessing_is_told(pixels):
+    flipping = transforms.Compose([transforms.RandomHorizontalFlip(), TO_TENSOR])
+
+    class Flipped(torch.utils.data.Dataset):
+        def __len__(self):
+            return 7
+
+        def __getitem__(self, i):
+            return flipping(Image.fromarray(pixels[i])), 0
+
+    torch.manual_seed(0)
+    with pytest.warns(UserWarning, match="^preprocess gives different values for the same image twice"):
+        FeatureExtractor(small_network(), ["4"], preprocess=flipping).fit(pixels)
+    with pytest.warns(UserWarning, match="^The data set gives different values for the same image twice"):
+        FeatureExtractor(small_network(), ["4"], preprocess=None).fit(Flipped())
