@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import difflib
+import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from numbers import Integral, Real
 from os import PathLike
@@ -232,13 +234,13 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         self : FeatureExtractor
             The fitted extractor.
         """
-        if isinstance(self.layers, str) or (self.layers is not None and not len(self.layers)):
-            raise ValueError(f"layers must list at least one layer name; got {self.layers!r}.")
+        self._check_parameters()
         X = listed(X)  # before weights are downloaded
         seed = check_random_state(self.random_state).randint(2**31)
         device = resolve_device(self.device)
         built = build(self.model, self.weights, seed, embed_weights=self.embed_weights)
         preprocess: Any = built.preprocess if self.preprocess == "auto" else self.preprocess
+        _check_gates(self.gates or (), dict(built.network.named_modules()))
         watched = watch(built.network, self.gates or ())
         images = self._gather(X, InputKind.of(watched.first_layer), preprocess)
         image = images.batch(0, 1)
@@ -258,6 +260,19 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         self.preprocess_ = preprocess
         self.spec_ = spec
         return self
+
+    def _check_parameters(self) -> None:
+        if isinstance(self.layers, str) or (self.layers is not None and not len(self.layers)):
+            raise ValueError(f"layers must list at least one layer name; got {self.layers!r}.")
+        strange = [layer for layer in self.layers or () if not isinstance(layer, str)]
+        if strange:
+            raise TypeError(f"layers must list names of layers, as list_layers gives them; got {strange[0]!r}.")
+        if self.store is not None:
+            _check_folder(self.store)
+        if self.n_jobs is not None and (not self.n_jobs or self.n_jobs < -1 - (os.cpu_count() or 1)):
+            raise ValueError(
+                f"n_jobs={self.n_jobs}: give a number of processes, -1 for as many as there are processors, or None."
+            )
 
     @property
     def network_(self) -> nn.Module:
@@ -504,12 +519,26 @@ class _NetworkSource:
 
     def stored(self, root: str | PathLike, rows: np.ndarray, dtype: str) -> StoredSource:
         """Return a source of the images `rows` alone, that keeps what it yields under the folder `root`."""
+        _check_folder(root)
         images = self._images[rows]
         identity = identify(self._fingerprint, images.preprocess, images, self._spec, self._run.decision)
         identity |= {"precision": self._run.precision, "probabilities": str(self._spec.probabilities)}
         source = _NetworkSource(self._traced, self._spec, self._fingerprint, images, self._run)
         folder = place_of(Path(root), identity | {"dtype": dtype})
         return StoredSource(source, folder, self._spec, identity, len(images), np.dtype(dtype), self._size)
+
+
+def _check_gates(gates: Sequence[str], known: Iterable[str]) -> None:
+    for gate in gates:
+        if gate not in known:
+            near = difflib.get_close_matches(str(gate), known, n=5, cutoff=0.4)
+            raise ValueError(f"gates names {gate!r}, which is no submodule. Near names: {', '.join(near) or 'none'}.")
+
+
+def _check_folder(root: str | PathLike) -> None:
+    """Refuse an empty path, which would be the current folder."""
+    if not str(root):
+        raise ValueError("The folder of a store is ''; give a path, '.' for the current folder.")
 
 
 def _some(images: Images, n: int, shape: tuple[int, ...]) -> Tensor:

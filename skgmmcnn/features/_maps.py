@@ -297,6 +297,7 @@ class FeatureMaps:
         maps : FeatureMaps
             Maps of shape (d, 1, 1).
         """
+        arrays = _checked(arrays)
         shapes = {layer: (values.shape[1], 1, 1) for layer, values in arrays.items()}
         first = next(iter(arrays.values()))
         spec = NetworkSpec(tuple(arrays), shapes, (first.shape[1],), {}, 0, None)
@@ -435,6 +436,7 @@ class FeatureMaps:
     @property
     def outputs(self) -> np.ndarray:
         """What the network returned, shape (n, C); (n, 2) where that is one probability; runs over all images."""
+        self._check_some()
         outputs = _joined([batch.outputs for batch in self.batches()])
         if outputs is None:
             raise ValueError(
@@ -451,6 +453,7 @@ class FeatureMaps:
         maps : FeatureMaps
             Equal to this one; no later use of it runs the network.  Takes 4 bytes per activation.
         """
+        self._check_some()
         arrays = {name: np.empty((len(self), h, w, c), np.float32) for name, (c, h, w) in self.spec.shapes.items()}
         outputs, decisions, size = [], [], 1
         for batch in self.batches():
@@ -495,6 +498,10 @@ class FeatureMaps:
             pass
         return FeatureMaps(self.spec, images, source, self._scale)
 
+    def _check_some(self) -> None:
+        if not len(self):
+            raise ValueError("There are no images in these FeatureMaps.")
+
     def pictures(self) -> Pictures | None:
         """Return the images as the network sees them, to be drawn.
 
@@ -504,6 +511,26 @@ class FeatureMaps:
             One picture per image; None where the network's input is no image.
         """
         return None if self._scale is None else Pictures(self._images[self._rows], self._scale, self.spec.input_shape)
+
+
+def _checked(arrays: Any) -> dict[str, np.ndarray]:
+    """Return arrays (n, d) by layer as floats, having checked that they are of the same examples."""
+    if not isinstance(arrays, Mapping) or not arrays:
+        raise TypeError(f"Arrays are given by layer, as {{'hidden': X}}; got {arrays!r:.50}.")
+    found = {layer: np.asarray(values) for layer, values in arrays.items()}
+    for layer, values in found.items():
+        if np.ma.is_masked(arrays[layer]):
+            raise TypeError(f"Layer {layer!r} is a masked array; fill what is masked: X.filled(value).")
+        if values.dtype.kind not in "biuf" or values.ndim != 2:
+            raise ValueError(
+                f"Layer {layer!r} must be an array (n, d) of real numbers; got {values.dtype} of shape {values.shape}."
+            )
+        if not np.isfinite(values).all():
+            raise ValueError(f"Layer {layer!r} holds NaN or infinity.")
+    sizes = {layer: len(values) for layer, values in found.items()}
+    if len(set(sizes.values())) > 1:
+        raise ValueError(f"All layers must have the same examples; their numbers are {sizes}.")
+    return {layer: values if values.dtype.kind == "f" else values.astype(float) for layer, values in found.items()}
 
 
 class Pictures:

@@ -652,3 +652,57 @@ def test_random_preprocessing_is_told(pixels):
         FeatureExtractor(small_network(), ["4"], preprocess=flipping).fit(pixels)
     with pytest.warns(UserWarning, match="^The data set gives different values for the same image twice"):
         FeatureExtractor(small_network(), ["4"], preprocess=None).fit(Flipped())
+
+
+@pytest.mark.parametrize(
+    ("parameters", "error", "told"),
+    [
+        ({"device": "gpu"}, ValueError, "device='gpu' is none that torch knows; use 'auto'"),
+        ({"layers": [2]}, TypeError, "names of layers, as list_layers gives them; got 2"),
+        ({"layers": [None]}, TypeError, "names of layers, as list_layers gives them; got None"),
+        ({"n_jobs": -100}, ValueError, "n_jobs=-100: give a number of processes"),
+        ({"n_jobs": 0}, ValueError, "n_jobs=0: give a number of processes"),
+        ({"store": ""}, ValueError, "The folder of a store is ''"),
+        ({"gates": ["nope"]}, ValueError, "gates names 'nope', which is no submodule"),
+        ({"batch_size": True}, ValueError, "'batch_size' parameter .* Got True"),
+    ],
+)
+def test_parameters_that_are_mistakes(parameters, error, told):
+    with pytest.raises(error, match=told):
+        FeatureExtractor(small_network(), **{"layers": ["4"]} | parameters).fit(READY)
+
+
+ROWS = np.ones((4, 3), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "error", "told"),
+    [
+        ({}, TypeError, "given by layer"),
+        (ROWS, TypeError, "given by layer"),
+        (5, TypeError, "given by layer, .*got 5"),
+        ({"a": ROWS, "b": ROWS[:2]}, ValueError, r"the same examples; their numbers are \{'a': 4, 'b': 2\}"),
+        ({"a": ROWS[0]}, ValueError, r"Layer 'a' must be an array \(n, d\).*shape \(3,\)"),
+        ({"a": [["x"]]}, ValueError, "of real numbers; got <U1"),
+        ({"a": ROWS * np.nan}, ValueError, "Layer 'a' holds NaN"),
+        ({"a": np.ma.masked_greater(ROWS, 0)}, TypeError, "Layer 'a' is a masked array; fill"),
+    ],
+)
+def test_arrays_that_are_no_maps(arrays, error, told):
+    with pytest.raises(error, match=told):
+        FeatureMaps.from_arrays(arrays)
+
+
+def test_lists_and_integers_can_be_maps():
+    for values in (ROWS.tolist(), ROWS.astype(int)):
+        (batch,) = FeatureMaps.from_arrays({"a": values}).batches()
+        np.testing.assert_array_equal(batch.activations["a"][:, :, 0, 0], ROWS)
+
+
+def test_no_images_are_told(tmp_path):
+    maps = FeatureExtractor(small_network(), ["4"]).fit_transform(READY)
+    for ask in (lambda none: none.compute(), lambda none: none.outputs):
+        with pytest.raises(ValueError, match="There are no images in these FeatureMaps"):
+            ask(maps[[]])
+    with pytest.raises(ValueError, match="The folder of a store is ''"):
+        maps.store("")
