@@ -42,7 +42,7 @@ def test_a_report_is_about_the_evidence_in_use(report, counts_report):
     assert rests_on_counts <= told_of_counts
     assert not rests_on_counts & told
     measures = [figure.measure for figure in counts_report.figures()]
-    assert {"coverage", "agreement, right decisions", "agreement, wrong decisions"} <= set(measures)
+    assert {"network right", "coverage", "agreement, right decisions", "agreement, wrong decisions"} <= set(measures)
     assert {figure.measure for figure in counts_report.results["edges"].figures()} >= {
         "rank correlation, bits and effect"
     }
