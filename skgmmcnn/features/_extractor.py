@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import difflib
+import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from numbers import Integral, Real
 from os import PathLike
@@ -21,9 +23,10 @@ from torchvision.models import WeightsEnum
 from .._compat import ContainerOutput, Interval, StrOptions, fit_context
 from .._device import resolve_device
 from .._progress import progress
-from ._decisions import count_outputs, decide
+from ._copying import plain
+from ._decisions import Judge, Meaning, check_one_decision, count_outputs, is_bounded
 from ._effective_field import effective_fields
-from ._images import Images, InputKind, PixelScale, gather, listed, unreadable
+from ._images import Images, InputKind, PixelScale, gather, listed, unreadable, warn_if_random
 from ._layers import choose_layers
 from ._maps import Change, FeatureBatch, FeatureMaps, Network, Rerun, Result, Source
 from ._network import Portable, build, fingerprint, share
@@ -35,6 +38,7 @@ from ._spec import NetworkSpec, check_class_names
 from ._store import StoredSource, code_of, identify
 from ._tracing import TracedNetwork, watch
 
+_N_ASKED = 8  # images that tell whether a network returns probabilities
 _SAME_AS_NETWORK = "the frozen network"  # stands for the model in pickles, so that they hold it once
 
 
@@ -55,8 +59,9 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         :func:`skgmmcnn.features.list_layers` lists what there is.
     weights : str, path or torchvision weights, default=None
         A name of torchvision weights (``"DEFAULT"``, ``"IMAGENET1K_V1"``), or the path of a state dict
-        (``.pth``, ``.safetensors``).  None keeps the weights that the network has; a torchvision name then gives
-        random ones.  A file that bears the name of published torchvision weights brings their metadata too.
+        (``.pth``, ``.safetensors``), also under a prefix or nested in a checkpoint.  None keeps the weights that the
+        network has; a torchvision name then gives random ones.  A file that bears the name of published torchvision
+        weights brings their metadata too.
     embed_weights : bool, default=False
         Whether pickles hold weights that have a name or a file; else they refer to these, and the SHA-256 is checked
         when they are loaded.  Other weights are always in the pickle.
@@ -66,11 +71,13 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         None takes X as it is: float arrays that are ready.
     layout : {"auto", "channels_first", "channels_last"}, default="auto"
         Where a 4-D X has its channels.  ``"auto"`` finds the axis as long as the first layer has channels.
-    class_names : sequence of str, default=None
-        Names of the network's outputs.  None takes those of the torchvision weights, where they have some.
+    class_names : sequence of str, or dict of int to str, default=None
+        Names of the network's outputs, in order, or by their numbers.  None takes those of the torchvision weights,
+        where they have some.
     decision : callable, default=None
         Makes output numbers (n,) of what the network returns.  None takes the largest of C outputs, and for a single
-        output whether it is positive.
+        output whether it is positive, or above one half where it is a probability: behind a sigmoid, which is found
+        out at fit.  Several sigmoids decide several things; give a network that returns one of them.
     gates : sequence of str, default=None
         Only for networks that torch.fx cannot trace: submodules whose outputs only rescale a map, as in
         squeeze-and-excitation.  They do not count for receptive fields; in networks that can be traced they are found.
@@ -91,8 +98,9 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
     n_jobs : int, default=None
         Processes that read and preprocess images; None is this one alone, -1 as many as there are processors.
     on_error : {"raise", "skip"}, default="raise"
-        What to do with files that cannot be read.  To skip them, all are opened once before work starts; what is left
-        is numbered anew, so labels must be given for readable images alone.
+        What to do with images that cannot be read, that a data set or `preprocess` fails on, or that hold NaN.  To skip
+        them, all are made ready once before work starts; what is left is numbered anew, so labels must be given for
+        readable images alone.
     verbose : int, default=0
         Whether to show the progress of passes over the images.
     device : str or torch.device, default="auto"
@@ -172,7 +180,7 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         embed_weights: bool = False,
         preprocess: str | Callable | None = "auto",
         layout: str = "auto",
-        class_names: Sequence[str] | None = None,
+        class_names: Sequence[str] | Mapping[int, str] | None = None,
         decision: Callable | None = None,
         gates: Sequence[str] | None = None,
         n_field_images: int = 4,
@@ -225,32 +233,46 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         self : FeatureExtractor
             The fitted extractor.
         """
-        if isinstance(self.layers, str) or (self.layers is not None and not len(self.layers)):
-            raise ValueError(f"layers must list at least one layer name; got {self.layers!r}.")
+        self._check_parameters()
         X = listed(X)  # before weights are downloaded
         seed = check_random_state(self.random_state).randint(2**31)
         device = resolve_device(self.device)
         built = build(self.model, self.weights, seed, embed_weights=self.embed_weights)
         preprocess: Any = built.preprocess if self.preprocess == "auto" else self.preprocess
+        _check_gates(self.gates or (), dict(built.network.named_modules()))
         watched = watch(built.network, self.gates or ())
         images = self._gather(X, InputKind.of(watched.first_layer), preprocess)
         image = images.batch(0, 1)
+        warn_if_random(images)
         check_runs(built.network, watched.prepare(image))
         lay_out(built.network, image)
         layers = choose_layers(watched.survey(image), built.network) if self.layers is None else list(self.layers)
         traced, fields = watched.select(layers, image)
-        spec = self._survey(traced, fields, image, built.class_names)
+        spec = self._survey(traced, fields, images, built.class_names)
         if y is not None:
             spec.encode(y, len(images))
         traced = traced.on(share(built.network, device))
+        found, digest = self._effective_fields(traced, spec, images), fingerprint(traced.network)
+        spec = replace(spec, effective_fields=found, fingerprint=digest)
         self._scale = PixelScale.of(images)
         self._traced = traced
-        self.fingerprint_ = fingerprint(self.network_)
-        found = self._effective_fields(traced, spec, images)
-        spec = replace(spec, effective_fields=found, fingerprint=self.fingerprint_)
+        self.fingerprint_ = digest
         self.preprocess_ = preprocess
         self.spec_ = spec
         return self
+
+    def _check_parameters(self) -> None:
+        if isinstance(self.layers, str) or (self.layers is not None and not len(self.layers)):
+            raise ValueError(f"layers must list at least one layer name; got {self.layers!r}.")
+        strange = [layer for layer in self.layers or () if not isinstance(layer, str)]
+        if strange:
+            raise TypeError(f"layers must list names of layers, as list_layers gives them; got {strange[0]!r}.")
+        if self.store is not None:
+            _check_folder(self.store)
+        if self.n_jobs is not None and (not self.n_jobs or self.n_jobs < -1 - (os.cpu_count() or 1)):
+            raise ValueError(
+                f"n_jobs={self.n_jobs}: give a number of processes, -1 for as many as there are processors, or None."
+            )
 
     @property
     def network_(self) -> nn.Module:
@@ -279,6 +301,27 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
             source = source.stored(self.store, np.arange(len(images)), self.store_dtype)
         return FeatureMaps(self.spec_, images, source, self._scale)
 
+    def score(self, X: Any, y: Any) -> float:
+        """Return the network's own accuracy: the share of images that it decides as they are labelled.
+
+        Much less than was published for it, or known from training, tells of another preprocessing or order of classes.
+
+        Parameters
+        ----------
+        X : array, tensor or list
+            As in :meth:`fit`.
+        y : array-like of shape (n,)
+            Output numbers or class names.
+
+        Returns
+        -------
+        accuracy : float
+            Between 0 and 1.
+        """
+        maps = self.transform(X)
+        labels = self.spec_.encode(y, len(maps))
+        return float((np.concatenate([batch.decisions for batch in maps.batches()]) == labels).mean())
+
     def _gather(self, X: Any, kind: InputKind, preprocess: Callable | None) -> Images:
         """Return X as images, without those that cannot be read if they are to be skipped."""
         images = gather(X, kind, self.layout, preprocess)
@@ -296,15 +339,22 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         self,
         traced: TracedNetwork | HookedNetwork,
         fields: Mapping[tuple[str, str], ReceptiveField],
-        image: Tensor,
-        class_names: Sequence[str] | None,
+        images: Images,
+        class_names: Sequence[str] | Mapping[int, str] | None,
     ) -> NetworkSpec:
-        """Run one image (1, C, H, W) through the network and note what later stages need to know."""
+        """Run an image through the network, more where it returns probabilities, and note what later stages need."""
+        image = images.batch(0, 1)
         outputs, activations = traced.run(image)
         if self.class_names is not None:
             class_names = self.class_names
         n_outputs = count_outputs(outputs, self.decision, class_names)
-        decide(outputs, self.decision, n_outputs, 1)
+        meaning = Meaning.of(outputs)
+        if meaning.bounded and is_bounded(traced.network, traced.prepare(image)):
+            meaning = Meaning.of(traced.run(_some(images, _N_ASKED, tuple(image.shape[1:])))[0])
+        else:
+            meaning = Meaning()
+        check_one_decision(meaning, n_outputs, self.decision)
+        Judge(self.decision, n_outputs, meaning.probabilities).read(outputs, 0, activations)
         return NetworkSpec(
             layers=traced.layers,
             shapes={name: _shape(values) for name, values in activations.items()},
@@ -312,6 +362,7 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
             receptive_fields=fields,
             n_outputs=n_outputs,
             class_names=check_class_names(class_names, n_outputs),
+            probabilities=meaning.probabilities,
         )
 
     def _effective_fields(
@@ -321,8 +372,7 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         pairs = [(upper, lower) for upper, lowers in spec.below.items() for lower in lowers]
         if not self.n_field_images or not pairs:
             return {}
-        some = np.linspace(0, len(images) - 1, min(self.n_field_images, len(images))).astype(int).tolist()
-        batch = torch.cat([images.batch(row, row + 1, spec.input_shape) for row in some])
+        batch = _some(images, self.n_field_images, spec.input_shape)
         return effective_fields(traced, batch, {pair: spec.receptive_fields[pair] for pair in pairs}, self.field_share)
 
     def __sklearn_tags__(self) -> Tags:
@@ -338,8 +388,9 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
     def __getstate__(self) -> dict[str, Any]:
         state = dict(super().__getstate__())
         if isinstance(self.model, nn.Module):
-            same = "_traced" in state and fingerprint(self.model) == self.fingerprint_
-            state["model"] = _SAME_AS_NETWORK if same else Portable(self.model)
+            model = plain(self.model)
+            same = "_traced" in state and fingerprint(model) == self.fingerprint_
+            state["model"] = _SAME_AS_NETWORK if same else Portable(model)
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -427,10 +478,11 @@ class _NetworkSource:
         at_once = min(size, images_at_once(self._spec.input_shape))
         outputs, maps = in_parts(run, batch, at_once) if device.type == "cpu" else run(batch)
         activations = {name: values.float() for name, values in maps.items()}
-        return FeatureBatch(start, activations, outputs, self._decide(outputs, len(batch)))
+        return FeatureBatch(start, activations, *self._judge.read(outputs, start, activations))
 
-    def _decide(self, outputs: Any, n_images: int) -> np.ndarray:
-        return decide(outputs, self._run.decision, self._spec.n_outputs, n_images)
+    @property
+    def _judge(self) -> Judge:
+        return Judge(self._run.decision, self._spec.n_outputs, self._spec.probabilities)
 
     def _rerun(self, batch: Tensor, start: int) -> Rerun:
         device = resolve_device(self.device)
@@ -446,8 +498,8 @@ class _NetworkSource:
             return done.outputs, done.decisions
 
         maps = {name: values.float() for name, values in passed.maps.items()}
-        original = FeatureBatch(start, maps, passed.outputs, self._decide(passed.outputs, len(batch)))
-        return Rerun(original, again, lambda outputs: self._decide(outputs, len(batch)), batch, whole)
+        original = FeatureBatch(start, maps, *self._judge.read(passed.outputs, start, maps))
+        return Rerun(original, again, lambda outputs: self._judge.read(outputs, start, maps), batch, whole)
 
     def changed(self, rows: np.ndarray, change: Change) -> _NetworkSource:
         """Return a source of the images `rows` alone, whose network is a copy that `change` has changed."""
@@ -471,11 +523,31 @@ class _NetworkSource:
 
     def stored(self, root: str | PathLike, rows: np.ndarray, dtype: str) -> StoredSource:
         """Return a source of the images `rows` alone, that keeps what it yields under the folder `root`."""
+        _check_folder(root)
         images = self._images[rows]
         run = self._run
         identity = identify(self._fingerprint, images.preprocess, self._spec, run.decision, run.precision)
         source = _NetworkSource(self._traced, self._spec, self._fingerprint, images, run)
         return StoredSource(source, images, root, self._spec, identity, source.code, dtype, self._size)
+
+
+def _check_gates(gates: Sequence[str], known: Iterable[str]) -> None:
+    for gate in gates:
+        if gate not in known:
+            near = difflib.get_close_matches(str(gate), known, n=5, cutoff=0.4)
+            raise ValueError(f"gates names {gate!r}, which is no submodule. Near names: {', '.join(near) or 'none'}.")
+
+
+def _check_folder(root: str | PathLike) -> None:
+    """Refuse an empty path, which would be the current folder."""
+    if not str(root):
+        raise ValueError("The folder of a store is ''; give a path, '.' for the current folder.")
+
+
+def _some(images: Images, n: int, shape: tuple[int, ...]) -> Tensor:
+    """Return at most `n` of the images, evenly spaced, as the network takes them."""
+    rows = np.linspace(0, len(images) - 1, min(n, len(images))).astype(int).tolist()
+    return torch.cat([images.batch(row, row + 1, shape) for row in rows])
 
 
 def _shape(maps: Tensor) -> tuple[int, int, int]:

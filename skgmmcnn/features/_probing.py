@@ -46,13 +46,6 @@ class HookedNetwork:
         gates: Sequence[str] = (),
     ) -> None:
         self.network, self._forms, self._gates = network, forms or {}, tuple(gates)
-        known = dict(network.named_modules())
-        for gate in gates:
-            if gate not in known:
-                near = difflib.get_close_matches(gate, known, n=5, cutoff=0.4)
-                raise ValueError(
-                    f"gates names {gate!r}, which is no submodule. Near names: {', '.join(near) or 'none'}."
-                )
         self.layers = tuple(layers)
 
     def __reduce__(self) -> tuple:

@@ -78,8 +78,6 @@ class StoredSource:
     ) -> None:
         if dtype not in _DTYPES:
             raise ValueError(f"Activations are stored as float32 or float16, not as {dtype!r}.")
-        if not os.fspath(root):
-            raise ValueError("store='' names no folder.")
         self.device = source.device
         self._source, self._images, self._spec, self._batch_size = source, images, spec, batch_size
         self._dtype, self._code = np.dtype(dtype), code
@@ -248,7 +246,7 @@ class StoredSource:
         Hashes see neither code that has changed nor files behind a data set.
         """
         code = self._code()
-        if self._images.by_content and _compared.get(self._folder) == code:
+        if not self._images.of_data_set and _compared.get(self._folder) == code:
             return
         some = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _N_COMPARED)).astype(int))
         if len(some):
@@ -380,6 +378,7 @@ def identify(
         "preprocessing": _hash(preprocess, "preprocess"),
         "layers": json.dumps(list(spec.shapes.items())),
         "outputs": str(spec.n_outputs),
+        "probabilities": str(spec.probabilities),
         "decision": _hash(decision, "decision"),
         "precision": precision,
     }

@@ -177,7 +177,7 @@ class TestProbing:
         with pytest.raises(ValueError, match=r"no layer 'stme'. Near names: 'stem'"):
             HookedNetwork(Branching().eval()).select(["stme"], image)
         with pytest.raises(ValueError, match=r"gates names 'gte', which is no submodule. Near names: gate"):
-            HookedNetwork(Branching().eval(), gates=["gte"])
+            FeatureExtractor(Branching(), gates=["gte"], preprocess=None).fit(image.numpy())
 
     def test_list_and_default(self, image):
         with pytest.warns(UserWarning, match=UNTRACEABLE):

@@ -299,7 +299,7 @@ def test_errors_of_the_system_name_the_folder_and_the_remedy(digits, tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(OSError, match=r"The store cannot be used \(Not a directory.*name another: .*/file/\w+'"):
         maps.store(tmp_path / "file")
-    with pytest.raises(ValueError, match="names no folder"):
+    with pytest.raises(ValueError, match="give a path"):
         maps.store("")
     maps.store(tmp_path / "store")
     (about,) = (tmp_path / "store").glob("*/store.json")
