@@ -20,6 +20,7 @@ from .._distributed import gathered, my_share
 from ..dictionary import WordMaps, count_words
 from ..features import ReceptiveField
 from . import _influence
+from ._attributes import check_graph
 from ._building import build_graph
 from ._coverage import coverage, warn_of_contradiction, warn_of_few
 from ._edge_maps import edge_map
@@ -242,6 +243,8 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         for other in others:
             check_is_fitted(other)
+            if other is self:
+                raise ValueError("merge adds the counts of other images; this is the same estimator, counted already.")
             self._check_fingerprint(other._fingerprint)
             self._check_fields(other)
         self._set_counts(reduce(add, (other._tally() for other in others), self._tally()))
@@ -456,8 +459,11 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
             decision, of the images.  Fields that the border cuts count where they reach; NaN where none does.
         """
         self._check_words(X)
+        check_graph(graph, "n_images")
         if len(X) != graph.graph["n_images"]:
             raise ValueError(f"The graph explains {graph.graph['n_images']} images; X has {len(X)}.")
+        if any(_n_shown(X, node) != node["count"] for node in graph.nodes.values()):
+            raise ValueError("The graph explains other images than those of X: its words are not as often there.")
         fields, maps = self._structure(X).fields, {}
         for tail, head in graph.edges:
             lower, upper = graph.nodes[tail], graph.nodes[head]
@@ -517,6 +523,8 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         typicality : Typicality
             P-values by image and by layer, and the layer at which each image departs.
         """
+        if not 0 < level < 1:
+            raise ValueError(f"level is a probability above 0 and below 1; got {level!r}.")
         return compare(self.surprise(X), X.decisions, self.surprise(reference), reference.decisions, level)
 
     def decision_function(self, X: WordMaps) -> np.ndarray:
@@ -710,6 +718,13 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.two_d_array = False
         return tags
+
+
+def _n_shown(words: WordMaps, node: Mapping[str, Any]) -> int:
+    """Return at how many locations words show a node of a word, or how many images have a node's decision."""
+    if node["layer"] == DECISION:
+        return int((words.decisions == node["word"]).sum())
+    return int((maps_of(words, node["layer"]) == node["word"]).sum())
 
 
 def _target_of(node: Mapping[str, Any]) -> Any:
