@@ -98,11 +98,6 @@ MISTAKES = {
         ValueError,
         "n_permutations must be at least 1",
     ),
-    "edge maps of another image": (
-        lambda m: m.graph.edge_maps(m.words[1], m.explained),
-        ValueError,
-        "explains other images than those of X",
-    ),
     "a word by name": (
         lambda m: m.graph.explain(m.words[0], "conv2_w001"),
         ValueError,
@@ -143,7 +138,6 @@ MISTAKES = {
         for what, ask in {
             "text": lambda m, given=given: to_text(given),
             "comparison": lambda m, given=given: compare_graphs(given, m.explained),
-            "edge maps": lambda m, given=given: m.graph.edge_maps(m.words[0], given),
         }.items()
     },
 }

@@ -35,7 +35,7 @@ from ._chain import Chain, ChainLabeller, ChainScorer, Examples, joined, uniform
 from ._paths import InferencePaths
 from ._recursions import forward, forward_backward, likeliest_paths, log_evidence, state_posteriors, viterbi
 from ._reservoir import Reservoir
-from ._training import Sample, begin, choose_emission
+from ._training import Sample, begin, choose_emission, passes
 from ._words import WordMaps
 
 _SOLVERS: dict[str, Callable[[Examples, Chain, Training], Fitted[Chain]]] = {"online": fit_online, "em": fit_em}
@@ -59,9 +59,11 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
     layer_sizes : sequence of int, default=None
         Where X is one array (n, sum of d): how many of its columns belong to each layer.  One of them may be -1: what
         the others leave.  None takes all columns as one layer.
+    covariance_type : {"diag", "tied_diag", "spherical"}, default="diag"
+        Whose variances the words' densities have; see :class:`LayerDictionary`.
     emission : {"gaussian", "rectified", "auto"}, default="auto"
-        "rectified" models the values before a ReLU; "auto" does so for layers at least a tenth of whose values are
-        exact zeros, and none negative.
+        "rectified" models the values before a ReLU, with ``covariance_type="diag"``; "auto" does so there for layers at
+        least a tenth of whose values are exact zeros, and none negative.
     solver : {"online", "em"}, default="online"
         "online" takes a step of stepwise EM [2]_ after each `batch_size` examples; "em" passes over all examples before
         each step, and never lowers the penalised likelihood.
@@ -94,6 +96,8 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         Whether pictures of typical images are stored, for drawing.
     word_names : dict of (str, int) to str, default=None
         Names for words, by layer and word; see :class:`LayerDictionary`.
+    verbose : int, default=0
+        Whether to show progress.
     random_state : int, RandomState instance or None, default=None
         Chooses the sample, starting means, the order of examples, and what :meth:`sample` draws.
 
@@ -167,6 +171,7 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
     _parameter_constraints: ClassVar[dict] = {
         "n_components": [Interval(Integral, 1, None, closed="left"), dict],
         "layer_sizes": ["array-like", None],
+        "covariance_type": [StrOptions({"tied_diag", "diag", "spherical"})],
         "emission": [StrOptions({"gaussian", "rectified", "auto"})],
         "solver": [StrOptions({"online", "em"})],
         "max_samples": [Interval(Integral, 1, None, closed="left")],
@@ -183,6 +188,7 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         "keep_proba": ["boolean"],
         "keep_patches": ["boolean"],
         "word_names": [dict, None],
+        "verbose": ["verbose"],
         "random_state": ["random_state"],
     }
 
@@ -191,6 +197,7 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         n_components: int | Mapping[str, int] = 50,
         *,
         layer_sizes: Sequence[int] | None = None,
+        covariance_type: str = "diag",
         emission: str = "auto",
         solver: str = "online",
         max_samples: int = 200_000,
@@ -207,10 +214,12 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         keep_proba: bool = False,
         keep_patches: bool = True,
         word_names: Mapping[tuple[str, int], str] | None = None,
+        verbose: int = 0,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
         self.n_components = n_components
         self.layer_sizes = layer_sizes
+        self.covariance_type = covariance_type
         self.emission = emission
         self.solver = solver
         self.max_samples = max_samples
@@ -227,6 +236,7 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         self.keep_proba = keep_proba
         self.keep_patches = keep_patches
         self.word_names = word_names
+        self.verbose = verbose
         self.random_state = random_state
 
     def fit(self, X: Any, y: Any = None) -> LayerHMM:
@@ -271,15 +281,16 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         self._check_sizes(maps)
         examples, generator = self._sample(maps, targets)
         chain, emissions = self._start(maps, examples, generator, classes)
-        training = Training(
-            self.max_iter,
-            self.tol * examples.values.shape[1],
-            momentum=0,  # responsibilities are nearly 0 or 1, so every longer step goes too far
-            batch_size=self.batch_size,
-            generator=generator,
-            schedule=self._schedule(),
-        )
-        with exact_float32(), one_thread():
+        with exact_float32(), one_thread(), passes(self.max_iter, "chain", shown=self.verbose) as report:
+            training = Training(
+                self.max_iter,
+                self.tol * examples.values.shape[1],
+                momentum=0,  # responsibilities are nearly 0 or 1, so every longer step goes too far
+                batch_size=self.batch_size,
+                generator=generator,
+                report=report,
+                schedule=self._schedule(),
+            )
             fitted = _SOLVERS[self.solver](examples, chain, training)
         self._set_state(fitted.state, maps.layers, emissions, classes)
         self.lower_bounds_ = fitted.lower_bounds
@@ -642,7 +653,9 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         """Return the chain from which training starts, and the emissions that were chosen."""
         sizes = [maps.shapes[layer][0] for layer in maps.layers]
         rows = dict(zip(maps.layers, examples.values.split(sizes, 1), strict=True))
-        emissions = {layer: choose_emission(layer, part, self.emission) for layer, part in rows.items()}
+        emissions = {
+            layer: choose_emission(layer, part, self.emission, self.covariance_type) for layer, part in rows.items()
+        }
         n_words = [self._n_words(layer) for layer in maps.layers]
         start, tables, decision = uniform(n_words, 0 if classes is None else len(classes))
         if self.startprob_init is not None:
@@ -653,7 +666,14 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
             given = zip(self.transmats_init, tables, strict=True)
             tables = [_distributions(f"transmats_init[{i}]", mine, table) for i, (mine, table) in enumerate(given)]
         mixtures = tuple(
-            begin(Sample(part, np.empty(0), generator), n, emissions[layer], self.reg_covar)
+            begin(
+                layer,
+                Sample(part, np.empty(0), generator),
+                n,
+                emissions[layer],
+                covariance_type=self.covariance_type,
+                reg_covar=self.reg_covar,
+            )
             for (layer, part), n in zip(rows.items(), n_words, strict=True)
         )
         chain = Chain(start, tuple(tables), mixtures, decision, float(self.smoothing)).to(examples.values.device)

@@ -19,19 +19,12 @@ from .._compat import Interval, StrOptions, fit_context
 from .._device import exact_float32, resolve_device
 from .._threads import one_thread
 from ._em import Mixture, Scorer
-from ._emissions import DiagonalGaussian, Emission, SphericalGaussian, TiedDiagonalGaussian
-from ._rectified import RectifiedGaussian
+from ._emissions import Emission
+from ._families import EMISSIONS
 from ._solvers import OnlineState, Rows, Training, in_blocks, online_pass, train
-from ._starts import STARTS, moments, start
+from ._starts import STARTS, check_scale, moments, start
 
 _BLOCK_ROWS = 2**16
-
-EMISSIONS: dict[tuple[str, str], type[Emission]] = {
-    ("gaussian", "diag"): DiagonalGaussian,
-    ("gaussian", "spherical"): SphericalGaussian,
-    ("gaussian", "tied_diag"): TiedDiagonalGaussian,
-    ("rectified", "diag"): RectifiedGaussian,
-}
 
 
 class MiniBatchGaussianMixture(DensityMixin, BaseEstimator):
@@ -479,6 +472,8 @@ class MiniBatchGaussianMixture(DensityMixin, BaseEstimator):
             values = rows.values if rows.weights is None else rows.values[rows.weights > 0]
             means = STARTS[self.init_params](values, self.n_components, generator)
         mean, variance = moments(rows.values, rows.weights)
+        if rows.like.dtype == torch.float32:
+            check_scale("X", variance)
         if self.precisions_init is not None:
             variance = self._given_variance(n_channels)
         weights = None

@@ -36,6 +36,7 @@ from ._drawing import (
     write,
     write_key,
 )
+from ._edge_maps import edge_maps as maps_of_edges
 from ._layout import Box, Line, attach, edge_strengths, place_cells, place_labels, rows_of
 from ._reading import check_image, pictures, run, take_apart
 
@@ -79,8 +80,9 @@ class InferenceGraphDisplay(Display):
         Where in the image the locations of each layer begin and end, as shares of its height and width, float arrays of
         shape (H + 1,) and (W + 1,); None divides the image evenly.
     edge_maps : dict of (tail, head) to float array, default=None
-        Where in the upper word's receptive field the lower word is, as from :meth:`InferenceGraph.edge_maps`; drawn on
-        the edges where there is room.
+        The share of the fields of the upper word that show the lower one, at each place of a whole field, of shape
+        (height, width); for the decision, of the images.  Fields that the border cuts count where they reach; NaN where
+        none does.  Drawn on the edges where there is room.
     predicted : str, default=None
         The class that the words of the image speak for, by :meth:`InferenceGraph.predict`, to be named where it is not
         the one that is explained.
@@ -186,7 +188,7 @@ class InferenceGraphDisplay(Display):
             words = words[np.flatnonzero(words.decisions == graph.graph["target"])]
             display = cls(graph, words.vocabulary, images=pictures(words, range(min(4, len(words)))))
         if edge_maps:
-            display.edge_maps = estimator.edge_maps(words, graph)
+            display.edge_maps = maps_of_edges(estimator, words, graph)
         return display.plot(n_patches=n_patches, ax=ax)
 
     @classmethod
