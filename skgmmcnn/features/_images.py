@@ -253,6 +253,13 @@ def _path(item: Any, place: int) -> Path:
     return Path(item)
 
 
+def of_bytes(X: Any) -> bool:
+    """Whether X, from :func:`listed`, holds files, PIL images or bytes, which no network takes as they are."""
+    if isinstance(X, list):
+        return bool(X) and isinstance(X[0], (Path, Image.Image))
+    return getattr(X, "dtype", None) in (np.uint8, torch.uint8)
+
+
 def gather(X: Any, kind: InputKind, layout: str, preprocess: Callable | None) -> Images:
     """Return the user's X as :class:`Images`, having checked what can be checked without reading files."""
     X = listed(X)
