@@ -236,7 +236,7 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
             The fitted extractor.
         """
         self._check_parameters()
-        X = listed(X)  # before weights are downloaded
+        X = listed(X, existing=self.on_error == "raise")  # before weights are downloaded
         seed = check_random_state(self.random_state).randint(2**31)
         device = resolve_device(self.device)
         built = build(self.model, self.weights, seed, embed_weights=self.embed_weights)
@@ -327,7 +327,7 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
 
     def _gather(self, X: Any, kind: InputKind, preprocess: Callable | None) -> Images:
         """Return X as images, without those that cannot be read if they are to be skipped."""
-        images = gather(X, kind, self.layout, preprocess)
+        images = gather(X, kind, self.layout, preprocess, existing=self.on_error == "raise")
         if self.on_error == "raise":
             return images
         bad = unreadable(images, self.n_jobs)

@@ -219,8 +219,11 @@ def _refuse_non_finite(batch: Tensor, start: int) -> None:
         raise UnreadableError(f"Image {start + bad[0]} holds NaN or infinity.")
 
 
-def listed(X: Any) -> Any:
-    """Return a data set, a list of existing files or PIL images, or what else X is: all that needs no network."""
+def listed(X: Any, *, existing: bool = True) -> Any:
+    """Return a data set, a list of files or PIL images, or what else X is: all that needs no network.
+
+    Files must be `existing`, if not told otherwise.
+    """
     if isinstance(getattr(X, "spec", None), NetworkSpec):
         raise TypeError(
             f"X is {type(X).__name__}, which was made of images; images are expected here. Give it to the step of the "
@@ -243,7 +246,7 @@ def listed(X: Any) -> Any:
         X = X.tolist()
     if isinstance(X, (list, tuple)) and X and isinstance(X[0], (str, os.PathLike, Image.Image)):
         X = [item if isinstance(item, Image.Image) else _path(item, place) for place, item in enumerate(X)]
-        check_files(X)
+        check_files(X, existing=existing)
     return X
 
 
@@ -260,9 +263,9 @@ def of_bytes(X: Any) -> bool:
     return getattr(X, "dtype", None) in (np.uint8, torch.uint8)
 
 
-def gather(X: Any, kind: InputKind, layout: str, preprocess: Callable | None) -> Images:
+def gather(X: Any, kind: InputKind, layout: str, preprocess: Callable | None, *, existing: bool = True) -> Images:
     """Return the user's X as :class:`Images`, having checked what can be checked without reading files."""
-    X = listed(X)
+    X = listed(X, existing=existing)
     if isinstance(X, Dataset):
         return Images(X, preprocess, _mode(kind))
     if isinstance(X, list) and X and isinstance(X[0], (Path, Image.Image)):
@@ -410,8 +413,11 @@ class PixelScale(NamedTuple):
             return None
         first = images.raw(0)
         if isinstance(first, Image.Image) and images.preprocess is not None:
-            scale = cls(*(_level(images.preprocess, first, level) for level in (0, 255)))
-            if np.abs(scale.white - scale.black).min() > 1e-6:
+            try:
+                scale = cls(*(_level(images.preprocess, first, level) for level in (0, 255)))
+            except Exception:  # as of a preprocessing that looks for something in the image
+                scale = None
+            if scale is not None and np.abs(scale.white - scale.black).min() > 1e-6:
                 return scale
         low, high = batch.min((0, 2, 3)), batch.max((0, 2, 3))
         if low.min() >= 0 and high.max() <= 1:

@@ -282,6 +282,23 @@ def test_every_error_of_reading_can_be_skipped(network, tmp_path, monkeypatch):
         assert len(extractor(network, on_error="skip").fit_transform(tmp_path)) == 1
 
 
+def test_missing_files_can_be_skipped(network, folder):
+    files = [*sorted(folder.rglob("*.png")), folder / "gone.png"]
+    with pytest.raises(FileNotFoundError, match=r"gone\.png' \(1 of 8 missing; .*on_error='skip'"):
+        extractor(network).fit(files)
+    with pytest.warns(UserWarning, match="1 of 8 images .* FileNotFoundError"):
+        assert len(extractor(network, on_error="skip").fit_transform(files)) == 7
+
+
+def test_preprocessing_that_refuses_plain_images(network, folder):
+    def find(image):
+        if image.getextrema()[0][0] == image.getextrema()[0][1]:
+            raise LookupError("there is nothing in this image")
+        return SMALL(image)
+
+    assert extractor(network, preprocess=find).fit_transform(folder).pictures()[0].shape == (12, 12, 3)
+
+
 def test_images_with_nan_can_be_skipped(network):
     X = np.random.default_rng(0).random((5, 3, 12, 12), dtype=np.float32)
     X[3, 0, 0, 0] = np.nan
