@@ -250,6 +250,12 @@ def listed(X: Any, *, existing: bool = True) -> Any:
     return X
 
 
+def _of_integers(data: Any) -> bool:
+    if isinstance(data, Tensor):
+        return not data.is_floating_point() and data.dtype != torch.bool
+    return data.dtype.kind in "iu"
+
+
 def _path(item: Any, place: int) -> Path:
     if not isinstance(item, (str, os.PathLike)):
         raise TypeError(f"X lists files and PIL images; item {place} is a {type(item).__name__}.")
@@ -275,9 +281,9 @@ def gather(X: Any, kind: InputKind, layout: str, preprocess: Callable | None, *,
     else:
         data = _as_array(X)
         data = _channels_first(data, kind, layout, preprocess)
-        if data.dtype in (np.uint8, torch.uint8) and preprocess is None:
+        if preprocess is None and data.ndim > 2 and _of_integers(data):
             raise ValueError(
-                "X holds uint8 values, and there is no preprocessing to make the network's input of them. Pass "
+                f"X holds {data.dtype} values, and there is no preprocessing to make the network's input of them. Pass "
                 "preprocess=..., for example torchvision.transforms.ToTensor() followed by the normalisation that the "
                 "network was trained with, or give floats that are ready."
             )
@@ -343,6 +349,8 @@ def _as_array(X: Any) -> Any:
         ) from error
     if data.dtype.is_complex if isinstance(data, Tensor) else data.dtype.kind not in "biuf":
         raise ValueError(f"X must hold real numbers, image paths or PIL images; got an array of {data.dtype}.")
+    if isinstance(data, Tensor) and data.layout != torch.strided:
+        raise ValueError("X is a sparse tensor; give X.to_dense().")
     if not data.ndim:
         raise ValueError(f"X is {X!r}; give images: an array, a list of files or PIL images, a folder or a data set.")
     if not len(data):

@@ -112,7 +112,12 @@ def _weights_entry(model: str, weights: Any, file: Path | None) -> Any:
 
 
 def _call_factory(factory: Callable[[], nn.Module]) -> nn.Module:
-    network = factory()
+    try:
+        network = factory()
+    except Exception as error:
+        raise ValueError(
+            f"The model is called as a function without arguments, and fails: {type(error).__name__}: {error}"
+        ) from error
     if not isinstance(network, nn.Module):
         raise TypeError(f"The model factory returned a {type(network).__name__}, not a torch.nn.Module.")
     return network

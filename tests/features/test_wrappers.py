@@ -155,6 +155,10 @@ def locked():
     return network
 
 
+def failing():
+    return lambda: {}["gone"]
+
+
 def on_no_device():
     return Small().to("meta")
 
@@ -168,6 +172,7 @@ def on_no_device():
         (quantised, "Its submodule 'fc' is quantised.*Give the network as it was before"),
         (lazy, "Its submodule '0' has weights of unknown shape.*run it once"),
         (locked, "Small cannot be copied .*lock.*Take from it what is neither weights nor layers"),
+        (failing, "called as a function without arguments, and fails: KeyError: 'gone'"),
         (on_no_device, "Small cannot be copied .*meta"),
     ],
 )
