@@ -46,7 +46,7 @@ _GAP = 0.45
 _RISE = 1.15
 _TITLE = 42  # letters of a line of the decision's title
 _MAP = 0.42  # side of an edge's map
-_LABEL, _LABEL_WITH_MAP = (0.92, 0.17), (0.92, 0.19 + _MAP)
+_LABEL, _LABEL_WITH_MAP = (1.12, 0.17), (1.12, 0.19 + _MAP)
 
 
 class InferenceGraphDisplay(Display):
