@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_array, check_random_state, column_or_1d
+from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 from torch import Tensor
 
@@ -624,6 +625,7 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         if y is None:
             return maps, None, None
         y = column_or_1d(y, warn=True)
+        check_classification_targets(y)
         check_consistent_length(maps, y)
         classes = np.unique(y if classes is None else classes) if reset else self.classes_
         return maps, classes, _encoded(y, classes)
