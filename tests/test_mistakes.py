@@ -71,6 +71,7 @@ MISTAKES = {
         ValueError,
         "an integer .* got 'a'",
     ),
+    "too many samples": (lambda m: MiniBatchGaussianMixture().fit(ROWS).sample(10**15), MemoryError, "n_samples=10000"),
     "True words": (lambda m: LayerDictionary(True).fit(m.maps), ValueError, "'n_components' parameter .* Got True"),
     "True nodes": (lambda m: InferenceGraph(n_nodes=True).fit(m.words), ValueError, "'n_nodes' parameter .* Got True"),
     "a name that is a number": (named(5), TypeError, r"word_names calls \('a', 0\) 5; names are text"),

@@ -560,8 +560,8 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
             The words that it was drawn from.
         """
         check_is_fitted(self)
-        if n_samples < 1:
-            raise ValueError(f"n_samples must be at least 1; got {n_samples}.")
+        if not isinstance(n_samples, Integral) or isinstance(n_samples, bool) or n_samples < 1:
+            raise ValueError(f"n_samples must be an integer of at least 1; got {n_samples!r}.")
         generator = torch.Generator().manual_seed(int(check_random_state(self.random_state).randint(2**31)))
         words = [torch.multinomial(self._chain.start, n_samples, replacement=True, generator=generator)]
         for table in self._chain.tables:

@@ -403,7 +403,10 @@ class MiniBatchGaussianMixture(DensityMixin, BaseEstimator):
         check_is_fitted(self)
         if not isinstance(n_samples, Integral) or isinstance(n_samples, bool) or n_samples < 1:
             raise ValueError(f"n_samples must be an integer of at least 1; got {n_samples!r}.")
-        rows, components = self.mixture_.sample(n_samples, self._generator())
+        try:
+            rows, components = self.mixture_.sample(int(n_samples), self._generator())
+        except RuntimeError as error:  # torch's way to say so
+            raise MemoryError(f"n_samples={n_samples} rows do not fit into memory.") from error
         return rows.numpy(), components.numpy()
 
     def _n_parameters(self) -> int:

@@ -256,7 +256,7 @@ def test_samples_follow_the_chain(hmm, maps):
     assert abs(hmm.score(rows) - hmm.score(maps)) < 5  # drawn ones are as likely as those it learnt from, but for 1.5
     again, _ = hmm.sample(4000)
     np.testing.assert_array_equal(rows[0], again[0])
-    with pytest.raises(ValueError, match="n_samples must be at least 1"):
+    with pytest.raises(ValueError, match="n_samples must be an integer of at least 1"):
         hmm.sample(0)
 
 
