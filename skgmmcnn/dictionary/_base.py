@@ -38,6 +38,7 @@ class WordModel(ContainerOutput, TransformerMixin, BaseEstimator, auto_wrap_outp
     mixtures_: dict[str, Mixture]
     vocabulary_: Vocabulary
     dead_words_: dict[str, np.ndarray]
+    _network: str | None
 
     @abstractmethod
     def _as_maps(self, X: Any, *, reset: bool) -> FeatureMaps:
@@ -102,7 +103,18 @@ class WordModel(ContainerOutput, TransformerMixin, BaseEstimator, auto_wrap_outp
                 f"{type(self).__name__} was fitted on layers with channels {self._channels()}; X has "
                 f"{ {layer: shape[0] for layer, shape in maps.shapes.items()} }."
             )
+        if not reset:
+            self._check_network(maps.spec.fingerprint)
         return maps
+
+    def _check_network(self, its: str | None) -> None:
+        mine = self._network
+        if mine is not None and its is not None and its != mine:
+            raise ValueError(
+                f"{type(self).__name__} was fitted on maps of another network: its weights had SHA-256 {mine[:12]}..., "
+                f"these have {its[:12]}..., whose channels mean something else. Take maps of the network that was "
+                "fitted, or fit again."
+            )
 
     def _channels(self) -> dict[str, int]:
         return {layer: self.mixtures_[layer].parameters.mean.shape[1] for layer in self.layers_}

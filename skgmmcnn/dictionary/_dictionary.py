@@ -249,6 +249,7 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
                 for layer, sample in samples.items():
                     fitted[layer], readouts[layer] = _retrain(fitted[layer], sample, targets, maps.spec.n_outputs)
         self._set_states({layer: fit.state for layer, fit in fitted.items()}, emissions)
+        self._network = maps.spec.fingerprint
         if readouts:
             self.readouts_ = readouts
         self._set_bounds({layer: fit.lower_bounds for layer, fit in fitted.items()})
@@ -305,6 +306,7 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
             for layer in mixtures
         }
         self._set_states(states, emissions)
+        self._network = maps.spec.fingerprint
         bounds = getattr(self, "lower_bounds_", dict.fromkeys(mixtures, ()))
         self._set_bounds({layer: [*bounds[layer], expectations[layer].mean_log_likelihood] for layer in mixtures})
         self.n_iter_ = states[self.layers_[0]].n_steps

@@ -293,6 +293,7 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
             )
             fitted = _SOLVERS[self.solver](examples, chain, training)
         self._set_state(fitted.state, maps.layers, emissions, classes)
+        self._network = maps.spec.fingerprint
         self.lower_bounds_ = fitted.lower_bounds
         self.lower_bound_ = fitted.lower_bounds[-1]
         self.n_iter_ = fitted.n_iter
@@ -338,6 +339,7 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         with exact_float32(), one_thread():
             bound, state = online_pass(in_blocks(examples, self.batch_size), chain, state, self._schedule())
         self._set_state(state, maps.layers, emissions, classes)
+        self._network = maps.spec.fingerprint
         self.lower_bound_ = bound
         self.lower_bounds_ = [*getattr(self, "lower_bounds_", []), bound]
         self.n_iter_ = state.n_steps

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from numbers import Integral, Real
 from os import PathLike
-from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -36,7 +35,7 @@ from ._receptive_field import ReceptiveField
 from ._rerun import Edits
 from ._running import check_runs, images_at_once, in_parts, lay_out, precisely
 from ._spec import NetworkSpec, check_class_names
-from ._store import StoredSource, identify, place_of
+from ._store import StoredSource, code_of, identify
 from ._tracing import TracedNetwork, watch
 
 _N_ASKED = 8  # images that tell whether a network returns probabilities
@@ -256,10 +255,11 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         if y is not None:
             spec.encode(y, len(images))
         traced = traced.on(share(built.network, device))
-        spec = replace(spec, effective_fields=self._effective_fields(traced, spec, images))
+        found, digest = self._effective_fields(traced, spec, images), fingerprint(traced.network)
+        spec = replace(spec, effective_fields=found, fingerprint=digest)
         self._scale = PixelScale.of(images)
         self._traced = traced
-        self.fingerprint_ = fingerprint(self.network_)
+        self.fingerprint_ = digest
         self.preprocess_ = preprocess
         self.spec_ = spec
         return self
@@ -520,15 +520,18 @@ class _NetworkSource:
             stacklevel=4,
         )
 
+    def code(self) -> tuple[Any, ...]:
+        """Return the code that is run for each image."""
+        return tuple(map(code_of, (self._traced.network, self._images.preprocess, self._run.decision)))
+
     def stored(self, root: str | PathLike, rows: np.ndarray, dtype: str) -> StoredSource:
         """Return a source of the images `rows` alone, that keeps what it yields under the folder `root`."""
         _check_folder(root)
         images = self._images[rows]
-        identity = identify(self._fingerprint, images.preprocess, images, self._spec, self._run.decision)
-        identity |= {"precision": self._run.precision, "probabilities": str(self._spec.probabilities)}
-        source = _NetworkSource(self._traced, self._spec, self._fingerprint, images, self._run)
-        folder = place_of(Path(root), identity | {"dtype": dtype})
-        return StoredSource(source, folder, self._spec, identity, len(images), np.dtype(dtype), self._size)
+        run = self._run
+        identity = identify(self._fingerprint, images.preprocess, self._spec, run.decision, run.precision)
+        source = _NetworkSource(self._traced, self._spec, self._fingerprint, images, run)
+        return StoredSource(source, images, root, self._spec, identity, source.code, dtype, self._size)
 
 
 def _check_gates(gates: Sequence[str], known: Iterable[str]) -> None:

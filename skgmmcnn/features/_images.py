@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import joblib
 import numpy as np
 import torch
 from joblib import Parallel, delayed, effective_n_jobs
@@ -88,6 +90,35 @@ class Images:
     def __setstate__(self, state: dict[str, Any]) -> None:
         state.pop("_stamps")
         self.__dict__.update(state)
+
+    def keys(self) -> list[bytes]:
+        """Return a hash of each image, 16 bytes, as it is now; of a data set's, of the set and the image's number."""
+        try:
+            whole = joblib.hash(self._data) if self.of_data_set else ""
+        except Exception as error:
+            raise ValueError(
+                f"The data set cannot be hashed, so a store could not find its images: {error}. Keep in it only what "
+                "can be pickled."
+            ) from error
+        return [self._key(int(row), f"{self._mode} {whole}") for row in self._rows]
+
+    def _key(self, row: int, what: str) -> bytes:
+        digest = hashlib.blake2b(what.encode(), digest_size=16)
+        item = row if self.of_data_set else self._data[row]
+        if isinstance(item, Tensor):
+            item = (item.float() if item.is_floating_point() else item).numpy(force=True)
+        if isinstance(item, Path):
+            try:
+                digest.update(item.read_bytes())
+            except OSError as error:
+                raise ValueError(f"{str(item)!r} cannot be read as an image: {error}") from error
+        elif isinstance(item, np.ndarray):
+            array = np.ascontiguousarray(item)
+            digest.update(f"{array.dtype} {array.shape}".encode())
+            digest.update(array.reshape(-1).view(np.uint8).data)
+        else:
+            digest.update(joblib.hash(item).encode())
+        return digest.digest()
 
     def part(self, start: int, stop: int) -> Images:
         """Return images start to stop with no data but theirs, to be sent to another process."""

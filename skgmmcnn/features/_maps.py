@@ -470,8 +470,10 @@ class FeatureMaps:
         """Run the network once and keep all activations on disk.
 
         What a process that was killed has left is completed.  The store is found again by hashes of the network's
-        weights, the layers, the preprocessing and the images (files by name, size and time of change); several sets of
-        images may share a folder.  Any number of processes may read it, and one at a time writes.
+        weights, the layers and the preprocessing, and each image in it by a hash of its content, as it is when maps are
+        read; only images of a data set are found by the data set's own hash and their number.  Any number of threads
+        and processes may share a folder.  Where this process has not used it before, and always for data sets, a few
+        images pass through the network again and are compared.
 
         Parameters
         ----------
@@ -488,9 +490,10 @@ class FeatureMaps:
         Raises
         ------
         ValueError
-            If the store is damaged; also later, when damaged values are read.
+            If the store is damaged; also later, when damaged values are read.  If it is stale: the code of the network
+            or the preprocessing, or files behind a data set, have changed.
         OSError
-            If the disk has no room for all activations.
+            If the disk has no room for all activations, or the folder cannot be used.
         """
         images = self._images[self._rows]
         source = self._source.stored(folder, self._rows, dtype)

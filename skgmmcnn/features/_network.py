@@ -64,8 +64,7 @@ def build(
 
     Unless `embed_weights`, pickles will only refer to weights that have a name or a file.
     """
-    is_file = isinstance(weights, os.PathLike) or (isinstance(weights, str) and weights.endswith(_WEIGHT_FILES))
-    file = Path(weights) if is_file else None
+    file = Path(weights) if names_file(weights) else None
     entry = None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -88,6 +87,11 @@ def build(
     meta = entry.meta if entry is not None else {}
     names = tuple(meta["categories"]) if "categories" in meta else None
     return Build(network.eval().requires_grad_(False), entry.transforms() if entry is not None else None, names)
+
+
+def names_file(weights: Any) -> bool:
+    """Tell whether `weights` is the path of a file, rather than a name of torchvision's."""
+    return isinstance(weights, os.PathLike) or (isinstance(weights, str) and weights.endswith(_WEIGHT_FILES))
 
 
 def _weights_entry(model: str, weights: Any, file: Path | None) -> Any:

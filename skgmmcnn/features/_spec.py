@@ -35,6 +35,8 @@ class NetworkSpec:
         that was not measured.
     probabilities : bool
         Whether the network returns probabilities of the classes, not scores.
+    fingerprint : str or None
+        SHA-256 of the network's weights, by which maps of different networks are told apart; None without a network.
     """
 
     layers: tuple[str, ...]
@@ -45,6 +47,7 @@ class NetworkSpec:
     class_names: tuple[str, ...] | None
     effective_fields: Mapping[tuple[str, str], ReceptiveField] = field(default_factory=dict)
     probabilities: bool = False
+    fingerprint: str | None = None
 
     @property
     def below(self) -> dict[str, tuple[str, ...]]:

@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.mixture import GaussianMixture
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
-from skgmmcnn import FeatureExtractor, FeatureMaps, LayerDictionary, MiniBatchGaussianMixture
+from skgmmcnn import FeatureExtractor, FeatureMaps, LayerDictionary, MiniBatchGaussianMixture, load, save
 from skgmmcnn.dictionary._labelling import as_rows
 from skgmmcnn.dictionary._readouts import fit_readout
 from skgmmcnn.dictionary._representatives import Typical
@@ -519,3 +519,25 @@ class TestReadouts:
             LayerDictionary(2, objective="discriminative").partial_fit(maps)
         with pytest.raises(ValueError, match="objective"):
             LayerDictionary(2, objective="both").fit(maps)
+
+
+def test_maps_of_another_network_are_refused(digits, tmp_path):
+    """Equal names of layers and numbers of channels do not make equal words."""
+    other = copy.deepcopy(digits.network)
+    with torch.no_grad():
+        other.conv2[0].weight += 1e-3
+    mine, its = (
+        FeatureExtractor(network, ["conv2"]).fit_transform(digits.images[:60]) for network in (digits.network, other)
+    )
+    dictionary = LayerDictionary(4, random_state=0).fit(mine)
+    save(dictionary, tmp_path / "words")
+    for fitted in (dictionary, load(tmp_path / "words")):
+        with pytest.raises(ValueError, match=r"fitted on maps of another network: .*Take maps of the network"):
+            fitted.transform(its)
+        with pytest.raises(ValueError, match="another network"):
+            fitted.partial_fit(its)
+    again = FeatureExtractor(copy.deepcopy(digits.network), ["conv2"]).fit_transform(digits.images[60:90])
+    assert len(dictionary.transform(again)) == 30
+    changed = mine.of_changed_network(lambda network, images: network.conv2[0].weight.mul_(0.5))
+    assert len(dictionary.transform(changed)) == 60  # asked for by name
+    assert len(dictionary.fit(its).transform(its)) == 60
