@@ -64,7 +64,7 @@ class OfKMeans(Timed):
 
 FAMILIES = {
     "tied_diag (the default)": (Timed, {}),
-    "tied_diag, floor 0.3": (Timed, {"reg_covar": 0.3}),
+    "tied_diag, floor 0.1": (Timed, {"reg_covar": 0.1}),
     "tied_diag, k-means++": (Timed, {"init_params": "k-means++"}),
     "tied_diag, online": (Timed, {"solver": "online", "max_iter": 10}),
     "spherical": (Timed, {"covariance_type": "spherical"}),

@@ -88,7 +88,16 @@ class WordModel(ContainerOutput, TransformerMixin, BaseEstimator, auto_wrap_outp
             if y is not None:
                 maps.spec.encode(y, len(maps))
         else:
+            if isinstance(X, WordMaps):
+                raise TypeError(
+                    f"X is WordMaps, which {type(self).__name__} returns; it reads FeatureMaps. Give them to the step "
+                    "behind it, or give what FeatureExtractor.transform returns."
+                )
+            if np.ma.is_masked(X):
+                raise TypeError("X is a masked array; fill what is masked: X.filled(value).")
             maps = self._as_maps(X, reset=reset)
+        if reset and not len(maps):
+            raise ValueError("There are no images in X (n_samples = 0).")
         if not reset and {layer: maps.shapes[layer][0] for layer in maps.layers} != self._channels():
             raise ValueError(
                 f"{type(self).__name__} was fitted on layers with channels {self._channels()}; X has "
@@ -131,9 +140,11 @@ class WordModel(ContainerOutput, TransformerMixin, BaseEstimator, auto_wrap_outp
     def _check_names(self, maps: FeatureMaps) -> None:
         sizes = {layer: self._n_words(layer) for layer in maps.layers}
         known = {(layer, word) for layer, n_words in sizes.items() for word in range(n_words)}
-        for key in self.word_names or {}:
+        for key, name in (self.word_names or {}).items():
             if key not in known:
                 raise ValueError(f"word_names names {key!r}; words are (layer, number), with so many a layer: {sizes}.")
+            if not isinstance(name, str):
+                raise TypeError(f"word_names calls {key!r} {name!r}; names are text.")
 
     def _n_words(self, layer: str) -> int:
         return self.n_components[layer] if isinstance(self.n_components, Mapping) else self.n_components

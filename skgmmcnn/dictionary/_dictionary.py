@@ -33,7 +33,7 @@ from ._worth import DictionaryReport, worth
 # EM begins with a quarter of the rows, if these are twenty a word: at equal time, words of two seeds were more alike.
 _FIRST, _ROWS_EACH = 4, 20
 # The share of the rows that may change their word in a pass at which training ends.
-_STILL = 0.01
+_STILL = 0.02
 
 
 class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
@@ -69,11 +69,11 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
         Most passes over the sample.
     tol : float, default=1e-4
         Training stops when a pass gains less than this, in nats per row and channel; "em" also when a pass gives fewer
-        than one row in a hundred another word.
-    reg_covar : float, default=0.1
+        than one row in fifty another word.
+    reg_covar : float, default=0.3
         Smallest variance of a component, as a share of the channel's variance.  It is a floor: scikit-learn's
         parameter of this name is added instead.  Below it, words describe small differences in channels that are
-        nearly silent, and tell less of the class.
+        nearly silent, are less often found again from another sample, and tell less of the class.
     keep_proba : bool, default=False
         Whether word maps carry the posterior and the log-density of each location's word.
     keep_patches : bool, default=True
@@ -174,7 +174,7 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
         max_samples: int = 200_000,
         max_iter: int = 200,
         tol: float = 1e-4,
-        reg_covar: float = 0.1,
+        reg_covar: float = 0.3,
         keep_proba: bool = False,
         keep_patches: bool = True,
         word_names: Mapping[tuple[str, int], str] | None = None,

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_array, check_random_state, column_or_1d
+from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 from torch import Tensor
 
@@ -559,8 +560,8 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
             The words that it was drawn from.
         """
         check_is_fitted(self)
-        if n_samples < 1:
-            raise ValueError(f"n_samples must be at least 1; got {n_samples}.")
+        if not isinstance(n_samples, Integral) or isinstance(n_samples, bool) or n_samples < 1:
+            raise ValueError(f"n_samples must be an integer of at least 1; got {n_samples!r}.")
         generator = torch.Generator().manual_seed(int(check_random_state(self.random_state).randint(2**31)))
         words = [torch.multinomial(self._chain.start, n_samples, replacement=True, generator=generator)]
         for table in self._chain.tables:
@@ -626,6 +627,7 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         if y is None:
             return maps, None, None
         y = column_or_1d(y, warn=True)
+        check_classification_targets(y)
         check_consistent_length(maps, y)
         classes = np.unique(y if classes is None else classes) if reset else self.classes_
         return maps, classes, _encoded(y, classes)

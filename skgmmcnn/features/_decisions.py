@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-# Parts of the names of autograd's operations.
-_PRODUCTS = ("mm", "convolution")
-_BOUNDED = ("Sigmoid", "Softmax", "Exp", "Clamp", "Hardtanh", "Tanh")
+# As autograd calls operations.
+_PRODUCTS = ("Mm", "Addmm", "Bmm", "Baddbmm", "Convolution", "MkldnnConvolution", "Linear")
+_BOUNDED = ("Sigmoid", "Hardsigmoid", "Softmax", "Exp", "Clamp", "ClampMin", "Hardtanh", "Tanh", "Erf")
 
 
 class Meaning(NamedTuple):
@@ -58,11 +58,14 @@ def is_bounded(network: nn.Module, image: Tensor) -> bool:
     waiting, seen = [outputs.grad_fn], set()
     while waiting:
         node = waiting.pop()
-        if node is None or node in seen or any(name in node.name().lower() for name in _PRODUCTS):
+        if node is None or node in seen:
             continue
-        if any(name in node.name() for name in _BOUNDED):
-            return True
         seen.add(node)
+        operation = node.name().partition("Backward")[0]
+        if operation in _BOUNDED:
+            return True
+        if operation in _PRODUCTS:
+            continue
         waiting += [lower for lower, _ in node.next_functions]
     return False
 

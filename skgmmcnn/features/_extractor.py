@@ -26,10 +26,10 @@ from .._progress import progress
 from ._copying import plain
 from ._decisions import Judge, Meaning, check_one_decision, count_outputs, is_bounded
 from ._effective_field import effective_fields
-from ._images import Images, InputKind, PixelScale, gather, listed, unreadable, warn_if_random
+from ._images import Images, InputKind, PixelScale, gather, listed, of_bytes, unreadable, warn_if_random
 from ._layers import choose_layers
 from ._maps import Change, FeatureBatch, FeatureMaps, Network, Rerun, Result, Source
-from ._network import Portable, build, fingerprint, share
+from ._network import Portable, build, fingerprint, share, usual_preprocess
 from ._probing import HookedNetwork
 from ._receptive_field import ReceptiveField
 from ._rerun import Edits
@@ -66,7 +66,8 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         Whether pickles hold weights that have a name or a file; else they refer to these, and the SHA-256 is checked
         when they are loaded.  Other weights are always in the pickle.
     preprocess : "auto", callable or None, default="auto"
-        Preprocessing of one image.  ``"auto"`` is that of the torchvision weights, where they have one.  A callable
+        Preprocessing of one image.  ``"auto"`` is that of the torchvision weights; where a torchvision model has
+        other ones, that of its published ones, with a warning, for images of bytes.  A callable
         gets a PIL image for files, PIL images and uint8 data, else a float tensor (C, H, W); it returns a float tensor.
         None takes X as it is: float arrays that are ready.
     layout : {"auto", "channels_first", "channels_last"}, default="auto"
@@ -234,11 +235,13 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
             The fitted extractor.
         """
         self._check_parameters()
-        X = listed(X)  # before weights are downloaded
+        X = listed(X, existing=self.on_error == "raise")  # before weights are downloaded
         seed = check_random_state(self.random_state).randint(2**31)
         device = resolve_device(self.device)
         built = build(self.model, self.weights, seed, embed_weights=self.embed_weights)
         preprocess: Any = built.preprocess if self.preprocess == "auto" else self.preprocess
+        if self.preprocess == "auto" and preprocess is None and isinstance(self.model, str) and of_bytes(X):
+            preprocess = usual_preprocess(self.model)
         _check_gates(self.gates or (), dict(built.network.named_modules()))
         watched = watch(built.network, self.gates or ())
         images = self._gather(X, InputKind.of(watched.first_layer), preprocess)
@@ -324,7 +327,7 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
 
     def _gather(self, X: Any, kind: InputKind, preprocess: Callable | None) -> Images:
         """Return X as images, without those that cannot be read if they are to be skipped."""
-        images = gather(X, kind, self.layout, preprocess)
+        images = gather(X, kind, self.layout, preprocess, existing=self.on_error == "raise")
         if self.on_error == "raise":
             return images
         bad = unreadable(images, self.n_jobs)

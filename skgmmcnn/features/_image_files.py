@@ -42,16 +42,19 @@ def _is_image(file: Path, folder: Path) -> bool:
     return file.suffix.lower() in IMG_EXTENSIONS and not hidden and file.is_file()
 
 
-def check_files(items: Sequence[Any]) -> None:
-    """Refuse lists of files of which some are missing."""
+def check_files(items: Sequence[Any], *, existing: bool) -> None:
+    """Refuse lists of files of which some are missing, where they must exist, and paths that are cut into letters."""
     missing = [item for item in items if isinstance(item, Path) and not item.is_file()]
     if missing and all(len(str(item)) == 1 for item in missing):
         raise ValueError(
             f"X is a path cut into letters, {''.join(map(str, missing))!r}: cross-validation needs a list of files, as "
             "sorted(pathlib.Path(folder).rglob('*.jpg')), where a folder has no length."
         )
-    if missing:
-        raise FileNotFoundError(f"There is no image file {str(missing[0])!r} ({len(missing)} of {len(items)} missing).")
+    if missing and existing:
+        raise FileNotFoundError(
+            f"There is no image file {str(missing[0])!r} ({len(missing)} of {len(items)} missing; "
+            "FeatureExtractor(on_error='skip') leaves them out)."
+        )
 
 
 def read(file: Path, mode: str | None) -> Image.Image:

@@ -250,8 +250,11 @@ def _refuse_non_finite(batch: Tensor, start: int) -> None:
         raise UnreadableError(f"Image {start + bad[0]} holds NaN or infinity.")
 
 
-def listed(X: Any) -> Any:
-    """Return a data set, a list of existing files or PIL images, or what else X is: all that needs no network."""
+def listed(X: Any, *, existing: bool = True) -> Any:
+    """Return a data set, a list of files or PIL images, or what else X is: all that needs no network.
+
+    Files must be `existing`, if not told otherwise.
+    """
     if isinstance(getattr(X, "spec", None), NetworkSpec):
         raise TypeError(
             f"X is {type(X).__name__}, which was made of images; images are expected here. Give it to the step of the "
@@ -274,8 +277,14 @@ def listed(X: Any) -> Any:
         X = X.tolist()
     if isinstance(X, (list, tuple)) and X and isinstance(X[0], (str, os.PathLike, Image.Image)):
         X = [item if isinstance(item, Image.Image) else _path(item, place) for place, item in enumerate(X)]
-        check_files(X)
+        check_files(X, existing=existing)
     return X
+
+
+def _of_integers(data: Any) -> bool:
+    if isinstance(data, Tensor):
+        return not data.is_floating_point() and data.dtype != torch.bool
+    return data.dtype.kind in "iu"
 
 
 def _path(item: Any, place: int) -> Path:
@@ -284,9 +293,16 @@ def _path(item: Any, place: int) -> Path:
     return Path(item)
 
 
-def gather(X: Any, kind: InputKind, layout: str, preprocess: Callable | None) -> Images:
+def of_bytes(X: Any) -> bool:
+    """Whether X, from :func:`listed`, holds files, PIL images or bytes, which no network takes as they are."""
+    if isinstance(X, list):
+        return bool(X) and isinstance(X[0], (Path, Image.Image))
+    return getattr(X, "dtype", None) in (np.uint8, torch.uint8)
+
+
+def gather(X: Any, kind: InputKind, layout: str, preprocess: Callable | None, *, existing: bool = True) -> Images:
     """Return the user's X as :class:`Images`, having checked what can be checked without reading files."""
-    X = listed(X)
+    X = listed(X, existing=existing)
     if isinstance(X, Dataset):
         return Images(X, preprocess, _mode(kind))
     if isinstance(X, list) and X and isinstance(X[0], (Path, Image.Image)):
@@ -296,9 +312,9 @@ def gather(X: Any, kind: InputKind, layout: str, preprocess: Callable | None) ->
     else:
         data = _as_array(X)
         data = _channels_first(data, kind, layout, preprocess)
-        if data.dtype in (np.uint8, torch.uint8) and preprocess is None:
+        if preprocess is None and data.ndim > 2 and _of_integers(data):
             raise ValueError(
-                "X holds uint8 values, and there is no preprocessing to make the network's input of them. Pass "
+                f"X holds {data.dtype} values, and there is no preprocessing to make the network's input of them. Pass "
                 "preprocess=..., for example torchvision.transforms.ToTensor() followed by the normalisation that the "
                 "network was trained with, or give floats that are ready."
             )
@@ -364,6 +380,8 @@ def _as_array(X: Any) -> Any:
         ) from error
     if data.dtype.is_complex if isinstance(data, Tensor) else data.dtype.kind not in "biuf":
         raise ValueError(f"X must hold real numbers, image paths or PIL images; got an array of {data.dtype}.")
+    if isinstance(data, Tensor) and data.layout != torch.strided:
+        raise ValueError("X is a sparse tensor; give X.to_dense().")
     if not data.ndim:
         raise ValueError(f"X is {X!r}; give images: an array, a list of files or PIL images, a folder or a data set.")
     if not len(data):
@@ -434,8 +452,11 @@ class PixelScale(NamedTuple):
             return None
         first = images.raw(0)
         if isinstance(first, Image.Image) and images.preprocess is not None:
-            scale = cls(*(_level(images.preprocess, first, level) for level in (0, 255)))
-            if np.abs(scale.white - scale.black).min() > 1e-6:
+            try:
+                scale = cls(*(_level(images.preprocess, first, level) for level in (0, 255)))
+            except Exception:  # as of a preprocessing that looks for something in the image
+                scale = None
+            if scale is not None and np.abs(scale.white - scale.black).min() > 1e-6:
                 return scale
         low, high = batch.min((0, 2, 3)), batch.max((0, 2, 3))
         if low.min() >= 0 and high.max() <= 1:

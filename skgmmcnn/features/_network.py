@@ -6,6 +6,7 @@ import copy
 import difflib
 import hashlib
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -115,10 +116,28 @@ def _weights_entry(model: str, weights: Any, file: Path | None) -> Any:
 
 
 def _call_factory(factory: Callable[[], nn.Module]) -> nn.Module:
-    network = factory()
+    try:
+        network = factory()
+    except Exception as error:
+        raise ValueError(
+            f"The model is called as a function without arguments, and fails: {type(error).__name__}: {error}"
+        ) from error
     if not isinstance(network, nn.Module):
         raise TypeError(f"The model factory returned a {type(network).__name__}, not a torch.nn.Module.")
     return network
+
+
+def usual_preprocess(model: str) -> Callable | None:
+    """Return the preprocessing of the published weights of a torchvision model, for others; say that it is taken."""
+    entry = getattr(torchvision.models.get_model_weights(model), "DEFAULT", None)
+    if entry is None:
+        return None
+    warnings.warn(
+        f"Images are preprocessed as for {entry}, the published weights of {model!r}; pass preprocess=... if "
+        "yours were trained otherwise.",
+        stacklevel=4,
+    )
+    return entry.transforms()
 
 
 def fingerprint(network: nn.Module) -> str:

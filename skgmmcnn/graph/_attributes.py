@@ -10,6 +10,13 @@ from ..dictionary import WordMaps
 from ._hierarchy import DECISION
 
 
+def check_graph(graph: Any) -> None:
+    """Refuse what is no inference graph."""
+    if not isinstance(graph, nx.DiGraph) or not len(graph) or not all("layer" in node for node in graph.nodes.values()):
+        kind = f"{type(graph).__name__} of {len(graph)} nodes" if isinstance(graph, nx.Graph) else type(graph).__name__
+        raise ValueError(f"An inference graph is needed, as InferenceGraph.explain returns it; got a {kind}.")
+
+
 def add_decision(graph: nx.DiGraph, words: WordMaps, target: int, contrast: int | None, **attributes: Any) -> str:
     """Add the output that a graph explains, and what it is contrasted with; return its key."""
     key, against = f"{DECISION}_{target}", {}

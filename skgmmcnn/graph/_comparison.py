@@ -12,6 +12,7 @@ from sklearn.pipeline import Pipeline
 
 from .._optional import need
 from ..dictionary import Alignment, WordMaps, align_words
+from ._attributes import check_graph
 from ._hierarchy import DECISION
 from ._strength import STRENGTHS, evidence_of, strength_of
 
@@ -173,6 +174,10 @@ def compare_graphs(
       - conv_w004: 3.0 bits
       + conv_w005: 3.0 bits
     """
+    if not tolerance >= 0:
+        raise ValueError(f"tolerance is a share of the evidence, at least 0; got {tolerance!r}.")
+    for graph in (first, second):
+        check_graph(graph)
     evidence = {evidence_of(first), evidence_of(second)}
     if len(evidence) > 1:
         raise ValueError(

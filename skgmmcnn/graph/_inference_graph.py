@@ -241,6 +241,8 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         for other in others:
             check_is_fitted(other)
+            if other is self:
+                raise ValueError("merge adds the counts of other images; this is the same estimator, counted already.")
             self._check_fingerprint(other._fingerprint)
             self._check_fields(other)
         self._set_counts(reduce(add, (other._tally() for other in others), self._tally()))
@@ -477,6 +479,8 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         typicality : Typicality
             P-values by image and by layer, and the layer at which each image departs.
         """
+        if not 0 < level < 1:
+            raise ValueError(f"level is a probability above 0 and below 1; got {level!r}.")
         return compare(self.surprise(X), X.decisions, self.surprise(reference), reference.decisions, level)
 
     def decision_function(self, X: WordMaps) -> np.ndarray:

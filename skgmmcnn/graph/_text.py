@@ -8,6 +8,7 @@ from typing import Any
 
 import networkx as nx
 
+from ._attributes import check_graph
 from ._coverage import FEW_FITTED
 from ._hierarchy import DECISION
 from ._strength import evidence_of
@@ -46,6 +47,7 @@ def to_text(graph: nx.DiGraph) -> str:
       conv_w003: 6 of 16 locations, carries 31 % of the log-odds (+2.1 nats); without it 2.9 nats less: 0.93 becomes
       0.41, and the network says one
     """
+    check_graph(graph)
     told, lines, layer = telling(graph), [], None
     for key, node in graph.nodes(data=True):
         if node["layer"] == DECISION:

@@ -401,9 +401,12 @@ class MiniBatchGaussianMixture(DensityMixin, BaseEstimator):
             The component that each row was drawn from.
         """
         check_is_fitted(self)
-        if n_samples < 1:
-            raise ValueError(f"n_samples must be at least 1; got {n_samples}.")
-        rows, components = self.mixture_.sample(n_samples, self._generator())
+        if not isinstance(n_samples, Integral) or isinstance(n_samples, bool) or n_samples < 1:
+            raise ValueError(f"n_samples must be an integer of at least 1; got {n_samples!r}.")
+        try:
+            rows, components = self.mixture_.sample(int(n_samples), self._generator())
+        except RuntimeError as error:  # torch's way to say so
+            raise MemoryError(f"n_samples={n_samples} rows do not fit into memory.") from error
         return rows.numpy(), components.numpy()
 
     def _n_parameters(self) -> int:
@@ -437,7 +440,11 @@ class MiniBatchGaussianMixture(DensityMixin, BaseEstimator):
         return Rows(_resident(values, like), weights, like)
 
     def _as_tensor(self, X: Any, *, reset: bool) -> Tensor:
+        if np.ma.is_masked(X):
+            raise TypeError("X is a masked array; fill what is masked: X.filled(value).")
         if isinstance(X, Tensor):
+            if X.is_complex():
+                raise ValueError("Complex data not supported: X must hold real numbers.")
             values = X.detach() if X.is_floating_point() else X.detach().double()
             # scikit-learn looks at one row: it checks and notes the width.
             validate_data(self, np.zeros((min(len(X), 1), *X.shape[1:])), reset=reset)

@@ -264,18 +264,16 @@ def test_partial_fit(maps):
         np.testing.assert_allclose(one_step.mixtures_[layer].means_, one_pass.mixtures_[layer].means_, atol=1e-4)
 
 
-def test_failed_fit_loses_nothing(maps, digits):
+def test_failed_fit_loses_nothing(digits):
     dictionary = LayerDictionary(4, random_state=0)
-    broken = copy.deepcopy(digits.network)
-    with torch.no_grad():
-        broken.conv3[0].weight.fill_(3e38)
-    bad = FeatureExtractor(broken, ["conv2", "conv3"]).fit_transform(digits.images[:50])
-    with pytest.raises(ValueError, match="Layer 'conv3' holds NaN or infinity"):
+    maps = FeatureExtractor(digits.network, ["conv2", "conv3"]).fit_transform(digits.images[:50])
+    bad = maps.of_changed_network(lambda network, images: network.conv3[0].weight.fill_(3e38))
+    with pytest.raises(ValueError, match="NaN or infinity for image 0, first in layer 'conv3'"):
         dictionary.fit(bad)
     with pytest.raises(NotFittedError):
         dictionary.transform(maps)
     expected = dictionary.fit(maps).transform(maps).words["conv3"]
-    with pytest.raises(ValueError, match="Layer 'conv3' holds NaN or infinity"):
+    with pytest.raises(ValueError, match="NaN or infinity for image 0, first in layer 'conv3'"):
         dictionary.fit(bad)
     np.testing.assert_array_equal(dictionary.transform(maps).words["conv3"], expected)
 

@@ -6,6 +6,8 @@ import warnings
 import numpy as np
 import pytest
 import torch
+import torchvision
+from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
@@ -113,3 +115,17 @@ def test_torchscript_files(tmp_path):
         torch.jit.save(torch.jit.trace(network().eval(), torch.from_numpy(X)), tmp_path / "script.pt")
     with pytest.raises(ValueError, match=r"script\.pt' holds more than tensors"):
         extractor(tmp_path / "script.pt")
+
+
+def test_a_torchvision_model_with_other_weights_is_preprocessed_as_usual(tmp_path):
+    usual = torchvision.models.SqueezeNet1_1_Weights.DEFAULT.transforms()
+    model = torchvision.models.squeezenet1_1()
+    torch.save(under("module.", model.state_dict()), tmp_path / "mine.pth")
+    images = np.random.default_rng(0).integers(0, 255, (2, 64, 64, 3), dtype=np.uint8)
+    extractor = FeatureExtractor("squeezenet1_1", ["features.12"], weights=tmp_path / "mine.pth", n_field_images=0)
+    with pytest.warns(UserWarning, match=r"preprocessed as for SqueezeNet1_1_Weights\..* pass preprocess"):
+        maps = extractor.fit_transform(images)
+    batch = torch.stack([usual(Image.fromarray(image)) for image in images])
+    with torch.no_grad():
+        np.testing.assert_allclose(maps.outputs, model.eval()(batch), atol=1e-4)
+    assert extractor.fit(batch).preprocess_ is None

@@ -46,8 +46,14 @@ def decisions(maps):
     return np.concatenate([batch.decisions for batch in maps.batches()])
 
 
-def test_one_probability_decides_at_one_half(images):
-    network = Network(images, 1, nn.Sigmoid())
+class Logistic(nn.Module):
+    def forward(self, x):
+        return 1 / (1 + (-x).exp()).expand(-1, 1)
+
+
+@pytest.mark.parametrize("last", [nn.Sigmoid(), nn.Sequential(nn.Sigmoid(), nn.Flatten()), Logistic()])
+def test_one_probability_decides_at_one_half(images, last):
+    network = Network(images, 1, last)
     logits = run(network, images)[:, 0]
     maps = maps_of(network, images)
     np.testing.assert_array_equal(decisions(maps), logits > 0)
@@ -65,6 +71,14 @@ def test_logits_that_lie_in_0_to_1_are_logits(images):
         network.fc.bias.fill_(0.3 - float((run(network, images) - network.fc.bias).mean()))
     assert 0 < run(network, images).min() < run(network, images).max() < 0.5
     np.testing.assert_array_equal(decisions(maps_of(network, images)), np.ones(12))
+
+
+def test_other_functions_than_a_sigmoid_decide_at_one_half(images):
+    for last in (nn.Hardsigmoid(), nn.Hardtanh(0, 1)):
+        network = Network(images, 1, last)
+        with torch.no_grad():
+            chosen = network(torch.from_numpy(images)[:, None])[:, 0] > 0.5
+        np.testing.assert_array_equal(decisions(maps_of(network, images)), chosen)
 
 
 def test_a_softmax_is_not_taken_twice(images):

@@ -282,6 +282,23 @@ def test_every_error_of_reading_can_be_skipped(network, tmp_path, monkeypatch):
         assert len(extractor(network, on_error="skip").fit_transform(tmp_path)) == 1
 
 
+def test_missing_files_can_be_skipped(network, folder):
+    files = [*sorted(folder.rglob("*.png")), folder / "gone.png"]
+    with pytest.raises(FileNotFoundError, match=r"gone\.png' \(1 of 8 missing; .*on_error='skip'"):
+        extractor(network).fit(files)
+    with pytest.warns(UserWarning, match="1 of 8 images .* FileNotFoundError"):
+        assert len(extractor(network, on_error="skip").fit_transform(files)) == 7
+
+
+def test_preprocessing_that_refuses_plain_images(network, folder):
+    def find(image):
+        if image.getextrema()[0][0] == image.getextrema()[0][1]:
+            raise LookupError("there is nothing in this image")
+        return SMALL(image)
+
+    assert extractor(network, preprocess=find).fit_transform(folder).pictures()[0].shape == (12, 12, 3)
+
+
 def test_images_with_nan_can_be_skipped(network):
     X = np.random.default_rng(0).random((5, 3, 12, 12), dtype=np.float32)
     X[3, 0, 0, 0] = np.nan
@@ -308,6 +325,9 @@ def test_containers_are_no_images(network, folder):
         (np.ma.masked_less(np.zeros((2, 3, 12, 12)), 1), TypeError, "masked array; fill what"),
         (torch.zeros(2, 3, 12, 12, dtype=torch.complex64), ValueError, "real numbers"),
         (None, ValueError, "real numbers, image paths"),
+        (torch.zeros(2, 3, 12, 12).to_sparse(), ValueError, r"give X\.to_dense\(\)"),
+        (np.zeros((2, 3, 12, 12), np.uint16), ValueError, "X holds uint16 values, and there is no preprocessing"),
+        (torch.zeros(2, 3, 12, 12, dtype=torch.int64), ValueError, "X holds torch.int64 values"),
     ],
 )
 def test_what_is_no_image_is_refused(network, X, error, told):

@@ -155,6 +155,10 @@ def locked():
     return network
 
 
+def failing():
+    return lambda: {}["gone"]
+
+
 def on_no_device():
     return Small().to("meta")
 
@@ -168,6 +172,7 @@ def on_no_device():
         (quantised, "Its submodule 'fc' is quantised.*Give the network as it was before"),
         (lazy, "Its submodule '0' has weights of unknown shape.*run it once"),
         (locked, "Small cannot be copied .*lock.*Take from it what is neither weights nor layers"),
+        (failing, "called as a function without arguments, and fails: KeyError: 'gone'"),
         (on_no_device, "Small cannot be copied .*meta"),
     ],
 )
@@ -211,3 +216,38 @@ def signals():
 def test_what_networks_take_and_return_is_checked(make, told):
     with pytest.raises(ValueError, match=told):
         fitted(make(), ["0"] if make is signals else ["network.conv1"])
+
+
+class Branching(nn.Module):
+    """Cannot be traced; one layer returns what `give` makes of a map."""
+
+    def __init__(self, give, take):
+        super().__init__()
+        self.block, self.unused, self.head, self.take = Giving(give), nn.ReLU(), nn.Linear(6, 2), take
+
+    def forward(self, x):
+        if x.sum() > 1e9:
+            x = x * 0
+        return self.head(self.take(self.block(x)).mean((2, 3)))
+
+
+class Giving(nn.Module):
+    def __init__(self, give):
+        super().__init__()
+        self.conv, self.give = nn.Conv2d(3, 6, 3), give
+
+    def forward(self, x):
+        return self.give(self.conv(x))
+
+
+@pytest.mark.filterwarnings("ignore:.*cannot be traced")
+@pytest.mark.parametrize(
+    ("give", "take"),
+    [(lambda y: (y, y.mean()), lambda found: found[0]), (lambda y: {"a": y}, lambda found: found["a"])],
+)
+def test_layers_that_return_no_tensor_say_so(give, take):
+    network = Branching(give, take)
+    for layer in ("block", "unused"):
+        with pytest.raises(ValueError, match=rf"Layer '{layer}' .* Name a layer inside it"):
+            fitted(network, [layer])
+    assert fitted(network, ["block.conv"]).spec_.shapes == {"block.conv": (6, 14, 14)}
