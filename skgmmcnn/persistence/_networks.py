@@ -135,7 +135,7 @@ def _pack_code(value: Any, pack: Packer) -> Any:
     if name not in _GIVEN:
         raise pack.refusal(value)
     if name == "model" and isinstance(value, nn.Module) and fingerprint(value) == pack.owner.fingerprint_:
-        return ["network", _pack_network(value, pack)]
+        return ["network", _pack_network(pack.owner.network_, pack)]  # in memory as it runs
     pack.given[name] = _describe(value)
     return ["given", name]
 

@@ -130,6 +130,17 @@ def test_weights_lie_in_memory_as_they_did(embed, digits, tmp_path):
         assert torch.equal(mine.activations["conv3"], its.activations["conv3"])
 
 
+def test_weights_lie_as_the_network_runs(digits, tmp_path):
+    """The user's own network is left channels first, while its copy runs channels last."""
+    network = copy.deepcopy(digits.network)
+    with torch.no_grad():
+        network.conv3[0].weight *= 1.02
+    extractor = FeatureExtractor(network, ["conv3"], device="cpu").fit(digits.images[:20])
+    save(extractor, tmp_path / "one")
+    mine, its = (part.network_.conv3[0].weight.stride() for part in (extractor, load(tmp_path / "one", model=network)))
+    assert mine == its != network.conv3[0].weight.stride()
+
+
 def test_weights_of_half_precision(digits, tmp_path):
     network = copy.deepcopy(digits.network).bfloat16()
     pipe = make_pipeline(FeatureExtractor(network, ["conv3"]), LayerDictionary(4), InferenceGraph())
