@@ -1,12 +1,10 @@
-"""Networks that torch.fx cannot trace: layers are captured by hooks, and receptive fields found by probing with NaN."""
+"""Networks that torch.fx cannot trace: their submodules are watched, and receptive fields found by probing with NaN."""
 
 from __future__ import annotations
 
 import difflib
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from threading import get_ident
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +16,7 @@ from ._network import Portable
 from ._receptive_field import Reach, ReceptiveField, nothing
 from ._rerun import Edits, Passed, Reached, edit
 from ._running import move, prepare
+from ._watching import See, Watched
 
 _PROBES_AT_ONCE = 16
 
@@ -46,6 +45,7 @@ class HookedNetwork:
         gates: Sequence[str] = (),
     ) -> None:
         self.network, self._forms, self._gates = network, forms or {}, tuple(gates)
+        self._watched = Watched(network)
         known = dict(network.named_modules())
         for gate in gates:
             if gate not in known:
@@ -106,8 +106,8 @@ class HookedNetwork:
     def calls(self, batch: Tensor) -> dict[str, Tensor]:
         """Return what every call of a submodule returns for `batch`, where that is one tensor, in order."""
         returned: list[tuple[str, Tensor]] = []
-        with torch.no_grad(), self._watched(lambda name, result: returned.append((name, result.clone()))):
-            self.network(self.prepare(batch))
+        with torch.no_grad(), self._watched.by(lambda name, result: returned.append((name, result.clone()))) as network:
+            network(self.prepare(batch))
         total: dict[str, int] = {}
         for name, _ in returned:
             total[name] = total.get(name, 0) + 1
@@ -121,8 +121,12 @@ class HookedNetwork:
     def run(self, batch: Tensor) -> tuple[Any, dict[str, Tensor]]:
         """Return what the network returns for `batch`, and the map (n, C, H, W) of each layer on the way."""
         captured: dict[str, Tensor] = {}
-        with torch.no_grad(), self._spliced(lambda name, result: captured.__setitem__(name, result.clone())):
-            output = self.network(self.prepare(batch))
+
+        def keep(name: str, result: Tensor) -> None:
+            captured[name] = result.clone()
+
+        with torch.no_grad(), self._watched.by(self._of_layers(keep)) as network:
+            output = network(self.prepare(batch))
         return output, {name: self._forms[name].as_map(captured[name]) for name in self.layers}
 
     def start(self, batch: Tensor) -> Passed:
@@ -139,9 +143,9 @@ class HookedNetwork:
                     raise Reached
                 return value
 
-            with self._spliced(see):
+            with self._watched.by(self._of_layers(see)) as network:
                 try:
-                    return self.network(self.prepare(batch)), maps
+                    return network(self.prepare(batch)), maps
                 except Reached:
                     return None, maps
 
@@ -149,30 +153,8 @@ class HookedNetwork:
             outputs, maps = again({})
         return Passed(outputs, maps, again)
 
-    @contextmanager
-    def _watched(self, see: Callable[[str, Tensor], Tensor | None]) -> Iterator[None]:
-        """Let `see` look at every tensor that a submodule returns, and replace it by what it returns, if anything.
-
-        It sees what this thread computes; others may run the same network.
-        """
-        thread = get_ident()
-
-        def watch(name: str) -> Any:
-            def hook(module: nn.Module, inputs: Any, result: Any) -> Any:
-                return see(name, result) if isinstance(result, Tensor) and get_ident() == thread else None
-
-            return hook
-
-        handles = [module.register_forward_hook(watch(name)) for name, module in self.network.named_modules() if name]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    @contextmanager
-    def _spliced(self, see: Callable[[str, Tensor], Tensor | None]) -> Iterator[None]:
-        """The same for the modelled layers alone, by their own names."""
+    def _of_layers(self, see: See) -> See:
+        """Let `see` get what the modelled layers return alone, by their own names."""
         counts: dict[str, int] = {}
 
         def one(name: str, result: Tensor) -> Tensor | None:
@@ -180,8 +162,7 @@ class HookedNetwork:
             mine = self._layer(name, place)
             return None if mine is None else see(mine, result)
 
-        with self._watched(one):
-            yield
+        return one
 
     def _layer(self, name: str, place: int) -> str | None:
         """Return the modelled layer that call number `place` of a submodule is, None for none."""
@@ -224,8 +205,8 @@ class HookedNetwork:
             if name in held:
                 held[name].append(result.clone())
 
-        with torch.no_grad(), self._watched(keep):
-            self.network(self.prepare(batch))
+        with torch.no_grad(), self._watched.by(keep) as network:
+            network(self.prepare(batch))
         return held
 
     def _spoiled(
@@ -252,8 +233,8 @@ class HookedNetwork:
                 seen[mine] = (result if known is None else known).clone()
             return spoil(result) if mine is not None and mine == lower else known
 
-        with torch.no_grad(), self._watched(see):
-            self.network(spoil(copies) if lower == "input" else copies)
+        with torch.no_grad(), self._watched.by(see) as network:
+            network(spoil(copies) if lower == "input" else copies)
         return seen
 
     def _warn_of_everything(self, fields: dict, clean: dict[str, Tensor]) -> None:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import builtins
 import difflib
+import functools
+import inspect
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from types import FunctionType, MethodType, SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.fx._symbolic_trace import _wrapped_fns_to_patch
+from torch.utils._pytree import tree_flatten
 from torchvision.models.feature_extraction import NodePathTracer
 
 from ._following import follow
@@ -18,24 +25,100 @@ from ._probing import HookedNetwork, several_calls
 from ._receptive_field import ReceptiveField
 from ._rerun import Layers, Passed, start
 from ._running import move, prepare
+from ._watching import route, sharing
 
 Fields = dict[tuple[str, str], ReceptiveField]
+_MATHS = {name: value for name, value in vars(math).items() if callable(value) and not name.startswith("_")}
 
 
 class _LayerTracer(NodePathTracer):
-    """Trace as torchvision's feature extraction does, and note also what each call of a submodule returned."""
+    """Trace as torchvision's feature extraction does, and note also what each call of a submodule returned.
 
-    def __init__(self) -> None:
+    `torch.fx` would patch the class of all modules while it traces, and break what other threads do meanwhile.  Here a
+    copy of the network is traced, whose submodules are called through the tracer, whose parameters are symbols, and
+    whose methods see marked functions (:func:`torch.fx.wrap`, :mod:`math`) as operations.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
         super().__init__(param_shapes_constant=True)
         self.returned: dict[str, list[Any]] = {}
         self.last: dict[fx.Node, fx.Node] = {}
+        self.root, self.root_module_name, self.graph = network, network._get_name(), fx.Graph(tracer_cls=type(self))
+        self.tensor_attrs = {
+            value: f"{path}.{name}".lstrip(".")
+            for path, module in network.named_modules()
+            for name, value in vars(module).items()
+            if isinstance(value, Tensor)
+        }
+        copied = sharing(network)
+        modules = dict(copied.named_modules())
+        self.submodule_paths = {module: path for path, module in modules.items()}
+        (image, *_) = inspect.signature(copied.forward).parameters
+        symbol = self.create_proxy("placeholder", image, (), {})
+        parameters = [self._parameter(module, name) for module in modules.values() for name in module._parameters]
+        for module in modules.values():
+            self._mark_functions(module)
+            if self.is_leaf_module(module, ""):  # torch's own hooks run when the module does
+                module._forward_pre_hooks.clear()
+                module._forward_hooks.clear()
+        route(copied, self._called)
+        self.create_node("output", "output", (self.create_arg(copied.forward(symbol)),), {})
+        for node in filter(None, parameters):
+            if not node.users:
+                self.graph.erase_node(node)
 
-    def call_module(self, m: nn.Module, forward: Callable, args: tuple, kwargs: dict) -> Any:
-        result = super().call_module(m, forward, args, kwargs)
-        self.returned.setdefault(self.path_of_module(m), []).append(result)
+    def _called(self, name: str, module: nn.Module, forward: Callable, *args: Any, **kwargs: Any) -> Any:
+        result = self.call_module(module, forward, args, kwargs)
+        self.returned.setdefault(name, []).append(result)
         if isinstance(result, fx.Proxy):  # the module may go on working in place on what it will return
             self.last[result.node] = next(iter(reversed(self.graph.nodes)))
         return result
+
+    def _parameter(self, module: nn.Module, name: str) -> fx.Node | None:
+        """Put a symbol in the place of a parameter; return its node."""
+        parameter = module._parameters[name]
+        if parameter is None:
+            return None
+        path = f"{self.path_of_module(module)}.{name}".lstrip(".")
+        node = self.create_node("get_attr", path, (), {})
+        vars(module)[name] = fx.proxy.ParameterProxy(self, node, path, parameter)
+        return node
+
+    def _mark_functions(self, module: nn.Module) -> None:
+        """Let the methods of a module see functions that are marked as operations, where they name some."""
+        for kind in type(module).__mro__:
+            for name, method in vars(kind).items():
+                marked = self._marked(method) if isinstance(method, FunctionType) else {}
+                if marked and getattr(type(module), name) is method and name not in vars(module):
+                    seeing = FunctionType(
+                        method.__code__, {**method.__globals__, **marked}, name, method.__defaults__, method.__closure__
+                    )
+                    seeing.__kwdefaults__ = method.__kwdefaults__
+                    vars(module)[name] = MethodType(seeing, module)
+
+    def _marked(self, method: FunctionType) -> dict[str, Any]:
+        """Return those that a method names."""
+        known: dict[str, Any] = method.__globals__
+        marked: dict[str, Any] = {}
+        for name in method.__code__.co_names:
+            value: Any = known.get(name, getattr(builtins, name, None))
+            if (id(known), name) in _wrapped_fns_to_patch or any(value is each for each in _MATHS.values()):
+                marked[name] = self._operation(value)
+            elif value is math:
+                operations = {key: self._operation(each) for key, each in _MATHS.items()}
+                marked[name] = SimpleNamespace(**vars(math) | operations)
+        return marked
+
+    def _operation(self, function: Callable) -> Callable:
+        """Return what is one operation of the graph where it gets symbols."""
+
+        @functools.wraps(function)
+        def recorded(*args: Any, **kwargs: Any) -> Any:
+            if any(isinstance(leaf, fx.Proxy) for leaf in tree_flatten((args, kwargs))[0]):
+                return self.create_proxy("call_function", function, args, kwargs)
+            return function(*args, **kwargs)
+
+        return recorded
 
 
 class TracedNetwork:
@@ -59,9 +142,7 @@ class TracedNetwork:
         tracer: _LayerTracer | None = None,
     ) -> None:
         self.network, self._forms = network, forms or {}
-        if tracer is None:
-            tracer = _LayerTracer()
-            _trace(tracer, network)
+        tracer = tracer or _trace(network)
         self._tracer, self._graph = tracer, tracer.graph
         nodes = {name: _find(name, tracer) for name in layers}
         order = {node: place for place, node in enumerate(self._graph.nodes)}
@@ -146,9 +227,9 @@ class TracedNetwork:
         return start(self.network, self._graph, layers, self.prepare(batch))
 
 
-def _trace(tracer: _LayerTracer, network: nn.Module) -> None:
+def _trace(network: nn.Module) -> _LayerTracer:
     try:
-        tracer.trace(network)
+        return _LayerTracer(network)
     except Exception as error:  # whatever a user's forward raises when it meets symbols instead of tensors
         raise UntraceableError(str(error)) from error
 
