@@ -72,9 +72,6 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
     decision : callable, default=None
         Makes output numbers (n,) of what the network returns.  None takes the largest of C outputs, and for a single
         output whether it is positive.
-    gates : sequence of str, default=None
-        Only for networks that torch.fx cannot trace: submodules whose outputs only rescale a map, as in
-        squeeze-and-excitation.  They do not count for receptive fields; in networks that can be traced they are found.
     n_field_images : int, default=4
         On how many images of X, evenly spaced, :meth:`fit` measures effective receptive fields (see Notes); 0 leaves
         them out.  It takes at most 16 backward passes over these for each pair of layers.
@@ -150,7 +147,6 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         "layout": [StrOptions({"auto", "channels_first", "channels_last"})],
         "class_names": ["array-like", None],
         "decision": [callable, None],
-        "gates": ["array-like", None],
         "n_field_images": [Interval(Integral, 0, None, closed="left")],
         "field_share": [Interval(Real, 0, 1, closed="right")],
         "store": [str, PathLike, None],
@@ -175,7 +171,6 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         layout: str = "auto",
         class_names: Sequence[str] | None = None,
         decision: Callable | None = None,
-        gates: Sequence[str] | None = None,
         n_field_images: int = 4,
         field_share: float = 0.68,
         store: str | PathLike | None = None,
@@ -196,7 +191,6 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         self.layout = layout
         self.class_names = class_names
         self.decision = decision
-        self.gates = gates
         self.n_field_images = n_field_images
         self.field_share = field_share
         self.store = store
@@ -233,7 +227,7 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         device = resolve_device(self.device)
         built = build(self.model, self.weights, seed, embed_weights=self.embed_weights)
         preprocess: Any = built.preprocess if self.preprocess == "auto" else self.preprocess
-        watched = watch(built.network, self.gates or ())
+        watched = watch(built.network)
         images = self._gather(X, InputKind.of(watched.first_layer), preprocess)
         image = images.batch(0, 1)
         check_runs(built.network, watched.prepare(image))

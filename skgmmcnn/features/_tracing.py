@@ -18,8 +18,8 @@ from torch.fx._symbolic_trace import _wrapped_fns_to_patch
 from torch.utils._pytree import tree_flatten
 from torchvision.models.feature_extraction import NodePathTracer
 
-from ._following import follow
-from ._forms import Form, refuse
+from ._following import Follower
+from ._forms import Form
 from ._network import Portable
 from ._probing import HookedNetwork, several_calls
 from ._receptive_field import ReceptiveField
@@ -29,6 +29,7 @@ from ._watching import route, sharing
 
 Fields = dict[tuple[str, str], ReceptiveField]
 _MATHS = {name: value for name, value in vars(math).items() if callable(value) and not name.startswith("_")}
+_MATHS_BY_ID = frozenset(map(id, _MATHS.values()))
 
 
 class _LayerTracer(NodePathTracer):
@@ -43,6 +44,7 @@ class _LayerTracer(NodePathTracer):
         super().__init__(param_shapes_constant=True)
         self.returned: dict[str, list[Any]] = {}
         self.last: dict[fx.Node, fx.Node] = {}
+        self._marking: dict[type, dict[str, FunctionType]] = {}
         self.root, self.root_module_name, self.graph = network, network._get_name(), fx.Graph(tracer_cls=type(self))
         self.tensor_attrs = {
             value: f"{path}.{name}".lstrip(".")
@@ -57,10 +59,13 @@ class _LayerTracer(NodePathTracer):
         symbol = self.create_proxy("placeholder", image, (), {})
         parameters = [self._parameter(module, name) for module in modules.values() for name in module._parameters]
         for module in modules.values():
-            self._mark_functions(module)
             if self.is_leaf_module(module, ""):  # torch's own hooks run when the module does
                 module._forward_pre_hooks.clear()
                 module._forward_hooks.clear()
+            else:
+                methods = self._marking_methods(type(module))
+                for name, method in methods.items():
+                    module.__dict__[name] = MethodType(method, module)
         route(copied, self._called)
         self.create_node("output", "output", (self.create_arg(copied.forward(symbol)),), {})
         for node in filter(None, parameters):
@@ -84,17 +89,21 @@ class _LayerTracer(NodePathTracer):
         vars(module)[name] = fx.proxy.ParameterProxy(self, node, path, parameter)
         return node
 
-    def _mark_functions(self, module: nn.Module) -> None:
-        """Let the methods of a module see functions that are marked as operations, where they name some."""
-        for kind in type(module).__mro__:
-            for name, method in vars(kind).items():
+    def _marking_methods(self, kind: type) -> dict[str, FunctionType]:
+        """Return the methods of a class that name marked functions, made to see operations in their place."""
+        if kind not in self._marking:
+            own = [vars(each) for each in kind.__mro__ if not each.__module__.startswith(("torch.nn.", "builtins"))]
+            names = {name for each in own for name, value in each.items() if isinstance(value, FunctionType)}
+            self._marking[kind] = {}
+            for name in names:
+                method = getattr(kind, name)
                 marked = self._marked(method) if isinstance(method, FunctionType) else {}
-                if marked and getattr(type(module), name) is method and name not in vars(module):
-                    seeing = FunctionType(
-                        method.__code__, {**method.__globals__, **marked}, name, method.__defaults__, method.__closure__
-                    )
+                if marked:
+                    known = {**method.__globals__, **marked}
+                    seeing = FunctionType(method.__code__, known, name, method.__defaults__, method.__closure__)
                     seeing.__kwdefaults__ = method.__kwdefaults__
-                    vars(module)[name] = MethodType(seeing, module)
+                    self._marking[kind][name] = seeing
+        return self._marking[kind]
 
     def _marked(self, method: FunctionType) -> dict[str, Any]:
         """Return those that a method names."""
@@ -102,7 +111,7 @@ class _LayerTracer(NodePathTracer):
         marked: dict[str, Any] = {}
         for name in method.__code__.co_names:
             value: Any = known.get(name, getattr(builtins, name, None))
-            if (id(known), name) in _wrapped_fns_to_patch or any(value is each for each in _MATHS.values()):
+            if (id(known), name) in _wrapped_fns_to_patch or id(value) in _MATHS_BY_ID:
                 marked[name] = self._operation(value)
             elif value is math:
                 operations = {key: self._operation(each) for key, each in _MATHS.items()}
@@ -160,17 +169,15 @@ class TracedNetwork:
     def __reduce__(self) -> tuple:
         return TracedNetwork, (Portable(self.network), self.layers, dict(self._forms))
 
-    def select(self, layers: Sequence[str], image: Tensor) -> tuple[TracedNetwork, Fields]:
+    def select(
+        self, layers: Sequence[str], image: Tensor, layouts: Mapping[str, str] | None = None
+    ) -> tuple[TracedNetwork, Fields]:
         """Return the network with `layers`, in the order in which they run, captured, and their receptive fields.
 
         Fields are those of every layer in each layer below that it depends on, and in the ``"input"``.
         """
         selected = TracedNetwork(self.network, layers, tracer=self._tracer)
-        with torch.no_grad():
-            module = fx.GraphModule(self.network, self._graph)
-            geometry, formless = follow(module, selected._nodes, self.prepare(image))
-        for layer, values in formless.items():
-            raise refuse(layer, values)
+        geometry = selected._looked_at(selected._nodes, image, pairs=True, layouts=layouts or {}).of(layers)
         return TracedNetwork(self.network, layers, geometry.forms, self._tracer), geometry.fields
 
     def on(self, network: nn.Module) -> TracedNetwork:
@@ -189,11 +196,16 @@ class TracedNetwork:
                     nodes.setdefault(value.node, path if len(values) == 1 else f"{path}_{place}")
         order = {node: place for place, node in enumerate(self._graph.nodes)}
         nodes = dict(sorted(nodes.items(), key=lambda item: order[item[0]]))
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of layers that nobody may want
-            module = fx.GraphModule(self.network, self._graph)
-            geometry, _ = follow(module, nodes, self.prepare(image), pairs=False)
+        geometry = self._looked_at(nodes, image, pairs=False, layouts={}).geometry
         return {name: (shape, geometry.fields.get((name, "input"))) for name, shape in geometry.shapes.items()}
+
+    def _looked_at(
+        self, nodes: Mapping[fx.Node, str], image: Tensor, *, pairs: bool, layouts: Mapping[str, str]
+    ) -> Follower:
+        image = self.prepare(image)
+        with torch.no_grad(), Follower(image, pairs=pairs, layouts=layouts) as follower:
+            _Seen(self.network, self._graph, nodes, follower).run(image)
+        return follower
 
     @property
     def first_layer(self) -> nn.Module | None:
@@ -227,6 +239,20 @@ class TracedNetwork:
         return start(self.network, self._graph, layers, self.prepare(batch))
 
 
+class _Seen(fx.Interpreter):
+    """Run a graph, and let a follower see the layers among its nodes."""
+
+    def __init__(self, network: nn.Module, graph: fx.Graph, layers: Mapping[fx.Node, str], follower: Follower) -> None:
+        super().__init__(network, graph=graph)
+        self._layers, self._follower = layers, follower
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        if n in self._layers and isinstance(result, Tensor):
+            self._follower.see(self._layers[n], result)
+        return result
+
+
 def _trace(network: nn.Module) -> _LayerTracer:
     try:
         return _LayerTracer(network)
@@ -238,17 +264,17 @@ class UntraceableError(ValueError):
     """torch.fx cannot trace a network."""
 
 
-def watch(network: nn.Module, gates: Sequence[str] = ()) -> TracedNetwork | HookedNetwork:
-    """Return `network` made ready to capture layers: traced, or with hooks where it cannot be traced."""
+def watch(network: nn.Module) -> TracedNetwork | HookedNetwork:
+    """Return `network` made ready to capture layers: traced, or watched where it cannot be traced."""
     try:
         return TracedNetwork(network)
     except UntraceableError as error:
         warnings.warn(
             f"{type(network).__name__} cannot be traced by torch.fx ({str(error).splitlines()[0]}); its layers are "
-            "captured by hooks, and its receptive fields are found by probing it, which takes longer.",
+            "captured as its modules run, and all of it runs where a part would do.",
             stacklevel=3,
         )
-        return HookedNetwork(network, gates=gates)
+        return HookedNetwork(network)
 
 
 def _find(name: str, tracer: _LayerTracer) -> fx.Node:

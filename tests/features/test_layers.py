@@ -138,7 +138,7 @@ class TestProbing:
         X = torch.rand(40, 3, 25, 22, generator=torch.Generator().manual_seed(1)).numpy()
         network = Branching()
         with pytest.warns(UserWarning, match=UNTRACEABLE):
-            extractor = FeatureExtractor(network, ["stem", "top"], preprocess=None, gates=["gate"]).fit(X)
+            extractor = FeatureExtractor(network, ["stem", "top"], preprocess=None).fit(X)
         maps = extractor.transform(X)
         with torch.no_grad():
             network.eval()
@@ -156,16 +156,13 @@ class TestProbing:
         assert not [module for module in network.modules() if module._forward_hooks]
 
     def test_gates(self, image):
-        """Held, a gate does not count: top sees 5 x 5 of stem's locations, and with the convolutions 9 x 9."""
-        _, fields = HookedNetwork(Branching().eval(), gates=["gate"]).select(["stem", "top"], image)
+        """Factors for all locations do not count: top sees 5 x 5 locations, and with the convolutions 9 x 9 of stem."""
+        _, fields = HookedNetwork(Branching().eval()).select(["stem", "top"], image)
         rows = fields["top", "stem"].rows
         assert (rows[1] - rows[0]).max() == 9
-        with pytest.warns(UserWarning, match=r"depends on all of 'input'.*name these submodules in gates"):
-            _, fields = HookedNetwork(Branching().eval()).select(["stem", "top"], image)
-        assert (fields["top", "stem"].rows[1] - fields["top", "stem"].rows[0]).min() == 13
 
     def test_layers_that_run_twice(self, image):
-        watched = HookedNetwork(Branching().eval(), gates=["gate"])
+        watched = HookedNetwork(Branching().eval())
         with pytest.raises(ValueError, match=r"'twice' runs 2 times.*'twice_0' is the first, 'twice_1' the second"):
             watched.select(["twice"], image)
         selected, fields = watched.select(["twice_1", "twice_0"], image)
@@ -176,14 +173,12 @@ class TestProbing:
     def test_bad_names(self, image):
         with pytest.raises(ValueError, match=r"no layer 'stme'. Near names: 'stem'"):
             HookedNetwork(Branching().eval()).select(["stme"], image)
-        with pytest.raises(ValueError, match=r"gates names 'gte', which is no submodule. Near names: gate"):
-            HookedNetwork(Branching().eval(), gates=["gte"])
 
     def test_list_and_default(self, image):
         with pytest.warns(UserWarning, match=UNTRACEABLE):
             listed = {layer.name: layer for layer in list_layers(Branching().eval(), image, preprocess=None)}
         assert listed["stem"].field == (3, 3)
         assert listed["twice_1"].field == (11, 11)
-        with pytest.warns(UserWarning, match="torch.fx|gates"):
-            extractor = FeatureExtractor(Branching(), preprocess=None, gates=["gate"]).fit(image.numpy())
+        with pytest.warns(UserWarning, match="torch.fx"):
+            extractor = FeatureExtractor(Branching(), preprocess=None).fit(image.numpy())
         assert extractor.spec_.layers == ("twice_1", "top")

@@ -136,7 +136,7 @@ def test_graphs_are_those_of_torch():
         torch.testing.assert_close(traced.run(batch)[0], network(batch))
     resnet = torchvision.models.resnet18(weights=None).eval()
     theirs = create_feature_extractor(resnet, ["layer1.0.relu_1", "layer3"])
-    selected, _ = TracedNetwork(resnet).select(["layer1.0.relu_1", "layer3"], batch)
+    selected, _ = TracedNetwork(resnet).select(["layer1.0.relu_1", "layer3"], batch[:1])
     with torch.no_grad():
         for name, values in theirs(batch).items():
             torch.testing.assert_close(selected.run(batch)[1][name], values)
