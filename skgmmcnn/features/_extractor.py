@@ -25,7 +25,7 @@ from .._progress import progress
 from ._decisions import count_outputs, decide
 from ._effective_field import effective_fields
 from ._images import Images, InputKind, PixelScale, gather, listed, unreadable
-from ._layers import choose_layers
+from ._layers import choose_layers, split_layout
 from ._maps import Change, FeatureBatch, FeatureMaps, Network, Rerun, Result, Source
 from ._network import Portable, build, fingerprint, share
 from ._probing import HookedNetwork
@@ -51,7 +51,7 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         A torchvision model name (``"resnet50"``), a function without arguments that returns a network, or a network.
     layers : sequence of str, default=None
         Names of submodules as in ``model.named_modules()``, or torchvision's names of operations
-        (:func:`torchvision.models.feature_extraction.get_graph_node_names`).  Any order.  None takes the last layer of
+        (:func:`torchvision.models.feature_extraction.get_graph_node_names`).  Any order.  None takes the last block of
         each of the four smallest map sizes, or the hidden layers of a network of vectors;
         :func:`skgmmcnn.features.list_layers` lists what there is.
     weights : str, path or torchvision weights, default=None
@@ -65,8 +65,10 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         Preprocessing of one image.  ``"auto"`` is that of the torchvision weights, where they have one.  A callable
         gets a PIL image for files, PIL images and uint8 data, else a float tensor (C, H, W); it returns a float tensor.
         None takes X as it is: float arrays that are ready.
-    layout : {"auto", "channels_first", "channels_last"}, default="auto"
-        Where a 4-D X has its channels.  ``"auto"`` finds the axis as long as the first layer has channels.
+    layout : {"auto", "channels_first", "channels_last"} or dict, default="auto"
+        Where a 4-D X has its channels.  ``"auto"`` finds the axis as long as the first layer has channels.  The
+        channels of layers are found by where their values lie; where nothing tells, a dict says it by the layer's name
+        (``{"norm": "channels_last"}``), and by ``"input"`` for X.
     class_names : sequence of str, default=None
         Names of the network's outputs.  None takes those of the torchvision weights, where they have some.
     decision : callable, default=None
@@ -144,7 +146,7 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         "weights": [str, PathLike, WeightsEnum, None],
         "embed_weights": ["boolean"],
         "preprocess": [StrOptions({"auto"}), callable, None],
-        "layout": [StrOptions({"auto", "channels_first", "channels_last"})],
+        "layout": [StrOptions({"auto", "channels_first", "channels_last"}), dict],
         "class_names": ["array-like", None],
         "decision": [callable, None],
         "n_field_images": [Interval(Integral, 0, None, closed="left")],
@@ -168,7 +170,7 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         weights: str | PathLike | WeightsEnum | None = None,
         embed_weights: bool = False,
         preprocess: str | Callable | None = "auto",
-        layout: str = "auto",
+        layout: str | Mapping[str, str] = "auto",
         class_names: Sequence[str] | None = None,
         decision: Callable | None = None,
         n_field_images: int = 4,
@@ -232,8 +234,17 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         image = images.batch(0, 1)
         check_runs(built.network, watched.prepare(image))
         lay_out(built.network, image)
-        layers = choose_layers(watched.survey(image), built.network) if self.layers is None else list(self.layers)
-        traced, fields = watched.select(layers, image)
+        _, layouts = split_layout(self.layout)
+        if self.layers is None:
+            layers = choose_layers(watched.survey(image, layouts), built.network)
+            if not layers:
+                raise ValueError("The network has no hidden layer that could be chosen; name layers=[...].")
+        else:
+            layers = list(self.layers)
+        for name in layouts:
+            if name not in layers:
+                raise ValueError(f"layout names {name!r}, which is none of the layers {layers} and not 'input'.")
+        traced, fields = watched.select(layers, image, layouts)
         spec = self._survey(traced, fields, image, built.class_names)
         if y is not None:
             spec.encode(y, len(images))
@@ -275,7 +286,7 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
 
     def _gather(self, X: Any, kind: InputKind, preprocess: Callable | None) -> Images:
         """Return X as images, without those that cannot be read if they are to be skipped."""
-        images = gather(X, kind, self.layout, preprocess)
+        images = gather(X, kind, split_layout(self.layout)[0], preprocess)
         if self.on_error == "raise":
             return images
         bad = unreadable(images, self.n_jobs)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache, reduce
+from functools import cache, lru_cache, reduce
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -58,7 +58,7 @@ class Follower(TorchDispatchMode):
         self.formless: dict[str, Tensor] = {}
         self._pairs, self._layouts = pairs, layouts
         self._found: dict[tuple, _Found] = {}
-        self._shadows: dict[int, _Written] = {}
+        self._shadows: dict[tuple[int, int], _Written] = {}
         self._origins: dict[str, tuple[int, int]] = {}
         self._unknown: set[str] = set()
         form = Form(axes=(2, 3)) if image.ndim == 4 else Form()
@@ -98,7 +98,8 @@ class Follower(TorchDispatchMode):
         shadow = self._read(tensor)
         form = self._form(tensor, shadow, self._layouts.get(name))
         if form is None:
-            self.formless[name] = tensor
+            if shadow is not None:
+                self.formless[name] = tensor
         else:
             self.geometry.forms[name], self.geometry.shapes[name] = form, form.shape(tensor)
             fields = {} if shadow is None else self._fields(tensor, shadow, form)
@@ -121,8 +122,9 @@ class Follower(TorchDispatchMode):
             fields = {}
             for number, (lower, size) in enumerate(self._origins.items()):
                 ends = spread[_PLACE + _ENDS * number :][:_ENDS]
-                if len(ends) and ends.isfinite().any():
-                    fields[lower] = _field(torch.stack([form.as_map(end) for end in ends]), form.size(tensor), size)
+                field = _field([form.as_map(end).numpy() for end in ends], form.size(tensor), size)
+                if field is not None:
+                    fields[lower] = field
             self._found[key] = _Found(shadow, form, fields)
         return self._found[key].fields
 
@@ -378,20 +380,27 @@ def _moved(call: _Call) -> Tensor:
             begin += value.numel()
         elif value.is_floating_point():
             numbers[id(value)] = torch.full(value.shape, -1, dtype=torch.float64)
-    if not sources:
-        return _everything(call)
 
     def numbered(argument: Any) -> Any:
         if isinstance(argument, (list, tuple)):
             return [numbered(each) for each in argument]
         return numbers.get(id(argument), argument) if isinstance(argument, Tensor) else argument
 
+    indices = [_by_index(call, value) for value in call.inputs if not value.is_floating_point()]
+    if not sources:
+        return _least(indices)
     args = {key: numbered(value) for key, value in call.args.items()}
     (moved, *_) = _tensors(call.func(**args))
     source = _padded(torch.cat(_of_all_origins(sources), 1), 1, 0, 1)
-    shadow = source[:, moved.long().flatten()].view(-1, *moved.shape)
-    indices = [_everything(call._replace(inputs=[value])) for value in call.inputs if not value.is_floating_point()]
-    return _least([shadow, *indices])
+    return _least([source[:, moved.long().flatten()].view(-1, *moved.shape), *indices])
+
+
+def _by_index(call: _Call, index: Tensor) -> Tensor:
+    """Return what a result depends on as one looks up a value, or a row, for every number in `index`."""
+    if call.result.shape[: index.ndim] != index.shape:
+        return _everything(call._replace(inputs=[index]))
+    shadow = call.shadows[id(index)]
+    return shadow.view(*shadow.shape, *[1] * (call.result.ndim - index.ndim))
 
 
 def _normed(call: _Call) -> Tensor | None:
@@ -507,6 +516,7 @@ def _place(size: tuple[int, int], ndim: int, axes: tuple[int, int] | None) -> Te
     return _at(_ends(size)[::2], ndim, axes)
 
 
+@lru_cache(maxsize=64)
 def _ends(size: tuple[int, int]) -> Tensor:
     """Return (4, H, W): from which row to which, and which columns, each location of a map is."""
     rows, columns = torch.meshgrid(*(torch.arange(n, dtype=torch.float32) for n in size), indexing="ij")
@@ -533,21 +543,23 @@ def _aligned(shadow: Tensor, ndim: int) -> Tensor:
     return shadow.view(len(shadow), *[1] * (ndim + 1 - shadow.ndim), *shadow.shape[1:])
 
 
-def _field(ends: Tensor, upper: tuple[int, int], lower: tuple[int, int]) -> ReceptiveField:
-    """Return the field of a layer of size `upper` of the ends (4, 1, C, H, W), of which axes can be shorter."""
-    ends = ends.amin((1, 2))
+def _field(ends: Sequence[np.ndarray], upper: tuple[int, int], lower: tuple[int, int]) -> ReceptiveField | None:
+    """Return the field of a layer of size `upper` of its four ends (1, C, H, W), of which axes can be shorter."""
+    ends = [end.min((0, 1)) for end in ends]
+    if not ends or not np.isfinite(ends[0]).any():
+        return None
+    rows, columns = (_span(*(end.min(axis) for end in pair)) for axis, pair in ((1, ends[:2]), (0, ends[2:])))
     return ReceptiveField(
-        _span(ends[:2].amin(2).expand(2, upper[0])), _span(ends[2:].amin(1).expand(2, upper[1])), lower
+        Span(*(np.broadcast_to(end, upper[0]) for end in rows)),
+        Span(*(np.broadcast_to(end, upper[1]) for end in columns)),
+        lower,
     )
 
 
-def _span(ends: Tensor) -> Span:
-    """Return the intervals of (2, n) ends."""
-    seen = ends[0].isfinite()
-    start, stop = (
-        torch.where(seen, sign * end, 0).numpy().astype(np.intp) for sign, end in zip((1, -1), ends, strict=True)
-    )
-    return Span(start, stop)
+def _span(start: np.ndarray, stop: np.ndarray) -> Span:
+    """Return intervals of their ends, of which the second is negative; infinite ones are empty."""
+    seen = np.isfinite(start)
+    return Span(np.where(seen, start, 0).astype(np.intp), -np.where(seen, stop, 0).astype(np.intp))
 
 
 def _fits(shape: Sequence[int], full: Sequence[int]) -> bool:
@@ -559,8 +571,9 @@ def _each(setting: Any, n_axes: int) -> Sequence[int]:
     return values * n_axes if len(values) == 1 else values
 
 
-def _key(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata
+def _key(tensor: Tensor) -> tuple[int, int]:
+    """Return the memory of a tensor and the size of its values, of which complex ones hold two."""
+    return tensor.untyped_storage()._cdata, tensor.element_size()
 
 
 def _geometry(tensor: Tensor) -> tuple:
@@ -625,7 +638,7 @@ _RESIZING = (
 _MOVING = (
     "roll flip index index_select gather take_along_dim reflection_pad1d reflection_pad2d replication_pad1d "
     "replication_pad2d repeat stack im2col pixel_shuffle pixel_unshuffle native_channel_shuffle channel_shuffle tril "
-    "triu index_put index_put_ slice_scatter select_scatter _unsafe_index"
+    "triu index_put index_put_ slice_scatter select_scatter _unsafe_index embedding take"
 ).split()
 _COPYING = "_to_copy copy_ clone hardswish_ hardswish masked_fill masked_fill_ lift_fresh".split()
 _RULES: dict[str, Callable[[_Call], Tensor | None]] = {
@@ -634,6 +647,8 @@ _RULES: dict[str, Callable[[_Call], Tensor | None]] = {
     "cat": _joined,
     "_transformer_encoder_layer_fwd": _transformer_layer,
     "native_group_norm": _grouped_norm,
+    "view_as_real": lambda call: call.shadows[id(call.inputs[0])].unsqueeze(-1),
+    "view_as_complex": lambda call: call.shadows[id(call.inputs[0])].amin(-1),
     **dict.fromkeys(_FACTORS, _product),
     **dict.fromkeys(_ATTENTION, _attention),
     **dict.fromkeys(_NORMED, _normed),

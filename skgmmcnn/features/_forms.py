@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
+import numpy as np
 from torch import Tensor
 
 _MOST_EXTRA_TOKENS = 8  # class, distillation and register tokens stand before those of the image
@@ -44,7 +44,7 @@ class Form(NamedTuple):
             return cls(axes=(2, 3) if layout == "channels_first" else (1, 2))
         if len(tensor) > 1 or place is None:
             return None
-        along = [[axis for axis in range(1, tensor.ndim) if _differs(part, axis)] for part in place]
+        along = [_along(part) for part in place.numpy()]
         if tensor.ndim == 4:
             return cls._of_map(tensor, *along)
         return cls._of_tokens(place[:, 0, :, 0]) if tensor.ndim == 3 and set(along[0] + along[1]) == {1} else None
@@ -107,9 +107,18 @@ def refuse(layer: str, values: Tensor) -> ValueError:
     )
 
 
-def _differs(place: Tensor, axis: int) -> bool:
-    """Tell whether values lie at different places along an axis, wherever one goes along it."""
-    if place.shape[axis] == 1:
-        return False
-    least, most = place.amin(axis), place.where(place.isfinite(), -torch.inf).amax(axis)
-    return bool((most > least)[least.isfinite()].all()) and bool((most > least).any())
+def _along(place: np.ndarray) -> list[int]:
+    """Return the axes along which values lie at different places, wherever one goes along them.
+
+    Where patches of a map were merged into channels, those differ a little too: what differs less than half as much as
+    along another axis does not count.
+    """
+    how_far = {axis: _least_distance(place, axis) for axis in range(1, place.ndim) if place.shape[axis] > 1}
+    return [axis for axis, far in how_far.items() if far > 0 and far >= max(how_far.values()) / 2]
+
+
+def _least_distance(place: np.ndarray, axis: int) -> float:
+    """Return how far places are apart along an axis, where they are least."""
+    least, most = place.min(axis), np.where(np.isfinite(place), place, -np.inf).max(axis)
+    known = np.isfinite(least)
+    return float((most[known] - least[known]).min()) if known.any() else 0.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -59,11 +59,13 @@ class HookedNetwork:
         """Return the same for an equal `network`."""
         return HookedNetwork(network, self.layers, self._forms)
 
-    def survey(self, image: Tensor) -> dict[str, tuple[tuple[int, int, int], ReceptiveField | None]]:
+    def survey(
+        self, image: Tensor, layouts: Mapping[str, str] | None = None
+    ) -> dict[str, tuple[tuple[int, int, int], ReceptiveField | None]]:
         """Return for every call of a submodule that can be modelled the shape (C, H, W) of its map, and its field in
         the image."""
         everywhere = HookedNetwork(self.network, self._calls(image))
-        geometry = everywhere._looked_at(image, pairs=False, layouts={}).geometry
+        geometry = everywhere._looked_at(image, pairs=False, layouts=layouts or {}).geometry
         return {name: (shape, geometry.fields.get((name, "input"))) for name, shape in geometry.shapes.items()}
 
     def _looked_at(self, image: Tensor, *, pairs: bool, layouts: Mapping[str, str]) -> Follower:
@@ -76,8 +78,7 @@ class HookedNetwork:
     @property
     def first_layer(self) -> nn.Module | None:
         """The first convolution or fully connected layer, in the order of definition; None without any."""
-        kinds = (nn.modules.conv._ConvNd, nn.Linear)
-        return next((module for module in self.network.modules() if isinstance(module, kinds)), None)
+        return first_of(self.network.modules())
 
     def to(self, device: torch.device) -> HookedNetwork:
         """Move the network to `device`, if it is not there; return self."""
@@ -150,6 +151,12 @@ class HookedNetwork:
     def _layer(self, name: str, place: int) -> str | None:
         """Return the modelled layer that call number `place` of a submodule is, None for none."""
         return next((layer for layer in (name, f"{name}_{place}") if layer in self.layers), None)
+
+
+def first_of(modules: Iterable[nn.Module]) -> nn.Module | None:
+    """Return the first convolution or fully connected layer, None without any."""
+    kinds = (nn.modules.conv._ConvNd, nn.Linear)
+    return next((module for module in modules if isinstance(module, kinds)), None)
 
 
 def several_calls(name: str, times: int) -> str:

@@ -21,7 +21,7 @@ from torchvision.models.feature_extraction import NodePathTracer
 from ._following import Follower
 from ._forms import Form
 from ._network import Portable
-from ._probing import HookedNetwork, several_calls
+from ._probing import HookedNetwork, first_of, several_calls
 from ._receptive_field import ReceptiveField
 from ._rerun import Layers, Passed, start
 from ._running import move, prepare
@@ -184,7 +184,9 @@ class TracedNetwork:
         """Return the same for an equal `network`."""
         return TracedNetwork(network, self.layers, self._forms, self._tracer)
 
-    def survey(self, image: Tensor) -> dict[str, tuple[tuple[int, int, int], ReceptiveField | None]]:
+    def survey(
+        self, image: Tensor, layouts: Mapping[str, str] | None = None
+    ) -> dict[str, tuple[tuple[int, int, int], ReceptiveField | None]]:
         """Return for every submodule that can be modelled the shape (C, H, W) of its map and its field in the image.
 
         Where several return the same tensor, the outermost stands for all.
@@ -196,7 +198,7 @@ class TracedNetwork:
                     nodes.setdefault(value.node, path if len(values) == 1 else f"{path}_{place}")
         order = {node: place for place, node in enumerate(self._graph.nodes)}
         nodes = dict(sorted(nodes.items(), key=lambda item: order[item[0]]))
-        geometry = self._looked_at(nodes, image, pairs=False, layouts={}).geometry
+        geometry = self._looked_at(nodes, image, pairs=False, layouts=layouts or {}).geometry
         return {name: (shape, geometry.fields.get((name, "input"))) for name, shape in geometry.shapes.items()}
 
     def _looked_at(
@@ -210,11 +212,7 @@ class TracedNetwork:
     @property
     def first_layer(self) -> nn.Module | None:
         """The first convolution or fully connected layer that runs, None without any."""
-        for node in self._graph.nodes:
-            module = self.network.get_submodule(node.target) if node.op == "call_module" else None
-            if isinstance(module, (nn.modules.conv._ConvNd, nn.Linear)):
-                return module
-        return None
+        return first_of(map(self.network.get_submodule, self._tracer.returned))
 
     def to(self, device: torch.device) -> TracedNetwork:
         """Move the network to `device`, if it is not there; return self."""
@@ -254,6 +252,9 @@ class _Seen(fx.Interpreter):
 
 
 def _trace(network: nn.Module) -> _LayerTracer:
+    for name, _ in network.named_children():
+        if hasattr(fx.GraphModule, name):
+            raise UntraceableError(f"it calls a submodule {name!r}, as torch.fx calls something of its own")
     try:
         return _LayerTracer(network)
     except Exception as error:  # whatever a user's forward raises when it meets symbols instead of tensors
