@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache, lru_cache, reduce
+from dataclasses import dataclass
+from functools import cache, cached_property, lru_cache, reduce
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -180,14 +181,14 @@ class Follower(TorchDispatchMode):
             return None
         if known.geometry == _geometry(tensor):
             return known.shadow
-        return _strided(known.spread(), _geometry(tensor))
+        return _strided(known.spread, _geometry(tensor))
 
     def _write(self, tensor: Tensor, shadow: Tensor) -> None:
         key, geometry = _key(tensor), _geometry(tensor)
         known, storage = self._shadows.get(key), tensor.untyped_storage()
         length = storage.nbytes() // tensor.element_size()
         if tensor.numel() < length:  # a part of a larger tensor
-            whole = torch.full((len(shadow), length), torch.inf) if known is None else known.spread().clone()
+            whole = torch.full((len(shadow), length), torch.inf) if known is None else known.spread.clone()
             whole = _padded(whole, 0, 0, max(0, len(shadow) - len(whole)))
             part = _strided(whole, geometry)
             part.fill_(torch.inf)
@@ -206,7 +207,8 @@ class _Found(NamedTuple):
     fields: dict[str, ReceptiveField]
 
 
-class _Written(NamedTuple):
+@dataclass(frozen=True)
+class _Written:
     """The shadow of a storage, as it was written for a tensor of some geometry."""
 
     storage: StorageWeakRef
@@ -214,8 +216,9 @@ class _Written(NamedTuple):
     geometry: tuple
     shadow: Tensor
 
+    @cached_property
     def spread(self) -> Tensor:
-        """Return the shadow (k, length) of all places in memory."""
+        """The shadow (k, length) of all places in memory."""
         if self.geometry == ((self.length,), (1,), 0):
             return self.shadow.expand(-1, self.length)
         whole = torch.full((len(self.shadow), self.length), torch.inf)
