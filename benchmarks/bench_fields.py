@@ -1,9 +1,8 @@
-"""Effective receptive fields of several shares, beside whole ones: what they tell, and how good an order they give.
+"""Effective receptive fields of several shares, beside whole ones: how good an order counts in them give.
 
 Words of CIFAR ResNet20 are taken away in the order of their bits in the graph of each image's decision, and of the
-bits per location: areas under the decision's probability, by those of random order.  Bits are what a word tells of
-those in its field.  The top layer's order is the same with all fields.  Before that, what words hold of each layer, for
-three seeds of the dictionary.
+bits per location: areas under the decision's probability, by those of random order.  The top layer's order is the same
+with all fields.  Before that, what words hold of each layer, for three seeds of the dictionary.
 
     SKGMMCNN_DATA=... python benchmarks/bench_fields.py [n_words] [n_test]
 """
@@ -16,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from torchvision import transforms
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
-from skgmmcnn.metrics import completeness, deletion, predictive_bits
+from skgmmcnn.metrics import completeness, deletion
 
 LAYERS = ["layer1", "layer2", "layer3"]
 SHARES = [0.5, 0.68, 0.8, 0.9]
@@ -33,12 +32,10 @@ def extractor(data, share):
 def report(name, words, graph, maps, layers):
     """Print one line for each layer whose words are taken away."""
     pipe = make_pipeline(words, graph)
-    told = predictive_bits(pipe, maps, random_state=0).bits
     for layer in layers:
         curves = deletion(pipe, maps, layer, orders=["graph", "per_location", "random"], random_state=0)
-        bits = next(value for (_, lower), value in told.items() if lower == layer)
         (by_bits, _), (each, (low, high)) = curves.ratio("graph"), curves.ratio("per_location")
-        print(f"{name:8}{layer:8}{bits:6.2f}{by_bits:10.3f}{each:14.3f} ({low:.3f} to {high:.3f})", flush=True)
+        print(f"{name:8}{layer:8}{by_bits:10.3f}{each:14.3f} ({low:.3f} to {high:.3f})", flush=True)
 
 
 def main(n_words, n_test):
@@ -50,7 +47,7 @@ def main(n_words, n_test):
     for seed, each in enumerate(words):
         print(f"seed {seed}:\n{completeness(each, maps)}", flush=True)
     shown = words[0].transform(train_maps)
-    print(f"{'fields':8}{'layer':8}{'bits':>6}{'by bits':>10}{'per location':>14}")
+    print(f"{'fields':8}{'layer':8}{'by bits':>10}{'per location':>14}")
     report("whole", words[0], InferenceGraph(evidence="counts", fields="whole").fit(shown), maps, LAYERS[::-1])
     for share in SHARES:
         spec = extractor(data, share).fit(train).spec_

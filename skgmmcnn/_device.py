@@ -13,7 +13,10 @@ def resolve_device(device: str | torch.device) -> torch.device:
     """Return the device that is meant: for ``"auto"`` a GPU when there is one, else the CPU."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    resolved = torch.device(device)
+    try:
+        resolved = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device={device!r} is none that torch knows; use 'auto', 'cpu' or 'cuda'.") from error
     if resolved.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device={str(device)!r}, but torch finds no GPU here; use device='auto' or device='cpu'.")
     return resolved

@@ -27,10 +27,6 @@ RUN = {
         "\n    sphinx-build -W --keep-going -E -b html docs ",
     ),
     "python docs/check_links.py docs/_build/html": (CI, "\n    python docs/check_links.py docs/_build/html\n"),
-    "python -m skgmmcnn.metrics resnet18 photos/train photos/test --weights DEFAULT": (
-        ROOT / "tests/metrics/test_report.py",
-        "main([*asked, ",
-    ),
     "torchrun --nproc-per-node=2 examples/two_processes.py": (ROOT / "tests/test_distributed.py", '"two_processes.py"'),
 }
 PAGES = [

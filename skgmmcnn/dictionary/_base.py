@@ -38,6 +38,7 @@ class WordModel(ContainerOutput, TransformerMixin, BaseEstimator, auto_wrap_outp
     mixtures_: dict[str, Mixture]
     vocabulary_: Vocabulary
     dead_words_: dict[str, np.ndarray]
+    _network: str | None
 
     @abstractmethod
     def _as_maps(self, X: Any, *, reset: bool) -> FeatureMaps:
@@ -87,13 +88,33 @@ class WordModel(ContainerOutput, TransformerMixin, BaseEstimator, auto_wrap_outp
             if y is not None:
                 maps.spec.encode(y, len(maps))
         else:
+            if isinstance(X, WordMaps):
+                raise TypeError(
+                    f"X is WordMaps, which {type(self).__name__} returns; it reads FeatureMaps. Give them to the step "
+                    "behind it, or give what FeatureExtractor.transform returns."
+                )
+            if np.ma.is_masked(X):
+                raise TypeError("X is a masked array; fill what is masked: X.filled(value).")
             maps = self._as_maps(X, reset=reset)
+        if reset and not len(maps):
+            raise ValueError("There are no images in X (n_samples = 0).")
         if not reset and {layer: maps.shapes[layer][0] for layer in maps.layers} != self._channels():
             raise ValueError(
                 f"{type(self).__name__} was fitted on layers with channels {self._channels()}; X has "
                 f"{ {layer: shape[0] for layer, shape in maps.shapes.items()} }."
             )
+        if not reset:
+            self._check_network(maps.spec.fingerprint)
         return maps
+
+    def _check_network(self, its: str | None) -> None:
+        mine = self._network
+        if mine is not None and its is not None and its != mine:
+            raise ValueError(
+                f"{type(self).__name__} was fitted on maps of another network: its weights had SHA-256 {mine[:12]}..., "
+                f"these have {its[:12]}..., whose channels mean something else. Take maps of the network that was "
+                "fitted, or fit again."
+            )
 
     def _channels(self) -> dict[str, int]:
         return {layer: self.mixtures_[layer].parameters.mean.shape[1] for layer in self.layers_}
@@ -119,9 +140,11 @@ class WordModel(ContainerOutput, TransformerMixin, BaseEstimator, auto_wrap_outp
     def _check_names(self, maps: FeatureMaps) -> None:
         sizes = {layer: self._n_words(layer) for layer in maps.layers}
         known = {(layer, word) for layer, n_words in sizes.items() for word in range(n_words)}
-        for key in self.word_names or {}:
+        for key, name in (self.word_names or {}).items():
             if key not in known:
                 raise ValueError(f"word_names names {key!r}; words are (layer, number), with so many a layer: {sizes}.")
+            if not isinstance(name, str):
+                raise TypeError(f"word_names calls {key!r} {name!r}; names are text.")
 
     def _n_words(self, layer: str) -> int:
         return self.n_components[layer] if isinstance(self.n_components, Mapping) else self.n_components

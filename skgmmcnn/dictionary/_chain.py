@@ -283,6 +283,8 @@ class ChainScorer:
 class ChainExpectation:
     """The E-step of a chain as a running sum: feed it examples, in any number of calls, then read `statistics`."""
 
+    components = None
+
     def __init__(self, chain: Chain, like: Tensor) -> None:
         self._scorer = ChainScorer(chain, like)
         self.log_likelihood = torch.zeros((), dtype=torch.float64, device=like.device)

@@ -21,20 +21,28 @@ from ..features import FeatureMaps
 from ..mixture import Mixture
 from ..mixture._em import Expectation, Scorer
 from ..mixture._solvers import Fitted, OnlineState, Rows, Training, online_step, train
+from ..mixture._starts import STARTS
 from ._base import WordModel, check_shares, vocabulary_of
 from ._labelling import MixtureLabeller, as_rows, average_posteriors
 from ._readouts import Grouped, Readout, fit_readout, train_words
 from ._reservoir import Reservoir
-from ._training import Sample, begin, choose_emission
+from ._training import Sample, begin, choose_emission, passes
 from ._words import WordMaps
+from ._worth import DictionaryReport, worth
+
+# EM begins with a quarter of the rows, if these are twenty a word: at equal time, words of two seeds were more alike.
+_FIRST, _ROWS_EACH = 4, 20
+# The share of the rows that may change their word in a pass at which training ends.
+_STILL = 0.02
 
 
 class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
     """Model every layer's activity as a mixture of Gaussians, whose components are visual words.
 
-    The channels at one location of a layer's map are one row.  Each layer has its own mixture of diagonal Gaussians
-    [1]_, trained on a random sample of rows; memory stays bounded.  :meth:`fit` runs the network once to gather the
-    samples of all layers, and once to label all locations and to find the most typical ones of every word.
+    The channels at one location of a layer's map are one row.  Each layer has its own mixture of Gaussians [1]_ without
+    covariances of channels, trained on a random sample of rows; memory stays bounded.  :meth:`fit` runs the network
+    once to gather the samples of all layers, and once to label all locations and to find the most typical ones of every
+    word.
 
     Parameters
     ----------
@@ -44,21 +52,28 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
         What the words are trained for: to describe the rows (L_G of [1]_), or, from there on, to predict the class:
         posteriors are averaged over an image and read by a linear softmax classifier (L_D of [1]_).  The classes are y,
         or the network's decisions where y is None.  The latter profits from a `max_samples` that lets in all locations.
+    covariance_type : {"tied_diag", "diag", "spherical"}, default="tied_diag"
+        Whose variances the mixtures have: each channel one for all words, each word one for each channel (the paper's),
+        or each word one for all channels.  With variances of their own, words come to tell which channels are zero:
+        half as many of them are found again from another sample, and fewer decisions stand on them.
     emission : {"gaussian", "rectified", "auto"}, default="auto"
-        "rectified" models the values before a ReLU [2]_; "auto" does so for layers at least a tenth of whose values
-        are exact zeros, and none negative.
+        "rectified" models the values before a ReLU [2]_, with ``covariance_type="diag"``; "auto" does so there for
+        layers at least a tenth of whose values are exact zeros, and none negative.
+    init_params : {"random_from_data", "k-means++"}, default="random_from_data"
+        The rows at which training starts.
     solver : {"em", "online", "sgd"}, default="em"
-        How the mixtures are trained; see :class:`MiniBatchGaussianMixture`.
+        How the mixtures are trained; see :class:`MiniBatchGaussianMixture`.  "em" begins with a quarter of the sample.
     max_samples : int, default=200_000
         Most rows per layer on which the mixture is trained; fewer where they would take more than 256 MiB.
     max_iter : int, default=200
         Most passes over the sample.
-    tol : float, default=1e-3
-        Training stops when a pass gains less than this, in nats per row and channel.
-    reg_covar : float, default=0.1
+    tol : float, default=1e-4
+        Training stops when a pass gains less than this, in nats per row and channel; "em" also when a pass gives fewer
+        than one row in fifty another word.
+    reg_covar : float, default=0.3
         Smallest variance of a component, as a share of the channel's variance.  It is a floor: scikit-learn's
         parameter of this name is added instead.  Below it, words describe small differences in channels that are
-        nearly silent, and tell less of the class.
+        nearly silent, are less often found again from another sample, and tell less of the class.
     keep_proba : bool, default=False
         Whether word maps carry the posterior and the log-density of each location's word.
     keep_patches : bool, default=True
@@ -67,6 +82,8 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
     word_names : dict of (str, int) to str, default=None
         Names for words, by layer and word, ``{("layer3", 17): "leaf"}``; shown in texts and pictures.  May be
         set at any time, also after `fit`.
+    verbose : int, default=0
+        Whether to show progress, and at the end what the words are worth; see :meth:`report`.
     random_state : int, RandomState instance or None, default=None
         Chooses sample and starting means.
 
@@ -130,7 +147,9 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
     _parameter_constraints: ClassVar[dict] = {
         "n_components": [Interval(Integral, 1, None, closed="left"), dict],
         "objective": [StrOptions({"generative", "discriminative"})],
+        "covariance_type": [StrOptions({"tied_diag", "diag", "spherical"})],
         "emission": [StrOptions({"gaussian", "rectified", "auto"})],
+        "init_params": [StrOptions(set(STARTS))],
         "solver": [StrOptions({"em", "online", "sgd"})],
         "max_samples": [Interval(Integral, 1, None, closed="left")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
@@ -139,6 +158,7 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
         "keep_proba": ["boolean"],
         "keep_patches": ["boolean"],
         "word_names": [dict, None],
+        "verbose": ["verbose"],
         "random_state": ["random_state"],
     }
 
@@ -147,20 +167,25 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
         n_components: int | Mapping[str, int] = 100,
         *,
         objective: str = "generative",
+        covariance_type: str = "tied_diag",
         emission: str = "auto",
+        init_params: str = "random_from_data",
         solver: str = "em",
         max_samples: int = 200_000,
         max_iter: int = 200,
-        tol: float = 1e-3,
-        reg_covar: float = 0.1,
+        tol: float = 1e-4,
+        reg_covar: float = 0.3,
         keep_proba: bool = False,
         keep_patches: bool = True,
         word_names: Mapping[tuple[str, int], str] | None = None,
+        verbose: int = 0,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
         self.n_components = n_components
         self.objective = objective
+        self.covariance_type = covariance_type
         self.emission = emission
+        self.init_params = init_params
         self.solver = solver
         self.max_samples = max_samples
         self.max_iter = max_iter
@@ -169,6 +194,7 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
         self.keep_proba = keep_proba
         self.keep_patches = keep_patches
         self.word_names = word_names
+        self.verbose = verbose
         self.random_state = random_state
 
     def fit(self, X: Any, y: Any = None) -> LayerDictionary:
@@ -223,13 +249,17 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
                 for layer, sample in samples.items():
                     fitted[layer], readouts[layer] = _retrain(fitted[layer], sample, targets, maps.spec.n_outputs)
         self._set_states({layer: fit.state for layer, fit in fitted.items()}, emissions)
+        self._network = maps.spec.fingerprint
         if readouts:
             self.readouts_ = readouts
         self._set_bounds({layer: fit.lower_bounds for layer, fit in fitted.items()})
         self.n_iter_ = max(fit.state.n_steps for fit in fitted.values())
         self.converged_ = all(fit.converged for fit in fitted.values())
         self._warn_unconverged(fitted)
-        return self._label(maps, illustrated=True)
+        words = self._label(maps, illustrated=True)
+        if self.verbose:
+            print(self.report(maps))
+        return words
 
     @fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any = None) -> LayerDictionary:
@@ -264,10 +294,7 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
         if before is None:
             samples, _ = self._sample(maps)
             emissions = self._choose_emissions(samples)
-            mixtures = {
-                layer: begin(sample, self._n_words(layer), emissions[layer], self.reg_covar)
-                for layer, sample in samples.items()
-            }
+            mixtures = {layer: self._begin(layer, sample, emissions[layer]) for layer, sample in samples.items()}
         else:
             emissions = self.emissions_
             mixtures = {layer: state.mixture for layer, state in before.items()}
@@ -279,6 +306,7 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
             for layer in mixtures
         }
         self._set_states(states, emissions)
+        self._network = maps.spec.fingerprint
         bounds = getattr(self, "lower_bounds_", dict.fromkeys(mixtures, ()))
         self._set_bounds({layer: [*bounds[layer], expectations[layer].mean_log_likelihood] for layer in mixtures})
         self.n_iter_ = states[self.layers_[0]].n_steps
@@ -343,6 +371,45 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
         check_is_fitted(self)
         expectations = self._expect(self._check(X, None, reset=False), self.mixtures_)
         return sum(expectation.mean_log_likelihood for expectation in expectations.values())
+
+    def report(self, X: Any, *, n_images: int = 100) -> DictionaryReport:
+        """Return what the words are worth: how many are in use, what they hold, and the decisions that stand on them.
+
+        Parameters
+        ----------
+        X : FeatureMaps or array-like of shape (n, d)
+            Activity of the layers, best for images that were not fitted.
+        n_images : int, default=100
+            How many of the images to take, spread evenly.  For each of them the network runs once, and its part above
+            each layer once again.
+
+        Returns
+        -------
+        report : DictionaryReport
+            By layer; as text, one line a layer.
+
+        Warns
+        -----
+        UserWarning
+            If there are layers on whose words fewer than half of the decisions stand.
+
+        Examples
+        --------
+        >>> from skgmmcnn import FeatureExtractor, LayerDictionary
+        >>> from skgmmcnn.datasets import load_digits_network
+        >>> digits = load_digits_network()
+        >>> extractor = FeatureExtractor(digits.network, layers=["conv3"])
+        >>> dictionary = LayerDictionary(50, random_state=0).fit(extractor.fit_transform(digits.images))
+        >>> report = dictionary.report(extractor.transform(digits.test_images))
+        >>> report.layers["conv3"].kept > 0.9
+        True
+        """
+        check_is_fitted(self)
+        if n_images < 1:
+            raise ValueError(f"n_images must be at least 1; got {n_images}.")
+        maps = self._check(X, None, reset=False)
+        rows = np.unique(np.linspace(0, len(maps) - 1, min(n_images, len(maps))).astype(int))
+        return worth(maps[rows], self._labeller(), self.mixtures_)
 
     def mean_posteriors(self, X: Any) -> dict[str, np.ndarray]:
         """Return the posteriors of the words, averaged over the locations of each image.
@@ -440,12 +507,36 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
         return samples, np.concatenate(gathered(np.concatenate(decisions)))
 
     def _choose_emissions(self, samples: Mapping[str, Sample]) -> dict[str, str]:
-        return {layer: choose_emission(layer, sample.rows, self.emission) for layer, sample in samples.items()}
+        return {
+            layer: choose_emission(layer, sample.rows, self.emission, self.covariance_type)
+            for layer, sample in samples.items()
+        }
+
+    def _begin(self, layer: str, sample: Sample, emission: str) -> Mixture:
+        if self._n_words(layer) > 1 and (sample.rows == sample.rows[0]).all():
+            raise ValueError(
+                f"Layer {layer!r} is the same everywhere in all images, so that there are no words in it; leave it out."
+            )
+        return begin(
+            layer,
+            sample,
+            self._n_words(layer),
+            emission,
+            covariance_type=self.covariance_type,
+            reg_covar=self.reg_covar,
+            init_params=self.init_params,
+        )
 
     def _train(self, layer: str, sample: Sample, emission: str) -> Fitted:
-        mixture = begin(sample, self._n_words(layer), emission, self.reg_covar)
-        training = Training(self.max_iter, self.tol * sample.rows.shape[1], generator=sample.generator)
-        return train(self.solver, Rows(sample.rows, None, sample.rows, shared=True), mixture, training)
+        mixture = self._begin(layer, sample, emission)
+        rows = Rows(sample.rows, None, sample.rows, shared=True)
+        with passes(self.max_iter, layer, shown=self.verbose) as report:
+            tol = self.tol * rows.values.shape[1]
+            training = Training(self.max_iter, tol, generator=sample.generator, report=report, still=_STILL)
+            n_first = len(rows) // _FIRST
+            if self.solver == "em" and n_first >= _ROWS_EACH * self._n_words(layer):
+                mixture = train(self.solver, rows[:n_first], mixture, training).mixture  # the sample's order is random
+            return train(self.solver, rows, mixture, training)
 
     def _expect(self, maps: FeatureMaps, mixtures: Mapping[str, Mixture]) -> dict[str, Expectation]:
         """Run the network once and take the E-step of every layer over all locations."""

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_array, check_random_state, column_or_1d
+from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 from torch import Tensor
 
@@ -34,7 +35,7 @@ from ._chain import Chain, ChainLabeller, ChainScorer, Examples, joined, uniform
 from ._paths import InferencePaths
 from ._recursions import forward, forward_backward, likeliest_paths, log_evidence, state_posteriors, viterbi
 from ._reservoir import Reservoir
-from ._training import Sample, begin, choose_emission
+from ._training import Sample, begin, choose_emission, passes
 from ._words import WordMaps
 
 _SOLVERS: dict[str, Callable[[Examples, Chain, Training], Fitted[Chain]]] = {"online": fit_online, "em": fit_em}
@@ -58,9 +59,11 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
     layer_sizes : sequence of int, default=None
         Where X is one array (n, sum of d): how many of its columns belong to each layer.  One of them may be -1: what
         the others leave.  None takes all columns as one layer.
+    covariance_type : {"diag", "tied_diag", "spherical"}, default="diag"
+        Whose variances the words' densities have; see :class:`LayerDictionary`.
     emission : {"gaussian", "rectified", "auto"}, default="auto"
-        "rectified" models the values before a ReLU; "auto" does so for layers at least a tenth of whose values are
-        exact zeros, and none negative.
+        "rectified" models the values before a ReLU, with ``covariance_type="diag"``; "auto" does so there for layers at
+        least a tenth of whose values are exact zeros, and none negative.
     solver : {"online", "em"}, default="online"
         "online" takes a step of stepwise EM [2]_ after each `batch_size` examples; "em" passes over all examples before
         each step, and never lowers the penalised likelihood.
@@ -93,6 +96,8 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         Whether pictures of typical images are stored, for drawing.
     word_names : dict of (str, int) to str, default=None
         Names for words, by layer and word; see :class:`LayerDictionary`.
+    verbose : int, default=0
+        Whether to show progress.
     random_state : int, RandomState instance or None, default=None
         Chooses the sample, starting means, the order of examples, and what :meth:`sample` draws.
 
@@ -166,6 +171,7 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
     _parameter_constraints: ClassVar[dict] = {
         "n_components": [Interval(Integral, 1, None, closed="left"), dict],
         "layer_sizes": ["array-like", None],
+        "covariance_type": [StrOptions({"tied_diag", "diag", "spherical"})],
         "emission": [StrOptions({"gaussian", "rectified", "auto"})],
         "solver": [StrOptions({"online", "em"})],
         "max_samples": [Interval(Integral, 1, None, closed="left")],
@@ -182,6 +188,7 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         "keep_proba": ["boolean"],
         "keep_patches": ["boolean"],
         "word_names": [dict, None],
+        "verbose": ["verbose"],
         "random_state": ["random_state"],
     }
 
@@ -190,6 +197,7 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         n_components: int | Mapping[str, int] = 50,
         *,
         layer_sizes: Sequence[int] | None = None,
+        covariance_type: str = "diag",
         emission: str = "auto",
         solver: str = "online",
         max_samples: int = 200_000,
@@ -206,10 +214,12 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         keep_proba: bool = False,
         keep_patches: bool = True,
         word_names: Mapping[tuple[str, int], str] | None = None,
+        verbose: int = 0,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
         self.n_components = n_components
         self.layer_sizes = layer_sizes
+        self.covariance_type = covariance_type
         self.emission = emission
         self.solver = solver
         self.max_samples = max_samples
@@ -226,6 +236,7 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         self.keep_proba = keep_proba
         self.keep_patches = keep_patches
         self.word_names = word_names
+        self.verbose = verbose
         self.random_state = random_state
 
     def fit(self, X: Any, y: Any = None) -> LayerHMM:
@@ -270,17 +281,19 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         self._check_sizes(maps)
         examples, generator = self._sample(maps, targets)
         chain, emissions = self._start(maps, examples, generator, classes)
-        training = Training(
-            self.max_iter,
-            self.tol * examples.values.shape[1],
-            momentum=0,  # responsibilities are nearly 0 or 1, so every longer step goes too far
-            batch_size=self.batch_size,
-            generator=generator,
-            schedule=self._schedule(),
-        )
-        with exact_float32(), one_thread():
+        with exact_float32(), one_thread(), passes(self.max_iter, "chain", shown=self.verbose) as report:
+            training = Training(
+                self.max_iter,
+                self.tol * examples.values.shape[1],
+                momentum=0,  # responsibilities are nearly 0 or 1, so every longer step goes too far
+                batch_size=self.batch_size,
+                generator=generator,
+                report=report,
+                schedule=self._schedule(),
+            )
             fitted = _SOLVERS[self.solver](examples, chain, training)
         self._set_state(fitted.state, maps.layers, emissions, classes)
+        self._network = maps.spec.fingerprint
         self.lower_bounds_ = fitted.lower_bounds
         self.lower_bound_ = fitted.lower_bounds[-1]
         self.n_iter_ = fitted.n_iter
@@ -326,6 +339,7 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         with exact_float32(), one_thread():
             bound, state = online_pass(in_blocks(examples, self.batch_size), chain, state, self._schedule())
         self._set_state(state, maps.layers, emissions, classes)
+        self._network = maps.spec.fingerprint
         self.lower_bound_ = bound
         self.lower_bounds_ = [*getattr(self, "lower_bounds_", []), bound]
         self.n_iter_ = state.n_steps
@@ -546,8 +560,8 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
             The words that it was drawn from.
         """
         check_is_fitted(self)
-        if n_samples < 1:
-            raise ValueError(f"n_samples must be at least 1; got {n_samples}.")
+        if not isinstance(n_samples, Integral) or isinstance(n_samples, bool) or n_samples < 1:
+            raise ValueError(f"n_samples must be an integer of at least 1; got {n_samples!r}.")
         generator = torch.Generator().manual_seed(int(check_random_state(self.random_state).randint(2**31)))
         words = [torch.multinomial(self._chain.start, n_samples, replacement=True, generator=generator)]
         for table in self._chain.tables:
@@ -613,6 +627,7 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         if y is None:
             return maps, None, None
         y = column_or_1d(y, warn=True)
+        check_classification_targets(y)
         check_consistent_length(maps, y)
         classes = np.unique(y if classes is None else classes) if reset else self.classes_
         return maps, classes, _encoded(y, classes)
@@ -640,7 +655,9 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         """Return the chain from which training starts, and the emissions that were chosen."""
         sizes = [maps.shapes[layer][0] for layer in maps.layers]
         rows = dict(zip(maps.layers, examples.values.split(sizes, 1), strict=True))
-        emissions = {layer: choose_emission(layer, part, self.emission) for layer, part in rows.items()}
+        emissions = {
+            layer: choose_emission(layer, part, self.emission, self.covariance_type) for layer, part in rows.items()
+        }
         n_words = [self._n_words(layer) for layer in maps.layers]
         start, tables, decision = uniform(n_words, 0 if classes is None else len(classes))
         if self.startprob_init is not None:
@@ -651,7 +668,14 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
             given = zip(self.transmats_init, tables, strict=True)
             tables = [_distributions(f"transmats_init[{i}]", mine, table) for i, (mine, table) in enumerate(given)]
         mixtures = tuple(
-            begin(Sample(part, np.empty(0), generator), n, emissions[layer], self.reg_covar)
+            begin(
+                layer,
+                Sample(part, np.empty(0), generator),
+                n,
+                emissions[layer],
+                covariance_type=self.covariance_type,
+                reg_covar=self.reg_covar,
+            )
             for (layer, part), n in zip(rows.items(), n_words, strict=True)
         )
         chain = Chain(start, tuple(tables), mixtures, decision, float(self.smoothing)).to(examples.values.device)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ._words import WordMaps, count_words
+from ._words import WordMaps, check_words, count_words
 
 _IMAGES_AT_ONCE = 256
 
@@ -76,6 +76,7 @@ def locality(words: WordMaps) -> dict[str, Locality]:
     >>> found.n_locations, found.autocorrelation > 0.1
     (36, True)
     """
+    check_words(words)
     return {layer: _of_layer(words.words[layer], n_words) for layer, n_words in words.vocabulary.n_words.items()}
 
 

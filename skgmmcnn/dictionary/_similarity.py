@@ -10,7 +10,7 @@ from sklearn.utils import check_random_state
 
 from ..mixture import Mixture
 from ._statistics import WordStatistics, count_classes
-from ._words import WordMaps
+from ._words import WordMaps, check_words
 
 _TINY = np.finfo(float).tiny
 
@@ -46,6 +46,7 @@ def class_similarity(words: WordMaps, first: str, second: str | None = None) -> 
     >>> class_similarity(words, "2", "1").shape
     (5, 5)
     """
+    check_words(words)
     profiles = [_profiles(_count(words, layer)) for layer in (first, second or first)]
     return np.clip(profiles[0] @ profiles[1].T, 0, 1)
 
@@ -110,6 +111,9 @@ def mean_cosine(first: Mixture, second: Mixture | None = None) -> np.ndarray:
 
 
 def _means(first: Mixture, second: Mixture | None) -> list[np.ndarray]:
+    for mixture in (first, second or first):
+        if not hasattr(mixture, "emitted_means_"):
+            raise TypeError(f"Mixtures are needed, as in LayerDictionary.mixtures_; got {type(mixture).__name__}.")
     means = [mixture.emitted_means_ for mixture in (first, second or first)]
     if means[0].shape[1] != means[1].shape[1]:
         raise ValueError(
@@ -193,6 +197,8 @@ def class_cohesion(
     >>> found.within, found.between, found.p_value < 0.1
     (1.0, 0.0, True)
     """
+    if n_permutations < 1:
+        raise ValueError(f"n_permutations must be at least 1; got {n_permutations}.")
     kept = (classes >= 0) & ~np.isnan(np.diag(similarity).astype(float))
     similarity, classes = similarity[np.ix_(kept, kept)].astype(float), classes[kept]
     first, second = np.nonzero(np.triu(classes[:, None] == classes, 1))

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from .._progress import progress
 from .._threads import one_thread
 from ..mixture import Mixture
-from ..mixture._emissions import DiagonalGaussian
-from ..mixture._rectified import RectifiedGaussian
-from ..mixture._starts import moments, random_rows, start, variance_floor
+from ..mixture._families import EMISSIONS
+from ..mixture._starts import STARTS, check_scale, moments, start, variance_floor
 
 # A layer counts as rectified if at least this share of its values is exactly zero, and none is negative.
 _LEAST_ZEROS = 0.1
@@ -26,12 +28,15 @@ class Sample(NamedTuple):
     generator: torch.Generator
 
 
-def choose_emission(layer: str, rows: Tensor, emission: str) -> str:
+def choose_emission(layer: str, rows: Tensor, emission: str, covariance_type: str) -> str:
     """Return "gaussian" or "rectified", the latter for rows from behind a ReLU where `emission` is "auto"."""
-    if emission == "gaussian":
-        return emission
+    possible = ("rectified", covariance_type) in EMISSIONS
+    if emission == "gaussian" or (emission == "auto" and not possible):
+        return "gaussian"
     negative = bool((rows < 0).any())
     if emission == "rectified":
+        if not possible:
+            raise ValueError(f"emission='rectified' needs covariance_type='diag'; got {covariance_type!r}.")
         if negative:
             raise ValueError(
                 f"Layer {layer!r} has negative values, but emission='rectified' describes what stands behind a ReLU; "
@@ -42,13 +47,32 @@ def choose_emission(layer: str, rows: Tensor, emission: str) -> str:
     return "rectified" if zeros >= _LEAST_ZEROS and not negative else "gaussian"
 
 
-@one_thread()
-def begin(sample: Sample, n_words: int, emission: str, reg_covar: float) -> Mixture:
-    """Return the mixture from which training starts: means at random rows, all with the variance of all rows.
+@contextmanager
+def passes(n: int, what: str, *, shown: Any) -> Iterator[Callable[[int, float], None]]:
+    """Show the progress of at most `n` passes of training, which report their number and bound to what is yielded."""
+    with progress(total=n, desc=what, unit="pass", shown=shown) as bar:
 
-    On activations this ended at a higher likelihood than starts by k-means++.
-    """
+        def report(n_iter: int, bound: float) -> None:
+            bar.update(1)
+            bar.set_postfix_str(f"{bound:.4g} nats")
+
+        yield report
+
+
+@one_thread()
+def begin(
+    layer: str,
+    sample: Sample,
+    n_words: int,
+    emission: str,
+    *,
+    covariance_type: str,
+    reg_covar: float,
+    init_params: str = "random_from_data",
+) -> Mixture:
+    """Return the mixture from which training starts: means at some rows, all with the variance of all rows."""
     mean, variance = moments(sample.rows)
-    family = {"gaussian": DiagonalGaussian, "rectified": RectifiedGaussian}[emission]
-    means = random_rows(sample.rows, n_words, sample.generator)
+    check_scale(f"Layer {layer!r}", variance)
+    family = EMISSIONS[emission, covariance_type]
+    means = STARTS[init_params](sample.rows, n_words, sample.generator)
     return start(means, family(variance_floor(variance, reg_covar)), mean, variance, sample.rows)

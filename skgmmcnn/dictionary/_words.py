@@ -168,6 +168,12 @@ class WordMaps:
         return np.asarray(self.vocabulary.keys(), dtype=object)
 
 
+def check_words(words: Any) -> None:
+    """Refuse what is no WordMaps."""
+    if not isinstance(words, WordMaps):
+        raise TypeError(f"WordMaps are needed, as LayerDictionary.transform returns them; got {type(words).__name__}.")
+
+
 def _rows(arrays: Mapping[str, np.ndarray], rows: np.ndarray) -> dict[str, np.ndarray]:
     return {layer: array[rows] for layer, array in arrays.items()}
 
@@ -187,6 +193,8 @@ def count_words(words: np.ndarray, n_words: int) -> np.ndarray:
     counts : int array of shape (n, n_words)
         Numbers of locations.
     """
+    if not isinstance(words, np.ndarray) or words.ndim < 2:
+        raise TypeError(f"The words of a layer are an integer array (n, H, W), words.words[layer]; got {words!r:.50}.")
     n = len(words)
-    cells = words.reshape(n, -1) + n_words * np.arange(n)[:, None]
+    cells = words.reshape(n, int(np.prod(words.shape[1:]))) + n_words * np.arange(n)[:, None]
     return np.bincount(cells.ravel(), minlength=n * n_words).reshape(n, n_words)

@@ -37,9 +37,9 @@ class Attribution(NamedTuple):
 def attribute(scalar: Scalar, values: Tensor, baseline: Tensor, n_steps: int) -> Attribution:
     """Return integrated gradients [1]_ of a scalar along the straight line from a baseline to the activations.
 
-    The line is cut into `n_steps` segments, on each of which the trapezoidal rule divides the change of m among the
-    locations.  What the rule misses of a segment's exact change is divided among them in proportion to the absolute
-    contributions there, without changing any sign.
+    The line is cut into `n_steps` segments.  On each of them the gradient at the end that is nearer to the activations
+    divides the change of m among the locations.  What it misses of the exact change is divided among them in proportion
+    to the absolute contributions there, without changing any sign.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ def attribute(scalar: Scalar, values: Tensor, baseline: Tensor, n_steps: int) ->
     baseline : Tensor broadcast to (n, C, H, W)
         The point b where nothing is known.
     n_steps : int
-        Number of segments; the scalar and its gradient are computed n_steps + 1 times.
+        Number of segments, and of gradients to compute.
 
     Returns
     -------
@@ -64,17 +64,17 @@ def attribute(scalar: Scalar, values: Tensor, baseline: Tensor, n_steps: int) ->
     change = (values - baseline).double()
     influence = change.new_zeros(values.shape[:1] + values.shape[2:])
     missed = change.new_zeros(len(values))
-    begin, slope = value_and_gradient(scalar, baseline.expand_as(values))
-    last, gradient = begin, slope
+    with torch.no_grad():
+        begin = last = scalar(baseline.expand_as(values)).double()
     for step in range(1, n_steps + 1):
         point = torch.lerp(baseline.expand_as(values), values, step / n_steps)
         now, slope = value_and_gradient(scalar, point)
-        part = ((gradient.double() + slope.double()) * change).sum(1) / (2 * n_steps)
+        part = (slope.double() * change).sum(1) / n_steps
         size, miss = part.abs().sum((1, 2)), now - last - part.sum((1, 2))
         missed += miss.abs()
         scale = (miss / size.clamp_min(torch.finfo(size.dtype).tiny)).clamp(-1, 1)
         influence += part + part.abs() * scale[:, None, None]
-        last, gradient = now, slope
+        last = now
     total = influence.abs().sum((1, 2)).clamp_min(torch.finfo(missed.dtype).tiny)
     return Attribution(influence, slope, begin, last, missed / total)
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
+import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from numbers import Integral, Real
 from os import PathLike
-from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -22,20 +22,22 @@ from torchvision.models import WeightsEnum
 from .._compat import ContainerOutput, Interval, StrOptions, fit_context
 from .._device import resolve_device
 from .._progress import progress
-from ._decisions import count_outputs, decide
+from ._copying import plain
+from ._decisions import Judge, Meaning, check_one_decision, count_outputs, is_bounded
 from ._effective_field import effective_fields
-from ._images import Images, InputKind, PixelScale, gather, listed, unreadable
+from ._images import Images, InputKind, PixelScale, gather, listed, of_bytes, unreadable, warn_if_random
 from ._layers import choose_layers, split_layout
 from ._maps import Change, FeatureBatch, FeatureMaps, Network, Rerun, Result, Source
-from ._network import Portable, build, fingerprint, share
+from ._network import Portable, build, fingerprint, share, usual_preprocess
 from ._probing import HookedNetwork
 from ._receptive_field import ReceptiveField
 from ._rerun import Edits
 from ._running import check_runs, images_at_once, in_parts, lay_out, precisely
 from ._spec import NetworkSpec, check_class_names
-from ._store import StoredSource, identify, place_of
+from ._store import StoredSource, code_of, identify
 from ._tracing import TracedNetwork, watch
 
+_N_ASKED = 8  # images that tell whether a network returns probabilities
 _SAME_AS_NETWORK = "the frozen network"  # stands for the model in pickles, so that they hold it once
 
 
@@ -56,24 +58,28 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         :func:`skgmmcnn.features.list_layers` lists what there is.
     weights : str, path or torchvision weights, default=None
         A name of torchvision weights (``"DEFAULT"``, ``"IMAGENET1K_V1"``), or the path of a state dict
-        (``.pth``, ``.safetensors``).  None keeps the weights that the network has; a torchvision name then gives
-        random ones.  A file that bears the name of published torchvision weights brings their metadata too.
+        (``.pth``, ``.safetensors``), also under a prefix or nested in a checkpoint.  None keeps the weights that the
+        network has; a torchvision name then gives random ones.  A file that bears the name of published torchvision
+        weights brings their metadata too.
     embed_weights : bool, default=False
         Whether pickles hold weights that have a name or a file; else they refer to these, and the SHA-256 is checked
         when they are loaded.  Other weights are always in the pickle.
     preprocess : "auto", callable or None, default="auto"
-        Preprocessing of one image.  ``"auto"`` is that of the torchvision weights, where they have one.  A callable
+        Preprocessing of one image.  ``"auto"`` is that of the torchvision weights; where a torchvision model has
+        other ones, that of its published ones, with a warning, for images of bytes.  A callable
         gets a PIL image for files, PIL images and uint8 data, else a float tensor (C, H, W); it returns a float tensor.
         None takes X as it is: float arrays that are ready.
     layout : {"auto", "channels_first", "channels_last"} or dict, default="auto"
         Where a 4-D X has its channels.  ``"auto"`` finds the axis as long as the first layer has channels.  The
         channels of layers are found by where their values lie; where nothing tells, a dict says it by the layer's name
         (``{"norm": "channels_last"}``), and by ``"input"`` for X.
-    class_names : sequence of str, default=None
-        Names of the network's outputs.  None takes those of the torchvision weights, where they have some.
+    class_names : sequence of str, or dict of int to str, default=None
+        Names of the network's outputs, in order, or by their numbers.  None takes those of the torchvision weights,
+        where they have some.
     decision : callable, default=None
         Makes output numbers (n,) of what the network returns.  None takes the largest of C outputs, and for a single
-        output whether it is positive.
+        output whether it is positive, or above one half where it is a probability: behind a sigmoid, which is found
+        out at fit.  Several sigmoids decide several things; give a network that returns one of them.
     n_field_images : int, default=4
         On how many images of X, evenly spaced, :meth:`fit` measures effective receptive fields (see Notes); 0 leaves
         them out.  It takes at most 16 backward passes over these for each pair of layers.
@@ -91,8 +97,9 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
     n_jobs : int, default=None
         Processes that read and preprocess images; None is this one alone, -1 as many as there are processors.
     on_error : {"raise", "skip"}, default="raise"
-        What to do with files that cannot be read.  To skip them, all are opened once before work starts; what is left
-        is numbered anew, so labels must be given for readable images alone.
+        What to do with images that cannot be read, that a data set or `preprocess` fails on, or that hold NaN.  To skip
+        them, all are made ready once before work starts; what is left is numbered anew, so labels must be given for
+        readable images alone.
     verbose : int, default=0
         Whether to show the progress of passes over the images.
     device : str or torch.device, default="auto"
@@ -171,7 +178,7 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         embed_weights: bool = False,
         preprocess: str | Callable | None = "auto",
         layout: str | Mapping[str, str] = "auto",
-        class_names: Sequence[str] | None = None,
+        class_names: Sequence[str] | Mapping[int, str] | None = None,
         decision: Callable | None = None,
         n_field_images: int = 4,
         field_share: float = 0.68,
@@ -222,40 +229,47 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         self : FeatureExtractor
             The fitted extractor.
         """
-        if isinstance(self.layers, str) or (self.layers is not None and not len(self.layers)):
-            raise ValueError(f"layers must list at least one layer name; got {self.layers!r}.")
-        X = listed(X)  # before weights are downloaded
+        self._check_parameters()
+        X = listed(X, existing=self.on_error == "raise")  # before weights are downloaded
         seed = check_random_state(self.random_state).randint(2**31)
         device = resolve_device(self.device)
         built = build(self.model, self.weights, seed, embed_weights=self.embed_weights)
         preprocess: Any = built.preprocess if self.preprocess == "auto" else self.preprocess
+        if self.preprocess == "auto" and preprocess is None and isinstance(self.model, str) and of_bytes(X):
+            preprocess = usual_preprocess(self.model)
         watched = watch(built.network)
         images = self._gather(X, InputKind.of(watched.first_layer), preprocess)
         image = images.batch(0, 1)
+        warn_if_random(images)
         check_runs(built.network, watched.prepare(image))
         lay_out(built.network, image)
-        _, layouts = split_layout(self.layout)
-        if self.layers is None:
-            layers = choose_layers(watched.survey(image, layouts), built.network)
-            if not layers:
-                raise ValueError("The network has no hidden layer that could be chosen; name layers=[...].")
-        else:
-            layers = list(self.layers)
-        for name in layouts:
-            if name not in layers:
-                raise ValueError(f"layout names {name!r}, which is none of the layers {layers} and not 'input'.")
+        layers, layouts = self._layers_of(watched, image)
         traced, fields = watched.select(layers, image, layouts)
-        spec = self._survey(traced, fields, image, built.class_names)
+        spec = self._survey(traced, fields, images, built.class_names)
         if y is not None:
             spec.encode(y, len(images))
         traced = traced.on(share(built.network, device))
-        spec = replace(spec, effective_fields=self._effective_fields(traced, spec, images))
+        found, digest = self._effective_fields(traced, spec, images), fingerprint(traced.network)
+        spec = replace(spec, effective_fields=found, fingerprint=digest)
         self._scale = PixelScale.of(images)
         self._traced = traced
-        self.fingerprint_ = fingerprint(self.network_)
+        self.fingerprint_ = digest
         self.preprocess_ = preprocess
         self.spec_ = spec
         return self
+
+    def _check_parameters(self) -> None:
+        if isinstance(self.layers, str) or (self.layers is not None and not len(self.layers)):
+            raise ValueError(f"layers must list at least one layer name; got {self.layers!r}.")
+        strange = [layer for layer in self.layers or () if not isinstance(layer, str)]
+        if strange:
+            raise TypeError(f"layers must list names of layers, as list_layers gives them; got {strange[0]!r}.")
+        if self.store is not None:
+            _check_folder(self.store)
+        if self.n_jobs is not None and (not self.n_jobs or self.n_jobs < -1 - (os.cpu_count() or 1)):
+            raise ValueError(
+                f"n_jobs={self.n_jobs}: give a number of processes, -1 for as many as there are processors, or None."
+            )
 
     @property
     def network_(self) -> nn.Module:
@@ -284,9 +298,30 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
             source = source.stored(self.store, np.arange(len(images)), self.store_dtype)
         return FeatureMaps(self.spec_, images, source, self._scale)
 
+    def score(self, X: Any, y: Any) -> float:
+        """Return the network's own accuracy: the share of images that it decides as they are labelled.
+
+        Much less than was published for it, or known from training, tells of another preprocessing or order of classes.
+
+        Parameters
+        ----------
+        X : array, tensor or list
+            As in :meth:`fit`.
+        y : array-like of shape (n,)
+            Output numbers or class names.
+
+        Returns
+        -------
+        accuracy : float
+            Between 0 and 1.
+        """
+        maps = self.transform(X)
+        labels = self.spec_.encode(y, len(maps))
+        return float((np.concatenate([batch.decisions for batch in maps.batches()]) == labels).mean())
+
     def _gather(self, X: Any, kind: InputKind, preprocess: Callable | None) -> Images:
         """Return X as images, without those that cannot be read if they are to be skipped."""
-        images = gather(X, kind, split_layout(self.layout)[0], preprocess)
+        images = gather(X, kind, split_layout(self.layout)[0], preprocess, existing=self.on_error == "raise")
         if self.on_error == "raise":
             return images
         bad = unreadable(images, self.n_jobs)
@@ -297,19 +332,39 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
             warnings.warn(f"{len(bad)} of {len(images)} images cannot be read and are skipped: {shown}", stacklevel=4)
         return images[np.setdiff1d(np.arange(len(images)), list(bad))] if bad else images
 
+    def _layers_of(self, watched: TracedNetwork | HookedNetwork, image: Tensor) -> tuple[list[str], dict[str, str]]:
+        """Return the layers to model, and the layouts that the user tells of them."""
+        _, layouts = split_layout(self.layout)
+        layers = self.layers
+        if layers is None:
+            layers = choose_layers(watched.survey(image, layouts), watched.network)
+            if not layers:
+                raise ValueError("The network has no hidden layer that could be chosen; name layers=[...].")
+        for name in layouts:
+            if name not in layers:
+                raise ValueError(f"layout names {name!r}, which is none of the layers {layers} and not 'input'.")
+        return list(layers), layouts
+
     def _survey(
         self,
         traced: TracedNetwork | HookedNetwork,
         fields: Mapping[tuple[str, str], ReceptiveField],
-        image: Tensor,
-        class_names: Sequence[str] | None,
+        images: Images,
+        class_names: Sequence[str] | Mapping[int, str] | None,
     ) -> NetworkSpec:
-        """Run one image (1, C, H, W) through the network and note what later stages need to know."""
+        """Run an image through the network, more where it returns probabilities, and note what later stages need."""
+        image = images.batch(0, 1)
         outputs, activations = traced.run(image)
         if self.class_names is not None:
             class_names = self.class_names
         n_outputs = count_outputs(outputs, self.decision, class_names)
-        decide(outputs, self.decision, n_outputs, 1)
+        meaning = Meaning.of(outputs)
+        if meaning.bounded and is_bounded(traced.network, traced.prepare(image)):
+            meaning = Meaning.of(traced.run(_some(images, _N_ASKED, tuple(image.shape[1:])))[0])
+        else:
+            meaning = Meaning()
+        check_one_decision(meaning, n_outputs, self.decision)
+        Judge(self.decision, n_outputs, meaning.probabilities).read(outputs, 0, activations)
         return NetworkSpec(
             layers=traced.layers,
             shapes={name: _shape(values) for name, values in activations.items()},
@@ -317,6 +372,7 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
             receptive_fields=fields,
             n_outputs=n_outputs,
             class_names=check_class_names(class_names, n_outputs),
+            probabilities=meaning.probabilities,
         )
 
     def _effective_fields(
@@ -326,8 +382,7 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         pairs = [(upper, lower) for upper, lowers in spec.below.items() for lower in lowers]
         if not self.n_field_images or not pairs:
             return {}
-        some = np.linspace(0, len(images) - 1, min(self.n_field_images, len(images))).astype(int).tolist()
-        batch = torch.cat([images.batch(row, row + 1, spec.input_shape) for row in some])
+        batch = _some(images, self.n_field_images, spec.input_shape)
         return effective_fields(traced, batch, {pair: spec.receptive_fields[pair] for pair in pairs}, self.field_share)
 
     def __sklearn_tags__(self) -> Tags:
@@ -343,8 +398,9 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
     def __getstate__(self) -> dict[str, Any]:
         state = dict(super().__getstate__())
         if isinstance(self.model, nn.Module):
-            same = "_traced" in state and fingerprint(self.model) == self.fingerprint_
-            state["model"] = _SAME_AS_NETWORK if same else Portable(self.model)
+            model = plain(self.model)
+            same = "_traced" in state and fingerprint(model) == self.fingerprint_
+            state["model"] = _SAME_AS_NETWORK if same else Portable(model)
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -432,10 +488,11 @@ class _NetworkSource:
         at_once = min(size, images_at_once(self._spec.input_shape))
         outputs, maps = in_parts(run, batch, at_once) if device.type == "cpu" else run(batch)
         activations = {name: values.float() for name, values in maps.items()}
-        return FeatureBatch(start, activations, outputs, self._decide(outputs, len(batch)))
+        return FeatureBatch(start, activations, *self._judge.read(outputs, start, activations))
 
-    def _decide(self, outputs: Any, n_images: int) -> np.ndarray:
-        return decide(outputs, self._run.decision, self._spec.n_outputs, n_images)
+    @property
+    def _judge(self) -> Judge:
+        return Judge(self._run.decision, self._spec.n_outputs, self._spec.probabilities)
 
     def _rerun(self, batch: Tensor, start: int) -> Rerun:
         device = resolve_device(self.device)
@@ -451,8 +508,8 @@ class _NetworkSource:
             return done.outputs, done.decisions
 
         maps = {name: values.float() for name, values in passed.maps.items()}
-        original = FeatureBatch(start, maps, passed.outputs, self._decide(passed.outputs, len(batch)))
-        return Rerun(original, again, lambda outputs: self._decide(outputs, len(batch)), batch, whole)
+        original = FeatureBatch(start, maps, *self._judge.read(passed.outputs, start, maps))
+        return Rerun(original, again, lambda outputs: self._judge.read(outputs, start, maps), batch, whole)
 
     def changed(self, rows: np.ndarray, change: Change) -> _NetworkSource:
         """Return a source of the images `rows` alone, whose network is a copy that `change` has changed."""
@@ -470,14 +527,30 @@ class _NetworkSource:
             stacklevel=4,
         )
 
+    def code(self) -> tuple[Any, ...]:
+        """Return the code that is run for each image."""
+        return tuple(map(code_of, (self._traced.network, self._images.preprocess, self._run.decision)))
+
     def stored(self, root: str | PathLike, rows: np.ndarray, dtype: str) -> StoredSource:
         """Return a source of the images `rows` alone, that keeps what it yields under the folder `root`."""
+        _check_folder(root)
         images = self._images[rows]
-        identity = identify(self._fingerprint, images.preprocess, images, self._spec, self._run.decision)
-        identity |= {"precision": self._run.precision}
-        source = _NetworkSource(self._traced, self._spec, self._fingerprint, images, self._run)
-        folder = place_of(Path(root), identity | {"dtype": dtype})
-        return StoredSource(source, folder, self._spec, identity, len(images), np.dtype(dtype), self._size)
+        run = self._run
+        identity = identify(self._fingerprint, images.preprocess, self._spec, run.decision, run.precision)
+        source = _NetworkSource(self._traced, self._spec, self._fingerprint, images, run)
+        return StoredSource(source, images, root, self._spec, identity, source.code, dtype, self._size)
+
+
+def _check_folder(root: str | PathLike) -> None:
+    """Refuse an empty path, which would be the current folder."""
+    if not str(root):
+        raise ValueError("The folder of a store is ''; give a path, '.' for the current folder.")
+
+
+def _some(images: Images, n: int, shape: tuple[int, ...]) -> Tensor:
+    """Return at most `n` of the images, evenly spaced, as the network takes them."""
+    rows = np.linspace(0, len(images) - 1, min(n, len(images))).astype(int).tolist()
+    return torch.cat([images.batch(row, row + 1, shape) for row in rows])
 
 
 def _shape(maps: Tensor) -> tuple[int, int, int]:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import joblib
 import numpy as np
 import torch
 from joblib import Parallel, delayed, effective_n_jobs
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from ._decisions import entries, not_finite
+from ._image_files import UnreadableError, check_files, files_in, read, usual
+from ._spec import NetworkSpec
+
+_N_REPEATED = 7  # a random flip goes unnoticed once in 128 times
 _PIL_MODES = {1: "L", 3: "RGB"}
 
 
@@ -27,6 +34,12 @@ class InputKind(NamedTuple):
     @classmethod
     def of(cls, first_layer: nn.Module | None) -> InputKind:
         """Tell it from the first layer that runs."""
+        if isinstance(first_layer, (nn.Conv1d, nn.Conv3d)):
+            raise ValueError(
+                f"The network begins with a {type(first_layer).__name__}, and takes signals or volumes; only images "
+                "(n, C, H, W) and vectors (n, d) can be explained. Signals can be images of one row: with nn.Conv2d, "
+                "kernels (1, k) and X[:, :, None]."
+            )
         if isinstance(first_layer, nn.Linear):
             return cls(vectors=True, channels=None)
         return cls(vectors=False, channels=getattr(first_layer, "in_channels", None))
@@ -54,6 +67,11 @@ class Images:
         self._data, self.preprocess, self._mode = data, preprocess, mode
         self._rows = np.arange(len(data)) if rows is None else rows
 
+    @property
+    def of_data_set(self) -> bool:
+        """Whether the images are items of a data set."""
+        return isinstance(self._data, Dataset)
+
     def __len__(self) -> int:
         return len(self._rows)
 
@@ -72,6 +90,35 @@ class Images:
     def __setstate__(self, state: dict[str, Any]) -> None:
         state.pop("_stamps")
         self.__dict__.update(state)
+
+    def keys(self) -> list[bytes]:
+        """Return a hash of each image, 16 bytes, as it is now; of a data set's, of the set and the image's number."""
+        try:
+            whole = joblib.hash(self._data) if self.of_data_set else ""
+        except Exception as error:
+            raise ValueError(
+                f"The data set cannot be hashed, so a store could not find its images: {error}. Keep in it only what "
+                "can be pickled."
+            ) from error
+        return [self._key(int(row), f"{self._mode} {whole}") for row in self._rows]
+
+    def _key(self, row: int, what: str) -> bytes:
+        digest = hashlib.blake2b(what.encode(), digest_size=16)
+        item = row if self.of_data_set else self._data[row]
+        if isinstance(item, Tensor):
+            item = (item.float() if item.is_floating_point() else item).numpy(force=True)
+        if isinstance(item, Path):
+            try:
+                digest.update(item.read_bytes())
+            except OSError as error:
+                raise ValueError(f"{str(item)!r} cannot be read as an image: {error}") from error
+        elif isinstance(item, np.ndarray):
+            array = np.ascontiguousarray(item)
+            digest.update(f"{array.dtype} {array.shape}".encode())
+            digest.update(array.reshape(-1).view(np.uint8).data)
+        else:
+            digest.update(joblib.hash(item).encode())
+        return digest.digest()
 
     def part(self, start: int, stop: int) -> Images:
         """Return images start to stop with no data but theirs, to be sent to another process."""
@@ -110,10 +157,10 @@ class Images:
 
     def raw(self, row: int) -> Any:
         """Return image `row` before preprocessing: a PIL image, or a tensor (C, H, W) where it is not of bytes."""
-        return self._open(self._rows[row])
+        return self._open(self._rows[row], row)
 
     def _one(self, row: int, place: int) -> Tensor:
-        image = self._open(row)
+        image = self._open(row, place)
         if self.preprocess is None and isinstance(self._data, Dataset) and isinstance(image, Tensor):
             return image
         if self.preprocess is None:
@@ -125,27 +172,55 @@ class Images:
         try:
             result = self.preprocess(image)
         except Exception as error:
-            raise ValueError(
-                f"preprocess failed on image {place}, a {_kind(image)}: {error}. It is called with one image, a PIL "
-                "image for files and uint8 data, else a tensor (C, H, W)."
+            raise UnreadableError(
+                f"preprocess failed on image {place}{self._file(row)}, a {_kind(image)}: {type(error).__name__}: "
+                f"{error}. It is called with one image, a PIL image for files and uint8 data, else a tensor (C, H, W)."
             ) from error
         if not isinstance(result, Tensor) or not result.is_floating_point():
             found = f"a {result.dtype} tensor" if isinstance(result, Tensor) else f"a {type(result).__name__}"
             raise ValueError(f"preprocess must return a float tensor; for image {place} it returned {found}.")
         return result.float()
 
-    def _open(self, row: int) -> Any:
-        item = self._data[int(row)]
-        if isinstance(item, tuple) and item:  # of a data set: image and label
-            item = item[0]
+    def _open(self, row: int, place: int) -> Any:
+        try:
+            item = self._data[int(row)]
+        except Exception as error:
+            raise UnreadableError.because(f"Image {place}: the data set fails on its item {row}", error) from error
         if isinstance(item, Path):
-            return _read(item, self._mode)
-        if isinstance(item, Image.Image):
-            return ImageOps.exif_transpose(item).convert(self._mode or item.mode)
-        image = item.clone() if isinstance(item, Tensor) else torch.from_numpy(np.array(item))
+            return read(item, self._mode)
+        image = _image_of(item, place) if isinstance(self._data, Dataset) else item
+        if isinstance(image, Image.Image):
+            try:
+                return usual(image, self._mode)
+            except Exception as error:
+                raise UnreadableError.because(f"Image {place} cannot be read", error) from error
+        image = image.clone() if isinstance(image, Tensor) else torch.from_numpy(np.array(image))
         if image.dtype == torch.uint8 and image.ndim == 3 and len(image) in _PIL_MODES:
             return _to_pil(image.numpy(force=True)).convert(self._mode or _PIL_MODES[len(image)])
         return image.float()
+
+    def _file(self, row: int) -> str:
+        item = self._data[int(row)] if isinstance(self._data, list) else None
+        return f" ({str(item)!r})" if isinstance(item, Path) else ""
+
+
+def _image_of(item: Any, place: int) -> Any:
+    """Return the image in an item of a data set: the item itself, or the first of (image, label)."""
+    if isinstance(item, (tuple, list)) and item and _is_image(item[0]):
+        return item[0]
+    if _is_image(item):
+        return item
+    key = next((key for key, value in entries(item) if _is_image(value)), None)
+    inside = "" if key is None else f" Its entry {key!r} holds one: let __getitem__ return that alone."
+    raise TypeError(
+        f"Item {place} of the data set is a {type(item).__name__}; one image a row is expected: a PIL image, a tensor "
+        f"or an array of numbers, or a tuple that begins with one.{inside}"
+    )
+
+
+def _is_image(item: Any) -> bool:
+    numbers = isinstance(item, Tensor) or (isinstance(item, np.ndarray) and item.dtype.kind in "biuf")
+    return isinstance(item, Image.Image) or (numbers and item.ndim > 0)
 
 
 def _kind(image: Any) -> str:
@@ -155,14 +230,6 @@ def _kind(image: Any) -> str:
 def _read_part(images: Images, shape: tuple[int, ...], first: int) -> np.ndarray:
     """Read images in another process; tensors travel between processes as arrays."""
     return images.batch(0, len(images), shape, first).numpy()
-
-
-def _read(file: Path, mode: str | None) -> Image.Image:
-    try:
-        with Image.open(file) as image:
-            return ImageOps.exif_transpose(image).convert(mode or image.mode)
-    except (UnidentifiedImageError, OSError) as error:
-        raise ValueError(f"{str(file)!r} cannot be read as an image: {error}") from error
 
 
 def _to_pil(image: np.ndarray) -> Image.Image:
@@ -178,13 +245,21 @@ def _check_shape(image: Tensor, shape: tuple[int, ...] | None, place: int) -> No
 
 
 def _refuse_non_finite(batch: Tensor, start: int) -> None:
-    bad = (~batch.flatten(1).isfinite().all(1)).nonzero().flatten().tolist()
+    bad = not_finite(batch)
     if bad:  # else the sum alone overflowed
-        raise ValueError(f"Image {start + bad[0]} holds NaN or infinity.")
+        raise UnreadableError(f"Image {start + bad[0]} holds NaN or infinity.")
 
 
-def listed(X: Any) -> Any:
-    """Return a data set, a list of existing files or PIL images, or what else X is: all that needs no network."""
+def listed(X: Any, *, existing: bool = True) -> Any:
+    """Return a data set, a list of files or PIL images, or what else X is: all that needs no network.
+
+    Files must be `existing`, if not told otherwise.
+    """
+    if isinstance(getattr(X, "spec", None), NetworkSpec):
+        raise TypeError(
+            f"X is {type(X).__name__}, which was made of images; images are expected here. Give it to the step of the "
+            "pipeline that comes behind the one that made it, or give images."
+        )
     if hasattr(X, "to_numpy"):  # a column of a data frame
         X = X.to_numpy()
     if isinstance(X, Image.Image):
@@ -192,21 +267,42 @@ def listed(X: Any) -> Any:
     if isinstance(X, DataLoader):
         raise ValueError("X is a DataLoader, which makes batches; give its data set, X.dataset.")
     if isinstance(X, (str, os.PathLike)):
-        X = _files_in(Path(X))
+        if X == "":
+            raise ValueError("X is an empty path; give a folder, '.' for the current one.")
+        X = files_in(Path(X))
     if isinstance(X, Dataset):
         _check_data_set(X)
         return X
     if isinstance(X, np.ndarray) and X.dtype.kind in "OU":
         X = X.tolist()
     if isinstance(X, (list, tuple)) and X and isinstance(X[0], (str, os.PathLike, Image.Image)):
-        X = [item if isinstance(item, Image.Image) else Path(item) for item in X]
-        _check_files(X)
+        X = [item if isinstance(item, Image.Image) else _path(item, place) for place, item in enumerate(X)]
+        check_files(X, existing=existing)
     return X
 
 
-def gather(X: Any, kind: InputKind, layout: str, preprocess: Callable | None) -> Images:
+def _of_integers(data: Any) -> bool:
+    if isinstance(data, Tensor):
+        return not data.is_floating_point() and data.dtype != torch.bool
+    return data.dtype.kind in "iu"
+
+
+def _path(item: Any, place: int) -> Path:
+    if not isinstance(item, (str, os.PathLike)):
+        raise TypeError(f"X lists files and PIL images; item {place} is a {type(item).__name__}.")
+    return Path(item)
+
+
+def of_bytes(X: Any) -> bool:
+    """Whether X, from :func:`listed`, holds files, PIL images or bytes, which no network takes as they are."""
+    if isinstance(X, list):
+        return bool(X) and isinstance(X[0], (Path, Image.Image))
+    return getattr(X, "dtype", None) in (np.uint8, torch.uint8)
+
+
+def gather(X: Any, kind: InputKind, layout: str, preprocess: Callable | None, *, existing: bool = True) -> Images:
     """Return the user's X as :class:`Images`, having checked what can be checked without reading files."""
-    X = listed(X)
+    X = listed(X, existing=existing)
     if isinstance(X, Dataset):
         return Images(X, preprocess, _mode(kind))
     if isinstance(X, list) and X and isinstance(X[0], (Path, Image.Image)):
@@ -216,9 +312,9 @@ def gather(X: Any, kind: InputKind, layout: str, preprocess: Callable | None) ->
     else:
         data = _as_array(X)
         data = _channels_first(data, kind, layout, preprocess)
-        if data.dtype in (np.uint8, torch.uint8) and preprocess is None:
+        if preprocess is None and data.ndim > 2 and _of_integers(data):
             raise ValueError(
-                "X holds uint8 values, and there is no preprocessing to make the network's input of them. Pass "
+                f"X holds {data.dtype} values, and there is no preprocessing to make the network's input of them. Pass "
                 "preprocess=..., for example torchvision.transforms.ToTensor() followed by the normalisation that the "
                 "network was trained with, or give floats that are ready."
             )
@@ -229,17 +325,18 @@ def _mode(kind: InputKind) -> str | None:
     return _PIL_MODES.get(kind.channels) if kind.channels is not None else None
 
 
-def _files_in(folder: Path) -> list[Path]:
-    """Return the image files in `folder` and its subfolders, sorted by path."""
-    if not folder.is_dir():
-        raise ValueError(
-            f"X is the path {str(folder)!r}, which is no folder; give a folder, or a list of image files, also of one."
+def warn_if_random(images: Images) -> None:
+    """Warn where preprocessing, or a data set, makes something else of the same image each time."""
+    if images.preprocess is None and not images.of_data_set:
+        return
+    first = images.batch(0, 1)
+    if any(not torch.equal(first, images.batch(0, 1)) for _ in range(_N_REPEATED)):
+        source = "The data set" if images.preprocess is None else "preprocess"
+        warnings.warn(
+            f"{source} gives different values for the same image twice, as for training: leave out random crops, flips "
+            "and noise, or words and graphs are not those of the images that are shown.",
+            stacklevel=4,
         )
-    found = (file for file in folder.rglob("*") if file.suffix.lower() in IMG_EXTENSIONS)
-    files = sorted(found, key=lambda file: file.parts)  # in the same order where names of files have no case
-    if not files:
-        raise ValueError(f"The folder {str(folder)!r} holds no image files ({', '.join(IMG_EXTENSIONS)}).")
-    return files
 
 
 def _check_data_set(data: Dataset) -> None:
@@ -253,7 +350,7 @@ def _check_data_set(data: Dataset) -> None:
 
 
 def unreadable(images: Images, n_jobs: int | None) -> dict[int, str]:
-    """Open every image, and return what is wrong with those that cannot be read, by number."""
+    """Make every image ready, and return what is wrong with those that cannot be read, by number."""
     size = max(1, min(64, len(images) // effective_n_jobs(n_jobs)))
     parts = (delayed(_try_part)(images.part(start, start + size), start) for start in range(0, len(images), size))
     return {number: error for found in Parallel(n_jobs)(parts) for number, error in found.items()}
@@ -263,27 +360,30 @@ def _try_part(images: Images, first: int) -> dict[int, str]:
     found = {}
     for row in range(len(images)):
         try:
-            images.raw(row)
-        except Exception as error:
-            found[first + row] = str(error)
+            images.batch(row, row + 1, first=first)
+        except UnreadableError as error:
+            found[first + row] = error.args[0]
     return found
 
 
-def _check_files(items: Sequence[Any]) -> None:
-    missing = [item for item in items if isinstance(item, Path) and not item.is_file()]
-    if missing and all(len(str(item)) == 1 for item in missing):
-        raise ValueError(
-            f"X is a path cut into letters, {''.join(map(str, missing))!r}: cross-validation needs a list of files, as "
-            "sorted(pathlib.Path(folder).rglob('*.jpg')), where a folder has no length."
-        )
-    if missing:
-        raise FileNotFoundError(f"There is no image file {str(missing[0])!r} ({len(missing)} of {len(items)} missing).")
-
-
 def _as_array(X: Any) -> Any:
-    data = X.detach() if isinstance(X, Tensor) else np.asarray(X)
-    if isinstance(data, np.ndarray) and data.dtype.kind not in "biuf":
-        raise ValueError(f"X must hold numbers, image paths or PIL images; got an array of {data.dtype}.")
+    if isinstance(X, Mapping):
+        raise TypeError("X is a dict; give the one of its values that holds images.")
+    if np.ma.is_masked(X):
+        raise TypeError("X is a masked array; fill what is masked: X.filled(value).")
+    try:
+        data = X.detach() if isinstance(X, Tensor) else np.asarray(X)
+    except ValueError as error:  # of a list
+        raise ValueError(
+            "X lists arrays of different shapes; give PIL images, [Image.fromarray(image) for image in X], and a "
+            "preprocess=... that makes them equal in size."
+        ) from error
+    if data.dtype.is_complex if isinstance(data, Tensor) else data.dtype.kind not in "biuf":
+        raise ValueError(f"X must hold real numbers, image paths or PIL images; got an array of {data.dtype}.")
+    if isinstance(data, Tensor) and data.layout != torch.strided:
+        raise ValueError("X is a sparse tensor; give X.to_dense().")
+    if not data.ndim:
+        raise ValueError(f"X is {X!r}; give images: an array, a list of files or PIL images, a folder or a data set.")
     if not len(data):
         raise ValueError("X holds no images (n_samples = 0).")
     return data
@@ -352,8 +452,11 @@ class PixelScale(NamedTuple):
             return None
         first = images.raw(0)
         if isinstance(first, Image.Image) and images.preprocess is not None:
-            scale = cls(*(_level(images.preprocess, first, level) for level in (0, 255)))
-            if np.abs(scale.white - scale.black).min() > 1e-6:
+            try:
+                scale = cls(*(_level(images.preprocess, first, level) for level in (0, 255)))
+            except Exception:  # as of a preprocessing that looks for something in the image
+                scale = None
+            if scale is not None and np.abs(scale.white - scale.black).min() > 1e-6:
                 return scale
         low, high = batch.min((0, 2, 3)), batch.max((0, 2, 3))
         if low.min() >= 0 and high.max() <= 1:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .._device import resolve_device
+from ._decisions import not_finite
 from ._images import Images, PixelScale
 from ._receptive_field import ReceptiveField
 from ._rerun import Edits, Run
@@ -30,7 +31,7 @@ class FeatureBatch(NamedTuple):
     activations : dict of str to float32 Tensor of shape (n, C, H, W)
         What each layer returned, on the device of the network.
     outputs : object
-        What the network returned.
+        What the network returned; probabilities are those of all classes, (n, 2) where it returns a single one.
     decisions : int64 array of shape (n,)
         The outputs that it decided for.
     """
@@ -52,8 +53,8 @@ class Rerun:
         What the network did with the images.
     again : callable
         Runs the network from the lowest edited layer on.
-    decide : callable
-        Makes decisions of what the network returns.
+    read : callable
+        Makes outputs and decisions of what the network returns.
     images : Tensor of shape (n, ...)
         The images as the network takes them.
     whole : callable
@@ -76,12 +77,12 @@ class Rerun:
         self,
         original: FeatureBatch,
         again: Run,
-        decide: Callable,
+        read: Callable[[Any], tuple[Any, np.ndarray]],
         images: Tensor,
         whole: Callable[[Tensor], tuple[Any, np.ndarray]],
     ) -> None:
         self.original, self.images, self.run_images = original, images, whole
-        self._again, self._decide = again, decide
+        self._again, self._read = again, read
 
     def __len__(self) -> int:
         return len(self.original.decisions)
@@ -116,7 +117,7 @@ class Rerun:
         self._check(edits)
         outputs, maps = self._again(edits)
         activations = {layer: values.float() for layer, values in maps.items()}
-        return FeatureBatch(self.original.start, activations, outputs, self._decide(outputs))
+        return FeatureBatch(self.original.start, activations, *self._read(outputs))
 
     def map_of(self, layer: str, edits: Edits) -> Tensor:
         """Run the network with changed layers up to a layer, and return its map.
@@ -296,6 +297,7 @@ class FeatureMaps:
         maps : FeatureMaps
             Maps of shape (d, 1, 1).
         """
+        arrays = _checked(arrays)
         shapes = {layer: (values.shape[1], 1, 1) for layer, values in arrays.items()}
         first = next(iter(arrays.values()))
         spec = NetworkSpec(tuple(arrays), shapes, (first.shape[1],), {}, 0, None)
@@ -433,7 +435,8 @@ class FeatureMaps:
 
     @property
     def outputs(self) -> np.ndarray:
-        """What the network returned, shape (n, C); runs the network over all images."""
+        """What the network returned, shape (n, C); (n, 2) where that is one probability; runs over all images."""
+        self._check_some()
         outputs = _joined([batch.outputs for batch in self.batches()])
         if outputs is None:
             raise ValueError(
@@ -450,6 +453,7 @@ class FeatureMaps:
         maps : FeatureMaps
             Equal to this one; no later use of it runs the network.  Takes 4 bytes per activation.
         """
+        self._check_some()
         arrays = {name: np.empty((len(self), h, w, c), np.float32) for name, (c, h, w) in self.spec.shapes.items()}
         outputs, decisions, size = [], [], 1
         for batch in self.batches():
@@ -466,8 +470,10 @@ class FeatureMaps:
         """Run the network once and keep all activations on disk.
 
         What a process that was killed has left is completed.  The store is found again by hashes of the network's
-        weights, the layers, the preprocessing and the images (files by name, size and time of change); several sets of
-        images may share a folder.  Any number of processes may read it, and one at a time writes.
+        weights, the layers and the preprocessing, and each image in it by a hash of its content, as it is when maps are
+        read; only images of a data set are found by the data set's own hash and their number.  Any number of threads
+        and processes may share a folder.  Where this process has not used it before, and always for data sets, a few
+        images pass through the network again and are compared.
 
         Parameters
         ----------
@@ -484,15 +490,20 @@ class FeatureMaps:
         Raises
         ------
         ValueError
-            If the store is damaged; also later, when damaged values are read.
+            If the store is damaged; also later, when damaged values are read.  If it is stale: the code of the network
+            or the preprocessing, or files behind a data set, have changed.
         OSError
-            If the disk has no room for all activations.
+            If the disk has no room for all activations, or the folder cannot be used.
         """
         images = self._images[self._rows]
         source = self._source.stored(folder, self._rows, dtype)
         for _ in source.batches(np.arange(len(images))):
             pass
         return FeatureMaps(self.spec, images, source, self._scale)
+
+    def _check_some(self) -> None:
+        if not len(self):
+            raise ValueError("There are no images in these FeatureMaps.")
 
     def pictures(self) -> Pictures | None:
         """Return the images as the network sees them, to be drawn.
@@ -503,6 +514,26 @@ class FeatureMaps:
             One picture per image; None where the network's input is no image.
         """
         return None if self._scale is None else Pictures(self._images[self._rows], self._scale, self.spec.input_shape)
+
+
+def _checked(arrays: Any) -> dict[str, np.ndarray]:
+    """Return arrays (n, d) by layer as floats, having checked that they are of the same examples."""
+    if not isinstance(arrays, Mapping) or not arrays:
+        raise TypeError(f"Arrays are given by layer, as {{'hidden': X}}; got {arrays!r:.50}.")
+    found = {layer: np.asarray(values) for layer, values in arrays.items()}
+    for layer, values in found.items():
+        if np.ma.is_masked(arrays[layer]):
+            raise TypeError(f"Layer {layer!r} is a masked array; fill what is masked: X.filled(value).")
+        if values.dtype.kind not in "biuf" or values.ndim != 2:
+            raise ValueError(
+                f"Layer {layer!r} must be an array (n, d) of real numbers; got {values.dtype} of shape {values.shape}."
+            )
+        if not np.isfinite(values).all():
+            raise ValueError(f"Layer {layer!r} holds NaN or infinity.")
+    sizes = {layer: len(values) for layer, values in found.items()}
+    if len(set(sizes.values())) > 1:
+        raise ValueError(f"All layers must have the same examples; their numbers are {sizes}.")
+    return {layer: values if values.dtype.kind == "f" else values.astype(float) for layer, values in found.items()}
 
 
 class Pictures:
@@ -534,9 +565,7 @@ class Pictures:
 
 
 def _check_finite(values: Tensor, layer: str, start: int) -> None:
-    if torch.isfinite(values.sum()):
-        return
-    bad = (~values.flatten(1).isfinite().all(1)).nonzero().flatten().tolist()
+    bad = [] if torch.isfinite(values.sum()) else not_finite(values)
     if bad:  # else the sum alone overflowed
         raise ValueError(f"Layer {layer!r} holds NaN or infinity for image {start + bad[0]}.")
 

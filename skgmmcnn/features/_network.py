@@ -6,7 +6,7 @@ import copy
 import difflib
 import hashlib
 import os
-import pickle
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +18,10 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-_WEIGHT_FILES = (".pth", ".pt", ".th", ".safetensors")
+from ._checkpoints import load_weights
+from ._copying import needed, private_copy, settle
+
+_WEIGHT_FILES = (".pth", ".pt", ".th", ".safetensors", ".ckpt", ".bin", ".tar")
 
 
 class Build(NamedTuple):
@@ -61,8 +64,7 @@ def build(
 
     Unless `embed_weights`, pickles will only refer to weights that have a name or a file.
     """
-    is_file = isinstance(weights, os.PathLike) or (isinstance(weights, str) and weights.endswith(_WEIGHT_FILES))
-    file = Path(weights) if is_file else None
+    file = Path(weights) if names_file(weights) else None
     entry = None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -77,13 +79,19 @@ def build(
         else:
             network = private_copy(model if isinstance(model, nn.Module) else _call_factory(model))
     if file is not None:
-        _load(network, file)
+        load_weights(network, file)
+    settle(network)
     reference = file.absolute() if file is not None else entry and str(entry)
     if reference and not embed_weights and not isinstance(model, nn.Module):
         _referred[network] = model, reference
     meta = entry.meta if entry is not None else {}
     names = tuple(meta["categories"]) if "categories" in meta else None
     return Build(network.eval().requires_grad_(False), entry.transforms() if entry is not None else None, names)
+
+
+def names_file(weights: Any) -> bool:
+    """Tell whether `weights` is the path of a file, rather than a name of torchvision's."""
+    return isinstance(weights, os.PathLike) or (isinstance(weights, str) and weights.endswith(_WEIGHT_FILES))
 
 
 def _weights_entry(model: str, weights: Any, file: Path | None) -> Any:
@@ -107,61 +115,29 @@ def _weights_entry(model: str, weights: Any, file: Path | None) -> Any:
     return known[name]
 
 
-def private_copy(network: nn.Module) -> nn.Module:
-    """Return a deep copy on the CPU without the caller's hooks, which would report our passes to the caller.
-
-    Hooks of torch's own, as those that compute normalised weights, are part of the network and stay.
-    """
-    copied = copy.deepcopy(network).cpu()
-    _drop_foreign_hooks(copied)
-    return copied
-
-
-def _drop_foreign_hooks(network: nn.Module) -> None:
-    for module in network.modules():
-        for hooks in (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks):
-            for key in [key for key, hook in hooks.items() if not _is_torchs(hook)]:
-                del hooks[key]
-
-
-def _is_torchs(hook: Any) -> bool:
-    where = hook.__module__ if hasattr(hook, "__name__") else type(hook).__module__
-    return (where or "").split(".")[0] == "torch"
-
-
 def _call_factory(factory: Callable[[], nn.Module]) -> nn.Module:
-    network = factory()
+    try:
+        network = factory()
+    except Exception as error:
+        raise ValueError(
+            f"The model is called as a function without arguments, and fails: {type(error).__name__}: {error}"
+        ) from error
     if not isinstance(network, nn.Module):
         raise TypeError(f"The model factory returned a {type(network).__name__}, not a torch.nn.Module.")
     return network
 
 
-def _load(network: nn.Module, file: Path) -> None:
-    """Load a state dict from `file` into `network`, also one nested under "state_dict" or saved by DataParallel."""
-    if not file.is_file():
-        raise FileNotFoundError(f"There is no weights file {str(file)!r}.")
-    state = _read_state(file)
-    state = state.get("state_dict", state)
-    if all(key.startswith("module.") for key in state) and not hasattr(network, "module"):
-        state = {key.removeprefix("module."): value for key, value in state.items()}
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        raise ValueError(f"The weights in {str(file)!r} do not fit {type(network).__name__}: {error}") from error
-
-
-def _read_state(file: Path) -> dict[str, Any]:
-    if file.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(file)
-    try:
-        return torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{str(file)!r} holds more than tensors, and loading it could run foreign code. Save the state dict "
-            "alone: torch.save(network.state_dict(), file)."
-        ) from error
+def usual_preprocess(model: str) -> Callable | None:
+    """Return the preprocessing of the published weights of a torchvision model, for others; say that it is taken."""
+    entry = getattr(torchvision.models.get_model_weights(model), "DEFAULT", None)
+    if entry is None:
+        return None
+    warnings.warn(
+        f"Images are preprocessed as for {entry}, the published weights of {model!r}; pass preprocess=... if "
+        "yours were trained otherwise.",
+        stacklevel=4,
+    )
+    return entry.transforms()
 
 
 def fingerprint(network: nn.Module) -> str:
@@ -208,8 +184,7 @@ class Portable:
         slots = list(_slots(self._network))
         tensors = {id(tensor): tensor for *_, tensor in slots}
         place = {key: i for i, key in enumerate(tensors)}
-        skeleton = copy.deepcopy(self._network, dict.fromkeys(tensors))
-        _drop_foreign_hooks(skeleton)
+        skeleton = copy.deepcopy(self._network, needed(self._network) | dict.fromkeys(tensors))
         arrays = [_described(tensor) for tensor in tensors.values()]
         where = [(path, kind, name, place[id(tensor)]) for path, kind, name, tensor in slots]
         trainable = [tensor.requires_grad for tensor in tensors.values()]

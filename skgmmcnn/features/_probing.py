@@ -49,6 +49,11 @@ class HookedNetwork:
                 times = sum(call.rpartition("_")[0] == name for call in calls)
                 if times > 1:
                     raise ValueError(several_calls(name, times))
+                if name in dict(self.network.named_modules()):
+                    raise ValueError(
+                        f"Layer {name!r} does not run, or returns a tuple, a dict or another thing than one tensor. "
+                        "Name a layer inside it that returns the tensor you mean."
+                    )
                 near = difflib.get_close_matches(name, calls, n=5, cutoff=0.4) or list(calls)[:10]
                 raise ValueError(f"The network has no layer {name!r}. Near names: {', '.join(map(repr, near))}.")
         selected = HookedNetwork(self.network, [name for name in calls if name in set(layers)])

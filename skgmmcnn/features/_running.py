@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from math import prod
@@ -22,13 +23,21 @@ _OPERATIONS_EACH = 2000
 
 def check_runs(network: nn.Module, image: Tensor) -> None:
     """Raise an error that explains itself where the network cannot take `image` (1, ...)."""
+    asked = [p for p in inspect.signature(network.forward).parameters.values() if p.default is p.empty]
+    names = [p.name for p in asked if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    if len(names) > 1:
+        raise ValueError(
+            f"The network takes {len(names)} inputs ({', '.join(names)}), and images are one. Wrap it in a module "
+            f"whose forward({names[0]}) calls it with the others held fixed."
+        )
     try:
         with torch.no_grad():
             network(image)
-    except RuntimeError as error:
+    except Exception as error:
+        kind = "" if isinstance(error, RuntimeError) else f"{type(error).__name__}: "
         raise ValueError(
-            f"The network cannot take an image of shape {tuple(image.shape[1:])}: {error}. Is it too small, or not "
-            "preprocessed as in training?"
+            f"The network cannot take an image of shape {tuple(image.shape[1:])}: {kind}{error}. Is it too small, or "
+            "not preprocessed as in training?"
         ) from error
 
 

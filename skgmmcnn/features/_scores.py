@@ -24,7 +24,7 @@ def log_proba(outputs: Any) -> Tensor:
     if scores.shape[1] == 1:
         scores = torch.cat([torch.zeros_like(scores), scores], 1)
     if scores.shape[1] > 1 and bool((scores >= 0).all() and ((scores.sum(1) - 1).abs() < _ROUNDING).all()):
-        return scores.clamp_min(np.finfo(float).tiny).log()
+        return scores.clamp_min(float(np.finfo(np.float32).tiny)).log()
     return scores.log_softmax(1)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +33,10 @@ class NetworkSpec:
     effective_fields : dict of (upper, lower) to ReceptiveField
         For every pair of `below`, where in its receptive field a location gets most of its activity from; empty where
         that was not measured.
+    probabilities : bool
+        Whether the network returns probabilities of the classes, not scores.
+    fingerprint : str or None
+        SHA-256 of the network's weights, by which maps of different networks are told apart; None without a network.
     """
 
     layers: tuple[str, ...]
@@ -42,6 +46,8 @@ class NetworkSpec:
     n_outputs: int
     class_names: tuple[str, ...] | None
     effective_fields: Mapping[tuple[str, str], ReceptiveField] = field(default_factory=dict)
+    probabilities: bool = False
+    fingerprint: str | None = None
 
     @property
     def below(self) -> dict[str, tuple[str, ...]]:
@@ -121,17 +127,28 @@ class NetworkSpec:
         labels = np.asarray(y)
         if labels.shape != (n_images,):
             raise ValueError(f"y must hold one label per image: expected shape ({n_images},), got {labels.shape}.")
-        if labels.dtype.kind == "f" and np.array_equal(labels, labels.astype(int)):
+        if labels.dtype.kind == "f" and np.isfinite(labels).all() and np.array_equal(labels, labels.astype(int)):
             labels = labels.astype(int)
+        strange = [label for label in labels.tolist() if not isinstance(label, (int, str))]
+        if strange:
+            raise ValueError(f"y must hold output numbers or class names; it holds {strange[0]!r}.")
         distinct, inverse = np.unique(labels, return_inverse=True)
         codes = np.array([self.class_index(label) for label in distinct.tolist()], dtype=np.intp)
         return codes[inverse]
 
 
-def check_class_names(names: Sequence[str] | None, n_outputs: int) -> tuple[str, ...] | None:
-    """Return `names` as a tuple, having checked that there is one per output."""
+def check_class_names(names: Sequence[str] | Mapping[int, str] | None, n_outputs: int) -> tuple[str, ...] | None:
+    """Return `names` as a tuple, having checked that there is one per output; a dict has them by output."""
     if names is None:
         return None
+    if isinstance(names, Set):
+        raise TypeError(f"class_names is a {type(names).__name__}; list one name per output, in the outputs' order.")
     if len(names) != n_outputs:
         raise ValueError(f"class_names has {len(names)} names, but the network has {n_outputs} outputs.")
+    if isinstance(names, Mapping):
+        if set(names) != set(range(n_outputs)):
+            raise ValueError(
+                f"class_names is a dict of the keys {list(names)[:5]}; they must be the outputs 0 to {n_outputs - 1}."
+            )
+        names = [names[output] for output in range(n_outputs)]
     return tuple(map(str, names))

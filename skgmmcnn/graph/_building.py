@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import networkx as nx
 import numpy as np
 
 from ..dictionary import WordMaps
-from ._attributes import decision_attributes, word_attributes
+from ._attributes import add_decision, add_word
 from ._evidence import NO_EVIDENCE
 from ._hierarchy import DECISION, Hierarchy
 from ._walk import Above, Link, Step
@@ -25,36 +23,27 @@ def build_graph(
     """
     graph: nx.DiGraph = nx.DiGraph(n_images=len(words), evidence="counts")
     depths = structure.depths()
-    _add_root(graph, words, start, steps, class_counts)
-    graph.nodes[graph.graph["root"]]["depth"] = depths[start.layer]
+    _add_root(graph, words, start, steps, class_counts, depths[start.layer])
     for step in steps:
         for word in step.selected.tolist():
-            score = float(step.scores[word])
-            key = words.vocabulary.key(step.layer, word)
-            graph.add_node(key, **word_attributes(words, step.layer, word), score=score, depth=depths[step.layer])
+            add_word(graph, words, step.layer, word, score=float(step.scores[word]), depth=depths[step.layer])
         for link in step.links:
             _add_edges(graph, words, step, link)
     return graph
 
 
-def _add_root(graph: nx.DiGraph, words: WordMaps, start: Above, steps: list[Step], class_counts: np.ndarray) -> None:
-    score = sum(float(step.scores.sum()) for step in steps if any(link.above is start for link in step.links))
-    attributes: dict[str, Any] = {"score": float(score)}
+def _add_root(
+    graph: nx.DiGraph, words: WordMaps, start: Above, steps: list[Step], class_counts: np.ndarray, depth: int
+) -> None:
+    score = float(sum(step.scores.sum() for step in steps if any(link.above is start for link in step.links)))
     word = int(start.words[0])
-    if start.layer != DECISION:
-        key = words.vocabulary.key(start.layer, word)
-        if start.where is not None:
-            attributes["row"], attributes["column"] = (int(place[0]) for place in np.nonzero(start.where))
-        graph.add_node(key, **word_attributes(words, start.layer, word), **attributes)
-    else:
-        key = f"{DECISION}_{word}"
-        graph.graph |= {"target": word, "class_name": words.spec.class_name(word)}
-        if start.against is not None:
-            against = {"contrast": start.against, "contrast_name": words.spec.class_name(start.against)}
-            graph.graph |= against
-            attributes |= against
-        graph.add_node(key, **decision_attributes(words, word), **attributes, n_fitted=int(class_counts[word]))
-    graph.graph["root"] = key
+    if start.layer == DECISION:
+        add_decision(graph, words, word, start.against, score=score, n_fitted=int(class_counts[word]))
+        return
+    place = {}
+    if start.where is not None:
+        place = {name: int(at[0]) for name, at in zip(("row", "column"), np.nonzero(start.where), strict=True)}
+    graph.graph["root"] = add_word(graph, words, start.layer, word, score=score, **place, depth=depth)
 
 
 def _add_edges(graph: nx.DiGraph, words: WordMaps, step: Step, link: Link) -> None:

@@ -12,10 +12,10 @@ from sklearn.pipeline import Pipeline
 
 from .._optional import need
 from ..dictionary import Alignment, WordMaps, align_words
+from ._attributes import check_graph
 from ._hierarchy import DECISION
+from ._strength import STRENGTHS, evidence_of, strength_of
 
-# By evidence: its unit, and what tells how much a node and an edge weigh.
-_WEIGHTS = {"counts": ("bits", "score", "contribution"), "influence": ("nats", "influence", "flow")}
 _SIGNS = {"added": "+", "removed": "-", "changed": "~", "same": "="}
 
 
@@ -110,7 +110,7 @@ class GraphComparison:
             ``-`` in the first alone, ``+`` in the second alone.  Edges of words that one graph lacks are left out.
             Where words were aligned, keys of the second graph stand in parentheses.
         """
-        unit = _WEIGHTS[self.evidence][0]
+        unit = STRENGTHS[self.evidence].unit
         renamed = any(row.first and row.second and row.first != row.second for row in self.nodes)
         lines = [f"similarity {self.similarity:.2f}"]
         for layer, similarity in self.node_similarity.items():
@@ -174,7 +174,11 @@ def compare_graphs(
       - conv_w004: 3.0 bits
       + conv_w005: 3.0 bits
     """
-    evidence = {first.graph["evidence"], second.graph["evidence"]}
+    if not tolerance >= 0:
+        raise ValueError(f"tolerance is a share of the evidence, at least 0; got {tolerance!r}.")
+    for graph in (first, second):
+        check_graph(graph)
+    evidence = {evidence_of(first), evidence_of(second)}
     if len(evidence) > 1:
         raise ValueError(
             "One graph shows influence, the other counts, which do not compare; make both with the same "
@@ -293,17 +297,15 @@ def _place(key: str, node: Mapping[str, Any], alignment: Alignment | None) -> An
     return ("second", key) if word is None else (node["layer"], word)
 
 
-def _weight(graph: nx.DiGraph, item: Mapping[str, Any], of: int) -> float:
-    """Return how much a node (of = 1) or an edge (of = 2) weighs; counts add up over images, influences are means."""
-    evidence = graph.graph["evidence"]
-    weight = max(0.0, item[_WEIGHTS[evidence][of]])
-    return weight / graph.graph["n_images"] if evidence == "counts" else weight
+def _per_image(graph: nx.DiGraph, weight: float) -> float:
+    """Return how much a node or an edge weighs; counts add up over images, influences are means."""
+    return max(0.0, weight) / (graph.graph["n_images"] if evidence_of(graph) == "counts" else 1)
 
 
 def _nodes(graph: nx.DiGraph, places: Mapping[str, Any]) -> dict[Any, _Item]:
     """Return the words of a graph by place."""
     return {
-        places[key]: _Item(node["layer"], key, _weight(graph, node, 1))
+        places[key]: _Item(node["layer"], key, _per_image(graph, node[strength_of(graph).node]))
         for key, node in graph.nodes(data=True)
         if places[key] != DECISION
     }
@@ -314,7 +316,9 @@ def _edges(graph: nx.DiGraph, places: Mapping[str, Any]) -> dict[Any, _Item]:
     found = {}
     for tail, head, edge in graph.edges(data=True):
         ends = places[tail], places[head]
-        found[ends] = _Item(graph.nodes[tail]["layer"], f"{tail} -> {head}", _weight(graph, edge, 2), ends)
+        found[ends] = _Item(
+            graph.nodes[tail]["layer"], f"{tail} -> {head}", _per_image(graph, edge[strength_of(graph).compared]), ends
+        )
     return found
 
 

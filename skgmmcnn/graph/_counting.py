@@ -68,11 +68,6 @@ def _pairs(start: np.ndarray, stop: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return upper, np.arange(len(upper)) - first[upper] + start[upper]
 
 
-def n_pairs_of(field: ReceptiveField) -> int:
-    """Return the number of pairs of locations in one image."""
-    return int((field.rows[1] - field.rows[0]).sum() * (field.columns[1] - field.columns[0]).sum())
-
-
 def chunks(n: int, each: int, held: int = _HELD) -> Iterator[slice]:
     """Yield slices of n things, so many at a time that `held` numbers suffice where each needs so many."""
     at_once = max(1, held // max(1, each))
@@ -82,19 +77,8 @@ def chunks(n: int, each: int, held: int = _HELD) -> Iterator[slice]:
 
 def spread(values: np.ndarray, field: ReceptiveField) -> np.ndarray:
     """Return for each lower location the sum of `values` (..., H, W) over the upper ones that see it, (..., h, w)."""
-    rows, columns = _reaches(field, values.dtype)
-    return rows.T @ values @ columns
-
-
-def gather(values: np.ndarray, field: ReceptiveField) -> np.ndarray:
-    """Return for each upper location the sum of `values` (..., h, w) over what it sees, (..., H, W)."""
-    rows, columns = _reaches(field, values.dtype)
-    return rows @ values @ columns.T
-
-
-def _reaches(field: ReceptiveField, dtype: np.dtype) -> list[np.ndarray]:
-    """Return which lower positions each upper one sees along both axes, as matrices of ones and zeros."""
-    return [
-        ((start[:, None] <= np.arange(size)) & (np.arange(size) < stop[:, None])).astype(dtype)
+    rows, columns = (  # which lower positions each upper one sees along both axes, as ones and zeros
+        ((start[:, None] <= np.arange(size)) & (np.arange(size) < stop[:, None])).astype(values.dtype)
         for (start, stop), size in zip((field.rows, field.columns), field.shape, strict=True)
-    ]
+    )
+    return rows.T @ values @ columns

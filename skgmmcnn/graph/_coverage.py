@@ -24,12 +24,12 @@ def coverage(words: WordMaps, class_counts: np.ndarray, predicted: np.ndarray, l
     if labels is None:
         return text
     right = labels == words.decisions
-    parts = [f"{agree[rows].mean():.0%} of the {name} ones" for name, rows in _parts(right) if rows.any()]
+    parts = [
+        f"{agree[rows].mean():.0%} of the {name} ones"
+        for name, rows in (("right", right), ("wrong", ~right))
+        if rows.any()
+    ]
     return f"{text}, {' and '.join(parts)}"
-
-
-def _parts(right: np.ndarray) -> list[tuple[str, np.ndarray]]:
-    return [("right", right), ("wrong", ~right)]
 
 
 def warn_of_few(words: WordMaps, outputs: Iterable[int], class_counts: np.ndarray) -> None:
@@ -40,7 +40,7 @@ def warn_of_few(words: WordMaps, outputs: Iterable[int], class_counts: np.ndarra
         warnings.warn(
             f"Counts know little of decisions with fewer than {FEW_FITTED} fitted images: {shown}"
             f"{' and others' if len(few) > 3 else ''}. Fit more images of them, or use evidence='influence'.",
-            stacklevel=3,
+            stacklevel=5,
         )
 
 
@@ -52,5 +52,5 @@ def warn_of_contradiction(graphs: Iterable[nx.DiGraph]) -> None:
         warnings.warn(
             f"The counts of all words together speak against {n_denied} of {len(roots)} contrasts, which the network "
             "made all the same: the words shown cannot be why. Use evidence='influence'.",
-            stacklevel=3,
+            stacklevel=4,
         )

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-
 import numpy as np
 
 NO_EVIDENCE = 1e-9  # bits; smaller differences are rounding
-Pair = tuple[str, str]
+Pair = tuple[str, str]  # upper and lower layer
 
 
 def log_ratios(counts: np.ndarray, smoothing: float) -> np.ndarray:
@@ -25,27 +22,3 @@ def log_ratios(counts: np.ndarray, smoothing: float) -> np.ndarray:
     known = marginal > 0
     lift = (counts / np.where(known, marginal, 1) + smoothing) / (counts.sum(-1, keepdims=True) + smoothing)
     return np.log2(np.where(known, lift, 1))
-
-
-@dataclass(frozen=True, eq=False)
-class Evidence:
-    """What the fitted images tell.
-
-    Parameters
-    ----------
-    ratios : dict of (upper, lower) to float array of shape (K_upper, K_lower)
-        Log-ratios in bits.
-    counts : dict of (upper, lower) to int array of shape (K_upper, K_lower)
-        What they come from.
-    """
-
-    ratios: Mapping[Pair, np.ndarray]
-    counts: Mapping[Pair, np.ndarray]
-
-    def costs(self, pair: Pair) -> np.ndarray:
-        """Return -log2 P(t | s) in bits, shape (K_upper, K_lower).
-
-        A lower word that was never counted is taken as seen at one window position.
-        """
-        columns = np.maximum(self.counts[pair].sum(0), 1)
-        return -np.log2(columns / columns.sum()) - self.ratios[pair]

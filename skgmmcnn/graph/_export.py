@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import math
@@ -16,12 +17,17 @@ from xml.sax.saxutils import escape
 import networkx as nx
 import numpy as np
 
+from .._files import replace
 from .._optional import need
 
 # Values that a format has no form for are written as text: this and JSON.
 _MARK = "json:"
 # What XML cannot hold, or gives back as something else.
 _NOT_XML = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]|^\\s|\\s$|^$")
+
+# What DOT and pydot can take for names of attributes, and what they have taken already.
+_DOT_NAME = re.compile("[A-Za-z_][A-Za-z0-9_]*")
+_NOT_DOT = frozenset("strict graph digraph node edge subgraph label name obj_dict rankdir src dst".split())
 
 
 class Frames(NamedTuple):
@@ -40,8 +46,8 @@ class Frames(NamedTuple):
 
 
 class _Format(NamedTuple):
-    write: Callable[[nx.DiGraph, Path], None]
-    read: Callable[[Path], nx.DiGraph]
+    write: Callable[[nx.DiGraph], bytes]
+    read: Callable[[bytes], nx.DiGraph]
     nested: bool  # whether it has None and lists
 
 
@@ -89,6 +95,11 @@ def write_graph(graph: nx.DiGraph, path: str | PathLike) -> None:
         The file; its suffix tells the format: ``.graphml``, ``.gexf`` (Gephi), ``.json`` (networkx's node-link form,
         as D3 reads it), ``.cyjs`` (Cytoscape) or ``.dot`` (Graphviz; needs pydot).
 
+    Raises
+    ------
+    ValueError
+        If the graph has attributes whose names mean something else in this form, so that they would not come back.
+
     See Also
     --------
     read_graph : Reads the file.
@@ -111,13 +122,60 @@ def write_graph(graph: nx.DiGraph, path: str | PathLike) -> None:
     OutEdgeDataView([('conv_w003', 'decision_7', {'log_ratio': 1.5})])
     """
     file, form = _form(path)
+    if not graph.is_directed() or graph.is_multigraph():
+        raise TypeError(f"Inference graphs are of class networkx.DiGraph; this is a {type(graph).__name__}.")
     foreign = [key for key in graph if not isinstance(key, str)]
     if foreign:
         raise TypeError(f"The keys of nodes must be strings; {foreign[0]!r} is a {type(foreign[0]).__name__}.")
     plain = graph.copy()
     for attributes in _all_attributes(plain):
-        attributes.update({name: _pack(value, form.nested) for name, value in attributes.items()})
-    form.write(plain, file)
+        attributes.update({name: _packed(name, value, form.nested) for name, value in attributes.items()})
+    try:
+        content = form.write(copy.deepcopy(plain))
+        # Reading DOT takes long, and its writer refuses what does not come back.
+        again = plain if form.read is _read_dot else form.read(content)
+    except ImportError:
+        raise
+    except Exception as error:  # of each format's own writer and reader
+        raise ValueError(
+            f"Files of form {file.suffix} cannot hold this graph: {error}. Rename what does not fit, or write another "
+            "form."
+        ) from error
+    _check_kept(plain, again, file.suffix)
+    replace(file, lambda opened: opened.write(content))
+
+
+def _packed(name: Any, value: Any, nested: bool) -> Any:
+    try:
+        return _pack(value, nested)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"The attribute {name!r} is a {type(value).__name__}, which no file can hold: {error}."
+        ) from error
+
+
+def _check_kept(graph: nx.DiGraph, again: nx.DiGraph, form: str) -> None:
+    """Refuse a graph that comes back as another: formats and programs have names of their own."""
+    for key, its, found in _pairs(graph, again):
+        lost = [repr(name) for name in its if name not in found or not _same(its[name], found[name])]
+        gained = [repr(name) for name in found if name not in its]
+        if lost or gained:
+            raise ValueError(
+                f"Files of form {form} cannot hold {', '.join(lost + gained)} of {key}: it means something else "
+                "there; rename it, or write another form."
+            )
+
+
+def _pairs(graph: nx.DiGraph, again: nx.DiGraph) -> Iterator[tuple[str, dict, dict]]:
+    yield "the graph", graph.graph, again.graph
+    for key, node in graph.nodes(data=True):
+        yield f"node {key!r}", node, again.nodes.get(key, {})
+    for tail, head, edge in graph.edges(data=True):
+        yield f"the edge from {tail!r} to {head!r}", edge, again.get_edge_data(tail, head, {})
+
+
+def _same(first: Any, second: Any) -> bool:
+    return type(first) is type(second) and first == second
 
 
 def read_graph(path: str | PathLike) -> nx.DiGraph:
@@ -133,14 +191,29 @@ def read_graph(path: str | PathLike) -> nx.DiGraph:
     graph : networkx.DiGraph
         With the same nodes, edges and attributes; tuples and arrays as lists, and from ``.dot`` numbers as strings.
 
+    Raises
+    ------
+    ValueError
+        If the file holds no such graph.
+
     See Also
     --------
     write_graph : Writes the file.
     """
     file, form = _form(path)
-    graph = form.read(file)
-    for attributes in _all_attributes(graph):
-        attributes.update({name: _unpack(value) for name, value in attributes.items()})
+    content = file.read_bytes()
+    try:
+        graph = form.read(content)
+        for attributes in _all_attributes(graph):
+            attributes.update({name: _unpack(value) for name, value in attributes.items()})
+        if graph.is_multigraph() or not graph.is_directed() or not all(isinstance(key, str) for key in graph):
+            raise ValueError("its graph is another kind")
+    except ImportError:
+        raise
+    except Exception as error:  # of each format's own reader
+        raise ValueError(
+            f"{str(file)!r} holds no graph that write_graph has written ({type(error).__name__}: {error})."
+        ) from error
     return graph
 
 
@@ -193,60 +266,62 @@ def _caption(key: str, node: dict[str, Any]) -> str:
 def _check_xml(graph: nx.DiGraph) -> None:
     for key in graph:
         if _NOT_XML.search(key):
-            raise ValueError(f"XML cannot hold the node key {key!r}; write .json or .cyjs.")
+            raise ValueError(f"XML cannot hold the node key {key!r}")
 
 
-def _write_graphml(graph: nx.DiGraph, file: Path) -> None:
+def _write_graphml(graph: nx.DiGraph) -> bytes:
     _check_xml(graph)
-    nx.write_graphml_xml(graph, file)
+    buffer = io.BytesIO()
+    nx.write_graphml_xml(graph, buffer)
+    return buffer.getvalue()
 
 
-def _read_graphml(file: Path) -> nx.DiGraph:
-    graph = nx.read_graphml(file, force_multigraph=False)
+def _read_graphml(content: bytes) -> nx.DiGraph:
+    graph = nx.read_graphml(io.BytesIO(content), force_multigraph=False)
     for name in ("node_default", "edge_default"):
         graph.graph.pop(name, None)
     return graph
 
 
-def _write_gexf(graph: nx.DiGraph, file: Path) -> None:
+def _write_gexf(graph: nx.DiGraph) -> bytes:
     """Write GEXF; attributes of the graph, which networkx leaves out, go into its description."""
     _check_xml(graph)
     for key, node in graph.nodes(data=True):
-        node["label"] = _caption(key, node)
+        node.setdefault("label", _caption(key, node))
     buffer = io.BytesIO()
     nx.write_gexf(graph, buffer)
     description = f"<description>{escape(json.dumps(graph.graph))}</description></meta>"
-    file.write_text(buffer.getvalue().decode().replace("</meta>", description, 1), encoding="utf-8")
+    return buffer.getvalue().decode().replace("</meta>", description, 1).encode()
 
 
-def _read_gexf(file: Path) -> nx.DiGraph:
-    graph = nx.read_gexf(file)
+def _read_gexf(content: bytes) -> nx.DiGraph:
+    graph = nx.read_gexf(io.BytesIO(content))
     for _, node in graph.nodes(data=True):
         node.pop("label", None)
     for *_, edge in graph.edges(data=True):
         edge.pop("id", None)
-    description = ElementTree.parse(file).find(".//{*}description")
+    description = ElementTree.fromstring(content).find(".//{*}description")
     graph.graph = {} if description is None else json.loads(description.text or "{}")
     return graph
 
 
-def _write_json(graph: nx.DiGraph, file: Path) -> None:
-    file.write_text(json.dumps(nx.node_link_data(graph, edges="edges"), indent=1, allow_nan=False), encoding="utf-8")
+def _write_json(graph: nx.DiGraph) -> bytes:
+    return json.dumps(nx.node_link_data(graph, edges="edges"), indent=1, allow_nan=False).encode()
 
 
-def _read_json(file: Path) -> nx.DiGraph:
-    return nx.node_link_graph(json.loads(file.read_text(encoding="utf-8")), edges="edges")
+def _read_json(content: bytes) -> nx.DiGraph:
+    return nx.node_link_graph(json.loads(content), edges="edges")
 
 
-def _write_cytoscape(graph: nx.DiGraph, file: Path) -> None:
+def _write_cytoscape(graph: nx.DiGraph) -> bytes:
     for key, node in graph.nodes(data=True):
-        node["name"] = _caption(key, node)
+        node.setdefault("name", _caption(key, node))
     data = nx.cytoscape_data(graph)
-    file.write_text(json.dumps(data | {"data": dict(data["data"])}, indent=1, allow_nan=False), encoding="utf-8")
+    return json.dumps(data | {"data": dict(data["data"])}, indent=1, allow_nan=False).encode()
 
 
-def _read_cytoscape(file: Path) -> nx.DiGraph:
-    data = json.loads(file.read_text(encoding="utf-8"))
+def _read_cytoscape(content: bytes) -> nx.DiGraph:
+    data = json.loads(content)
     graph = nx.cytoscape_graph(data | {"data": list(data["data"].items())})
     for _, node in graph.nodes(data=True):
         for name in ("id", "value", "name"):
@@ -257,9 +332,13 @@ def _read_cytoscape(file: Path) -> nx.DiGraph:
     return graph
 
 
-def _write_dot(graph: nx.DiGraph, file: Path) -> None:
+def _write_dot(graph: nx.DiGraph) -> bytes:
     """Write DOT, with all values as text, quoted as in JSON, which Graphviz reads, too."""
     pydot = need("pydot", "writing .dot")
+    for attributes in _all_attributes(graph):
+        for name in attributes:
+            if not _DOT_NAME.fullmatch(name) or name.lower() in _NOT_DOT:
+                raise ValueError(f"it has no attribute {name!r}")
     drawing = pydot.Dot("", graph_type="digraph", strict=True, rankdir='"BT"')
     for name, value in graph.graph.items():
         drawing.set(name, _dot(value))
@@ -268,14 +347,14 @@ def _write_dot(graph: nx.DiGraph, file: Path) -> None:
         drawing.add_node(pydot.Node(_dot(key), **{name: _dot(value) for name, value in attributes.items()}))
     for tail, head, edge in graph.edges(data=True):
         drawing.add_edge(pydot.Edge(_dot(tail), _dot(head), **{name: _dot(value) for name, value in edge.items()}))
-    file.write_text(drawing.to_string(), encoding="utf-8")
+    return drawing.to_string().encode()
 
 
-def _read_dot(file: Path) -> nx.DiGraph:
+def _read_dot(content: bytes) -> nx.DiGraph:
     pydot = need("pydot", "reading .dot")
-    (drawing,) = pydot.graph_from_dot_data(file.read_text(encoding="utf-8")) or [None]
+    (drawing,) = pydot.graph_from_dot_data(content.decode()) or [None]
     if drawing is None:
-        raise ValueError(f"{str(file)!r} is not DOT.")
+        raise ValueError("it is not DOT")
     graph = nx.DiGraph(**_undot(drawing.get_attributes(), "rankdir"))
     for node in drawing.get_node_list():
         graph.add_node(json.loads(node.get_name()), **_undot(node.get_attributes(), "label"))

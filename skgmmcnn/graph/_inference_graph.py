@@ -22,9 +22,8 @@ from ..features import ReceptiveField
 from . import _influence
 from ._building import build_graph
 from ._coverage import coverage, warn_of_contradiction, warn_of_few
-from ._edge_maps import edge_map
-from ._evidence import Evidence, log_ratios
-from ._hierarchy import DECISION, EFFECTIVE, FIELDS, WHOLE, Hierarchy, hierarchy, maps_of, measured
+from ._evidence import log_ratios
+from ._hierarchy import DECISION, EFFECTIVE, FIELDS, WHOLE, Hierarchy, hierarchy, measured
 from ._occlusion import check_graphs
 from ._surprise import Surprise, Typicality, compare, surprise
 from ._tally import Tally, tally
@@ -242,6 +241,8 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         for other in others:
             check_is_fitted(other)
+            if other is self:
+                raise ValueError("merge adds the counts of other images; this is the same estimator, counted already.")
             self._check_fingerprint(other._fingerprint)
             self._check_fields(other)
         self._set_counts(reduce(add, (other._tally() for other in others), self._tally()))
@@ -336,15 +337,7 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         contrasts = [check_contrast(X, each, contrast) for each in targets]
         if self._evidence_of(X) == INFLUENCE:
             return _influence.explain(X, self._structure(X), targets, contrasts, self._wanted(X))
-        self._check_counted(X, targets, contrast)
-        self._warn_of_few(X, targets)
-        evidence = self._evidence()
-        graphs = [
-            self._explain(X[image], each, against, evidence)
-            for image, (each, against) in enumerate(zip(targets, contrasts, strict=True))
-        ]
-        warn_of_contradiction(graphs)
-        return graphs
+        return self._explain(X, targets, contrasts)
 
     def explain_together(self, X: WordMaps, target: Target, *, contrast: int | str | None = None) -> nx.DiGraph:
         """Return one graph for all images together: what in them speaks for an output, or explains a word.
@@ -377,10 +370,7 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
                 raise ValueError(f"None of these {len(X)} images shows the word {X.vocabulary.key(*output)}.")
         if self._evidence_of(X) == INFLUENCE:
             return _influence.explain_together(X, self._structure(X), output, against, self._wanted(X))
-        self._check_counted(X, [output], contrast)
-        self._warn_of_few(X, [output])
-        graph = self._explain(X, output, against, self._evidence())
-        warn_of_contradiction([graph])
+        (graph,) = self._explain(X, [output], [against])
         return graph
 
     def explain_class(self, X: WordMaps, label: int | str, *, contrast: int | str | None = None) -> nx.DiGraph:
@@ -439,34 +429,6 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         check_graphs(X, graphs, self._seed)
         return list(graphs)
 
-    def edge_maps(self, X: WordMaps, graph: nx.DiGraph) -> dict[tuple[str, str], np.ndarray]:
-        """Return for each edge of a graph where in the upper word's receptive field the lower word is.
-
-        Parameters
-        ----------
-        X : WordMaps
-            Words of the images that the graph explains.
-        graph : networkx.DiGraph
-            As from :meth:`explain` for one image, or :meth:`explain_together`.
-
-        Returns
-        -------
-        maps : dict of (tail, head) to float array of shape (height, width)
-            The share of the fields of the upper word that show the lower one, at each place of a whole field; for the
-            decision, of the images.  Fields that the border cuts count where they reach; NaN where none does.
-        """
-        self._check_words(X)
-        if len(X) != graph.graph["n_images"]:
-            raise ValueError(f"The graph explains {graph.graph['n_images']} images; X has {len(X)}.")
-        fields, maps = self._structure(X).fields, {}
-        for tail, head in graph.edges:
-            lower, upper = graph.nodes[tail], graph.nodes[head]
-            above = start_at(X, _target_of(upper), None)
-            present = np.broadcast_to(above.present(maps_of(X, above.layer))[:, 0], maps_of(X, above.layer).shape)
-            shown = X.words[lower["layer"]] == lower["word"]
-            maps[tail, head] = edge_map(shown, present, fields[upper["layer"], lower["layer"]])
-        return maps
-
     def surprise(self, X: WordMaps) -> Surprise:
         """Return how unexpected each word is, given the words above it.
 
@@ -482,7 +444,7 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
             network's decision.
         """
         self._check_words(X)
-        return surprise(X, self._structure(X), self._evidence())
+        return surprise(X, self._structure(X), self.log_ratios_, self.transition_counts_)
 
     def score_samples(self, X: WordMaps) -> np.ndarray:
         """Return how typical images are: the negative of their surprise.
@@ -517,6 +479,8 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         typicality : Typicality
             P-values by image and by layer, and the layer at which each image departs.
         """
+        if not 0 < level < 1:
+            raise ValueError(f"level is a probability above 0 and below 1; got {level!r}.")
         return compare(self.surprise(X), X.decisions, self.surprise(reference), reference.decisions, level)
 
     def decision_function(self, X: WordMaps) -> np.ndarray:
@@ -576,10 +540,9 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         self._check_words(X)
         if self._evidence_of(X) == INFLUENCE:
             return _influence.transform(X, self._structure(X), self._wanted(X))
-        tables = self._evidence()
         evidence = np.empty((len(X), len(self._names)))
         for i, decision in enumerate(X.decisions):
-            steps = self._walk(X[i], start_at(X[i], decision, None), tables)
+            steps = self._walk(X[i], start_at(X[i], decision, None))
             evidence[i] = np.concatenate([step.scores for step in reversed(steps)])
         return evidence
 
@@ -626,15 +589,20 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         structure = hierarchy(words.spec, WHOLE)
         return replace(structure, fields={**structure.fields, **self._effective})
 
-    def _evidence(self) -> Evidence:
-        return Evidence(self.log_ratios_, self.transition_counts_)
+    def _walk(self, words: WordMaps, start: Above) -> list[Step]:
+        return walk(words, self._structure(words), start, self.log_ratios_, self._nodes_of(words.layers))
 
-    def _walk(self, words: WordMaps, start: Above, evidence: Evidence) -> list[Step]:
-        return walk(words, self._structure(words), start, evidence, self._nodes_of(words.layers))
-
-    def _explain(self, words: WordMaps, target: Any, contrast: int | None, evidence: Evidence) -> nx.DiGraph:
-        start = start_at(words, target, contrast)
-        return build_graph(words, self._structure(words), start, self._walk(words, start, evidence), self.class_counts_)
+    def _explain(self, words: WordMaps, targets: Sequence[Any], contrasts: Sequence[int | None]) -> list[nx.DiGraph]:
+        """Return graphs of counts: one for each image, or for all together where there is one target alone."""
+        self._check_counted(words, targets, contrasts)
+        parts = [words] if len(targets) == 1 else [words[i] for i in range(len(words))]
+        graphs = []
+        for part, target, contrast in zip(parts, targets, contrasts, strict=True):
+            start = start_at(part, target, contrast)
+            steps = self._walk(part, start)
+            graphs.append(build_graph(part, self._structure(part), start, steps, self.class_counts_))
+        warn_of_contradiction(graphs)
+        return graphs
 
     def _evidence_of(self, words: WordMaps) -> str:
         """Return the evidence that graphs of these words show."""
@@ -646,19 +614,15 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         n_nodes = None if self.n_nodes == ENOUGH else self._nodes_of(words.layers)
         return _influence.Wanted(n_nodes, self.n_against, self.n_steps, self.max_images, self._seed)
 
-    def _warn_of_few(self, words: WordMaps, targets: Sequence[Any]) -> None:
-        warn_of_few(words, (each for each in targets if not isinstance(each, tuple)), self.class_counts_)
-
-    def _check_counted(self, words: WordMaps, targets: Sequence[Any], contrast: Any) -> None:
-        """Refuse contrasts of classes that were never counted."""
-        if contrast is None:
-            return
-        for output in {*targets, words.spec.class_index(contrast)}:
+    def _check_counted(self, words: WordMaps, targets: Sequence[Any], contrasts: Sequence[int | None]) -> None:
+        """Refuse contrasts of classes that were never counted, and warn of targets that seldom were."""
+        for output in {*targets, *contrasts} if contrasts[0] is not None else set():
             if not self.class_counts_[output]:
                 raise ValueError(
                     f"No fitted image was decided for {words.spec.class_name(output)!r}, so that there is nothing to "
                     "contrast; fit with such images, or use evidence='influence'."
                 )
+        warn_of_few(words, (each for each in targets if not isinstance(each, tuple)), self.class_counts_)
 
     def _nodes_of(self, layers: tuple[str, ...]) -> dict[str, int]:
         """Return how many words to keep of each layer."""
@@ -710,13 +674,6 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.two_d_array = False
         return tags
-
-
-def _target_of(node: Mapping[str, Any]) -> Any:
-    """Return the target that a node of a graph stands for."""
-    if node["layer"] == DECISION:
-        return node["word"]
-    return (node["layer"], node["row"], node["column"]) if "row" in node else (node["layer"], node["word"])
 
 
 def _check_container(words: Any) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..dictionary import Influence, WordMaps
 from ..dictionary._influence import ClassMargin, WordMargin
-from ._attributes import decision_attributes, word_attributes
+from ._attributes import add_decision, add_word
 from ._hierarchy import DECISION, Hierarchy
 from ._targets import root_of
 from ._tracing import Flow, Question, Trace, influences, is_edge, order, trace
@@ -212,15 +212,23 @@ def _graph_of(words: WordMaps, structure: Hierarchy, target: Any, contrast: int 
     depths = structure.depths()
     graph.graph["margin"] = story.mean(lambda found: found.margin)
     graph.graph |= {f"baseline_margin_{layer}": story.begin(layer) for layer in story.layers}
-    root, tops = _add_root(graph, words, structure, target, contrast, story)
-    graph.nodes[root]["depth"] = depths[graph.nodes[root]["layer"]]
+    margin = graph.graph["margin"]
+    if isinstance(target, tuple):
+        top, word, place = root_of(words, target)
+        root = add_word(graph, words, top, word, **place, margin=margin, depth=depths[top])
+        graph.graph["root"] = root
+    else:
+        top, graph.graph["probability"] = DECISION, story.mean(lambda found: found.probability)
+        root = add_decision(graph, words, target, contrast, margin=margin, probability=graph.graph["probability"])
+        if story.alone:
+            _tell_outcome(graph, words, story.traces[0])
+    tops = structure.below[top]
     for layer in reversed(story.layers):
         for word in story.words(layer):
-            key = words.vocabulary.key(layer, word)
             found = story.word(layer, word)
             if "decision_without" in found:
                 found["class_without"] = words.spec.class_name(found["decision_without"])
-            graph.add_node(key, **word_attributes(words, layer, word), **found, depth=depths[layer])
+            key = add_word(graph, words, layer, word, **found, depth=depths[layer])
             if layer in tops:
                 graph.add_edge(key, root, flow=found["influence"], share=found["share"], effect=found["effect"])
     for (lower, upper), attributes in story.edges().items():
@@ -228,34 +236,16 @@ def _graph_of(words: WordMaps, structure: Hierarchy, target: Any, contrast: int 
     return graph
 
 
-def _add_root(
-    graph: nx.DiGraph, words: WordMaps, structure: Hierarchy, target: Any, contrast: int | None, story: _Story
-) -> tuple[str, tuple[str, ...]]:
-    """Add what is explained; return its key and the layers directly below."""
-    first = story.traces[0]
-    if isinstance(target, tuple):
-        layer, word, place = root_of(words, target)
-        key = words.vocabulary.key(layer, word)
-        graph.add_node(key, **word_attributes(words, layer, word), **place, margin=graph.graph["margin"])
-        graph.graph["root"] = key
-        return key, tuple(name for name in structure.below[layer] if name in story.layers)
-    key = f"{DECISION}_{target}"
-    graph.graph |= {"root": key, "target": target, "class_name": words.spec.class_name(target)}
-    graph.graph["probability"] = story.mean(lambda found: found.probability)
-    against = {}
-    if contrast is not None:
-        against = {"contrast": contrast, "contrast_name": words.spec.class_name(contrast)}
-        graph.graph |= against
-    if story.alone:
-        graph.graph |= {
-            "decision": first.decision,
-            "decision_name": words.spec.class_name(first.decision),  # type: ignore[arg-type]
-            "runner_up": first.runner_up,
-            "runner_up_name": words.spec.class_name(first.runner_up),  # type: ignore[arg-type]
-            "runner_up_probability": first.runner_up_probability,
-        }
-        graph.graph |= {} if first.held is None else {"held": first.held}
-        graph.graph |= {} if first.enough is None else {"enough": first.enough}
-    attributes = decision_attributes(words, target)
-    graph.add_node(key, **attributes, **against, margin=graph.graph["margin"], probability=graph.graph["probability"])
-    return key, structure.below[DECISION]
+def _tell_outcome(graph: nx.DiGraph, words: WordMaps, found: Trace) -> None:
+    """Note what the network decided for the only image, and whether the words kept are enough for that."""
+    assert found.decision is not None
+    assert found.runner_up is not None
+    graph.graph |= {
+        "decision": found.decision,
+        "decision_name": words.spec.class_name(found.decision),
+        "runner_up": found.runner_up,
+        "runner_up_name": words.spec.class_name(found.runner_up),
+        "runner_up_probability": found.runner_up_probability,
+    }
+    graph.graph |= {} if found.held is None else {"held": found.held}
+    graph.graph |= {} if found.enough is None else {"enough": found.enough}

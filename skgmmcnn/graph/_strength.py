@@ -23,6 +23,8 @@ class Strength:
         What an edge is drawn by.
     total : str
         What an edge is ranked by.
+    compared : str
+        What edges of two graphs are compared by.
     comparable : bool
         Whether edges of different rows can be compared.
     """
@@ -32,6 +34,7 @@ class Strength:
     root: str
     edge: str
     total: str
+    compared: str
     comparable: bool
 
     def of_node(self, node: Mapping[str, Any]) -> float:
@@ -47,9 +50,9 @@ class Strength:
         return abs(edge[self.total])
 
 
-_STRENGTHS = {
-    "counts": Strength("bits", "score", "score", "log_ratio", "contribution", comparable=False),
-    "influence": Strength("nats", "influence", "margin", "effect", "effect", comparable=True),
+STRENGTHS = {
+    "counts": Strength("bits", "score", "score", "log_ratio", "contribution", "contribution", comparable=False),
+    "influence": Strength("nats", "influence", "margin", "effect", "effect", "flow", comparable=True),
 }
 
 
@@ -60,4 +63,4 @@ def evidence_of(graph: nx.DiGraph) -> str:
 
 def strength_of(graph: nx.DiGraph) -> Strength:
     """Return how strong the nodes and edges of a graph are."""
-    return _STRENGTHS[evidence_of(graph)]
+    return STRENGTHS[evidence_of(graph)]

@@ -10,7 +10,7 @@ import numpy as np
 from ..dictionary import WordMaps
 from ..features import ReceptiveField
 from ._counting import pair_chunks, spread
-from ._evidence import Evidence
+from ._evidence import Pair
 from ._hierarchy import Hierarchy, maps_of
 
 _CHUNK = 2**20
@@ -58,24 +58,25 @@ class Typicality:
     departs: list[str | None]
 
 
-def surprise(words: WordMaps, structure: Hierarchy, evidence: Evidence) -> Surprise:
-    """Return how unexpected words are, given those above."""
-    maps = surprise_maps(words, structure, evidence)
-    layers = {layer: _mean(values.reshape(len(values), -1)) for layer, values in maps.items()}
-    return Surprise(maps, layers, np.nansum(list(layers.values()), axis=0))
+def surprise(
+    words: WordMaps, structure: Hierarchy, ratios: Mapping[Pair, np.ndarray], counts: Mapping[Pair, np.ndarray]
+) -> Surprise:
+    """Return how unexpected words are, given those above: at every location the mean over the words that see it.
 
-
-def surprise_maps(words: WordMaps, structure: Hierarchy, evidence: Evidence) -> dict[str, np.ndarray]:
-    """Return for every location the mean cost of its word, given each word above that sees it."""
+    A lower word that was never counted is taken as seen at one window position.
+    """
     maps = {}
     for layer, lower in words.words.items():
         total, covers = np.zeros(lower.shape), np.zeros(lower.shape[1:])
         for upper in structure.above(layer):
-            field = structure.fields[upper, layer]
-            total += _summed(maps_of(words, upper), lower, field, evidence.costs((upper, layer)))
-            covers += _covers(field, maps_of(words, upper).shape[1:])
+            pair, above = (upper, layer), maps_of(words, upper)
+            columns = np.maximum(counts[pair].sum(0), 1)
+            costs = -np.log2(columns / columns.sum()) - ratios[pair]  # -log2 P(t | s)
+            total += _summed(above, lower, structure.fields[pair], costs)
+            covers += spread(np.ones(above.shape[1:]), structure.fields[pair])
         maps[layer] = _ratio(total, covers).astype(np.float32)
-    return maps
+    layers = {layer: _mean(values.reshape(len(values), -1)) for layer, values in maps.items()}
+    return Surprise(maps, layers, np.nansum(list(layers.values()), axis=0))
 
 
 def _summed(upper: np.ndarray, lower: np.ndarray, field: ReceptiveField, costs: np.ndarray) -> np.ndarray:
@@ -86,10 +87,6 @@ def _summed(upper: np.ndarray, lower: np.ndarray, field: ReceptiveField, costs: 
         part = slice(first * size, (first + len(cells)) * size)
         total[part] += np.bincount(where.ravel(), costs.ravel()[cells.ravel()], minlength=len(cells) * size)
     return total.reshape(lower.shape)
-
-
-def _covers(field: ReceptiveField, size: tuple[int, ...]) -> np.ndarray:
-    return spread(np.ones(size), field)
 
 
 def _ratio(total: np.ndarray, number: np.ndarray) -> np.ndarray:

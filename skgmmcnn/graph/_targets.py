@@ -42,6 +42,8 @@ def root_of(words: WordMaps, target: tuple) -> tuple[str, int, dict[str, int]]:
 def check_target(words: WordMaps, target: Any) -> Any:
     """Return a target with the class as an output, or raise an error that tells what there is."""
     if not isinstance(target, tuple):
+        if isinstance(target, str) and target not in (words.spec.class_names or ()):
+            _refuse_names_of_words(words, target)
         return words.spec.class_index(target)
     if len(target) not in (2, 3) or not all(isinstance(number, Integral) for number in target[1:]):
         raise ValueError(
@@ -57,6 +59,13 @@ def check_target(words: WordMaps, target: Any) -> Any:
             what = f"words 0 to {limits[0] - 1}" if len(place) == 1 else f"a map of {limits[0]} x {limits[1]} locations"
             raise ValueError(f"target={target!r}: layer {layer!r} has {what}.")
     return (layer, *map(int, place))
+
+
+def _refuse_names_of_words(words: WordMaps, target: str) -> None:
+    for layer, n_words in words.vocabulary.n_words.items():
+        for word in range(n_words):
+            if target == words.vocabulary.key(layer, word):
+                raise ValueError(f"target={target!r} is a word; give it by layer and number: target={(layer, word)!r}.")
 
 
 def check_contrast(words: WordMaps, target: Any, contrast: Any) -> int | None:

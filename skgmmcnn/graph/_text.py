@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import networkx as nx
 
+from ._attributes import check_graph
 from ._coverage import FEW_FITTED
 from ._hierarchy import DECISION
 from ._strength import evidence_of
@@ -46,6 +47,7 @@ def to_text(graph: nx.DiGraph) -> str:
       conv_w003: 6 of 16 locations, carries 31 % of the log-odds (+2.1 nats); without it 2.9 nats less: 0.93 becomes
       0.41, and the network says one
     """
+    check_graph(graph)
     told, lines, layer = telling(graph), [], None
     for key, node in graph.nodes(data=True):
         if node["layer"] == DECISION:
@@ -63,51 +65,157 @@ def to_text(graph: nx.DiGraph) -> str:
     return "\n".join(lines if len(graph) > 1 else [*lines, f"  {told.why_no_word()}"])
 
 
-class Telling(Protocol):
-    """What there is to say of a graph; pieces of text, in the words of its evidence."""
+class _Influence:
+    """What there is to say of what a network used, in pieces of text."""
+
+    def __init__(self, graph: nx.DiGraph) -> None:
+        self._graph = graph
+        self._of = graph.graph
 
     def decision(self, node: Mapping[str, Any]) -> str:
         """Return what text says of the decision."""
+        images = f"the decision for {node['count']} of {node['n_locations']} images, " if self._several() else ""
+        parts = [f"{images}{self._outcome()}", self._alone(), *hidden(self._graph)]
+        return f"{asked(node)}: " + "; ".join(filter(None, parts))
+
+    def _several(self) -> bool:
+        """Tell whether the graph is of more images than one."""
+        return self._of["n_images"] > 1
+
+    def _outcome(self) -> str:
+        """Return how probable the target is, and what the network says else."""
+        probability = f"probability {probable(self._of['probability'])}"
+        if self._several():
+            n, of = self._of["n_explained"], self._of["n_images"]
+            return f"mean {probability}" + (f" in {n} of them, which are explained" if n < of else "")
+        name, second = self._of["runner_up_name"], probable(self._of["runner_up_probability"])
+        if self._of["decision"] == self._of["target"]:
+            return f"{probability}, then {name} {second}"
+        return f"{probability}, where the network says {name}, {second}"
+
+    def _alone(self) -> str:
+        """Return whether the words kept are enough; nothing, where that says nothing of what is explained."""
+        of = self._of
+        if "held" not in of or ("contrast" not in of and of["decision"] != of["target"]):
+            return ""
+        what = "the lead" if "contrast" in of else "the decision"
+        return f"these words alone {'keep' if of['held'] else 'do not keep'} {what}"
 
     def word(self, node: Mapping[str, Any]) -> str:
         """Return what text says of a word, after the locations that show it."""
+        if "influence" not in node:
+            return f"log-odds of this word {nats(node['margin'])}"
+        between = f", {node['low']:+.1f} to {node['high']:+.1f}" if "low" in node else ""
+        carried = f"{nats(node['influence'])}{between}"
+        if is_part(node):
+            carried = f"{percent(abs(node['share']))} of {self._margin()} ({carried})"
+        does = "carries" if node["influence"] > 0 else "speaks against it by"
+        kept = f", among the first in {percent(node['selected'])} of the images" if "selected" in node else ""
+        return f"{does} {carried}{kept}; without it {self._without(node)}"
+
+    def _margin(self) -> str:
+        """Return the name of what is explained."""
+        return f"the lead over {self._of['contrast_name']}" if "contrast" in self._of else "the log-odds"
+
+    def _without(self, node: Mapping[str, Any]) -> str:
+        """Return what happens without a word."""
+        less = f"{nats(abs(node['effect']), sign='')} {'less' if node['effect'] > 0 else 'more'}"
+        if "probability_without" not in node:
+            return less
+        after = probable(node["probability_without"])
+        before = "still" if self._is_still(node) else f"{probable(self._of['probability'])} becomes"
+        becomes = f"{less}: {before} {after}"
+        if node.get("changed"):
+            becomes += f", and {percent(node['changed'])} of the decisions change"
+        return becomes + (f", and the network says {node['class_without']}" if self._changes(node) else "")
+
+    def _is_still(self, node: Mapping[str, Any]) -> bool:
+        """Tell whether a probability without a word reads as the one with it."""
+        return probable(self._of["probability"]) == probable(node["probability_without"])
+
+    def _changes(self, node: Mapping[str, Any]) -> bool:
+        """Tell whether the network decides something else without a word."""
+        return "decision_without" in node and node["decision_without"] != self._of["decision"]
 
     def edge(self, edge: Mapping[str, Any]) -> str:
         """Return what text says of an edge."""
+        share = self._share(edge)
+        return nats(edge["effect"]) + (f" ({share} of it)" if share else "") + " come from here"
+
+    def _share(self, edge: Mapping[str, Any]) -> str:
+        """Return how much of what the upper word does comes from the lower one; nothing where it does the opposite.
+
+        Nothing of several images, either: a mean of shares tells little.
+        """
+        return "" if self._several() or not 0 <= edge["share"] <= 1 else percent(edge["share"])
 
     def is_told(self, head: str) -> bool:
         """Tell whether edges to a node are told, beside what is told of the word."""
+        return head != self._of["root"]
 
     def card(self, node: Mapping[str, Any], wide: bool) -> str:
         """Return what stands below a node in a picture, in lines."""
+        if node["layer"] == DECISION:
+            return f"probability {probable(node['probability'])}"
+        shown = f"{node['count']}/{node['n_locations']}"
+        if "influence" not in node:
+            return f"{shown}\n{nats(node['margin'])}"
+        told = percent(math.copysign(node["share"], node["influence"])) if is_part(node) else None
+        first = f"{shown}   {told or nats(node['influence'])}"
+        if "probability_without" not in node or self._is_still(node):
+            return f"{first}\nwithout it {nats(-node['effect'])}"
+        says = f", {node['class_without']}" if wide and self._changes(node) else ""
+        return f"{first}\nwithout it {probable(node['probability_without'])}{says}"
 
     def panel(self, node: Mapping[str, Any]) -> list[str]:
         """Return what a page says of a node beside the warnings, in paragraphs."""
+        if node["layer"] == DECISION:
+            alone = self._alone() if self._of.get("held") else ""
+            return [sentence(part) for part in (self._outcome(), alone, *hidden(self._graph)) if part]
+        return [sentence(locations(self._graph, node)), sentence(self.word(node))]
 
     def arrow(self, edge: Mapping[str, Any]) -> str:
         """Return what stands on an edge of a picture."""
+        return ", ".join(filter(None, [nats(edge["effect"]), self._share(edge)]))
 
     def short(self, edge: Mapping[str, Any]) -> str:
         """Return what stands on an edge of a page."""
+        return nats(edge["effect"]).removesuffix(" nats")
 
     def beside(self, edge: Mapping[str, Any]) -> str:
         """Return what a page says of an edge."""
+        share = self._share(edge)
+        return nats(edge["effect"]) + (f", {share} of what the upper one does" if share else "")
 
     def remarks(self, node: Mapping[str, Any]) -> list[str]:
         """Return what stands below the name of the decision."""
+        return [self._outcome(), *hidden(self._graph)]
 
     def warnings(self, node: Mapping[str, Any]) -> list[str]:
         """Return why not to trust a picture."""
+        return [] if self._of.get("held", True) else list(filter(None, [self._alone()]))
 
     def key(self) -> str:
         """Return what the numbers and arrows of a picture mean."""
+        is_word, nodes = "target" not in self._of, self._graph.nodes.values()
+        then = "how the log-odds change without it" if is_word else "the probability without it"
+        then += ", and what the network says then, if something else" if any(map(self._changes, nodes)) else ""
+        parts = [
+            f"Below: locations that show it, of all, the share of {self._margin()} that it carries, and {then}.",
+            "Arrows: by how much that falls without what the upper word gets from the lower one"
+            + ("." if self._several() else ", and its share of what the upper word does."),
+        ]
+        if any(edge["effect"] < 0 for *_, edge in self._graph.edges(data=True)):
+            parts.append("Orange: works against it.")
+        return " ".join(parts)
 
     def why_no_word(self) -> str:
         """Return why a graph is its root alone."""
+        return "No word speaks for it: without any of those tried it would be no less likely."
 
 
 class _Counts:
-    """What there is to say of what goes with a decision in the fitted images."""
+    """What there is to say of what goes with a decision in the fitted images, in the same pieces."""
 
     def __init__(self, graph: nx.DiGraph) -> None:
         self._graph = graph
@@ -169,142 +277,7 @@ class _Counts:
         return "No word speaks for it: none has enough evidence."
 
 
-class _Influence:
-    """What there is to say of what a network used."""
-
-    def __init__(self, graph: nx.DiGraph) -> None:
-        self._graph = graph
-        self._of = graph.graph
-
-    def decision(self, node: Mapping[str, Any]) -> str:
-        images = f"the decision for {node['count']} of {node['n_locations']} images, " if self._several() else ""
-        parts = [f"{images}{self._outcome()}", self._alone(), *hidden(self._graph)]
-        return f"{asked(node)}: " + "; ".join(filter(None, parts))
-
-    def _several(self) -> bool:
-        """Tell whether the graph is of more images than one."""
-        return self._of["n_images"] > 1
-
-    def _outcome(self) -> str:
-        """Return how probable the target is, and what the network says else."""
-        probability = f"probability {probable(self._of['probability'])}"
-        if self._several():
-            n, of = self._of["n_explained"], self._of["n_images"]
-            return f"mean {probability}" + (f" in {n} of them, which are explained" if n < of else "")
-        name, second = self._of["runner_up_name"], probable(self._of["runner_up_probability"])
-        if self._of["decision"] == self._of["target"]:
-            return f"{probability}, then {name} {second}"
-        return f"{probability}, where the network says {name}, {second}"
-
-    def _alone(self) -> str:
-        """Return whether the words kept are enough; nothing, where that says nothing of what is explained."""
-        of = self._of
-        if "held" not in of or ("contrast" not in of and of["decision"] != of["target"]):
-            return ""
-        what = "the lead" if "contrast" in of else "the decision"
-        return f"these words alone {'keep' if of['held'] else 'do not keep'} {what}"
-
-    def word(self, node: Mapping[str, Any]) -> str:
-        if "influence" not in node:
-            return f"log-odds of this word {nats(node['margin'])}"
-        between = f", {node['low']:+.1f} to {node['high']:+.1f}" if "low" in node else ""
-        carried = f"{nats(node['influence'])}{between}"
-        if is_part(node):
-            carried = f"{percent(abs(node['share']))} of {self._margin()} ({carried})"
-        does = "carries" if node["influence"] > 0 else "speaks against it by"
-        kept = f", among the first in {percent(node['selected'])} of the images" if "selected" in node else ""
-        return f"{does} {carried}{kept}; without it {self._without(node)}"
-
-    def _margin(self) -> str:
-        """Return the name of what is explained."""
-        return f"the lead over {self._of['contrast_name']}" if "contrast" in self._of else "the log-odds"
-
-    def _without(self, node: Mapping[str, Any]) -> str:
-        """Return what happens without a word."""
-        less = f"{nats(abs(node['effect']), sign='')} {'less' if node['effect'] > 0 else 'more'}"
-        if "probability_without" not in node:
-            return less
-        before, after = probable(self._of["probability"]), probable(node["probability_without"])
-        becomes = f"{less}: " + (f"still {after}" if before == after else f"{before} becomes {after}")
-        if node.get("changed"):
-            becomes += f", and {percent(node['changed'])} of the decisions change"
-        return becomes + (f", and the network says {node['class_without']}" if self._changes(node) else "")
-
-    def _is_still(self, node: Mapping[str, Any]) -> bool:
-        """Tell whether a probability without a word reads as the one with it."""
-        return probable(self._of["probability"]) == probable(node["probability_without"])
-
-    def _changes(self, node: Mapping[str, Any]) -> bool:
-        """Tell whether the network decides something else without a word."""
-        return "decision_without" in node and node["decision_without"] != self._of["decision"]
-
-    def edge(self, edge: Mapping[str, Any]) -> str:
-        share = self._share(edge)
-        return nats(edge["effect"]) + (f" ({share} of it)" if share else "") + " come from here"
-
-    def _share(self, edge: Mapping[str, Any]) -> str:
-        """Return how much of what the upper word does comes from the lower one; nothing where it does the opposite.
-
-        Nothing of several images, either: a mean of shares tells little.
-        """
-        return "" if self._several() or not 0 <= edge["share"] <= 1 else percent(edge["share"])
-
-    def is_told(self, head: str) -> bool:
-        return head != self._of["root"]
-
-    def card(self, node: Mapping[str, Any], wide: bool) -> str:
-        if node["layer"] == DECISION:
-            return f"probability {probable(node['probability'])}"
-        shown = f"{node['count']}/{node['n_locations']}"
-        if "influence" not in node:
-            return f"{shown}\n{nats(node['margin'])}"
-        told = percent(math.copysign(node["share"], node["influence"])) if is_part(node) else None
-        first = f"{shown}   {told or nats(node['influence'])}"
-        if "probability_without" not in node or self._is_still(node):
-            return f"{first}\nwithout it {nats(-node['effect'])}"
-        says = f", {node['class_without']}" if wide and self._changes(node) else ""
-        return f"{first}\nwithout it {probable(node['probability_without'])}{says}"
-
-    def panel(self, node: Mapping[str, Any]) -> list[str]:
-        if node["layer"] == DECISION:
-            alone = self._alone() if self._of.get("held") else ""
-            return [sentence(part) for part in (self._outcome(), alone, *hidden(self._graph)) if part]
-        return [sentence(locations(self._graph, node)), sentence(self.word(node))]
-
-    def arrow(self, edge: Mapping[str, Any]) -> str:
-        return ", ".join(filter(None, [nats(edge["effect"]), self._share(edge)]))
-
-    def short(self, edge: Mapping[str, Any]) -> str:
-        return nats(edge["effect"]).removesuffix(" nats")
-
-    def beside(self, edge: Mapping[str, Any]) -> str:
-        share = self._share(edge)
-        return nats(edge["effect"]) + (f", {share} of what the upper one does" if share else "")
-
-    def remarks(self, node: Mapping[str, Any]) -> list[str]:
-        return [self._outcome(), *hidden(self._graph)]
-
-    def warnings(self, node: Mapping[str, Any]) -> list[str]:
-        return [] if self._of.get("held", True) else list(filter(None, [self._alone()]))
-
-    def key(self) -> str:
-        is_word, nodes = "target" not in self._of, self._graph.nodes.values()
-        then = "how the log-odds change without it" if is_word else "the probability without it"
-        then += ", and what the network says then, if something else" if any(map(self._changes, nodes)) else ""
-        parts = [
-            f"Below: locations that show it, of all, the share of {self._margin()} that it carries, and {then}.",
-            "Arrows: by how much that falls without what the upper word gets from the lower one"
-            + ("." if self._several() else ", and its share of what the upper word does."),
-        ]
-        if any(edge["effect"] < 0 for *_, edge in self._graph.edges(data=True)):
-            parts.append("Orange: works against it.")
-        return " ".join(parts)
-
-    def why_no_word(self) -> str:
-        return "No word speaks for it: without any of those tried it would be no less likely."
-
-
-def telling(graph: nx.DiGraph) -> Telling:
+def telling(graph: nx.DiGraph) -> _Counts | _Influence:
     """Return what there is to say of a graph."""
     return _Counts(graph) if evidence_of(graph) == "counts" else _Influence(graph)
 

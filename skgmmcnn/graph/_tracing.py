@@ -52,8 +52,8 @@ class Trace:
         Of the target; None where the target is a word.
     totals : dict of str to array of shape (K,)
         The influence of each word, by layer.
-    begins, residuals : dict of str to float
-        The margin with the layer's mean everywhere; what the rule of integration missed.
+    begins : dict of str to float
+        The margin with the layer's mean everywhere.
     kept : dict of str to list of int
         The words kept, by layer, the most influential first; those that spoke against follow.
     effects : dict of (str, int) to Effect
@@ -75,7 +75,6 @@ class Trace:
     runner_up_probability: float | None = None
     totals: dict[str, np.ndarray] = field(default_factory=dict)
     begins: dict[str, float] = field(default_factory=dict)
-    residuals: dict[str, float] = field(default_factory=dict)
     kept: dict[str, list[int]] = field(default_factory=dict)
     effects: dict[tuple[str, int], Effect] = field(default_factory=dict)
     flows: dict[tuple[tuple[str, int], tuple[str, int]], Flow] = field(default_factory=dict)
@@ -183,7 +182,6 @@ class Tracer:
             for i, found in enumerate(self.traces):
                 found.totals[layer] = totals[i]
                 found.begins[layer] = float(attribution.begin[i])
-                found.residuals[layer] = float(attribution.residual[i])
 
     def _by_word(self, layer: str, attribution: Attribution) -> np.ndarray:
         """Return the influence of each word, shape (n, K)."""

@@ -11,7 +11,7 @@ import numpy as np
 from ..dictionary import WordMaps
 from ..features import ReceptiveField
 from ._counting import chunks, spread
-from ._evidence import NO_EVIDENCE, Evidence
+from ._evidence import NO_EVIDENCE, Pair
 from ._hierarchy import DECISION, Hierarchy, maps_of
 
 
@@ -62,7 +62,7 @@ class Step(NamedTuple):
 
 
 def walk(
-    words: WordMaps, structure: Hierarchy, start: Above, evidence: Evidence, n_nodes: Mapping[str, int]
+    words: WordMaps, structure: Hierarchy, start: Above, ratios: Mapping[Pair, np.ndarray], n_nodes: Mapping[str, int]
 ) -> list[Step]:
     """Walk from `start` down, layer by layer, over the images of `words`.
 
@@ -73,7 +73,7 @@ def walk(
     reached, steps = {start.layer: start}, []
     for layer in reversed(words.layers):
         links = [
-            _link(words, reached[upper], layer, structure.fields[upper, layer], evidence)
+            _link(words, reached[upper], layer, structure.fields[upper, layer], ratios[upper, layer])
             for upper in structure.above(layer)
             if upper in reached
         ]
@@ -86,8 +86,7 @@ def walk(
     return steps
 
 
-def _link(words: WordMaps, above: Above, layer: str, field: ReceptiveField, evidence: Evidence) -> Link:
-    ratios = evidence.ratios[above.layer, layer]
+def _link(words: WordMaps, above: Above, layer: str, field: ReceptiveField, ratios: np.ndarray) -> Link:
     chosen = ratios[above.words]
     if above.against is not None:
         chosen = chosen - ratios[above.against]

@@ -1,6 +1,5 @@
 """How far a graph can be trusted, and what else words tell of a network."""
 
-from ._bits import PredictiveBits, bits_score, predictive_bits
 from ._completeness import Completeness, completeness, rebuilding_score
 from ._deletion import AblationCurves, deletion, insertion
 from ._edges import EdgeEffects, PairEffects, edge_effects
@@ -8,11 +7,9 @@ from ._faithfulness import Circuit, Faithfulness, Nodes, faithfulness
 from ._fidelity import Fidelity, agreement_score, fidelity
 from ._measured import Figure, Measured
 from ._memorisation import Memorisation, memorisation
-from ._permutation import PermutationTest, permutation_test
 from ._randomisation import Randomisation, randomisation_test
 from ._report import TrustReport, trust_report
 from ._stability import GraphStability, Stability, stability
-from ._table import TrustTable, trust_table
 from ._verdicts import Verdict
 
 __all__ = [
@@ -28,15 +25,11 @@ __all__ = [
     "Memorisation",
     "Nodes",
     "PairEffects",
-    "PermutationTest",
-    "PredictiveBits",
     "Randomisation",
     "Stability",
     "TrustReport",
-    "TrustTable",
     "Verdict",
     "agreement_score",
-    "bits_score",
     "completeness",
     "deletion",
     "edge_effects",
@@ -44,11 +37,8 @@ __all__ = [
     "fidelity",
     "insertion",
     "memorisation",
-    "permutation_test",
-    "predictive_bits",
     "randomisation_test",
     "rebuilding_score",
     "stability",
     "trust_report",
-    "trust_table",
 ]

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from ..dictionary._influence import layer_mean
+from ..features import Rerun
+from ..features._rerun import replace
 from ._parts import Parts
 
 FILLS = ("mean", "zero", "resample")  # the usual one first
@@ -61,6 +63,24 @@ class Fillings:
         places = self._random.randint(size, size=(n, size))
         drawn = columns[torch.from_numpy(donors), torch.from_numpy(places)].to(values)
         return drawn.unflatten(1, (height, width)).permute(0, 3, 1, 2)
+
+
+def outputs_without(part: Rerun, gone: Mapping[str, np.ndarray], filling: Mapping[str, Tensor]) -> Tensor:
+    """Return the network's outputs with the filling at the locations that are gone, bool (n, H, W) by layer."""
+    edits = {
+        layer: replace(torch.from_numpy(where).to(filling[layer].device), filling[layer])
+        for layer, where in gone.items()
+        if where.any()
+    }
+    if not edits:
+        return part.original.outputs
+    with torch.no_grad():
+        return part.run(edits).outputs
+
+
+def at_locations(of_words: np.ndarray, shown: np.ndarray) -> np.ndarray:
+    """Return what words have, (n, K), at the locations that show them, (n, H, W)."""
+    return np.take_along_axis(of_words, shown.reshape(len(shown), -1), axis=1).reshape(shown.shape)
 
 
 def _past(numbers: np.ndarray, own: np.ndarray) -> np.ndarray:

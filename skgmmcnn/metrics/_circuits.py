@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from ..dictionary import WordMaps, count_words
 from ..features import Rerun
-from ..features._rerun import replace
-from ..features._scores import margins, proba_of
+from ..features._scores import margins
 from ..graph import InferenceGraph
-from ._ablation import Fillings
+from ._ablation import Fillings, at_locations, outputs_without
 from ._evidence import evidence_of, graphs_of, kept_by, leaders, over_graphs
 from ._orders import by_evidence, columns_of_first, ranks_of
 from ._parts import Parts
@@ -23,20 +19,6 @@ from ._parts import Parts
 ORDERS = ("graph", "per_location", "frequency", "random")
 NOTHING = 1e-6  # smaller differences of what is measured are rounding
 Kept = Mapping[str, np.ndarray]  # by layer, which words of each image stay: bool (n, K)
-
-
-def log_odds_of(outputs: Any, targets: np.ndarray) -> np.ndarray:
-    """Return log p / (1 - p) of one class for each image, in nats, shape (n,)."""
-    return margins(outputs, targets).numpy(force=True)
-
-
-MEASURES = {"log_odds": log_odds_of, "proba": proba_of}
-
-
-def check_measure(measure: str) -> None:
-    """Raise an error that tells what can be measured."""
-    if measure not in MEASURES:
-        raise ValueError(f"measure must be one of {', '.join(map(repr, MEASURES))}; got {measure!r}.")
 
 
 class Plan(NamedTuple):
@@ -121,11 +103,6 @@ class Plan(NamedTuple):
         shares = [(self.counts[layer] * kept[layer]).sum(1) / self.counts[layer].sum(1) for layer in layers]
         return np.mean(shares, axis=0)
 
-    def word_shares(self, layers: Sequence[str]) -> np.ndarray:
-        """Return the share of the words shown that each step of `n_words` keeps, the mean over `layers`, (n, S)."""
-        shown = [(self.of_graph[layer] > 0).sum(1, keepdims=True) for layer in layers]
-        return np.mean([np.minimum(self.n_words / n, 1) for n in shown], axis=0)
-
 
 def first(ranks: Mapping[str, np.ndarray], n_words: int) -> Kept:
     """Return the first `n_words` words of each layer."""
@@ -142,59 +119,26 @@ def plan_of(graph: InferenceGraph, words: WordMaps, by: str, layers: Sequence[st
     return Plan(kept, evidence, counts, of_graph, leader)
 
 
-@dataclass(frozen=True, eq=False)
-class Runner:
-    """Runs a network with only some columns left.
+def run_with(
+    parts: Parts, words: WordMaps, fillings: Fillings, bar: Any, layers: Sequence[str], selections: Mapping[Any, Kept]
+) -> dict[Any, np.ndarray]:
+    """Return for each selection the log-odds of decisions with these words alone left in `layers`, shape (n,).
 
-    Parameters
-    ----------
-    parts : Parts
-        The network with its words.
-    words : WordMaps
-        Words of the images, in the untouched network.
-    measured : str
-        What is measured of each image's decision.
-    fillings : Fillings
-        What stands in the place of columns.
-    progress : progress bar
-        Told of images.
+    ``"full"`` is that of the untouched network.
     """
 
-    parts: Parts
-    words: WordMaps
-    measured: str
-    fillings: Fillings
-    progress: Any
+    def work(part: Rerun) -> dict[Any, np.ndarray]:
+        original = part.original
+        filling = fillings({layer: original.activations[layer] for layer in layers}, original.start)
+        shown = {layer: words.words[layer][part.rows].astype(np.int64) for layer in layers}
+        outputs = {"full": original.outputs}
+        for key, kept in selections.items():
+            gone = {layer: at_locations(~kept[layer][part.rows], shown[layer]) for layer in layers}
+            outputs[key] = outputs_without(part, gone, filling)
+        return {key: margins(each, original.decisions).numpy(force=True) for key, each in outputs.items()}
 
-    def measure(self, layers: Sequence[str], selections: Mapping[Any, Kept]) -> dict[Any, np.ndarray]:
-        """Return for each selection of words what is measured with these alone left in `layers`, shape (n,).
-
-        ``"full"`` is that of the untouched network.
-        """
-
-        def work(part: Rerun) -> dict[Any, np.ndarray]:
-            original = part.original
-            filling = self.fillings({layer: original.activations[layer] for layer in layers}, original.start)
-            found = {"full": MEASURES[self.measured](original.outputs, original.decisions)}
-            for key, kept in selections.items():
-                found[key] = self._measure(part, {layer: kept[layer] for layer in layers}, filling)
-            return found
-
-        parts = []
-        for found in self.parts.maps.rerun(work):
-            parts.append(found)
-            self.progress.update(len(found["full"]))
-        return {key: np.concatenate([part[key] for part in parts]) for key in ("full", *selections)}
-
-    def _measure(self, part: Rerun, kept: Kept, filling: Mapping[str, Tensor]) -> np.ndarray:
-        original, edits = part.original, {}
-        rows = slice(original.start, original.start + len(original.decisions))
-        for layer, of_layer in kept.items():
-            shown = self.words.words[layer][rows].astype(np.int64)
-            gone = ~np.take_along_axis(of_layer[rows], shown.reshape(len(shown), -1), axis=1).reshape(shown.shape)
-            if gone.any():
-                edits[layer] = replace(torch.from_numpy(gone).to(filling[layer].device), filling[layer])
-        if not edits:
-            return MEASURES[self.measured](original.outputs, original.decisions)
-        with torch.no_grad():
-            return MEASURES[self.measured](part.run(edits).outputs, original.decisions)
+    found = []
+    for part in parts.maps.rerun(work):
+        found.append(part)
+        bar.update(len(part["full"]))
+    return {key: np.concatenate([part[key] for part in found]) for key in ("full", *selections)}

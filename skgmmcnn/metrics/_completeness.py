@@ -15,13 +15,10 @@ from ..dictionary._base import WordModel
 from ..dictionary._influence import layer_mean
 from ..features import Rerun
 from ..features._rerun import put
-from ..features._scores import log_proba
-from ..mixture._em import Scorer
 from ._intervals import Interval, interval_of_share
 from ._measured import Figure, Measured, axes_for
 from ._parts import Parts, check_scores, take_apart
 
-REBUILDINGS = ("means", "posteriors")
 OWN = "the network's own decision"
 
 
@@ -39,15 +36,8 @@ class Completeness(Measured):
         Whether the network decides right with this layer rebuilt, with the layer's mean everywhere, and by itself.
     intervals : tuple of (low, high), one per layer
         95 % intervals of the accuracy with the layer rebuilt, by Wilson's method.
-    divergence : array of shape (L, n)
-        Kullback-Leibler divergence of the class distribution with the layer rebuilt from the network's own, in bits.
-    logit_r2 : array of shape (L,)
-        Share of the variance of the network's outputs, over images, that is kept.
     r2 : array of shape (L,)
         Share of the variance of the activations around the layer's mean, over locations, that words tell.
-    residuals : dict of str to float32 array of shape (n, H, W)
-        Squared distance of the activations at each location from what words make of them, by layer, in units of the
-        mean squared distance from the layer's mean.
     against : str
         What is right: "the network's own decision", or "y".
     """
@@ -57,10 +47,7 @@ class Completeness(Measured):
     right_null: np.ndarray
     right_full: np.ndarray
     intervals: tuple[Interval, ...]
-    divergence: np.ndarray
-    logit_r2: np.ndarray
     r2: np.ndarray
-    residuals: dict[str, np.ndarray]
     against: str
 
     @property
@@ -130,14 +117,12 @@ def completeness(
     y: Any = None,
     *,
     layers: Sequence[str] | None = None,
-    rebuild: str = "means",
 ) -> Completeness:
     """Run the rest of the network on activations that are rebuilt from words, one layer at a time.
 
-    With `rebuild="means"` the column at each location is replaced by the mean of its word (behind the ReLU, where
-    rectified Gaussians are modelled), with "posteriors" by the means of all words weighted with their posteriors.
-    Completeness is (acc_words - acc_null) / (acc_full - acc_null), where acc_null has the layer's mean everywhere [1]_:
-    1 where words hold all that the network needs of a layer, 0 where they hold nothing.
+    The column at each location is replaced by the mean of its word (behind the ReLU, where rectified Gaussians are
+    modelled).  Completeness is (acc_words - acc_null) / (acc_full - acc_null), where acc_null has the layer's mean
+    everywhere [1]_: 1 where words hold all that the network needs of a layer, 0 where they hold nothing.
 
     Parameters
     ----------
@@ -150,8 +135,6 @@ def completeness(
         agreement.
     layers : sequence of str, default=None
         The layers to rebuild; all where None.
-    rebuild : {"means", "posteriors"}, default="means"
-        How columns are rebuilt.
 
     Returns
     -------
@@ -178,13 +161,11 @@ def completeness(
     >>> bool(found.accuracy[1] > found.accuracy_null[1])
     True
     """
-    if rebuild not in REBUILDINGS:
-        raise ValueError(f"rebuild must be one of {', '.join(map(repr, REBUILDINGS))}; got {rebuild!r}.")
     parts = take_apart(pipe, X)
     chosen = check_layers(parts, layers)
     check_scores(parts)
     right = None if y is None else parts.maps.spec.encode(y, len(parts.maps))
-    runs = [_rebuilt(parts, layer, rebuild, right) for layer in chosen]
+    runs = [_rebuilt(parts, layer, right) for layer in chosen]
     found = np.stack([run.right for run in runs])
     return Completeness(
         layers=chosen,
@@ -192,13 +173,7 @@ def completeness(
         right_null=np.stack([run.right_null for run in runs]),
         right_full=runs[0].right_full,
         intervals=tuple(map(interval_of_share, found)),
-        divergence=np.stack([run.divergence for run in runs]),
-        logit_r2=np.array([_r2((r.logits - r.logits_kept) ** 2, (r.logits - r.logits.mean(0)) ** 2) for r in runs]),
-        r2=np.array([_r2(run.residual, run.spread) for run in runs]),
-        residuals={
-            layer: (run.residual / max(run.spread.mean(), np.finfo(float).tiny)).astype(np.float32)
-            for layer, run in zip(chosen, runs, strict=True)
-        },
+        r2=np.array([1 - run.residual.sum() / run.spread.sum() if run.spread.any() else np.nan for run in runs]),
         against=OWN if y is None else "y",
     )
 
@@ -251,61 +226,38 @@ def check_layers(parts: Parts, layers: Sequence[str] | None) -> tuple[str, ...]:
 class _Rebuilt(NamedTuple):
     """What came of one layer for n images.
 
-    Whether the network decides right with the layer rebuilt, with its mean everywhere, and by itself; the divergence in
-    bits; the outputs by itself and with the layer rebuilt; the squared distances (n, H, W) of the layer's columns from
-    those that were rebuilt, and from the mean.
+    Whether the network decides right with the layer rebuilt, with its mean everywhere, and by itself; the squared
+    distances of the layer's columns from those that were rebuilt, and from the mean, summed over each image.
     """
 
     right: np.ndarray
     right_null: np.ndarray
     right_full: np.ndarray
-    divergence: np.ndarray
-    logits: np.ndarray
-    logits_kept: np.ndarray
     residual: np.ndarray
     spread: np.ndarray
 
 
-def _rebuilt(parts: Parts, layer: str, rebuild: str, labels: np.ndarray | None) -> _Rebuilt:
-    found = parts.maps.rerun(lambda part: _rebuilt_batch(parts.dictionary, part, layer, rebuild, labels))
+def _rebuilt(parts: Parts, layer: str, labels: np.ndarray | None) -> _Rebuilt:
+    found = parts.maps.rerun(lambda part: _rebuilt_batch(parts.dictionary, part, layer, labels))
     return _Rebuilt(*map(np.concatenate, zip(*found, strict=True)))
 
 
-def _rebuilt_batch(
-    model: WordModel, part: Rerun, layer: str, rebuild: str, labels: np.ndarray | None
-) -> tuple[np.ndarray, ...]:
+def _rebuilt_batch(model: WordModel, part: Rerun, layer: str, labels: np.ndarray | None) -> tuple[np.ndarray, ...]:
     original = part.original
-    values, n = original.activations[layer], len(original.decisions)
-    right = original.decisions if labels is None else labels[original.start : original.start + n]
-    made, mean = from_words(model, layer, original.activations, rebuild), layer_mean(model.mixtures_[layer], values)
+    values, right = original.activations[layer], original.decisions if labels is None else labels[part.rows]
+    made, mean = from_words(model, layer, original.activations), layer_mean(model.mixtures_[layer], values)
     kept, null = (part.run({layer: put(to)}) for to in (made, mean))
-    log_p, log_q = log_proba(original.outputs), log_proba(kept.outputs)
     return (
         kept.decisions == right,
         null.decisions == right,
         original.decisions == right,
-        (log_p.exp() * (log_p - log_q)).sum(1).numpy(force=True) / np.log(2),
-        original.outputs.double().numpy(force=True),
-        kept.outputs.double().numpy(force=True),
-        (values - made).square().sum(1).numpy(force=True),
-        (values - mean).square().sum(1).numpy(force=True),
+        *((values - other).square().sum((1, 2, 3)).double().numpy(force=True) for other in (made, mean)),
     )
 
 
-def from_words(model: WordModel, layer: str, activations: dict[str, Tensor], rebuild: str) -> Tensor:
-    """Return a layer's map (n, C, H, W) as words tell it."""
-    values = activations[layer]
-    means = torch.from_numpy(model.mixtures_[layer].emitted_means_).to(values)
+def from_words(model: WordModel, layer: str, activations: dict[str, Tensor]) -> Tensor:
+    """Return a layer's map (n, C, H, W) with the mean of its word at each location."""
+    means = torch.from_numpy(model.mixtures_[layer].emitted_means_).to(activations[layer])
     with exact_float32(), torch.no_grad():
-        rows = values.permute(0, 2, 3, 1)
-        if rebuild == "means":
-            labels = dict(model._labeller().predict(activations))
-            columns = means[labels[layer].long()]
-        else:
-            flat = rows.flatten(0, 2)
-            columns = Scorer(model.mixtures_[layer], flat).predict_proba(flat).to(means) @ means
-    return columns.view(rows.shape).permute(0, 3, 1, 2)
-
-
-def _r2(residual: np.ndarray, spread: np.ndarray) -> float:
-    return float(1 - residual.sum() / spread.sum()) if spread.any() else np.nan
+        words = dict(model._labeller().predict(activations))[layer]
+    return means[words.long()].view(activations[layer].permute(0, 2, 3, 1).shape).permute(0, 3, 1, 2)

@@ -7,18 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from scipy.integrate import trapezoid
 from sklearn.utils import check_random_state
-from torch import Tensor
 
 from .._progress import progress
 from ..dictionary import WordMaps, count_words
 from ..features import Rerun
-from ..features._rerun import replace
 from ..features._scores import proba_of
 from ..graph import InferenceGraph
-from ._ablation import Fillings
+from ._ablation import Fillings, at_locations, outputs_without
 from ._completeness import check_layers
 from ._evidence import check_kind, evidence_of, leaders, over_graphs
 from ._intervals import Interval, interval_of_ratio
@@ -305,14 +302,20 @@ def _curves(pipe: Any, X: Any, asked: _Question, random_state: Any) -> AblationC
     n_curves = sum(map(len, importance.values()))
 
     def work(part: Rerun) -> dict[str, np.ndarray]:
-        activations = {asked.layer: part.original.activations[asked.layer]}
-        filling = fillings(activations, part.original.start)[asked.layer]
-        shown = words.words[asked.layer][part.rows].astype(np.int64)
-        replay = _Replay(part, asked, shown, words.vocabulary.n_words[asked.layer], filling)
-        return {
-            order: np.mean([replay.curve(each[part.rows]) for each in runs], axis=0)
-            for order, runs in importance.items()
-        }
+        original, layer = part.original, asked.layer
+        filling = fillings({layer: original.activations[layer]}, original.start)
+        shown = words.words[layer][part.rows].astype(np.int64)
+        counts = count_words(shown, words.vocabulary.n_words[layer])
+
+        def curve(importance: np.ndarray) -> np.ndarray:
+            """Return shares and probabilities at all steps, shape (2, n, n_steps + 1)."""
+            ranks, ends, shares = whole_words(importance, counts, asked.n_steps)
+            taken = [at_locations(ranks, shown) < end[:, None, None] for end in ends.T]
+            gone = taken if asked.kind == "deletion" else [~each for each in taken]
+            outputs = [outputs_without(part, {layer: each}, filling) for each in gone]
+            return np.stack([shares, np.stack([proba_of(each, original.decisions) for each in outputs], axis=1)])
+
+        return {order: np.mean([curve(each[part.rows]) for each in runs], axis=0) for order, runs in importance.items()}
 
     found, what = [], f"{asked.kind} {asked.layer}"
     with progress(total=n_curves * len(words), desc=what, unit="curve", shown=asked.verbose) as bar:
@@ -349,32 +352,6 @@ def _importance(
         return [counts if order == "frequency" else by_evidence(order, evidence, columns)]
 
     return {order: runs(order) for order in asked.orders}
-
-
-class _Replay:
-    """A batch of images whose words are taken away in one order after the other."""
-
-    def __init__(self, part: Rerun, asked: _Question, shown: np.ndarray, n_words: int, filling: Tensor) -> None:
-        self._part, self._asked, self._shown, self._filling = part, asked, shown, filling
-        self.counts = count_words(shown, n_words)
-
-    def curve(self, importance: np.ndarray) -> np.ndarray:
-        """Return shares and probabilities at all steps, shape (2, n, n_steps + 1)."""
-        ranks, ends, shares = whole_words(importance, self.counts, self._asked.n_steps)
-        rank = np.take_along_axis(ranks, self._shown.reshape(len(ranks), -1), axis=1).reshape(self._shown.shape)
-        proba = [self._proba(rank < end[:, None, None]) for end in ends.T]
-        return np.stack([shares, np.stack(proba, axis=1)])
-
-    def _proba(self, taken: np.ndarray) -> np.ndarray:
-        """Return the probabilities of the decisions with these locations taken away, or only these given back."""
-        original = self._part.original
-        gone = taken if self._asked.kind == "deletion" else ~taken
-        outputs = original.outputs
-        if gone.any():
-            where = torch.from_numpy(gone).to(self._filling.device)
-            with torch.no_grad():
-                outputs = self._part.run({self._asked.layer: replace(where, self._filling)}).outputs
-        return proba_of(outputs, original.decisions)
 
 
 def whole_words(importance: np.ndarray, counts: np.ndarray, n_steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

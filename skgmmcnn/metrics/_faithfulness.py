@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,14 +13,12 @@ from sklearn.utils import check_random_state
 
 from .._progress import progress
 from ._ablation import Fillings
-from ._circuits import NOTHING, ORDERS, Kept, Plan, Runner, check_measure, first, plan_of
+from ._circuits import NOTHING, ORDERS, Kept, Plan, first, plan_of, run_with
 from ._completeness import check_layers
 from ._intervals import Interval, interval_of_ratio
 from ._measured import BASELINE, Figure, Measured, axes_for
 from ._orders import STYLES, check_orders
 from ._parts import check_scores, graph_of, take_apart
-
-_UNITS = {"log_odds": "log-odds", "proba": "probability"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,8 +36,8 @@ class Nodes:
     words : int array of shape (m,)
         Number of the word.
     drops : array of shape (m,)
-        By how much what is measured falls when the word's columns are taken away as well; for graphs of classes, the
-        mean over the class's images.
+        By how much the log-odds fall when the word's columns are taken away as well; for graphs of classes, the mean
+        over the class's images.
     """
 
     images: np.ndarray
@@ -56,7 +55,7 @@ class Nodes:
 class Circuit(Measured):
     """What the network makes of parts of some layers, everything else in them being taken away.
 
-    Part of :class:`Faithfulness`.  All but `n_words` is by image; what is measured is in the units that were asked for.
+    Part of :class:`Faithfulness`.  All but `n_words` is by image; what is measured are the log-odds of the decision.
 
     Parameters
     ----------
@@ -77,8 +76,6 @@ class Circuit(Measured):
         By order, what is measured with the first words of each layer.
     shares : dict of str to array of shape (n, S)
         By order, the share of the columns that these words show, the mean over the layers.
-    word_shares : array of shape (n, S)
-        The share of the words shown that these are, the mean over the layers.
     nodes : Nodes
         What is lost of what the graph keeps without each of its words.
     random_state : int
@@ -95,7 +92,6 @@ class Circuit(Measured):
     n_words: np.ndarray
     curves: Mapping[str, np.ndarray]
     shares: Mapping[str, np.ndarray]
-    word_shares: np.ndarray
     nodes: Nodes
     random_state: int
 
@@ -116,13 +112,6 @@ class Circuit(Measured):
         """
         return self._ratio(measured - self.empty)
 
-    @property
-    def by_image(self) -> np.ndarray:
-        """F of each image's graph, shape (n,); NaN where its columns make no difference."""
-        gain = self.full - self.empty
-        made = np.abs(gain) > NOTHING
-        return np.where(made, (self.graph - self.empty) / np.where(made, gain, 1), np.nan)
-
     def curve(self, order: str = "graph") -> np.ndarray:
         """Return F at each step of `n_words`, shape (S,).
 
@@ -141,47 +130,22 @@ class Circuit(Measured):
             return np.full(len(self.n_words), np.nan)
         return (self.curves[order] - self.empty[:, None]).mean(0) / gain
 
-    def cpr(self, order: str = "graph", over: str = "columns") -> tuple[float, Interval]:
+    def cpr(self, order: str = "graph") -> tuple[float, Interval]:
         """Return the circuit performance ratio, the area under the curve of F: the larger, the better.
 
         Parameters
         ----------
         order : str
             The order in which words are kept.
-        over : {"columns", "words"}, default="columns"
-            Of what the share is on the axis of the curve.  Frequent words take more columns, so that over words they
-            are at an advantage.
 
         Returns
         -------
         area : float
-            The area, as a trapezoid between steps.
+            The area over the share of columns, as a trapezoid between steps.
         interval : tuple (low, high)
             95 % interval over resamples of the images.
         """
-        return self._ratio(trapezoid(self.curves[order] - self.empty[:, None], self._axis(order, over), axis=1))
-
-    def cmd(self, order: str = "graph", over: str = "columns") -> float:
-        """Return the circuit-model distance, the area between the curve of F and 1: the smaller, the better.
-
-        Parameters
-        ----------
-        order : str
-            The order in which words are kept.
-        over : {"columns", "words"}, default="columns"
-            As in :meth:`cpr`.
-
-        Returns
-        -------
-        area : float
-            The area of abs(1 - F), as a trapezoid between steps.
-        """
-        return float(trapezoid(np.abs(1 - self.curve(order)), self._axis(order, over)))
-
-    def _axis(self, order: str, over: str) -> np.ndarray:
-        if over not in ("columns", "words"):
-            raise ValueError(f"over must be 'columns' or 'words'; got {over!r}.")
-        return (self.shares[order] if over == "columns" else self.word_shares).mean(0)
+        return self._ratio(trapezoid(self.curves[order] - self.empty[:, None], self.shares[order].mean(0), axis=1))
 
     def _ratio(self, above: np.ndarray) -> tuple[float, Interval]:
         below = self.full - self.empty
@@ -235,13 +199,12 @@ class Faithfulness(Measured):
         What is taken away is taken away in all layers at once.
     layers : dict of str to Circuit
         By layer, the same with columns taken away in this layer alone.
-    measure, fill, by : str
+    fill, by : str
         As asked for.
     """
 
     together: Circuit
     layers: Mapping[str, Circuit]
-    measure: str
     fill: str
     by: str
 
@@ -251,14 +214,9 @@ class Faithfulness(Measured):
         return self.together.of(self.together.graph)[0]
 
     @property
-    def complement(self) -> float:
-        """F of all that the graphs leave out; low where the network needs nothing else."""
-        return self.together.of(self.together.complement)[0]
-
-    @property
     def n_undefined(self) -> int:
-        """Number of images for which the columns of the layers make no difference; their own F is NaN."""
-        return int(np.isnan(self.together.by_image).sum())
+        """Number of images for which the columns of the layers make no difference."""
+        return int((np.abs(self.together.full - self.together.empty) <= NOTHING).sum())
 
     def _circuits(self) -> list[Circuit]:
         return [self.together, *(circuit for circuit in self.layers.values() if circuit is not self.together)]
@@ -289,7 +247,7 @@ class Faithfulness(Measured):
         ax.plot(share, circuit.of(circuit.graph)[0], "o", color="black", label="graph")
         ax.plot(1 - share, circuit.of(circuit.complement)[0], "x", color="black", label="all but the graph")
         ax.axhline(1, color="0.4", ls=":")
-        ax.set(xlim=(0, 1), xlabel="share of columns kept", ylabel=f"faithfulness ({_UNITS[self.measure]})")
+        ax.set(xlim=(0, 1), xlabel="share of columns kept", ylabel="faithfulness (log-odds)")
         ax.set_title(f"Kept in {circuit.layers[0] if len(circuit.layers) == 1 else 'all layers'} ({self.fill})")
         ax.legend(fontsize="small")
         return ax
@@ -297,8 +255,8 @@ class Faithfulness(Measured):
     def __str__(self) -> str:
         lines = [
             f"With the graph's words alone (fill: {self.fill}; graphs by {self.by}), the share of the "
-            f"{_UNITS[self.measure]} of the decision that is left, over {len(self.together.full)} images, where all is "
-            "1 and nothing 0:",
+            f"log-odds of the decision that is left, over {len(self.together.full)} images, where all is 1 and nothing "
+            "0:",
             *(f"  {circuit}" for circuit in self._circuits()),
         ]
         if self.n_undefined:
@@ -312,7 +270,6 @@ def faithfulness(
     *,
     by: str = "image",
     layers: Sequence[str] | None = None,
-    measure: str = "log_odds",
     fill: str = "mean",
     orders: Sequence[str] = ORDERS,
     n_random: int = 3,
@@ -323,13 +280,13 @@ def faithfulness(
 
     At every layer the columns whose words the graph keeps stay, those of all other words are replaced, in all layers
     at once; the network runs from the lowest layer on, so that what stays in an upper layer is what the network makes
-    of what stayed below.  With m measured of the network's own decision, faithfulness is
+    of what stayed below.  Faithfulness is
 
         F = (m(graph) - m(empty)) / (m(full) - m(empty)),
 
-    each m a mean over the images, before the ratio is taken [1]_: an image for which nothing is at stake then has no
-    say, where its own ratio would be noise.  A graph should have a large F, and what it leaves out (the complement) a
-    small one.
+    m being the log-odds log p / (1 - p) of its decision in nats, to which evidence adds up; each is a mean over images,
+    before the ratio is taken [1]_: an image for which nothing is at stake then has no say, where its own ratio would be
+    noise.  A graph should have a large F, and what it leaves out (the complement) a small one.
 
     Words are looked up in the maps of the untouched network, so that it is fixed beforehand which columns stay.
 
@@ -343,9 +300,6 @@ def faithfulness(
         Whether graphs are those of each image's own decision, or those of all images in X with the same decision.
     layers : sequence of str, default=None
         The layers in which columns are taken away; all where None.
-    measure : {"log_odds", "proba"}, default="log_odds"
-        What is measured of the decision d: log p(d) / (1 - p(d)) in nats, to which evidence adds up, or p(d), which is
-        nearly the same for all parts that hold enough.
     fill : {"mean", "zero", "resample"}, default="mean"
         What stands in the place of columns: the layer's mean, zeros, or columns of other images.
     orders : sequence of str, default=all
@@ -366,8 +320,7 @@ def faithfulness(
     Notes
     -----
     Curves keep the n = 1, 2, 4, ... first words of each layer.  The area under F, over the share of the columns that
-    stay, is the circuit performance ratio (CPR); that of abs(1 - F) is the circuit-model distance (CMD), which also
-    counts against a part that makes the decision surer than the network is [2]_.
+    stay, is the circuit performance ratio (CPR) [2]_.
 
     F may be above 1, since what a graph leaves out also holds what speaks against the decision.  It may be below 0: a
     few columns among replaced ones are nothing that the network was trained on, and it can take them for another class.
@@ -401,7 +354,6 @@ def faithfulness(
     layers = tuple(dict.fromkeys(check_layers(parts, layers)))
     if not layers:
         raise ValueError(f"layers names no layer; there is {', '.join(map(repr, parts.maps.layers))}.")
-    check_measure(measure)
     check_orders(orders, ORDERS, n_random)
     check_scores(parts)
     fillings = Fillings(fill, parts, layers, random)
@@ -410,14 +362,14 @@ def faithfulness(
     ranks = {order: plan.rank(order, n_random if order == "random" else 1, random) for order in orders}
     scopes = [layers, *((layer,) for layer in layers if len(layers) > 1)]
     with progress(total=len(scopes) * len(words), desc="faithfulness", unit="image", shown=verbose) as bar:
-        runner = Runner(parts, words, measure, fillings, bar)
-        circuits = {scope: _circuit(runner, plan, scope, ranks, int(random.randint(2**31))) for scope in scopes}
+        run = partial(run_with, parts, words, fillings, bar)
+        circuits = {scope: _circuit(run, plan, scope, ranks, int(random.randint(2**31))) for scope in scopes}
     alone = {scope[0]: circuit for scope, circuit in circuits.items() if len(scope) == 1}
-    return Faithfulness(circuits[layers], alone, measure, fill, by)
+    return Faithfulness(circuits[layers], alone, fill, by)
 
 
 def _circuit(
-    runner: Runner,
+    run: Callable[..., dict[Any, np.ndarray]],
     plan: Plan,
     scope: tuple[str, ...],
     ranks: Mapping[str, Sequence[Mapping[str, np.ndarray]]],
@@ -427,19 +379,19 @@ def _circuit(
     steps = plan.n_words
     selections: dict[Any, Kept] = {"graph": plan.kept, "empty": plan.nothing(), "complement": plan.complement()}
     for order, runs in ranks.items():
-        for run, of_run in enumerate(runs):
+        for number, of_run in enumerate(runs):
             if order != "graph":  # by which the graph itself chooses
-                selections["alike", order, run] = plan.alike(of_run)
-            selections |= {(order, run, n): first(of_run, n) for n in steps[1:]}
+                selections["alike", order, number] = plan.alike(of_run)
+            selections |= {(order, number, n): first(of_run, n) for n in steps[1:]}
     selections |= plan.without(scope)
-    found = runner.measure(scope, selections)
+    found = run(scope, selections)
     curves, shares, alike = {}, {}, {}
     for order, runs in ranks.items():
-        measured = [[found[order, run, n] for n in steps[1:]] for run in range(len(runs))]
+        measured = [[found[order, number, n] for n in steps[1:]] for number in range(len(runs))]
         curves[order] = np.column_stack([found["empty"], np.mean(measured, axis=0).T])
         shares[order] = np.mean([[plan.share(first(of_run, n), scope) for n in steps] for of_run in runs], axis=0).T
         if order != "graph":
-            alike[order] = np.mean([found["alike", order, run] for run in range(len(runs))], axis=0)
+            alike[order] = np.mean([found["alike", order, number] for number in range(len(runs))], axis=0)
     return Circuit(
         layers=scope,
         full=found["full"],
@@ -451,7 +403,6 @@ def _circuit(
         n_words=steps,
         curves=curves,
         shares=shares,
-        word_shares=plan.word_shares(scope),
         nodes=_nodes(plan, scope, found),
         random_state=seed,
     )

@@ -58,6 +58,11 @@ class Fidelity(Measured):
         """Share of the images whose decision at least ten of the fitted images have."""
         return float((self.n_fitted >= FEW_FITTED).mean())
 
+    @property
+    def accuracy(self) -> float:
+        """Share of the images that the network itself decides right; NaN where it was not told what is right."""
+        return np.nan if self.right is None else float(self.right.mean())
+
     def agreement_of(self, right: bool) -> float:
         """Return the agreement over the images that the network decides right, or wrong.
 
@@ -82,6 +87,7 @@ class Fidelity(Measured):
             Figure("coverage", "decision", self.coverage, *interval_of_share(covered), "near 1"),
         ]
         if self.right is not None:
+            found.append(Figure("network right", "decision", self.accuracy, *interval_of_share(self.right)))
             found += [
                 Figure(f"agreement, {name} decisions", "decision", self.agreement_of(right), good="near 1")
                 for name, right in (("right", True), ("wrong", False))
@@ -100,6 +106,11 @@ class Fidelity(Measured):
         if self.right is None:
             return text
         right, wrong = self.agreement_of(True), self.agreement_of(False)
+        low, high = interval_of_share(self.right)
+        text += (
+            f"  The network itself is right for {self.accuracy:.1%} ({low:.1%} to {high:.1%}); if you know it to be "
+            "better, look at the preprocessing first."
+        )
         return f"{text}  Agreement is {right:.0%} where the network decides right, {wrong:.0%} where it decides wrong."
 
 

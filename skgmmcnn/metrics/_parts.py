@@ -40,6 +40,8 @@ def take_apart(estimator: Any, X: Any) -> Parts:
         )
     graph = next((step for step in steps if isinstance(step, InferenceGraph)), None)
     if isinstance(X, FeatureMaps):
+        if not len(X):
+            raise ValueError("There are no images in these FeatureMaps.")
         return Parts(X, dictionary, graph)
     if not isinstance(steps[0], FeatureExtractor):
         raise TypeError(

@@ -18,9 +18,6 @@ from ..dictionary import WordMaps, align_words
 from ..features import FeatureMaps
 from ..features._maps import Change
 from ..graph import InferenceGraph
-from ..graph._evidence import Pair
-from ..graph._hierarchy import DECISION
-from ._bits import bits_by_image
 from ._intervals import interval
 from ._measured import Figure, Measured
 from ._parts import Parts, in_memory
@@ -51,8 +48,6 @@ class Randomisation(Measured):
     words : dict of str to array of shape (S + 1,)
         By layer, how far the words are where those of `pipe` are: the mean Jaccard index of a word's locations and its
         partner's.
-    bits : dict of (upper, lower) to array of shape (S + 1,)
-        Mean of log2 P(lower | upper) - log2 P(lower), see :func:`predictive_bits`.
     fidelity : array of shape (S + 1,)
         Share of the images for which the words decide as the randomised network.
     agreement : array of shape (S + 1,)
@@ -66,7 +61,6 @@ class Randomisation(Measured):
     chance: np.ndarray
     other_seed: tuple[float, float]
     words: Mapping[str, np.ndarray]
-    bits: Mapping[Pair, np.ndarray]
     fidelity: np.ndarray
     agreement: np.ndarray
 
@@ -94,16 +88,12 @@ class Randomisation(Measured):
 
     def __str__(self) -> str:
         width = max(12, *(len(step[-1]) for step in self.modules))
-        lines = [
-            f"{'down to':{width}}  class graphs  image graphs  words kept  words agree  decisions kept  decision bits"
-        ]
-        bits = np.mean([values for (upper, _), values in self.bits.items() if upper == DECISION], axis=0)
+        lines = [f"{'down to':{width}}  class graphs  image graphs  words kept  words agree  decisions kept"]
         kept = np.mean(list(self.words.values()), axis=0)
         for step, name in enumerate(["(none)", *(names[-1] for names in self.modules)]):
             lines.append(
                 f"{name:{width}}  {self.classes[step].mean():12.2f}  {self.images[step].mean():12.2f}  "
-                f"{kept[step]:10.2f}  "
-                f"{self.fidelity[step]:11.0%}  {self.agreement[step]:14.0%}  {bits[step]:13.2f}"
+                f"{kept[step]:10.2f}  {self.fidelity[step]:11.0%}  {self.agreement[step]:14.0%}"
             )
         (classes, images), (other, others), (low, high) = self.survival, self.other_seed, self.image_intervals[-1]
         lines.append(
@@ -145,7 +135,7 @@ def randomisation_test(
     n_steps : int or None, default=5
         In how many steps of about as many modules; None takes every module by itself.  Each is a refit.
     explained : images or FeatureMaps, default=None
-        Images whose graphs are compared, and over which bits and agreements are taken; None takes X.
+        Images whose graphs are compared, and over which agreements are taken; None takes X.
     n_images : int, default=20
         How many of these, drawn at random, are explained one by one.  Class graphs are over all.
     random_state : int, RandomState instance or None, default=None
@@ -156,7 +146,7 @@ def randomisation_test(
     Returns
     -------
     found : Randomisation
-        Similarities, bits and agreements, step by step.
+        Similarities and agreements, step by step.
 
     Notes
     -----
@@ -170,7 +160,7 @@ def randomisation_test(
 
     A random network often decides for very few classes; those that it never decides for have no evidence, and an empty
     graph.  `words` tells what survives whatever the decisions are.  Random networks, too, have words that follow from
-    each other and from the decision: `bits` and `fidelity` may stay high where no graph survives.
+    the decision: `fidelity` may stay high where no graph survives.
 
     References
     ----------
@@ -213,7 +203,6 @@ def randomisation_test(
         chance=np.array([step.chance for step in found]),
         other_seed=(float(other.classes.mean()), float(other.images.mean())),
         words={layer: np.array([step.words[layer] for step in found]) for layer in found[0].words},
-        bits={pair: np.array([step.bits[pair] for step in found]) for pair in found[0].bits},
         fidelity=np.array([step.fidelity for step in found]),
         agreement=np.array([step.agreement for step in found]),
     )
@@ -308,7 +297,6 @@ class _Compared(NamedTuple):
     images: np.ndarray
     chance: tuple[float, float]
     words: dict[str, float]
-    bits: dict[Pair, float]
     fidelity: float
     agreement: float
 
@@ -324,7 +312,6 @@ def _compare(first: Explained, graph: InferenceGraph, words: WordMaps) -> _Compa
         images,
         (chance, image_chance),
         {layer: float(shared.sum()) / n_words[layer] for layer, shared in alignment.similarity.items()},
-        {pair: float(bits.mean()) for pair, bits in bits_by_image(graph, words).items()},
         graph.score(words),
         float((words.decisions == first.words.decisions).mean()),
     )

@@ -13,7 +13,6 @@ from sklearn.utils import check_random_state
 from .._optional import need
 from .._progress import progress
 from ._ablation import FILLS
-from ._bits import predictive_bits
 from ._completeness import Completeness, check_layers, completeness
 from ._deletion import AblationCurves, deletion, insertion
 from ._edges import edge_effects
@@ -21,7 +20,6 @@ from ._faithfulness import Faithfulness, faithfulness
 from ._fidelity import fidelity
 from ._measured import Figure, Measured
 from ._parts import Parts, check_scores, graph_of, in_memory, take_apart
-from ._permutation import permutation_test
 from ._randomisation import randomisation_test
 from ._stability import stability
 from ._verdicts import Verdict, verdicts
@@ -183,8 +181,7 @@ def trust_report(
     -------
     report : TrustReport
         Table, picture, verdicts and sentences; the user guide's page "Does the graph tell the truth?" tells how to read
-        them.  What only counts rest on is measured of graphs of counts alone: predictive bits and permuted decisions.
-        A measure that these images do not allow is skipped, and says why.
+        them.  A measure that these images do not allow is skipped, and says why.
 
     Examples
     --------
@@ -214,7 +211,7 @@ def trust_report(
     check_scores(parts)
     evidence = graph._evidence_of(parts.dictionary.transform(parts.maps[:1]))
     labels = None if labels is None else labels[rows]
-    jobs = _jobs(pipe, parts, labels, chosen, evidence, budget, int(random.randint(2**31)))
+    jobs = _jobs(pipe, parts, labels, chosen, budget, int(random.randint(2**31)))
     if budget == "full":
         print(f"A full report over {len(rows)} images may take {_minutes(jobs, parts)} minutes.", flush=True)
     began = time.monotonic()
@@ -233,11 +230,10 @@ def _jobs(
     parts: Parts,
     labels: np.ndarray | None,
     layers: tuple[str, ...],
-    evidence: str,
     budget: str,
     seed: int,
 ) -> list[_Job]:
-    """Return the measures of a budget for graphs of this evidence."""
+    """Return the measures of a budget."""
 
     def fixed(name: str, passes: float, measure: Callable, *args: Any, **options: Any) -> _Job:
         return _Job(name, lambda: measure(pipe, parts.maps, *args, **options), passes)
@@ -247,17 +243,14 @@ def _jobs(
 
     # A layer of one location shows one word, which has no others beside it.
     ordered = [layer for layer in layers if np.prod(parts.maps.shapes[layer][1:]) > 1]
-    of_counts = evidence == "counts"
     found = [
         fixed("fidelity", 2, fidelity, labels),
-        *([job("predictive bits", 1, predictive_bits)] if of_counts else []),
         fixed("completeness", 3 * len(layers), completeness, layers=layers),
         *_ablations(job, layers, ordered),
         job("edges", 30 * len(layers), edge_effects),
     ]
     if budget == "full":
         found += _further(job, parts, layers, ordered)
-        found += [job("permuted decisions", 2, permutation_test)] if of_counts else []
     return found
 
 

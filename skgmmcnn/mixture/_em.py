@@ -389,45 +389,59 @@ class Expectation:
         Held fixed while rows are fed.
     like : Tensor
         Any tensor with the dtype and device to compute with.
+    keep_components : bool, default=False
+        Whether to keep the likeliest component of every row.
     """
 
-    def __init__(self, mixture: Mixture, like: Tensor) -> None:
+    def __init__(self, mixture: Mixture, like: Tensor, keep_components: bool = False) -> None:
         self._scorer = Scorer(mixture, like)
+        self._components: list[Tensor] | None = [] if keep_components else None
         self.log_likelihood = torch.zeros((), dtype=torch.float64, device=like.device)
         self.statistics = self._scorer.no_statistics()
 
     def add(self, rows: Tensor, weights: Tensor | None = None) -> None:
         """Add the rows (n, d), each counted as often as `weights` (n,) says, to the sums."""
         n_rows = self._scorer.block_rows
-        parts = repeat(None) if weights is None else weights.split(n_rows)
-        blocks = zip(rows.split(n_rows), parts, strict=False)
-        for log_likelihood, statistics in by_blocks(self._of_block, blocks, 2 * self._scorer.n_operations(len(rows))):
+        counted = repeat(None) if weights is None else weights.split(n_rows)
+        blocks = zip(rows.split(n_rows), counted, strict=False)
+        parts = by_blocks(self._of_block, blocks, 2 * self._scorer.n_operations(len(rows)))
+        for log_likelihood, statistics, components in parts:
             self.log_likelihood += log_likelihood
             self.statistics.add_(statistics)
+            if self._components is not None and components is not None:
+                self._components.append(components)
 
-    def _of_block(self, block: tuple[Tensor, Tensor | None]) -> tuple[Tensor, Statistics]:
+    def _of_block(self, block: tuple[Tensor, Tensor | None]) -> tuple[Tensor, Statistics, Tensor | None]:
         rows, weights = block
         features = self._scorer.features(self._scorer.ready(rows))
         shares = self._scorer.log_joint(features)
         evidence = softmax_(shares)
+        components = None if self._components is None else shares.argmax(1)
         if weights is None:
             weights = torch.ones_like(evidence)
         else:
             weights = weights.to(evidence)
             shares *= weights[:, None]
-        return weights.double() @ evidence.double(), self.statistics.of_rows(features, shares, weights)
+        return weights.double() @ evidence.double(), self.statistics.of_rows(features, shares, weights), components
 
     def merge(self) -> None:
         """Add what the other processes have summed; all must call this."""
         if n_processes() == 1:
             return
-        parts = gathered((self.log_likelihood.cpu(), self.statistics.to("cpu")))
+        parts = gathered((self.log_likelihood.cpu(), self.statistics.to("cpu"), self.components))
         device = self.log_likelihood.device
         self.log_likelihood = sum((part[0] for part in parts), torch.zeros((), dtype=torch.float64)).to(device)
-        everyones = [statistics for _, statistics in parts]
+        if self._components is not None:
+            self._components = [part[2].to(device) for part in parts]
+        everyones = [part[1] for part in parts]
         total = torch.stack([statistics.total for statistics in everyones]).sum(0)
         columns = zip(*(statistics.sums for statistics in everyones), strict=True)
         self.statistics = Statistics(total, tuple(torch.stack(parts).sum(0) for parts in columns)).to(device)
+
+    @property
+    def components(self) -> Tensor | None:
+        """The likeliest component of every row, int64 of shape (n,), where they are kept."""
+        return None if self._components is None else torch.cat(self._components)
 
     @property
     def n_rows(self) -> float:

@@ -19,19 +19,12 @@ from .._compat import Interval, StrOptions, fit_context
 from .._device import exact_float32, resolve_device
 from .._threads import one_thread
 from ._em import Mixture, Scorer
-from ._emissions import DiagonalGaussian, Emission, SphericalGaussian, TiedDiagonalGaussian
-from ._rectified import RectifiedGaussian
+from ._emissions import Emission
+from ._families import EMISSIONS
 from ._solvers import OnlineState, Rows, Training, in_blocks, online_pass, train
-from ._starts import STARTS, moments, start
+from ._starts import STARTS, check_scale, moments, start
 
 _BLOCK_ROWS = 2**16
-
-EMISSIONS: dict[tuple[str, str], type[Emission]] = {
-    ("gaussian", "diag"): DiagonalGaussian,
-    ("gaussian", "spherical"): SphericalGaussian,
-    ("gaussian", "tied_diag"): TiedDiagonalGaussian,
-    ("rectified", "diag"): RectifiedGaussian,
-}
 
 
 class MiniBatchGaussianMixture(DensityMixin, BaseEstimator):
@@ -408,9 +401,12 @@ class MiniBatchGaussianMixture(DensityMixin, BaseEstimator):
             The component that each row was drawn from.
         """
         check_is_fitted(self)
-        if n_samples < 1:
-            raise ValueError(f"n_samples must be at least 1; got {n_samples}.")
-        rows, components = self.mixture_.sample(n_samples, self._generator())
+        if not isinstance(n_samples, Integral) or isinstance(n_samples, bool) or n_samples < 1:
+            raise ValueError(f"n_samples must be an integer of at least 1; got {n_samples!r}.")
+        try:
+            rows, components = self.mixture_.sample(int(n_samples), self._generator())
+        except RuntimeError as error:  # torch's way to say so
+            raise MemoryError(f"n_samples={n_samples} rows do not fit into memory.") from error
         return rows.numpy(), components.numpy()
 
     def _n_parameters(self) -> int:
@@ -444,7 +440,11 @@ class MiniBatchGaussianMixture(DensityMixin, BaseEstimator):
         return Rows(_resident(values, like), weights, like)
 
     def _as_tensor(self, X: Any, *, reset: bool) -> Tensor:
+        if np.ma.is_masked(X):
+            raise TypeError("X is a masked array; fill what is masked: X.filled(value).")
         if isinstance(X, Tensor):
+            if X.is_complex():
+                raise ValueError("Complex data not supported: X must hold real numbers.")
             values = X.detach() if X.is_floating_point() else X.detach().double()
             # scikit-learn looks at one row: it checks and notes the width.
             validate_data(self, np.zeros((min(len(X), 1), *X.shape[1:])), reset=reset)
@@ -475,6 +475,8 @@ class MiniBatchGaussianMixture(DensityMixin, BaseEstimator):
             values = rows.values if rows.weights is None else rows.values[rows.weights > 0]
             means = STARTS[self.init_params](values, self.n_components, generator)
         mean, variance = moments(rows.values, rows.weights)
+        if rows.like.dtype == torch.float32:
+            check_scale("X", variance)
         if self.precisions_init is not None:
             variance = self._given_variance(n_channels)
         weights = None

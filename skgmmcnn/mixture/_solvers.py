@@ -42,6 +42,10 @@ class Expected(Protocol):
     log_likelihood: Tensor
 
     @property
+    def components(self) -> Tensor | None:
+        """The likeliest component of every row, None where these are not kept."""
+
+    @property
     def n_rows(self) -> float:
         """What the rows weigh together."""
 
@@ -125,7 +129,7 @@ class Rows:
 
     def expect(self, mixture: Mixture) -> Expectation:
         """Return the E-step over all rows."""
-        expectation = Expectation(mixture, self.like)
+        expectation = Expectation(mixture, self.like, keep_components=True)
         mine = self[my_share(len(self.values))] if self.shared else self
         expectation.add(mine.values, mine.weights)
         if self.shared:
@@ -148,7 +152,8 @@ USUAL = Schedule()
 class Training:
     """How to train: at most `max_iter` passes, until one gains less than `tol` nats per row.
 
-    `momentum` is for batch EM, `batch_size` and `generator` for the other solvers, `schedule` for stepwise EM.
+    `momentum` is for batch EM, which also ends when a pass gives less than the share `still` of the rows another
+    component; `batch_size` and `generator` are for the other solvers, `schedule` for stepwise EM.
     `report` is told after every pass its number and the bound.
     """
 
@@ -159,6 +164,7 @@ class Training:
     generator: torch.Generator | None = None
     report: Callable[[int, float], None] = lambda n_iter, bound: None
     schedule: Schedule = USUAL
+    still: float = 0.0
 
 
 def train(solver: str, rows: Rows, mixture: Mixture, training: Training) -> Fitted:
@@ -199,6 +205,7 @@ def fit_em(rows: Data, mixture: M, training: Training) -> Fitted[M]:
 def _climb(rows: Data, mixture: M, training: Training) -> Fitted[M]:
     bounds: list[float] = []
     trial = image = mixture
+    components = None
     moving = converged = False
     while len(bounds) < training.max_iter and not converged:
         expectation = rows.expect(trial)
@@ -213,10 +220,17 @@ def _climb(rows: Data, mixture: M, training: Training) -> Fitted[M]:
         statistics = expectation.statistics
         before, image = image, trial.maximize(statistics)
         converged = not gain >= training.tol and not moving  # also where a component collapsed and the bound is NaN
+        converged |= _changed(components, expectation.components) < training.still
+        components = expectation.components
         # The first step, away from arbitrary means, is too long to be prolonged: components would die.
         moving = training.momentum > 0 and training.tol <= gain < np.inf
         trial = _beyond(before, image, training.momentum) if moving else image
     return Fitted(OnlineState(image, statistics.per_row(), len(bounds)), bounds, converged)
+
+
+def _changed(before: Tensor | None, after: Tensor | None) -> float:
+    """Return the share of the rows whose component changed, 1 where that is not known."""
+    return 1.0 if before is None or after is None else (before != after).double().mean().item()
 
 
 def _beyond(before: Any, after: Any, share: float) -> Any:

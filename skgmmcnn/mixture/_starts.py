@@ -14,6 +14,7 @@ from ._emissions import Emission
 # k-means++ looks at this many rows, and at no fewer than so many per component.
 _SAMPLE_ROWS, _SAMPLE_ROWS_EACH = 2000, 5
 _BLOCK_ROWS = 4096
+_GREATEST_VARIANCE = 1e32
 
 
 def moments(rows: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -29,6 +30,16 @@ def moments(rows: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor
         second += share @ values.square()
     mean = first / total
     return mean + shift, (second / total - mean.square()).clamp_min(0)
+
+
+def check_scale(what: str, variance: Tensor) -> None:
+    """Refuse rows whose squares, or their inverses, leave the range of float32; `variance` (d,) is that of channels."""
+    largest = variance.max().item()
+    if not largest < _GREATEST_VARIANCE or 0 < largest < 1 / _GREATEST_VARIANCE:
+        raise ValueError(
+            f"{what} varies by about {largest**0.5:.0e}, the square of which is out of float32's range; divide the "
+            "values by that, in a network by its weights."
+        )
 
 
 def variance_floor(variance: Tensor, share: float) -> Tensor:

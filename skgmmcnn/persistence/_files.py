@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
@@ -15,6 +14,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from .._files import replace
 from ._networks import ALL_KINDS
 from ._values import Packer, Unpacker
 
@@ -31,12 +31,13 @@ def save(estimator: BaseEstimator, path: str | PathLike, *, embed: bool = True) 
     Parameters
     ----------
     estimator : Pipeline or estimator of this package
-        Fitted.  A pipeline's `memory` is not kept.
+        Fitted.  A pipeline's `memory` and an extractor's `store` are not kept: where files go is for whoever loads it
+        to choose.
     path : str or path
         The file; one that is there is replaced, once the new one is complete.
     embed : bool, default=True
-        Whether the file holds the network's weights.  If not, :func:`load` takes them from torchvision, from the
-        extractor's weights file or from the network that is passed to it, and checks them by their SHA-256.
+        Whether the file holds the network's weights.  If not, :func:`load` takes them from torchvision, or from the
+        network or the weights file that is passed to it, and checks them by their SHA-256.
 
     Raises
     ------
@@ -68,9 +69,9 @@ def save(estimator: BaseEstimator, path: str | PathLike, *, embed: bool = True) 
     document = json.dumps({"given": pack.given, "networks": pack.networks, "estimator": packed})
     about = {"skgmmcnn": document, "version": str(_VERSION)}
     about["sha256"] = _checksum(about, pack.arrays)
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save as serialized
 
-    _replace(Path(path), lambda draft: save_file(pack.arrays, draft, about))
+    replace(Path(path), lambda file: file.write(serialized(pack.arrays, about)))
 
 
 def load(
@@ -79,10 +80,12 @@ def load(
     model: nn.Module | Callable[[], nn.Module] | None = None,
     preprocess: Callable | None = None,
     decision: Callable | None = None,
+    weights: str | PathLike | None = None,
 ) -> Any:
     """Read what :func:`save` has written.
 
     Nothing in the file is run: only estimators of this package and pipelines are made, and numbers put into them.
+    Nor does a file name others: whatever is read or written elsewhere is named by you.
 
     Parameters
     ----------
@@ -95,6 +98,8 @@ def load(
         The preprocessing, where that was a function of your own.
     decision : callable, default=None
         What makes decisions of outputs, where that was a function of your own.
+    weights : str or path, default=None
+        The network's weights, where the pipeline took them from a file and was saved with ``embed=False``.
 
     Returns
     -------
@@ -105,7 +110,7 @@ def load(
     ------
     ValueError
         If the file is damaged, of another version or of something else, or if what it needs is not passed or does not
-        fit.
+        fit; it names the file.
 
     See Also
     --------
@@ -116,29 +121,49 @@ def load(
     >>> from skgmmcnn import load
     >>> pipe = load("digits.safetensors", model=DigitsNetwork)  # doctest: +SKIP
     """
-    document, arrays = _read(Path(path))
-    passed = {"model": model, "preprocess": preprocess, "decision": decision}
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"There is no file {str(path)!r}.")
+    passed = {"model": model, "preprocess": preprocess, "decision": decision, "weights": weights}
     given = {name: value for name, value in passed.items() if value is not None}
-    _check_given(Path(path), given, document["given"])
-    return Unpacker(ALL_KINDS, arrays, document["networks"], given)(document["estimator"])
+    try:
+        return _unpacked(path, given)
+    except ValueError as error:
+        raise ValueError(f"{str(path)!r} cannot be loaded: {error}") from error
+    except OSError:
+        raise
+    except Exception as error:  # whatever a document meets that was never written by save
+        raise ValueError(
+            f"{str(path)!r} cannot be loaded: it was not written by skgmmcnn.save, or what was passed does not fit "
+            f"({type(error).__name__}: {error})."
+        ) from error
 
 
-def _check_given(path: Path, given: dict[str, Any], needed: dict[str, str]) -> None:
-    """Tell whether all that is code, and not in the file, has been passed, and nothing else."""
+def _unpacked(path: Path, given: dict[str, Any]) -> BaseEstimator:
+    document, arrays = _read(path)
+    _check_given(given, document["given"])
+    estimator = Unpacker(ALL_KINDS, arrays, document["networks"], given)(document["estimator"])
+    if not isinstance(estimator, BaseEstimator):
+        raise ValueError(f"it holds a {type(estimator).__name__} instead of an estimator.")
+    return estimator
+
+
+def _check_given(given: dict[str, Any], needed: dict[str, str]) -> None:
+    """Tell whether all that a file must not choose has been passed, and nothing else."""
     missing = [name for name in needed if name not in given]
     if missing:
         what = ", ".join(f"{name} ({needed[name]})" for name in missing)
         call = ", ".join(f"{name}=..." for name in missing)
-        raise ValueError(f"{str(path)!r} holds no code and needs yours for {what}: load(path, {call}).")
+        raise ValueError(f"it holds no code and needs yours for {what}: load(path, {call}).")
     surplus = set(given) - set(needed) - {"model"}  # another network may stand in for one that torchvision builds
     if surplus:
-        raise ValueError(f"{str(path)!r} needs no {', '.join(sorted(surplus))}: what was saved has its own or none.")
+        raise ValueError(f"it needs no {', '.join(sorted(surplus))}: what was saved has its own or none.")
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Return the document and the arrays, having checked that they are what was written."""
     if not path.is_file():
-        raise FileNotFoundError(f"There is no file {str(path)!r}.")
+        raise ValueError("it is a folder, or no regular file.")
     import safetensors
 
     try:
@@ -146,16 +171,16 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             about = file.metadata() or {}
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dictionary
     except safetensors.SafetensorError as error:
-        raise ValueError(f"{str(path)!r} is damaged, or was not written by skgmmcnn.save: {error}.") from error
+        raise ValueError(f"it is damaged, or was not written by skgmmcnn.save: {error}.") from error
     if "skgmmcnn" not in about:
-        raise ValueError(f"{str(path)!r} was not written by skgmmcnn.save: it holds arrays, but no estimator.")
+        raise ValueError("it was not written by skgmmcnn.save: it holds arrays, but no estimator.")
     if about.get("version") != str(_VERSION):
         raise ValueError(
-            f"{str(path)!r} is of version {about.get('version')}, and this skgmmcnn reads version {_VERSION}; load it "
-            "with the skgmmcnn that wrote it, or fit again."
+            f"it is of version {about.get('version')}, and this skgmmcnn reads version {_VERSION}; load it with the "
+            "skgmmcnn that wrote it, or fit again."
         )
     if about.get("sha256") != _checksum(about, arrays):
-        raise ValueError(f"{str(path)!r} is damaged: its checksum is not that of what it holds.")
+        raise ValueError("it is damaged: its checksum is not that of what it holds.")
     return json.loads(about["skgmmcnn"]), arrays
 
 
@@ -168,15 +193,3 @@ def _checksum(about: dict[str, str], arrays: dict[str, np.ndarray]) -> str:
         digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
         digest.update(np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
-
-
-def _replace(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write a file beside `path`, then put it there."""
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"There is no folder {str(path.parent)!r} to save in.")
-    draft = path.with_name(f"{path.name}.{os.getpid()}")
-    try:
-        write(draft)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from torchvision.transforms._presets import ImageClassification
 from ..features._network import build, fingerprint
 from ..features._probing import HookedNetwork
 from ..features._tracing import TracedNetwork
-from ._values import KINDS, Kind, Packer, Unpacker, _instance, dtype_of, pick
+from ._values import KINDS, Kind, Packer, Unpacker, _instance, dtype_of, fill, pack_weights, pick, unpack_weights
 
 _WATCHED: dict[str, Any] = {kind.__name__: kind for kind in (TracedNetwork, HookedNetwork)}
 _TRANSFORMS: dict[str, Any] = {
@@ -34,6 +35,7 @@ _TRANSFORMS: dict[str, Any] = {
 _GIVEN = ("model", "preprocess", "decision")
 # What rounding on another processor makes of a layer's mean activity is far below this.
 _RELATIVE, _ABSOLUTE = 1e-2, 1e-4
+_MOST_VALUES = 2**26
 
 
 def _pack_network(value: nn.Module, pack: Packer) -> str:
@@ -49,31 +51,31 @@ def _pack_network(value: nn.Module, pack: Packer) -> str:
             "class": _describe(value),
             "name": name,
             "channels_last": any(part.ndim == 4 and not part.is_contiguous() for part in value.parameters()),
-            "source": pack(pack.owner.weights),
+            "source": None if pack.embed else pack_weights(pack.owner.weights, pack),
             "weights": pack(dict(value.state_dict())) if pack.embed else None,
         }
     return digest
 
 
 def _unpack_network(digest: str, unpack: Unpacker) -> nn.Module:
-    return unpack.once(digest, lambda: _rebuild(digest, unpack.networks[digest], unpack))
+    return unpack.once(("network", digest), lambda: _rebuild(digest, unpack.networks[digest], unpack))
 
 
 def _rebuild(digest: str, known: dict[str, Any], unpack: Unpacker) -> nn.Module:
     """Return the network with this fingerprint, in evaluation mode."""
     model = unpack.given.get("model", known["name"])
     state = unpack(known["weights"])
-    network = build(model, unpack(known["source"]) if state is None else None, seed=0).network
+    network = build(model, unpack_weights(known["source"], unpack) if state is None else None, seed=0).network
     if state is not None:
         try:
             network.load_state_dict(state, assign=True)  # as they were, in type and in memory
         except RuntimeError as error:
-            raise ValueError(f"The saved weights, of a {known['class']}, do not fit the model: {error}") from error
+            raise ValueError(f"the saved weights, of a {known['class']}, do not fit the model: {error}") from error
     elif known["channels_last"]:
         network.to(memory_format=torch.channels_last)
     if fingerprint(network) != digest:
         raise ValueError(
-            f"The saved network was a {known['class']} with weights of SHA-256 {digest[:12]}...; the model is a "
+            f"the saved network was a {known['class']} with weights of SHA-256 {digest[:12]}...; the model is a "
             f"{_describe(network)} with {fingerprint(network)[:12]}...: other weights, or another class."
         )
     return network
@@ -97,7 +99,7 @@ def _unpack_watched(content: Any, unpack: Unpacker) -> Any:
     for layer, expected in unpack(answers).items():
         if not np.allclose(found[layer], expected, _RELATIVE, _ABSOLUTE, equal_nan=True):
             raise ValueError(
-                f"Layer {layer!r} does not return what it returned when the file was saved, although the weights are "
+                f"layer {layer!r} does not return what it returned when the file was saved, although the weights are "
                 "the same: the network's code has changed. Pass the old code as load(path, model=...), or fit again."
             )
     return watched
@@ -105,6 +107,8 @@ def _unpack_watched(content: Any, unpack: Unpacker) -> Any:
 
 def _probe(watched: Any, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
     """Return what each layer returns for one image of noise, averaged over its locations."""
+    if math.prod(shape) > _MOST_VALUES:
+        raise ValueError(f"images of shape {shape} are larger than files of networks are made for.")
     noise = torch.from_numpy(np.random.RandomState(0).rand(1, *shape).astype(np.float32))
     _, activations = watched.run(noise)
     return {
@@ -123,8 +127,7 @@ def _unpack_transform(content: Any, unpack: Unpacker) -> Any:
     transform = kind.__new__(kind)
     if isinstance(transform, nn.Module):
         nn.Module.__init__(transform)
-    vars(transform).update({name: unpack(item) for name, item in content[1].items()})
-    return transform
+    return fill(transform, {name: unpack(item) for name, item in content[1].items()})
 
 
 def _pack_code(value: Any, pack: Packer) -> Any:

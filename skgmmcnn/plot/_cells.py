@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..features import NetworkSpec
-from ..graph._edge_maps import whole_windows
+from ._edge_maps import whole_windows
 from ._layout import Box
 
 

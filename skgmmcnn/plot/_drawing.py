@@ -75,11 +75,11 @@ def frame(ax: Any, limits: Limits) -> None:
 
 
 def write(ax: Any, x: float, y: float, text: str, *, size: float, box: bool = False, **style: Any) -> None:
-    """Write text, centred if not told otherwise, with `box` on a white ground."""
+    """Write text, centred if not told otherwise, with `box` on a white ground; names in it are never markup."""
     settings: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": size, "zorder": 6} | style
     if box:
         settings["bbox"] = {"boxstyle": "round,pad=0.12", "fc": "white", "ec": "none", "alpha": 0.85}
-    ax.text(x, y, text, **settings)
+    ax.text(x, y, text, parse_math=False, **settings)
 
 
 def in_lines(name: str, width: int = 15) -> str:

@@ -36,6 +36,7 @@ from ._drawing import (
     write,
     write_key,
 )
+from ._edge_maps import edge_maps as maps_of_edges
 from ._layout import Box, Line, attach, edge_strengths, place_cells, place_labels, rows_of
 from ._reading import check_image, pictures, run, take_apart
 
@@ -45,7 +46,7 @@ _GAP = 0.45
 _RISE = 1.15
 _TITLE = 42  # letters of a line of the decision's title
 _MAP = 0.42  # side of an edge's map
-_LABEL, _LABEL_WITH_MAP = (0.92, 0.17), (0.92, 0.19 + _MAP)
+_LABEL, _LABEL_WITH_MAP = (1.12, 0.17), (1.12, 0.19 + _MAP)
 
 
 class InferenceGraphDisplay(Display):
@@ -79,8 +80,9 @@ class InferenceGraphDisplay(Display):
         Where in the image the locations of each layer begin and end, as shares of its height and width, float arrays of
         shape (H + 1,) and (W + 1,); None divides the image evenly.
     edge_maps : dict of (tail, head) to float array, default=None
-        Where in the upper word's receptive field the lower word is, as from :meth:`InferenceGraph.edge_maps`; drawn on
-        the edges where there is room.
+        The share of the fields of the upper word that show the lower one, at each place of a whole field, of shape
+        (height, width); for the decision, of the images.  Fields that the border cuts count where they reach; NaN where
+        none does.  Drawn on the edges where there is room.
     predicted : str, default=None
         The class that the words of the image speak for, by :meth:`InferenceGraph.predict`, to be named where it is not
         the one that is explained.
@@ -133,7 +135,7 @@ class InferenceGraphDisplay(Display):
         estimator: InferenceGraph | Pipeline,
         X: Any,
         *,
-        image: int = 0,
+        image: int | None = None,
         label: int | str | None = None,
         target: Target = None,
         contrast: int | str | None = None,
@@ -149,8 +151,8 @@ class InferenceGraphDisplay(Display):
             Fitted; a pipeline ends with an :class:`~skgmmcnn.InferenceGraph`.
         X : WordMaps, or what the pipeline takes
             Words for an InferenceGraph, images for a pipeline.
-        image : int, default=0
-            Which image of X to explain.
+        image : int, default=None
+            Which image of X to explain; None takes the first.
         label : int or str, default=None
             A class, by number or name: explain all images of X that the network gives this class, instead of one.
         target : int, str or tuple, default=None
@@ -172,20 +174,21 @@ class InferenceGraphDisplay(Display):
         """
         before, estimator, X = take_apart(estimator, X, InferenceGraph)
         if label is None:
-            words = run(before, X[check_image(image, len(X)) :][:1])
+            words = run(before, X[check_image(0 if image is None else image, len(X)) :][:1])
             (graph,) = estimator.explain(words, target, contrast=contrast)
             display = cls._of_image(graph, words)
             if evidence_of(graph) == "counts" and graph.graph.get("target") == words.decisions[0]:
                 display.predicted = words.spec.class_name(int(estimator.predict(words)[0]))
-        elif target is not None:
-            raise ValueError(f"label={label!r} explains a class, target={target!r} one image; give one of them.")
+        elif target is not None or image is not None:
+            one = f"image={image!r}" if target is None else f"target={target!r}"
+            raise ValueError(f"label={label!r} explains a class, {one} one image; give one of them.")
         else:
             words = run(before, X)
             graph = estimator.explain_class(words, label, contrast=contrast)
             words = words[np.flatnonzero(words.decisions == graph.graph["target"])]
             display = cls(graph, words.vocabulary, images=pictures(words, range(min(4, len(words)))))
         if edge_maps:
-            display.edge_maps = estimator.edge_maps(words, graph)
+            display.edge_maps = maps_of_edges(estimator, words, graph)
         return display.plot(n_patches=n_patches, ax=ax)
 
     @classmethod

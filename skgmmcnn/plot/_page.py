@@ -11,6 +11,7 @@ import os
 from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from importlib.resources import files
+from numbers import Integral
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -114,6 +115,8 @@ class InferenceGraphPage:
             The page, to be saved.
         """
         before, estimator, X = take_apart(estimator, X, InferenceGraph)
+        if isinstance(images, (str, Integral)):
+            raise TypeError(f"images must list numbers of images in X, as [3, 7]; got {images!r}.")
         rows = [check_image(image, len(X)) for image in (range(min(_N_IMAGES, len(X))) if images is None else images)]
         words = run(before, X)
         own = estimator.explain(words[rows])

@@ -59,6 +59,9 @@ def words_by_name(vocabulary: Vocabulary, words: Sequence[tuple[str, int] | str]
     """Return words, given by layer and number or as ``"layer3_w017"``, by layer and number."""
     if isinstance(words, str):
         words = [words]
+    if not isinstance(words, Iterable):
+        raise TypeError(f"words must list words, as [('layer', 17), 'layer_w017']; got {words!r}.")
+    words = list(words)
     if not len(words):
         raise ValueError("There are no words to show.")
     keys = {vocabulary.key(layer, word): (layer, word) for layer, n in vocabulary.n_words.items() for word in range(n)}
@@ -67,7 +70,7 @@ def words_by_name(vocabulary: Vocabulary, words: Sequence[tuple[str, int] | str]
 
 
 def _word_by_name(vocabulary: Vocabulary, word: Any, keys: Mapping[str, Any], known: set[Any]) -> tuple[str, int]:
-    found: Any = keys.get(word) if isinstance(word, str) else tuple(word)
+    found: Any = keys.get(word) if isinstance(word, str) else tuple(word) if isinstance(word, Iterable) else None
     if found not in known:
         near = difflib.get_close_matches(str(word), keys, 3, 0.3) if isinstance(word, str) else ()
         sizes = ", ".join(f"{layer!r} has words 0 to {n - 1}" for layer, n in vocabulary.n_words.items())
@@ -87,7 +90,7 @@ def run(steps: Iterable[Any], X: Any) -> Any:
 
 def check_image(image: int, n_images: int) -> int:
     """Return the number of an image, counted from the front."""
-    if not isinstance(image, Integral):
+    if not isinstance(image, Integral) or isinstance(image, bool):
         raise TypeError(f"image must be the number of an image in X, 0 to {n_images - 1}; got {image!r}.")
     if not -n_images <= image < n_images:
         raise IndexError(f"There is no image {image} in X, which has {n_images}.")

@@ -135,7 +135,9 @@ class TrainingDisplay(Display):
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         ax.set_xlabel("pass" + (", then for the class" if self.retrained else ""))
         ended = _ENDED[(self.converged or {}).get(name)]
-        ax.set_title(f"{in_lines(name, 28)}\n{bounds[-1]:.2f} nats\n{_passes(n_trained)}{ended}", fontsize=9)
+        ax.set_title(
+            f"{in_lines(name, 28)}\n{bounds[-1]:.2f} nats\n{_passes(n_trained)}{ended}", fontsize=9, parse_math=False
+        )
 
 
 def _converged(model: Any, bounds: Mapping[str, Sequence[float]], retrained: bool) -> dict[str, bool]:

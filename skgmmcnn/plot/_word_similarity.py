@@ -167,7 +167,7 @@ class WordSimilarityDisplay(Display):
             ax.axvline(end - 0.5, color="white", lw=1)
         middles = (ends[1:] + ends[:-1] - 1) / 2
         ax.set_xticks([])
-        ax.set_yticks(middles, [in_lines(layer, _NAME) for layer in self.classes], fontsize=8.5)
+        ax.set_yticks(middles, [in_lines(layer, _NAME) for layer in self.classes], fontsize=8.5, parse_math=False)
         ax.tick_params(length=0)
         ax.set_facecolor("0.7")  # words that these images do not show
         ax.set_title("All words, by class in each layer")
@@ -213,7 +213,7 @@ def _draw_cohesion(ax: Any, cohesion: Mapping[str, Cohesion], title: str, label:
 def _name_layers(ax: Any, layers: Iterable[str], about: Iterable[str]) -> None:
     """Write below the axis what the layers are called, and something about each."""
     names = [f"{in_lines(layer, _NAME)}\n{text}" for layer, text in zip(layers, about, strict=True)]
-    ax.set_xticks(range(len(names)), names, fontsize=8.5)
+    ax.set_xticks(range(len(names)), names, fontsize=8.5, parse_math=False)
 
 
 def _add_legend(ax: Any) -> None:

@@ -23,7 +23,7 @@ def permuted(dictionary, order):
     other.mixtures_ = {}
     for layer, mixture in dictionary.mixtures_.items():
         rows = torch.from_numpy(order[layer])
-        parameters = Parameters(*(part[rows] for part in mixture.parameters))
+        parameters = Parameters(mixture.parameters.mean[rows], mixture.parameters.variance)  # shared by all words
         other.mixtures_[layer] = replace(mixture, weights=mixture.weights[rows], parameters=parameters)
     return other
 

@@ -12,13 +12,16 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.mixture import GaussianMixture
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
-from skgmmcnn import FeatureExtractor, FeatureMaps, LayerDictionary
+from skgmmcnn import FeatureExtractor, FeatureMaps, LayerDictionary, MiniBatchGaussianMixture, load, save
 from skgmmcnn.dictionary._labelling import as_rows
 from skgmmcnn.dictionary._readouts import fit_readout
 from skgmmcnn.dictionary._representatives import Typical
 from skgmmcnn.dictionary._reservoir import Reservoir
 from skgmmcnn.dictionary._statistics import count_classes
 from skgmmcnn.mixture._em import Scorer
+from skgmmcnn.mixture._emissions import TiedDiagonalGaussian
+from skgmmcnn.mixture._solvers import Rows, Training, fit_em
+from skgmmcnn.mixture._starts import moments, random_rows, start
 
 N_CHECKS = 46  # of scikit-learn 1.6; newer ones have more
 
@@ -44,16 +47,19 @@ def test_rows_are_modelled_as_well_as_by_scikit_learn(rng):
     np.testing.assert_allclose(dictionary.transform(X).sum(1), 1)
 
 
-def test_words_are_the_likeliest_components(maps):
-    dictionary = LayerDictionary({"conv1": 8, "conv2": 12, "conv3": 16}, emission="gaussian", random_state=0)
+@pytest.mark.parametrize("family", ["tied_diag", "diag", "spherical"])
+def test_words_are_the_likeliest_components(maps, family):
+    dictionary = LayerDictionary({"conv1": 8, "conv2": 12, "conv3": 16}, covariance_type=family, random_state=0)
+    dictionary.set_params(emission="gaussian")
     words = dictionary.fit_transform(maps)
     for batch in maps.batches():
         for layer, values in batch.activations.items():
             rows = as_rows(values).double().numpy()
             mixture = dictionary.mixtures_[layer]
+            covariances = mixture.covariances_[:, None] if family == "spherical" else mixture.covariances_
+            covariances = np.broadcast_to(covariances, mixture.means_.shape)
             joint = np.log(mixture.weights_) - 0.5 * (
-                ((rows[:, None] - mixture.means_) ** 2 / mixture.covariances_).sum(2)
-                + np.log(2 * np.pi * mixture.covariances_).sum(1)
+                ((rows[:, None] - mixture.means_) ** 2 / covariances).sum(2) + np.log(2 * np.pi * covariances).sum(1)
             )
             seen = words.words[layer][batch.start : batch.start + len(values)].ravel()
             best = joint.max(1)
@@ -250,25 +256,24 @@ def test_partial_fit(maps):
     score, n_iter = fitted.score(maps), fitted.n_iter_
     assert n_iter != 9
     assert fitted.partial_fit(maps[:150]).score(maps) > score - 1  # goes on from the fit
-    one_step = LayerDictionary(8, emission="gaussian", random_state=0).partial_fit(maps)
+    few = maps[:10]  # of which fit does not take a quarter first
+    one_step = LayerDictionary(40, random_state=0).partial_fit(few)
     with pytest.warns(ConvergenceWarning):
-        one_pass = LayerDictionary(8, emission="gaussian", random_state=0, max_iter=1).fit(maps)
+        one_pass = LayerDictionary(40, random_state=0, max_iter=1).fit(few)
     for layer in maps.layers:
         np.testing.assert_allclose(one_step.mixtures_[layer].means_, one_pass.mixtures_[layer].means_, atol=1e-4)
 
 
-def test_failed_fit_loses_nothing(maps, digits):
+def test_failed_fit_loses_nothing(digits):
     dictionary = LayerDictionary(4, random_state=0)
-    broken = copy.deepcopy(digits.network)
-    with torch.no_grad():
-        broken.conv3[0].weight.fill_(3e38)
-    bad = FeatureExtractor(broken, ["conv2", "conv3"]).fit_transform(digits.images[:50])
-    with pytest.raises(ValueError, match="Layer 'conv3' holds NaN or infinity"):
+    maps = FeatureExtractor(digits.network, ["conv2", "conv3"]).fit_transform(digits.images[:50])
+    bad = maps.of_changed_network(lambda network, images: network.conv3[0].weight.fill_(3e38))
+    with pytest.raises(ValueError, match="NaN or infinity for image 0, first in layer 'conv3'"):
         dictionary.fit(bad)
     with pytest.raises(NotFittedError):
         dictionary.transform(maps)
     expected = dictionary.fit(maps).transform(maps).words["conv3"]
-    with pytest.raises(ValueError, match="Layer 'conv3' holds NaN or infinity"):
+    with pytest.raises(ValueError, match="NaN or infinity for image 0, first in layer 'conv3'"):
         dictionary.fit(bad)
     np.testing.assert_array_equal(dictionary.transform(maps).words["conv3"], expected)
 
@@ -308,17 +313,102 @@ def test_bad_input_is_named(maps, digits):
 
 def test_emission_is_chosen_by_the_share_of_zeros(maps, rng):
     """The digits network's layers end in a ReLU; its input does not."""
-    dictionary = LayerDictionary(4, random_state=0).fit(maps)
+    dictionary = LayerDictionary(4, covariance_type="diag", random_state=0).fit(maps)
     assert dictionary.emissions_ == dict.fromkeys(maps.layers, "rectified")
-    assert LayerDictionary(4, emission="gaussian").fit(maps).emissions_ == dict.fromkeys(maps.layers, "gaussian")
+    for options in ({"emission": "gaussian", "covariance_type": "diag"}, {"covariance_type": "tied_diag"}):
+        assert LayerDictionary(4, **options).fit(maps).emissions_ == dict.fromkeys(maps.layers, "gaussian")
     for X, expected in [
         (rng.normal(size=(100, 3)), "gaussian"),
         (np.abs(rng.normal(size=(100, 3))), "gaussian"),
         (rng.normal(size=(100, 3)).clip(0), "rectified"),
     ]:
-        assert LayerDictionary(2).fit(X).emissions_ == {"dense": expected}
+        assert LayerDictionary(2, covariance_type="diag").fit(X).emissions_ == {"dense": expected}
     with pytest.raises(ValueError, match="Layer 'dense' has negative values, but emission='rectified'"):
-        LayerDictionary(2, emission="rectified").fit(rng.normal(size=(100, 3)))
+        LayerDictionary(2, emission="rectified", covariance_type="diag").fit(rng.normal(size=(100, 3)))
+    with pytest.raises(ValueError, match="emission='rectified' needs covariance_type='diag'; got 'tied_diag'"):
+        LayerDictionary(2, emission="rectified").fit(rng.normal(size=(100, 3)).clip(0))
+
+
+@pytest.mark.parametrize("scale", [1e18, 1e-20])
+@pytest.mark.parametrize("model", [LayerDictionary(3, random_state=0), MiniBatchGaussianMixture(3, random_state=0)])
+def test_rows_out_of_range_are_refused(rng, model, scale):
+    with pytest.raises(ValueError, match="out of float32's range"):
+        model.fit((scale * rng.normal(size=(60, 4))).astype(np.float32))
+
+
+def test_a_layer_without_words_is_refused(digits):
+    silent = copy.deepcopy(digits.network)
+    with torch.no_grad():
+        silent.conv3[0].weight.zero_()
+    maps = FeatureExtractor(silent, ["conv2", "conv3"]).fit_transform(digits.images[:20])
+    with pytest.raises(ValueError, match="Layer 'conv3' is the same everywhere"):
+        LayerDictionary(3).fit(maps)
+
+
+def test_training_ends_when_words_stay(rng):
+    """Overlapping clusters, whose likelihood creeps on: a pass that moves few rows is the last."""
+    rows = torch.from_numpy(rng.normal(size=(3000, 4)))
+    generator = torch.Generator().manual_seed(0)
+    mean, variance = moments(rows)
+    begin = start(random_rows(rows, 20, generator), TiedDiagonalGaussian(0.1 * variance), mean, variance, rows)
+    data = Rows(rows, None, rows)
+    still = fit_em(data, begin, Training(500, 0.0, still=0.02))
+    never = fit_em(data, begin, Training(still.n_iter - 1, 0.0))
+    before = data.expect(fit_em(data, begin, Training(still.n_iter - 2, 0.0)).mixture).components
+    assert still.converged
+    assert not never.converged
+    assert still.n_iter < 200
+    assert 0 < (before != data.expect(never.mixture).components).double().mean() < 0.05
+
+
+def test_report_says_what_words_are_worth(maps, digits):
+    dictionary = LayerDictionary({"conv1": 30, "conv2": 30, "conv3": 30}, random_state=0).fit(maps)
+    report = dictionary.report(maps, n_images=40)
+    rows = np.unique(np.linspace(0, len(maps) - 1, 40).astype(int))
+    network, images = digits.network, torch.as_tensor(digits.images[rows])[:, None]
+    for layer, worth in report.layers.items():
+        seen = {}
+
+        def watch(module, inputs, output, seen=seen):
+            seen["values"] = output
+
+        with network.get_submodule(layer).register_forward_hook(watch), torch.no_grad():
+            decisions = network(images).argmax(1)
+        values = seen["values"].permute(0, 2, 3, 1).double().numpy()
+        words = dictionary.transform(maps[rows]).words[layer].astype(int)
+        means = dictionary.mixtures_[layer].emitted_means_
+        center = dictionary.mixtures_[layer].weights_ @ means
+        r2 = 1 - ((values - means[words]) ** 2).sum() / ((values - center) ** 2).sum()
+        assert worth.r2 == pytest.approx(r2, abs=1e-4)
+        made = torch.from_numpy(means[words]).permute(0, 3, 1, 2).float()
+        with (
+            network.get_submodule(layer).register_forward_hook(lambda module, inputs, output, made=made: made),
+            torch.no_grad(),
+        ):
+            kept = (network(images).argmax(1) == decisions).double().mean().item()
+        assert worth.kept == pytest.approx(kept, abs=0.03)  # one image may lie at a border
+        assert (worth.n_words, worth.n_used) == (30, len(np.unique(words)))
+        assert f"- {layer}: {worth.n_used} of 30 words" in str(report)
+
+
+def test_report_warns_of_layers_that_hold_little(maps, rng):
+    poor = LayerDictionary(2, random_state=0).fit(maps)
+    with pytest.warns(UserWarning, match=r"'conv3' .*More words"):
+        poor.report(maps)
+    plain = LayerDictionary(5, random_state=0).fit(rng.normal(size=(100, 3)))
+    report = plain.report(rng.normal(size=(100, 3)))
+    assert np.isnan(report.layers["dense"].kept)
+    assert "decisions" not in str(report)
+    with pytest.raises(ValueError, match="n_images must be at least 1; got 0"):
+        plain.report(rng.normal(size=(100, 3)), n_images=0)
+
+
+def test_verbose_shows_passes_and_worth(maps, capsys):
+    LayerDictionary(30, verbose=1, random_state=0).fit(maps)
+    shown = capsys.readouterr()
+    assert "conv2: 30 of 30 words in use" in shown.out
+    assert "conv2" in shown.err
+    assert "nats" in shown.err
 
 
 @pytest.mark.parametrize("solver", ["online", "sgd"])
@@ -429,3 +519,25 @@ class TestReadouts:
             LayerDictionary(2, objective="discriminative").partial_fit(maps)
         with pytest.raises(ValueError, match="objective"):
             LayerDictionary(2, objective="both").fit(maps)
+
+
+def test_maps_of_another_network_are_refused(digits, tmp_path):
+    """Equal names of layers and numbers of channels do not make equal words."""
+    other = copy.deepcopy(digits.network)
+    with torch.no_grad():
+        other.conv2[0].weight += 1e-3
+    mine, its = (
+        FeatureExtractor(network, ["conv2"]).fit_transform(digits.images[:60]) for network in (digits.network, other)
+    )
+    dictionary = LayerDictionary(4, random_state=0).fit(mine)
+    save(dictionary, tmp_path / "words")
+    for fitted in (dictionary, load(tmp_path / "words")):
+        with pytest.raises(ValueError, match=r"fitted on maps of another network: .*Take maps of the network"):
+            fitted.transform(its)
+        with pytest.raises(ValueError, match="another network"):
+            fitted.partial_fit(its)
+    again = FeatureExtractor(copy.deepcopy(digits.network), ["conv2"]).fit_transform(digits.images[60:90])
+    assert len(dictionary.transform(again)) == 30
+    changed = mine.of_changed_network(lambda network, images: network.conv2[0].weight.mul_(0.5))
+    assert len(dictionary.transform(changed)) == 60  # asked for by name
+    assert len(dictionary.fit(its).transform(its)) == 60

@@ -442,7 +442,7 @@ def test_bad_labels_are_named():
         ([0, 1, 2, 4], "no output 4"),
         (["cat", "dog", "cow", "cow"], "Several outputs are named 'dog'"),
         (["cat", "cat", "cow", "pig"], "no class 'pig'"),
-        ([0.5, 1, 2, 3], "no class '0.5'"),
+        ([0.5, 1, 2, 3], "it holds 0.5"),
     ]:
         with pytest.raises(ValueError, match=message):
             extractor.fit(READY, y)
@@ -469,7 +469,7 @@ def test_trouble_behind_the_first_image_is_named(tmp_path, pixels):
         network[1].bias.fill_(0)
     X = READY.copy()
     X[1] = 9
-    with pytest.raises(ValueError, match=r"Layer '4' holds NaN or infinity for image 1"):
+    with pytest.raises(ValueError, match=r"returns NaN or infinity for image 1, first in layer '4'"):
         FeatureExtractor(network, ["0", "4"]).fit_transform(X).compute()
 
 
@@ -597,3 +597,111 @@ def test_child_called_module_loads_its_own_state(tmp_path):
 
     torch.save(Wrapper().state_dict(), tmp_path / "state.pth")
     FeatureExtractor(Wrapper, ["module.4"], weights=tmp_path / "state.pth").fit(READY)
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        ({0: "cat", 1: "dog", 2: "cow", 3: "hen"}, None),
+        ({3: "hen", 1: "dog", 0: "cat", 2: "cow"}, None),
+        (
+            {1: "cat", 2: "dog", 3: "cow", 4: "hen"},
+            r"dict of the keys \[1, 2, 3, 4\]; they must be the outputs 0",
+        ),
+        ({"cat": 0, "dog": 1, "cow": 2, "hen": 3}, "they must be the outputs 0 to 3"),
+        ({"cat", "dog", "cow", "hen"}, "class_names is a set; list one name per output"),
+    ],
+)
+def test_class_names_are_in_the_order_of_outputs(names, told):
+    extractor = FeatureExtractor(small_network(), ["4"], class_names=names)
+    if told is None:
+        assert extractor.fit(READY).spec_.class_names == ("cat", "dog", "cow", "hen")
+    else:
+        with pytest.raises((TypeError, ValueError), match=told):
+            extractor.fit(READY)
+
+
+def test_score_is_the_networks_own_accuracy():
+    extractor = FeatureExtractor(small_network(), ["4"], class_names=["cat", "dog", "cow", "hen"]).fit(READY)
+    decided = np.concatenate([batch.decisions for batch in extractor.transform(READY).batches()])
+    labels = decided.copy()
+    labels[0] = (labels[0] + 1) % 4
+    assert extractor.score(READY, decided) == 1
+    names = [extractor.spec_.class_name(label) for label in labels]
+    assert extractor.score(READY, names) == pytest.approx(1 - 1 / len(READY))
+
+
+@pytest.mark.parametrize("labels", [[None], [{}], [0.5], [np.nan]])
+def test_labels_that_are_none(labels):
+    with pytest.raises(ValueError, match="y must hold output numbers or class names; it holds"):
+        FeatureExtractor(small_network(), ["4"]).fit(READY, labels * len(READY))
+
+
+def test_random_preprocessing_is_told(pixels):
+    flipping = transforms.Compose([transforms.RandomHorizontalFlip(), TO_TENSOR])
+
+    class Flipped(torch.utils.data.Dataset):
+        def __len__(self):
+            return 7
+
+        def __getitem__(self, i):
+            return flipping(Image.fromarray(pixels[i])), 0
+
+    torch.manual_seed(0)
+    with pytest.warns(UserWarning, match="^preprocess gives different values for the same image twice"):
+        FeatureExtractor(small_network(), ["4"], preprocess=flipping).fit(pixels)
+    with pytest.warns(UserWarning, match="^The data set gives different values for the same image twice"):
+        FeatureExtractor(small_network(), ["4"], preprocess=None).fit(Flipped())
+
+
+@pytest.mark.parametrize(
+    ("parameters", "error", "told"),
+    [
+        ({"device": "gpu"}, ValueError, "device='gpu' is none that torch knows; use 'auto'"),
+        ({"layers": [2]}, TypeError, "names of layers, as list_layers gives them; got 2"),
+        ({"layers": [None]}, TypeError, "names of layers, as list_layers gives them; got None"),
+        ({"n_jobs": -100}, ValueError, "n_jobs=-100: give a number of processes"),
+        ({"n_jobs": 0}, ValueError, "n_jobs=0: give a number of processes"),
+        ({"store": ""}, ValueError, "The folder of a store is ''"),
+        ({"batch_size": True}, ValueError, "'batch_size' parameter .* Got True"),
+    ],
+)
+def test_parameters_that_are_mistakes(parameters, error, told):
+    with pytest.raises(error, match=told):
+        FeatureExtractor(small_network(), **{"layers": ["4"]} | parameters).fit(READY)
+
+
+ROWS = np.ones((4, 3), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "error", "told"),
+    [
+        ({}, TypeError, "given by layer"),
+        (ROWS, TypeError, "given by layer"),
+        (5, TypeError, "given by layer, .*got 5"),
+        ({"a": ROWS, "b": ROWS[:2]}, ValueError, r"the same examples; their numbers are \{'a': 4, 'b': 2\}"),
+        ({"a": ROWS[0]}, ValueError, r"Layer 'a' must be an array \(n, d\).*shape \(3,\)"),
+        ({"a": [["x"]]}, ValueError, "of real numbers; got <U1"),
+        ({"a": ROWS * np.nan}, ValueError, "Layer 'a' holds NaN"),
+        ({"a": np.ma.masked_greater(ROWS, 0)}, TypeError, "Layer 'a' is a masked array; fill"),
+    ],
+)
+def test_arrays_that_are_no_maps(arrays, error, told):
+    with pytest.raises(error, match=told):
+        FeatureMaps.from_arrays(arrays)
+
+
+def test_lists_and_integers_can_be_maps():
+    for values in (ROWS.tolist(), ROWS.astype(int)):
+        (batch,) = FeatureMaps.from_arrays({"a": values}).batches()
+        np.testing.assert_array_equal(batch.activations["a"][:, :, 0, 0], ROWS)
+
+
+def test_no_images_are_told(tmp_path):
+    maps = FeatureExtractor(small_network(), ["4"]).fit_transform(READY)
+    for ask in (lambda none: none.compute(), lambda none: none.outputs):
+        with pytest.raises(ValueError, match="There are no images in these FeatureMaps"):
+            ask(maps[[]])
+    with pytest.raises(ValueError, match="The folder of a store is ''"):
+        maps.store("")

@@ -10,7 +10,8 @@ from torch.utils.data import Dataset, IterableDataset, TensorDataset
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import Compose, Resize, ToTensor
 
-from skgmmcnn import FeatureExtractor
+from skgmmcnn import FeatureExtractor, LayerDictionary
+from skgmmcnn.features._image_files import read, usual
 
 SMALL = Compose([Resize((12, 12)), ToTensor()])
 
@@ -139,3 +140,196 @@ def test_progress(network, folder, capsys):
 def test_hash_of_a_data_set_is_that_of_its_content(network, folder):
     maps = [extractor(network).fit_transform(ImageFolder(folder)) for _ in range(2)]
     assert joblib.hash(maps[0]) == joblib.hash(maps[1])
+
+
+def grey_network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(400, 3))
+
+
+GREY = Compose([Resize((12, 12)), lambda image: torch.from_numpy(np.asarray(image, np.float32))[None] / 255])
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "big.tif", "pgm"])
+def test_sixteen_bits_are_scaled(tmp_path, rng, suffix):
+    pixels = rng.integers(0, 256, (12, 12), dtype=np.uint8)
+    sixteen = (pixels * np.uint16(257)).astype(">u2" if "big" in suffix else "<u2")
+    (tmp_path / "8").mkdir()
+    Image.fromarray(pixels).save(tmp_path / "8" / "a.png")
+    Image.fromarray(sixteen).save(tmp_path / f"a.{suffix}")
+    maps = [
+        extractor(grey_network(), preprocess=GREY).fit_transform([file])
+        for file in (tmp_path / "8" / "a.png", tmp_path / f"a.{suffix}", Image.open(tmp_path / f"a.{suffix}"))
+    ]
+    for other in maps[1:]:
+        np.testing.assert_allclose(other.outputs, maps[0].outputs, atol=1e-6)
+
+
+def test_a_tiff_of_twelve_bits_is_scaled(tmp_path):
+    Image.fromarray(np.full((12, 12), 4095, np.uint16)).save(tmp_path / "a.tif")
+    with Image.open(tmp_path / "a.tif") as image:
+        image.tag_v2[258] = (12,)
+        assert usual(image, "L").getextrema() == (255, 255)
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.float32])
+def test_pixels_of_unknown_range_are_refused(network, tmp_path, dtype):
+    Image.fromarray(np.ones((12, 12), dtype)).save(tmp_path / "a.tif")
+    with pytest.raises(ValueError, match=r"a\.tif' cannot be read.*32-bit numbers of unknown range.*8 or 16 bits"):
+        extractor(network).fit(tmp_path)
+
+
+def test_palettes_keep_their_colours(tmp_path):
+    image = Image.new("P", (12, 12), 1)
+    image.putpalette([255, 0, 0, 0, 128, 255])
+    for transparency in ({}, {"transparency": b"\x00\x80"}, {"transparency": 0}):
+        image.save(tmp_path / "a.png", **transparency)
+        assert read(tmp_path / "a.png", "RGB").getpixel((0, 0)) == (0, 128, 255)
+        assert read(tmp_path / "a.png", None).getpixel((0, 0))[:3] == (0, 128, 255)
+
+
+def test_what_pil_cannot_convert_is_named(network):
+    images = [Image.new("RGB", (12, 12)), Image.new("La", (12, 12))]
+    with pytest.raises(ValueError, match=r"Image 1 cannot be read: ValueError: conversion from La"):
+        extractor(network).fit_transform(images).compute()
+    for mode in ("L", "RGB", None):
+        assert usual(Image.new("LAB", (12, 12)), mode).mode == (mode or "RGB")
+
+
+def test_what_systems_hide_in_folders_is_no_image(network, folder):
+    expected = extractor(network).fit_transform(folder).shape
+    for name in ("._a.png", ".ipynb_checkpoints/b.png", "__MACOSX/._b.png", "__MACOSX/c.png", "cats/.hidden/d.png"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"\0\5\x16\7")
+    (folder / "a.png").mkdir()
+    (folder / "dead.png").symlink_to(folder / "nowhere.png")
+    assert extractor(network).fit_transform(folder).shape == expected
+
+
+class Rows(Dataset):
+    """Items as a function makes them."""
+
+    def __init__(self, make, n=4):
+        self.make, self.n = make, n
+
+    def __len__(self):
+        return self.n
+
+    def __getitem__(self, i):
+        return self.make(i)
+
+
+IMAGE = torch.rand(3, 12, 12)
+
+
+def _fails_on_2(i):
+    if i == 2:
+        raise KeyError("gone")
+    return IMAGE, 0
+
+
+def _broken_on_2(image):
+    if image.getpixel((0, 0))[0] == 2:
+        raise ZeroDivisionError("by zero")
+    return ToTensor()(image)
+
+
+def test_errors_of_data_sets_and_preprocessing_carry_number_and_type(network, tmp_path):
+    told, rows = "Image 2: the data set fails on its item 2: KeyError: 'gone'", Rows(_fails_on_2)
+    with pytest.raises(ValueError, match=rf"{told}.*on_error='skip'"):
+        extractor(network, preprocess=None).fit(rows)
+    skipping = extractor(network, preprocess=None, on_error="skip")
+    with pytest.warns(UserWarning, match=f"1 of 4 images.*image 2: {told}"):
+        maps = skipping.fit(rows).transform(Rows(lambda i: IMAGE))
+    assert len(maps) == 4
+    for i in range(4):
+        Image.new("RGB", (12, 12), (i, i, i)).save(tmp_path / f"{i}.png")
+    for n_jobs in (None, 2):
+        with pytest.raises(ValueError, match=r"preprocess failed on image 2 \('.*2\.png'\), a PIL image: ZeroDivision"):
+            extractor(network, preprocess=_broken_on_2, n_field_images=0, n_jobs=n_jobs).fit(tmp_path).transform(
+                tmp_path
+            ).compute()
+
+
+@pytest.mark.parametrize(
+    ("item", "told"),
+    [
+        ({"image": IMAGE, "meta": torch.ones(2)}, "is a dict; one image a row .* entry 'image' holds one"),
+        ({"label": 3}, "is a dict; one image a row is expected: a PIL image"),
+        ((3, IMAGE), "is a tuple; .* entry 1 holds one"),
+        ("file.png", "is a str;"),
+        (None, "is a NoneType;"),
+        (np.array(["a"]), "is a ndarray;"),
+        (7, "is a int;"),
+    ],
+)
+def test_items_that_are_no_images_are_refused(network, item, told):
+    with pytest.raises(TypeError, match=f"Item 0 of the data set {told}"):
+        extractor(network, preprocess=None, on_error="skip").fit(Rows(lambda i: item))
+
+
+def test_every_error_of_reading_can_be_skipped(network, tmp_path, monkeypatch):
+    Image.new("RGB", (12, 12)).save(tmp_path / "good.png")
+    Image.new("RGB", (99, 99)).save(tmp_path / "bomb.png")
+    Image.fromarray(np.ones((12, 12), np.float32)).save(tmp_path / "range.tif")
+    header = (tmp_path / "good.png").read_bytes()
+    (tmp_path / "header.png").write_bytes(header[:20] + b"\xff" * 8 + header[28:])
+    (tmp_path / "empty.png").write_bytes(b"")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(ValueError, match=r"bomb\.png' cannot be read as an image: DecompressionBombError"):
+        extractor(network).fit(tmp_path)
+    with pytest.warns(UserWarning, match="4 of 5 images cannot be read"):
+        assert len(extractor(network, on_error="skip").fit_transform(tmp_path)) == 1
+
+
+def test_missing_files_can_be_skipped(network, folder):
+    files = [*sorted(folder.rglob("*.png")), folder / "gone.png"]
+    with pytest.raises(FileNotFoundError, match=r"gone\.png' \(1 of 8 missing; .*on_error='skip'"):
+        extractor(network).fit(files)
+    with pytest.warns(UserWarning, match="1 of 8 images .* FileNotFoundError"):
+        assert len(extractor(network, on_error="skip").fit_transform(files)) == 7
+
+
+def test_preprocessing_that_refuses_plain_images(network, folder):
+    def find(image):
+        if image.getextrema()[0][0] == image.getextrema()[0][1]:
+            raise LookupError("there is nothing in this image")
+        return SMALL(image)
+
+    assert extractor(network, preprocess=find).fit_transform(folder).pictures()[0].shape == (12, 12, 3)
+
+
+def test_images_with_nan_can_be_skipped(network):
+    X = np.random.default_rng(0).random((5, 3, 12, 12), dtype=np.float32)
+    X[3, 0, 0, 0] = np.nan
+    with pytest.warns(UserWarning, match="1 of 5 images .* Image 3 holds NaN"):
+        assert len(extractor(network, preprocess=None, on_error="skip").fit_transform(X)) == 4
+
+
+def test_containers_are_no_images(network, folder):
+    maps = extractor(network).fit_transform(folder)
+    words = LayerDictionary(2).fit_transform(maps)
+    for container in (maps, words):
+        with pytest.raises(TypeError, match=f"X is {type(container).__name__}, which was made of images"):
+            extractor(network).fit(container)
+
+
+@pytest.mark.parametrize(
+    ("X", "error", "told"),
+    [
+        (5, ValueError, "X is 5; give images"),
+        ("", ValueError, "empty path"),
+        (["a.png", 5], TypeError, "item 1 is a int"),
+        ([np.zeros((3, 4, 4)), np.zeros((3, 5, 5))], ValueError, "arrays of different shapes"),
+        ({"images": 3}, TypeError, "X is a dict"),
+        (np.ma.masked_less(np.zeros((2, 3, 12, 12)), 1), TypeError, "masked array; fill what"),
+        (torch.zeros(2, 3, 12, 12, dtype=torch.complex64), ValueError, "real numbers"),
+        (None, ValueError, "real numbers, image paths"),
+        (torch.zeros(2, 3, 12, 12).to_sparse(), ValueError, r"give X\.to_dense\(\)"),
+        (np.zeros((2, 3, 12, 12), np.uint16), ValueError, "X holds uint16 values, and there is no preprocessing"),
+        (torch.zeros(2, 3, 12, 12, dtype=torch.int64), ValueError, "X holds torch.int64 values"),
+    ],
+)
+def test_what_is_no_image_is_refused(network, X, error, told):
+    with pytest.raises(error, match=told):
+        extractor(network, preprocess=None).fit(X)

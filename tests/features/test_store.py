@@ -1,19 +1,27 @@
 """Activations kept on disk: found again, completed, refused."""
 
 import os
+import pickle
+import random
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from sklearn.model_selection import GridSearchCV
+from PIL import Image
+from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.pipeline import make_pipeline
+from torchvision.transforms import ToTensor
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
+from skgmmcnn.datasets import DigitsNetwork
+from skgmmcnn.features._extractor import _NetworkSource
+from skgmmcnn.features._store import _INDEX
 
 
 @pytest.fixture
@@ -59,9 +67,11 @@ def test_the_network_runs_once(extractor, digits):
     assert_same(maps, plain)
     assert_same(maps[[70, 3, 41]], plain[[70, 3, 41]])
     np.testing.assert_array_equal(maps.pictures()[5], plain.pictures()[5])
-    # Other images, weights, layers or preprocessing are other stores.
-    run_through(extractor.transform(digits.images[100:150]))
+    # Images are found again one by one; other weights, layers or preprocessing are other stores.
+    run_through(extractor.transform(digits.images[50:150]))
     assert sum(counted) == 150
+    assert len(list((extractor.store).iterdir())) == 1
+    run_through(extractor.set_params(layers=["conv3"]).fit_transform(images))
     assert len(list((extractor.store).iterdir())) == 2
 
 
@@ -115,14 +125,17 @@ def test_completes_what_a_killed_process_left(digits, tmp_path):
         assert process.stdout.readline() == "batch\n"
     other = FeatureExtractor(digits.network, ["conv2", "conv3"], batch_size=8, device="cpu")
     plain = other.fit_transform(digits.images[:600])
-    # While it writes, another process can use the same store, and does not write.
-    assert_same(plain.store(tmp_path), plain)
+    # While it writes, another process can use the same store.
+    assert_same(plain[500:].store(tmp_path), plain[500:])
     process.kill()
     process.wait()
     process.stdout.close()
     (folder,) = tmp_path.iterdir()
-    done = np.fromfile(folder / "present.bin", np.uint8).sum()
-    assert 0 < done < 600
+    with open(folder / "index.bin", "r+b") as file:  # as if killed in the midst of an entry
+        file.seek(0, os.SEEK_END)
+        file.write(b"torn")
+    done = np.fromfile(folder / "index.bin", _INDEX, 600)["present"].sum()
+    assert 100 < done < 600
     counted = passes(other)
     kept = plain.store(tmp_path)
     assert sum(counted) == 600 - done
@@ -137,23 +150,81 @@ def damaged(extractor, digits):
 
 
 def test_a_truncated_store_is_refused(extractor, digits):
-    _, folder = damaged(extractor, digits)
-    with open(folder / "layer1.bin", "r+b") as file:
-        file.truncate(100)
-    with pytest.raises(ValueError, match=r"is damaged: layer1.bin has 100 bytes instead of \d+"):
-        extractor.transform(digits.images[:50])
-    (folder / "layer1.bin").unlink()
-    with pytest.raises(ValueError, match=r"layer1\.bin has 0 bytes"):
-        extractor.transform(digits.images[:50])
-
-
-def test_changed_values_are_refused(extractor, digits):
     maps, folder = damaged(extractor, digits)
-    with open(folder / "layer0.bin", "r+b") as file:
-        file.seek(5 * 16 * 8 * 8 * 4 + 100)
-        file.write(b"\xff")
-    with pytest.raises(ValueError, match="the values of image 5 are not those that were written"):
+    more = extractor.transform(digits.images[:200])
+    run_through(more)
+    batches = more.batches()
+    next(batches)
+    with open(folder / "values.bin", "r+b") as file:
+        file.truncate(100)
+    with pytest.raises(ValueError, match=r"is damaged: values\.bin has been cut short"):
+        next(batches)
+    for use in (lambda: extractor.transform(digits.images[:50]), lambda: run_through(maps)):
+        with pytest.raises(ValueError, match=r"is damaged: values\.bin has 100 bytes instead of \d+"):
+            use()
+    (folder / "values.bin").unlink()
+    with pytest.raises(ValueError, match=r"values\.bin is not there"):
+        extractor.transform(digits.images[:50])
+    (folder / "values.bin").mkdir()
+    with pytest.raises(ValueError, match=r"values\.bin is no regular file"):
+        extractor.transform(digits.images[:50])
+
+
+@pytest.mark.parametrize("field", ["layer0", "layer1", "outputs", "decision"])
+def test_changed_values_are_refused(field, extractor, digits):
+    maps, folder = damaged(extractor, digits)
+    record = extractor.transform(digits.images[:1])._source._record
+    with open(folder / "values.bin", "r+b") as file:
+        file.seek(5 * record.itemsize + record.fields[field][1] + 2)
+        before = file.read(1)
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([before[0] ^ 1]))
+    with pytest.raises(
+        ValueError, match=r"store/\w+' is damaged: the values of image 5 are not those .* Delete the store"
+    ):
         run_through(maps)
+
+
+def damage(data, chance):
+    """Change, cut, lengthen or blank some bytes."""
+    place, kind = chance.randrange(len(data)), chance.randrange(4)
+    if kind == 0:
+        data[place] ^= 1 << chance.randrange(8)
+    elif kind == 1:
+        del data[place:]
+    elif kind == 2:
+        data += chance.randbytes(40)
+    else:
+        data[place : place + 500] = bytes(len(data[place : place + 500]))
+
+
+def test_whatever_is_damaged_no_other_values_are_read(extractor, digits):
+    maps, folder = damaged(extractor, digits)
+    expected, whole = arrays(maps), {file: file.read_bytes() for file in folder.iterdir()}
+    chance, refused = random.Random(0), 0
+    for _ in range(200):
+        for file, content in whole.items():
+            file.write_bytes(content)
+        file = folder / chance.choice(["values.bin", "index.bin", "store.json"])
+        content = bytearray(whole[file])
+        damage(content, chance)
+        file.write_bytes(content)
+        found = read_or_refused(extractor, digits.images[:50], folder)
+        refused += found is None
+        for layer, values in (found or {}).items():
+            np.testing.assert_array_equal(values, expected[layer])
+    assert 50 < refused < 190
+
+
+def read_or_refused(extractor, images, folder):
+    """Return what a store gives, None where it is refused by an error that names it and the remedy."""
+    try:
+        return arrays(extractor.transform(images))
+    except ValueError as error:
+        message = str(error)
+    assert str(folder) in message
+    assert "elete" in message
+    return None
 
 
 def test_another_store_in_its_place_is_refused(extractor, digits):
@@ -175,7 +246,7 @@ digits = load_digits_network()
 plain = FeatureExtractor(digits.network, ["conv2"], device="cpu").fit_transform(digits.images[:20])
 (written,), (read,) = plain.store(sys.argv[1]).batches(), plain.store(sys.argv[1]).batches()
 (folder,) = os.scandir(sys.argv[1])
-assert np.fromfile(os.path.join(folder.path, "present.bin"), np.uint8).all()
+assert os.path.getsize(os.path.join(folder.path, "values.bin")) > 20 * 4 * 16 * 8 * 8
 assert written.activations["conv2"].equal(read.activations["conv2"])
 print("stored")
 """
@@ -214,6 +285,173 @@ def test_values_beyond_half_precision_are_refused(digits, tmp_path):
     with pytest.raises(ValueError, match="Layer '0' holds values beyond the range of float16"):
         maps.store(tmp_path, dtype="float16")
     assert maps.store(tmp_path).shape == (20,)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int64", "bool", "complex64", "float64"])
+def test_other_types_are_refused(dtype, digits, tmp_path):
+    maps = FeatureExtractor(digits.network, ["conv3"], device="cpu").fit_transform(digits.images[:20])
+    with pytest.raises(ValueError, match=f"stored as float32 or float16, not as '{dtype}'"):
+        maps.store(tmp_path, dtype=dtype)
+
+
+def test_errors_of_the_system_name_the_folder_and_the_remedy(digits, tmp_path):
+    maps = FeatureExtractor(digits.network, ["conv3"], device="cpu").fit_transform(digits.images[:20])
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OSError, match=r"The store cannot be used \(Not a directory.*name another: .*/file/\w+'"):
+        maps.store(tmp_path / "file")
+    with pytest.raises(ValueError, match="give a path"):
+        maps.store("")
+    maps.store(tmp_path / "store")
+    (about,) = (tmp_path / "store").glob("*/store.json")
+    for text in ("[1]", "{", ""):
+        about.write_text(text, encoding="utf-8")
+        with pytest.raises(ValueError, match=r"is damaged: store\.json cannot be read .*Delete the store"):
+            maps.store(tmp_path / "store")
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("kind", ["arrays", "tensors", "files"])
+def test_folds_share_a_store(kind, extractor, digits, tmp_path, monkeypatch):
+    """Each image passes once, whatever the folds."""
+    X, y = digits.images[:120], digits.labels[:120]
+    if kind == "tensors":
+        X = torch.from_numpy(X)
+    if kind == "files":
+        X = [tmp_path / f"{i}.png" for i in range(120)]
+        for image, file in zip(digits.images, X, strict=False):
+            Image.fromarray((255 * image.squeeze()).astype(np.uint8)).save(file)
+        extractor.set_params(preprocess=ToTensor())
+    run, seen = _NetworkSource._pass, []
+    monkeypatch.setattr(
+        _NetworkSource, "_pass", lambda self, batch, *rest: seen.append(len(batch)) or run(self, batch, *rest)
+    )
+    pipe = make_pipeline(extractor, LayerDictionary(4, random_state=0), InferenceGraph(evidence="counts"))
+    for cv in (KFold(3), KFold(4, shuffle=True, random_state=0)):
+        GridSearchCV(pipe, {"layerdictionary__n_components": [3, 4]}, cv=cv, error_score="raise").fit(X, y)
+    assert sum(seen) == 120
+
+
+def test_an_image_that_comes_twice_is_computed_once(extractor, digits):
+    images = digits.images[[3, 5, 3, 3, 7, 5]]
+    maps = extractor.fit_transform(images)
+    counted = passes(extractor)
+    found = arrays(maps)["conv3"]
+    assert sum(counted) == 3
+    np.testing.assert_array_equal(found[0], found[2])
+    np.testing.assert_array_equal(found, arrays(maps)["conv3"])
+
+
+def test_images_count_as_they_are_when_they_are_read(extractor, digits):
+    images = digits.images[:20].copy()
+    maps = extractor.fit_transform(images)
+    images[3] = 1 - images[3]
+    changed = arrays(maps)["conv3"]
+    np.testing.assert_array_equal(changed, arrays(extractor.transform(images))["conv3"])
+    before = arrays(extractor.transform(digits.images[:20]))["conv3"]
+    assert np.abs(before[3] - changed[3]).max() > 0.1
+
+
+def test_files_of_equal_size_and_time_are_told_apart(extractor, digits, tmp_path):
+    file = tmp_path / "image.npy"
+    plain = extractor.set_params(preprocess=ToTensor())
+    outputs = []
+    for image in digits.images[:2]:
+        Image.fromarray((255 * image.squeeze()).astype(np.uint8)).save(file := tmp_path / "image.bmp")
+        os.utime(file, (1, 1))
+        outputs.append(plain.fit_transform([file]).outputs)
+    assert np.abs(outputs[0] - outputs[1]).max() > 0.1
+
+
+class Behind(torch.utils.data.Dataset):
+    """Images of a file, which hashes of the data set do not see."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def __len__(self):
+        return len(np.load(self.file))
+
+    def __getitem__(self, i):
+        return torch.from_numpy(np.load(self.file)[i])
+
+
+def test_a_changed_file_behind_a_data_set(digits, tmp_path):
+    np.save(tmp_path / "images.npy", digits.images[:30].reshape(-1, 1, 8, 8))
+    extractor = FeatureExtractor(digits.network, ["conv3"], preprocess=None, store=tmp_path / "store", device="cpu")
+    maps = extractor.fit_transform(Behind(tmp_path / "images.npy"))
+    run_through(maps)
+    run_through(maps)
+    np.save(tmp_path / "images.npy", 1 - digits.images[:30].reshape(-1, 1, 8, 8))
+    with pytest.raises(ValueError, match="is stale: the network now gives layer 'conv3' of image 0 another value"):
+        run_through(extractor.fit_transform(Behind(tmp_path / "images.npy")))
+
+
+def halve(image):
+    return image / 2
+
+
+def least(outputs):
+    return outputs.argmin(1)
+
+
+def test_a_data_set_that_cannot_be_hashed(digits, tmp_path):
+    data = Behind(tmp_path / "images.npy")
+    data.open = lambda: None
+    np.save(data.file, digits.images[:30].reshape(-1, 1, 8, 8))
+    extractor = FeatureExtractor(digits.network, ["conv3"], preprocess=None, store=tmp_path / "store")
+    with pytest.raises(ValueError, match="The data set cannot be hashed, so a store could not find its images"):
+        run_through(extractor.fit_transform(data))
+
+
+class Own(DigitsNetwork):
+    """Whose forward can be changed."""
+
+
+CHANGES = {"preprocess": (halve, lambda image: image / 3), "decision": (least, lambda outputs: outputs.argmax(1))}
+
+
+@pytest.mark.parametrize("what", ["preprocess", "decision", "forward"])
+def test_changed_code(what, digits, tmp_path, monkeypatch):
+    def stored():
+        settings = {"preprocess": halve, "decision": least}
+        return FeatureExtractor(network, ["conv3"], store=tmp_path, device="cpu", **settings).fit_transform(images)
+
+    network = Own()
+    network.load_state_dict(digits.network.state_dict())
+    images = digits.images[:30]
+    run_through(stored())
+    if what == "forward":
+        monkeypatch.setattr(Own, "forward", lambda self, x: DigitsNetwork.forward(self, 2 * x))
+    else:
+        before, after = CHANGES[what]
+        monkeypatch.setattr(before, "__code__", after.__code__)
+    with pytest.raises(ValueError, match=r"is stale: .*has changed.*Delete the store"):
+        run_through(stored())
+
+
+def test_threads_that_open_one_store_at_once(digits, tmp_path):
+    extractor = FeatureExtractor(digits.network, ["conv2", "conv3"], device="cpu").fit(digits.images[:40])
+    plain = extractor.transform(digits.images[:40])
+    expected = arrays(plain)["conv3"]
+
+    def read(number):
+        rows = np.random.default_rng(number).permutation(40)[:20]
+        np.testing.assert_array_equal(arrays(plain[rows].store(tmp_path / "store"))["conv3"], expected[rows])
+
+    with ThreadPoolExecutor(12) as pool:
+        list(pool.map(read, range(60)))
+    (folder,) = (tmp_path / "store").iterdir()
+    assert sorted(os.listdir(folder)) == ["index.bin", "lock", "store.json", "values.bin"]
+    keys = np.fromfile(folder / "index.bin", _INDEX)["key"]
+    assert len(np.unique(keys)) == len(keys) <= 40
+
+
+def test_stored_maps_can_be_pickled(digits, tmp_path):
+    maps = FeatureExtractor(
+        digits.network, ["conv3"], preprocess=halve, decision=least, store=tmp_path, device="cpu"
+    ).fit_transform(digits.images[:30])
+    assert_same(pickle.loads(pickle.dumps(maps)), maps)
+    assert_same(maps, pickle.loads(pickle.dumps(maps)))
 
 
 def positive(outputs):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary, to_text
 from skgmmcnn.graph._hierarchy import hierarchy
+from skgmmcnn.plot._edge_maps import edge_maps
 from tests.features.test_receptive_field import Fork
 from tests.graph.naive import (
     naive_above,
@@ -117,7 +118,7 @@ def test_whole_fields_equal_loops(seed):
         assert estimator.fields_ == "whole" or not fitted.spec.effective_fields
         for layer, maps in naive_surprise(as_effective[0], as_effective[1], depends, 1.0).items():
             np.testing.assert_allclose(estimator.surprise(part).maps[layer], maps, rtol=1e-5)
-        for (tail, head), where in estimator.edge_maps(part[:1], graph).items():
+        for (tail, head), where in edge_maps(estimator, part[:1], graph).items():
             if graph.nodes[head]["layer"] != "decision":
                 field = fitted.spec.receptive_fields[graph.nodes[head]["layer"], graph.nodes[tail]["layer"]]
                 longest = [int((stop - start).max()) for start, stop in (field.rows, field.columns)]

@@ -192,7 +192,7 @@ def test_bad_input_is_named(monkeypatch, tmp_path):
     with pytest.raises(TypeError, match="keys of nodes must be strings; 3 is a int"):
         write_graph(nx.DiGraph([(3, 4)]), tmp_path / "graph.json")
     for suffix in (".graphml", ".gexf"):
-        with pytest.raises(ValueError, match=r"XML cannot hold the node key 'a\\x01'; write .json"):
+        with pytest.raises(ValueError, match=r"XML cannot hold the node key 'a\\x01'. Rename what does not fit"):
             write_graph(nx.DiGraph([("a\x01", "b")]), tmp_path / f"graph{suffix}")
     monkeypatch.setitem(sys.modules, "pandas", None)
     monkeypatch.setitem(sys.modules, "pydot", None)
@@ -200,3 +200,63 @@ def test_bad_input_is_named(monkeypatch, tmp_path):
         to_frame(nx.DiGraph())
     with pytest.raises(ImportError, match=r"writing \.dot needs pydot"):
         write_graph(nx.DiGraph(), tmp_path / "graph.dot")
+
+
+FOREIGN = [
+    "id", "name", "value", "source", "target", "label", "key", "type", "weight", "rankdir", "x y", "json:", "node",
+    "pos", "viz", "start", "for", "", "\x00", '"', "parents", "src", "obj_dict", "edge_default", "mode", "class",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("value", ["text", 5, 0.5, True, None, [1]])
+def test_attributes_with_names_of_the_formats_survive_or_are_refused(suffix, value, tmp_path):
+    refused = []
+    for name in FOREIGN:
+        for place in range(3):
+            graph = with_attributes(1)
+            [graph.graph, graph.nodes["conv_w003"], graph.edges["conv_w003", "decision_7"]][place][name] = value
+            try:
+                assert_survives(graph, tmp_path / f"graph{suffix}")
+            except ValueError as error:
+                refused.append(str(error))
+            (tmp_path / f"graph{suffix}").unlink(missing_ok=True)
+    assert 0 < len(refused) < 2 * len(FOREIGN)
+    assert all(f"Files of form {suffix} cannot hold" in message for message in refused)
+
+
+def test_nothing_is_written_where_something_would_be_lost(tmp_path):
+    graph = with_attributes(1)
+    write_graph(graph, tmp_path / "graph.json")
+    before = (tmp_path / "graph.json").read_bytes()
+    graph.nodes["conv_w003"]["id"] = 5
+    with pytest.raises(ValueError, match=r"json cannot hold 'id' of node 'conv_w003': .* rename it"):
+        write_graph(graph, tmp_path / "graph.json")
+    assert (tmp_path / "graph.json").read_bytes() == before
+    for other in (nx.Graph(), nx.MultiDiGraph()):
+        with pytest.raises(TypeError, match=r"of class networkx\.DiGraph"):
+            write_graph(other, tmp_path / "graph.json")
+    with pytest.raises(TypeError, match="'extra' is a object, which no file can hold"):
+        write_graph(with_attributes(object()), tmp_path / "graph.json")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_files_that_hold_no_graph_of_ours(suffix, tmp_path):
+    file = tmp_path / f"graph{suffix}"
+    contents = ["", "nothing", "[]", "{}", "5", "<a/>", "<graphml/>", "[" * 50_000, '{"nodes": 5, "edges": []}', "\x00",
+                '{"data": {}, "elements": 5}', '{"nodes": [{"id": 5}], "edges": []}', "graph { a -- b }"]  # fmt: skip
+    for content in [*(text.encode() for text in contents), b"\xff\xfe\xfa"]:
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match=f"graph\\{suffix}' holds no graph that write_graph has written"):
+            read_graph(file)
+    write_graph(with_attributes([1]), file)
+    file.write_bytes(
+        file.read_bytes().replace(b"json:[1]", b"json:[1").replace(b"[1]", b"[1").replace(b"\n  1\n", b"\n")
+    )
+    whole = file.read_bytes()
+    for length in range(0, len(whole), max(1, len(whole) // 20)):
+        file.write_bytes(whole[:length])
+        with pytest.raises(ValueError, match="holds no graph"):
+            read_graph(file)
+    with pytest.raises(FileNotFoundError):
+        read_graph(tmp_path / f"nothing{suffix}")

@@ -164,7 +164,7 @@ def test_influences_add_up_and_tell_integrated_gradients(branched):
         np.testing.assert_allclose(found.baselines[layer], wanted, atol=1e-4)
         sums, change = found.maps[layer].sum((1, 2)), found.margins - found.baselines[layer]
         np.testing.assert_allclose(sums, change, atol=1e-3)
-        assert fine.residuals[layer].max() < 1e-4  # the rule itself converges to the integral
+        assert fine.residuals[layer].max() < 1e-3  # the rule itself converges to the integral
         spread = np.abs(fine.maps[layer]).max()
         np.testing.assert_allclose(found.maps[layer], fine.maps[layer], atol=0.15 * spread)
 

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 import torch
-from scipy.stats import entropy
 from sklearn.pipeline import make_pipeline
 from torch import nn
 
@@ -11,10 +10,9 @@ from skgmmcnn.metrics import completeness, rebuilding_score
 from tests.metrics.naive import maps_of, run_with
 
 
-@pytest.mark.parametrize("rebuild", ["means", "posteriors"])
 @pytest.mark.parametrize("layer", ["conv2", "conv3"])
-def test_completeness_equals_a_loop_with_hooks(digits, pipe, shown, layer, rebuild):
-    found = completeness(pipe, shown, layers=[layer], rebuild=rebuild)
+def test_completeness_equals_a_loop_with_hooks(pipe, shown, layer):
+    found = completeness(pipe, shown, layers=[layer])
     network, images = pipe[0].network_, torch.from_numpy(shown)[:, None]
     values = maps_of(network, images, layer).double().numpy()
     mixture, dictionary = pipe[1].mixtures_[layer], pipe[1]
@@ -22,8 +20,6 @@ def test_completeness_equals_a_loop_with_hooks(digits, pipe, shown, layer, rebui
     rebuilt, mean = np.empty_like(values), mixture.weights_ @ mixture.emitted_means_
     for n, row, column in np.ndindex(words.shape):
         rebuilt[n, :, row, column] = mixture.emitted_means_[words[n, row, column]]
-        if rebuild == "posteriors":
-            rebuilt[n, :, row, column] = posterior(mixture, values[n, :, row, column]) @ mixture.emitted_means_
     full = run_with(network, images, {}).double()
     kept = run_with(network, images, {layer: torch.from_numpy(rebuilt).float()}).double()
     null = run_with(network, images, {layer: torch.from_numpy(mean[None, :, None, None] + 0 * values).float()})
@@ -32,25 +28,9 @@ def test_completeness_equals_a_loop_with_hooks(digits, pipe, shown, layer, rebui
     np.testing.assert_array_equal(found.right[0], right)
     np.testing.assert_array_equal(found.right_null[0], right_null)
     assert found.completeness[0] == pytest.approx((right.mean() - right_null.mean()) / (1 - right_null.mean()))
-    expected = [entropy(p, q, base=2) for p, q in zip(full.softmax(1).numpy(), kept.softmax(1).numpy(), strict=True)]
-    np.testing.assert_allclose(found.divergence[0], expected, rtol=1e-3, atol=1e-5)
     residual = ((values - rebuilt) ** 2).sum(1)
     spread = ((values - mean[None, :, None, None]) ** 2).sum(1)
     assert found.r2[0] == pytest.approx(1 - residual.sum() / spread.sum(), abs=1e-4)
-    np.testing.assert_allclose(found.residuals[layer], residual / spread.mean(), rtol=1e-2, atol=1e-3)
-    lost = ((full - kept) ** 2).sum() / ((full - full.mean(0)) ** 2).sum()
-    assert found.logit_r2[0] == pytest.approx(1 - lost.item(), abs=1e-3)
-
-
-def posterior(mixture, row):
-    """Posterior of the components of a mixture of rectified Gaussians, from its definition."""
-    from scipy.stats import norm
-
-    sd = np.sqrt(mixture.covariances_)
-    log = np.where(row > 0, norm.logpdf(row, mixture.means_, sd), norm.logcdf(0, mixture.means_, sd)).sum(1)
-    log += np.log(mixture.weights_)
-    shares = np.exp(log - log.max())
-    return shares / shares.sum()
 
 
 def test_words_that_hold_everything_are_complete(one_channel):
@@ -95,8 +75,6 @@ def test_words_of_a_chain_are_those_of_the_chain():
 def test_bad_input(pipe, shown):
     with pytest.raises(ValueError, match="no layer 'conv9'"):
         completeness(pipe, shown, layers=["conv9"])
-    with pytest.raises(ValueError, match="rebuild must be one of 'means', 'posteriors'"):
-        completeness(pipe, shown, rebuild="medians")
     rows = np.random.default_rng(0).normal(size=(30, 3)).astype("float32")
     with pytest.raises(ValueError, match="made from arrays"):
         completeness(

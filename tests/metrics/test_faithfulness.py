@@ -8,14 +8,14 @@ from torch import nn
 
 from skgmmcnn import FeatureExtractor, InferenceGraph
 from skgmmcnn.metrics import faithfulness
-from skgmmcnn.metrics._circuits import Plan, log_odds_of
+from skgmmcnn.metrics._circuits import Plan
 from tests.metrics.naive import maps_of, run_with
 from tests.metrics.test_deletion import given_evidence
 
 LAYERS = ["conv2", "conv3"]
 
 
-def naive_measure(network, pipe, image, words, kept, measure, fill):
+def naive_log_odds(network, pipe, image, words, kept, fill):
     """Ablate layer by layer with loops: what stays of an upper map is what the network made of what stayed below."""
     target = run_with(network, image, {}).argmax().item()
     changed = {}
@@ -28,7 +28,7 @@ def naive_measure(network, pipe, image, words, kept, measure, fill):
                 values[0, :, row, column] = filling
         changed[layer] = values
     p = run_with(network, image, changed).double().softmax(1)[0, target].item()
-    return p if measure == "proba" else np.log(p) - np.log1p(-p)
+    return np.log(p) - np.log1p(-p)
 
 
 def run_with_and_see(network, image, maps, layer):
@@ -52,10 +52,10 @@ def everything(layers, n_words=12):
     return {layer: set(range(n_words)) for layer in layers}
 
 
-@pytest.mark.parametrize(("by", "measure", "fill"), [("image", "log_odds", "mean"), ("class", "proba", "zero")])
-def test_what_is_kept_equals_a_loop_with_hooks(either, shown, by, measure, fill):
+@pytest.mark.parametrize(("by", "fill"), [("image", "mean"), ("class", "zero")])
+def test_what_is_kept_equals_a_loop_with_hooks(either, shown, by, fill):
     pipe = either
-    found = faithfulness(pipe, shown[:12], by=by, measure=measure, fill=fill, n_random=1, random_state=0)
+    found = faithfulness(pipe, shown[:12], by=by, fill=fill, n_random=1, random_state=0)
     network, words = pipe[0].network_, pipe[:-1].transform(shown[:12])
     graphs = pipe[2].explain(words)
     if by == "class":
@@ -65,7 +65,7 @@ def test_what_is_kept_equals_a_loop_with_hooks(either, shown, by, measure, fill)
 
             def naive(kept, image=image[None, None], i=i):
                 of_image = {layer: words.words[layer][i] for layer in LAYERS}
-                return naive_measure(network, pipe, image, of_image, kept, measure, fill)
+                return naive_log_odds(network, pipe, image, of_image, kept, fill)
 
             kept = kept_by(graphs[i], circuit.layers)
             complement = {layer: set(range(12)) - stays for layer, stays in kept.items()}
@@ -98,15 +98,13 @@ def test_curves_equal_a_loop_with_hooks(pipe, shown, monkeypatch):
                 for number, layer in enumerate(LAYERS):
                     present = sorted(set(of_image[layer].ravel().tolist()))
                     kept[layer] = set(sorted(present, key=lambda w: -bits[i, 12 * number + w])[:n])
-                naive = naive_measure(network, pipe, image[None, None], of_image, kept, "log_odds", "mean")
+                naive = naive_log_odds(network, pipe, image[None, None], of_image, kept, "mean")
                 assert found.curves[order][i, step] == pytest.approx(naive, rel=1e-3, abs=1e-4)
                 share = np.mean([np.isin(of_image[layer], list(kept[layer])).mean() for layer in LAYERS])
                 assert found.shares[order][i, step] == pytest.approx(share)
     x, f = found.shares["graph"].mean(0), found.curve("graph")
     area = sum((x[i + 1] - x[i]) * (f[i] + f[i + 1]) / 2 for i in range(len(x) - 1))
-    distance = sum((x[i + 1] - x[i]) * (abs(1 - f[i]) + abs(1 - f[i + 1])) / 2 for i in range(len(x) - 1))
-    assert found.cpr("graph", over="columns")[0] == pytest.approx(area_by_image(found), rel=0.1)
-    assert found.cmd("graph") == pytest.approx(distance)
+    assert found.cpr("graph")[0] == pytest.approx(area_by_image(found), rel=0.1)
     assert (f[0], f[-1], x[0], x[-1]) == pytest.approx((0, 1, 0, 1))
     assert area == pytest.approx(found.cpr("graph")[0])
 
@@ -139,7 +137,7 @@ def test_nodes_equal_a_loop_with_hooks(pipe, shown, by):
                 for i in rows:
                     of_image = {layer: words.words[layer][i] for layer in LAYERS}
                     image = torch.from_numpy(shown[i : i + 1])[None]
-                    values.append(naive_measure(network, pipe, image, of_image, kept, "log_odds", "mean"))
+                    values.append(naive_log_odds(network, pipe, image, of_image, kept, "mean"))
                 return np.mean(values)
 
             for layer in circuit.layers:
@@ -158,18 +156,15 @@ def test_the_one_word_that_is_used_is_faithful_and_all_others_are_not(one_channe
     pipe = pipe.set_params(inferencegraph__n_nodes=1)
     found = faithfulness(pipe, images[::2], fill="zero", random_state=0)
     assert found.faithfulness == pytest.approx(1)
-    assert found.complement == pytest.approx(0, abs=1e-6)
-    np.testing.assert_allclose(found.together.by_image, 1)
+    assert found.together.of(found.together.complement)[0] == pytest.approx(0, abs=1e-6)
     assert found.together.nodes.needed == 1
     assert len(found.together.nodes.drops) == 30
     assert found.layers["look"] is found.together
     cpr, (low, high) = found.together.cpr()
     # The word takes 4 of 36 columns: F rises to 1 on them and stays.
     assert cpr == pytest.approx(1 - 2 / 36) == pytest.approx(low) == pytest.approx(high)
-    assert found.together.cmd() == pytest.approx(2 / 36)
     assert found.together.cpr("frequency")[0] < 0.3 < found.together.cpr("random")[0] < 0.9
     assert found.together.of(found.together.alike["frequency"])[0] == pytest.approx(0, abs=1e-6)
-    assert found.together.cpr("graph", over="words")[0] == pytest.approx(1 - 1 / 6)
     pipe.set_params(inferencegraph__n_nodes=3)
 
 
@@ -177,11 +172,10 @@ def test_images_for_which_nothing_is_at_stake_are_counted_and_have_no_say(one_ch
     pipe, images = one_channel
     found = faithfulness(pipe, images, fill="zero", random_state=0)  # half of them do not show the one channel
     assert found.n_undefined == 30
-    assert np.isnan(found.together.by_image[1::2]).all()
     assert found.faithfulness == pytest.approx(1)
     assert "For 30 images the columns of the layers make no difference." in str(found)
     nothing = faithfulness(pipe, images[1::2], fill="zero", random_state=0)
-    assert np.isnan([nothing.faithfulness, nothing.complement, nothing.together.cpr()[0], nothing.together.cmd()]).all()
+    assert np.isnan([nothing.faithfulness, nothing.together.cpr()[0]]).all()
     assert nothing.n_undefined == 30
     assert "nan" in str(nothing)
     assert len(nothing.figures()) == 10
@@ -209,12 +203,6 @@ def test_a_single_output(one_channel):
     assert found.together.full == pytest.approx(5)
     assert found.together.empty == pytest.approx(-5)
     assert found.faithfulness == pytest.approx(1)
-
-
-def test_log_odds():
-    scores = torch.tensor([[1.0, 2.0, 4.0], [200.0, 0.0, -100.0]])
-    p = scores[0].softmax(0)[2]
-    np.testing.assert_allclose(log_odds_of(scores, np.array([2, 0])), [torch.log(p / (1 - p)), 200], rtol=1e-6)
 
 
 def test_columns_of_other_images_repeat(pipe, shown):
@@ -285,7 +273,6 @@ def test_other_words_take_about_as_many_columns(data, n_words, n):
         ({"orders": ["gradient"]}, "orders may name 'graph', .*got 'gradient'"),
         ({"by": "word"}, "by must be 'image' or 'class'"),
         ({"fill": "noise"}, "fill must be one of 'mean', 'zero', 'resample'"),
-        ({"measure": "logit"}, "measure must be one of 'log_odds', 'proba'; got 'logit'"),
         ({"n_random": 0}, "n_random must be at least 1; got 0"),
     ],
 )
@@ -294,10 +281,7 @@ def test_bad_input(pipe, shown, options, message):
         faithfulness(pipe, shown, **options)
 
 
-def test_bad_input_of_results_and_pipelines(pipe, shown):
-    found = faithfulness(pipe, shown[:5], orders=["graph"], random_state=0)
-    with pytest.raises(ValueError, match="over must be 'columns' or 'words'; got 'bits'"):
-        found.together.cpr("graph", over="bits")
+def test_bad_input_of_pipelines(pipe, shown):
     with pytest.raises(TypeError, match="ends with an InferenceGraph"):
         faithfulness(pipe[:-1], shown[:5])
 
@@ -306,7 +290,7 @@ def test_nothing_is_left_on_the_network_after_an_interrupt(pipe, shown, monkeypa
     def interrupted(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("skgmmcnn.metrics._circuits.replace", lambda *args: interrupted)
+    monkeypatch.setattr("skgmmcnn.metrics._ablation.replace", lambda *args: interrupted)
     before = {name: values.clone() for name, values in pipe[0].network_.state_dict().items()}
     with pytest.raises(KeyboardInterrupt):
         faithfulness(pipe, shown)

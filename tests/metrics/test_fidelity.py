@@ -48,6 +48,8 @@ def test_coverage_and_agreement_of_right_and_wrong_decisions(pipe, digits, shown
         "agreement, right decisions",
         "agreement, wrong decisions",
     ]
+    assert found.accuracy == 0.5
+    assert "The network itself is right for 50.0% (" in str(found)
     assert "where it decides wrong" in str(found)
     assert np.isnan(fidelity(pipe, shown).agreement_of(True))
 

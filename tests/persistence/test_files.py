@@ -29,9 +29,11 @@ from skgmmcnn import (
     to_text,
 )
 from skgmmcnn.datasets import DigitsNetwork
+from skgmmcnn.mixture._emissions import Parameters
+from skgmmcnn.persistence import _values
 from skgmmcnn.persistence._files import _checksum
 from skgmmcnn.persistence._networks import ALL_KINDS
-from skgmmcnn.persistence._values import Packer
+from skgmmcnn.persistence._values import Packer, Unpacker
 
 
 @pytest.fixture(scope="module")
@@ -137,11 +139,30 @@ def test_weights_of_half_precision(digits, tmp_path):
 
 
 def test_folders_of_this_machine(pipe, tmp_path):
-    """A cache holds pickles, so that no file may name one."""
-    cached = Pipeline(pipe.steps, memory=str(tmp_path / "cache"))
+    """A cache holds pickles, and a store is written to, so that no file may name one."""
+    cached = copy.deepcopy(pipe).set_params(memory=str(tmp_path / "cache"), features__store=tmp_path / "store")
     save(cached, tmp_path / "pipe")
+    again = load(tmp_path / "pipe", model=DigitsNetwork)
+    assert again.memory is again["features"].store is None
+    assert cached.memory == str(tmp_path / "cache")
+    assert cached["features"].store == tmp_path / "store"
+    document, arrays = opened(tmp_path / "pipe")
+    document["estimator"]["estimator"][1]["memory"] = str(tmp_path / "cache")
+    forge(tmp_path / "pipe", document, arrays)
     assert load(tmp_path / "pipe", model=DigitsNetwork).memory is None
-    assert cached.memory is not None
+    features = document["estimator"]["estimator"][1]["steps"][0]["tuple"][1]["estimator"][1]
+    for name, value, match in [
+        ("store", str(tmp_path), "it names a store"),
+        ("weights", "a.pth", "it names a file of weights"),
+        ("weights", {"text": "a.pth"}, "it names a file of weights"),
+        ("transform", 5, "an attribute 'transform', which none can be given"),
+        ("__sklearn_is_fitted__", 5, "an attribute '__sklearn_is_fitted__'"),
+    ]:
+        forged = copy.deepcopy(document)
+        forged["estimator"]["estimator"][1]["steps"][0]["tuple"][1]["estimator"][1] = features | {name: value}
+        forge(tmp_path / "pipe", forged, arrays)
+        with pytest.raises(ValueError, match=match):
+            load(tmp_path / "pipe", model=DigitsNetwork)
 
 
 def test_fully_connected_layers(rng, tmp_path):
@@ -200,10 +221,18 @@ def test_weights_in_a_file_of_their_own(rng, tmp_path):
     pipe = make_pipeline(extractor, LayerDictionary(2, random_state=0), InferenceGraph()).fit(images)
     save(pipe, tmp_path / "pipe", embed=False)
     assert (tmp_path / "pipe").stat().st_size < 1e6
-    assert explain(load(tmp_path / "pipe"), images) == explain(pipe, images)
+    with pytest.raises(ValueError, match=r"needs yours for weights \(.*weights\.pth\): load\(path, weights=\.\.\."):
+        load(tmp_path / "pipe")
+    again = load(tmp_path / "pipe", weights=tmp_path / "weights.pth")
+    assert explain(again, images) == explain(pipe, images)
+    assert again[0].weights == tmp_path / "weights.pth"
+    save(pipe, tmp_path / "whole")
     torch.save(resnet18().state_dict(), tmp_path / "weights.pth")
     with pytest.raises(ValueError, match=r"weights of SHA-256 .* other weights"):
-        load(tmp_path / "pipe")
+        load(tmp_path / "pipe", weights=tmp_path / "weights.pth")
+    whole = load(tmp_path / "whole")
+    assert whole[0].weights is None
+    assert explain(whole.fit(images), images) == explain(pipe, images)  # the weights that it holds, not the file's
 
 
 def test_weights_that_the_user_keeps(pipe, digits, tmp_path):
@@ -288,11 +317,17 @@ def test_what_is_not_ours_is_refused(words, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def forge(file, document, **metadata):
+def opened(file):
+    """Return the document and the arrays of a file."""
+    with safetensors.safe_open(file, framework="np") as held:
+        return json.loads(held.metadata()["skgmmcnn"]), {name: held.get_tensor(name) for name in held.keys()}  # noqa: SIM118
+
+
+def forge(file, document, arrays=None, **metadata):
     """Write a file with a checksum that is right."""
-    text = json.dumps(document)
-    about = {"skgmmcnn": text, "version": "1"} | metadata
-    save_file({}, file, about | {"sha256": _checksum(about, {})})
+    text = document if isinstance(document, str) else json.dumps(document)
+    about, arrays = {"skgmmcnn": text, "version": "1"} | metadata, arrays or {}
+    save_file(arrays, file, about | {"sha256": _checksum(about, arrays)})
 
 
 def test_foreign_classes_are_never_made(tmp_path):
@@ -303,6 +338,8 @@ def test_foreign_classes_are_never_made(tmp_path):
         {"eval": "1"},
         {"dtype": "load"},
         {"record": ["Parameters", {"nothing": 1}]},
+        {"record": ["Recipe", {"model": "resnet18", "weights": "a.pth", "fingerprint": "", "channels_last": False}]},
+        {"path": "/etc/passwd"},
     ]
     for estimator in estimators:
         forge(tmp_path / "forged", {"given": {}, "networks": {}, "estimator": estimator})
@@ -324,6 +361,12 @@ def test_what_cannot_be_read_is_refused(file, tmp_path):
     forge(tmp_path / "later", {}, version="2")
     with pytest.raises(ValueError, match="is of version 2, and this skgmmcnn reads version 1"):
         load(tmp_path / "later")
+    with pytest.raises(ValueError, match="it is a folder, or no regular file"):
+        load(tmp_path)
+    with pytest.raises(ValueError, match="is a folder; name a file to write"):
+        save(load(file, model=DigitsNetwork), tmp_path)
+    with pytest.raises(OSError, match=r"File name too long: .*/aaa"):
+        save(load(file, model=DigitsNetwork), tmp_path / ("a" * 300))
 
 
 def test_damage_is_found(file, tmp_path, rng):
@@ -344,3 +387,14 @@ def test_the_file_is_plain_safetensors(file):
     with safetensors.safe_open(file, framework="pt") as opened:
         assert json.loads(opened.metadata()["skgmmcnn"])["estimator"]["estimator"][0] == "Pipeline"
         assert len(list(opened.keys())) > 20
+
+
+def test_time_is_linear_in_records(monkeypatch):
+    """Classes are listed once for a file, not for each of its 80,000 receptive fields."""
+    listed, known = [], _values.known_classes
+    monkeypatch.setattr(_values, "known_classes", lambda: listed.append(1) or known())
+    fields = {i: Parameters(i, i) for i in range(50)}
+    pack = Packer(ALL_KINDS, embed=True)
+    again = Unpacker(ALL_KINDS, pack.arrays, {}, {})(pack(fields))
+    assert again == fields
+    assert len(listed) == 1

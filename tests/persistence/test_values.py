@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -77,9 +76,10 @@ def test_special_values_come_back():
         torch.arange(6.0).reshape(2, 3).bfloat16(),
         torch.tensor(True),
         np.array([["a", "<script>\n"], ["", "é"]]),
+        np.array(["a", "bc"]).astype("U7"),
+        np.array([], "U1"),
         np.array([None, (1, "b")], dtype=object),
         np.array([[1, 2], [3, 4]], dtype=">i4").T,
-        Path("a/b"),
         torch.device("cpu"),
         torch.float16,
         {1, 2},
@@ -130,6 +130,24 @@ def test_classes_are_told_apart_by_their_names():
 def test_other_values_are_refused(value):
     with pytest.raises(TypeError, match=r"which save does not know.*joblib\.dump"):
         there_and_back({"a": [value]})
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [
+        {"array": ["object", [2**40], [1, 2]]},
+        {"array": ["|U100000000", [2], ["a", "b"]]},
+        {"array": ["text", [1], "0"]},
+        {"scalar": ["U100000000", "a"]},
+        {"tensor": ["0", "quint8", [3], [0]]},
+        {"random_state": ["MT19937", {"array": ["1", [0]]}, 2**20, 0, {"float": "0.0"}]},
+        {"random_state": ["MT19937", {"array": ["0", [0]]}, 3, 0, {"float": "0.0"}]},
+    ],
+)
+def test_sizes_and_types_are_checked_first(packed):
+    arrays = {"0": np.array([2**31, 2, 3], np.uint32), "1": np.zeros(624, np.uint32)}
+    with pytest.raises(ValueError, match=r"^it holds"):
+        Unpacker(ALL_KINDS, arrays, {}, {})(packed)
 
 
 @dataclasses.dataclass

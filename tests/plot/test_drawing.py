@@ -8,8 +8,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
+from matplotlib.text import Text
 
 from skgmmcnn import VisualWordDisplay
+from skgmmcnn.dictionary import Vocabulary
 from skgmmcnn.plot._drawing import INK, MARK, PALETTE, shortened
 from skgmmcnn.plot._word_similarity import _OTHER, _SAME
 from tests.plot import pictures
@@ -72,3 +74,24 @@ def test_text_of_vector_files_stays_text(display, tmp_path):
 def test_the_ending_tells_the_format(display, tmp_path):
     display.save(tmp_path / "words.png", dpi=40)
     assert (tmp_path / "words.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_names_are_never_markup(monkeypatch):
+    formula = "$5 and $6_{$"
+
+    def vocabulary(*fields):
+        return Vocabulary(*fields[:4], {("mid", 0): formula, ("top", 5): formula}, fields[5])
+
+    pictures.estimator.cache_clear()
+    monkeypatch.setattr(pictures, "NAMES", (formula,) * 10)
+    monkeypatch.setattr(pictures, "Vocabulary", vocabulary)
+    written = 0
+    for draw in pictures.DISPLAYS.values():
+        figure = draw().figure_
+        figure.canvas.draw()
+        found = [text for text in figure.findobj(Text) if "$" in text.get_text()]
+        assert not any(text.get_parse_math() for text in found)
+        written += len(found)
+        plt.close(figure)
+    assert written > 10
+    pictures.estimator.cache_clear()

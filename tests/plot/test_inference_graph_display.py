@@ -14,6 +14,7 @@ from torchvision.transforms import ToTensor
 from skgmmcnn import FeatureExtractor, InferenceGraph, InferenceGraphDisplay, LayerDictionary, to_text
 from skgmmcnn.graph._text import probable
 from skgmmcnn.plot._drawing import AGAINST, INK, WARNING, in_lines
+from skgmmcnn.plot._edge_maps import edge_maps
 from skgmmcnn.plot._layout import Box, place_labels, rows_of
 from tests.graph.test_inference_graph import random_words
 from tests.plot.readable import assert_readable, texts_of
@@ -201,7 +202,7 @@ def test_edges_with_maps(graph, words):
     drawn = [image.get_array() for image in display.ax_.images if image.get_array().dtype.kind == "f"]
     assert len(explained.edges) / 2 < len(drawn) <= len(explained.edges)  # as many as there is room for
     expected = []
-    for found in graph.edge_maps(words[7:8], explained).values():
+    for found in edge_maps(graph, words[7:8], explained).values():
         expected.append(1 - np.nan_to_num(found / np.nanmax(found))[..., None] * (1 - np.array(INK)))
         expected[-1][np.isnan(found)] = 0.85
     for image in drawn:

@@ -2,12 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+import networkx as nx
 import numpy as np
 
+from ..dictionary import WordMaps
 from ..features import ReceptiveField
-from ._counting import chunks
+from ..graph import InferenceGraph
+from ..graph._counting import chunks
+from ..graph._hierarchy import DECISION
 
 Axis = tuple[np.ndarray, np.ndarray]
+
+
+def edge_maps(estimator: InferenceGraph, words: WordMaps, graph: nx.DiGraph) -> dict[tuple[str, str], np.ndarray]:
+    """Return for each edge of a graph that explains these words, (tail, head), where in fields the lower word is."""
+    fields, maps = estimator._structure(words).fields, {}
+    for tail, head in graph.edges:
+        lower, upper = graph.nodes[tail], graph.nodes[head]
+        shown = words.words[lower["layer"]] == lower["word"]
+        maps[tail, head] = edge_map(shown, _present(words, upper), fields[upper["layer"], lower["layer"]])
+    return maps
+
+
+def _present(words: WordMaps, node: Mapping[str, Any]) -> np.ndarray:
+    """Return where a node of a graph is, bool (n, H, W); an output is at one location of every image."""
+    if node["layer"] == DECISION:
+        return np.ones((len(words), 1, 1), dtype=bool)
+    present = words.words[node["layer"]] == node["word"]
+    if "row" in node:
+        where = np.zeros_like(present)
+        where[:, node["row"], node["column"]] = True
+        present &= where
+    return present
 
 
 def edge_map(shown: np.ndarray, present: np.ndarray, field: ReceptiveField) -> np.ndarray:

@@ -1,0 +1,155 @@
+"""Mistakes that are easily made: each is an error of the fitting kind that names cause and remedy, none is accepted."""
+
+import networkx as nx
+import numpy as np
+import pytest
+import torch
+from sklearn.pipeline import make_pipeline
+
+from skgmmcnn import (
+    FeatureMaps,
+    InferenceGraph,
+    InferenceGraphDisplay,
+    InferenceGraphPage,
+    LayerDictionary,
+    LayerHMM,
+    MiniBatchGaussianMixture,
+    VisualWordDisplay,
+    to_text,
+)
+from skgmmcnn.dictionary import class_cohesion, class_similarity, count_words, locality, mean_distance
+from skgmmcnn.graph import compare_graphs
+from skgmmcnn.metrics import fidelity
+
+ROWS = np.random.default_rng(0).normal(size=(40, 6))
+DENSE = FeatureMaps.from_arrays({"a": ROWS})
+FOREIGN = nx.DiGraph([(1, 2)])
+
+
+class Made:
+    """What mistakes are made with."""
+
+    def __init__(self, maps, words, graph):
+        self.maps, self.words, self.graph = maps, words, graph
+
+    @property
+    def dictionary(self):
+        return LayerDictionary({"conv1": 8, "conv2": 12, "conv3": 16}, random_state=0).fit(self.maps)
+
+    @property
+    def explained(self):
+        return self.graph.explain(self.words[0])[0]
+
+
+@pytest.fixture
+def made(maps, words, graph):
+    return Made(maps, words, graph)
+
+
+def named(names):
+    return lambda made: LayerDictionary(2, word_names={("a", 0): names}, random_state=0).fit(DENSE)
+
+
+MISTAKES = {
+    "words to a dictionary": (lambda m: LayerDictionary().fit(m.words), TypeError, "X is WordMaps.*reads FeatureMaps"),
+    "words to a chain": (lambda m: LayerHMM().fit(m.words), TypeError, "X is WordMaps.*reads FeatureMaps"),
+    "fit to none": (lambda m: LayerDictionary().fit(m.maps[[]]), ValueError, "There are no images in X"),
+    "measure none": (lambda m: fidelity(m.dictionary, m.maps[[]]), ValueError, "no images in these FeatureMaps"),
+    "masked rows": (lambda m: LayerDictionary().fit(np.ma.masked_less(ROWS, 0)), TypeError, r"X\.filled\(value\)"),
+    "masked rows of a mixture": (
+        lambda m: MiniBatchGaussianMixture().fit(np.ma.masked_less(ROWS, 0)),
+        TypeError,
+        r"X\.filled\(value\)",
+    ),
+    "complex rows": (
+        lambda m: MiniBatchGaussianMixture().fit(torch.ones(4, 2, dtype=torch.complex64)),
+        ValueError,
+        "Complex data not supported",
+    ),
+    "samples by name": (
+        lambda m: MiniBatchGaussianMixture().fit(ROWS).sample("a"),
+        ValueError,
+        "an integer .* got 'a'",
+    ),
+    "too many samples": (lambda m: MiniBatchGaussianMixture().fit(ROWS).sample(10**15), MemoryError, "n_samples=10000"),
+    "True words": (lambda m: LayerDictionary(True).fit(m.maps), ValueError, "'n_components' parameter .* Got True"),
+    "True nodes": (lambda m: InferenceGraph(n_nodes=True).fit(m.words), ValueError, "'n_nodes' parameter .* Got True"),
+    "a name that is a number": (named(5), TypeError, r"word_names calls \('a', 0\) 5; names are text"),
+    "a name that is none": (named(None), TypeError, "names are text"),
+    "labels of halves": (lambda m: LayerHMM(2).fit(ROWS, np.full(40, 0.5)), ValueError, "continuous"),
+    "merge with itself": (lambda m: m.graph.merge(m.graph), ValueError, "the same estimator, counted already"),
+    **{
+        f"level {level}": (
+            lambda m, level=level: m.graph.typicality(m.words[:2], m.words, level=level),
+            ValueError,
+            f"level is a probability above 0 and below 1; got {level}",
+        )
+        for level in (0, 2, float("nan"))
+    },
+    **{
+        f"tolerance {tolerance}": (
+            lambda m, tolerance=tolerance: compare_graphs(m.explained, m.explained, tolerance=tolerance),
+            ValueError,
+            f"tolerance is a share .* got {tolerance}",
+        )
+        for tolerance in (-1, float("nan"))
+    },
+    "no permutations": (
+        lambda m: class_cohesion(np.eye(4), np.array([0, 0, 1, 1]), n_permutations=0),
+        ValueError,
+        "n_permutations must be at least 1",
+    ),
+    "a word by name": (
+        lambda m: m.graph.explain(m.words[0], "conv2_w001"),
+        ValueError,
+        r"is a word; give it by layer and number: target=\('conv2', 1\)",
+    ),
+    "image and class": (
+        lambda m: InferenceGraphDisplay.from_estimator(m.graph, m.words, image=1, label=3),
+        ValueError,
+        "label=3 explains a class, image=1 one image",
+    ),
+    "image True": (
+        lambda m: InferenceGraphDisplay.from_estimator(m.graph, m.words, image=True),
+        TypeError,
+        "image must be the number of an image",
+    ),
+    "a page of a number": (
+        lambda m: InferenceGraphPage.from_estimator(m.graph, m.words, images=3),
+        TypeError,
+        r"images must list numbers .* got 3",
+    ),
+    "words that are a number": (
+        lambda m: VisualWordDisplay.from_estimator(make_pipeline(m.dictionary), 5),
+        TypeError,
+        "words must list words",
+    ),
+    "a word that is a number": (
+        lambda m: VisualWordDisplay.from_estimator(make_pipeline(m.dictionary), [5]),
+        ValueError,
+        "There is no word 5",
+    ),
+    "the classes of 5": (lambda m: class_similarity(5, "conv2"), TypeError, "WordMaps are needed"),
+    "the places of 5": (lambda m: locality(5), TypeError, "WordMaps are needed"),
+    "the means of 5": (lambda m: mean_distance(5), TypeError, "Mixtures are needed"),
+    "the words of 5": (lambda m: count_words(5, 3), TypeError, r"an integer array \(n, H, W\)"),
+    **{
+        f"{what}, {kind}": (ask, ValueError, "An inference graph is needed, as InferenceGraph.explain returns it")
+        for kind, given in {"foreign": FOREIGN, "empty": nx.DiGraph(), "none": None}.items()
+        for what, ask in {
+            "text": lambda m, given=given: to_text(given),
+            "comparison": lambda m, given=given: compare_graphs(given, m.explained),
+        }.items()
+    },
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_are_told(mistake, made):
+    make, error, told = MISTAKES[mistake]
+    with pytest.raises(error, match=told):
+        make(made)
+
+
+def test_words_of_no_images_can_be_counted(words):
+    assert words[[]].histogram().shape == (0, 36)
