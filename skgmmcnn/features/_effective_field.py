@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -18,6 +19,9 @@ from ._receptive_field import ReceptiveField, Span
 from ._tracing import Fields, TracedNetwork
 
 _FROM_BORDER = np.array([0, 1, 3, 7])  # positions that are measured; between them little changes but the place
+
+# Whether operations may work in place on what gradients need is the process's choice: one thread measures at a time.
+_MEASURING = threading.Lock()
 
 
 class _Recorded(NamedTuple):
@@ -54,7 +58,13 @@ def effective_fields(
     if not any(_has_choice(span) for field in fields.values() for span in (field.rows, field.columns)):
         return dict(fields)
     try:
-        with torch.inference_mode(False), torch.enable_grad(), exact_float32(), allow_mutation_on_saved_tensors():
+        with (
+            _MEASURING,
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            exact_float32(),
+            allow_mutation_on_saved_tensors(),
+        ):
             recorded = _record(network, batch.clone())
             return {pair: _effective_field(recorded, pair, field, share) for pair, field in fields.items()}
     except RuntimeError as error:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from numbers import Integral, Real
 from os import PathLike
@@ -27,7 +26,7 @@ from ._copying import plain
 from ._decisions import Judge, Meaning, check_one_decision, count_outputs, is_bounded
 from ._effective_field import effective_fields
 from ._images import Images, InputKind, PixelScale, gather, listed, of_bytes, unreadable, warn_if_random
-from ._layers import choose_layers
+from ._layers import choose_layers, split_layout
 from ._maps import Change, FeatureBatch, FeatureMaps, Network, Rerun, Result, Source
 from ._network import Portable, build, fingerprint, share, usual_preprocess
 from ._probing import HookedNetwork
@@ -54,7 +53,7 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         A torchvision model name (``"resnet50"``), a function without arguments that returns a network, or a network.
     layers : sequence of str, default=None
         Names of submodules as in ``model.named_modules()``, or torchvision's names of operations
-        (:func:`torchvision.models.feature_extraction.get_graph_node_names`).  Any order.  None takes the last layer of
+        (:func:`torchvision.models.feature_extraction.get_graph_node_names`).  Any order.  None takes the last block of
         each of the four smallest map sizes, or the hidden layers of a network of vectors;
         :func:`skgmmcnn.features.list_layers` lists what there is.
     weights : str, path or torchvision weights, default=None
@@ -70,8 +69,10 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         other ones, that of its published ones, with a warning, for images of bytes.  A callable
         gets a PIL image for files, PIL images and uint8 data, else a float tensor (C, H, W); it returns a float tensor.
         None takes X as it is: float arrays that are ready.
-    layout : {"auto", "channels_first", "channels_last"}, default="auto"
-        Where a 4-D X has its channels.  ``"auto"`` finds the axis as long as the first layer has channels.
+    layout : {"auto", "channels_first", "channels_last"} or dict, default="auto"
+        Where a 4-D X has its channels.  ``"auto"`` finds the axis as long as the first layer has channels.  The
+        channels of layers are found by where their values lie; where nothing tells, a dict says it by the layer's name
+        (``{"norm": "channels_last"}``), and by ``"input"`` for X.
     class_names : sequence of str, or dict of int to str, default=None
         Names of the network's outputs, in order, or by their numbers.  None takes those of the torchvision weights,
         where they have some.
@@ -79,9 +80,6 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         Makes output numbers (n,) of what the network returns.  None takes the largest of C outputs, and for a single
         output whether it is positive, or above one half where it is a probability: behind a sigmoid, which is found
         out at fit.  Several sigmoids decide several things; give a network that returns one of them.
-    gates : sequence of str, default=None
-        Only for networks that torch.fx cannot trace: submodules whose outputs only rescale a map, as in
-        squeeze-and-excitation.  They do not count for receptive fields; in networks that can be traced they are found.
     n_field_images : int, default=4
         On how many images of X, evenly spaced, :meth:`fit` measures effective receptive fields (see Notes); 0 leaves
         them out.  It takes at most 16 backward passes over these for each pair of layers.
@@ -155,10 +153,9 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         "weights": [str, PathLike, WeightsEnum, None],
         "embed_weights": ["boolean"],
         "preprocess": [StrOptions({"auto"}), callable, None],
-        "layout": [StrOptions({"auto", "channels_first", "channels_last"})],
+        "layout": [StrOptions({"auto", "channels_first", "channels_last"}), dict],
         "class_names": ["array-like", None],
         "decision": [callable, None],
-        "gates": ["array-like", None],
         "n_field_images": [Interval(Integral, 0, None, closed="left")],
         "field_share": [Interval(Real, 0, 1, closed="right")],
         "store": [str, PathLike, None],
@@ -180,10 +177,9 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         weights: str | PathLike | WeightsEnum | None = None,
         embed_weights: bool = False,
         preprocess: str | Callable | None = "auto",
-        layout: str = "auto",
+        layout: str | Mapping[str, str] = "auto",
         class_names: Sequence[str] | Mapping[int, str] | None = None,
         decision: Callable | None = None,
-        gates: Sequence[str] | None = None,
         n_field_images: int = 4,
         field_share: float = 0.68,
         store: str | PathLike | None = None,
@@ -204,7 +200,6 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         self.layout = layout
         self.class_names = class_names
         self.decision = decision
-        self.gates = gates
         self.n_field_images = n_field_images
         self.field_share = field_share
         self.store = store
@@ -242,15 +237,14 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         preprocess: Any = built.preprocess if self.preprocess == "auto" else self.preprocess
         if self.preprocess == "auto" and preprocess is None and isinstance(self.model, str) and of_bytes(X):
             preprocess = usual_preprocess(self.model)
-        _check_gates(self.gates or (), dict(built.network.named_modules()))
-        watched = watch(built.network, self.gates or ())
+        watched = watch(built.network)
         images = self._gather(X, InputKind.of(watched.first_layer), preprocess)
         image = images.batch(0, 1)
         warn_if_random(images)
         check_runs(built.network, watched.prepare(image))
         lay_out(built.network, image)
-        layers = choose_layers(watched.survey(image), built.network) if self.layers is None else list(self.layers)
-        traced, fields = watched.select(layers, image)
+        layers, layouts = self._layers_of(watched, image)
+        traced, fields = watched.select(layers, image, layouts)
         spec = self._survey(traced, fields, images, built.class_names)
         if y is not None:
             spec.encode(y, len(images))
@@ -327,7 +321,7 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
 
     def _gather(self, X: Any, kind: InputKind, preprocess: Callable | None) -> Images:
         """Return X as images, without those that cannot be read if they are to be skipped."""
-        images = gather(X, kind, self.layout, preprocess, existing=self.on_error == "raise")
+        images = gather(X, kind, split_layout(self.layout)[0], preprocess, existing=self.on_error == "raise")
         if self.on_error == "raise":
             return images
         bad = unreadable(images, self.n_jobs)
@@ -337,6 +331,19 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
             shown = "; ".join(f"image {number}: {error}" for number, error in list(bad.items())[:3])
             warnings.warn(f"{len(bad)} of {len(images)} images cannot be read and are skipped: {shown}", stacklevel=4)
         return images[np.setdiff1d(np.arange(len(images)), list(bad))] if bad else images
+
+    def _layers_of(self, watched: TracedNetwork | HookedNetwork, image: Tensor) -> tuple[list[str], dict[str, str]]:
+        """Return the layers to model, and the layouts that the user tells of them."""
+        _, layouts = split_layout(self.layout)
+        layers = self.layers
+        if layers is None:
+            layers = choose_layers(watched.survey(image, layouts), watched.network)
+            if not layers:
+                raise ValueError("The network has no hidden layer that could be chosen; name layers=[...].")
+        for name in layouts:
+            if name not in layers:
+                raise ValueError(f"layout names {name!r}, which is none of the layers {layers} and not 'input'.")
+        return list(layers), layouts
 
     def _survey(
         self,
@@ -532,13 +539,6 @@ class _NetworkSource:
         identity = identify(self._fingerprint, images.preprocess, self._spec, run.decision, run.precision)
         source = _NetworkSource(self._traced, self._spec, self._fingerprint, images, run)
         return StoredSource(source, images, root, self._spec, identity, source.code, dtype, self._size)
-
-
-def _check_gates(gates: Sequence[str], known: Iterable[str]) -> None:
-    for gate in gates:
-        if gate not in known:
-            near = difflib.get_close_matches(str(gate), known, n=5, cutoff=0.4)
-            raise ValueError(f"gates names {gate!r}, which is no submodule. Near names: {', '.join(near) or 'none'}.")
 
 
 def _check_folder(root: str | PathLike) -> None:

@@ -1,45 +1,33 @@
-"""Following receptive fields through the operations of a traced network."""
+"""Following what every value of a network depends on, while it computes.
+
+Beside the memory of each tensor a shadow is kept, in which stands for each of its values from which rows and columns
+of the image, or of a layer below, it comes: as torch's operations read and write memory, shadows are read and written.
+So views and work in place need no care, networks may branch on their values and refuse what is no image, and one pass
+gives the fields of all layers.
+"""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property, lru_cache, reduce
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
-from torch import Tensor, fx, nn
-from torch.utils._pytree import tree_flatten, tree_unflatten
-from torch.utils.weak import WeakIdKeyDictionary
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from ._forms import Form
-from ._receptive_field import Reach, ReceptiveField, adaptive_bins, everything, identity, nothing, taps
+from ._forms import Form, refuse
+from ._receptive_field import ReceptiveField, Span
 
-_ELEMENTWISE_FUNCTIONS = frozenset(
-    "add add_ iadd sub sub_ isub mul mul_ imul multiply multiply_ truediv div div_ neg relu relu_ relu6 leaky_relu elu "
-    "silu gelu sigmoid tanh hardswish hardsigmoid hardtanh dropout stochastic_depth contiguous clone detach "
-    "float".split()
-)
-_ELEMENTWISE_MODULES = (
-    nn.modules.batchnorm._BatchNorm,
-    nn.modules.dropout._DropoutNd,
-    nn.Identity,
-    nn.ReLU,
-    nn.ReLU6,
-    nn.LeakyReLU,
-    nn.PReLU,
-    nn.ELU,
-    nn.SiLU,
-    nn.GELU,
-    nn.Sigmoid,
-    nn.Tanh,
-    nn.Hardswish,
-    nn.Hardsigmoid,
-    nn.Hardtanh,
-)
-_PRODUCTS = frozenset(["mul", "mul_", "imul", "multiply", "multiply_"])
-_MOVING = frozenset(["permute", "transpose", "movedim", "moveaxis", "swapaxes", "swapdims"])
-_RESHAPING = frozenset(["view", "reshape", "flatten", "unflatten"])
-_SPREADING = frozenset(["expand", "expand_as", "repeat"])
+# A shadow of a tensor of shape S has the shape (k, *S), of which axes that make no difference have length 1.  Its first
+# two numbers are where a value lies, as row and column of the last map that a convolution or pooling made.  Then come
+# four for each origin, the image and layers below: first row, -(last row + 1), first column, -(last column + 1) that it
+# depends on.  So the shadow of what mixes values is their least, and infinity stands for none.
+_PLACE, _ENDS = 2, 4
 
 
 class Geometry(NamedTuple):
@@ -50,249 +38,627 @@ class Geometry(NamedTuple):
     fields: dict[tuple[str, str], ReceptiveField]
 
 
-def follow(
-    module: fx.GraphModule, layers: Mapping[fx.Node, str], batch: Tensor, *, pairs: bool = True
-) -> tuple[Geometry, dict[str, Tensor]]:
-    """Run `module` once on one image and return the geometry of its layers, and the tensors that have no form.
+class Follower(TorchDispatchMode):
+    """Follow what is computed from `image` in the calling thread while this context is entered.
 
-    Fields are found of every layer in the ``"input"``, and with `pairs` in every layer below.  Pairs without dependence
-    are left out.  Convolutions and poolings are followed by their arithmetic, elementwise operations position by
-    position, moved axes where they go; any other operation is probed by itself, with NaN in one row or column of one
-    of its inputs at a time.  Tensors of fewer than four axes have no locations: they see all, and are seen by all.
+    Whoever runs the network says by :meth:`see` which tensors are layers.
+
+    Parameters
+    ----------
+    image : Tensor of shape (1, ...)
+        One image as the network takes it.
+    pairs : bool
+        Whether to find the fields of layers in each other too.
+    layouts : dict of str to str
+        Layers whose channels are known to come "channels_first" or "channels_last".
     """
-    follower = _Follower(module, {node.name: name for node, name in layers.items()}, pairs=pairs)
-    follower.run(batch.clone())
-    return follower.geometry, follower.formless
 
-
-class _Follower(fx.Interpreter):
-    """Keep for every tensor its reach in the input, and with `pairs` in each modelled layer below it."""
-
-    def __init__(self, module: fx.GraphModule, layers: Mapping[str, str], *, pairs: bool) -> None:
-        super().__init__(module)
-        self._layers, self._pairs = layers, pairs
+    def __init__(self, image: Tensor, *, pairs: bool, layouts: Mapping[str, str]) -> None:
+        super().__init__()
         self.geometry = Geometry({}, {}, {})
         self.formless: dict[str, Tensor] = {}
-        self.reaches = WeakIdKeyDictionary()
-        self.spread = WeakIdKeyDictionary()  # tensors that repeat one location over a map
-        self.probed: dict[tuple, Reach] = {}
-        self._axes = WeakIdKeyDictionary()
-        self._sizes: dict[str, tuple[int, int]] = {}
-        self._maps_so_far: dict[tuple[int, int], None] = {}
+        self._pairs, self._layouts = pairs, layouts
+        self._found: dict[tuple, _Found] = {}
+        self._shadows: dict[tuple[int, int], _Written] = {}
+        self._origins: dict[str, tuple[int, int]] = {}
+        self._unknown: set[str] = set()
+        form = Form(axes=(2, 3)) if image.ndim == 4 else Form()
+        size = form.size(image)
+        self._write(image, _place(size, image.ndim, form.axes))
+        self._originate("input", image, form)
 
-    def axes(self, tensor: Tensor) -> tuple[int, int] | None:
-        """Return which axes of a tensor are rows and columns, None where it has no locations."""
-        return self._axes.get(tensor, _last_two(tensor))
-
-    def size(self, tensor: Tensor) -> tuple[int, int]:
-        """Return the numbers of rows and of columns."""
-        return _size(tensor, self.axes(tensor))
-
-    def run_node(self, n: fx.Node) -> Any:
-        followed = self._followed(n) if n.op.startswith("call") else []
-        spreads = _name(n) in _SPREADING and self.size(self.env[n.all_input_nodes[0]]) == (1, 1)
-        result = super().run_node(n)
-        if n.op == "placeholder" and isinstance(result, Tensor):
-            self._sizes["input"] = self.size(result)
-            followed = [(_last_two(result), {"input": identity(self.size(result))})]
-        for tensor, (axes, reaches) in zip(_tensors(result), followed, strict=False):
-            self._axes[tensor], self.reaches[tensor] = axes, reaches
-            if axes is not None:
-                size = self.size(tensor)
-                self._maps_so_far.pop(size, None)
-                self._maps_so_far[size] = None
-            if spreads:
-                self.spread[tensor] = True
-        if n.name in self._layers and isinstance(result, Tensor):
-            self._note_layer(self._layers[n.name], result)
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self._follow(func, _bound(func, args, kwargs or {}), list(_tensors(result)))
         return result
 
-    def _note_layer(self, name: str, tensor: Tensor) -> None:
-        form = Form.of(tensor, self.axes(tensor), self._maps_so_far)
-        if form is None:
-            self.formless[name] = tensor
-            return
-        shape = form.shape(tensor)
-        self.geometry.forms[name], self.geometry.shapes[name] = form, shape
-        reaches = self.reaches.get(tensor, {})
-        for lower, reach in reaches.items():
-            over = reach.over(shape[1:], self._sizes[lower])
-            self.geometry.fields[name, lower] = ReceptiveField.from_reach(over)
-        if self._pairs:
-            self._sizes[name] = shape[1:]
-            self.reaches[tensor] = {**reaches, name: identity(self.size(tensor))}
-
-    def _followed(self, node: fx.Node) -> list[tuple[tuple[int, int] | None, dict[str, Reach]]]:
-        """Return axes and reaches of each tensor that `node` will return."""
-        arguments = self.fetch_args_kwargs_from_env(node)
-        if _name(node) == "getitem" and not isinstance(arguments[0][0], Tensor):
-            return []  # taken out of a tuple, whose tensors have been noted
-        operation = _Operation(self, node, arguments)
-        return [(operation.axes[result], self._united(operation, result)) for result in range(len(operation.results))]
-
-    def _united(self, operation: _Operation, result: int) -> dict[str, Reach]:
-        united: dict[str, Reach] = {}
-        for place, value in operation.inputs:
-            local = operation.reach(place, result)
-            for lower, reach in self.reaches[value].items():
-                through = local.after(reach)
-                united[lower] = united[lower] | through if lower in united else through
-        return {lower: reach for lower, reach in united.items() if reach.rows.any() and reach.columns.any()}
-
-
-class _Operation:
-    """One operation on known arguments, and how each of its results depends on each followed tensor among them."""
-
-    def __init__(self, follower: _Follower, node: fx.Node, arguments: tuple) -> None:
-        self._follower, self._node = follower, node
-        self._leaves, self._spec = tree_flatten(arguments)
-        self.inputs = [
-            (place, leaf)
-            for place, leaf in enumerate(self._leaves)
-            if isinstance(leaf, Tensor) and follower.reaches.get(leaf)
-        ]
-        self.results = self._call({})
-        self.axes = [self._axes_of(result) for result in self.results]
-        self._module = follower.fetch_attr(str(node.target)) if node.op == "call_module" else None
-
-    def _call(self, replaced: dict[int, Tensor]) -> list[Tensor]:
-        """Return the tensors that the operation returns; it gets copies, as it may work in place."""
-        leaves = [replaced.get(i, x.clone() if isinstance(x, Tensor) else x) for i, x in enumerate(self._leaves)]
-        args, kwargs = tree_unflatten(leaves, self._spec)
-        return _tensors(getattr(self._follower, self._node.op)(self._node.target, args, kwargs))
-
-    def _axes_of(self, result: Tensor) -> tuple[int, int] | None:
-        """Return the axes of a result: those of an input as it moves them, or of one of as many axes."""
-        if result.ndim < 4:
-            return None
-        for place, value in self.inputs:
-            axes = self._follower.axes(value)
-            if axes is not None and value.ndim == result.ndim:
-                return self._moved(place, axes) if _name(self._node) in _MOVING else axes
-        return _last_two(result)
-
-    def _moved(self, place: int, axes: tuple[int, int]) -> tuple[int, int]:
-        """Return where the operation moves `axes` to, read off the strides of a tensor in which all differ."""
-        value = torch.empty(tuple(range(2, 2 + self._leaves[place].ndim)))
-        moved, before = self._call({place: value})[0].stride(), value.stride()
-        return moved.index(before[axes[0]]), moved.index(before[axes[1]])
-
-    def reach(self, place: int, result: int) -> Reach:
-        """Return how result number `result` depends on the argument at `place`."""
-        value, returned = self._leaves[place], self.results[result]
-        before, behind = self._follower.axes(value), self.axes[result]
-        upper, lower = _size(returned, behind), _size(value, before)
-        if before is None or behind is None:
-            return everything(upper, lower)
-        if _name(self._node) in _MOVING:
-            return identity(upper)
-        in_place = [axis - value.ndim for axis in before] == [axis - returned.ndim for axis in behind]
-        if in_place and self._is_elementwise():
-            return self._broadcast(upper, lower, value in self._follower.spread)
-        keeps_places = self._joins_channels(behind, returned.ndim) or self._mixes_channels(before, value.ndim)
-        if in_place and upper == lower and keeps_places:
-            return identity(upper)
-        if before == _last_two(value) and behind == _last_two(returned):
-            return _by_arithmetic(self._module, upper, lower) or self._probed(place, result)
-        return self._probed(place, result)
-
-    def _is_elementwise(self) -> bool:
-        return _name(self._node) in _ELEMENTWISE_FUNCTIONS or isinstance(self._module, _ELEMENTWISE_MODULES)
-
-    def _joins_channels(self, axes: tuple[int, int], ndim: int) -> bool:
-        """Tell whether the operation concatenates along an axis that is neither rows nor columns."""
-        args, kwargs = self._node.args, self._node.kwargs
-        axis = kwargs.get("dim", args[1] if len(args) > 1 else 0)
-        return _name(self._node) in ("cat", "concat") and isinstance(axis, int) and axis % ndim not in axes
-
-    def _mixes_channels(self, axes: tuple[int, int], ndim: int) -> bool:
-        """Tell whether the operation mixes only values of the last axes, none of which is one of `axes`."""
-        if isinstance(self._module, nn.LayerNorm):
-            mixed = len(self._module.normalized_shape)
-        elif isinstance(self._module, nn.Linear) or _name(self._node) == "linear":
-            mixed = 1
-        elif _name(self._node) == "layer_norm":
-            mixed = len(self._node.kwargs.get("normalized_shape") or self._node.args[1])  # type: ignore[arg-type]
-        else:
-            return False
-        return max(axes) < ndim - mixed
-
-    def _broadcast(self, upper: tuple[int, int], lower: tuple[int, int], spread: bool) -> Reach:
-        # A factor of spatial size 1, as in squeeze-and-excitation, rescales what is there: a gate, not evidence.
-        if _name(self._node) in _PRODUCTS and (lower == (1, 1) != upper or spread):
-            return nothing(upper, lower)
-        same, broadcast = identity(upper), everything(upper, lower)
-        rows, columns = (a if u == v else b for u, v, a, b in zip(upper, lower, same, broadcast, strict=True))
-        return Reach(rows, columns)
-
-    def _probed(self, place: int, result: int) -> Reach:
-        """Return the reach found by probing; functions on arguments of the same shapes are probed once."""
-        if self._node.op == "call_module":
-            return self._probe(place, result)
-        shapes = [tuple(x.shape) if isinstance(x, Tensor) else repr(x) for x in self._leaves]
-        axes = self._follower.axes(self._leaves[place]), self.axes[result]
-        key = (self._node.op, self._node.target, place, result, *shapes, *axes)
-        if key not in self._follower.probed:
-            self._follower.probed[key] = self._probe(place, result)
-        return self._follower.probed[key]
-
-    def _probe(self, place: int, result: int) -> Reach:
-        """Put NaN into each row, then each column, of one argument, and see where it comes out."""
-        value, returned, behind = self._leaves[place], self.results[result], self.axes[result]
-        before = self._follower.axes(value)
-        assert before is not None
-        assert behind is not None
-        reach = nothing(_size(returned, behind), _size(value, before))
-        if not value.is_floating_point():
-            return reach
-        clean = returned.isnan()
-        for axis_before, axis_behind, matrix in zip(before, behind, reach, strict=True):
-            others = [axis for axis in range(returned.ndim) if axis != axis_behind]
-            for position in range(value.shape[axis_before]):
-                spoiled = value.clone()
-                spoiled.select(axis_before, position).fill_(torch.nan)
-                changed = self._call({place: spoiled})[result].isnan() & ~clean
-                matrix[:, position] = changed.any(tuple(others)).numpy(force=True)
-        if _name(self._node) in _RESHAPING and reach.rows.all() and min(_size(value, before)) > 1:
+    def __exit__(self, *exception: Any) -> None:
+        super().__exit__(*exception)
+        if self._unknown:
             warnings.warn(
-                f"{self._node.target} ({self._node}) mixes rows and columns of a map, which receptive fields are not "
-                "followed through: layers above it count as seeing all of the layers below it.",
+                f"What comes out of {', '.join(sorted(self._unknown))} counts as depending on all that goes in: layers "
+                "above may have smaller receptive fields than are told.",
                 stacklevel=2,
             )
-        return reach
+
+    def of(self, layers: Sequence[str]) -> Geometry:
+        """Return the geometry of `layers`, all of which must be maps, vectors or tokens that depend on the image."""
+        for layer in layers:
+            if layer in self.formless:
+                raise refuse(layer, self.formless[layer])
+            if (layer, "input") not in self.geometry.fields:
+                raise ValueError(
+                    f"Layer {layer!r} does not depend on the image, as far as it can be followed: it is the same for "
+                    "all images, or is computed outside of torch. Leave it out."
+                )
+        return self.geometry
+
+    def see(self, name: str, tensor: Tensor) -> None:
+        """Note that `tensor` is the layer called `name`."""
+        super().__exit__(None, None, None)  # what is computed here is not followed
+        shadow = self._read(tensor)
+        form = self._form(tensor, shadow, self._layouts.get(name))
+        if form is None:
+            if shadow is not None:
+                self.formless[name] = tensor
+        else:
+            self.geometry.forms[name], self.geometry.shapes[name] = form, form.shape(tensor)
+            fields = {} if shadow is None else self._fields(tensor, shadow, form)
+            self.geometry.fields.update({(name, lower): field for lower, field in fields.items()})
+            if self._pairs:
+                self._originate(name, tensor, form)
+        super().__enter__()
+
+    def _form(self, tensor: Tensor, shadow: Tensor | None, layout: str | None) -> Form | None:
+        known = self._found.get((id(shadow), tensor.shape))
+        if known and not layout:
+            return known.form
+        return Form.of(tensor, None if shadow is None else shadow[:_PLACE], layout)
+
+    def _fields(self, tensor: Tensor, shadow: Tensor, form: Form) -> dict[str, ReceptiveField]:
+        """Return the fields of a layer in all origins; many layers share a shadow."""
+        key = id(shadow), tensor.shape
+        if key not in self._found or self._found[key].form != form:
+            spread = shadow if form.grid is None else shadow.expand(-1, *tensor.shape)
+            fields = {}
+            for number, (lower, size) in enumerate(self._origins.items()):
+                ends = spread[_PLACE + _ENDS * number :][:_ENDS]
+                field = _field([form.as_map(end).numpy() for end in ends], form.size(tensor), size)
+                if field is not None:
+                    fields[lower] = field
+            self._found[key] = _Found(shadow, form, fields)
+        return self._found[key].fields
+
+    def _originate(self, name: str, tensor: Tensor, form: Form) -> None:
+        """Let fields be found in the locations of a tensor from here on."""
+        size = form.size(tensor)
+        n_before = _PLACE + _ENDS * len(self._origins)
+        self._origins[name] = size
+        if form.grid is None:
+            ends = _at(_ends(size), tensor.ndim, form.axes)
+        else:  # tokens that have no place are no locations
+            ends = tensor.new_full((_ENDS, *tensor.shape), torch.inf, dtype=torch.float32)
+            for values, end in zip(ends, _ends(size), strict=True):
+                form.as_map(values).copy_(end)
+        before = ends.new_full((n_before, *ends.shape[1:]), torch.inf)
+        known = self._read(tensor)
+        own = torch.cat([before, ends])
+        self._write(tensor, own if known is None else _least([known, own]))
+
+    def _follow(self, func: Any, args: dict[str, Any], results: list[Tensor]) -> None:
+        name = func.overloadpacket.__name__
+        overwritten = args.get("self") if name in _OVERWRITING else None
+        tensors = [value for value in _tensors(args.values()) if value is not overwritten]
+        if name.startswith("new_") or name.endswith("_like"):
+            return  # takes shape and type alone
+        shadows = {id(value): shadow for value in tensors if (shadow := self._read(value)) is not None}
+        written = {id(args[key]) for key in _written(func) if args.get(key) is not None}
+        own = {_key(value) for value in tensors}
+        for number, result in enumerate(results):
+            if name in _RESHAPING or (id(result) not in written and _key(result) in own):
+                continue  # a view
+            if shadows:
+                call = _Call(func, name, args, [value for value in tensors if id(value) in shadows], shadows, result)
+                is_main = not number or result.shape == results[0].shape
+                self._write(result, self._combined(call) if is_main else _everything(call))
+            elif _key(result) in self._shadows:
+                self._write(result, torch.full((_PLACE, *[1] * result.ndim), torch.inf))
+
+    def _combined(self, call: _Call) -> Tensor:
+        """Return the shadow of a result."""
+        follow = _RULES.get(call.name) or (_pointwise if torch.Tag.pointwise in call.func.tags else _by_arguments)
+        shadow = follow(call)
+        if shadow is not None and _fits(shadow.shape[1:], call.result.shape):
+            return shadow
+        if call.result.numel() > 1:
+            self._unknown.add(str(call.func))
+        return _everything(call)
+
+    def _read(self, tensor: Tensor) -> Tensor | None:
+        """Return the shadow of a tensor, None where it depends on nothing."""
+        known = self._shadows.get(_key(tensor))
+        if known is None:
+            return None
+        if known.geometry == _geometry(tensor):
+            return known.shadow
+        return _strided(known.spread, _geometry(tensor))
+
+    def _write(self, tensor: Tensor, shadow: Tensor) -> None:
+        key, geometry = _key(tensor), _geometry(tensor)
+        known, storage = self._shadows.get(key), tensor.untyped_storage()
+        length = storage.nbytes() // tensor.element_size()
+        if tensor.numel() < length:  # a part of a larger tensor
+            whole = torch.full((len(shadow), length), torch.inf) if known is None else known.spread.clone()
+            whole = _padded(whole, 0, 0, max(0, len(shadow) - len(whole)))
+            part = _strided(whole, geometry)
+            part.fill_(torch.inf)
+            part[: len(shadow)] = shadow
+            geometry, shadow = ((length,), (1,), 0), whole
+        for gone in [key for key, held in self._shadows.items() if held.storage.expired()]:
+            del self._shadows[gone]
+        self._shadows[key] = _Written(StorageWeakRef(storage), length, geometry, shadow)
 
 
-def _by_arithmetic(module: Any, upper: tuple[int, int], lower: tuple[int, int]) -> Reach | None:
-    """Return the reach of a convolution or pooling module, None for any other."""
-    if isinstance(module, (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)):
-        return Reach(*(adaptive_bins(u, v) for u, v in zip(upper, lower, strict=True)))
-    if not isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.MaxPool2d, nn.AvgPool2d)):
+class _Found(NamedTuple):
+    """What was found of layers with this shadow, which is kept so that its id is nobody else's."""
+
+    shadow: Tensor
+    form: Form
+    fields: dict[str, ReceptiveField]
+
+
+@dataclass(frozen=True)
+class _Written:
+    """The shadow of a storage, as it was written for a tensor of some geometry."""
+
+    storage: StorageWeakRef
+    length: int
+    geometry: tuple
+    shadow: Tensor
+
+    @cached_property
+    def spread(self) -> Tensor:
+        """The shadow (k, length) of all places in memory."""
+        if self.geometry == ((self.length,), (1,), 0):
+            return self.shadow.expand(-1, self.length)
+        whole = torch.full((len(self.shadow), self.length), torch.inf)
+        _strided(whole, self.geometry).copy_(self.shadow)
+        return whole
+
+
+class _Call(NamedTuple):
+    """One operation on known arguments: those that are followed, their shadows, and one of its results."""
+
+    func: Any
+    name: str
+    args: dict[str, Any]
+    inputs: list[Tensor]
+    shadows: dict[int, Tensor]
+    result: Tensor
+
+    def of(self, *names: str) -> list[Tensor | None]:
+        """Return the shadows of arguments."""
+        return [self.shadows.get(id(self.args.get(name))) for name in names]
+
+
+def _pointwise(call: _Call) -> Tensor:
+    """A result depends on the values at its own place; what rescales all places alike is no evidence."""
+    ndim = call.result.ndim
+    values = [(value, _aligned(call.shadows[id(value)], ndim)) for value in call.inputs if value.ndim <= ndim]
+    if call.name in ("mul", "mul_") and len(values) == 2:
+        (first, one), (second, other) = values
+        if _is_gate(second, one):
+            return one
+        if _is_gate(first, other):
+            return other
+    return _together([shadow for _, shadow in values])
+
+
+def _is_gate(value: Tensor, shadow: Tensor) -> bool:
+    """Tell whether `value` is the same for all locations of what has this shadow, as in squeeze-and-excitation."""
+    place = shadow[:_PLACE]
+    axes = [axis for axis in range(1, place.ndim) if bool((place != place.narrow(axis, 0, 1)).any())]
+    axes = [axis - place.ndim for axis in axes if axis - place.ndim >= -value.ndim]
+    return bool(axes) and all(value.shape[axis] == 1 or value.stride(axis) == 0 for axis in axes)
+
+
+def _together(shadows: list[Tensor]) -> Tensor:
+    """Return what values that are computed from each other's neighbours depend on.
+
+    A branch that has mixed locations says less of where a value lies than one that has not.
+    """
+    united = _least(shadows)
+    if len(shadows) > 1:
+        places = torch.broadcast_tensors(*[shadow[:_PLACE] for shadow in shadows])
+        known = torch.stack([place.nan_to_num(posinf=-1) for place in places]).amax(0)
+        united[:_PLACE] = known.where(known >= 0, torch.inf)
+    return united
+
+
+def _least(shadows: list[Tensor]) -> Tensor:
+    """Return what a mixture depends on, of shadows of as many axes."""
+    if len(shadows) == 1:
+        return shadows[0]
+    return reduce(torch.minimum, _of_all_origins(shadows))
+
+
+def _of_all_origins(shadows: list[Tensor]) -> list[Tensor]:
+    """Give shadows the same length; there is nothing in them of the origins that they lack."""
+    most = max(map(len, shadows))
+    return [_padded(shadow, 0, 0, most - len(shadow)) for shadow in shadows]
+
+
+def _everything(call: _Call) -> Tensor:
+    """A result depends on all that goes in."""
+    parts = [call.shadows[id(value)].flatten(1).amin(1) for value in call.inputs]
+    return _least([part.view(-1, *[1] * call.result.ndim) for part in parts])
+
+
+def _by_arguments(call: _Call) -> Tensor | None:
+    """By torch's conventions an operation mixes its axes `dim`, or the last ones of `normalized_shape`."""
+    value, ndim = call.inputs[0], call.result.ndim
+    if len(call.inputs) > 1:
         return None
-    if isinstance(module.padding, str) or getattr(module, "padding_mode", "zeros") != "zeros":
+    if call.args.get("normalized_shape"):
+        axes: Sequence[int] = range(value.ndim - len(call.args["normalized_shape"]), value.ndim)
+    elif "dim" in call.args:
+        dim = call.args["dim"]
+        axes = [dim] if isinstance(dim, int) else dim or range(value.ndim)
+    else:
         return None
-    settings = (module.kernel_size, module.stride, module.padding, getattr(module, "dilation", 1))
-    axes = list(zip(upper, lower, *map(_pair, settings), strict=True))
-    if isinstance(module, nn.ConvTranspose2d):
-        return Reach(*(taps(v, u, *setting).T for u, v, *setting in axes))
-    return Reach(*(taps(*axis) for axis in axes))
+    axes = [axis % value.ndim for axis in axes]
+    known = call.shadows[id(value)]
+    if call.result.shape == value.shape:
+        return _rescaled(known, axes)
+    shadow = _mixed(known, axes)
+    return shadow if ndim == value.ndim else shadow.squeeze([axis + 1 for axis in axes])
 
 
-def _pair(value: Any) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else value
+def _rescaled(shadow: Tensor, axes: Sequence[int]) -> Tensor:
+    """Return the shadow of values that statistics over axes rescale, and which stay where they are."""
+    return _together([shadow, _mixed(shadow, axes)])
 
 
-def _name(node: fx.Node) -> str:
-    """Return the name of the function or method that `node` calls, empty for a module."""
-    return "" if node.op == "call_module" else getattr(node.target, "__name__", str(node.target))
+def _mixed(shadow: Tensor, axes: Sequence[int]) -> Tensor:
+    """Return the shadow of what mixes values along axes of a tensor, which keep a length of 1."""
+    return shadow.amin([axis + 1 for axis in axes], keepdim=True) if len(axes) else shadow
 
 
-def _tensors(value: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_flatten(value)[0] if isinstance(leaf, Tensor)]
+def _product(call: _Call) -> Tensor:
+    first, second = _FACTORS[call.name]
+    one, other = call.of(first, second)
+    factors = [] if one is None else [_mixed(one, [one.ndim - 2])]
+    factors += [] if other is None else [_mixed(other, [other.ndim - 3])]
+    added = [_aligned(bias, call.result.ndim) for bias in call.of("self") if first != "self" and bias is not None]
+    return _together([*([_least(factors)] if factors else []), *added])
 
 
-def _last_two(tensor: Tensor) -> tuple[int, int] | None:
-    return (tensor.ndim - 2, tensor.ndim - 1) if tensor.ndim >= 4 else None
+def _attention(call: _Call) -> Tensor:
+    """Each query sees all keys and their values, in each of the first axes."""
+    queries, keys, values = call.of("query", "key", "value")
+    shadows = [] if queries is None else [_mixed(queries, [queries.ndim - 2])]
+    return _least(shadows + [_mixed(x, [x.ndim - 3, x.ndim - 2]) for x in (keys, values) if x is not None])
 
 
-def _size(tensor: Tensor, axes: tuple[int, int] | None) -> tuple[int, int]:
-    return (1, 1) if axes is None else (tensor.shape[axes[0]], tensor.shape[axes[1]])
+def _transformer_layer(call: _Call) -> Tensor | None:
+    """Tokens see all of their image's, and stay where they are."""
+    (shadow,) = call.of("src")
+    return None if shadow is None else _rescaled(shadow, [1, 2])
+
+
+def _joined(call: _Call) -> Tensor:
+    ndim = call.result.ndim
+    axis = call.args["dim"] % ndim + 1
+    parts = [value for value in call.args["tensors"] if value.ndim == ndim]
+    nothing = torch.full((_PLACE, *[1] * ndim), torch.inf)
+    shadows = _of_all_origins([call.shadows.get(id(part), nothing) for part in parts])
+    shape = list(torch.broadcast_shapes(*[_without(shadow, axis).shape for shadow in shadows]))
+    lengths = [part.shape[axis - 1] for part in parts]
+    return torch.cat(
+        [x.expand(*shape[:axis], n, *shape[axis + 1 :]) for x, n in zip(shadows, lengths, strict=True)], axis
+    )
+
+
+def _without(shadow: Tensor, axis: int) -> Tensor:
+    return shadow.narrow(axis, 0, 1)
+
+
+def _bordered(call: _Call) -> Tensor:
+    """Padding with a constant, from the last axis on; negative numbers cut."""
+    shadow, pad = call.shadows[id(call.args["self"])], call.args["pad"]
+    for number, (before, behind) in enumerate(zip(pad[::2], pad[1::2], strict=True)):
+        axis = shadow.ndim - 1 - number
+        if before or behind:
+            shadow = _padded(_whole(shadow, axis, call.args["self"].shape[axis - 1]), axis, before, behind)
+    return shadow
+
+
+def _moved(call: _Call) -> Tensor:
+    """Let the operation move numbers of values, and look where they come out."""
+    numbers, sources, begin = {}, [], 0
+    for value in _tensors(call.args.values()):
+        if id(value) in call.shadows and value.is_floating_point() and id(value) not in numbers:
+            numbers[id(value)] = torch.arange(begin, begin + value.numel(), dtype=torch.float64).view(value.shape)
+            sources.append(call.shadows[id(value)].expand(-1, *value.shape).flatten(1))
+            begin += value.numel()
+        elif value.is_floating_point():
+            numbers[id(value)] = torch.full(value.shape, -1, dtype=torch.float64)
+
+    def numbered(argument: Any) -> Any:
+        if isinstance(argument, (list, tuple)):
+            return [numbered(each) for each in argument]
+        return numbers.get(id(argument), argument) if isinstance(argument, Tensor) else argument
+
+    indices = [_by_index(call, value) for value in call.inputs if not value.is_floating_point()]
+    if not sources:
+        return _least(indices)
+    args = {key: numbered(value) for key, value in call.args.items()}
+    (moved, *_) = _tensors(call.func(**args))
+    source = _padded(torch.cat(_of_all_origins(sources), 1), 1, 0, 1)
+    return _least([source[:, moved.long().flatten()].view(-1, *moved.shape), *indices])
+
+
+def _by_index(call: _Call, index: Tensor) -> Tensor:
+    """Return what a result depends on as one looks up a value, or a row, for every number in `index`."""
+    if call.result.shape[: index.ndim] != index.shape:
+        return _everything(call._replace(inputs=[index]))
+    shadow = call.shadows[id(index)]
+    return shadow.view(*shadow.shape, *[1] * (call.result.ndim - index.ndim))
+
+
+def _normed(call: _Call) -> Tensor | None:
+    """Batch statistics are constants in evaluation mode; those of an instance mix all its locations."""
+    if len(call.inputs) > 1:
+        return None
+    shadow = call.shadows[id(call.inputs[0])]
+    if not call.args.get("training", "no_training" not in call.name):
+        return shadow
+    return _rescaled(shadow, [axis for axis in range(shadow.ndim - 1) if axis != 1])
+
+
+def _grouped_norm(call: _Call) -> Tensor | None:
+    shadow = call.of("input")[0]
+    if shadow is None or len(call.inputs) > 1:
+        return None
+    mixed = _by_groups(_mixed(shadow, range(2, shadow.ndim - 1)), call.args["group"], call.args["C"])
+    return _together([shadow, mixed])
+
+
+def _by_groups(shadow: Tensor, n_groups: int, n_channels: int) -> Tensor:
+    """Return the shadow of what mixes the channels of each group, for as many new channels."""
+    if shadow.shape[2] == 1:
+        return shadow
+    mixed = shadow.unflatten(2, (n_groups, -1)).amin(3)
+    return mixed if n_groups == 1 else mixed.repeat_interleave(n_channels // n_groups, 2)
+
+
+def _convolution(call: _Call) -> Tensor | None:
+    shadow, weight = call.of("input", "weight")
+    if shadow is None or weight is not None:
+        return None
+    args, kernel = call.args, call.args["weight"].shape[2:]
+    sizes, ahead = args["input"].shape[2:], call.result.shape[2:]
+    shadow = _by_groups(shadow, args["groups"], call.result.shape[1])
+    settings = (_each(args[key], len(kernel)) for key in ("stride", "padding", "dilation"))
+    for axis, (n, m, k, stride, padding, dilation) in enumerate(zip(sizes, ahead, kernel, *settings, strict=True), 3):
+        if args["transposed"]:
+            read = _whole(shadow, axis, n)
+            apart = read.new_full((*read.shape[:axis], (n - 1) * stride + 1, *read.shape[axis + 1 :]), torch.inf)
+            apart[(slice(None),) * axis + (slice(None, None, stride),)] = read
+            shadow = _windows(apart, axis, m, k, 1, dilation * (k - 1) - padding, dilation)
+        else:
+            shadow = _windows(_whole(shadow, axis, n), axis, m, k, stride, padding, dilation)
+    return _placed(shadow, ahead)
+
+
+def _pooling(call: _Call) -> Tensor | None:
+    value = call.inputs[0]
+    n_axes = next(int(sign) for sign in call.name if sign.isdigit())
+    kernel = _each(call.args["kernel_size"], n_axes)
+    stride = _each(call.args["stride"] or kernel, n_axes)
+    padding, dilation = (
+        _each(call.args.get(key, default), n_axes) for key, default in (("padding", 0), ("dilation", 1))
+    )
+    shadow, first = call.shadows[id(value)], value.ndim - n_axes
+    for i, setting in enumerate(zip(kernel, stride, padding, dilation, strict=True)):
+        read = _whole(shadow, first + i + 1, value.shape[first + i])
+        shadow = _windows(read, first + i + 1, call.result.shape[first + i], *setting)
+    return _placed(shadow, call.result.shape[first:])
+
+
+def _windows(shadow: Tensor, axis: int, n: int, kernel: int, stride: int, padding: int, dilation: int) -> Tensor:
+    """Return the shadow of `n` windows along an axis, position i of which reads stride i - padding + dilation k."""
+    reach = dilation * (kernel - 1) + 1
+    behind = (n - 1) * stride + reach - padding - shadow.shape[axis]
+    shadow = _padded(shadow, axis, padding, behind)
+    if reach == 1:
+        return shadow[(slice(None),) * axis + (slice(None, None, stride),)].narrow(axis, 0, n)
+    return shadow.unfold(axis, reach, stride)[..., ::dilation].amin(-1).narrow(axis, 0, n)
+
+
+def _padded(shadow: Tensor, axis: int, before: int, behind: int) -> Tensor:
+    """Put nothing before and behind an axis; negative numbers cut."""
+    shadow = shadow.narrow(axis, max(0, -before), shadow.shape[axis] - max(0, -before) - max(0, -behind))
+    if before <= 0 and behind <= 0:
+        return shadow
+    around = [
+        shadow.new_full((*shadow.shape[:axis], max(0, n), *shadow.shape[axis + 1 :]), torch.inf)
+        for n in (before, behind)
+    ]
+    return torch.cat([around[0], shadow, around[1]], axis)
+
+
+def _resized(call: _Call) -> Tensor | None:
+    """Adaptive pooling and interpolation take every channel alike: NaN in one row, or column, shows its reach."""
+    value = call.inputs[0]
+    shadow, sizes = call.shadows[id(value)], value.shape[2:]
+    (name,) = [key for key, argument in call.args.items() if argument is value]
+    for axis, size in enumerate(sizes):
+        spoiled = torch.zeros(size, 1, *sizes)
+        for place in range(size):
+            spoiled[place, 0].select(axis, place).fill_(torch.nan)
+        (found, *_) = _tensors(call.func(**{**call.args, name: spoiled}))
+        others = [other for other in range(1, found.ndim) if other != axis + 2]
+        reads = found.isnan().any(others)
+        whole = _whole(shadow, axis + 3, size)
+        parts = [whole.index_select(axis + 3, read.nonzero()[:, 0]).amin(axis + 3) for read in reads.T]
+        shadow = torch.stack(parts, axis + 3)
+    return _placed(shadow, call.result.shape[2:])
+
+
+def _placed(shadow: Tensor, size: Sequence[int]) -> Tensor:
+    """Let places be those of a new map."""
+    if len(size) != 2:
+        return shadow
+    place = _place((size[0], size[1]), shadow.ndim - 1, (shadow.ndim - 3, shadow.ndim - 2))
+    shape = torch.broadcast_shapes(place.shape[1:], shadow.shape[1:])
+    return torch.cat([place.expand(-1, *shape), shadow[_PLACE:].expand(-1, *shape)])
+
+
+def _place(size: tuple[int, int], ndim: int, axes: tuple[int, int] | None) -> Tensor:
+    return _at(_ends(size)[::2], ndim, axes)
+
+
+@lru_cache(maxsize=64)
+def _ends(size: tuple[int, int]) -> Tensor:
+    """Return (4, H, W): from which row to which, and which columns, each location of a map is."""
+    rows, columns = torch.meshgrid(*(torch.arange(n, dtype=torch.float32) for n in size), indexing="ij")
+    return torch.stack([rows, -rows - 1, columns, -columns - 1])
+
+
+def _at(ends: Tensor, ndim: int, axes: tuple[int, int] | None) -> Tensor:
+    """Return (k, H, W) with these two axes among those of a tensor."""
+    if axes is None:
+        return ends.view(len(ends), *[1] * ndim)
+    shape = [len(ends), *[1] * ndim]
+    for axis, n in zip(axes, ends.shape[1:], strict=True):
+        shape[axis + 1] = n
+    return (ends if axes[0] < axes[1] else ends.transpose(1, 2)).reshape(shape)
+
+
+def _whole(shadow: Tensor, axis: int, n: int) -> Tensor:
+    """Give an axis its full length."""
+    return shadow.expand(*[n if i == axis else -1 for i in range(shadow.ndim)])
+
+
+def _aligned(shadow: Tensor, ndim: int) -> Tensor:
+    """Give a shadow as many axes as those that it is broadcast with."""
+    return shadow.view(len(shadow), *[1] * (ndim + 1 - shadow.ndim), *shadow.shape[1:])
+
+
+def _field(ends: Sequence[np.ndarray], upper: tuple[int, int], lower: tuple[int, int]) -> ReceptiveField | None:
+    """Return the field of a layer of size `upper` of its four ends (1, C, H, W), of which axes can be shorter."""
+    ends = [end.min((0, 1)) for end in ends]
+    if not ends or not np.isfinite(ends[0]).any():
+        return None
+    rows, columns = (_span(*(end.min(axis) for end in pair)) for axis, pair in ((1, ends[:2]), (0, ends[2:])))
+    return ReceptiveField(
+        Span(*(np.broadcast_to(end, upper[0]) for end in rows)),
+        Span(*(np.broadcast_to(end, upper[1]) for end in columns)),
+        lower,
+    )
+
+
+def _span(start: np.ndarray, stop: np.ndarray) -> Span:
+    """Return intervals of their ends, of which the second is negative; infinite ones are empty."""
+    seen = np.isfinite(start)
+    return Span(np.where(seen, start, 0).astype(np.intp), -np.where(seen, stop, 0).astype(np.intp))
+
+
+def _fits(shape: Sequence[int], full: Sequence[int]) -> bool:
+    return len(shape) == len(full) and all(m in (1, n) for m, n in zip(shape, full, strict=True))
+
+
+def _each(setting: Any, n_axes: int) -> Sequence[int]:
+    values = [setting] if isinstance(setting, int) else list(setting)
+    return values * n_axes if len(values) == 1 else values
+
+
+def _key(tensor: Tensor) -> tuple[int, int]:
+    """Return the memory of a tensor and the size of its values, of which complex ones hold two."""
+    return tensor.untyped_storage()._cdata, tensor.element_size()
+
+
+def _geometry(tensor: Tensor) -> tuple:
+    return tuple(tensor.shape), tensor.stride(), tensor.storage_offset()
+
+
+def _strided(whole: Tensor, geometry: tuple) -> Tensor:
+    """Return the part of a shadow (k, length) that a tensor of some geometry sees."""
+    shape, strides, offset = geometry
+    return whole.as_strided(
+        (len(whole), *shape), (whole.stride(0), *(n * whole.stride(1) for n in strides)), offset * whole.stride(1)
+    )
+
+
+def _tensors(values: Any) -> Iterator[Tensor]:
+    if isinstance(values, Tensor):
+        yield values
+    elif not isinstance(values, (str, int, float)) and hasattr(values, "__iter__"):
+        for value in values:
+            yield from _tensors(value)
+
+
+@cache
+def _signature(func: Any) -> tuple[tuple[str, ...], dict[str, Any]]:
+    arguments = func._schema.arguments
+    known = {each.name: each.default_value for each in arguments if each.has_default_value()}
+    return tuple(each.name for each in arguments), known
+
+
+@cache
+def _written(func: Any) -> tuple[str, ...]:
+    """Return the arguments that an operation writes into."""
+    return tuple(each.name for each in func._schema.arguments if each.alias_info and each.alias_info.is_write)
+
+
+def _bound(func: Any, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
+    names, known = _signature(func)
+    return {**known, **dict(zip(names, args, strict=False)), **kwargs}
+
+
+_FACTORS = {
+    "mm": ("self", "mat2"),
+    "bmm": ("self", "mat2"),
+    "addmm": ("mat1", "mat2"),
+    "_addmm_activation": ("mat1", "mat2"),
+    "baddbmm": ("batch1", "batch2"),
+}
+_ATTENTION = (
+    "_native_multi_head_attention _scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_flash_attention "
+    "_scaled_dot_product_efficient_attention _scaled_dot_product_attention_math _scaled_dot_product_cudnn_attention "
+    "_scaled_dot_product_fused_attention_overrideable"
+).split()
+_NORMED = (
+    "native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training _batch_norm_with_update".split()
+)
+_POOLINGS = "max_pool1d max_pool2d_with_indices max_pool3d_with_indices avg_pool1d avg_pool2d avg_pool3d".split()
+_RESIZING = (
+    "_adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_max_pool2d adaptive_max_pool3d upsample_nearest1d "
+    "upsample_nearest2d upsample_nearest3d _upsample_nearest_exact2d upsample_linear1d upsample_bilinear2d "
+    "upsample_trilinear3d upsample_bicubic2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa"
+).split()
+_MOVING = (
+    "roll flip index index_select gather take_along_dim reflection_pad1d reflection_pad2d replication_pad1d "
+    "replication_pad2d repeat stack im2col pixel_shuffle pixel_unshuffle native_channel_shuffle channel_shuffle tril "
+    "triu index_put index_put_ slice_scatter select_scatter _unsafe_index embedding take"
+).split()
+_COPYING = "_to_copy copy_ clone hardswish_ hardswish masked_fill masked_fill_ lift_fresh".split()
+_RULES: dict[str, Callable[[_Call], Tensor | None]] = {
+    "convolution": _convolution,
+    "constant_pad_nd": _bordered,
+    "cat": _joined,
+    "_transformer_encoder_layer_fwd": _transformer_layer,
+    "native_group_norm": _grouped_norm,
+    "view_as_real": lambda call: call.shadows[id(call.inputs[0])].unsqueeze(-1),
+    "view_as_complex": lambda call: call.shadows[id(call.inputs[0])].amin(-1),
+    **dict.fromkeys(_FACTORS, _product),
+    **dict.fromkeys(_ATTENTION, _attention),
+    **dict.fromkeys(_NORMED, _normed),
+    **dict.fromkeys(_POOLINGS, _pooling),
+    **dict.fromkeys(_RESIZING, _resized),
+    **dict.fromkeys(_MOVING, _moved),
+    **dict.fromkeys(_COPYING, _pointwise),
+}
+_OVERWRITING = frozenset(["copy_", "fill_", "zero_", "normal_", "uniform_", "bernoulli_"])
+_RESHAPING = frozenset(["as_strided_", "squeeze_", "unsqueeze_", "t_", "transpose_", "detach_"])  # change no value

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import NamedTuple
 
+import numpy as np
 from torch import Tensor
 
 _MOST_EXTRA_TOKENS = 8  # class, distillation and register tokens stand before those of the image
@@ -25,20 +25,55 @@ class Form(NamedTuple):
     grid: tuple[int, int] | None = None
 
     @classmethod
-    def of(cls, tensor: Tensor, axes: tuple[int, int] | None, sizes: Iterable[tuple[int, int]]) -> Form | None:
+    def of(cls, tensor: Tensor, place: Tensor | None, layout: str | None = None) -> Form | None:
         """Find it for the tensor of one image, None if it is neither map, vector nor grid of tokens.
 
-        Tokens are those of the last map, among the `sizes` of all before it, that has as many locations.
+        Parameters
+        ----------
+        tensor : Tensor of shape (1, ...)
+            What the layer returned.
+        place : Tensor of shape (2, 1, ...) or None
+            The row and the column at which each value lies, infinite where it lies nowhere, None where nothing is
+            known; axes that make no difference may be shorter.
+        layout : {"channels_first", "channels_last"} or None
+            What the user says.
         """
         if tensor.ndim == 2:
             return cls()
-        if tensor.ndim == 4 and axes is not None:
-            return cls(axes=axes)
-        if tensor.ndim == 3 and len(tensor) == 1:
-            fitting = [size for size in sizes if 0 <= tensor.shape[1] - size[0] * size[1] <= _MOST_EXTRA_TOKENS]
-            fitting = [size for size in fitting if size[0] * size[1] > _MOST_EXTRA_TOKENS]
-            return cls(grid=fitting[-1]) if fitting else None
-        return None
+        if tensor.ndim == 4 and layout is not None:
+            return cls(axes=(2, 3) if layout == "channels_first" else (1, 2))
+        if len(tensor) > 1 or place is None:
+            return None
+        along = [_along(part) for part in place.numpy()]
+        if tensor.ndim == 4:
+            return cls._of_map(tensor, *along)
+        return cls._of_tokens(place[:, 0, :, 0]) if tensor.ndim == 3 and set(along[0] + along[1]) == {1} else None
+
+    @classmethod
+    def _of_map(cls, tensor: Tensor, rows: list[int], columns: list[int]) -> Form | None:
+        """Find the axes of a map, whose values lie in different rows, and columns, along some.
+
+        An axis along which nothing differs holds the channels, unless it is as short as rows or columns may be.
+        """
+        same = [axis for axis in (1, 2, 3) if axis not in rows + columns]
+        long = [axis for axis in same if tensor.shape[axis] > 1]
+        if len(rows) > 1 or len(columns) > 1 or len(long) > 1 or not same:
+            return None
+        (channels,) = long or same[:1]
+        first, second = (axis for axis in (1, 2, 3) if axis != channels)
+        return cls(axes=(second, first) if rows == [second] or columns == [first] else (first, second))
+
+    @classmethod
+    def _of_tokens(cls, places: Tensor) -> Form | None:
+        """Find the grid in which the last of the tokens lie, row by row; `places` are (2, T)."""
+        size = [len(part[part.isfinite()].unique()) for part in places]
+        grid = places[:, places.shape[1] - size[0] * size[1] :]
+        if grid.shape[1] <= _MOST_EXTRA_TOKENS or places.shape[1] - grid.shape[1] > _MOST_EXTRA_TOKENS:
+            return None
+        rows, columns = (part.view(size) for part in grid)
+        in_order = (rows == rows[:, :1]).all() and (columns == columns[:1]).all()
+        in_order = in_order and (rows[:, 0].diff() > 0).all() and (columns[0].diff() > 0).all()
+        return cls(grid=(size[0], size[1])) if in_order else None
 
     def as_map(self, values: Tensor) -> Tensor:
         """Return activations as maps (n, C, H, W): a vector is a map of one location; tokens without place are left."""
@@ -49,6 +84,10 @@ class Form(NamedTuple):
             return values[:, -self.grid[0] * self.grid[1] :].unflatten(1, self.grid).permute(0, 3, 1, 2)
         return values[:, :, None, None]
 
+    def size(self, values: Tensor) -> tuple[int, int]:
+        """Return (H, W) of the map."""
+        return self.shape(values)[1:]
+
     def shape(self, values: Tensor) -> tuple[int, int, int]:
         """Return (C, H, W) of the map."""
         _, channels, height, width = self.as_map(values).shape
@@ -57,7 +96,29 @@ class Form(NamedTuple):
 
 def refuse(layer: str, values: Tensor) -> ValueError:
     """Return what to raise for a layer that has no form."""
+    if values.ndim == 4 and len(values) == 1:
+        return ValueError(
+            f"Layer {layer!r} returns a tensor of shape {tuple(values.shape)}, and nothing tells which axis holds its "
+            f"channels. Say so: layout={{{layer!r}: 'channels_first'}}, or 'channels_last'."
+        )
     return ValueError(
         f"Layer {layer!r} returns a tensor of shape {tuple(values.shape)}; maps (n, C, H, W) or (n, H, W, C), vectors "
-        "(n, d), and tokens (n, T, d) as many as a map before them has locations can be modelled."
+        "(n, d), and tokens (n, T, d) of the locations of a map, row by row, can be modelled."
     )
+
+
+def _along(place: np.ndarray) -> list[int]:
+    """Return the axes along which values lie at different places, wherever one goes along them.
+
+    Where patches of a map were merged into channels, those differ a little too: what differs less than half as much as
+    along another axis does not count.
+    """
+    how_far = {axis: _least_distance(place, axis) for axis in range(1, place.ndim) if place.shape[axis] > 1}
+    return [axis for axis, far in how_far.items() if far > 0 and far >= max(how_far.values()) / 2]
+
+
+def _least_distance(place: np.ndarray, axis: int) -> float:
+    """Return how far places are apart along an axis, where they are least."""
+    least, most = place.min(axis), np.where(np.isfinite(place), place, -np.inf).max(axis)
+    known = np.isfinite(least)
+    return float((most[known] - least[known]).min()) if known.any() else 0.0

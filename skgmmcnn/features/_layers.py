@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from os import PathLike
 from typing import Any, NamedTuple
 
 from torch import nn
 from torchvision.models import WeightsEnum
+from torchvision.ops import StochasticDepth
 
 from ._images import InputKind, gather
 from ._network import build
@@ -32,6 +33,8 @@ class LayerInfo(NamedTuple):
         Pixels of the input that a location sees at most; None where it does not depend on the input.
     stride : tuple (height, width) or None
         Pixels between neighbouring locations, None along an axis where they are not evenly spaced.
+    default : bool
+        Whether :class:`FeatureExtractor` takes it where no layers are named.
     """
 
     name: str
@@ -39,6 +42,7 @@ class LayerInfo(NamedTuple):
     shape: tuple[int, int, int]
     field: tuple[int, int] | None
     stride: tuple[int | None, int | None] | None
+    default: bool
 
 
 def list_layers(
@@ -47,7 +51,7 @@ def list_layers(
     *,
     weights: str | PathLike | WeightsEnum | None = None,
     preprocess: str | Callable | None = "auto",
-    layout: str = "auto",
+    layout: str | Mapping[str, str] = "auto",
 ) -> list[LayerInfo]:
     """Return the layers of a network that can be modelled, in the order in which they run.
 
@@ -61,7 +65,7 @@ def list_layers(
         As in :class:`FeatureExtractor`.
     preprocess : "auto", callable or None, default="auto"
         As in :class:`FeatureExtractor`.
-    layout : {"auto", "channels_first", "channels_last"}, default="auto"
+    layout : {"auto", "channels_first", "channels_last"} or dict, default="auto"
         As in :class:`FeatureExtractor`.
 
     Returns
@@ -82,52 +86,111 @@ def list_layers(
     built = build(model, weights, 0)
     watched = watch(built.network)
     ready: Any = built.preprocess if preprocess == "auto" else preprocess
-    image = gather(X, InputKind.of(watched.first_layer), layout, ready).batch(0, 1)
-    modules = dict(built.network.named_modules())
-    return [
-        _info(name, type(modules.get(name, modules.get(name.rpartition("_")[0]))).__name__, shape, field)
-        for name, (shape, field) in watched.survey(image).items()
-    ]
+    of_images, of_layers = split_layout(layout)
+    image = gather(X, InputKind.of(watched.first_layer), of_images, ready).batch(0, 1)
+    survey = watched.survey(image, of_layers)
+    modules, default = _Modules(built.network), choose_layers(survey, built.network)
+    return [_info(name, type(modules[name]).__name__, *survey[name], default=name in default) for name in survey]
 
 
-def _info(name: str, kind: str, shape: tuple[int, int, int], field: ReceptiveField | None) -> LayerInfo:
+def _info(
+    name: str, kind: str, shape: tuple[int, int, int], field: ReceptiveField | None, *, default: bool
+) -> LayerInfo:
     if field is None:
-        return LayerInfo(name, kind, shape, None, None)
+        return LayerInfo(name, kind, shape, None, None, default)
     rows, columns = (int((stop - start).max()) for start, stop in (field.rows, field.columns))
-    return LayerInfo(name, kind, shape, (rows, columns), field.stride)
+    return LayerInfo(name, kind, shape, (rows, columns), field.stride, default)
+
+
+def split_layout(layout: str | Mapping[str, str]) -> tuple[str, dict[str, str]]:
+    """Return the layout of images, and those of layers, by name."""
+    of_layers = {"input": layout} if isinstance(layout, str) else dict(layout)
+    for name, value in of_layers.items():
+        if value not in ("channels_first", "channels_last") and (name, value) != ("input", "auto"):
+            raise ValueError(f"layout[{name!r}] must be 'channels_first' or 'channels_last'; got {value!r}.")
+    return of_layers.pop("input", "auto"), of_layers
+
+
+class _Modules:
+    """A network's submodules by the names of their calls."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self._modules = dict(network.named_modules())
+
+    def __getitem__(self, name: str) -> nn.Module:
+        return self._modules[name if name in self._modules else name.rpartition("_")[0]]
+
+    def within(self, name: str) -> Iterator[tuple[str, nn.Module]]:
+        """Yield the submodule and all in it, by their names."""
+        yield from self[name].named_modules(prefix=name)
+
+    def is_block(self, name: str) -> bool:
+        """Tell whether there are submodules with weights in it."""
+        return any(next(child.parameters(), None) is not None for child in self[name].children())
 
 
 def choose_layers(survey: Mapping[str, tuple[tuple[int, int, int], Any]], network: nn.Module) -> list[str]:
-    """Return layers that a first attempt can do with.
+    """Return layers that a first attempt can do with, none where the network has no hidden ones.
 
-    Of maps, the last layer of each of the smallest resolutions; where all are of one resolution, as in a vision
-    transformer, some of the longest chain of blocks.  Without maps, the hidden layers.
+    Of maps, the last output of a block of each of the smallest resolutions; where all are of one resolution, as in a
+    vision transformer, some of the longest chain of blocks.  Without maps, the hidden layers.
     """
+    modules = _Modules(network)
     seeing = {name: shape for name, (shape, field) in survey.items() if field is not None}
-    sizes = {name: shape[1:] for name, shape in seeing.items() if shape[1] * shape[2] > 1}
+    names = [name for name in _below_scores(seeing, modules) if not _changes_nothing(modules[name])]
+    sizes = {name: seeing[name][1:] for name in names if seeing[name][1] * seeing[name][2] > 1}
     if len(set(sizes.values())) == 1:
-        return _spread_over_blocks(list(sizes), dict(network.named_modules()))
+        return _spread_over_blocks(list(sizes), modules)
     if sizes:
-        return _last_of_each_size(sizes)
+        return _last_of_each_size(sizes, modules)
     return _hidden_vectors(list(seeing), network)
 
 
-def _last_of_each_size(sizes: Mapping[str, tuple[int, int]]) -> list[str]:
-    # The outermost submodules lie on the main path, those inside them on branches.
-    depth = {size: min(name.count(".") for name in sizes if sizes[name] == size) for size in sizes.values()}
-    last = {size: name for name, size in sizes.items() if name.count(".") == depth[size]}
-    order = list(sizes)
-    return sorted(last.values(), key=order.index)[-_MOST_LAYERS:]
+def _changes_nothing(module: nn.Module) -> bool:
+    places = "torch.nn.modules.padding", "torch.nn.modules.dropout"
+    return type(module).__module__ in places or isinstance(module, (nn.Identity, StochasticDepth))
 
 
-def _spread_over_blocks(names: list[str], modules: Mapping[str, nn.Module]) -> list[str]:
+def _below_scores(seeing: Mapping[str, tuple[int, int, int]], modules: _Modules) -> list[str]:
+    """Return the layers below a map of class scores: what the last module with weights returns, if that is a map."""
+    names = list(seeing)
+    weighted = [
+        any(
+            next(module.parameters(recurse=False), None) is not None
+            for inner, module in modules.within(name)
+            if inner == name or inner not in seeing
+        )
+        for name in names
+    ]
+    last = max((place for place, has_weights in enumerate(weighted) if has_weights), default=0)
+    is_map = bool(names) and seeing[names[last]][1] * seeing[names[last]][2] > 1
+    above = [name for name in names[:last] if seeing[name][1] * seeing[name][2] > 1]
+    return names[:last] if is_map and above and names[last + 1 :] else names
+
+
+def _last_of_each_size(sizes: Mapping[str, tuple[int, int]], modules: _Modules) -> list[str]:
+    """Return the last block of each of the smallest sizes; single layers only where there are hardly any blocks."""
+    last: dict[tuple[int, int], str] = {}
+    blocks = set(filter(modules.is_block, sizes))
+    for size in dict.fromkeys(sizes.values()):
+        alike = [name for name in sizes if sizes[name] == size]
+        alike = [name for name in alike if name in blocks] or alike
+        # The outermost submodules lie on the main path, those inside them on branches.
+        depth = min(name.count(".") for name in alike)
+        last[size] = [name for name in alike if name.count(".") == depth][-1]
+    chosen = sorted(last.values(), key=list(sizes).index)[-_MOST_LAYERS:]
+    of_blocks = [name for name in chosen if name in blocks]
+    return of_blocks if len(of_blocks) > 1 else chosen
+
+
+def _spread_over_blocks(names: list[str], modules: _Modules) -> list[str]:
     """Return layers at equal distances among the largest group of siblings of one class, the last one included.
 
     Where a parent returns what the last of them does, it stands for that one in `names`.
     """
     groups: dict[tuple[str, type], list[str]] = {}
     for name in names:
-        groups.setdefault((name.rpartition(".")[0], type(modules.get(name))), []).append(name)
+        groups.setdefault((name.rpartition(".")[0], type(modules[name])), []).append(name)
     (parent, _), blocks = max(groups.items(), key=lambda group: len(group[1]))
     blocks += [parent] if parent in names else []
     n_layers = min(_MOST_LAYERS, len(blocks))
@@ -142,6 +205,4 @@ def _hidden_vectors(vectors: list[str], network: nn.Module) -> list[str]:
             hidden.append(name)
         elif hidden:  # the activation behind it
             hidden[-1] = name
-    if not hidden:
-        raise ValueError("The network has no hidden layer that could be chosen; name layers=[...].")
     return hidden[-_MOST_LAYERS:]

@@ -2,40 +2,132 @@
 
 from __future__ import annotations
 
+import builtins
 import difflib
+import functools
+import inspect
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from types import FunctionType, MethodType, SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.fx._symbolic_trace import _wrapped_fns_to_patch
+from torch.utils._pytree import tree_flatten
 from torchvision.models.feature_extraction import NodePathTracer
 
-from ._following import follow
-from ._forms import Form, refuse
+from ._following import Follower
+from ._forms import Form
 from ._network import Portable
-from ._probing import HookedNetwork, several_calls
+from ._probing import HookedNetwork, first_of, several_calls
 from ._receptive_field import ReceptiveField
 from ._rerun import Layers, Passed, start
 from ._running import move, prepare
+from ._watching import route, sharing
 
 Fields = dict[tuple[str, str], ReceptiveField]
+_MATHS = {name: value for name, value in vars(math).items() if callable(value) and not name.startswith("_")}
+_MATHS_BY_ID = frozenset(map(id, _MATHS.values()))
 
 
 class _LayerTracer(NodePathTracer):
-    """Trace as torchvision's feature extraction does, and note also what each call of a submodule returned."""
+    """Trace as torchvision's feature extraction does, and note also what each call of a submodule returned.
 
-    def __init__(self) -> None:
+    `torch.fx` would patch the class of all modules while it traces, and break what other threads do meanwhile.  Here a
+    copy of the network is traced, whose submodules are called through the tracer, whose parameters are symbols, and
+    whose methods see marked functions (:func:`torch.fx.wrap`, :mod:`math`) as operations.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
         super().__init__(param_shapes_constant=True)
         self.returned: dict[str, list[Any]] = {}
         self.last: dict[fx.Node, fx.Node] = {}
+        self._marking: dict[type, dict[str, FunctionType]] = {}
+        self.root, self.root_module_name, self.graph = network, network._get_name(), fx.Graph(tracer_cls=type(self))
+        self.tensor_attrs = {
+            value: f"{path}.{name}".lstrip(".")
+            for path, module in network.named_modules()
+            for name, value in vars(module).items()
+            if isinstance(value, Tensor)
+        }
+        copied = sharing(network)
+        modules = dict(copied.named_modules())
+        self.submodule_paths = {module: path for path, module in modules.items()}
+        (image, *_) = inspect.signature(copied.forward).parameters
+        symbol = self.create_proxy("placeholder", image, (), {})
+        parameters = [self._parameter(module, name) for module in modules.values() for name in module._parameters]
+        for module in modules.values():
+            if self.is_leaf_module(module, ""):  # torch's own hooks run when the module does
+                module._forward_pre_hooks.clear()
+                module._forward_hooks.clear()
+            else:
+                methods = self._marking_methods(type(module))
+                for name, method in methods.items():
+                    module.__dict__[name] = MethodType(method, module)
+        route(copied, self._called)
+        self.create_node("output", "output", (self.create_arg(copied.forward(symbol)),), {})
+        for node in filter(None, parameters):
+            if not node.users:
+                self.graph.erase_node(node)
 
-    def call_module(self, m: nn.Module, forward: Callable, args: tuple, kwargs: dict) -> Any:
-        result = super().call_module(m, forward, args, kwargs)
-        self.returned.setdefault(self.path_of_module(m), []).append(result)
+    def _called(self, name: str, module: nn.Module, forward: Callable, *args: Any, **kwargs: Any) -> Any:
+        result = self.call_module(module, forward, args, kwargs)
+        self.returned.setdefault(name, []).append(result)
         if isinstance(result, fx.Proxy):  # the module may go on working in place on what it will return
             self.last[result.node] = next(iter(reversed(self.graph.nodes)))
         return result
+
+    def _parameter(self, module: nn.Module, name: str) -> fx.Node | None:
+        """Put a symbol in the place of a parameter; return its node."""
+        parameter = module._parameters[name]
+        if parameter is None:
+            return None
+        path = f"{self.path_of_module(module)}.{name}".lstrip(".")
+        node = self.create_node("get_attr", path, (), {})
+        vars(module)[name] = fx.proxy.ParameterProxy(self, node, path, parameter)
+        return node
+
+    def _marking_methods(self, kind: type) -> dict[str, FunctionType]:
+        """Return the methods of a class that name marked functions, made to see operations in their place."""
+        if kind not in self._marking:
+            own = [vars(each) for each in kind.__mro__ if not each.__module__.startswith(("torch.nn.", "builtins"))]
+            names = {name for each in own for name, value in each.items() if isinstance(value, FunctionType)}
+            self._marking[kind] = {}
+            for name in names:
+                method = getattr(kind, name)
+                marked = self._marked(method) if isinstance(method, FunctionType) else {}
+                if marked:
+                    known = {**method.__globals__, **marked}
+                    seeing = FunctionType(method.__code__, known, name, method.__defaults__, method.__closure__)
+                    seeing.__kwdefaults__ = method.__kwdefaults__
+                    self._marking[kind][name] = seeing
+        return self._marking[kind]
+
+    def _marked(self, method: FunctionType) -> dict[str, Any]:
+        """Return those that a method names."""
+        known: dict[str, Any] = method.__globals__
+        marked: dict[str, Any] = {}
+        for name in method.__code__.co_names:
+            value: Any = known.get(name, getattr(builtins, name, None))
+            if (id(known), name) in _wrapped_fns_to_patch or id(value) in _MATHS_BY_ID:
+                marked[name] = self._operation(value)
+            elif value is math:
+                operations = {key: self._operation(each) for key, each in _MATHS.items()}
+                marked[name] = SimpleNamespace(**vars(math) | operations)
+        return marked
+
+    def _operation(self, function: Callable) -> Callable:
+        """Return what is one operation of the graph where it gets symbols."""
+
+        @functools.wraps(function)
+        def recorded(*args: Any, **kwargs: Any) -> Any:
+            if any(isinstance(leaf, fx.Proxy) for leaf in tree_flatten((args, kwargs))[0]):
+                return self.create_proxy("call_function", function, args, kwargs)
+            return function(*args, **kwargs)
+
+        return recorded
 
 
 class TracedNetwork:
@@ -59,9 +151,7 @@ class TracedNetwork:
         tracer: _LayerTracer | None = None,
     ) -> None:
         self.network, self._forms = network, forms or {}
-        if tracer is None:
-            tracer = _LayerTracer()
-            _trace(tracer, network)
+        tracer = tracer or _trace(network)
         self._tracer, self._graph = tracer, tracer.graph
         nodes = {name: _find(name, tracer) for name in layers}
         order = {node: place for place, node in enumerate(self._graph.nodes)}
@@ -79,24 +169,24 @@ class TracedNetwork:
     def __reduce__(self) -> tuple:
         return TracedNetwork, (Portable(self.network), self.layers, dict(self._forms))
 
-    def select(self, layers: Sequence[str], image: Tensor) -> tuple[TracedNetwork, Fields]:
+    def select(
+        self, layers: Sequence[str], image: Tensor, layouts: Mapping[str, str] | None = None
+    ) -> tuple[TracedNetwork, Fields]:
         """Return the network with `layers`, in the order in which they run, captured, and their receptive fields.
 
         Fields are those of every layer in each layer below that it depends on, and in the ``"input"``.
         """
         selected = TracedNetwork(self.network, layers, tracer=self._tracer)
-        with torch.no_grad():
-            module = fx.GraphModule(self.network, self._graph)
-            geometry, formless = follow(module, selected._nodes, self.prepare(image))
-        for layer, values in formless.items():
-            raise refuse(layer, values)
+        geometry = selected._looked_at(selected._nodes, image, pairs=True, layouts=layouts or {}).of(layers)
         return TracedNetwork(self.network, layers, geometry.forms, self._tracer), geometry.fields
 
     def on(self, network: nn.Module) -> TracedNetwork:
         """Return the same for an equal `network`."""
         return TracedNetwork(network, self.layers, self._forms, self._tracer)
 
-    def survey(self, image: Tensor) -> dict[str, tuple[tuple[int, int, int], ReceptiveField | None]]:
+    def survey(
+        self, image: Tensor, layouts: Mapping[str, str] | None = None
+    ) -> dict[str, tuple[tuple[int, int, int], ReceptiveField | None]]:
         """Return for every submodule that can be modelled the shape (C, H, W) of its map and its field in the image.
 
         Where several return the same tensor, the outermost stands for all.
@@ -108,20 +198,21 @@ class TracedNetwork:
                     nodes.setdefault(value.node, path if len(values) == 1 else f"{path}_{place}")
         order = {node: place for place, node in enumerate(self._graph.nodes)}
         nodes = dict(sorted(nodes.items(), key=lambda item: order[item[0]]))
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of layers that nobody may want
-            module = fx.GraphModule(self.network, self._graph)
-            geometry, _ = follow(module, nodes, self.prepare(image), pairs=False)
+        geometry = self._looked_at(nodes, image, pairs=False, layouts=layouts or {}).geometry
         return {name: (shape, geometry.fields.get((name, "input"))) for name, shape in geometry.shapes.items()}
+
+    def _looked_at(
+        self, nodes: Mapping[fx.Node, str], image: Tensor, *, pairs: bool, layouts: Mapping[str, str]
+    ) -> Follower:
+        image = self.prepare(image)
+        with torch.no_grad(), Follower(image, pairs=pairs, layouts=layouts) as follower:
+            _Seen(self.network, self._graph, nodes, follower).run(image)
+        return follower
 
     @property
     def first_layer(self) -> nn.Module | None:
         """The first convolution or fully connected layer that runs, None without any."""
-        for node in self._graph.nodes:
-            module = self.network.get_submodule(node.target) if node.op == "call_module" else None
-            if isinstance(module, (nn.modules.conv._ConvNd, nn.Linear)):
-                return module
-        return None
+        return first_of(map(self.network.get_submodule, self._tracer.returned))
 
     def to(self, device: torch.device) -> TracedNetwork:
         """Move the network to `device`, if it is not there; return self."""
@@ -146,9 +237,26 @@ class TracedNetwork:
         return start(self.network, self._graph, layers, self.prepare(batch))
 
 
-def _trace(tracer: _LayerTracer, network: nn.Module) -> None:
+class _Seen(fx.Interpreter):
+    """Run a graph, and let a follower see the layers among its nodes."""
+
+    def __init__(self, network: nn.Module, graph: fx.Graph, layers: Mapping[fx.Node, str], follower: Follower) -> None:
+        super().__init__(network, graph=graph)
+        self._layers, self._follower = layers, follower
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        if n in self._layers and isinstance(result, Tensor):
+            self._follower.see(self._layers[n], result)
+        return result
+
+
+def _trace(network: nn.Module) -> _LayerTracer:
+    for name, _ in network.named_children():
+        if hasattr(fx.GraphModule, name):
+            raise UntraceableError(f"it calls a submodule {name!r}, as torch.fx calls something of its own")
     try:
-        tracer.trace(network)
+        return _LayerTracer(network)
     except Exception as error:  # whatever a user's forward raises when it meets symbols instead of tensors
         raise UntraceableError(str(error)) from error
 
@@ -157,17 +265,17 @@ class UntraceableError(ValueError):
     """torch.fx cannot trace a network."""
 
 
-def watch(network: nn.Module, gates: Sequence[str] = ()) -> TracedNetwork | HookedNetwork:
-    """Return `network` made ready to capture layers: traced, or with hooks where it cannot be traced."""
+def watch(network: nn.Module) -> TracedNetwork | HookedNetwork:
+    """Return `network` made ready to capture layers: traced, or watched where it cannot be traced."""
     try:
         return TracedNetwork(network)
     except UntraceableError as error:
         warnings.warn(
             f"{type(network).__name__} cannot be traced by torch.fx ({str(error).splitlines()[0]}); its layers are "
-            "captured by hooks, and its receptive fields are found by probing it, which takes longer.",
+            "captured as its modules run, and all of it runs where a part would do.",
             stacklevel=3,
         )
-        return HookedNetwork(network, gates=gates)
+        return HookedNetwork(network)
 
 
 def _find(name: str, tracer: _LayerTracer) -> fx.Node:

@@ -663,7 +663,6 @@ def test_random_preprocessing_is_told(pixels):
         ({"n_jobs": -100}, ValueError, "n_jobs=-100: give a number of processes"),
         ({"n_jobs": 0}, ValueError, "n_jobs=0: give a number of processes"),
         ({"store": ""}, ValueError, "The folder of a store is ''"),
-        ({"gates": ["nope"]}, ValueError, "gates names 'nope', which is no submodule"),
         ({"batch_size": True}, ValueError, "'batch_size' parameter .* Got True"),
     ],
 )

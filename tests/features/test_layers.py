@@ -1,12 +1,15 @@
 """Which layers there are, which are taken by default, and networks that torch.fx cannot trace."""
 
 import pickle
+from collections import OrderedDict
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 import torchvision
 from torch import nn
+from torchvision import transforms
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
 from skgmmcnn.features import list_layers
@@ -84,22 +87,20 @@ def test_listed_fields_equal_those_of_the_extractor(image):
     ("name", "expected"),
     [
         ("resnet18", ["layer1", "layer2", "layer3", "layer4"]),
-        ("squeezenet1_1", ["features.1", "features.4", "features.7", "features"]),
-        ("densenet121", ["features.transition1", "features.denseblock2", "features.denseblock3", "features"]),
+        ("squeezenet1_1", ["features.4", "features.7", "features"]),
+        ("densenet121", ["features.denseblock1", "features.denseblock2", "features.denseblock3", "features"]),
+        ("shufflenet_v2_x0_5", ["stage2", "stage3", "conv5"]),
+        ("swin_t", ["features.1", "features.3", "features.5", "features"]),
         ("mobilenet_v3_small", ["features.1", "features.3", "features.8", "features"]),
         ("efficientnet_b0", ["features.2", "features.3", "features.5", "features"]),
-        ("vgg16", ["features.15", "features.22", "features.29", "avgpool"]),
+        ("vgg16", ["features.15", "features.22", "features.29", "features"]),
     ],
 )
 def test_default_layers(name, expected):
     network = torchvision.models.get_model(name, weights=None).eval()
     survey = watch(network).survey(torch.rand(1, 3, 224, 224))
     chosen = choose_layers(survey, network)
-    if name == "densenet121":
-        assert chosen[-1] == "features"
-        assert len(chosen) == 4
-    else:
-        assert chosen == expected
+    assert chosen == expected
 
 
 def test_default_layers_of_vectors_and_without_any():
@@ -108,6 +109,169 @@ def test_default_layers_of_vectors_and_without_any():
     assert extractor.spec_.layers == ("2", "4")
     with pytest.raises(ValueError, match="no hidden layer that could be chosen"):
         FeatureExtractor(nn.Sequential(nn.Linear(8, 2)), preprocess=None).fit(np.zeros((3, 8), np.float32))
+
+
+class SamePadding(nn.Conv2d):
+    """Pads by a module of its own, and branches on values, as some EfficientNets do."""
+
+    def __init__(self, inside, outside, stride):
+        super().__init__(inside, outside, 3, stride)
+        self.static_padding = nn.ZeroPad2d((0, 1, 0, 1) if stride == 2 else 1)
+
+    def forward(self, x):
+        return super().forward(self.static_padding(x))
+
+
+class Padded(nn.Module):
+    """Blocks, one activation module for all, dropout; the head is a convolution that scores every location."""
+
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            nn.Sequential(SamePadding(i, o, 2), nn.BatchNorm2d(o)) for i, o in [(3, 4), (4, 6), (6, 8)]
+        )
+        self.swish, self.dropout, self.same = nn.SiLU(), nn.Dropout(), nn.Identity()
+        self.scores, self.pool = nn.Conv2d(8, 10, 1), nn.AdaptiveAvgPool2d(1)
+
+    def forward(self, x):
+        for block in self.blocks:
+            x = self.same(self.swish(block(x)))
+        if float(x.detach().sum()) == 1e30:
+            return x
+        return self.pool(self.scores(self.dropout(x))).flatten(1)
+
+
+def test_defaults_are_blocks_and_no_scores():
+    X = torch.rand(2, 3, 48, 48)
+    with pytest.warns(UserWarning, match=UNTRACEABLE):
+        listed = list_layers(Padded(), X, preprocess=None)
+    assert [layer.name for layer in listed if layer.default] == ["blocks.0", "blocks.1", "blocks.2"]
+    with pytest.warns(UserWarning, match=UNTRACEABLE):
+        assert FeatureExtractor(Padded(), preprocess=None).fit(X).spec_.layers == ("blocks.0", "blocks.1", "blocks.2")
+    flat = nn.Sequential(
+        nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.Conv2d(4, 5, 3, 2), nn.ReLU(), nn.Conv2d(5, 7, 1), nn.AdaptiveAvgPool2d(1)
+    )
+    flat.append(nn.Flatten())
+    assert [layer.name for layer in list_layers(flat, X, preprocess=None) if layer.default] == ["1", "3"]
+
+
+def test_names_that_torch_fx_uses_itself():
+    network = nn.Sequential(OrderedDict(code=nn.Conv2d(1, 2, 3), flatten=nn.Flatten(), head=nn.Linear(18, 2)))
+    with pytest.warns(UserWarning, match="calls a submodule 'code'"):
+        extractor = FeatureExtractor(network, ["code"], preprocess=None).fit(torch.rand(2, 1, 5, 5))
+    assert extractor.spec_.shapes == {"code": (2, 3, 3)}
+
+
+def test_the_first_layer_may_pad_first():
+    """Vectors were expected where the first convolution is a class of the user's."""
+    network = nn.Sequential(SamePadding(3, 4, 2), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 16 * 16, 2))
+    assert watch(network).first_layer is network[0]
+    grey = np.zeros((2, 32, 32), np.uint8)
+    extractor = FeatureExtractor(network, ["1"], preprocess=transforms.ToTensor()).fit(grey)
+    assert extractor.spec_.input_shape == (3, 32, 32)
+
+
+class Stubborn(nn.Module):
+    """Refuses or swallows what is not a number, in one of several ways; none of them moves anything."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.low, self.high, self.head = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 3, 2), nn.Linear(5, 2)
+        self.way = way
+        self.register_buffer("table", torch.rand(256))
+
+    def forward(self, x):
+        return self.head(self.high(self.way(self.low(x), self.table)).mean((2, 3)))
+
+
+def refused(x, table):
+    assert torch.isfinite(x).all()
+    return x
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        refused,
+        lambda x, table: x.nan_to_num(),
+        lambda x, table: torch.where(x > 0, x, 0),
+        lambda x, table: table[x.sigmoid().mul(255).round().long()],
+        lambda x, table: x.masked_fill(x.isnan(), 0),
+    ],
+)
+def test_networks_that_swallow_or_refuse_nan(way):
+    X = torch.rand(1, 3, 12, 12)
+    _, fields = HookedNetwork(Stubborn(way).eval()).select(["low", "high"], X)
+    plain = Stubborn(lambda x, table: x).eval()
+    _, expected = HookedNetwork(plain).select(["low", "high"], X)
+    assert fields.keys() == expected.keys()
+    for pair, field in expected.items():
+        np.testing.assert_array_equal([*fields[pair].rows, *fields[pair].columns], [*field.rows, *field.columns])
+
+
+def test_what_is_not_followed_counts_as_everything_or_is_refused():
+    X = torch.rand(1, 3, 12, 12)
+    fourier = Stubborn(lambda x, table: torch.fft.ifft2(torch.fft.fft2(x)).real).eval()
+    _, fields = HookedNetwork(fourier).select(["low", "high"], X)
+    assert fields["high", "low"].window(0, 0) == (slice(0, 10), slice(0, 10))
+    sampled = Stubborn(lambda x, table: F.grid_sample(x, torch.zeros(1, 9, 9, 2), align_corners=False)).eval()
+    with pytest.warns(UserWarning, match=r"grid_sampler.* counts as depending on all that goes in"):
+        _, fields = HookedNetwork(sampled).select(["low", "high"], X)
+    assert fields["high", "low"].window(0, 0) == (slice(0, 10), slice(0, 10))
+    outside = Stubborn(lambda x, table: torch.from_numpy(x.detach().numpy().copy())).eval()
+    with pytest.raises(ValueError, match="Layer 'high' does not depend on the image, as far as it can be followed"):
+        HookedNetwork(outside).select(["low", "high"], X)
+
+
+class Windows(nn.Module):
+    """Channels last, halves that attend to themselves, tokens on the way, and a pooled factor."""
+
+    def __init__(self, blank=False):
+        super().__init__()
+        self.conv, self.norm, self.mix = nn.Conv2d(3, 4, 4, 4), nn.LayerNorm(4), nn.Linear(4, 4)
+        self.merge, self.reduce, self.head = nn.Identity(), nn.Linear(16, 6), nn.Linear(6, 2)
+        self.blank = blank
+
+    def forward(self, x):
+        x = self.norm(self.conv(x).permute(0, 2, 3, 1))
+        if x.sum() > 1e9:
+            return x
+        n, h, w, c = x.shape
+        windows = x.view(n, h // 2, 2, w // 2, 2, c).transpose(2, 3).reshape(-1, 4, c)
+        windows = F.scaled_dot_product_attention(windows, windows, windows)
+        x = x + self.mix(windows.view(n, h // 2, w // 2, 2, 2, c).transpose(2, 3).reshape(n, h, w, c))
+        x = torch.cat([x[:, ::2, ::2], x[:, 1::2, ::2], x[:, ::2, 1::2], x[:, 1::2, 1::2]], -1)
+        x = self.reduce(self.merge(x))
+        if self.blank:
+            x = x.sum((1, 2), keepdim=True).expand(-1, h // 2, w // 2, -1)
+        return self.head(self.merge(x).mean((1, 2)))
+
+
+def test_channels_are_found_by_evidence():
+    X = torch.rand(2, 3, 32, 32)
+    with pytest.warns(UserWarning, match=UNTRACEABLE):
+        extractor = FeatureExtractor(Windows(), ["norm", "merge_0", "reduce"], preprocess=None).fit(X)
+    assert extractor.spec_.shapes == {"norm": (4, 8, 8), "merge_0": (16, 4, 4), "reduce": (6, 4, 4)}
+    assert extractor.spec_.receptive_fields["reduce", "norm"].window(1, 2) == (slice(2, 4), slice(4, 6))
+    network = extractor.network_
+    expected = network.norm(network.conv(X).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+    (batch,) = extractor.transform(X).batches()
+    torch.testing.assert_close(batch.activations["norm"], expected)
+
+
+@pytest.mark.filterwarnings("ignore:.*cannot be traced")
+def test_two_readings_are_refused_and_layout_decides():
+    X, settings = torch.rand(2, 3, 32, 32), {"preprocess": None}
+    with pytest.raises(ValueError, match=r"'merge_1' returns .*\(1, 4, 4, 6\).*layout=\{'merge_1': 'channels_first'\}"):
+        FeatureExtractor(Windows(blank=True), ["norm", "merge_1"], **settings).fit(X)
+    for layout, shape in [("channels_last", (6, 4, 4)), ("channels_first", (4, 4, 6))]:
+        told = {"merge_1": layout, "input": "channels_first"}
+        extractor = FeatureExtractor(Windows(blank=True), ["norm", "merge_1"], layout=told, **settings).fit(X)
+        assert extractor.spec_.shapes["merge_1"] == shape
+        assert pickle.loads(pickle.dumps(extractor)).transform(X).shapes["merge_1"] == shape
+    for wrong, message in [({"merge_1": "first"}, "must be 'channels_first'"), ({"mix": "channels_last"}, "none of")]:
+        with pytest.raises(ValueError, match=message):
+            FeatureExtractor(Windows(), ["norm"], layout=wrong, **settings).fit(X)
 
 
 def test_a_first_attempt_needs_no_layers(digits):
@@ -138,7 +302,7 @@ class TestProbing:
         X = torch.rand(40, 3, 25, 22, generator=torch.Generator().manual_seed(1)).numpy()
         network = Branching()
         with pytest.warns(UserWarning, match=UNTRACEABLE):
-            extractor = FeatureExtractor(network, ["stem", "top"], preprocess=None, gates=["gate"]).fit(X)
+            extractor = FeatureExtractor(network, ["stem", "top"], preprocess=None).fit(X)
         maps = extractor.transform(X)
         with torch.no_grad():
             network.eval()
@@ -156,16 +320,13 @@ class TestProbing:
         assert not [module for module in network.modules() if module._forward_hooks]
 
     def test_gates(self, image):
-        """Held, a gate does not count: top sees 5 x 5 of stem's locations, and with the convolutions 9 x 9."""
-        _, fields = HookedNetwork(Branching().eval(), gates=["gate"]).select(["stem", "top"], image)
+        """Factors for all locations do not count: top sees 5 x 5 locations, and with the convolutions 9 x 9 of stem."""
+        _, fields = HookedNetwork(Branching().eval()).select(["stem", "top"], image)
         rows = fields["top", "stem"].rows
         assert (rows[1] - rows[0]).max() == 9
-        with pytest.warns(UserWarning, match=r"depends on all of 'input'.*name these submodules in gates"):
-            _, fields = HookedNetwork(Branching().eval()).select(["stem", "top"], image)
-        assert (fields["top", "stem"].rows[1] - fields["top", "stem"].rows[0]).min() == 13
 
     def test_layers_that_run_twice(self, image):
-        watched = HookedNetwork(Branching().eval(), gates=["gate"])
+        watched = HookedNetwork(Branching().eval())
         with pytest.raises(ValueError, match=r"'twice' runs 2 times.*'twice_0' is the first, 'twice_1' the second"):
             watched.select(["twice"], image)
         selected, fields = watched.select(["twice_1", "twice_0"], image)
@@ -176,14 +337,12 @@ class TestProbing:
     def test_bad_names(self, image):
         with pytest.raises(ValueError, match=r"no layer 'stme'. Near names: 'stem'"):
             HookedNetwork(Branching().eval()).select(["stme"], image)
-        with pytest.raises(ValueError, match=r"gates names 'gte', which is no submodule. Near names: gate"):
-            FeatureExtractor(Branching(), gates=["gte"], preprocess=None).fit(image.numpy())
 
     def test_list_and_default(self, image):
         with pytest.warns(UserWarning, match=UNTRACEABLE):
             listed = {layer.name: layer for layer in list_layers(Branching().eval(), image, preprocess=None)}
         assert listed["stem"].field == (3, 3)
         assert listed["twice_1"].field == (11, 11)
-        with pytest.warns(UserWarning, match="torch.fx|gates"):
-            extractor = FeatureExtractor(Branching(), preprocess=None, gates=["gate"]).fit(image.numpy())
-        assert extractor.spec_.layers == ("twice_1", "top")
+        with pytest.warns(UserWarning, match="torch.fx"):
+            extractor = FeatureExtractor(Branching(), preprocess=None).fit(image.numpy())
+        assert extractor.spec_.layers == ("stem", "top")

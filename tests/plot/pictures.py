@@ -4,6 +4,7 @@
 """
 
 import io
+from collections import OrderedDict
 from functools import cache
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from matplotlib.legend import Legend
 from matplotlib.text import Annotation, Text
 from PIL import Image
 from sklearn.datasets import load_digits
+from torch import nn
 
 from skgmmcnn import (
     InferenceGraph,
@@ -38,9 +40,8 @@ from skgmmcnn.dictionary import (
 )
 from skgmmcnn.dictionary._representatives import Typical, illustrate
 from skgmmcnn.dictionary._statistics import count_classes
-from skgmmcnn.features import NetworkSpec, Pictures, ReceptiveField
+from skgmmcnn.features import FeatureExtractor, NetworkSpec, Pictures
 from skgmmcnn.features._images import Images, PixelScale
-from skgmmcnn.features._receptive_field import Reach, everything, taps
 
 BASELINE = Path(__file__).parent / "baseline"
 NAMES = ("nought", "one", "two", "three", "four", "five", "six, which is a good deal longer", "seven", "eight", "nine")
@@ -48,22 +49,13 @@ N_WORDS = {"low": 4, "mid": 16, "top": 6, "code": 5}
 _SIZES = {"low": 8, "mid": 4, "top": 2, "code": 1}
 
 
-def _square(axis):
-    return Reach(axis, axis)
-
-
 def _fields():
     """Return the fields of four layers, one on the other: a convolution, two poolings, and all of it."""
-    steps = {
-        ("low", "input"): _square(taps(8, 8, 3, 1, 1, 1)),
-        ("mid", "low"): _square(taps(4, 8, 2, 2, 0, 1)),
-        ("top", "mid"): _square(taps(2, 4, 4, 2, 1, 1)),
-        ("code", "top"): everything((1, 1), (2, 2)),
-    }
-    for upper, middle in (("mid", "low"), ("top", "mid"), ("code", "top")):
-        below = [(lower, reach) for (layer, lower), reach in steps.items() if layer == middle]
-        steps |= {(upper, lower): steps[upper, middle].after(reach) for lower, reach in below}
-    return {pair: ReceptiveField.from_reach(reach) for pair, reach in steps.items()}
+    layers = {"low": nn.Conv2d(1, 1, 3, 1, 1), "mid": nn.MaxPool2d(2), "top": nn.MaxPool2d(4, 2, 1)}
+    network = nn.Sequential(OrderedDict(**layers, last=nn.Conv2d(1, 1, 2), flatten=nn.Flatten()))
+    extractor = FeatureExtractor(network, [*layers, "last"], preprocess=None, n_field_images=0)
+    fields = extractor.fit(torch.zeros(1, 1, 8, 8)).spec_.receptive_fields
+    return {(upper.replace("last", "code"), lower): field for (upper, lower), field in fields.items()}
 
 
 def _words_of(pixels):

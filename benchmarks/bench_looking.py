@@ -1,0 +1,69 @@
+"""What it costs to look at a network, in forward passes of one image.
+
+Side by side in one process: a pass of one image, following the network once for all its layers (as `list_layers` does),
+and for the layers taken by default and the pairs of them (as `fit` does), each with all that comes before it but the
+weights.  Names are torchvision's, or timm's behind ``timm:``, or ``lite0`` for an EfficientNet-Lite0 of the package
+``efficientnet_lite_pytorch``.
+
+    python benchmarks/bench_looking.py [network ...]
+"""
+
+import sys
+import warnings
+
+import torch
+import torchvision
+from common import timed
+
+from skgmmcnn.features._layers import choose_layers
+from skgmmcnn.features._tracing import watch
+
+NETWORKS = (
+    "alexnet vgg16 resnet50 resnext50_32x4d densenet121 inception_v3 googlenet squeezenet1_1 mobilenet_v2 "
+    "mobilenet_v3_small efficientnet_b0 regnet_y_400mf convnext_tiny mnasnet0_5 shufflenet_v2_x0_5 vit_b_32 swin_t"
+).split()
+N_TIMES = 5
+
+
+def build(name):
+    torch.manual_seed(0)
+    if name == "lite0":
+        from efficientnet_lite_pytorch import EfficientNet
+
+        network = EfficientNet.from_name("efficientnet-lite0")
+    elif name.startswith("timm:"):
+        import timm
+
+        network = timm.create_model(name.removeprefix("timm:"))
+    else:
+        network = torchvision.models.get_model(name, weights=None)
+    return network.eval().requires_grad_(False)
+
+
+def least(function):
+    """Return the least seconds of several calls, and what the last returned."""
+    found = [timed(function) for _ in range(N_TIMES)]
+    return min(seconds for seconds, _ in found), found[-1][1]
+
+
+def look(network, image):
+    watched = watch(network)
+    return watched, watched.survey(image)
+
+
+def main(names):
+    print(f"{'network':34}{'pass ms':>9}{'list':>8}{'select':>8}  layers by default")
+    for name in names or NETWORKS:
+        network, image = build(name), torch.rand(1, 3, 224, 224)
+        with torch.no_grad():
+            once, _ = least(lambda network=network, image=image: network(image))
+        listing, (watched, survey) = least(lambda network=network, image=image: look(network, image))
+        layers = choose_layers(survey, network)
+        selecting, _ = least(lambda watched=watched, layers=layers, image=image: watched.select(layers, image))
+        row = f"{name:34}{once * 1e3:9.1f}{listing / once:8.1f}{selecting / once:8.1f}"
+        print(row, *layers, flush=True)
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    main(sys.argv[1:])
