@@ -60,7 +60,7 @@ def _draft(folder: Path) -> tuple[Path, IO[bytes]]:
 
 def _sweep(folder: Path) -> None:
     """Remove the drafts of writers that are no more."""
-    for draft in folder.glob(".*.skgmmcnn"):
+    for draft in filter(Path.is_file, folder.glob(".*.skgmmcnn")):
         with suppress(OSError), open(draft, "rb") as file:
             _lock(file, wait=False)
             if fcntl is None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO, Any
+from weakref import WeakSet
 
 import joblib
 import numpy as np
@@ -33,6 +34,7 @@ _N_COMPARED = 8
 _TOLERANCE = {"float32": 2e-3, "bfloat16": 5e-2}
 # Stores that this process has compared with what the network gives, and the code that gave it.
 _compared: dict[Path, Any] = {}
+_compared_data_sets: WeakSet[StoredSource] = WeakSet()
 
 
 class StoredSource:
@@ -241,12 +243,13 @@ class StoredSource:
         return held
 
     def _compare(self, rows: np.ndarray, places: np.ndarray) -> None:
-        """Compute some stored images again, once in this process or for each data set, and refuse a stale store.
+        """Compute some stored images again, once in this process or for these of a data set, and refuse a stale store.
 
         Hashes see neither code that has changed nor files behind a data set.
         """
         code = self._code()
-        if not self._images.of_data_set and _compared.get(self._folder) == code:
+        known = not self._images.of_data_set or self in _compared_data_sets
+        if known and _compared.get(self._folder) == code:
             return
         some = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _N_COMPARED)).astype(int))
         if len(some):
@@ -256,6 +259,7 @@ class StoredSource:
                 part = slice(batch.start, batch.start + len(batch.decisions))
                 self._refuse_changed(held[part], self._records(batch), rows[some][part])
         _compared[self._folder] = code
+        _compared_data_sets.add(self)
 
     def _refuse_changed(self, held: np.ndarray, found: np.ndarray, rows: np.ndarray) -> None:
         names = {f"layer{place}": f"layer {layer!r}" for place, layer in enumerate(self._spec.layers)}

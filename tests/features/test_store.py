@@ -379,8 +379,12 @@ def test_a_changed_file_behind_a_data_set(digits, tmp_path):
     np.save(tmp_path / "images.npy", digits.images[:30].reshape(-1, 1, 8, 8))
     extractor = FeatureExtractor(digits.network, ["conv3"], preprocess=None, store=tmp_path / "store", device="cpu")
     maps = extractor.fit_transform(Behind(tmp_path / "images.npy"))
+    counted = passes(extractor)
     run_through(maps)
     run_through(maps)
+    assert sum(counted) == 30
+    run_through(extractor.transform(Behind(tmp_path / "images.npy")))
+    assert sum(counted) == 38  # some are looked at again
     np.save(tmp_path / "images.npy", 1 - digits.images[:30].reshape(-1, 1, 8, 8))
     with pytest.raises(ValueError, match="is stale: the network now gives layer 'conv3' of image 0 another value"):
         run_through(extractor.fit_transform(Behind(tmp_path / "images.npy")))
