@@ -1,5 +1,7 @@
 """A letter painted on the images of one class: the graph of that class must show it, and only then."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -95,6 +97,22 @@ def test_without_its_word_the_letter_is_gone(digits, lettered):
 
     assert probability(maps[rows], without(where)) < 0.1
     assert probability(maps[rows], without(elsewhere)) > 0.8  # as many columns, anywhere
+
+
+def test_permuted_weights_hardly_use_the_letter(digits, lettered):
+    """Over 18 trained networks the effect was 6.9 to 17.9 nats, with their weights permuted at most 0.3."""
+    extractor, _, words, graph = lettered
+    permuted = copy.deepcopy(extractor.network_)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weights in permuted.parameters():
+            weights.copy_(weights.flatten()[torch.randperm(weights.numel(), generator=generator)].view_as(weights))
+    rows = np.flatnonzero(digits.labels == CLASS)
+    maps = FeatureExtractor(permuted, ["conv1", "conv2", "conv3"]).fit_transform(painted(digits, letter=True))
+    other = LayerDictionary({"conv1": 16, "conv2": 30, "conv3": 40}, random_state=0).fit_transform(maps)
+    shown = InferenceGraph(4, random_state=0).fit(other).explain_together(other[rows], CLASS)
+    effect = max(abs(graph.nodes[key]["effect"]) for key in on_the_letter(words, graph))
+    assert max(abs(node["effect"]) for key, node in shown.nodes.items() if key != shown.graph["root"]) < 0.2 * effect
 
 
 def test_no_letter_is_found_where_none_is(digits):
