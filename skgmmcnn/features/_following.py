@@ -553,8 +553,8 @@ def _field(ends: Sequence[np.ndarray], upper: tuple[int, int], lower: tuple[int,
         return None
     rows, columns = (_span(*(end.min(axis) for end in pair)) for axis, pair in ((1, ends[:2]), (0, ends[2:])))
     return ReceptiveField(
-        Span(*(np.broadcast_to(end, upper[0]) for end in rows)),
-        Span(*(np.broadcast_to(end, upper[1]) for end in columns)),
+        Span(*(np.broadcast_to(end, upper[0]).copy() for end in rows)),  # strides of views would enter hashes
+        Span(*(np.broadcast_to(end, upper[1]).copy() for end in columns)),
         lower,
     )
 

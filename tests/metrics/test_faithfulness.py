@@ -3,6 +3,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 from torch import nn
 
@@ -193,9 +194,10 @@ class Single(nn.Module):
 def test_a_single_output(one_channel):
     pipe, images = one_channel
     maps = FeatureExtractor(Single(), ["look"], preprocess=None, batch_size=16, device="cpu").fit_transform(images)
-    words = pipe[1].transform(maps)
+    dictionary = clone(pipe[1])
+    graph = InferenceGraph(1).fit(dictionary.fit_transform(maps))
     found = faithfulness(
-        type(pipe)([("words", pipe[1]), ("graph", InferenceGraph(1).fit(words))]),
+        type(pipe)([("words", dictionary), ("graph", graph)]),
         maps[::2],
         fill="zero",
         random_state=0,
