@@ -18,6 +18,9 @@ from ._tracing import Flow, Question, Trace, influences, is_edge, order, trace
 
 INTERVAL = (2.5, 97.5)  # percentiles
 _N_RESAMPLES = 200
+# Of 30 photographs a class, over five classes of SqueezeNet's: with 10 more, class graphs of two such sets share 70 % of
+# their words rather than 64 %, and these carry 2 % less of the influence; with 20 it is 78 %, and 4 %.
+_BELIEVED_IMAGES = 10
 
 
 @dataclass(frozen=True)
@@ -114,15 +117,19 @@ def _places(words: WordMaps, target: tuple) -> tuple[np.ndarray, np.ndarray]:
 def _sure(words: WordMaps, layer: str, totals: np.ndarray, target: Any) -> np.ndarray:
     """Return how much each word (K,) surely did over images, of which `totals` (n, K) are the influences.
 
-    Words of a class: their influence per location, which differs little from image to image, times the number of
-    locations that images of the class have in the vocabulary's statistics, which count all fitted images.  Else the
-    mean over the images less its standard error, towards zero.
+    Words of a class: their influence per location, times the number of locations that images of the class have in the
+    vocabulary's statistics, which count all fitted images.  A word that few images show is believed, as if some more
+    had been seen, to do what the average location does.  Else the mean over the images less its standard error, towards
+    zero.
     """
     statistics = words.vocabulary.statistics.get(layer)
     if statistics is not None and not isinstance(target, tuple) and statistics.counts[:, target].any():
         shown = np.stack([np.bincount(each.ravel(), minlength=totals.shape[1]) for each in words.words[layer]])
         share = statistics.counts[:, target] / statistics.counts[:, target].sum()
-        return totals.sum(0) / np.maximum(shown.sum(0), 1) * share * words.words[layer][0].size
+        each, average = totals.sum(0) / np.maximum(shown.sum(0), 1), totals.sum() / shown.sum()
+        n_images = (shown > 0).sum(0)
+        trust = n_images / (n_images + _BELIEVED_IMAGES)
+        return (trust * each + (1 - trust) * average) * share * words.words[layer][0].size
     mean = totals.mean(0)
     spread = totals.std(0, ddof=1) / np.sqrt(len(totals)) if len(totals) > 1 else np.zeros_like(mean)
     return np.sign(mean) * np.maximum(np.abs(mean) - spread, 0)
