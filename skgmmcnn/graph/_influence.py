@@ -18,7 +18,7 @@ from ._tracing import Flow, Question, Trace, influences, is_edge, order, trace
 
 INTERVAL = (2.5, 97.5)  # percentiles
 _N_RESAMPLES = 200
-# Of 30 photographs a class, over five classes of SqueezeNet's: with 10 more, class graphs of two such sets share 70 % of
+# Of 30 photographs a class, over five classes of SqueezeNet: with 10 more, class graphs of two such sets share 70 % of
 # their words rather than 64 %, and these carry 2 % less of the influence; with 20 it is 78 %, and 4 %.
 _BELIEVED_IMAGES = 10
 
