@@ -13,6 +13,7 @@ from torch import Tensor
 from .._device import exact_float32
 from ..dictionary._base import WordModel
 from ..dictionary._influence import layer_mean
+from ..dictionary._worth import means_of
 from ..features import Rerun
 from ..features._rerun import put
 from ._intervals import Interval, interval_of_share
@@ -257,7 +258,6 @@ def _rebuilt_batch(model: WordModel, part: Rerun, layer: str, labels: np.ndarray
 
 def from_words(model: WordModel, layer: str, activations: dict[str, Tensor]) -> Tensor:
     """Return a layer's map (n, C, H, W) with the mean of its word at each location."""
-    means = torch.from_numpy(model.mixtures_[layer].emitted_means_).to(activations[layer])
     with exact_float32(), torch.no_grad():
         words = dict(model._labeller().predict(activations))[layer]
-    return means[words.long()].view(activations[layer].permute(0, 2, 3, 1).shape).permute(0, 3, 1, 2)
+        return means_of(model.mixtures_[layer], words, activations[layer])

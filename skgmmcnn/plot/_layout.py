@@ -7,6 +7,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 import networkx as nx
+import numpy as np
 
 from ..graph._strength import strength_of
 
@@ -131,28 +132,38 @@ def place_labels(
 
     Of the free places on an edge the one is taken where fewest other edges pass, then the one nearest to its middle.
     """
+    edges = list(lines)
+    ends = np.array([line for _, line in edges], dtype=float).reshape(-1, 2, 2)
+    size, shares = np.array([width, height]), np.array(_SHARES)[:, None]
     placed: dict[Key, Box] = {}
-    cells, edges = list(taken), list(lines)
-    for edge, line in edges:
-        x0, y0, x1, y1 = line
-        middles = ((x0 + share * (x1 - x0), y0 + share * (y1 - y0)) for share in _SHARES)
-        boxes = (Box(x - width / 2, y - height / 2, width, height) for x, y in middles)
-        free = [box for box in boxes if not any(box.overlaps(other) for other in (*cells, *placed.values()))]
-        if free:
-            others = [other for key, other in edges if key != edge]
-            placed[edge] = min(free, key=lambda box: sum(_passes(other, box) for other in others))
+    cells = [((box.left, box.bottom), (box.right, box.top)) for box in taken]
+    occupied = np.concatenate([np.array(cells, dtype=float).reshape(-1, 2, 2), np.empty_like(ends)])
+    for (key, _), (begin, end) in zip(edges, ends, strict=True):
+        low = begin + shares * (end - begin) - size / 2
+        n_occupied = len(cells) + len(placed)
+        low = low[~_overlap(low, low + size, occupied[:n_occupied])]
+        if len(low):
+            best = low[_passing(ends, low, low + size).argmin()]  # the edge passes through all of its own places
+            left, bottom = best.tolist()
+            placed[key] = Box(left, bottom, width, height)
+            occupied[n_occupied] = best, best + size
     return placed
 
 
-def _passes(line: Line, box: Box) -> bool:
-    """Tell whether a line passes through a box, by what each of its four sides leaves of the line."""
-    x, y, x1, y1 = line
-    first, last = 0.0, 1.0
-    for start, step, low, high in ((x, x1 - x, box.left, box.right), (y, y1 - y, box.bottom, box.top)):
-        if step == 0:
-            if not low < start < high:
-                return False
-            continue
-        ends = sorted(((low - start) / step, (high - start) / step))
-        first, last = max(first, ends[0]), min(last, ends[1])
-    return first < last
+def _overlap(low: np.ndarray, high: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Tell for boxes of corners (n, 2) whether each shares a point inside with one of others (m, 2, 2), shape (n,)."""
+    return np.any(np.all((low[:, None] < boxes[:, 1]) & (boxes[:, 0] < high[:, None]), axis=2), axis=1)
+
+
+def _passing(lines: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Return how many lines (m, 2, 2) pass through each box of corners (n, 2), shape (n,).
+
+    That is by what each of the four sides of a box leaves of a line, as shares of its length.
+    """
+    begin, step = lines[:, 0], lines[:, 1] - lines[:, 0]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        one, other = ((corner[:, None] - begin) / step for corner in (low, high))
+    inside = (low[:, None] < begin) & (begin < high[:, None])
+    first = np.where(step == 0, np.where(inside, 0, np.inf), np.minimum(one, other)).max(2)
+    last = np.where(step == 0, 1, np.maximum(one, other)).min(2)
+    return (np.maximum(first, 0) < np.minimum(last, 1)).sum(1)
