@@ -18,6 +18,8 @@ from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
 from skgmmcnn.datasets import load_digits_network
 
 matplotlib.use("Agg")
+# Processes that tests start must find what test modules define.
+os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), *os.environ.get("PYTHONPATH", "").split()])
 if "OMP_NUM_THREADS" not in os.environ:
     torch.set_num_threads(1)  # more of them would wait for each other over products as small as the tests'
 
