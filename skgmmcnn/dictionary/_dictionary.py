@@ -55,7 +55,7 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
     covariance_type : {"tied_diag", "diag", "spherical"}, default="tied_diag"
         Whose variances the mixtures have: each channel one for all words, each word one for each channel (the paper's),
         or each word one for all channels.  With variances of their own, words come to tell which channels are zero:
-        half as many of them are found again from another sample, and fewer decisions stand on them.
+        fewer of them are found again from another sample, and fewer decisions stand on them.
     emission : {"gaussian", "rectified", "auto"}, default="auto"
         "rectified" models the values before a ReLU [2]_, with ``covariance_type="diag"``; "auto" does so there for
         layers at least a tenth of whose values are exact zeros, and none negative.
