@@ -96,7 +96,9 @@ class Completeness(Measured):
         ax.bar(places, self.accuracy, 0.6, yerr=reach, color="#4477aa", label="words' means", capsize=3)
         ax.plot(places, self.accuracy_null, "_", color="#bb5566", ms=22, mew=2, label="layer's mean everywhere")
         ax.axhline(self.right_full.mean(), color="0.4", ls=":", label="the network itself")
-        ax.set_xticks(places, self.layers, fontsize="small", rotation=15 if len(self.layers) > 3 else 0)
+        ax.set_xticks(
+            places, self.layers, fontsize="small", rotation=15 if len(self.layers) > 3 else 0, parse_math=False
+        )
         ax.set(ylim=(0, 1.05), ylabel="share of images right", title="Layers rebuilt from words")
         ax.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.25 if len(self.layers) > 3 else -0.1))
         return ax

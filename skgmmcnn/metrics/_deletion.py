@@ -114,13 +114,9 @@ class AblationCurves(Measured):
         ax = axes_for(ax)
         for order, values in self.proba.items():
             ax.plot(self.shares[order].mean(0), values.mean(0), label=order, **STYLES[order])
-        ax.set(
-            xlim=(0, 1),
-            ylim=(0, 1.02),
-            xlabel=f"share of {self.layer} {_VERBS[self.kind]}",
-            ylabel="probability of the decision",
-        )
-        ax.set_title(f"{self.kind.capitalize()}, {self.layer} ({self._how()})")
+        ax.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="probability of the decision")
+        ax.set_xlabel(f"share of {self.layer} {_VERBS[self.kind]}", parse_math=False)
+        ax.set_title(f"{self.kind.capitalize()}, {self.layer} ({self._how()})", parse_math=False)
         ax.legend(fontsize="small")
         return ax
 

@@ -248,7 +248,8 @@ class Faithfulness(Measured):
         ax.plot(1 - share, circuit.of(circuit.complement)[0], "x", color="black", label="all but the graph")
         ax.axhline(1, color="0.4", ls=":")
         ax.set(xlim=(0, 1), xlabel="share of columns kept", ylabel="faithfulness (log-odds)")
-        ax.set_title(f"Kept in {circuit.layers[0] if len(circuit.layers) == 1 else 'all layers'} ({self.fill})")
+        kept = circuit.layers[0] if len(circuit.layers) == 1 else "all layers"
+        ax.set_title(f"Kept in {kept} ({self.fill})", parse_math=False)
         ax.legend(fontsize="small")
         return ax
 

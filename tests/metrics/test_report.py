@@ -1,6 +1,9 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from matplotlib.text import Text
 from sklearn.pipeline import make_pipeline
 from torch import nn
 
@@ -113,6 +116,12 @@ def test_one_picture_of_each(pipe, shown):
     line = curves.plot().lines[0]
     np.testing.assert_allclose(line.get_ydata(), curves.proba["graph"].mean(0))
     np.testing.assert_allclose(line.get_xdata(), curves.shares["graph"].mean(0))
+    for named in (replace(curves, layer="$5$"), replace(completeness(pipe, shown), layers=("$5$", "conv3"))):
+        drawn = named.plot().figure  # names are never markup
+        drawn.canvas.draw()
+        written = [text for text in drawn.findobj(Text) if "$5$" in text.get_text()]
+        assert written
+        assert not any(text.get_parse_math() for text in written)
 
 
 def test_a_full_report_says_first_how_long_it_takes(counts_pipe, shown, capsys):
