@@ -158,18 +158,20 @@ def deletion(pipe, images, n, by_location):
         print(f"{layer}: " + ", ".join(told) + f" of random order{', per location' if by_location else ''}", flush=True)
 
 
-def halves(pipe, images):
-    """Print the Jaccard index of class graphs of five words a layer of two halves of the images."""
-    words = pipe[:-1].transform(images)
+def sets(pipe, n=30):
+    """Print the Jaccard index of class graphs of five words a layer of two sets of n photographs, over classes."""
+    photographs = load_data().imagenette("train")[0]
+    words = pipe[:-1].transform([photographs[row] for row in range(len(photographs))])
     graph = InferenceGraph(n_nodes=5, random_state=0).fit(words)
-    alike = {layer: [] for layer in LAYERS}
-    for output in np.flatnonzero(np.bincount(words.decisions) >= 30):
-        rows = np.flatnonzero(words.decisions == output)
-        both = [graph.explain_class(words[half], int(output)) for half in (rows[::2], rows[1::2])]
+    alike, rng = {layer: [] for layer in LAYERS}, np.random.RandomState(0)
+    outputs = np.flatnonzero(np.bincount(words.decisions) >= 100)
+    for output in outputs:
+        rows = rng.permutation(np.flatnonzero(words.decisions == output))
+        both = [graph.explain_class(words[part], int(output)) for part in (rows[:n], rows[n : 2 * n])]
         for layer in LAYERS:
             one, other = ({node["word"] for node in each.nodes.values() if node["layer"] == layer} for each in both)
             alike[layer].append(len(one & other) / len(one | other))
-    print("words kept alike between halves (Jaccard): ", end="")
+    print(f"words that class graphs of {n} images share, over {len(outputs)} classes (Jaccard): ", end="")
     print(", ".join(f"{layer} {np.mean(values):.2f}" for layer, values in alike.items()))
 
 
@@ -190,7 +192,7 @@ def main(n_fitted=800, n_explained=100):
     for by_location in (True, False):
         deletion(pipe, images, n_explained, by_location)
     memory(pipe, images)
-    halves(pipe, images)
+    sets(pipe)
 
 
 if __name__ == "__main__":

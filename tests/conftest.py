@@ -1,5 +1,6 @@
 import importlib.util
 import os
+import sys
 from collections import OrderedDict
 from pathlib import Path
 
@@ -18,8 +19,8 @@ from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
 from skgmmcnn.datasets import load_digits_network
 
 matplotlib.use("Agg")
-# Processes that tests start must find what test modules define.
-os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), *os.environ.get("PYTHONPATH", "").split()])
+# Processes that tests start take over this path, and must find what test modules define.
+sys.path.append(str(Path(__file__).parents[1]))
 if "OMP_NUM_THREADS" not in os.environ:
     torch.set_num_threads(1)  # more of them would wait for each other over products as small as the tests'
 
