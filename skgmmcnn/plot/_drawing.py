@@ -19,7 +19,7 @@ WARNING = "#B85000"  # dark orange: told from INK with any colour vision; contra
 # Told from each other and from light greys with any colour vision: after Okabe and Ito, "Color Universal Design", 2008,
 # whose green and purple are nearer to grey.
 PALETTE = ("#0072B2", "#D55E00", "#00A060", "#AA3377", "#56B4E9", "#E69F00", "#F0E442", "#222222")
-_SMALL = 32  # pixels; images below are shown with hard pixels
+_SMALL = 17  # pixels; images below are shown with hard pixels
 _TEXT_AS_TEXT: dict[Any, Any] = {"svg.fonttype": "none", "pdf.fonttype": 42, "ps.fonttype": 42}
 
 

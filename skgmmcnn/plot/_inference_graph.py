@@ -244,7 +244,7 @@ class InferenceGraphDisplay(Display):
     def _key(self) -> str:
         if len(self.graph) == 1:
             return self._told.why_no_word()
-        patches = "Patches: what the locations most typical of a word see of the fitted images; grey is outside them."
+        patches = "Patches: pieces of the fitted images that are most typical of a word."
         rings = "Rings: the location, where it sees nearly the whole image." if self._any_rings() else ""
         shown = "Magenta: where the explained image shows the word." if self.locations is not None else ""
         where = "Squares on arrows: where in the upper word's field the lower word is, darkest where most often."

@@ -209,7 +209,7 @@ class VisualWordDisplay(Display):
     def _key(self) -> str:
         layers = {layer for layer, _ in self.words}
         shown = [found for layer, found in self.vocabulary.representatives.items() if layer in layers]
-        parts = ["Patches: what the locations most typical of a word see of the fitted images; grey is outside them."]
+        parts = ["Patches: pieces of the fitted images that are most typical of a word."]
         if any(map(has_rings, shown)):
             parts.append("Rings: the location.")
         if any(self.vocabulary.statistics[layer].counts.shape[1] > 1 for layer in layers):
