@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     status : int
         0, or 1 after an error, of which one line is printed.  Wrong usage exits with 2, by :mod:`argparse`.
     """
-    options = _parser().parse_args(arguments)
+    options = make_parser().parse_args(arguments)
     with warnings.catch_warnings():
         warnings.showwarning = _print_warning
         try:
@@ -90,7 +90,8 @@ def _print_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     print(f"{_PROGRAM}: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
     parser = argparse.ArgumentParser(
         prog=_PROGRAM,
         description="Explain an image classifier's decision by the visual words of its layers.",
