@@ -15,7 +15,7 @@ from common import load_data, timed
 from torch import nn
 
 from skgmmcnn import FeatureExtractor, LayerDictionary, LayerHMM
-from skgmmcnn.dictionary._chain import Chain, Examples, joined, uniform
+from skgmmcnn.chain._chain import Chain, Examples, joined, uniform
 from skgmmcnn.dictionary._training import Sample, begin
 from skgmmcnn.mixture._solvers import Rows, Training, fit_em, in_blocks, online_pass
 

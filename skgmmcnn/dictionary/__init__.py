@@ -2,10 +2,8 @@
 
 from ._alignment import Alignment, align_words
 from ._dictionary import LayerDictionary
-from ._hmm import LayerHMM
 from ._influence import Influence, InfluenceMaps
 from ._locality import Locality, locality
-from ._paths import InferencePaths, PathTable
 from ._readouts import Readout
 from ._representatives import Representatives
 from ._similarity import Cohesion, class_cohesion, class_similarity, mean_cosine, mean_distance, word_classes
@@ -15,13 +13,10 @@ from ._words import Vocabulary, WordMaps, count_words
 __all__ = [
     "Alignment",
     "Cohesion",
-    "InferencePaths",
     "Influence",
     "InfluenceMaps",
     "LayerDictionary",
-    "LayerHMM",
     "Locality",
-    "PathTable",
     "Readout",
     "Representatives",
     "Vocabulary",

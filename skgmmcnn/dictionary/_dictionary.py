@@ -62,7 +62,7 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
     init_params : {"random_from_data", "k-means++"}, default="random_from_data"
         The rows at which training starts.
     solver : {"em", "online", "sgd"}, default="em"
-        How the mixtures are trained; see :class:`MiniBatchGaussianMixture`.  "em" begins with a quarter of the sample.
+        How the mixtures are trained; see :class:`DiagonalGaussianMixture`.  "em" begins with a quarter of the sample.
     max_samples : int, default=200_000
         Most rows per layer on which the mixture is trained; fewer where they would take more than 256 MiB.
     max_iter : int, default=200

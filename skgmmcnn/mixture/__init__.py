@@ -1,6 +1,6 @@
 """Mixtures of Gaussians on rows of numbers."""
 
 from ._em import Mixture
-from ._estimator import MiniBatchGaussianMixture
+from ._estimator import DiagonalGaussianMixture
 
-__all__ = ["MiniBatchGaussianMixture", "Mixture"]
+__all__ = ["DiagonalGaussianMixture", "Mixture"]

@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.mixture import GaussianMixture
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
-from skgmmcnn import FeatureExtractor, FeatureMaps, LayerDictionary, MiniBatchGaussianMixture, load, save
+from skgmmcnn import DiagonalGaussianMixture, FeatureExtractor, FeatureMaps, LayerDictionary, load, save
 from skgmmcnn.dictionary._labelling import as_rows
 from skgmmcnn.dictionary._readouts import fit_readout
 from skgmmcnn.dictionary._representatives import Typical
@@ -330,7 +330,7 @@ def test_emission_is_chosen_by_the_share_of_zeros(maps, rng):
 
 
 @pytest.mark.parametrize("scale", [1e18, 1e-20])
-@pytest.mark.parametrize("model", [LayerDictionary(3, random_state=0), MiniBatchGaussianMixture(3, random_state=0)])
+@pytest.mark.parametrize("model", [LayerDictionary(3, random_state=0), DiagonalGaussianMixture(3, random_state=0)])
 def test_rows_out_of_range_are_refused(rng, model, scale):
     with pytest.raises(ValueError, match="out of float32's range"):
         model.fit((scale * rng.normal(size=(60, 4))).astype(np.float32))

@@ -20,10 +20,10 @@ from torchvision import transforms
 from torchvision.models import SqueezeNet1_1_Weights, resnet18
 
 from skgmmcnn import (
+    DiagonalGaussianMixture,
     FeatureExtractor,
     InferenceGraph,
     LayerDictionary,
-    MiniBatchGaussianMixture,
     load,
     save,
     to_text,
@@ -204,7 +204,7 @@ class Branching(DigitsNetwork):
 
 def test_single_estimators(rng, tmp_path):
     rows = rng.normal(size=(60, 3))
-    for estimator in (MiniBatchGaussianMixture(3, random_state=np.random.RandomState(0)), LayerDictionary(4)):
+    for estimator in (DiagonalGaussianMixture(3, random_state=np.random.RandomState(0)), LayerDictionary(4)):
         save(estimator.fit(rows), tmp_path / "one")
         np.testing.assert_array_equal(load(tmp_path / "one").predict(rows), estimator.predict(rows))
 

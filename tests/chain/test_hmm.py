@@ -12,7 +12,7 @@ from sklearn.utils.estimator_checks import estimator_checks_generator
 from torch import nn
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary, LayerHMM, to_text
-from skgmmcnn.dictionary._chain import Chain, Examples, joined, uniform
+from skgmmcnn.chain._chain import Chain, Examples, joined, uniform
 from skgmmcnn.mixture._em import Scorer
 from skgmmcnn.mixture._solvers import Training, fit_em
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scipy.special import log_ndtr, logsumexp
 from scipy.stats import norm
 
-from skgmmcnn.dictionary._chain import Chain, ChainScorer, Examples, uniform
-from skgmmcnn.dictionary._recursions import (
+from skgmmcnn.chain._chain import Chain, ChainScorer, Examples, uniform
+from skgmmcnn.chain._recursions import (
     forward,
     forward_backward,
     likeliest_paths,
