@@ -228,6 +228,8 @@ def _fit(options: argparse.Namespace) -> None:
     output = Path(options.output)
     if not output.absolute().parent.is_dir():
         raise FileNotFoundError(f"There is no folder {str(output.absolute().parent)!r} to write {output.name!r} to.")
+    if output.suffix != ".safetensors":
+        raise ValueError(f"The fitted model is a file that ends in .safetensors; got {str(output)!r}.")
     preprocess = {"preprocess": _imported(options.preprocess)} if options.preprocess else {}
     extractor = FeatureExtractor(
         _network(options.network),

@@ -224,6 +224,17 @@ def test_a_network_of_torchvision_is_built_by_name(rng, tmp_path):
         save(pipe, tmp_path / "pipe", embed=False)
     assert explain(load(tmp_path / "pipe"), images) == explain(pipe, images)  # what was there is still whole
 
+    assert explain(load(tmp_path / "pipe", preprocess=preprocess), images) == explain(pipe, images)
+    with pytest.raises(ValueError, match=r"needs no preprocess: .* differs"):
+        load(tmp_path / "pipe", preprocess=transforms.ToTensor())
+
+
+@pytest.mark.parametrize("suffix", [".pkl", ".joblib", ".pth", ".html"])
+def test_suffixes_of_other_formats_are_refused(pipe, tmp_path, suffix):
+    with pytest.raises(ValueError, match=rf"\{suffix}' has the suffix of another format"):
+        save(pipe, tmp_path / f"pipe{suffix}")
+    assert not list(tmp_path.iterdir())
+
 
 def test_weights_in_a_file_of_their_own(rng, tmp_path):
     images = rng.random((6, 3, 32, 32)).astype(np.float32)
