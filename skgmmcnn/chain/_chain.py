@@ -17,9 +17,7 @@ from torch.nn.functional import threshold
 
 from .._distributed import gathered, my_share, n_processes
 from .._threads import by_blocks
-from ..mixture import Mixture
-from ..mixture._em import Assignment, Scorer, dead_and_heavy
-from ..mixture._emissions import Statistics
+from ..mixture import Assignment, Mixture, Scorer, Statistics, dead_and_heavy
 from ._recursions import forward_backward, state_posteriors
 
 _TINY = torch.finfo(torch.float64).tiny

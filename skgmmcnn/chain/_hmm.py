@@ -19,21 +19,19 @@ from .._compat import Interval, StrOptions, fit_context, wrap_table
 from .._device import exact_float32
 from .._distributed import gathered, my_share
 from .._threads import one_thread
-from ..dictionary._base import WordModel, check_shares, vocabulary_of
-from ..dictionary._reservoir import Reservoir
-from ..dictionary._training import Sample, begin, choose_emission, passes
-from ..dictionary._words import WordMaps
-from ..features import FeatureMaps
-from ..mixture._solvers import (
-    Fitted,
-    OnlineState,
-    Schedule,
-    Training,
-    fit_em,
-    fit_online,
-    in_blocks,
-    online_pass,
+from ..dictionary import (
+    Reservoir,
+    Sample,
+    WordMaps,
+    WordModel,
+    begin,
+    check_shares,
+    choose_emission,
+    passes,
+    vocabulary_of,
 )
+from ..features import FeatureMaps
+from ..mixture import Fitted, OnlineState, Schedule, Training, fit_em, fit_online, in_blocks, online_pass
 from ._chain import Chain, ChainLabeller, ChainScorer, Examples, joined, uniform
 from ._paths import InferencePaths
 from ._recursions import forward, forward_backward, likeliest_paths, log_evidence, state_posteriors, viterbi

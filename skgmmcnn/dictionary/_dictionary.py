@@ -18,10 +18,7 @@ from .._device import exact_float32
 from .._distributed import gathered, my_share
 from .._threads import one_thread
 from ..features import FeatureMaps
-from ..mixture import Mixture
-from ..mixture._em import Expectation, Scorer
-from ..mixture._solvers import Fitted, OnlineState, Rows, Training, online_step, train
-from ..mixture._starts import STARTS
+from ..mixture import STARTS, Expectation, Fitted, Mixture, OnlineState, Rows, Scorer, Training, online_step, train
 from ._base import WordModel, check_shares, vocabulary_of
 from ._labelling import MixtureLabeller, as_rows, average_posteriors
 from ._readouts import Grouped, Readout, fit_readout, train_words
