@@ -99,11 +99,11 @@ display = InferenceGraphDisplay.from_estimator(pipe, image[None], contrast=other
 display.figure_.savefig("why_not.png")
 
 # %%
-# The same piece by other methods: Grad-CAM of the last stage, integrated gradients, and occlusion by a grey square; beside
-# them the influence of every location of the last stage, which words add up.  Violet places speak for the decision rather than
-# the other class, orange ones against it.  The others need no fit.  Grad-CAM shows only what speaks for the decision,
-# integrated gradients speckle, and occlusion blurs by the size of its square.  None says what is seen at a place, what else
-# looks like it, or of what it is made; :doc:`/guide/neighbours` compares them.
+# The same piece by other methods: Grad-CAM of the last stage, integrated gradients, and occlusion by a grey square;
+# beside them the influence of every location of the last stage, which words add up.  Violet places speak for the
+# decision rather than the other class, orange ones against it.  The others need no fit.  Grad-CAM shows only what
+# speaks for the decision, integrated gradients speckle, and occlusion blurs by the size of its square.  None says
+# what is seen at a place, what else looks like it, or of what it is made; :doc:`/guide/neighbours` compares them.
 from time import perf_counter
 
 import matplotlib.pyplot as plt
