@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 
 DEPENDENCIES = """filelock joblib matplotlib networkx numpy pillow safetensors scikit-learn scipy threadpoolctl
-    torch torchvision tqdm pandas pydot""".split()
+    torch torchvision tqdm pandas""".split()
 
 
 def show_versions() -> None:

@@ -7,13 +7,13 @@ import torch
 from sklearn.pipeline import make_pipeline
 
 from skgmmcnn import (
+    DiagonalGaussianMixture,
     FeatureMaps,
     InferenceGraph,
     InferenceGraphDisplay,
     InferenceGraphPage,
     LayerDictionary,
     LayerHMM,
-    MiniBatchGaussianMixture,
     VisualWordDisplay,
     to_text,
 )
@@ -57,21 +57,21 @@ MISTAKES = {
     "measure none": (lambda m: fidelity(m.dictionary, m.maps[[]]), ValueError, "no images in these FeatureMaps"),
     "masked rows": (lambda m: LayerDictionary().fit(np.ma.masked_less(ROWS, 0)), TypeError, r"X\.filled\(value\)"),
     "masked rows of a mixture": (
-        lambda m: MiniBatchGaussianMixture().fit(np.ma.masked_less(ROWS, 0)),
+        lambda m: DiagonalGaussianMixture().fit(np.ma.masked_less(ROWS, 0)),
         TypeError,
         r"X\.filled\(value\)",
     ),
     "complex rows": (
-        lambda m: MiniBatchGaussianMixture().fit(torch.ones(4, 2, dtype=torch.complex64)),
+        lambda m: DiagonalGaussianMixture().fit(torch.ones(4, 2, dtype=torch.complex64)),
         ValueError,
         "Complex data not supported",
     ),
     "samples by name": (
-        lambda m: MiniBatchGaussianMixture().fit(ROWS).sample("a"),
+        lambda m: DiagonalGaussianMixture().fit(ROWS).sample("a"),
         ValueError,
         "an integer .* got 'a'",
     ),
-    "too many samples": (lambda m: MiniBatchGaussianMixture().fit(ROWS).sample(10**15), MemoryError, "n_samples=10000"),
+    "too many samples": (lambda m: DiagonalGaussianMixture().fit(ROWS).sample(10**15), MemoryError, "n_samples=10000"),
     "True words": (lambda m: LayerDictionary(True).fit(m.maps), ValueError, "'n_components' parameter .* Got True"),
     "True nodes": (lambda m: InferenceGraph(n_nodes=True).fit(m.words), ValueError, "'n_nodes' parameter .* Got True"),
     "a name that is a number": (named(5), TypeError, r"word_names calls \('a', 0\) 5; names are text"),

@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from sklearn.exceptions import ConvergenceWarning, NotFittedError
-from sklearn.utils import check_random_state
+from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from .._compat import Interval, StrOptions, fit_context, wrap_table
+from .._compat import Interval, StrOptions, fit_context
 from .._device import exact_float32
-from .._distributed import gathered, my_share
+from .._distributed import my_share
 from .._threads import one_thread
 from ..features import FeatureMaps
-from ..mixture import Mixture
-from ..mixture._em import Expectation, Scorer
-from ..mixture._solvers import Fitted, OnlineState, Rows, Training, online_step, train
-from ..mixture._starts import STARTS
-from ._base import WordModel, check_shares, vocabulary_of
+from ..mixture import STARTS, Expectation, Fitted, Mixture, OnlineState, Rows, Scorer, Training, online_step, train
+from ._base import WordModel, check_shares
 from ._labelling import MixtureLabeller, as_rows, average_posteriors
 from ._readouts import Grouped, Readout, fit_readout, train_words
-from ._reservoir import Reservoir
+from ._reservoir import draw
 from ._training import Sample, begin, choose_emission, passes
 from ._words import WordMaps
 from ._worth import DictionaryReport, worth
@@ -62,7 +57,7 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
     init_params : {"random_from_data", "k-means++"}, default="random_from_data"
         The rows at which training starts.
     solver : {"em", "online", "sgd"}, default="em"
-        How the mixtures are trained; see :class:`MiniBatchGaussianMixture`.  "em" begins with a quarter of the sample.
+        How the mixtures are trained; see :class:`DiagonalGaussianMixture`.  "em" begins with a quarter of the sample.
     max_samples : int, default=200_000
         Most rows per layer on which the mixture is trained; fewer where they would take more than 256 MiB.
     max_iter : int, default=200
@@ -197,42 +192,6 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
         self.verbose = verbose
         self.random_state = random_state
 
-    def fit(self, X: Any, y: Any = None) -> LayerDictionary:
-        """Train the mixtures and find each word's most typical locations.
-
-        Parameters
-        ----------
-        X : FeatureMaps or array-like of shape (n, d)
-            Activity of the layers.
-        y : array-like of shape (n,), default=None
-            Output numbers or class names: what the discriminative objective predicts.
-
-        Returns
-        -------
-        self : LayerDictionary
-            The fitted dictionary.
-        """
-        self._fit(X, y)
-        return self
-
-    def fit_transform(self, X: Any, y: Any = None) -> Any:
-        """Fit, and return the words of X without running the network again.
-
-        Parameters
-        ----------
-        X : FeatureMaps or array-like of shape (n, d)
-            Activity of the layers.
-        y : array-like of shape (n,), default=None
-            Output numbers or class names: what the discriminative objective predicts.
-
-        Returns
-        -------
-        words : WordMaps or array of shape (n, K)
-            As from :meth:`transform`.
-        """
-        words = self._fit(X, y)
-        return words if isinstance(X, FeatureMaps) else self.transform(X)
-
     @fit_context(prefer_skip_nested_validation=True)
     def _fit(self, X: Any, y: Any) -> WordMaps:
         maps = self._check(X, y, reset=True)
@@ -248,14 +207,15 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
                 targets = decisions if y is None else maps.spec.encode(y, len(maps))
                 for layer, sample in samples.items():
                     fitted[layer], readouts[layer] = _retrain(fitted[layer], sample, targets, maps.spec.n_outputs)
-        self._set_states({layer: fit.state for layer, fit in fitted.items()}, emissions)
-        self._network = maps.spec.fingerprint
+        self._set_states(maps, {layer: fit.state for layer, fit in fitted.items()}, emissions)
         if readouts:
             self.readouts_ = readouts
         self._set_bounds({layer: fit.lower_bounds for layer, fit in fitted.items()})
         self.n_iter_ = max(fit.state.n_steps for fit in fitted.values())
         self.converged_ = all(fit.converged for fit in fitted.values())
-        self._warn_unconverged(fitted)
+        if not self.converged_:
+            slow = [layer for layer, fit in fitted.items() if not fit.converged]
+            self._warn_unconverged(f"The mixtures of layers {slow}")
         words = self._label(maps, illustrated=True)
         if self.verbose:
             print(self.report(maps))
@@ -305,36 +265,12 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
             layer: online_step(expectations[layer], mixtures[layer], None if before is None else before[layer])
             for layer in mixtures
         }
-        self._set_states(states, emissions)
-        self._network = maps.spec.fingerprint
+        self._set_states(maps, states, emissions)
         bounds = getattr(self, "lower_bounds_", dict.fromkeys(mixtures, ()))
         self._set_bounds({layer: [*bounds[layer], expectations[layer].mean_log_likelihood] for layer in mixtures})
         self.n_iter_ = states[self.layers_[0]].n_steps
         self.converged_ = False
         return self
-
-    def transform(self, X: Any) -> Any:
-        """Return the word at every location.
-
-        Parameters
-        ----------
-        X : FeatureMaps or array-like of shape (n, d)
-            Activity of the layers.
-
-        Returns
-        -------
-        words : WordMaps or array of shape (n, K)
-            Word maps for feature maps, posteriors for a 2-D array.
-        """
-        check_is_fitted(self)
-        maps = self._check(X, None, reset=False)
-        if isinstance(X, FeatureMaps):
-            return self._label(maps, illustrated=False)
-        with exact_float32(), one_thread():
-            (layer,) = self.layers_
-            rows = torch.cat([as_rows(batch.activations[layer]) for batch in maps.batches()])
-            posteriors = Scorer(self.mixtures_[layer], rows).predict_proba(rows)
-        return wrap_table(self, posteriors.numpy(force=True), X)
 
     def predict(self, X: Any) -> Any:
         """Return the words alone.
@@ -483,28 +419,15 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
     def _labeller(self) -> MixtureLabeller:
         return MixtureLabeller(self.mixtures_)
 
+    def _posterior_table(self, maps: FeatureMaps) -> np.ndarray:
+        with exact_float32(), one_thread():
+            (layer,) = self.layers_
+            rows = torch.cat([as_rows(batch.activations[layer]) for batch in maps.batches()])
+            return Scorer(self.mixtures_[layer], rows).predict_proba(rows).numpy(force=True)
+
     def _sample(self, maps: FeatureMaps) -> tuple[dict[str, Sample], np.ndarray]:
-        """Run the network once; return for each layer its training rows, and the network's decisions."""
         self._check_sizes(maps)
-        seeds = gathered(check_random_state(self.random_state).randint(2**31, size=len(maps.layers)).tolist())[0]
-        n_images, shapes = len(maps), maps.shapes
-        reservoirs = {
-            layer: Reservoir(n_images, shapes[layer], self.max_samples, seed)
-            for layer, seed in zip(maps.layers, seeds, strict=True)
-        }
-        decisions = []
-        mine = my_share(len(maps))
-        for batch in maps[mine].batches():
-            decisions.append(batch.decisions)
-            for layer, values in batch.activations.items():
-                reservoirs[layer].add(mine.start + batch.start, as_rows(values))
-        for reservoir in reservoirs.values():
-            reservoir.merge()
-        samples = {
-            layer: Sample(*reservoirs[layer].sample(), torch.Generator().manual_seed(seed))
-            for layer, seed in zip(maps.layers, seeds, strict=True)
-        }
-        return samples, np.concatenate(gathered(np.concatenate(decisions)))
+        return draw(maps, self.max_samples, self.random_state)
 
     def _choose_emissions(self, samples: Mapping[str, Sample]) -> dict[str, str]:
         return {
@@ -550,27 +473,15 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
                     expectations[layer].add(rows)
         return expectations
 
-    def _set_states(self, states: dict[str, OnlineState], emissions: dict[str, str]) -> None:
+    def _set_states(self, maps: FeatureMaps, states: dict[str, OnlineState], emissions: dict[str, str]) -> None:
         if hasattr(self, "readouts_"):  # they read other words
             del self.readouts_
         self._states = {layer: state.to("cpu") for layer, state in states.items()}
-        self.layers_ = tuple(states)
-        self.emissions_ = emissions
-        self.mixtures_ = mixtures = {layer: state.mixture for layer, state in self._states.items()}
-        self.vocabulary_ = vocabulary_of(mixtures)
+        self._set_words(maps, {layer: state.mixture for layer, state in self._states.items()}, emissions)
 
     def _set_bounds(self, bounds: dict[str, list[float]]) -> None:
         self.lower_bounds_ = bounds
         self.lower_bound_ = sum(history[-1] for history in bounds.values())
-
-    def _warn_unconverged(self, fitted: Mapping[str, Fitted]) -> None:
-        slow = [layer for layer, fit in fitted.items() if not fit.converged]
-        if slow:
-            warnings.warn(
-                f"The mixtures of layers {slow} did not converge in {self.max_iter} passes; raise max_iter or tol.",
-                ConvergenceWarning,
-                stacklevel=4,
-            )
 
 
 def _retrain(fitted: Fitted, sample: Sample, targets: np.ndarray, n_outputs: int) -> tuple[Fitted, Readout]:

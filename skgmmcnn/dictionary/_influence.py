@@ -11,13 +11,8 @@ import torch
 from torch import Tensor
 
 from .._device import exact_float32
-from ..features import FeatureMaps, Rerun
-from ..features._attribution import Attribution, attribute
-from ..features._maps import Result
-from ..features._rerun import Edits
-from ..features._scores import check_decided, margins
-from ..mixture import Mixture
-from ..mixture._em import Scorer
+from ..features import Attribution, Edits, FeatureMaps, Rerun, Result, attribute, check_decided, margins
+from ..mixture import Mixture, Scorer
 
 
 class Margin(Protocol):

@@ -13,9 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from ..mixture import Mixture
-from ..mixture._em import Scorer, responsibilities
-from ..mixture._solvers import Descent
+from ..mixture import Descent, Mixture, Scorer, responsibilities
 
 # Chosen on layers 2 and 3 of a ResNet20 trained on CIFAR-10.  The more words there are, the sooner they overfit.
 _IMAGES_PER_STEP, _LEAST_EPOCHS, _LEAST_STEPS = 64, 10, 500

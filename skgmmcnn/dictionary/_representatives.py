@@ -9,8 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from .._distributed import gathered
-from ..features import NetworkSpec, Pictures, ReceptiveField
-from ..features._receptive_field import Span
+from ..features import NetworkSpec, Pictures, ReceptiveField, Span
 
 PATCH_SIDE = 64
 OUTSIDE = 225  # the grey of what lies outside the image

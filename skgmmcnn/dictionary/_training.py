@@ -12,9 +12,7 @@ from torch import Tensor
 
 from .._progress import progress
 from .._threads import one_thread
-from ..mixture import Mixture
-from ..mixture._families import EMISSIONS
-from ..mixture._starts import STARTS, check_scale, moments, start, variance_floor
+from ..mixture import EMISSIONS, STARTS, Mixture, check_scale, moments, start, variance_floor
 
 # A layer counts as rectified if at least this share of its values is exactly zero, and none is negative.
 _LEAST_ZEROS = 0.1

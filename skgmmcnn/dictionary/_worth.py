@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from .._device import exact_float32
-from ..features import FeatureMaps, Rerun
-from ..features._rerun import put
+from ..features import FeatureMaps, Rerun, put
 from ..mixture import Mixture
 from ._influence import layer_mean
 from ._labelling import Labeller

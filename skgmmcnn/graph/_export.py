@@ -25,9 +25,13 @@ _MARK = "json:"
 # What XML cannot hold, or gives back as something else.
 _NOT_XML = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]|^\\s|\\s$|^$")
 
-# What DOT and pydot can take for names of attributes, and what they have taken already.
-_DOT_NAME = re.compile("[A-Za-z_][A-Za-z0-9_]*")
-_NOT_DOT = frozenset("strict graph digraph node edge subgraph label name obj_dict rankdir src dst".split())
+# Names of attributes in DOT, those that it keeps for itself or that are written anyway, and statements.
+_DOT_NAME, _DOT_TEXT = "[A-Za-z_][A-Za-z0-9_]*", r'"(?:[^"\\]|\\.)*"'
+_NOT_DOT = frozenset("strict graph digraph node edge subgraph label rankdir".split())
+_DOT_LINE = re.compile(
+    f"{_DOT_NAME}={_DOT_TEXT};|(?P<tail>{_DOT_TEXT})(?: -> (?P<head>{_DOT_TEXT}))? "
+    rf"\[(?P<attributes>(?:{_DOT_NAME}={_DOT_TEXT}(?:, )?)*)\];"
+)
 
 
 class Frames(NamedTuple):
@@ -93,7 +97,7 @@ def write_graph(graph: nx.DiGraph, path: str | PathLike) -> None:
         As made by :class:`InferenceGraph`.
     path : str or path
         The file; its suffix tells the format: ``.graphml``, ``.gexf`` (Gephi), ``.json`` (networkx's node-link form,
-        as D3 reads it), ``.cyjs`` (Cytoscape) or ``.dot`` (Graphviz; needs pydot).
+        as D3 reads it), ``.cyjs`` (Cytoscape) or ``.dot`` (Graphviz).
 
     Raises
     ------
@@ -106,7 +110,7 @@ def write_graph(graph: nx.DiGraph, path: str | PathLike) -> None:
 
     Notes
     -----
-    networkx's own writers do the work, and its readers read the files.  What a format cannot hold is written as
+    networkx reads the files, and writes all but DOT.  What a format cannot hold is written as
     text, ``json:`` and the value as JSON: lists, None and numbers that are not finite, control characters in XML.
     Tuples and arrays become lists.
 
@@ -132,10 +136,8 @@ def write_graph(graph: nx.DiGraph, path: str | PathLike) -> None:
         attributes.update({name: _packed(name, value, form.nested) for name, value in attributes.items()})
     try:
         content = form.write(copy.deepcopy(plain))
-        # Reading DOT takes long, and its writer refuses what does not come back.
+        # Numbers come back from DOT as text, and its writer refuses what does not come back.
         again = plain if form.read is _read_dot else form.read(content)
-    except ImportError:
-        raise
     except Exception as error:  # of each format's own writer and reader
         raise ValueError(
             f"Files of form {file.suffix} cannot hold this graph: {error}. Rename what does not fit, or write another "
@@ -208,8 +210,6 @@ def read_graph(path: str | PathLike) -> nx.DiGraph:
             attributes.update({name: _unpack(value) for name, value in attributes.items()})
         if graph.is_multigraph() or not graph.is_directed() or not all(isinstance(key, str) for key in graph):
             raise ValueError("its graph is another kind")
-    except ImportError:
-        raise
     except Exception as error:  # of each format's own reader
         raise ValueError(
             f"{str(file)!r} holds no graph that write_graph has written ({type(error).__name__}: {error})."
@@ -333,33 +333,35 @@ def _read_cytoscape(content: bytes) -> nx.DiGraph:
 
 
 def _write_dot(graph: nx.DiGraph) -> bytes:
-    """Write DOT, with all values as text, quoted as in JSON, which Graphviz reads, too."""
-    pydot = need("pydot", "writing .dot")
+    """Write DOT, one statement a line, with all values as text, quoted as in JSON, which Graphviz reads, too."""
     for attributes in _all_attributes(graph):
         for name in attributes:
-            if not _DOT_NAME.fullmatch(name) or name.lower() in _NOT_DOT:
+            if not re.fullmatch(_DOT_NAME, name) or name.lower() in _NOT_DOT:
                 raise ValueError(f"it has no attribute {name!r}")
-    drawing = pydot.Dot("", graph_type="digraph", strict=True, rankdir='"BT"')
-    for name, value in graph.graph.items():
-        drawing.set(name, _dot(value))
+    lines = [f"{name}={_dot(value)};" for name, value in {"rankdir": "BT", **graph.graph}.items()]
     for key, node in graph.nodes(data=True):
-        attributes = {"label": _caption(key, node)} | node
-        drawing.add_node(pydot.Node(_dot(key), **{name: _dot(value) for name, value in attributes.items()}))
+        lines.append(f"{_dot(key)} {_dot_list({'label': _caption(key, node)} | node)};")
     for tail, head, edge in graph.edges(data=True):
-        drawing.add_edge(pydot.Edge(_dot(tail), _dot(head), **{name: _dot(value) for name, value in edge.items()}))
-    return drawing.to_string().encode()
+        lines.append(f"{_dot(tail)} -> {_dot(head)} {_dot_list(edge)};")
+    return "\n".join(["strict digraph {", *lines, "}", ""]).encode()
 
 
 def _read_dot(content: bytes) -> nx.DiGraph:
-    pydot = need("pydot", "reading .dot")
-    (drawing,) = pydot.graph_from_dot_data(content.decode()) or [None]
-    if drawing is None:
-        raise ValueError("it is not DOT")
-    graph = nx.DiGraph(**_undot(drawing.get_attributes(), "rankdir"))
-    for node in drawing.get_node_list():
-        graph.add_node(json.loads(node.get_name()), **_undot(node.get_attributes(), "label"))
-    for edge in drawing.get_edge_list():
-        graph.add_edge(*map(json.loads, (edge.get_source(), edge.get_destination())), **_undot(edge.get_attributes()))
+    first, *lines, last, _ = content.decode().replace("\r\n", "\n").split("\n")
+    if (first, last) != ("strict digraph {", "}"):
+        raise ValueError("it is not the DOT that write_graph writes")
+    graph = nx.DiGraph()
+    for line in lines:
+        found = _DOT_LINE.fullmatch(line)
+        if not found:
+            raise ValueError(f"it holds {line[:50]!r}")
+        attributes = _undot(found["attributes"] or line, "label", "rankdir")
+        if not found["tail"]:
+            graph.graph.update(attributes)
+        elif found["head"]:
+            graph.add_edges_from([(json.loads(found["tail"]), json.loads(found["head"]), attributes)])
+        else:
+            graph.add_nodes_from([(json.loads(found["tail"]), attributes)])
     return graph
 
 
@@ -367,8 +369,13 @@ def _dot(value: Any) -> str:
     return json.dumps(value if isinstance(value, str) else json.dumps(value), ensure_ascii=False)
 
 
-def _undot(attributes: dict[str, str], *but: str) -> dict[str, str]:
-    return {name: json.loads(value) for name, value in attributes.items() if name not in but}
+def _dot_list(attributes: dict[str, Any]) -> str:
+    return f"[{', '.join(f'{name}={_dot(value)}' for name, value in attributes.items())}]"
+
+
+def _undot(attributes: str, *but: str) -> dict[str, str]:
+    found = re.findall(f"({_DOT_NAME})=({_DOT_TEXT})", attributes)
+    return {name: json.loads(value) for name, value in found if name not in but}
 
 
 _FORMATS = {

@@ -1,4 +1,4 @@
-"""MiniBatchGaussianMixture: the mixtures of this package as an estimator on rows of numbers."""
+"""DiagonalGaussianMixture: the mixtures of this package as an estimator on rows of numbers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from ._starts import STARTS, check_scale, moments, start
 _BLOCK_ROWS = 2**16
 
 
-class MiniBatchGaussianMixture(DensityMixin, BaseEstimator):
+class DiagonalGaussianMixture(DensityMixin, BaseEstimator):
     """Gaussian mixture that reads its rows block by block.
 
     Names and attributes are those of :class:`sklearn.mixture.GaussianMixture`.  No array of rows times components is
@@ -123,9 +123,9 @@ class MiniBatchGaussianMixture(DensityMixin, BaseEstimator):
     Examples
     --------
     >>> from sklearn.datasets import make_blobs
-    >>> from skgmmcnn import MiniBatchGaussianMixture
+    >>> from skgmmcnn import DiagonalGaussianMixture
     >>> X, _ = make_blobs(300, centers=[[0, 0], [9, 0], [0, 9]], random_state=0)
-    >>> mixture = MiniBatchGaussianMixture(3, random_state=0).fit(X)
+    >>> mixture = DiagonalGaussianMixture(3, random_state=0).fit(X)
     >>> mixture.weights_.round(2)
     array([0.33, 0.33, 0.33])
     """
@@ -195,7 +195,7 @@ class MiniBatchGaussianMixture(DensityMixin, BaseEstimator):
         self.verbose = verbose
         self.random_state = random_state
 
-    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> MiniBatchGaussianMixture:
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> DiagonalGaussianMixture:
         """Train the mixture.
 
         Parameters
@@ -209,7 +209,7 @@ class MiniBatchGaussianMixture(DensityMixin, BaseEstimator):
 
         Returns
         -------
-        self : MiniBatchGaussianMixture
+        self : DiagonalGaussianMixture
             The fitted mixture.
         """
         self._fit(X, sample_weight)
@@ -241,7 +241,7 @@ class MiniBatchGaussianMixture(DensityMixin, BaseEstimator):
             )
 
     @fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> MiniBatchGaussianMixture:
+    def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> DiagonalGaussianMixture:
         """Take one step of stepwise EM for each `batch_size` rows of X, which are not kept.
 
         A first call chooses the start from its rows, and needs at least `n_components` of them; after :meth:`fit`,
@@ -258,7 +258,7 @@ class MiniBatchGaussianMixture(DensityMixin, BaseEstimator):
 
         Returns
         -------
-        self : MiniBatchGaussianMixture
+        self : DiagonalGaussianMixture
             The mixture after the steps.
         """
         state: OnlineState | None = getattr(self, "_state", None)
@@ -505,7 +505,7 @@ class MiniBatchGaussianMixture(DensityMixin, BaseEstimator):
 
     def _report(self, n_iter: int, bound: float) -> None:
         if self.verbose and n_iter % int(self.verbose) == 0:
-            print(f"[MiniBatchGaussianMixture] pass {n_iter}: {bound:.4f} nats per row")
+            print(f"[DiagonalGaussianMixture] pass {n_iter}: {bound:.4f} nats per row")
 
     def _set_state(self, state: OnlineState) -> None:
         if not bool((state.mixture.parameters.variance > 0).all()):

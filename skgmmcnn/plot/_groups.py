@@ -11,8 +11,7 @@ import numpy as np
 import torch
 
 from ..dictionary import WordMaps
-from ..features import Rerun
-from ..features._scores import proba_of
+from ..features import Rerun, proba_of
 
 # Of SqueezeNet's 100 words of photographs these are pairs that look the same: a word's nearest neighbour has a cosine
 # of 0.54 to 0.75, by layer, half of all pairs less than 0.

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from sklearn.pipeline import Pipeline
 
-from ..dictionary import LayerDictionary, LayerHMM, WordMaps
+from ..chain import LayerHMM
+from ..dictionary import LayerDictionary, WordMaps
 from ..graph._text import nats
 from ._cells import cells_of, draw_cells
 from ._drawing import (

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.pipeline import Pipeline
 
-from ..dictionary import InferencePaths, LayerHMM, Vocabulary
+from ..chain import InferencePaths, LayerHMM
+from ..dictionary import Vocabulary
 from ..features import FeatureMaps
 from ..graph._text import percent
 from ._drawing import (

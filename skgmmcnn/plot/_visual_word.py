@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.pipeline import Pipeline
 
-from ..dictionary import LayerDictionary, LayerHMM, Vocabulary
+from ..chain import LayerHMM
+from ..dictionary import LayerDictionary, Vocabulary
 from ..graph._text import percent
 from ._drawing import (
     Display,

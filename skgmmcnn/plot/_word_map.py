@@ -10,7 +10,8 @@ import networkx as nx
 import numpy as np
 from sklearn.pipeline import Pipeline
 
-from ..dictionary import LayerDictionary, LayerHMM, WordMaps
+from ..chain import LayerHMM
+from ..dictionary import LayerDictionary, WordMaps
 from ..graph._hierarchy import DECISION
 from ..graph._strength import strength_of
 from ._cells import cells_of, draw_borders, draw_cells, equal_cells

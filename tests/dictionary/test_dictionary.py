@@ -13,7 +13,7 @@ from sklearn.mixture import GaussianMixture
 from sklearn.utils.estimator_checks import estimator_checks_generator
 from torch import nn
 
-from skgmmcnn import FeatureExtractor, FeatureMaps, LayerDictionary, MiniBatchGaussianMixture, load, save
+from skgmmcnn import DiagonalGaussianMixture, FeatureExtractor, FeatureMaps, LayerDictionary, load, save
 from skgmmcnn.dictionary._labelling import as_rows
 from skgmmcnn.dictionary._readouts import fit_readout
 from skgmmcnn.dictionary._representatives import Typical
@@ -133,7 +133,7 @@ def test_reservoir_is_uniform_bounded_and_independent_of_batches(seed):
     rows = torch.arange(6000.0).reshape(-1, 1)
 
     def sample(images_at_once):
-        reservoir = Reservoir(300, (1, 4, 5), 500, seed)
+        reservoir = Reservoir(300, 20, 500, seed)
         for first in range(0, 300, images_at_once):
             reservoir.add(first, rows[first * 20 : (first + images_at_once) * 20])
         drawn, images = reservoir.sample()
@@ -146,7 +146,7 @@ def test_reservoir_is_uniform_bounded_and_independent_of_batches(seed):
     # 10 equal parts: chi-squared with 9 degrees of freedom, 99.9 % below 27.9; also over locations of an image
     for parts in (np.histogram(chosen, 10, (0, 6000))[0], np.bincount(chosen.astype(int) % 20 // 2)):
         assert ((parts - 50) ** 2 / 50).sum() < 27.9
-    everything = Reservoir(300, (1, 4, 5), 6000, seed)
+    everything = Reservoir(300, 20, 6000, seed)
     everything.add(0, rows)
     assert sorted(everything.sample()[0].ravel().tolist()) == rows.ravel().tolist()
 
@@ -357,7 +357,7 @@ def test_emission_is_chosen_by_the_share_of_zeros(maps, rng):
 
 
 @pytest.mark.parametrize("scale", [1e18, 1e-20])
-@pytest.mark.parametrize("model", [LayerDictionary(3, random_state=0), MiniBatchGaussianMixture(3, random_state=0)])
+@pytest.mark.parametrize("model", [LayerDictionary(3, random_state=0), DiagonalGaussianMixture(3, random_state=0)])
 def test_rows_out_of_range_are_refused(rng, model, scale):
     with pytest.raises(ValueError, match="out of float32's range"):
         model.fit((scale * rng.normal(size=(60, 4))).astype(np.float32))

@@ -29,8 +29,8 @@ from skgmmcnn import (
     WordMaps,
     WordSimilarityDisplay,
 )
+from skgmmcnn.chain import InferencePaths
 from skgmmcnn.dictionary import (
-    InferencePaths,
     Vocabulary,
     class_cohesion,
     class_similarity,
