@@ -204,8 +204,11 @@ class InferenceGraphDisplay(Display):
         return display.plot(n_patches=n_patches, ax=ax)
 
     def _ask(self, estimator: InferenceGraph) -> None:
-        """Find out what a graph does not say: where its words did most, and whether it can be relied on."""
+        """Find out what a graph does not say: where its words did most, which are alike, and whether to rely on it."""
         of, words = self.graph.graph, self.words[:_MOST_IMAGES]
+        known = evidence_of(self.graph) != "counts" and "target" in of and of["n_images"] == 1
+        groups = alike(self.graph, words)
+        self.groups = {group: measured(self.graph, words, group) if known else {} for group in groups}
         if evidence_of(self.graph) == "counts":
             if of["n_images"] == 1 and of.get("target") == words.decisions[0]:
                 self.predicted = words.spec.class_name(int(estimator.predict(words)[0]))
@@ -214,8 +217,6 @@ class InferenceGraphDisplay(Display):
             found = words.influence.of_classes([of["target"]] * len(words), contrast, n_steps=estimator.n_steps)
             self.influence = found.maps
             self.residuals = {layer: float(each.max()) for layer, each in found.residuals.items()}
-            groups, alone = alike(self.graph, words), of["n_images"] == 1
-            self.groups = {group: measured(self.graph, words, group) if alone else {} for group in groups}
 
     def plot(self, *, n_patches: int = 4, ax: Any = None) -> InferenceGraphDisplay:
         """Draw the graph.
@@ -373,12 +374,11 @@ class InferenceGraphDisplay(Display):
             row = max(range(len(self._images)), key=lambda row: np.sum(self._shown(node, row)))
             self._draw_lit(Box(patches.right + _BETWEEN, patches.bottom, _SQUARE, _SQUARE), {key: node}, row)
         bar, y = self._wording.bar(node), patches.bottom - 0.06
-        colour = theme.against if bar and bar.length < 0 else theme.ink
-        room = _letters(_CARD, 11) - (len(bar.text) + 2 if bar else 0)
+        colour = theme.against if bar.length < 0 else theme.ink
+        room = _letters(_CARD, 11) - len(bar.text) - 2
         write(self.ax_, box.left, y, shortened(_name(node), room), size=11, weight="bold", ha="left", va="top")
-        if bar:
-            write(self.ax_, box.right, y, bar.text, size=11, weight="bold", color=colour, ha="right", va="top")
-            self._draw_bar(Box(box.left, y - _NAME - _BAR + 0.03, _CARD, _BAR), bar, colour)
+        write(self.ax_, box.right, y, bar.text, size=11, weight="bold", color=colour, ha="right", va="top")
+        self._draw_bar(Box(box.left, y - _NAME - _BAR + 0.03, _CARD, _BAR), bar, colour)
         y -= _NAME + _BAR
         for line, back in self._lines(key):
             ink = theme.grey() if back else theme.letters

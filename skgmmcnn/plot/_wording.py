@@ -47,10 +47,10 @@ class Wording:
         text = f"{value:.1f} bits" if self.counts else nats(value)
         return Bar(text, max(-1.0, min(value / self._longest, 1.0)))
 
-    def bar(self, node: Mapping[str, Any]) -> Bar | None:
-        """Return what a word does; None of a word that is explained."""
+    def bar(self, node: Mapping[str, Any]) -> Bar:
+        """Return what a word does; of a word that is explained, its log-odds."""
         if not self._measured(node):
-            return None
+            return Bar(nats(node["margin"]), 1.0)
         value = self._strength.of_node(node)
         return self._bar(value, math.copysign(node.get("share", 0), value))
 
@@ -70,8 +70,7 @@ class Wording:
     def without(self, node: Mapping[str, Any]) -> str:
         """Return what happens without a word; of counts, how often it is there."""
         if self.counts or "effect" not in node:
-            margin = "" if self.counts or "margin" not in node else f", log-odds {nats(node['margin'])}"
-            return f"{node['count']} of {node['n_locations']} locations{margin}"
+            return f"{node['count']} of {node['n_locations']} locations"
         before, after = (
             probable(of.get(name, 0)) for of, name in ((self._of, "probability"), (node, "probability_without"))
         )
@@ -82,7 +81,7 @@ class Wording:
             if node.get("decision_without", self._of.get("decision")) != self._of.get("decision")
             else ""
         )
-        changed = f", {percent(node['changed'])} decided otherwise" if node.get("changed") else ""
+        changed = f", {percent(node['changed'])} change" if node.get("changed") else ""
         return f"without it {before} → {after}{says}{changed}"
 
     def classes(self, node: Mapping[str, Any]) -> list[tuple[str, str]]:
