@@ -12,9 +12,8 @@ from sklearn.pipeline import Pipeline
 
 from .._optional import need
 from ..dictionary import Alignment, WordMaps, align_words
-from ._attributes import check_graph
 from ._hierarchy import DECISION
-from ._strength import STRENGTHS, evidence_of, strength_of
+from ._kinds import KINDS, check_graph, evidence_of, strength_of
 
 _SIGNS = {"added": "+", "removed": "-", "changed": "~", "same": "="}
 
@@ -110,7 +109,7 @@ class GraphComparison:
             ``-`` in the first alone, ``+`` in the second alone.  Edges of words that one graph lacks are left out.
             Where words were aligned, keys of the second graph stand in parentheses.
         """
-        unit = STRENGTHS[self.evidence].unit
+        unit = KINDS[self.evidence].strength.unit
         renamed = any(row.first and row.second and row.first != row.second for row in self.nodes)
         lines = [f"similarity {self.similarity:.2f}"]
         for layer, similarity in self.node_similarity.items():

@@ -8,10 +8,9 @@ from typing import Any
 
 import networkx as nx
 
-from ._attributes import check_graph
 from ._coverage import FEW_FITTED
 from ._hierarchy import DECISION
-from ._strength import evidence_of
+from ._kinds import check_graph, evidence_of
 
 _SURE = 1e-4  # probabilities nearer to 0 or 1 are not told apart
 

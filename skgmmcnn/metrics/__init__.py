@@ -2,7 +2,7 @@
 
 from ._completeness import Completeness, completeness, rebuilding_score
 from ._deletion import AblationCurves, deletion, insertion
-from ._edges import EdgeEffects, PairEffects, edge_effects
+from ._edges import edge_effects
 from ._faithfulness import Circuit, Faithfulness, Nodes, faithfulness
 from ._fidelity import Fidelity, agreement_score, fidelity
 from ._measured import Figure, Measured
@@ -16,7 +16,6 @@ __all__ = [
     "AblationCurves",
     "Circuit",
     "Completeness",
-    "EdgeEffects",
     "Faithfulness",
     "Fidelity",
     "Figure",
@@ -24,7 +23,6 @@ __all__ = [
     "Measured",
     "Memorisation",
     "Nodes",
-    "PairEffects",
     "Randomisation",
     "Stability",
     "TrustReport",

@@ -11,12 +11,11 @@ from ..dictionary import WordMaps, count_words
 from ..features import Rerun, margins
 from ..graph import InferenceGraph
 from ._ablation import Fillings, at_locations, outputs_without
-from ._evidence import evidence_of, graphs_of, kept_by, leaders, over_graphs
+from ._evidence import evidence_of, leaders, of_any_worth, over_graphs
 from ._orders import by_evidence, columns_of_first, ranks_of
 from ._parts import Parts
 
 ORDERS = ("graph", "per_location", "frequency", "random")
-NOTHING = 1e-6  # smaller differences of what is measured are rounding
 Kept = Mapping[str, np.ndarray]  # by layer, which words of each image stay: bool (n, K)
 
 
@@ -111,7 +110,9 @@ def first(ranks: Mapping[str, np.ndarray], n_words: int) -> Kept:
 def plan_of(graph: InferenceGraph, words: WordMaps, by: str, layers: Sequence[str]) -> Plan:
     """Return what the graphs of images, or of all images with one decision, keep of `layers`."""
     leader, n_words = leaders(words, by), words.vocabulary.n_words
-    evidence, kept = evidence_of(graph, words, by), kept_by(graphs_of(graph, words, by), words)
+    evidence = evidence_of(graph, words, by)
+    with of_any_worth():
+        kept = graph.select(words, by=by)
     counts = {layer: count_words(words.words[layer], n_words[layer]) for layer in layers}
     of_graph = {layer: over_graphs(values, leader) for layer, values in counts.items()}
     kept, evidence = ({layer: each[layer] for layer in layers} for each in (kept, evidence))

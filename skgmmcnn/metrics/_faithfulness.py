@@ -13,10 +13,10 @@ from sklearn.utils import check_random_state
 
 from .._progress import progress
 from ._ablation import Fillings
-from ._circuits import NOTHING, ORDERS, Kept, Plan, first, plan_of, run_with
+from ._circuits import ORDERS, Kept, Plan, first, plan_of, run_with
 from ._completeness import check_layers
 from ._intervals import Interval, interval_of_ratio
-from ._measured import BASELINE, Figure, Measured, axes_for
+from ._measured import BASELINE, NOTHING, Figure, Measured, axes_for
 from ._orders import STYLES, check_orders
 from ._parts import check_scores, graph_of, take_apart
 

@@ -10,7 +10,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 from ..features import log_proba
-from ..graph._coverage import FEW_FITTED
+from ..graph import FEW_FITTED
 from ._intervals import Interval, interval_of_share
 from ._measured import Figure, Measured
 from ._parts import check_scores, graph_of, take_apart

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 BASELINE = "to compare with"
+NOTHING = 1e-6  # nats; smaller differences are rounding
 
 
 class Figure(NamedTuple):

@@ -209,7 +209,7 @@ def trust_report(
     rows = np.sort(random.permutation(len(parts.maps))[:most])
     parts = parts._replace(maps=in_memory(parts.maps[rows]))
     check_scores(parts)
-    evidence = graph._evidence_of(parts.dictionary.transform(parts.maps[:1]))
+    evidence = graph.evidence_
     labels = None if labels is None else labels[rows]
     jobs = _jobs(pipe, parts, labels, chosen, budget, int(random.randint(2**31)))
     if budget == "full":

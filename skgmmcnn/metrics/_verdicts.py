@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from ..graph._coverage import FEW_FITTED
+from ..graph import FEW_FITTED
 from ._completeness import Completeness
 from ._deletion import AblationCurves
 from ._edges import EdgeEffects

@@ -12,10 +12,7 @@ import numpy as np
 from sklearn.pipeline import Pipeline
 
 from ..dictionary import Vocabulary, WordMaps
-from ..graph import InferenceGraph
-from ..graph._strength import evidence_of, strength_of
-from ..graph._targets import Target
-from ..graph._text import asked, telling
+from ..graph import InferenceGraph, Target, asked, evidence_of, strength_of, telling
 from ._cells import Cells, cells_of, draw_cells, equal_cells
 from ._drawing import (
     AGAINST,

@@ -11,7 +11,7 @@ from sklearn.pipeline import Pipeline
 
 from ..chain import LayerHMM
 from ..dictionary import LayerDictionary, WordMaps
-from ..graph._text import nats
+from ..graph import nats
 from ._cells import cells_of, draw_cells
 from ._drawing import (
     AGAINST,

@@ -13,7 +13,7 @@ from sklearn.pipeline import Pipeline
 from ..chain import InferencePaths, LayerHMM
 from ..dictionary import Vocabulary
 from ..features import FeatureMaps
-from ..graph._text import percent
+from ..graph import percent
 from ._drawing import (
     MARK,
     PALETTE,

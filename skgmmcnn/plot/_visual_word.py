@@ -11,7 +11,7 @@ from sklearn.pipeline import Pipeline
 
 from ..chain import LayerHMM
 from ..dictionary import LayerDictionary, Vocabulary
-from ..graph._text import percent
+from ..graph import percent
 from ._drawing import (
     INK,
     Display,
