@@ -1,4 +1,4 @@
-"""Parts of a network, given by the words whose columns stay, and what is left of the decision in them."""
+"""Parts of a network, given by the words whose columns stay, and the decisions in them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Kept = Mapping[str, np.ndarray]  # by layer, which words of each image stay: boo
 
 
 class Plan(NamedTuple):
-    """What graphs keep, and how often words are shown.
+    """Words that graphs keep, and numbers of their columns.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ class Plan(NamedTuple):
         return np.array([0, *(2**i for i in range((most - 1).bit_length())), most])
 
     def rank(self, order: str, n_times: int, random: np.random.RandomState) -> list[Mapping[str, np.ndarray]]:
-        """Return so many times by layer the place of each word (n, K) in an order; words not shown come last."""
+        """Return `n_times` by layer the place of each word (n, K) in an order; words not shown come last."""
         return [
             {layer: ranks_of(self._importance(order, layer, random), self.of_graph[layer]) for layer in self.kept}
             for _ in range(n_times)
@@ -122,7 +122,7 @@ def plan_of(graph: InferenceGraph, words: WordMaps, by: str, layers: Sequence[st
 def run_with(
     parts: Parts, words: WordMaps, fillings: Fillings, bar: Any, layers: Sequence[str], selections: Mapping[Any, Kept]
 ) -> dict[Any, np.ndarray]:
-    """Return for each selection the log-odds of decisions with these words alone left in `layers`, shape (n,).
+    """Return for each selection the log-odds of decisions with only these words left in `layers`, shape (n,).
 
     ``"full"`` is that of the untouched network.
     """

@@ -1,4 +1,4 @@
-"""What measures need of a fitted pipeline: the feature maps of images, the words and the graph."""
+"""Parts of a fitted pipeline that measures need: the feature maps of images, the words and the graph."""
 
 from __future__ import annotations
 

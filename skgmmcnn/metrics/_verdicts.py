@@ -50,7 +50,7 @@ def verdicts(results: Mapping[str, Measured], evidence: str) -> list[Verdict]:
             found += [_agreement(result), _coverage(result)]
         elif isinstance(result, Completeness):
             found += _completeness(result)
-        elif isinstance(result, AblationCurves) and result.kind == "deletion" and _usual(result):
+        elif isinstance(result, AblationCurves) and result.direction == "deletion" and _usual(result):
             found.append(_deletion(result))
         elif isinstance(result, Faithfulness) and _usual(result):
             found.append(_faithfulness(result))
