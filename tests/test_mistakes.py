@@ -15,9 +15,9 @@ from skgmmcnn import (
     LayerDictionary,
     LayerHMM,
     VisualWordDisplay,
+    WordSimilarityDisplay,
     to_text,
 )
-from skgmmcnn.dictionary import class_cohesion, class_similarity, count_words, locality, mean_distance
 from skgmmcnn.graph import compare_graphs
 from skgmmcnn.metrics import fidelity
 
@@ -95,7 +95,7 @@ MISTAKES = {
         for tolerance in (-1, float("nan"))
     },
     "no permutations": (
-        lambda m: class_cohesion(np.eye(4), np.array([0, 0, 1, 1]), n_permutations=0),
+        lambda m: WordSimilarityDisplay.from_estimator(m.dictionary, m.maps, n_permutations=0),
         ValueError,
         "n_permutations must be at least 1",
     ),
@@ -129,10 +129,6 @@ MISTAKES = {
         ValueError,
         "There is no word 5",
     ),
-    "the classes of 5": (lambda m: class_similarity(5, "conv2"), TypeError, "WordMaps are needed"),
-    "the places of 5": (lambda m: locality(5), TypeError, "WordMaps are needed"),
-    "the means of 5": (lambda m: mean_distance(5), TypeError, "Mixtures are needed"),
-    "the words of 5": (lambda m: count_words(5, 3), TypeError, r"an integer array \(n, H, W\)"),
     **{
         f"{what}, {kind}": (ask, ValueError, "An inference graph is needed, as InferenceGraph.explain returns it")
         for kind, given in {"foreign": FOREIGN, "empty": nx.DiGraph(), "none": None}.items()
