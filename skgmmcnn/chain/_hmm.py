@@ -18,7 +18,7 @@ from torch import Tensor
 from .._compat import Interval, StrOptions, fit_context
 from .._device import exact_float32
 from .._threads import one_thread
-from ..dictionary import Sample, WordMaps, WordModel, begin, check_shares, choose_emission, draw, passes
+from ..dictionary import Sample, WordMaps, WordModel, check_shares, draw, passes
 from ..features import FeatureMaps
 from ..mixture import Fitted, OnlineState, Training, fit_em, fit_online, in_blocks, online_pass
 from ._chain import Chain, ChainLabeller, ChainScorer, Examples, joined, uniform
@@ -149,24 +149,13 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
     """
 
     _parameter_constraints: ClassVar[dict] = {
-        "n_components": [Interval(Integral, 1, None, closed="left"), dict],
+        **WordModel._parameter_constraints,
         "layer_sizes": ["array-like", None],
-        "covariance_type": [StrOptions({"tied_diag", "diag", "spherical"})],
-        "emission": [StrOptions({"gaussian", "rectified", "auto"})],
         "solver": [StrOptions({"online", "em"})],
-        "max_samples": [Interval(Integral, 1, None, closed="left")],
-        "max_iter": [Interval(Integral, 1, None, closed="left")],
-        "tol": [Interval(Real, 0, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "smoothing": [Interval(Real, 0, None, closed="left")],
-        "reg_covar": [Interval(Real, 0, None, closed="neither")],
         "startprob_init": ["array-like", None],
         "transmats_init": ["array-like", None],
-        "keep_proba": ["boolean"],
-        "keep_patches": ["boolean"],
-        "word_names": [dict, None],
-        "verbose": ["verbose"],
-        "random_state": ["random_state"],
     }
 
     def __init__(
@@ -213,19 +202,19 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
     @fit_context(prefer_skip_nested_validation=True)
     def _fit(self, X: Any, y: Any) -> WordMaps:
         maps, classes, targets = self._check_examples(X, y, reset=True)
-        examples, generator = self._sample(maps, targets)
-        chain, emissions = self._start(maps, examples, generator, classes)
+        samples, examples = self._sample(maps, targets)
+        chain = self._start(samples, classes)
         with exact_float32(), one_thread(), passes(self.max_iter, "chain", shown=self.verbose) as report:
             training = Training(
                 self.max_iter,
                 self.tol * examples.values.shape[1],
                 momentum=0,  # responsibilities are nearly 0 or 1, so every longer step goes too far
                 batch_size=self.batch_size,
-                generator=generator,
+                generator=samples[maps.layers[0]].generator,
                 report=report,
             )
             fitted = _SOLVERS[self.solver](examples, chain, training)
-        self._set_state(fitted.state, maps, emissions, classes)
+        self._set_state(fitted.state, maps, classes)
         self.lower_bounds_ = fitted.lower_bounds
         self.lower_bound_ = fitted.lower_bounds[-1]
         self.n_iter_ = fitted.n_iter
@@ -257,14 +246,11 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         """
         state: OnlineState[Chain] | None = getattr(self, "_state", None)
         maps, classes, targets = self._check_examples(X, y, reset=state is None, classes=classes)
-        examples, generator = self._sample(maps, targets)
-        if state is None:
-            chain, emissions = self._start(maps, examples, generator, classes)
-        else:
-            chain, emissions = state.mixture, self.emissions_
+        samples, examples = self._sample(maps, targets)
+        chain = self._start(samples, classes) if state is None else state.mixture
         with exact_float32(), one_thread():
             bound, state = online_pass(in_blocks(examples, self.batch_size), chain, state)
-        self._set_state(state, maps, emissions, classes)
+        self._set_state(state, maps, classes)
         self.lower_bound_ = bound
         self.lower_bounds_ = [*getattr(self, "lower_bounds_", []), bound]
         self.n_iter_ = state.n_steps
@@ -499,35 +485,17 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
     def _encode(y: Any, classes: Any) -> np.ndarray:
         return LabelEncoder().fit(classes).transform(y)
 
-    def _sample(self, maps: FeatureMaps, targets: np.ndarray | None) -> tuple[Examples, torch.Generator]:
-        """Run the network once; return the examples to train on, and a source of randomness."""
+    def _sample(self, maps: FeatureMaps, targets: np.ndarray | None) -> tuple[dict[str, Sample], Examples]:
+        """Run the network once; return a sample of the same examples for each layer, and all layers side by side."""
         samples, decisions = draw(maps, self.max_samples, self.random_state, together=True)
         values = torch.cat([samples[layer].rows for layer in maps.layers], 1)
-        _, images, generator = samples[maps.layers[0]]
         targets = decisions if maps.spec.n_outputs else targets
-        chosen = None if targets is None else torch.from_numpy(targets[images])
-        return Examples(values, chosen, shared=True), generator
+        chosen = None if targets is None else torch.from_numpy(targets[samples[maps.layers[0]].images])
+        return samples, Examples(values, chosen, shared=True)
 
-    def _start(
-        self, maps: FeatureMaps, examples: Examples, generator: torch.Generator, classes: np.ndarray | None
-    ) -> tuple[Chain, dict[str, str]]:
-        """Return the chain from which training starts, and the emissions that were chosen."""
-        sizes = [maps.shapes[layer][0] for layer in maps.layers]
-        rows = dict(zip(maps.layers, examples.values.split(sizes, 1), strict=True))
-        emissions = {
-            layer: choose_emission(layer, part, self.emission, self.covariance_type) for layer, part in rows.items()
-        }
-        mixtures = tuple(
-            begin(
-                layer,
-                Sample(part, np.empty(0), generator),
-                self._n_words(layer),
-                emissions[layer],
-                covariance_type=self.covariance_type,
-                reg_covar=self.reg_covar,
-            )
-            for layer, part in rows.items()
-        )
+    def _start(self, samples: Mapping[str, Sample], classes: np.ndarray | None) -> Chain:
+        """Return the chain from which training starts."""
+        mixtures = tuple(self._begin(layer, sample) for layer, sample in samples.items())
         tables = uniform([len(mixture.weights) for mixture in mixtures], 0 if classes is None else len(classes))
         if self.startprob_init is not None:
             tables[0] = _distributions("startprob_init", self.startprob_init, tables[0][0])[None]
@@ -538,12 +506,10 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
                 )
             for i, table in enumerate(self.transmats_init):
                 tables[i + 1] = _distributions(f"transmats_init[{i}]", table, tables[i + 1])
-        chain = Chain(tuple(tables), mixtures, float(self.smoothing)).to(examples.values.device)
-        return chain.with_tables(chain.tables), emissions
+        chain = Chain((), mixtures, float(self.smoothing))
+        return chain.with_tables([table.to(mixtures[0].weights.device) for table in tables])
 
-    def _set_state(
-        self, state: OnlineState[Chain], maps: FeatureMaps, emissions: dict[str, str], classes: np.ndarray | None
-    ) -> None:
+    def _set_state(self, state: OnlineState[Chain], maps: FeatureMaps, classes: np.ndarray | None) -> None:
         self._state = state.to("cpu")
         self._chain = chain = self._state.mixture
         self.classes_ = classes
@@ -551,7 +517,7 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         self.transmats_ = [table.numpy() for table in chain.transitions]
         self.decisionprob_ = None if chain.decision is None else chain.decision.numpy()
         mixtures = dict(zip(maps.layers, chain.mixtures, strict=True))
-        self._set_words(maps, mixtures, emissions, [self.startprob_, *self.transmats_])
+        self._set_words(maps, mixtures, [self.startprob_, *self.transmats_])
 
     def _check_decides(self) -> None:
         check_is_fitted(self)

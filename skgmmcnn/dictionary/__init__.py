@@ -7,7 +7,7 @@ from ._influence import ClassMargin, Influence, Margin, WordMargin, layer_mean
 from ._representatives import Representatives
 from ._reservoir import draw
 from ._statistics import WordStatistics, count_classes
-from ._training import Sample, begin, choose_emission, passes
+from ._training import Sample, begin, passes
 from ._words import Vocabulary, WordMaps, count_words
 from ._worth import means_of
 

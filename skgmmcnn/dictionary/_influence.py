@@ -178,24 +178,23 @@ class Influence:
                 raise ValueError(f"There is no layer {layer!r}; there is {', '.join(map(repr, self._maps.layers))}.")
         if n_steps < 1:
             raise ValueError(f"n_steps must be at least 1; got {n_steps}.")
-        asked = [None if given is None else self._outputs(given) for given in (classes, contrasts)]
+        given, others = (None if outputs is None else self._outputs(outputs) for outputs in (classes, contrasts))
 
         def work(part: Rerun) -> tuple[dict[str, Attribution], np.ndarray]:
             self.check(part)
-            if asked[0] is None:
-                margin = _Decided(None if asked[1] is None else asked[1][part.rows])
-            else:
-                margin = ClassMargin(asked[0], asked[1])  # type: ignore[assignment]
+            outputs = given
+            if outputs is None:
+                outputs = np.zeros(len(self), np.int64)
+                outputs[part.rows] = part.original.decisions
+            margin = ClassMargin(outputs, others)
             found = {layer: self.attribute(part, layer, margin, n_steps) for layer in names}
             return found, margin(part, {}).numpy(force=True)
 
         parts = list(self.rerun(work))
 
         def joined(name: str) -> dict[str, np.ndarray]:
-            return {
-                layer: np.concatenate([getattr(found[layer], name).numpy(force=True) for found, _ in parts])
-                for layer in names
-            }
+            values = {layer: [getattr(found[layer], name).numpy(force=True) for found, _ in parts] for layer in names}
+            return {layer: np.concatenate(part) for layer, part in values.items()}
 
         return InfluenceMaps(
             joined("influence"), np.concatenate([m for _, m in parts]), joined("begin"), joined("residual")
@@ -212,16 +211,6 @@ class Influence:
     def check(self, part: Rerun) -> None:
         """Refuse networks whose decision is not the largest of the scores that they return."""
         check_decided(part.original.outputs, part.original.decisions, self._maps.spec.n_outputs)
-
-
-@dataclass(frozen=True)
-class _Decided:
-    """The log-odds of what the network decides, whatever that is, or its lead over `contrasts`, of one batch."""
-
-    contrasts: np.ndarray | None
-
-    def __call__(self, part: Rerun, edits: Edits) -> Tensor:
-        return margins(part.run(edits).outputs, part.original.decisions, self.contrasts)
 
 
 def layer_mean(mixture: Mixture, like: Tensor) -> Tensor:
