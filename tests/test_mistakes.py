@@ -71,7 +71,14 @@ MISTAKES = {
         ValueError,
         "an integer .* got 'a'",
     ),
-    "too many samples": (lambda m: DiagonalGaussianMixture().fit(ROWS).sample(10**15), MemoryError, "n_samples=10000"),
+    **{
+        f"too many samples of a {kind.__name__}": (
+            lambda m, kind=kind: kind(2, random_state=0).fit(ROWS).sample(10**12),
+            MemoryError,
+            "rows of 6 channels take 48,000 GB, which do not fit into memory; draw fewer at a time",
+        )
+        for kind in (DiagonalGaussianMixture, LayerHMM)
+    },
     "True words": (lambda m: LayerDictionary(True).fit(m.maps), ValueError, "'n_components' parameter .* Got True"),
     "True nodes": (lambda m: InferenceGraph(n_nodes=True).fit(m.words), ValueError, "'n_nodes' parameter .* Got True"),
     "a name that is a number": (named(5), TypeError, r"word_names calls \('a', 0\) 5; names are text"),

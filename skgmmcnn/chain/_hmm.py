@@ -20,7 +20,7 @@ from .._device import exact_float32
 from .._threads import one_thread
 from ..dictionary import Sample, WordMaps, WordModel, check_shares, draw, passes
 from ..features import FeatureMaps
-from ..mixture import Fitted, OnlineState, Training, fit_em, fit_online, in_blocks, online_pass
+from ..mixture import Fitted, OnlineState, Training, fit_em, fit_online, in_blocks, online_pass, sampling
 from ._chain import Chain, ChainLabeller, ChainScorer, Examples, joined, uniform
 from ._paths import InferencePaths
 from ._recursions import likeliest_paths, state_posteriors, viterbi
@@ -407,16 +407,14 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
             The words that it was drawn from.
         """
         check_is_fitted(self)
-        if not isinstance(n_samples, Integral) or isinstance(n_samples, bool) or n_samples < 1:
-            raise ValueError(f"n_samples must be an integer of at least 1; got {n_samples!r}.")
         generator = torch.Generator().manual_seed(int(check_random_state(self.random_state).randint(2**31)))
-        words = [torch.multinomial(self._chain.start, n_samples, replacement=True, generator=generator)]
-        for table in self._chain.transitions:
-            words.append(torch.multinomial(table[words[-1]], 1, generator=generator).squeeze(1))
-        rows = [
-            mixture.emit(word, generator).numpy() for mixture, word in zip(self._chain.mixtures, words, strict=True)
-        ]
-        return rows, torch.stack(words, 1).numpy()
+        chain = self._chain
+        with sampling(n_samples, sum(chain.sizes)):
+            words = [torch.multinomial(chain.start, int(n_samples), replacement=True, generator=generator)]
+            for table in chain.transitions:
+                words.append(torch.multinomial(table[words[-1]], 1, generator=generator).squeeze(1))
+            rows = [mixture.emit(word, generator) for mixture, word in zip(chain.mixtures, words, strict=True)]
+        return [part.numpy() for part in rows], torch.stack(words, 1).numpy()
 
     def _as_maps(self, X: Any, *, reset: bool) -> FeatureMaps:
         if isinstance(X, (list, tuple)) and len(X) and all(np.ndim(part) == 2 for part in X):

@@ -5,6 +5,7 @@ from ._emissions import Statistics
 from ._estimator import DiagonalGaussianMixture
 from ._families import EMISSIONS
 from ._rectified import RectifiedGaussian
+from ._sampling import sampling
 from ._solvers import (
     Descent,
     Fitted,
