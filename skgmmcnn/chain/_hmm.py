@@ -66,10 +66,6 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         Pseudo-count, in examples, of each row of a table, spread evenly over its cells.
     reg_covar : float, default=0.1
         Smallest variance of a word, as a share of the channel's variance; see :class:`LayerDictionary`.
-    startprob_init : array-like of shape (K_1,), default=None
-        Distribution of the lowest layer's word to start from.
-    transmats_init : sequence of array-like of shape (K_l, K_l+1), default=None
-        Tables to start from, one per pair of layers; cells that are 0 stay 0.
     keep_proba : bool, default=False
         Whether word maps carry the posterior and the log-density of each layer's word.
     keep_patches : bool, default=True
@@ -154,8 +150,6 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         "solver": [StrOptions({"online", "em"})],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "smoothing": [Interval(Real, 0, None, closed="left")],
-        "startprob_init": ["array-like", None],
-        "transmats_init": ["array-like", None],
     }
 
     def __init__(
@@ -172,8 +166,6 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         batch_size: int = 1024,
         smoothing: float = 1.0,
         reg_covar: float = 0.1,
-        startprob_init: Any = None,
-        transmats_init: Any = None,
         keep_proba: bool = False,
         keep_patches: bool = True,
         word_names: Mapping[tuple[str, int], str] | None = None,
@@ -191,8 +183,6 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         self.batch_size = batch_size
         self.smoothing = smoothing
         self.reg_covar = reg_covar
-        self.startprob_init = startprob_init
-        self.transmats_init = transmats_init
         self.keep_proba = keep_proba
         self.keep_patches = keep_patches
         self.word_names = word_names
@@ -495,15 +485,6 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         """Return the chain from which training starts."""
         mixtures = tuple(self._begin(layer, sample) for layer, sample in samples.items())
         tables = uniform([len(mixture.weights) for mixture in mixtures], 0 if classes is None else len(classes))
-        if self.startprob_init is not None:
-            tables[0] = _distributions("startprob_init", self.startprob_init, tables[0][0])[None]
-        if self.transmats_init is not None:
-            if len(self.transmats_init) != len(mixtures) - 1:
-                raise ValueError(
-                    f"transmats_init must hold {len(mixtures) - 1} tables; got {len(self.transmats_init)}."
-                )
-            for i, table in enumerate(self.transmats_init):
-                tables[i + 1] = _distributions(f"transmats_init[{i}]", table, tables[i + 1])
         chain = Chain((), mixtures, float(self.smoothing))
         return chain.with_tables([table.to(mixtures[0].weights.device) for table in tables])
 
@@ -547,14 +528,3 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
                 answers.append([part.numpy(force=True) for part in found])
             decisions.append(batch.decisions)
         return [*(np.concatenate(parts) for parts in zip(*answers, strict=True)), np.concatenate(decisions)]
-
-
-def _distributions(name: str, given: Any, like: Tensor) -> Tensor:
-    """Return `given` as a tensor of distributions of the shape of `like`."""
-    array = np.asarray(given, dtype=np.float64)
-    if array.shape != tuple(like.shape) or not (array >= 0).all() or not np.allclose(array.sum(-1), 1):
-        raise ValueError(
-            f"{name} must be of shape {tuple(like.shape)}, with rows of probabilities that sum to one; got shape "
-            f"{array.shape}."
-        )
-    return torch.from_numpy(array / array.sum(-1, keepdims=True))
