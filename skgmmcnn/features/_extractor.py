@@ -60,10 +60,8 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         A name of torchvision weights (``"DEFAULT"``, ``"IMAGENET1K_V1"``), or the path of a state dict
         (``.pth``, ``.safetensors``), also under a prefix or nested in a checkpoint.  None keeps the weights that the
         network has; a torchvision name then gives random ones.  A file that bears the name of published torchvision
-        weights brings their metadata too.
-    embed_weights : bool, default=False
-        Whether pickles hold weights that have a name or a file; else they refer to these, and the SHA-256 is checked
-        when they are loaded.  Other weights are always in the pickle.
+        weights brings their metadata too.  Pickles refer to weights that have a name or a file, and the SHA-256 is
+        checked when they are loaded; :func:`skgmmcnn.save` and a network that has its weights keep them inside.
     preprocess : "auto", callable or None, default="auto"
         Preprocessing of one image.  ``"auto"`` is that of the torchvision weights; where a torchvision model has
         other ones, that of its published ones, with a warning, for images of bytes.  A callable
@@ -151,7 +149,6 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         "model": [str, callable, nn.Module],
         "layers": ["array-like", None],
         "weights": [str, PathLike, WeightsEnum, None],
-        "embed_weights": ["boolean"],
         "preprocess": [StrOptions({"auto"}), callable, None],
         "layout": [StrOptions({"auto", "channels_first", "channels_last"}), dict],
         "class_names": ["array-like", None],
@@ -175,7 +172,6 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         layers: Sequence[str] | None = None,
         *,
         weights: str | PathLike | WeightsEnum | None = None,
-        embed_weights: bool = False,
         preprocess: str | Callable | None = "auto",
         layout: str | Mapping[str, str] = "auto",
         class_names: Sequence[str] | Mapping[int, str] | None = None,
@@ -195,7 +191,6 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         self.model = model
         self.layers = layers
         self.weights = weights
-        self.embed_weights = embed_weights
         self.preprocess = preprocess
         self.layout = layout
         self.class_names = class_names
@@ -233,25 +228,25 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         X = listed(X, existing=self.on_error == "raise")  # before weights are downloaded
         seed = check_random_state(self.random_state).randint(2**31)
         device = resolve_device(self.device)
-        built = build(self.model, self.weights, seed, embed_weights=self.embed_weights)
+        built = build(self.model, self.weights, seed)
         preprocess: Any = built.preprocess if self.preprocess == "auto" else self.preprocess
         if self.preprocess == "auto" and preprocess is None and isinstance(self.model, str) and of_bytes(X):
             preprocess = usual_preprocess(self.model)
         watched = watch(built.network)
         images = self._gather(X, InputKind.of(watched.first_layer), preprocess)
         image = images.batch(0, 1)
-        warn_if_random(images)
+        warn_if_random(images, image)
         check_runs(built.network, watched.prepare(image))
         lay_out(built.network, image)
         layers, layouts = self._layers_of(watched, image)
         traced, fields = watched.select(layers, image, layouts)
-        spec = self._survey(traced, fields, images, built.class_names)
+        spec = self._survey(traced, fields, images, image, built.class_names)
         if y is not None:
             spec.encode(y, len(images))
         traced = traced.on(share(built.network, device))
         found, digest = self._effective_fields(traced, spec, images), fingerprint(traced.network)
         spec = replace(spec, effective_fields=found, fingerprint=digest)
-        self._scale = PixelScale.of(images)
+        self._scale = PixelScale.of(images, image)
         self._traced = traced
         self.fingerprint_ = digest
         self.preprocess_ = preprocess
@@ -350,10 +345,10 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         traced: TracedNetwork | HookedNetwork,
         fields: Mapping[tuple[str, str], ReceptiveField],
         images: Images,
+        image: Tensor,
         class_names: Sequence[str] | Mapping[int, str] | None,
     ) -> NetworkSpec:
         """Run an image through the network, more where it returns probabilities, and note what later stages need."""
-        image = images.batch(0, 1)
         outputs, activations = traced.run(image)
         if self.class_names is not None:
             class_names = self.class_names

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 import warnings
@@ -159,8 +160,14 @@ class Images:
         """Return image `row` before preprocessing: a PIL image, or a tensor (C, H, W) where it is not of bytes."""
         return self._open(self._rows[row], row)
 
-    def _one(self, row: int, place: int) -> Tensor:
-        image = self._open(row, place)
+    def again(self, n_times: int) -> Iterator[Tensor]:
+        """Yield the first image as the network takes it several times; a file is opened once, data sets are asked."""
+        opened = None if self.of_data_set else self._open(self._rows[0], 0)
+        for _ in range(n_times):
+            yield self._one(self._rows[0], 0, copy.deepcopy(opened))
+
+    def _one(self, row: int, place: int, opened: Any = None) -> Tensor:
+        image = self._open(row, place) if opened is None else opened
         if self.preprocess is None and isinstance(self._data, Dataset) and isinstance(image, Tensor):
             return image
         if self.preprocess is None:
@@ -325,12 +332,11 @@ def _mode(kind: InputKind) -> str | None:
     return _PIL_MODES.get(kind.channels) if kind.channels is not None else None
 
 
-def warn_if_random(images: Images) -> None:
-    """Warn where preprocessing, or a data set, makes something else of the same image each time."""
+def warn_if_random(images: Images, first: Tensor) -> None:
+    """Warn where preprocessing, or a data set, makes something else of the first image each time."""
     if images.preprocess is None and not images.of_data_set:
         return
-    first = images.batch(0, 1)
-    if any(not torch.equal(first, images.batch(0, 1)) for _ in range(_N_REPEATED)):
+    if any(not torch.equal(first[0], other) for other in images.again(_N_REPEATED)):
         source = "The data set" if images.preprocess is None else "preprocess"
         warnings.warn(
             f"{source} gives different values for the same image twice, as for training: leave out random crops, flips "
@@ -441,15 +447,15 @@ class PixelScale(NamedTuple):
     white: np.ndarray
 
     @classmethod
-    def of(cls, images: Images) -> PixelScale | None:
-        """Find them, None for vectors.
+    def of(cls, images: Images, image: Tensor) -> PixelScale | None:
+        """Find them, None for vectors; `image` (1, ...) is the first as the network takes it.
 
         Preprocessing is asked what it makes of a black and of a white image.  Where there is none, values in [0, 1]
         are pixels, and others are stretched from the smallest to the largest of each channel in the first images.
         """
-        batch = images.batch(0, min(len(images), 64) if images.preprocess is None else 1).numpy(force=True)
-        if batch.ndim != 4:
+        if image.ndim != 4:
             return None
+        batch = (images.batch(0, min(len(images), 64)) if images.preprocess is None else image).numpy(force=True)
         first = images.raw(0)
         if isinstance(first, Image.Image) and images.preprocess is not None:
             try:
