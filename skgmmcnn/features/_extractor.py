@@ -32,7 +32,7 @@ from ._network import Portable, build, fingerprint, share, usual_preprocess
 from ._probing import HookedNetwork
 from ._receptive_field import ReceptiveField
 from ._rerun import Edits
-from ._running import check_runs, images_at_once, in_parts, lay_out, precisely
+from ._running import images_at_once, in_parts, lay_out, precisely
 from ._spec import NetworkSpec, check_class_names
 from ._store import StoredSource, code_of, identify
 from ._tracing import TracedNetwork, watch
@@ -77,7 +77,9 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
     decision : callable, default=None
         Makes output numbers (n,) of what the network returns.  None takes the largest of C outputs, and for a single
         output whether it is positive, or above one half where it is a probability: behind a sigmoid, which is found
-        out at fit.  Several sigmoids decide several things; give a network that returns one of them.
+        out at fit.  Networks that decide several things (multi-label) are refused where that shows: several
+        probabilities that do not add up to 1, or a `y` that marks several classes.  Scores alone do not show it; give a
+        network that returns one of them, ``x[:, [3]]``, or the decision that is meant.
     n_field_images : int, default=4
         On how many images of X, evenly spaced, :meth:`fit` measures effective receptive fields (see Notes); 0 leaves
         them out.  It takes at most 16 backward passes over these for each pair of layers.
@@ -217,7 +219,8 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
             Images (n, C, H, W), (n, H, W, C) or (n, H, W), vectors (n, d), a list of image files or PIL images, a
             folder with image files, or a map-style :class:`torch.utils.data.Dataset` of images or of (image, label).
         y : array-like of shape (n,), default=None
-            Output numbers or class names.  Only checked: later stages use them.
+            Output numbers or class names.  Only checked: later stages use them, and a matrix that marks several classes
+            per image shows that the network decides several things.
 
         Returns
         -------
@@ -236,7 +239,6 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         images = self._gather(X, InputKind.of(watched.first_layer), preprocess)
         image = images.batch(0, 1)
         warn_if_random(images, image)
-        check_runs(built.network, watched.prepare(image))
         lay_out(built.network, image)
         layers, layouts = self._layers_of(watched, image)
         traced, fields = watched.select(layers, image, layouts)

@@ -76,7 +76,7 @@ class HookedNetwork:
 
     def _looked_at(self, image: Tensor, *, pairs: bool, layouts: Mapping[str, str]) -> Follower:
         image = self.prepare(image)
-        follower = Follower(image, pairs=pairs, layouts=layouts)
+        follower = Follower(image, pairs=pairs, layouts=layouts, n_layers=len(self.layers))
         with torch.no_grad(), follower, self._watched.by(self._of_layers(follower.see)) as network:
             network(image)
         return follower

@@ -209,7 +209,7 @@ class TracedNetwork:
         self, nodes: Mapping[fx.Node, str], image: Tensor, *, pairs: bool, layouts: Mapping[str, str]
     ) -> Follower:
         image = self.prepare(image)
-        with torch.no_grad(), Follower(image, pairs=pairs, layouts=layouts) as follower:
+        with torch.no_grad(), Follower(image, pairs=pairs, layouts=layouts, n_layers=len(nodes)) as follower:
             _Seen(self.network, self._graph, nodes, follower).run(image)
         return follower
 
