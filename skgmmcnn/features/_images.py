@@ -16,7 +16,7 @@ import torch
 from joblib import Parallel, delayed, effective_n_jobs
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
 from ._decisions import entries, not_finite
 from ._image_files import UnreadableError, check_files, files_in, read, usual
@@ -81,8 +81,7 @@ class Images:
 
     def __getstate__(self) -> dict[str, Any]:
         # Files are named, not kept: sizes and times of change tell whoever hashes the state that one was replaced.
-        files = [str(item) for item in self._data if isinstance(item, Path)] if isinstance(self._data, list) else []
-        stamps = [(stat.st_size, stat.st_mtime_ns) for stat in map(os.stat, filter(os.path.exists, files))]
+        stamps = [self._stamp(row) for row in self._rows.tolist()] if self.of_data_set or self._of_files else []
         data = self._data.numpy(force=True) if isinstance(self._data, Tensor) else self._data
         if isinstance(data, np.ndarray):  # in plain C order and no memory map, since hashes tell those apart
             data = np.asarray(data).reshape(-1).reshape(data.shape)
@@ -93,7 +92,11 @@ class Images:
         self.__dict__.update(state)
 
     def keys(self) -> list[bytes]:
-        """Return a hash of each image, 16 bytes, as it is now; of a data set's, of the set and the image's number."""
+        """Return a hash of each image, 16 bytes, as it is now.
+
+        Of a data set it is that of the set, the image's number, and the size and time of change of its file, if the set
+        lists files as those of torchvision do.
+        """
         try:
             whole = joblib.hash(self._data) if self.of_data_set else ""
         except Exception as error:
@@ -105,7 +108,7 @@ class Images:
 
     def _key(self, row: int, what: str) -> bytes:
         digest = hashlib.blake2b(what.encode(), digest_size=16)
-        item = row if self.of_data_set else self._data[row]
+        item = (row, self._stamp(row)) if self.of_data_set else self._data[row]
         if isinstance(item, Tensor):
             item = (item.float() if item.is_floating_point() else item).numpy(force=True)
         if isinstance(item, Path):
@@ -120,6 +123,18 @@ class Images:
         else:
             digest.update(joblib.hash(item).encode())
         return digest.digest()
+
+    @property
+    def _of_files(self) -> bool:
+        return isinstance(self._data, list) and any(isinstance(item, Path) for item in self._data)
+
+    def _stamp(self, row: int) -> tuple[int, int] | None:
+        """Return the size and the time of change of an image's file, None where there is none."""
+        file = _file_in(self._data, row) if self.of_data_set else self._data[row]
+        if not isinstance(file, (str, Path)) or not os.path.exists(file):
+            return None
+        found = os.stat(file)
+        return found.st_size, found.st_mtime_ns
 
     def part(self, start: int, stop: int) -> Images:
         """Return images start to stop with no data but theirs, to be sent to another process."""
@@ -209,6 +224,15 @@ class Images:
     def _file(self, row: int) -> str:
         item = self._data[int(row)] if isinstance(self._data, list) else None
         return f" ({str(item)!r})" if isinstance(item, Path) else ""
+
+
+def _file_in(data: Dataset, row: int) -> Any:
+    """Return the file of an item of a data set that lists them as torchvision's do, or another thing."""
+    if isinstance(data, Subset):
+        return _file_in(data.dataset, data.indices[row])
+    samples = getattr(data, "samples", None)  # of ImageFolder and its like
+    item = samples[row] if isinstance(samples, list) and row < len(samples) else None
+    return item[0] if isinstance(item, tuple) else item
 
 
 def _image_of(item: Any, place: int) -> Any:
