@@ -14,6 +14,7 @@ from torchvision.transforms._presets import ImageClassification
 
 from ..features._network import build, fingerprint
 from ..features._probing import HookedNetwork
+from ..features._running import in_memory
 from ..features._tracing import TracedNetwork
 from ._values import KINDS, Kind, Packer, Unpacker, _instance, dtype_of, fill, pack_weights, pick, unpack_weights
 
@@ -72,7 +73,7 @@ def _rebuild(digest: str, known: dict[str, Any], unpack: Unpacker) -> nn.Module:
         except RuntimeError as error:
             raise ValueError(f"the saved weights, of a {known['class']}, do not fit the model: {error}") from error
     elif known["channels_last"]:
-        network.to(memory_format=torch.channels_last)
+        in_memory(network, torch.channels_last)
     if fingerprint(network) != digest:
         raise ValueError(
             f"the saved network was a {known['class']} with weights of SHA-256 {digest[:12]}...; the model is a "
