@@ -1,4 +1,4 @@
-"""MiniBatchGaussianMixture beside scikit-learn and pomegranate, on real activations, in one run.
+"""DiagonalGaussianMixture beside scikit-learn and pomegranate, on real activations, in one run.
 
 Rows are the channels at locations of a trained network, each channel scaled to variance one; all have the same variance
 floor (scikit-learn adds it, the others take the larger).  Held-out rows come from other images.  For each of our
@@ -17,7 +17,7 @@ from common import alone, load_data, timed
 from sklearn.mixture import GaussianMixture
 from torchvision import transforms
 
-from skgmmcnn import FeatureExtractor, MiniBatchGaussianMixture
+from skgmmcnn import DiagonalGaussianMixture, FeatureExtractor
 from skgmmcnn.mixture._em import Mixture, Scorer
 from skgmmcnn.mixture._solvers import Rows
 
@@ -86,7 +86,7 @@ def pomegranate(name):
 def ours(name, target, **settings):
     """Train, noting after each pass when the held-out rows were as likely as `target`; that time is taken off."""
     train, test, n_components = train_and_test(name)
-    mixture = MiniBatchGaussianMixture(
+    mixture = DiagonalGaussianMixture(
         n_components, reg_covar=FLOOR, tol=TOLERANCE * train.shape[1], max_iter=300, random_state=0, **settings
     )
     seconds, _ = timed(mixture.fit, train)
@@ -134,7 +134,7 @@ def product_rate():
 def pass_rate(name):
     """Return the share of the product rate at which one E-step runs, counting its four products alone."""
     train, _, n_components = train_and_test(name)
-    mixture = MiniBatchGaussianMixture(n_components, reg_covar=FLOOR, max_iter=1, random_state=0)
+    mixture = DiagonalGaussianMixture(n_components, reg_covar=FLOOR, max_iter=1, random_state=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         mixture.fit(train)

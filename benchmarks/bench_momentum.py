@@ -7,7 +7,7 @@ import warnings
 
 from bench_mixture import FLOOR, train_and_test
 
-from skgmmcnn import MiniBatchGaussianMixture
+from skgmmcnn import DiagonalGaussianMixture
 
 PASSES = (5, 10, 20, 40)
 
@@ -19,7 +19,7 @@ def main():
     for momentum in (0, 0.5, 0.8, 0.9, 0.95):
         settings = {"init_params": "random_from_data", "reg_covar": FLOOR, "tol": 0, "random_state": 0}
         fitted = (
-            MiniBatchGaussianMixture(n_components, momentum=momentum, max_iter=n, **settings).fit(train) for n in PASSES
+            DiagonalGaussianMixture(n_components, momentum=momentum, max_iter=n, **settings).fit(train) for n in PASSES
         )
         print(f"{momentum:<10}" + "".join(f"{mixture.score(test):9.2f}" for mixture in fitted), flush=True)
 

@@ -16,7 +16,7 @@ import torch
 import torchvision
 from torch import nn
 
-from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary, MiniBatchGaussianMixture
+from skgmmcnn import DiagonalGaussianMixture, FeatureExtractor, InferenceGraph, LayerDictionary
 
 LAYERS = ["layer2", "layer3", "layer4"]
 FIT, TRANSFORM = 3.0, 1.2  # bare forward passes that a fit and a transform may take
@@ -118,9 +118,7 @@ def mixtures(table, device, n_rows, n_channels, n_words, n_passes=10):
     square = torch.randn(size, size, device=device)
     peak = 2 * size**3 / timed(lambda: square @ square, device)
     rows = torch.randn(n_rows, n_channels, device=device)
-    mixture = MiniBatchGaussianMixture(
-        n_words, max_iter=n_passes, tol=0, init_params="random_from_data", random_state=0
-    )
+    mixture = DiagonalGaussianMixture(n_words, max_iter=n_passes, tol=0, init_params="random_from_data", random_state=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         seconds = timed(lambda: mixture.fit(rows), device, 2)

@@ -1,10 +1,11 @@
 """Explain an image classifier's decision by the visual words of its layers."""
 
 from ._show_versions import show_versions
-from .dictionary import LayerDictionary, LayerHMM, WordMaps
+from .chain import LayerHMM
+from .dictionary import LayerDictionary, WordMaps
 from .features import FeatureExtractor, FeatureMaps
 from .graph import InferenceGraph, to_text
-from .mixture import MiniBatchGaussianMixture
+from .mixture import DiagonalGaussianMixture
 from .persistence import load, save
 from .plot import (
     InferenceGraphDisplay,
@@ -18,6 +19,7 @@ from .plot import (
 )
 
 __all__ = [
+    "DiagonalGaussianMixture",
     "FeatureExtractor",
     "FeatureMaps",
     "InferenceGraph",
@@ -26,7 +28,6 @@ __all__ = [
     "InfluenceMapDisplay",
     "LayerDictionary",
     "LayerHMM",
-    "MiniBatchGaussianMixture",
     "PathDisplay",
     "TrainingDisplay",
     "VisualWordDisplay",

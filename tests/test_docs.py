@@ -3,6 +3,7 @@
 import importlib
 import pkgutil
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from torch import nn
 from torchvision.transforms import ToTensor
 
 import skgmmcnn
+from skgmmcnn._command_line import make_parser as command_line_parser
 
 ROOT = Path(__file__).parents[1]
 BUILT = {"generated", "gallery", "sg_execution_times.rst"}
@@ -76,13 +78,21 @@ def test_the_guide_leads_to_every_name_and_example():
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_code_of_pages_is_run(page):
-    """Doctests run, and commands are run where `RUN` says; another block would not be."""
+    """Doctests run, commands are run where `RUN` says, and the package's own are understood."""
     for line in page.read_text(encoding="utf-8").splitlines():
         assert not re.match(r"\.\. code-block:: (?!console)", line)
         assert line.startswith("..") or not line.endswith("::"), "a literal block"
         if command := re.match(r" +\$ (.+)", line):
+            if command[1].startswith("skgmmcnn "):
+                check_command(command[1])
+                continue
             file, found = RUN[command[1]]
             assert found in file.read_text(encoding="utf-8")
+
+
+def check_command(line):
+    _, *words = shlex.split(line)
+    assert callable(command_line_parser().parse_args(words).command)
 
 
 def readme():
@@ -90,7 +100,12 @@ def readme():
 
 
 def test_commands_of_the_readme_are_those_that_are_run():
-    commands = [block.astext() for block in readme().findall(nodes.literal_block) if "python" not in block["classes"]]
+    blocks = [block for block in readme().findall(nodes.literal_block) if "python" not in block["classes"]]
+    for block in blocks:
+        if "console" in block["classes"]:
+            for line in block.astext().splitlines():
+                check_command(line.removeprefix("$ "))
+    commands = [block.astext() for block in blocks if "console" not in block["classes"]]
     assert len(commands) == 2
     assert all(command.startswith("pip install") for command in commands)
     assert """sed -n 's/^    \\(pip install .*\\)$/\\1/p' README.rst""" in CI.read_text(encoding="utf-8")

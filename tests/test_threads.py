@@ -9,7 +9,7 @@ import torch
 from joblib import Parallel, delayed
 from torch import nn
 
-from skgmmcnn import FeatureExtractor, LayerDictionary, LayerHMM, MiniBatchGaussianMixture
+from skgmmcnn import DiagonalGaussianMixture, FeatureExtractor, LayerDictionary, LayerHMM
 from skgmmcnn._threads import by_blocks, n_threads, one_thread
 
 LARGE = 1e12  # so many operations are worth several threads
@@ -115,7 +115,7 @@ def test_mixtures(threads, covariance_type):
     X = np.random.default_rng(0).normal(size=(20_000, 40)).astype("float32").clip(0)
 
     def fit():
-        mixture = MiniBatchGaussianMixture(30, covariance_type=covariance_type, max_iter=5, tol=1e3, random_state=0)
+        mixture = DiagonalGaussianMixture(30, covariance_type=covariance_type, max_iter=5, tol=1e3, random_state=0)
         mixture.fit(X)
         return mixture.means_, mixture.covariances_, mixture.weights_, mixture.predict(X), mixture.score_samples(X)
 

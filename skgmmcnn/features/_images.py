@@ -175,6 +175,11 @@ class Images:
         """Return image `row` before preprocessing: a PIL image, or a tensor (C, H, W) where it is not of bytes."""
         return self._open(self._rows[row], row)
 
+    def file_name(self, row: int) -> str:
+        """Return the name of the file of image `row`, "" where it has none."""
+        item = self._data[int(self._rows[row])] if isinstance(self._data, list) else None
+        return item.name if isinstance(item, Path) else ""
+
     def again(self, n_times: int) -> Iterator[Tensor]:
         """Yield the first image as the network takes it several times; a file is opened once, data sets are asked."""
         opened = None if self.of_data_set else self._open(self._rows[0], 0)

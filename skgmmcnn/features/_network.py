@@ -70,7 +70,7 @@ def build(model: str | nn.Module | Callable[[], nn.Module], weights: Any, seed: 
         torch.manual_seed(seed)
         if isinstance(model, str):
             entry = _weights_entry(model, weights, file)
-            network = torchvision.models.get_model(model, weights=None if file else entry)
+            network = _torchvision_network(model, None if file else entry)
         elif weights is not None and file is None:
             raise ValueError(
                 f"weights={weights!r} names torchvision weights, which need model to be a torchvision name; "
@@ -87,6 +87,17 @@ def build(model: str | nn.Module | Callable[[], nn.Module], weights: Any, seed: 
     meta = entry.meta if entry is not None else {}
     names = tuple(meta["categories"]) if "categories" in meta else None
     return Build(network.eval().requires_grad_(False), entry.transforms() if entry is not None else None, names)
+
+
+def _torchvision_network(name: str, entry: Any) -> nn.Module:
+    try:
+        return torchvision.models.get_model(name, weights=entry)
+    except OSError as error:  # URLError among them
+        raise OSError(
+            f"The weights {entry} cannot be had: {error}. Without a connection, put {Path(entry.url).name!r}, from "
+            f"{entry.url}, into {os.path.join(torch.hub.get_dir(), 'checkpoints')!r}, or pass weights=, the path of a "
+            "file."
+        ) from error
 
 
 def names_file(weights: Any) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..dictionary import InferencePaths
+from ..chain import InferencePaths
 
 
 @dataclass(frozen=True, eq=False)

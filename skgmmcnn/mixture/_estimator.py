@@ -1,4 +1,4 @@
-"""MiniBatchGaussianMixture: the mixtures of this package as an estimator on rows of numbers."""
+"""DiagonalGaussianMixture: the mixtures of this package as an estimator on rows of numbers."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ from .._threads import one_thread
 from ._em import Mixture, Scorer
 from ._emissions import Emission
 from ._families import EMISSIONS
+from ._sampling import sampling
 from ._solvers import OnlineState, Rows, Training, in_blocks, online_pass, train
 from ._starts import STARTS, check_scale, moments, start
 
 _BLOCK_ROWS = 2**16
 
 
-class MiniBatchGaussianMixture(DensityMixin, BaseEstimator):
+class DiagonalGaussianMixture(DensityMixin, BaseEstimator):
     """Gaussian mixture that reads its rows block by block.
 
     Names and attributes are those of :class:`sklearn.mixture.GaussianMixture`.  No array of rows times components is
@@ -123,9 +124,9 @@ class MiniBatchGaussianMixture(DensityMixin, BaseEstimator):
     Examples
     --------
     >>> from sklearn.datasets import make_blobs
-    >>> from skgmmcnn import MiniBatchGaussianMixture
+    >>> from skgmmcnn import DiagonalGaussianMixture
     >>> X, _ = make_blobs(300, centers=[[0, 0], [9, 0], [0, 9]], random_state=0)
-    >>> mixture = MiniBatchGaussianMixture(3, random_state=0).fit(X)
+    >>> mixture = DiagonalGaussianMixture(3, random_state=0).fit(X)
     >>> mixture.weights_.round(2)
     array([0.33, 0.33, 0.33])
     """
@@ -195,7 +196,7 @@ class MiniBatchGaussianMixture(DensityMixin, BaseEstimator):
         self.verbose = verbose
         self.random_state = random_state
 
-    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> MiniBatchGaussianMixture:
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> DiagonalGaussianMixture:
         """Train the mixture.
 
         Parameters
@@ -209,7 +210,7 @@ class MiniBatchGaussianMixture(DensityMixin, BaseEstimator):
 
         Returns
         -------
-        self : MiniBatchGaussianMixture
+        self : DiagonalGaussianMixture
             The fitted mixture.
         """
         self._fit(X, sample_weight)
@@ -241,7 +242,7 @@ class MiniBatchGaussianMixture(DensityMixin, BaseEstimator):
             )
 
     @fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> MiniBatchGaussianMixture:
+    def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> DiagonalGaussianMixture:
         """Take one step of stepwise EM for each `batch_size` rows of X, which are not kept.
 
         A first call chooses the start from its rows, and needs at least `n_components` of them; after :meth:`fit`,
@@ -258,7 +259,7 @@ class MiniBatchGaussianMixture(DensityMixin, BaseEstimator):
 
         Returns
         -------
-        self : MiniBatchGaussianMixture
+        self : DiagonalGaussianMixture
             The mixture after the steps.
         """
         state: OnlineState | None = getattr(self, "_state", None)
@@ -401,12 +402,8 @@ class MiniBatchGaussianMixture(DensityMixin, BaseEstimator):
             The component that each row was drawn from.
         """
         check_is_fitted(self)
-        if not isinstance(n_samples, Integral) or isinstance(n_samples, bool) or n_samples < 1:
-            raise ValueError(f"n_samples must be an integer of at least 1; got {n_samples!r}.")
-        try:
+        with sampling(n_samples, self.means_.shape[1]):
             rows, components = self.mixture_.sample(int(n_samples), self._generator())
-        except RuntimeError as error:  # torch's way to say so
-            raise MemoryError(f"n_samples={n_samples} rows do not fit into memory.") from error
         return rows.numpy(), components.numpy()
 
     def _n_parameters(self) -> int:
@@ -505,7 +502,7 @@ class MiniBatchGaussianMixture(DensityMixin, BaseEstimator):
 
     def _report(self, n_iter: int, bound: float) -> None:
         if self.verbose and n_iter % int(self.verbose) == 0:
-            print(f"[MiniBatchGaussianMixture] pass {n_iter}: {bound:.4f} nats per row")
+            print(f"[DiagonalGaussianMixture] pass {n_iter}: {bound:.4f} nats per row")
 
     def _set_state(self, state: OnlineState) -> None:
         if not bool((state.mixture.parameters.variance > 0).all()):

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
+from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
@@ -18,7 +19,7 @@ from .._files import replace
 from ._networks import ALL_KINDS
 from ._values import Packer, Unpacker
 
-_VERSION = 1
+_VERSION, _SUFFIX = 1, ".safetensors"
 
 
 def save(estimator: BaseEstimator, path: str | PathLike, *, embed: bool = True) -> None:
@@ -34,7 +35,7 @@ def save(estimator: BaseEstimator, path: str | PathLike, *, embed: bool = True) 
         Fitted.  A pipeline's `memory` and an extractor's `store` are not kept: where files go is for whoever loads it
         to choose.
     path : str or path
-        The file; one that is there is replaced, once the new one is complete.
+        The file, with the suffix ``.safetensors`` or none; one that is there is replaced, once the new one is complete.
     embed : bool, default=True
         Whether the file holds the network's weights.  If not, :func:`load` takes them from torchvision, or from the
         network or the weights file that is passed to it, and checks them by their SHA-256.
@@ -43,6 +44,8 @@ def save(estimator: BaseEstimator, path: str | PathLike, *, embed: bool = True) 
     ------
     TypeError
         Where something is neither this package's nor numbers or text; its place is named.
+    ValueError
+        Where the suffix is of another format, as ``.pkl``.
 
     See Also
     --------
@@ -63,6 +66,11 @@ def save(estimator: BaseEstimator, path: str | PathLike, *, embed: bool = True) 
     True
     """
     check_is_fitted(estimator)
+    path = Path(path)
+    if path.suffix not in ("", _SUFFIX):
+        raise ValueError(
+            f"{str(path)!r} has the suffix of another format; files of this one end in {_SUFFIX!r}, or have no suffix."
+        )
     pack = Packer(ALL_KINDS, embed)
     with pack.at(type(estimator).__name__):
         packed = pack(estimator)
@@ -71,7 +79,7 @@ def save(estimator: BaseEstimator, path: str | PathLike, *, embed: bool = True) 
     about["sha256"] = _checksum(about, pack.arrays)
     from safetensors.numpy import save as serialized
 
-    replace(Path(path), lambda file: file.write(serialized(pack.arrays, about)))
+    replace(path, lambda file: file.write(serialized(pack.arrays, about)))
 
 
 def load(
@@ -95,7 +103,7 @@ def load(
         The network, or a function without arguments that returns it, where torchvision cannot build it.  The saved
         weights are put into a copy of it, and what it then returns is compared with what it returned when it was saved.
     preprocess : callable, default=None
-        The preprocessing, where that was a function of your own.
+        The preprocessing, where that was a function of your own.  One that equals the saved one is accepted.
     decision : callable, default=None
         What makes decisions of outputs, where that was a function of your own.
     weights : str or path, default=None
@@ -145,19 +153,27 @@ def _unpacked(path: Path, given: dict[str, Any]) -> BaseEstimator:
     estimator = Unpacker(ALL_KINDS, arrays, document["networks"], given)(document["estimator"])
     if not isinstance(estimator, BaseEstimator):
         raise ValueError(f"it holds a {type(estimator).__name__} instead of an estimator.")
+    _check_surplus(estimator, {name: value for name, value in given.items() if name not in document["given"]})
     return estimator
 
 
 def _check_given(given: dict[str, Any], needed: dict[str, str]) -> None:
-    """Tell whether all that a file must not choose has been passed, and nothing else."""
+    """Raise an error where code or files that were not saved are not passed."""
     missing = [name for name in needed if name not in given]
     if missing:
         what = ", ".join(f"{name} ({needed[name]})" for name in missing)
         call = ", ".join(f"{name}=..." for name in missing)
         raise ValueError(f"it holds no code and needs yours for {what}: load(path, {call}).")
-    surplus = set(given) - set(needed) - {"model"}  # another network may stand in for one that torchvision builds
-    if surplus:
-        raise ValueError(f"it needs no {', '.join(sorted(surplus))}: what was saved has its own or none.")
+
+
+def _check_surplus(estimator: BaseEstimator, surplus: dict[str, Any]) -> None:
+    """Raise an error where something is passed in place of what was saved, and differs from it."""
+    surplus.pop("model", None)  # another network may stand in for one that torchvision builds
+    steps = [step for _, step in estimator.steps] if isinstance(estimator, Pipeline) else [estimator]
+    for name, value in surplus.items():
+        saved = [getattr(step, f"{name}_", getattr(step, name, None)) for step in steps]
+        if not any(type(value) is type(other) and repr(value) == repr(other) for other in saved):
+            raise ValueError(f"it needs no {name}: what was saved has its own or none, and the one passed differs.")
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.pipeline import Pipeline
 
-from ..dictionary import InferencePaths, LayerHMM, Vocabulary
+from ..chain import InferencePaths, LayerHMM
+from ..dictionary import Vocabulary
 from ..features import FeatureMaps
 from ..graph._text import percent
 from ._drawing import (
@@ -18,6 +19,7 @@ from ._drawing import (
     PALETTE,
     Display,
     Limits,
+    Theme,
     draw_image,
     draw_patches,
     draw_rectangle,
@@ -323,7 +325,7 @@ class PathDisplay(Display):
         top = max(box.top for box in boxes.values()) + 0.25
         names = [f"layer {layer}" for layer in self.paths.layers]
         for i, name in enumerate([*names, "decision"]):
-            write(self.ax_, i * _STEP + 0.5, top, name, size=10, color="0.35", va="bottom")
+            write(self.ax_, i * _STEP + 0.5, top, name, size=10, color=Theme.current().grey(), va="bottom")
 
     def _draw_image_path(self, boxes: dict[Node, Box]) -> None:
         assert self.image is not None

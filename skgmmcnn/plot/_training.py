@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from sklearn.pipeline import Pipeline
 
-from ..dictionary import LayerDictionary, LayerHMM
-from ..mixture import MiniBatchGaussianMixture
+from ..chain import LayerHMM
+from ..dictionary import LayerDictionary
+from ..mixture import DiagonalGaussianMixture
 from ._drawing import INK, Display, in_lines
 from ._reading import find_step
 
@@ -46,9 +47,9 @@ class TrainingDisplay(Display):
     Examples
     --------
     >>> import numpy as np
-    >>> from skgmmcnn import MiniBatchGaussianMixture, TrainingDisplay
+    >>> from skgmmcnn import DiagonalGaussianMixture, TrainingDisplay
     >>> X = np.random.default_rng(0).normal(size=(500, 4))
-    >>> mixture = MiniBatchGaussianMixture(5, random_state=0).fit(X)
+    >>> mixture = DiagonalGaussianMixture(5, random_state=0).fit(X)
     >>> display = TrainingDisplay.from_estimator(mixture)
     >>> len(display.axes_[0].lines[0].get_xdata()) == mixture.n_iter_
     True
@@ -69,13 +70,13 @@ class TrainingDisplay(Display):
 
     @classmethod
     def from_estimator(
-        cls, estimator: LayerDictionary | LayerHMM | MiniBatchGaussianMixture | Pipeline, *, ax: Any = None
+        cls, estimator: LayerDictionary | LayerHMM | DiagonalGaussianMixture | Pipeline, *, ax: Any = None
     ) -> TrainingDisplay:
         """Draw how an estimator was trained.
 
         Parameters
         ----------
-        estimator : LayerDictionary, LayerHMM, MiniBatchGaussianMixture or Pipeline
+        estimator : LayerDictionary, LayerHMM, DiagonalGaussianMixture or Pipeline
             Fitted; a pipeline has one of these among its steps.
         ax : matplotlib.axes.Axes or array-like of them, default=None
             Axes to draw into, one per layer, for a chain or a mixture one; None makes a figure.
@@ -85,7 +86,7 @@ class TrainingDisplay(Display):
         display : TrainingDisplay
             The drawn display.
         """
-        _, model = find_step(estimator, LayerDictionary, LayerHMM, MiniBatchGaussianMixture)
+        _, model = find_step(estimator, LayerDictionary, LayerHMM, DiagonalGaussianMixture)
         if isinstance(model, LayerDictionary):
             bounds, unit, retrained = model.lower_bounds_, "location", model.objective == "discriminative"
         else:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from skgmmcnn.dictionary import InferencePaths
+from skgmmcnn.chain import InferencePaths
 from skgmmcnn.metrics import memorisation
 
 

@@ -1,4 +1,4 @@
-"""MiniBatchGaussianMixture as an estimator."""
+"""DiagonalGaussianMixture as an estimator."""
 
 import pickle
 import subprocess
@@ -15,7 +15,7 @@ from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV
 from sklearn.utils.estimator_checks import check_estimator
 
-from skgmmcnn import MiniBatchGaussianMixture
+from skgmmcnn import DiagonalGaussianMixture
 
 RANDOM_WEIGHTS = {
     "check_sample_weight_equivalence_on_dense_data": "starts and blocks are chosen from rows, not from their weights"
@@ -30,13 +30,13 @@ def X(seed):
 
 
 def fitted(X, n_components=3, **settings):
-    return MiniBatchGaussianMixture(n_components, **{"random_state": 0, "device": "cpu", **settings}).fit(X)
+    return DiagonalGaussianMixture(n_components, **{"random_state": 0, "device": "cpu", **settings}).fit(X)
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("solver", ["em", "online", "sgd"])
 def test_sklearn_checks(solver):
-    estimator = MiniBatchGaussianMixture(2, solver=solver, random_state=0)
+    estimator = DiagonalGaussianMixture(2, solver=solver, random_state=0)
     results = check_estimator(estimator, expected_failed_checks=RANDOM_WEIGHTS, on_skip=None)
     assert len(results) >= 45
     assert not [result for result in results if result["status"] not in ("passed", "skipped", "xfail")]
@@ -82,8 +82,8 @@ def test_weights_stand_for_repeated_rows_exactly(X, rng):
         settings = dict(covariance_type=kind, means_init=X[:3], tol=1e-7, max_iter=30)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
-            ours = MiniBatchGaussianMixture(3, **settings).fit(X, sample_weight=counts)
-            repeated = MiniBatchGaussianMixture(3, **settings).fit(np.repeat(X, counts, axis=0))
+            ours = DiagonalGaussianMixture(3, **settings).fit(X, sample_weight=counts)
+            repeated = DiagonalGaussianMixture(3, **settings).fit(np.repeat(X, counts, axis=0))
         np.testing.assert_allclose(ours.means_, repeated.means_, rtol=1e-8)
         np.testing.assert_allclose(ours.covariances_, repeated.covariances_, rtol=1e-7)
         np.testing.assert_allclose(ours.lower_bound_, repeated.lower_bound_, rtol=1e-9)
@@ -95,16 +95,16 @@ def test_rows_of_weight_zero_are_never_starts(X):
     for init_params in ("k-means++", "random_from_data"):
         mixture = fitted(far, init_params=init_params)
         assert mixture.means_.max() > 900
-        mixture = MiniBatchGaussianMixture(3, init_params=init_params, random_state=0).fit(far, sample_weight=weights)
+        mixture = DiagonalGaussianMixture(3, init_params=init_params, random_state=0).fit(far, sample_weight=weights)
         assert mixture.means_.max() < 20
 
 
 def test_partial_fit_in_chunks_equals_one_pass(X):
     """Chunks that are multiples of the block; and one chunk of one block is one step."""
     settings = dict(batch_size=50, means_init=X[:3], random_state=0)
-    whole = MiniBatchGaussianMixture(3, **settings).partial_fit(X)
+    whole = DiagonalGaussianMixture(3, **settings).partial_fit(X)
     assert whole.n_iter_ == 8
-    chunks = MiniBatchGaussianMixture(3, **settings)
+    chunks = DiagonalGaussianMixture(3, **settings)
     # The start takes its variance from the first chunk, so that one is the same for both.
     chunks.precisions_init = 1 / np.tile(X.var(0), (3, 1))
     whole = clone(chunks).partial_fit(X)
@@ -124,7 +124,7 @@ def test_partial_fit_goes_on_after_fit(X):
 
 
 def test_warm_start(X):
-    mixture = MiniBatchGaussianMixture(3, warm_start=True, random_state=0, max_iter=2, tol=1e-6)
+    mixture = DiagonalGaussianMixture(3, warm_start=True, random_state=0, max_iter=2, tol=1e-6)
     with pytest.warns(ConvergenceWarning, match="did not converge in 2 passes"):
         mixture.fit(X)
     first = mixture.lower_bound_
@@ -156,10 +156,10 @@ def test_any_kind_of_rows_gives_the_same(X, tmp_path):
 MEMORY = """
 import resource, sys, warnings
 import numpy as np
-from skgmmcnn import MiniBatchGaussianMixture
+from skgmmcnn import DiagonalGaussianMixture
 warnings.simplefilter("ignore")
 rows = np.load(sys.argv[1], mmap_mode="r")
-mixture = MiniBatchGaussianMixture(100, max_iter=2, device="cpu", random_state=0).fit(rows[:10_000])
+mixture = DiagonalGaussianMixture(100, max_iter=2, device="cpu", random_state=0).fit(rows[:10_000])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 mixture.fit(rows).predict(rows)
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
@@ -193,7 +193,7 @@ def test_given_starts_are_used(X):
     given = dict(weights_init=[0.2, 0.3, 0.5], means_init=X[:3], tol=1e9)
     for kind, shape in [("diag", (3, 3)), ("spherical", (3,)), ("tied_diag", (3,))]:
         precisions = np.linspace(0.5, 2, np.prod(shape)).reshape(shape)
-        mixture = MiniBatchGaussianMixture(3, covariance_type=kind, precisions_init=precisions, **given)
+        mixture = DiagonalGaussianMixture(3, covariance_type=kind, precisions_init=precisions, **given)
         start = mixture._start(mixture._check(X, None, reset=True), None)
         np.testing.assert_allclose(start.weights_, [0.2, 0.3, 0.5])
         np.testing.assert_allclose(start.means_, X[:3])
@@ -217,7 +217,7 @@ def test_verbose_prints_the_bound(X, capsys):
 def test_pickle_and_grid_search(X):
     mixture = fitted(X)
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(mixture)).predict(X), mixture.predict(X))
-    search = GridSearchCV(MiniBatchGaussianMixture(random_state=0), {"n_components": [1, 3]}).fit(X)
+    search = GridSearchCV(DiagonalGaussianMixture(random_state=0), {"n_components": [1, 3]}).fit(X)
     assert search.best_params_ == {"n_components": 3}
 
 
@@ -225,15 +225,15 @@ class TestBadInput:
     def test_before_fit(self, X):
         for ask in ("predict", "predict_proba", "score_samples"):
             with pytest.raises(NotFittedError):
-                getattr(MiniBatchGaussianMixture(), ask)(X)
+                getattr(DiagonalGaussianMixture(), ask)(X)
         with pytest.raises(NotFittedError):
-            MiniBatchGaussianMixture().sample()
+            DiagonalGaussianMixture().sample()
 
     def test_fewer_rows_than_components(self, X):
         with pytest.raises(ValueError, match="n_components=5 needs at least as many rows; got n_samples = 4"):
             fitted(X[:4], 5)
         with pytest.raises(ValueError, match="n_components=5"):
-            MiniBatchGaussianMixture(5).partial_fit(X[:4])
+            DiagonalGaussianMixture(5).partial_fit(X[:4])
 
     @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
     @pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy])
@@ -242,7 +242,7 @@ class TestBadInput:
         with pytest.raises(ValueError, match="Row 123 of X, column 1, is NaN or infinity"):
             fitted(kind(X))
         with pytest.raises(ValueError, match="Row 123"):
-            MiniBatchGaussianMixture(2).partial_fit(kind(X))
+            DiagonalGaussianMixture(2).partial_fit(kind(X))
 
     def test_negative_values_behind_a_relu(self, X):
         X = X.clip(0)
@@ -256,7 +256,7 @@ class TestBadInput:
 
     @pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy])
     def test_wrong_width(self, X, kind):
-        mixture = MiniBatchGaussianMixture(2).partial_fit(X)
+        mixture = DiagonalGaussianMixture(2).partial_fit(X)
         for ask in (mixture.partial_fit, mixture.predict):
             with pytest.raises(ValueError, match="2 features"):
                 ask(kind(X[:, :2].copy()))

@@ -20,10 +20,10 @@ from torchvision import transforms
 from torchvision.models import SqueezeNet1_1_Weights, resnet18
 
 from skgmmcnn import (
+    DiagonalGaussianMixture,
     FeatureExtractor,
     InferenceGraph,
     LayerDictionary,
-    MiniBatchGaussianMixture,
     load,
     save,
     to_text,
@@ -204,7 +204,7 @@ class Branching(DigitsNetwork):
 
 def test_single_estimators(rng, tmp_path):
     rows = rng.normal(size=(60, 3))
-    for estimator in (MiniBatchGaussianMixture(3, random_state=np.random.RandomState(0)), LayerDictionary(4)):
+    for estimator in (DiagonalGaussianMixture(3, random_state=np.random.RandomState(0)), LayerDictionary(4)):
         save(estimator.fit(rows), tmp_path / "one")
         np.testing.assert_array_equal(load(tmp_path / "one").predict(rows), estimator.predict(rows))
 
@@ -223,6 +223,17 @@ def test_a_network_of_torchvision_is_built_by_name(rng, tmp_path):
     with pytest.raises(ValueError, match="random weights, which only embed=True keeps"):
         save(pipe, tmp_path / "pipe", embed=False)
     assert explain(load(tmp_path / "pipe"), images) == explain(pipe, images)  # what was there is still whole
+
+    assert explain(load(tmp_path / "pipe", preprocess=preprocess), images) == explain(pipe, images)
+    with pytest.raises(ValueError, match=r"needs no preprocess: .* differs"):
+        load(tmp_path / "pipe", preprocess=transforms.ToTensor())
+
+
+@pytest.mark.parametrize("suffix", [".pkl", ".joblib", ".pth", ".html"])
+def test_suffixes_of_other_formats_are_refused(pipe, tmp_path, suffix):
+    with pytest.raises(ValueError, match=rf"\{suffix}' has the suffix of another format"):
+        save(pipe, tmp_path / f"pipe{suffix}")
+    assert not list(tmp_path.iterdir())
 
 
 def test_weights_in_a_file_of_their_own(rng, tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from sklearn.base import BaseEstimator
 from sklearn.pipeline import make_pipeline
 
-from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary, MiniBatchGaussianMixture, load, save
+from skgmmcnn import DiagonalGaussianMixture, FeatureExtractor, InferenceGraph, LayerDictionary, load, save
 from skgmmcnn.datasets import DigitsNetwork
 
 from .test_files import forge, opened
@@ -65,7 +65,7 @@ def seeds(digits, tmp_path_factory):
     rows = np.random.default_rng(0).normal(size=(60, 3))
     extractor = FeatureExtractor(digits.network, ["conv2", "conv3"], class_names=digits.class_names)
     estimators = [
-        MiniBatchGaussianMixture(3, random_state=np.random.RandomState(0)).fit(rows),
+        DiagonalGaussianMixture(3, random_state=np.random.RandomState(0)).fit(rows),
         LayerDictionary(4, random_state=0).fit(rows),
         make_pipeline(extractor, LayerDictionary(4, random_state=0), InferenceGraph()).fit(digits.images[:40]),
     ]

@@ -4,7 +4,7 @@ import pytest
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.pipeline import make_pipeline
 
-from skgmmcnn import FeatureExtractor, LayerDictionary, LayerHMM, MiniBatchGaussianMixture, TrainingDisplay
+from skgmmcnn import DiagonalGaussianMixture, FeatureExtractor, LayerDictionary, LayerHMM, TrainingDisplay
 from tests.plot.readable import assert_readable, texts_of
 
 
@@ -46,7 +46,7 @@ def test_says_how_training_ended(maps, rng):
     assert endings(display) == [
         f"{number} passes, converged" if number < most else f"{most} passes, stopped at max_iter" for number in passes
     ]
-    mixture = MiniBatchGaussianMixture(3, random_state=0).partial_fit(rng.normal(size=(100, 2)))
+    mixture = DiagonalGaussianMixture(3, random_state=0).partial_fit(rng.normal(size=(100, 2)))
     assert endings(TrainingDisplay.from_estimator(mixture)) == ["1 pass"]
 
 
@@ -68,14 +68,14 @@ def test_chains_mixtures_and_given_axes(digits, rng):
     display = TrainingDisplay.from_estimator(hmm)
     assert list(display.axes_[0].lines[0].get_ydata()) == hmm.lower_bounds_
     assert "nats per example" in display.axes_[0].get_ylabel()
-    mixture = MiniBatchGaussianMixture(3, random_state=0).fit(rng.normal(size=(100, 2)))
+    mixture = DiagonalGaussianMixture(3, random_state=0).fit(rng.normal(size=(100, 2)))
     _, ax = plt.subplots()
     display = TrainingDisplay.from_estimator(mixture, ax=ax)
     assert display.axes_.tolist() == [ax]
     assert display.figure_ is ax.figure
     with pytest.raises(ValueError, match="There are 2 panels; ax has 1 axes"):
         TrainingDisplay({"a": [1.0, 2.0], "b": [0.0]}).plot(ax=ax)
-    with pytest.raises(TypeError, match="LayerDictionary or LayerHMM or MiniBatchGaussianMixture"):
+    with pytest.raises(TypeError, match="LayerDictionary or LayerHMM or DiagonalGaussianMixture"):
         TrainingDisplay.from_estimator(extractor)
 
 

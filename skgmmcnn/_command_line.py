@@ -1,0 +1,393 @@
+"""The command line: fit, explain and audit without writing code."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.pipeline import Pipeline, make_pipeline
+from torchvision.models import ResNet18_Weights
+
+from . import (
+    FeatureExtractor,
+    InferenceGraph,
+    InferenceGraphDisplay,
+    InferenceGraphPage,
+    LayerDictionary,
+    __version__,
+    load,
+    save,
+    to_text,
+)
+from .datasets import load_digits_network
+from .features import list_layers
+from .graph import write_graph
+from .metrics import trust_report
+
+_PROGRAM = "skgmmcnn"
+_NO_WEIGHTS = "none"
+_NETWORK = "a torchvision name (resnet18), or module:callable"
+_EXAMPLES = """
+examples:
+  skgmmcnn demo
+  skgmmcnn layers resnet18
+  skgmmcnn fit resnet18 photographs/ -o model.safetensors
+  skgmmcnn explain model.safetensors mine.jpg
+  skgmmcnn explain model.safetensors mine.jpg -o why.html
+  skgmmcnn explain model.safetensors mine.jpg -o why.png --rather-than "tow truck"
+  skgmmcnn report model.safetensors other_photographs/
+
+A network of your own is named by its module and the function or class that returns it, as in
+"mynetwork:make"; the module is found in the current folder, too.
+"""
+_IMAGENET = "imagenet"
+_PAGES, _PICTURES, _TEXTS = (".html",), (".png", ".svg", ".pdf"), (".txt",)
+_GRAPHS = (".graphml", ".gexf", ".json", ".cyjs", ".dot")
+_FAILED, _INTERRUPTED = 1, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Parameters
+    ----------
+    arguments : sequence of str, default=None
+        Words after the program's name; those of the process where None.
+
+    Returns
+    -------
+    status : int
+        0, or 1 after an error, of which one line is printed.  Wrong usage exits with 2, by :mod:`argparse`.
+    """
+    options = make_parser().parse_args(arguments)
+    with warnings.catch_warnings():
+        warnings.showwarning = _print_warning
+        try:
+            options.command(options)
+        except KeyboardInterrupt:
+            return _INTERRUPTED
+        except BrokenPipeError:  # as by "skgmmcnn layers resnet18 | head"; what is left goes nowhere
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return _FAILED
+        except (ArithmeticError, ImportError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
+            print(f"{_PROGRAM}: error: {_one_line(error)}", file=sys.stderr)
+            return _FAILED
+    return 0
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _print_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"{_PROGRAM}: warning: {' '.join(str(message).split())}", file=sys.stderr)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog=_PROGRAM,
+        description="Explain an image classifier's decision by the visual words of its layers.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"{_PROGRAM} {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for add in (_add_fit, _add_explain, _add_report, _add_layers, _add_demo):
+        add(commands)
+    return parser
+
+
+def _add_command(commands: Any, name: str, run: Callable, about: str, example: str) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        name,
+        help=about,
+        description=f"{about[0].upper()}{about[1:]}.",
+        epilog=f"example:\n  {_PROGRAM} {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(command=run)
+    return parser
+
+
+def _add_network(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("network", metavar="NETWORK", help=_NETWORK)
+    parser.add_argument(
+        "--weights",
+        help="torchvision weights by name, or a file with a state dict; 'none' for those the network has.  Default: "
+        "DEFAULT for torchvision names, which are downloaded once; none for module:callable",
+    )
+    parser.add_argument(
+        "--preprocess",
+        metavar="MODULE:CALLABLE",
+        help="called with one PIL image, returns a tensor; default: that of the weights",
+    )
+
+
+def _add_fit(commands: Any) -> None:
+    parser = _add_command(
+        commands,
+        "fit",
+        _fit,
+        "learn the visual words of a network's layers from a folder of images",
+        "fit resnet18 photographs/ -o model.safetensors --words 200 --layers layer2 layer3 layer4",
+    )
+    _add_network(parser)
+    parser.add_argument(
+        "folder", metavar="FOLDER", help="some hundred images, of the classes to explain; no labels are needed"
+    )
+    parser.add_argument(
+        "-o", "--output", required=True, metavar="FILE", help="the fitted model; safetensors, no pickle"
+    )
+    parser.add_argument("--layers", nargs="+", metavar="LAYER", help=f"two to five; see '{_PROGRAM} layers NETWORK'")
+    parser.add_argument("--words", type=int, default=100, metavar="N", help="words of a layer (%(default)s)")
+    parser.add_argument("--nodes", type=int, default=3, metavar="N", help="words of a layer in a graph (%(default)s)")
+    parser.add_argument(
+        "--class-names", metavar="NAMES", help="text file, one name a line, in the order of the outputs; or imagenet"
+    )
+    parser.add_argument("--no-patches", action="store_true", help="keep no piece of any image in the file")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the words (%(default)s)")
+
+
+def _add_fitted(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help=f"file that '{_PROGRAM} fit' has written")
+    parser.add_argument("--network", metavar="MODULE:CALLABLE", help="the network, where it is not torchvision's")
+    parser.add_argument("--preprocess", metavar="MODULE:CALLABLE", help="the preprocessing, where fit was given one")
+
+
+def _add_explain(commands: Any) -> None:
+    parser = _add_command(
+        commands,
+        "explain",
+        _explain,
+        "show the words by which the network decided for each photograph",
+        'explain model.safetensors mine.jpg -o why.html --rather-than "tow truck"',
+    )
+    _add_fitted(parser)
+    parser.add_argument("photographs", nargs="+", metavar="PHOTO", help="image files, or one folder")
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="by its ending: .html, a page of all photographs; .png, .svg or .pdf, pictures; .graphml, .gexf, .json, "
+        ".cyjs or .dot, graphs for other programs; .txt.  One file a photograph, except for the page: why_1.png, "
+        "why_2.png, ...  Default: text on the screen",
+    )
+    parser.add_argument(
+        "--rather-than", metavar="CLASS", help="contrast the decision with this class, by name or number"
+    )
+
+
+def _add_report(commands: Any) -> None:
+    parser = _add_command(
+        commands,
+        "report",
+        _report,
+        "measure how far the graphs can be relied on",
+        "report model.safetensors other_photographs/ --images 50",
+    )
+    _add_fitted(parser)
+    parser.add_argument("folder", metavar="FOLDER", help="images, best others than the fitted ones")
+    parser.add_argument("--images", type=int, metavar="N", help="how many of them, drawn at random; default: 50")
+
+
+def _add_layers(commands: Any) -> None:
+    parser = _add_command(
+        commands, "layers", _layers, "list a network's layers, with a star those taken by default", "layers resnet18"
+    )
+    parser.add_argument("network", metavar="NETWORK", help=_NETWORK)
+    parser.add_argument(
+        "--shape",
+        nargs="+",
+        type=int,
+        default=(3, 224, 224),
+        metavar="N",
+        help="of its input: channels, height and width (3 224 224), or the length of a vector",
+    )
+
+
+def _add_demo(commands: Any) -> None:
+    parser = _add_command(
+        commands,
+        "demo",
+        _demo,
+        "explain decisions of a small network that reads digits; nothing is downloaded",
+        "demo -o digits.html",
+    )
+    parser.add_argument("-o", "--output", default="digits.html", metavar="FILE", help="the page (%(default)s)")
+
+
+def _fit(options: argparse.Namespace) -> None:
+    output = Path(options.output)
+    if not output.absolute().parent.is_dir():
+        raise FileNotFoundError(f"There is no folder {str(output.absolute().parent)!r} to write {output.name!r} to.")
+    if output.suffix != ".safetensors":
+        raise ValueError(f"The fitted model is a file that ends in .safetensors; got {str(output)!r}.")
+    preprocess = {"preprocess": _imported(options.preprocess)} if options.preprocess else {}
+    extractor = FeatureExtractor(
+        _network(options.network),
+        options.layers,
+        weights=_weights(options),
+        class_names=_class_names(options.class_names),
+        random_state=options.seed,
+        verbose=1,
+        **preprocess,
+    )
+    words = LayerDictionary(options.words, keep_patches=not options.no_patches, random_state=options.seed, verbose=1)
+    graph = InferenceGraph(options.nodes, random_state=options.seed, verbose=1)
+    pipe = make_pipeline(extractor, words, graph).fit(options.folder)
+    save(pipe, output)
+    print(f"Wrote {output}: words of {', '.join(pipe[0].spec_.layers)}.")
+
+
+def _explain(options: argparse.Namespace) -> None:
+    pipe, X = _loaded(options), _photographs(options.photographs)
+    contrast = _class(options.rather_than)
+    output = options.output and Path(options.output)
+    ending = output.suffix.lower() if output else _TEXTS[0]
+    _check_ending(ending)
+    if ending in _PAGES:
+        _write_page(pipe, X, contrast, output)
+        return
+    words = pipe[:-1].transform(X)
+    files = _files(output, len(words))
+    if ending in _PICTURES:
+        _write_pictures(pipe[-1], words, contrast, files)
+        return
+    for number, (graph, file) in enumerate(zip(pipe[-1].explain(words, contrast=contrast), files, strict=True)):
+        if file is None:
+            print(f"{_title(X, number)}{to_text(graph)}\n")
+        elif ending in _TEXTS:
+            file.write_text(f"{to_text(graph)}\n", encoding="utf-8")
+        else:
+            write_graph(graph, file)
+    _print_written(files)
+
+
+def _write_page(pipe: Pipeline, X: Any, contrast: int | str | None, output: Path) -> None:
+    page = InferenceGraphPage.from_estimator(pipe, X, contrast=True if contrast is None else contrast)
+    page.save(output)
+    print(f"Wrote {output}; open it in a browser.")
+
+
+def _write_pictures(graph: InferenceGraph, words: Any, contrast: int | str | None, files: Sequence[Path]) -> None:
+    for number, file in enumerate(files):
+        display = InferenceGraphDisplay.from_estimator(graph, words, image=number, contrast=contrast)
+        display.figure_.savefig(file)
+    _print_written(files)
+
+
+def _print_written(files: Sequence[Path | None]) -> None:
+    for file in filter(None, files):
+        print(f"Wrote {file}")
+
+
+def _report(options: argparse.Namespace) -> None:
+    print(trust_report(_loaded(options), options.folder, n_images=options.images, random_state=0))
+
+
+def _layers(options: argparse.Namespace) -> None:
+    X = np.random.RandomState(0).rand(1, *options.shape).astype(np.float32)
+    for layer in list_layers(_network(options.network), X, preprocess=None):
+        sees = "whole image" if layer.field is None else "sees {} x {}".format(*layer.field)
+        size = " x ".join(map(str, layer.shape))
+        print(f"{'*' if layer.default else ' '} {layer.name:40} {layer.kind:20} {size:16} {sees}")
+
+
+def _demo(options: argparse.Namespace) -> None:
+    digits = load_digits_network()
+    layers = {"conv1": 16, "conv2": 30, "conv3": 40}
+    pipe = make_pipeline(
+        FeatureExtractor(digits.network, list(layers), class_names=digits.class_names),
+        LayerDictionary(layers, random_state=0),
+        InferenceGraph(random_state=0),
+    ).fit(digits.images)
+    words = pipe[:-1].transform(digits.test_images[3:4])
+    print(to_text(*pipe[-1].explain(words)))
+    InferenceGraphPage.from_estimator(pipe, digits.test_images).save(options.output)
+    print(f"\nWrote {options.output}; open it in a browser.")
+
+
+def _loaded(options: argparse.Namespace) -> Pipeline:
+    given = {
+        name: _imported(place)
+        for name, place in (("model", options.network), ("preprocess", options.preprocess))
+        if place is not None
+    }
+    try:
+        pipe = load(options.model, **given)
+    except ValueError as error:
+        if "load(path," in str(error):  # what the file needs, as an argument of a function
+            raise ValueError(f"{error} Here: --network MODULE:CALLABLE, --preprocess MODULE:CALLABLE.") from error
+        raise
+    return pipe.set_params(**{f"{name}__verbose": 0 for name, _ in pipe.steps})
+
+
+def _network(name: str) -> Any:
+    """Return a torchvision name as it is, or what ``module:callable`` names."""
+    return _imported(name) if ":" in name else name
+
+
+def _weights(options: argparse.Namespace) -> str | None:
+    if options.weights is None:
+        return None if ":" in options.network else "DEFAULT"
+    return None if options.weights == _NO_WEIGHTS else options.weights
+
+
+def _imported(place: str) -> Any:
+    """Return the object that ``module:name`` names; modules of the current folder are found, too."""
+    module, _, name = place.partition(":")
+    if not module or not name:
+        raise ValueError(f"{place!r} must name a module and something in it, as in 'mynetwork:make'.")
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    found = importlib.import_module(module)
+    if not hasattr(found, name):
+        raise ImportError(f"There is no {name!r} in the module {module!r}.")
+    return getattr(found, name)
+
+
+def _photographs(given: Sequence[str]) -> Any:
+    """Return one folder, or a list of files."""
+    folders = [name for name in given if Path(name).is_dir()]
+    if folders and len(given) > 1:
+        raise ValueError(f"Give image files, or one folder; got the folder {folders[0]!r} beside others.")
+    return folders[0] if folders else list(given)
+
+
+def _class_names(place: str | None) -> list[str] | None:
+    if place is None:
+        return None
+    if place == _IMAGENET:
+        return ResNet18_Weights.DEFAULT.meta["categories"]
+    return Path(place).read_text(encoding="utf-8").splitlines()
+
+
+def _class(name: str | None) -> int | str | None:
+    """Return a class by its number where it is one, else by name."""
+    return int(name) if name is not None and name.isdecimal() else name
+
+
+def _check_ending(ending: str) -> None:
+    known = (*_PAGES, *_PICTURES, *_GRAPHS, *_TEXTS)
+    if ending not in known:
+        raise ValueError(f"The output's ending {ending!r} names no format; known: {', '.join(known)}.")
+
+
+def _files(output: Path | None, n: int) -> list[Any]:
+    """Return the file of each photograph, numbered from 1 where there are several, or None for the screen."""
+    if output is None or n == 1:
+        return [output] * n
+    return [output.with_stem(f"{output.stem}_{number}") for number in range(1, n + 1)]
+
+
+def _title(X: Any, number: int) -> str:
+    """Return the name of a photograph as a heading, where there are several files."""
+    return f"{X[number]}\n" if isinstance(X, list) and len(X) > 1 else ""

@@ -1,0 +1,530 @@
+"""LayerHMM: the layers of a fully connected network as a hidden Markov chain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import repeat
+from numbers import Integral, Real
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from sklearn.preprocessing import LabelEncoder
+from sklearn.utils import check_array, check_random_state, column_or_1d
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
+from torch import Tensor
+
+from .._compat import Interval, StrOptions, fit_context
+from .._device import exact_float32
+from .._threads import one_thread
+from ..dictionary import Sample, WordMaps, WordModel, check_shares, draw, passes
+from ..features import FeatureMaps
+from ..mixture import Fitted, OnlineState, Training, fit_em, fit_online, in_blocks, online_pass, sampling
+from ._chain import Chain, ChainLabeller, ChainScorer, Examples, joined, uniform
+from ._paths import InferencePaths
+from ._recursions import likeliest_paths, state_posteriors, viterbi
+
+_SOLVERS: dict[str, Callable[[Examples, Chain, Training], Fitted[Chain]]] = {"online": fit_online, "em": fit_em}
+
+
+class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
+    """Model the layers of a fully connected network as a hidden Markov chain, whose states are visual words.
+
+    The whole activity of a layer is one observation of a word, and words follow each other from layer to layer [1]_::
+
+        P(h, x) = P(h_1) prod_l P(h_l+1 | h_l) prod_l p(x_l | h_l)
+
+    Densities and transitions are fitted jointly.  The estimator stands where :class:`LayerDictionary` does, and gives
+    word maps from which :class:`InferenceGraph` follows unchanged.  :meth:`paths` returns the path of each example
+    through the words.
+
+    Parameters
+    ----------
+    n_components : int or dict of str to int, default=50
+        Number of words, of every layer or by layer name.
+    layer_sizes : sequence of int, default=None
+        Where X is one array (n, sum of d): how many of its columns belong to each layer.  One of them may be -1: what
+        the others leave.  None takes all columns as one layer.
+    covariance_type : {"diag", "tied_diag", "spherical"}, default="diag"
+        Whose variances the words' densities have; see :class:`LayerDictionary`.
+    emission : {"gaussian", "rectified", "auto"}, default="auto"
+        "rectified" models the values before a ReLU, with ``covariance_type="diag"``; "auto" does so there for layers at
+        least a tenth of whose values are exact zeros, and none negative.
+    solver : {"online", "em"}, default="online"
+        "online" takes a step of stepwise EM [2]_ after each `batch_size` examples; "em" passes over all examples before
+        each step, and never lowers the penalised likelihood.
+    max_samples : int, default=200_000
+        Most examples to train on; fewer where they would take more than 256 MiB.
+    max_iter : int, default=100
+        Most passes over them.
+    tol : float, default=1e-3
+        Training stops when a pass gains less than this, in nats per example and channel.
+    batch_size : int, default=1024
+        Examples per step of "online" and of :meth:`partial_fit`.
+    smoothing : float, default=1.0
+        Pseudo-count, in examples, of each row of a table, spread evenly over its cells.
+    reg_covar : float, default=0.1
+        Smallest variance of a word, as a share of the channel's variance; see :class:`LayerDictionary`.
+    keep_proba : bool, default=False
+        Whether word maps carry the posterior and the log-density of each layer's word.
+    keep_patches : bool, default=True
+        Whether pictures of typical images are stored, for drawing.
+    word_names : dict of (str, int) to str, default=None
+        Names for words, by layer and word; see :class:`LayerDictionary`.
+    verbose : int, default=0
+        Whether to show progress.
+    random_state : int, RandomState instance or None, default=None
+        Chooses the sample, starting means, the order of examples, and what :meth:`sample` draws.
+
+    Attributes
+    ----------
+    startprob_ : array of shape (K_1,)
+        Distribution of the lowest layer's word.
+    transmats_ : list of array of shape (K_l, K_l+1)
+        P(word of the layer above | word), one per pair of layers.
+    decisionprob_ : array of shape (K_L, n_classes) or None
+        P(decision | word of the last layer); None where there was no decision to observe.
+    classes_ : array of shape (n_classes,) or None
+        The network's outputs, or for plain arrays the distinct values of y.
+    mixtures_ : dict of str to Mixture
+        The words' densities by layer, with `means_` and `covariances_`; `weights_` are the words' marginal
+        probabilities.
+    layers_ : tuple of str
+        The layers, in network order; "dense", or "dense0", "dense1" and so on, for plain arrays.
+    emissions_ : dict of str to str
+        "gaussian" or "rectified", by layer.
+    vocabulary_ : Vocabulary
+        Sizes, fingerprint, representatives and statistics of the words.
+    dead_words_ : dict of str to int array
+        Words that no fitted example shows, by layer.
+    lower_bounds_ : list of float
+        Mean log-likelihood of the examples and their decisions in nats, after every pass; with `solver="em"` the
+        penalised one that `smoothing` asks for.
+    lower_bound_ : float
+        The last of them.
+    n_iter_ : int
+        Passes over the examples; after :meth:`partial_fit` the number of steps.
+    converged_ : bool
+        Whether `fit` converged.
+    n_features_in_ : int
+        Number of columns, where X holds plain arrays.
+
+    See Also
+    --------
+    LayerDictionary : Independent mixtures, also for maps of many locations.
+    PathDisplay : Draws paths.
+
+    Notes
+    -----
+    Decisions are observed in `fit` and `partial_fit` only, as a last node of the chain.  All other methods see
+    activations only, except :meth:`paths` with y.
+
+    X may be feature maps, a list of arrays (n, d_l), or one array (n, sum of d).  For plain arrays, y takes the place
+    of decisions, and `transform` returns the posteriors of the words of all layers.
+
+    References
+    ----------
+    .. [1] Konforti, Shpigler, Lerner and Bar-Hillel, "SIGN: Statistical Inference Graphs Based on Probabilistic
+       Network Activity Interpretation", IEEE TPAMI, 2023.
+    .. [2] Cappe and Moulines, "On-line expectation-maximization algorithm for latent data models", JRSS B 71(3), 2009.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skgmmcnn import LayerHMM
+    >>> rng = np.random.default_rng(0)
+    >>> y = rng.integers(0, 2, 200)
+    >>> layers = [rng.normal(6 * y[:, None], 1, (200, 3)), rng.normal(-6 * y[:, None], 1, (200, 2))]
+    >>> hmm = LayerHMM(2, solver="em", random_state=0).fit(layers, y)
+    >>> bool((hmm.predict(layers) == y).all())
+    True
+    >>> log_proba, paths = hmm.decode(layers)
+    >>> paths.shape
+    (200, 2)
+    """
+
+    _parameter_constraints: ClassVar[dict] = {
+        **WordModel._parameter_constraints,
+        "layer_sizes": ["array-like", None],
+        "solver": [StrOptions({"online", "em"})],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "smoothing": [Interval(Real, 0, None, closed="left")],
+    }
+
+    def __init__(
+        self,
+        n_components: int | Mapping[str, int] = 50,
+        *,
+        layer_sizes: Sequence[int] | None = None,
+        covariance_type: str = "diag",
+        emission: str = "auto",
+        solver: str = "online",
+        max_samples: int = 200_000,
+        max_iter: int = 100,
+        tol: float = 1e-3,
+        batch_size: int = 1024,
+        smoothing: float = 1.0,
+        reg_covar: float = 0.1,
+        keep_proba: bool = False,
+        keep_patches: bool = True,
+        word_names: Mapping[tuple[str, int], str] | None = None,
+        verbose: int = 0,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        self.n_components = n_components
+        self.layer_sizes = layer_sizes
+        self.covariance_type = covariance_type
+        self.emission = emission
+        self.solver = solver
+        self.max_samples = max_samples
+        self.max_iter = max_iter
+        self.tol = tol
+        self.batch_size = batch_size
+        self.smoothing = smoothing
+        self.reg_covar = reg_covar
+        self.keep_proba = keep_proba
+        self.keep_patches = keep_patches
+        self.word_names = word_names
+        self.verbose = verbose
+        self.random_state = random_state
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def _fit(self, X: Any, y: Any) -> WordMaps:
+        maps, classes, targets = self._check_examples(X, y, reset=True)
+        samples, examples = self._sample(maps, targets)
+        chain = self._start(samples, classes)
+        with exact_float32(), one_thread(), passes(self.max_iter, "chain", shown=self.verbose) as report:
+            training = Training(
+                self.max_iter,
+                self.tol * examples.values.shape[1],
+                momentum=0,  # responsibilities are nearly 0 or 1, so every longer step goes too far
+                batch_size=self.batch_size,
+                generator=samples[maps.layers[0]].generator,
+                report=report,
+            )
+            fitted = _SOLVERS[self.solver](examples, chain, training)
+        self._set_state(fitted.state, maps, classes)
+        self.lower_bounds_ = fitted.lower_bounds
+        self.lower_bound_ = fitted.lower_bounds[-1]
+        self.n_iter_ = fitted.n_iter
+        self.converged_ = fitted.converged
+        if not fitted.converged:
+            self._warn_unconverged("The chain")
+        return self._label(maps, illustrated=True)
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X: Any, y: Any = None, classes: Any = None) -> LayerHMM:
+        """Take a step of online EM for each `batch_size` examples of X, or of `max_samples` of them; none are kept.
+
+        A first call also chooses starting means and variance floors; after :meth:`fit`, steps go on from there.
+        Representatives are not collected; see :meth:`collect_representatives`.
+
+        Parameters
+        ----------
+        X : FeatureMaps, list of array-like of shape (n, d_l), or array-like of shape (n, sum of d)
+            Activity of fully connected layers.
+        y : array-like of shape (n,), default=None
+            As in :meth:`fit`.
+        classes : array-like of shape (n_classes,), default=None
+            For plain arrays, in a first call: all values that y will ever take; those that it takes now if None.
+
+        Returns
+        -------
+        self : LayerHMM
+            The chain after the steps.
+        """
+        state: OnlineState[Chain] | None = getattr(self, "_state", None)
+        maps, classes, targets = self._check_examples(X, y, reset=state is None, classes=classes)
+        samples, examples = self._sample(maps, targets)
+        chain = self._start(samples, classes) if state is None else state.mixture
+        with exact_float32(), one_thread():
+            bound, state = online_pass(in_blocks(examples, self.batch_size), chain, state)
+        self._set_state(state, maps, classes)
+        self.lower_bound_ = bound
+        self.lower_bounds_ = [*getattr(self, "lower_bounds_", []), bound]
+        self.n_iter_ = state.n_steps
+        self.converged_ = False
+        return self
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Return the mean log-likelihood of the examples.
+
+        Parameters
+        ----------
+        X : FeatureMaps, list of array-like of shape (n, d_l), or array-like of shape (n, sum of d)
+            Activity of the layers.
+        y : object
+            Ignored.
+
+        Returns
+        -------
+        score : float
+            In nats per example.
+        """
+        return float(self.score_samples(X).mean())
+
+    def score_samples(self, X: Any) -> np.ndarray:
+        """Return the log-likelihood of every example, by the forward recursion.
+
+        Parameters
+        ----------
+        X : FeatureMaps, list of array-like of shape (n, d_l), or array-like of shape (n, sum of d)
+            Activity of the layers.
+
+        Returns
+        -------
+        log_likelihood : array of shape (n,)
+            In nats.
+        """
+        return self._ask(X, lambda *model: state_posteriors(*model)[:1])[0]
+
+    def posteriors(self, X: Any) -> dict[str, np.ndarray]:
+        """Return the posterior of every word, by the forward-backward recursions.
+
+        Parameters
+        ----------
+        X : FeatureMaps, list of array-like of shape (n, d_l), or array-like of shape (n, sum of d)
+            Activity of the layers.
+
+        Returns
+        -------
+        posteriors : dict of str to array of shape (n, K)
+            By layer; each row sums to one.
+        """
+        return dict(zip(self.layers_, self._ask(X, lambda *model: state_posteriors(*model)[1]), strict=False))
+
+    def decode(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return the likeliest path of every example, by the Viterbi recursion.
+
+        Parameters
+        ----------
+        X : FeatureMaps, list of array-like of shape (n, d_l), or array-like of shape (n, sum of d)
+            Activity of the layers.
+
+        Returns
+        -------
+        log_proba : array of shape (n,)
+            Joint log-density of path and activity, in nats.
+        paths : int array of shape (n, L)
+            One word per layer.
+        """
+        log_proba, paths, _ = self._ask(X, viterbi)
+        return log_proba, paths
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Return the decision that the chain expects.
+
+        Parameters
+        ----------
+        X : FeatureMaps, list of array-like of shape (n, d_l), or array-like of shape (n, sum of d)
+            Activity of the layers.
+
+        Returns
+        -------
+        decisions : array of shape (n,)
+            Output numbers, or for plain arrays values of y.
+        """
+        columns = self.predict_proba(X).argmax(1)
+        return self.classes_[columns]  # type: ignore[index]
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Return the probability of every decision, given the activity of the layers.
+
+        Parameters
+        ----------
+        X : FeatureMaps, list of array-like of shape (n, d_l), or array-like of shape (n, sum of d)
+            Activity of the layers.
+
+        Returns
+        -------
+        probabilities : array of shape (n, n_classes)
+            Columns in the order of `classes_`; each row sums to one.
+        """
+        self._check_decides()
+        return self.posteriors(X)[self.layers_[-1]] @ self.decisionprob_
+
+    def paths(self, X: Any, y: Any = None) -> InferencePaths:
+        """Return the most likely path of every example, with its probabilities.
+
+        Parameters
+        ----------
+        X : FeatureMaps, list of array-like of shape (n, d_l), or array-like of shape (n, sum of d)
+            Activity of the layers.
+        y : array-like of shape (n,), default=None
+            Decisions to condition on: output numbers or class names, or for plain arrays values of y.  None leaves the
+            decision open.
+
+        Returns
+        -------
+        paths : InferencePaths
+            Words, as :meth:`decode` returns them for ``y=None``, with their probabilities given the activity, and y.
+        """
+        check_is_fitted(self)
+        maps = self._check(X, None, reset=False)
+        targets = None
+        if y is not None:
+            self._check_decides()
+            targets = maps.spec.encode(y, len(maps)) if isinstance(X, FeatureMaps) else self._encode(y, self.classes_)
+        words, path_proba, posteriors, last, decisions = self._ask(maps, likeliest_paths, targets)
+        class_tables = None
+        if self.decisionprob_ is not None:
+            class_tables = tuple(table.numpy() for table in self._chain.class_tables())
+        if targets is None and maps.spec.n_outputs:
+            targets = decisions
+        elif targets is None and self.decisionprob_ is not None:
+            targets = (last @ self.decisionprob_).argmax(1)
+        with np.errstate(divide="ignore"):
+            steps = [self.startprob_[words[:, 0]]]
+            steps += [table[words[:, i], words[:, i + 1]] for i, table in enumerate(self.transmats_)]
+            log_proba = np.log(np.stack(steps, axis=1))
+        n_words = tuple(self.vocabulary_.n_words.values())
+        return InferencePaths(self.layers_, n_words, words, log_proba, posteriors, path_proba, targets, class_tables)
+
+    def sample(self, n_samples: int = 1) -> tuple[list[np.ndarray], np.ndarray]:
+        """Draw whole chains.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            How many.
+
+        Returns
+        -------
+        X : list of array of shape (n_samples, d_l)
+            Activity of each layer; exact zeros where a rectified density draws a negative value.
+        words : int array of shape (n_samples, L)
+            The words that it was drawn from.
+        """
+        check_is_fitted(self)
+        generator = torch.Generator().manual_seed(int(check_random_state(self.random_state).randint(2**31)))
+        chain = self._chain
+        with sampling(n_samples, sum(chain.sizes)):
+            words = [torch.multinomial(chain.start, int(n_samples), replacement=True, generator=generator)]
+            for table in chain.transitions:
+                words.append(torch.multinomial(table[words[-1]], 1, generator=generator).squeeze(1))
+            rows = [mixture.emit(word, generator) for mixture, word in zip(chain.mixtures, words, strict=True)]
+        return [part.numpy() for part in rows], torch.stack(words, 1).numpy()
+
+    def _as_maps(self, X: Any, *, reset: bool) -> FeatureMaps:
+        if isinstance(X, (list, tuple)) and len(X) and all(np.ndim(part) == 2 for part in X):
+            arrays = [check_array(part, dtype=[np.float64, np.float32], input_name="X") for part in X]
+            check_consistent_length(*arrays)
+            if reset:
+                self.n_features_in_ = sum(array.shape[1] for array in arrays)
+        else:
+            if getattr(X, "ndim", 2) > 2:
+                raise ValueError(
+                    f"LayerHMM reads FeatureMaps, a list of 2-D arrays, or a 2-D array; X has {X.ndim} dimensions. "
+                    "Images go through a FeatureExtractor first."
+                )
+            whole = validate_data(self, X, dtype=[np.float64, np.float32], reset=reset)
+            arrays = np.split(whole, np.cumsum(self._sizes(whole.shape[1]))[:-1], axis=1)
+        names = [f"dense{i}" for i in range(len(arrays))] if len(arrays) > 1 else ["dense"]
+        if not reset and len(arrays) == len(self.layers_):
+            names = list(self.layers_)
+        return FeatureMaps.from_arrays(dict(zip(names, arrays, strict=True)))
+
+    def _sizes(self, n_columns: int) -> list[int]:
+        """Return how many of the columns of one array belong to each layer."""
+        if self.layer_sizes is None:
+            return [n_columns]
+        sizes = [int(size) for size in self.layer_sizes]
+        if sizes.count(-1) == 1:
+            sizes[sizes.index(-1)] = n_columns - sum(size for size in sizes if size != -1)
+        if not sizes or min(sizes) < 1 or sum(sizes) != n_columns:
+            raise ValueError(
+                f"layer_sizes={list(self.layer_sizes)} does not divide the {n_columns} feature(s) of X (n_features = "
+                f"{n_columns}) among layers of at least one each."
+            )
+        return sizes
+
+    def _check(self, X: Any, y: Any, *, reset: bool) -> FeatureMaps:
+        maps = super()._check(X, y if isinstance(X, FeatureMaps) else None, reset=reset)
+        for layer, (_, height, width) in maps.shapes.items():
+            if (height, width) != (1, 1):
+                raise ValueError(
+                    f"LayerHMM models fully connected layers, of one location each; layer {layer!r} has a map of "
+                    f"{height} x {width}. Use LayerDictionary for it, or name other layers."
+                )
+        return maps
+
+    def _check_examples(
+        self, X: Any, y: Any, *, reset: bool, classes: Any = None
+    ) -> tuple[FeatureMaps, Any, np.ndarray | None]:
+        """Return X as maps, the distinct decisions, and for plain arrays those of the examples as their numbers."""
+        maps = self._check(X, y, reset=reset)
+        check_shares(maps)
+        if reset:
+            self._check_sizes(maps)
+        if isinstance(X, FeatureMaps):
+            return maps, np.arange(maps.spec.n_outputs), None
+        if not reset and (y is None) != (self.classes_ is None):
+            raise ValueError("y must be given in all calls of partial_fit, or in none.")
+        if y is None:
+            return maps, None, None
+        y = column_or_1d(y, warn=True)
+        check_classification_targets(y)
+        check_consistent_length(maps, y)
+        classes = np.unique(y if classes is None else classes) if reset else self.classes_
+        return maps, classes, self._encode(y, classes)
+
+    @staticmethod
+    def _encode(y: Any, classes: Any) -> np.ndarray:
+        return LabelEncoder().fit(classes).transform(y)
+
+    def _sample(self, maps: FeatureMaps, targets: np.ndarray | None) -> tuple[dict[str, Sample], Examples]:
+        """Run the network once; return a sample of the same examples for each layer, and all layers side by side."""
+        samples, decisions = draw(maps, self.max_samples, self.random_state, together=True)
+        values = torch.cat([samples[layer].rows for layer in maps.layers], 1)
+        targets = decisions if maps.spec.n_outputs else targets
+        chosen = None if targets is None else torch.from_numpy(targets[samples[maps.layers[0]].images])
+        return samples, Examples(values, chosen, shared=True)
+
+    def _start(self, samples: Mapping[str, Sample], classes: np.ndarray | None) -> Chain:
+        """Return the chain from which training starts."""
+        mixtures = tuple(self._begin(layer, sample) for layer, sample in samples.items())
+        tables = uniform([len(mixture.weights) for mixture in mixtures], 0 if classes is None else len(classes))
+        chain = Chain((), mixtures, float(self.smoothing))
+        return chain.with_tables([table.to(mixtures[0].weights.device) for table in tables])
+
+    def _set_state(self, state: OnlineState[Chain], maps: FeatureMaps, classes: np.ndarray | None) -> None:
+        self._state = state.to("cpu")
+        self._chain = chain = self._state.mixture
+        self.classes_ = classes
+        self.startprob_ = chain.start.numpy()
+        self.transmats_ = [table.numpy() for table in chain.transitions]
+        self.decisionprob_ = None if chain.decision is None else chain.decision.numpy()
+        mixtures = dict(zip(maps.layers, chain.mixtures, strict=True))
+        self._set_words(maps, mixtures, [self.startprob_, *self.transmats_])
+
+    def _check_decides(self) -> None:
+        check_is_fitted(self)
+        if self.classes_ is None:
+            raise ValueError("The chain has no decisions: it was fitted on plain arrays without y.")
+
+    def _labeller(self) -> ChainLabeller:
+        return ChainLabeller(self._chain, self.layers_)
+
+    def _posterior_table(self, maps: FeatureMaps) -> np.ndarray:
+        return np.concatenate(list(self.posteriors(maps).values()), axis=1)
+
+    def _ask(
+        self, X: Any, question: Callable[..., Sequence[Tensor]], targets: np.ndarray | None = None
+    ) -> list[np.ndarray]:
+        """Return the answers of a recursion for all examples, and last the decisions of their network."""
+        check_is_fitted(self)
+        answers, decisions, scorer = [], [], None
+        maps = self._check(X, None, reset=False)
+        for batch in maps.batches():
+            values = joined(batch.activations, self.layers_)
+            scorer = scorer or ChainScorer(self._chain, values)
+            given: Any = repeat(None)
+            if targets is not None:
+                given = torch.from_numpy(targets[batch.start : batch.start + len(values)]).split(scorer.block_rows)
+            for block, decided in zip(scorer.blocks(values), given, strict=False):
+                with exact_float32(), one_thread():
+                    found = question(scorer.chain.start, scorer.chain.transitions, scorer.emissions(block, decided))
+                answers.append([part.numpy(force=True) for part in found])
+            decisions.append(batch.decisions)
+        return [*(np.concatenate(parts) for parts in zip(*answers, strict=True)), np.concatenate(decisions)]

@@ -1,0 +1,146 @@
+"""The command line: each command in an empty folder, and what it answers to mistakes."""
+
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+from skgmmcnn._command_line import main
+from skgmmcnn.datasets import load_digits_network
+
+MODULE = """
+import numpy as np
+import torch
+from skgmmcnn.datasets import load_digits_network
+
+def make():
+    return load_digits_network().network
+
+def prepare(image):
+    return torch.from_numpy(np.asarray(image.convert("L"), dtype=np.float32)[None] / 255)
+"""
+NETWORK = ["--preprocess", "mydigits:prepare"]
+LOADED = ["--network", "mydigits:make", *NETWORK]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with a module, photographs of digits, names of classes and a fitted model."""
+    folder, digits = tmp_path_factory.mktemp("command line"), load_digits_network()
+    (folder / "mydigits.py").write_text(MODULE, encoding="utf-8")
+    (folder / "names.txt").write_text("\n".join(digits.class_names) + "\n", encoding="utf-8")
+    (folder / "photographs").mkdir()
+    for number, image in enumerate(digits.images[:120]):
+        Image.fromarray((image.squeeze() * 255 / digits.images.max()).astype("uint8")).save(
+            folder / "photographs" / f"{number:03}.png"
+        )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.syspath_prepend(str(folder))
+        words = ["--words", "8", "--layers", "conv2", "conv3", "--class-names", "names.txt"]
+        assert main(["fit", "mydigits:make", "photographs", "-o", "model.safetensors", *NETWORK, *words]) == 0
+    return folder
+
+
+@pytest.fixture
+def inside(folder, monkeypatch):
+    """The folder, as the current one."""
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(str(folder))
+    return folder
+
+
+def run(*arguments):
+    return main(list(arguments))
+
+
+def test_text_on_the_screen_names_the_photographs(inside, capsys):
+    assert run("explain", "model.safetensors", "photographs/000.png", "photographs/001.png", *LOADED) == 0
+    text = capsys.readouterr().out
+    assert "photographs/000.png\ndecision_" in text
+    assert "conv3_w" in text
+
+
+@pytest.mark.parametrize("ending", ["html", "png", "svg", "graphml", "json", "txt"])
+def test_one_photograph_one_file(inside, ending, capsys):
+    assert run("explain", "model.safetensors", "photographs/000.png", "-o", f"why.{ending}", *LOADED) == 0
+    assert (inside / f"why.{ending}").stat().st_size > 100
+    assert f"Wrote why.{ending}" in capsys.readouterr().out
+
+
+def test_several_photographs_are_numbered(inside):
+    photographs = ["photographs/000.png", "photographs/001.png"]
+    assert run("explain", "model.safetensors", *photographs, "-o", "several.txt", *LOADED) == 0
+    assert sorted(file.name for file in inside.glob("several*")) == ["several_1.txt", "several_2.txt"]
+
+
+def test_contrast(inside, capsys):
+    words = ["explain", "model.safetensors", "photographs/000.png", *LOADED]
+    assert run(*words, "--rather-than", load_digits_network().class_names[1]) == 0
+    assert "rather than" in capsys.readouterr().out
+
+
+def test_report(inside, capsys):
+    assert run("report", "model.safetensors", "photographs", "--images", "12", *LOADED) == 0
+    assert "12 images" in capsys.readouterr().out
+
+
+def test_layers_mark_the_defaults(inside, capsys):
+    assert run("layers", "mydigits:make", "--shape", "1", "8", "8") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("* conv3") for line in lines)
+    assert not all(line.startswith("*") for line in lines)
+
+
+def test_demo(inside, capsys):
+    assert run("demo") == 0
+    assert (inside / "digits.html").stat().st_size > 10_000
+    assert "log-odds" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["explain", "nothing.safetensors", "photographs/000.png"], "no file 'nothing.safetensors'"),
+        (["explain", "names.txt", "photographs/000.png"], "not written by skgmmcnn"),
+        (["explain", "model.safetensors", "photographs/000.png"], "--network MODULE:CALLABLE"),
+        (["explain", "model.safetensors", "none.png", *LOADED], "none.png"),
+        (["explain", "model.safetensors", "photographs", "names.txt", *LOADED], "one folder"),
+        (["explain", "model.safetensors", "photographs/000.png", "-o", "why.doc", *LOADED], "'.doc'"),
+        (["explain", "model.safetensors", "photographs/000.png", "--rather-than", "cow", *LOADED], "'cow'"),
+        (["fit", "mydigits:make", "photographs", "-o", "nowhere/m.safetensors"], "nowhere"),
+        (["fit", "mydigits:make", "photographs", "-o", "model.pkl"], ".safetensors"),
+        (["fit", "mydigits:absent", "photographs", "-o", "m.safetensors"], "no 'absent'"),
+        (["fit", "no_such_module:make", "photographs", "-o", "m.safetensors"], "no_such_module"),
+        (["fit", "resnet999", "photographs", "-o", "m.safetensors"], "resnet999"),
+        (["fit", "mydigits:make", "absent", "-o", "m.safetensors", *NETWORK], "absent"),
+        (["layers", ":make"], "module"),
+    ],
+)
+def test_mistakes_are_one_line(inside, capsys, arguments, message):
+    assert run(*arguments) == 1
+    told = capsys.readouterr().err.strip().splitlines()
+    assert told[-1].startswith("skgmmcnn: error: ")
+    assert message in told[-1]
+
+
+@pytest.mark.parametrize("arguments", [[], ["fit"], ["explain"], ["unknown"]])
+def test_wrong_usage_exits_with_2(arguments, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main(arguments)
+    assert exit_.value.code == 2
+    assert "usage: skgmmcnn" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["", "fit", "explain", "report", "layers", "demo"])
+def test_help_has_an_example(command, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main([*command.split(), "--help"])
+    assert exit_.value.code == 0
+    assert f"  skgmmcnn {command or 'demo'}" in capsys.readouterr().out
+
+
+def test_module_runs():
+    done = subprocess.run([sys.executable, "-m", "skgmmcnn", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("skgmmcnn ")
