@@ -11,6 +11,7 @@ import networkx as nx
 import numpy as np
 from sklearn.pipeline import Pipeline
 
+from .._pipelines import open_pipeline
 from ..dictionary import Vocabulary, WordMaps
 from ..graph import InferenceGraph
 from ..graph._strength import evidence_of, strength_of
@@ -38,7 +39,7 @@ from ._drawing import (
 )
 from ._edge_maps import edge_maps as maps_of_edges
 from ._layout import Box, Line, attach, edge_strengths, place_cells, place_labels, rows_of
-from ._reading import check_image, pictures, run, take_apart
+from ._reading import check_image, pictures, run
 
 _CAPTION = 0.36
 _LEADING = 0.0174  # inches from line to line, for each point of the letters' size
@@ -172,7 +173,7 @@ class InferenceGraphDisplay(Display):
         display : InferenceGraphDisplay
             The drawn display.
         """
-        before, estimator, X = take_apart(estimator, X, InferenceGraph)
+        before, estimator, X = open_pipeline(estimator, X, InferenceGraph)
         if label is None:
             words = run(before, X[check_image(0 if image is None else image, len(X)) :][:1])
             (graph,) = estimator.explain(words, target, contrast=contrast)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from sklearn.pipeline import Pipeline
 
+from .._pipelines import open_pipeline
 from ..chain import LayerHMM
 from ..dictionary import LayerDictionary, WordMaps
 from ..graph._text import nats
@@ -30,7 +31,7 @@ from ._drawing import (
     write_key,
 )
 from ._layout import Box
-from ._reading import check_image, check_layers, pictures, run, take_apart
+from ._reading import check_image, check_layers, pictures, run
 
 _SIDE, _GAP, _BAR, _TITLE = 1.75, 0.25, 0.09, 0.5
 _MOST = 0.9  # how opaque the largest influence is
@@ -123,7 +124,7 @@ class InfluenceMapDisplay(Display):
         display : InfluenceMapDisplay
             The drawn display.
         """
-        before, model, X = take_apart(estimator, X, LayerDictionary, LayerHMM)
+        before, model, X = open_pipeline(estimator, X, LayerDictionary, LayerHMM)
         X = X[check_image(image, len(X)) :][:1]
         words = X if isinstance(X, WordMaps) else model.transform(run(before, X))
         if words.influence is None:
