@@ -111,7 +111,8 @@ def _graph_of_influence():
         edge.update(flow=nats[tail], share=0.2, effect=nats[tail])
     graph.graph |= {"evidence": "influence", "probability": 0.9, "decision": 1, "held": False}
     graph.graph |= {"runner_up_name": NAMES[6], "runner_up_probability": 0.04}
-    return InferenceGraphDisplay._of_image(graph, words()[11]).plot()
+    influence = {layer: each[11:12] + 0.5 for layer, each in words().words.items()}
+    return InferenceGraphDisplay(graph, words()[11], labels=np.array([3]), influence=influence).plot()
 
 
 def _influence_maps():
