@@ -1,4 +1,4 @@
-"""The most typical locations of every word, and the pieces of image that they see."""
+"""Representatives of words: their most typical locations, and the pieces of image that these see."""
 
 from __future__ import annotations
 

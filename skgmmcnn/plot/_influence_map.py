@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from sklearn.pipeline import Pipeline
 
+from .._pipelines import open_pipeline
 from ..chain import LayerHMM
 from ..dictionary import LayerDictionary, WordMaps
-from ..graph._text import nats, probable
+from ..graph import nats, probable
 from ._cells import cells_of, draw_borders, draw_cells, smoothed
 from ._drawing import (
     PALETTE,
@@ -30,7 +31,7 @@ from ._drawing import (
     write_key,
 )
 from ._layout import Box
-from ._reading import check_image, check_layers, pictures, run, take_apart
+from ._reading import check_image, check_layers, pictures, run
 
 _SIDE, _GAP, _MARGIN = 1.9, 0.2, 1.15
 _LINE, _LETTERS = 0.17, 24  # height and length of a line of text
@@ -140,7 +141,7 @@ class InfluenceMapDisplay(Display):
         display : InfluenceMapDisplay
             The drawn display.
         """
-        before, model, X = take_apart(estimator, X, LayerDictionary, LayerHMM)
+        before, model, X = open_pipeline(estimator, X, LayerDictionary, LayerHMM)
         given: Any = range(min(len(X), _MOST_IMAGES)) if image is None else image
         rows = np.array([check_image(each, len(X)) for each in (given if isinstance(given, Iterable) else [given])])
         X, n_images = X[rows], len(X)

@@ -11,6 +11,7 @@ from scipy.stats import norm
 from sklearn.datasets import load_digits
 from sklearn.mixture import GaussianMixture
 
+from skgmmcnn import LayerDictionary
 from skgmmcnn.mixture._em import Expectation, Mixture, Scorer
 from skgmmcnn.mixture._emissions import DiagonalGaussian, Parameters, SphericalGaussian, TiedDiagonalGaussian
 from skgmmcnn.mixture._rectified import RectifiedGaussian
@@ -206,6 +207,22 @@ def test_momentum_takes_fewer_passes(seed):
     assert moved.converged
     assert moved.n_iter < 0.8 * plain.n_iter
     assert moved.lower_bounds[-1] > plain.lower_bounds[-1] - 0.1
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_few_responsibilities_that_count_give_the_same_sums(rng, family, monkeypatch):
+    centres = rng.uniform(1, 9, (40, 30))
+    rows = torch.from_numpy(np.abs(centres[rng.integers(0, 40, 500)] + rng.normal(size=(500, 30))))
+    weights = torch.from_numpy(rng.integers(0, 4, 500).astype(float))
+    mixture = trained(rows, started(rows, 40, family=family)).mixture
+    sparse = expected(rows, mixture, weights)
+    monkeypatch.setattr("skgmmcnn.mixture._em._FEW", 0)
+    dense = expected(rows, mixture, weights)
+    assert sparse.bound == pytest.approx(dense.bound, rel=1e-14)
+    assert torch.equal(sparse.components, dense.components)
+    assert not torch.equal(sparse.statistics.sums[0], dense.statistics.sums[0])  # they were summed otherwise
+    torch.testing.assert_close(sparse.statistics.total, dense.statistics.total, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(sparse.statistics.sums, dense.statistics.sums, rtol=1e-12, atol=1e-12)
 
 
 def test_sums_do_not_depend_on_how_rows_arrive(rows):
@@ -423,3 +440,20 @@ class TestRectified:
         order = np.argsort(-fitted.means_[:, 0])
         np.testing.assert_allclose(fitted.means_[order], means, atol=0.1)
         np.testing.assert_allclose(np.sqrt(fitted.covariances_[order]), deviations, atol=0.06)
+
+
+def test_emitted_means_are_those_of_samples(maps, rng):
+    mean, deviation = rng.normal(size=(4, 3)), rng.uniform(0.3, 2, (4, 3))
+    parameters = Parameters(torch.from_numpy(mean), torch.from_numpy(deviation**2))
+    found = RectifiedGaussian(torch.zeros(3)).expect(parameters).numpy()
+    values = np.linspace(0, 15, 200_001)[:, None, None]
+    density = norm.pdf(values, mean, deviation)
+    np.testing.assert_allclose(found, (values * density).sum(0) * values[1, 0, 0], rtol=1e-4, atol=1e-6)
+    mixture = LayerDictionary(5, covariance_type="diag", random_state=0).fit(maps).mixtures_["conv3"]
+    rows, components = mixture.sample(40_000, torch.Generator().manual_seed(0))
+    for word in range(5):
+        drawn = rows[components == word].numpy()
+        error = drawn.std(0) / np.sqrt(len(drawn)) + 1e-4
+        assert (abs(mixture.emitted_means_[word] - drawn.mean(0)) < 5 * error).all()
+    assert (mixture.emitted_means_ >= 0).all()
+    assert (mixture.means_ < 0).any()

@@ -30,18 +30,12 @@ from skgmmcnn import (
     WordSimilarityDisplay,
 )
 from skgmmcnn.chain import InferencePaths
-from skgmmcnn.dictionary import (
-    Vocabulary,
-    class_cohesion,
-    class_similarity,
-    count_words,
-    locality,
-    word_classes,
-)
+from skgmmcnn.dictionary import Vocabulary, count_words
 from skgmmcnn.dictionary._representatives import Typical, illustrate
 from skgmmcnn.dictionary._statistics import count_classes
 from skgmmcnn.features import FeatureExtractor, NetworkSpec, Pictures
 from skgmmcnn.features._images import Images, PixelScale
+from skgmmcnn.plot._similarity import class_cohesion, class_similarity, locality, word_classes
 
 BASELINE = Path(__file__).parent / "baseline"
 NAMES = ("nought", "one", "two", "three", "four", "five", "six, which is a good deal longer", "seven", "eight", "nine")
@@ -148,10 +142,10 @@ def _similarity():
     classes = {layer: word_classes(found.vocabulary.statistics[layer]) for layer in layers}
     table = np.block([[class_similarity(found, a, b) for b in layers] for a in layers])
     cohesion = {
-        layer: class_cohesion(class_similarity(found, layer), classes[layer], random_state=0, n_permutations=50)
+        layer: class_cohesion(class_similarity(found, layer, layer), classes[layer], random_state=0, n_permutations=50)
         for layer in layers
     }
-    spread = {layer: each for layer, each in locality(found).items() if layer in layers}
+    spread = {layer: locality(found.words[layer], N_WORDS[layer]) for layer in layers}
     return WordSimilarityDisplay(
         similarity=table, classes=classes, by_class=cohesion, by_mean=cohesion, spread=spread
     ).plot()
