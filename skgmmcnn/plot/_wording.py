@@ -9,9 +9,8 @@ from typing import Any, NamedTuple
 import networkx as nx
 
 from ..dictionary import WordMaps
-from ..graph import DECISION, evidence_of, is_part, nats, percent, probable, strength_of
+from ..graph import DECISION, FEW_FITTED, evidence_of, is_part, nats, percent, probable, strength_of
 
-FEW = 10  # fitted images
 _RARE = 0.03  # of the locations of a word: classes below are not named
 _SURE = 1 / 3  # of the influence: more that does not add up is told
 
@@ -140,7 +139,7 @@ class Wording:
         if "contrast" in of and root.get("score", 0) < 0:
             lines.append("All its words together speak against it.")
         fitted = self._n_fitted(root)
-        if fitted is not None and fitted < FEW:
+        if fitted is not None and fitted < FEW_FITTED:
             lines.append(f"Fitted images with this decision: {fitted or 'none'}.")
         unsure = {layer: share for layer, share in residuals.items() if share > _SURE}
         if unsure:
