@@ -148,7 +148,6 @@ class InferenceGraphDisplay(Display):
         label: int | str | None = None,
         target: Target = None,
         contrast: int | str | None = None,
-        n_patches: int = 4,
         edge_maps: bool = False,
         ax: Any = None,
     ) -> InferenceGraphDisplay:
@@ -171,8 +170,6 @@ class InferenceGraphDisplay(Display):
             or a location.
         contrast : int or str, default=None
             A class, by number or name, with which the decision is contrasted.
-        n_patches : {1, 4, 9}, default=4
-            Typical patches per word.
         edge_maps : bool, default=False
             Whether to draw on the edges where in the upper word's receptive field the lower word is.
         ax : matplotlib.axes.Axes, default=None
@@ -199,7 +196,7 @@ class InferenceGraphDisplay(Display):
         display._ask(estimator)
         if edge_maps:
             display.edge_maps = maps_of_edges(estimator, words, graph)
-        return display.plot(n_patches=n_patches, ax=ax)
+        return display.plot(ax=ax)
 
     def _ask(self, estimator: InferenceGraph) -> None:
         """Find out what a graph does not say: where its words did most, which are alike, and whether to rely on it."""
@@ -216,13 +213,11 @@ class InferenceGraphDisplay(Display):
             self.influence = found.maps
             self.residuals = {layer: float(each.max()) for layer, each in found.residuals.items()}
 
-    def plot(self, *, n_patches: int = 4, ax: Any = None) -> InferenceGraphDisplay:
+    def plot(self, *, ax: Any = None) -> InferenceGraphDisplay:
         """Draw the graph.
 
         Parameters
         ----------
-        n_patches : {1, 4, 9}, default=4
-            Typical patches per word.
         ax : matplotlib.axes.Axes, default=None
             Axes to draw into; None makes a figure of fitting size.
 
@@ -231,10 +226,7 @@ class InferenceGraphDisplay(Display):
         display : InferenceGraphDisplay
             The display itself.
         """
-        if n_patches not in (1, 4, 9):
-            raise ValueError(f"n_patches must be 1, 4 or 9, to fill a square; got {n_patches}.")
-        graph = merged(self.graph, self.groups or {})
-        self._drawn = prune(graph, _MOST_NODES, _MOST_EDGES)
+        self._drawn = prune(merged(self.graph, self.groups or {}), _MOST_NODES, _MOST_EDGES)
         self._wording, self._theme = Wording(self._drawn, self.words), Theme.current()
         self._images = pictures(self.words, range(min(_MOST_IMAGES, len(self.words))))
         boxes, layers = self._place(), dict(self._drawn.nodes(data="layer"))
@@ -249,7 +241,7 @@ class InferenceGraphDisplay(Display):
                 if "class_name" in self._drawn.nodes[key_]:
                     self._draw_decision(boxes[key_])
                 else:
-                    self._draw_word(key_, boxes[key_], int(n_patches**0.5))
+                    self._draw_word(key_, boxes[key_])
         write_key(self.ax_, limits, key, size=9)
         frame(self.ax_, limits)
         return self
@@ -262,7 +254,7 @@ class InferenceGraphDisplay(Display):
         rise = _RISE + (_MAP if self.edge_maps else 0)
         boxes = place_cells(rows, layers, (_CARD, _SQUARE + caption), gap=_GAP, rise=rise)
         if "class_name" in self._drawn.nodes[root]:
-            widest = max(box.width - 2 * box.left - box.width for box in boxes.values())
+            widest = -2 * min(box.left for box in boxes.values())
             title, images = self._title(), self._image_boxes(0, 0)
             width = max(widest, images[-1].right + 0.25 + _BESIDE if images else _BESIDE)
             text = sum(style["size"] for _, style in title) * _LEADING
@@ -280,24 +272,20 @@ class InferenceGraphDisplay(Display):
     def _title(self) -> list[tuple[str, dict[str, Any]]]:
         """Return the lines beside the images of a decision that is explained, and how they are written."""
         node, wording, theme = self._drawn.nodes[self._drawn.graph["root"]], self._wording, self._theme
-        name = wrap(shortened(node["class_name"], 66), _letters(_BESIDE, 15))
-        lines = [(line, {"size": 15, "weight": "bold"}) for line in name]
-        if wording.probability():
-            if len(name[-1]) + 6 <= _letters(_BESIDE, 15):
-                lines[-1] = (f"{name[-1]}  {wording.probability()}", lines[-1][1])
-            else:
-                lines.append((wording.probability(), {"size": 15, "weight": "bold"}))
         file = self.words.pictures.file_name(0) if len(self.words) == 1 and self.words.pictures is not None else ""
-        if file:
-            lines.insert(0, (file, {"size": 9.5, "color": theme.grey()}))
-        for text in wording.outcome():
-            lines += [(line, {"size": 11}) for line in wrap(text, _letters(_BESIDE, 11))]
-        for text, wrong in self._judged():
-            style = {"size": 11, "weight": "bold", "color": theme.against if wrong else theme.ink}
-            lines += [(line, style) for line in wrap(text, _letters(_BESIDE, 11))]
-        for text in wording.warnings(self.predicted, self.residuals or {}):
-            lines += [(line, {"size": 9.5, "color": theme.against}) for line in wrap(text, _letters(_BESIDE, 9.5))]
-        return lines
+        name = f"{shortened(node['class_name'], 66)} {wording.probability()}"
+        warnings = wording.warnings(self.predicted, self.residuals or {})
+        texts: list[tuple[str, dict[str, Any]]] = [
+            (file, {"size": 9.5, "color": theme.grey()}),
+            (name, {"size": 15, "weight": "bold"}),
+            *((text, {"size": 11}) for text in wording.outcome()),
+            *(
+                (text, {"size": 11, "weight": "bold", "color": theme.against if wrong else theme.ink})
+                for text, wrong in self._judged()
+            ),
+            *((text, {"size": 9.5, "color": theme.against}) for text in warnings),
+        ]
+        return [(line, style) for text, style in texts for line in wrap(text, _letters(_BESIDE, style["size"]))]
 
     def _judged(self) -> list[tuple[str, bool]]:
         """Return what y says of the decisions, and whether they are wrong."""
@@ -363,11 +351,11 @@ class InferenceGraphDisplay(Display):
             return here
         return strongest(shown, None if self.influence is None else self.influence[layer][row])
 
-    def _draw_word(self, key: str, box: Box, side: int) -> None:
+    def _draw_word(self, key: str, box: Box) -> None:
         node, theme = self._drawn.nodes[key], self._theme
         patches = Box(box.left, box.top - _SQUARE, _SQUARE if self._images else _CARD, _SQUARE)
         found = self.words.vocabulary.representatives.get(node["layer"])
-        draw_patches(self.ax_, patches, found, node["word"], side if self._images else 2 * side, side)
+        draw_patches(self.ax_, patches, found, node["word"], 2 if self._images else 4, 2)
         if self._images:
             row = max(range(len(self._images)), key=lambda row: np.sum(self._shown(node, row)))
             self._draw_lit(Box(patches.right + _BETWEEN, patches.bottom, _SQUARE, _SQUARE), {key: node}, row)
