@@ -39,7 +39,7 @@ from ._groups import Group, alike, measured, merged
 from ._layout import Box, Line, attach, edge_strengths, place_cells, place_labels, rows_of
 from ._pruning import prune
 from ._reading import check_image, pictures, run
-from ._wording import Bar, Wording
+from ._wording import Bar, Wording, counted
 
 _SQUARE, _BETWEEN = 1.35, 0.06  # of a word: its typical patches, and beside them where it is
 _CARD = 2 * _SQUARE + _BETWEEN
@@ -273,7 +273,8 @@ class InferenceGraphDisplay(Display):
         """Return the lines beside the images of a decision that is explained, and how they are written."""
         node, wording, theme = self._drawn.nodes[self._drawn.graph["root"]], self._wording, self._theme
         file = self.words.pictures.file_name(0) if len(self.words) == 1 and self.words.pictures is not None else ""
-        name = f"{shortened(node['class_name'], 66)} {wording.probability()}"
+        name = shortened(node["class_name"], 66)
+        name = counted(name, wording.probability()) if wording.probability() else name
         warnings = wording.warnings(self.predicted, self.residuals or {})
         texts: list[tuple[str, dict[str, Any]]] = [
             (file, {"size": 9.5, "color": theme.grey()}),
@@ -482,11 +483,11 @@ def _chosen(image: int | Sequence[int] | None, label: Any, target: Target, n_ima
 def _fitting(classes: Sequence[tuple[str, str]], width: int) -> list[str]:
     """Return names and shares of classes, the longest names shortened until all find room."""
     names = [name for name, _ in classes]
-    excess = len(", ".join(map(" ".join, classes))) - width
+    excess = len(", ".join(itertools.starmap(counted, classes))) - width
     for _ in range(max(excess, 0)):
         longest = max(range(len(names)), key=lambda place: len(names[place]))
         names[longest] = shortened(names[longest], len(names[longest]) - 1)
-    return [f"{name} {share}" for name, (_, share) in zip(names, classes, strict=True)]
+    return [counted(name, share) for name, (_, share) in zip(names, classes, strict=True)]
 
 
 def _tag(node: Mapping[str, Any]) -> str:

@@ -15,6 +15,11 @@ _RARE = 0.03  # of the locations of a word: classes below are not named
 _SURE = 1 / 3  # of the influence: more that does not add up is told
 
 
+def counted(name: str, number: str) -> str:
+    """Return a class with a number, told apart where the name is one, too."""
+    return f"{name}{':' * name[-1:].isdigit()} {number}".strip()
+
+
 class Bar(NamedTuple):
     """What a bar shows: a number as text, and its length as a share of the longest possible, of either sign."""
 
@@ -112,10 +117,10 @@ class Wording:
         if self.several:
             lines.append(self._images())
         elif "runner_up_name" in of and of["runner_up_name"] != of.get("contrast_name"):
-            other = f"{of['runner_up_name']} {probable(of['runner_up_probability'])}"
+            other = counted(of["runner_up_name"], probable(of["runner_up_probability"]))
             lines.append(f"then {other}" if of["decision"] == of["target"] else f"the network says {other}")
         elif "runner_up_name" in of:
-            lines[-1] += f" {probable(of['runner_up_probability'])}"
+            lines[-1] = counted(lines[-1], probable(of["runner_up_probability"]))
         if "probability_hidden" in of:
             here, there = probable(of["probability_hidden"]), probable(of["probability_hidden_elsewhere"])
             lines.append(f"{here} with the words' places hidden, {there} with other places")
