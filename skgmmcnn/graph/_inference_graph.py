@@ -299,8 +299,8 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
             Words of the images to explain.
         target : int, str or tuple, default=None
             What is explained: the network's decision by default; another output, by number or name, to see what spoke
-            for it; a word ``(layer, word)``, or the word at one location, ``(layer, row, column)``, to see what it is
-            made of in this image.
+            for it; a word, ``(layer, word)`` or by its key or name, as ``"layer3_w017"``, or the word at one location,
+            ``(layer, row, column)``, to see what it is made of in this image.
         contrast : int or str, default=None
             An output, by number or name, with which a decision is contrasted: the graph shows the words that made it
             the target rather than this.
@@ -346,7 +346,8 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         X : WordMaps
             Words of any images, as ``words[rows]``: those of a class that the network gets wrong, say.
         target : int, str or tuple
-            An output, by number or name, whatever the network decided; or a word ``(layer, word)``.
+            An output, by number or name, whatever the network decided; or a word, ``(layer, word)`` or by its key or
+            name.
         contrast : int or str, default=None
             As in :meth:`explain`.
 

@@ -48,11 +48,14 @@ class Targets:
 
 def targets_of(words: WordMaps, target: Any = None, contrast: Any = None) -> Targets:
     """Return what is explained of each image, by default the decision; raise an error that names what there is."""
+    if isinstance(target, str):
+        target = _word_named(words, target)
     if isinstance(target, tuple):
         if contrast is not None:
             raise ValueError(f"contrast={contrast!r} is for decisions; {target!r} is a word.")
         return _words_of(words, target)
-    outputs = words.decisions.astype(np.int64) if target is None else np.full(len(words), _output_of(words, target))
+    decisions = words.decisions.astype(np.int64)
+    outputs = decisions if target is None else np.full_like(decisions, words.spec.class_index(target))
     if contrast is None:
         return Targets(DECISION, outputs)
     against = words.spec.class_index(contrast)
@@ -70,19 +73,21 @@ def target_together(words: WordMaps, target: Any, contrast: Any = None) -> Targe
     if targets.place is not None:
         raise ValueError(f"A location, as {target!r}, belongs to one image; use explain, or give a word.")
     if targets.layer != DECISION and not targets.where(words).any():
-        raise ValueError(f"None of these {len(words)} images shows the word {words.vocabulary.key(*target)}.")
+        key = words.vocabulary.key(targets.layer, int(targets.words[0]))
+        raise ValueError(f"None of these {len(words)} images shows the word {key}.")
     return targets
 
 
-def _output_of(words: WordMaps, target: Any) -> int:
-    if isinstance(target, str) and target not in (words.spec.class_names or ()):
-        for layer, n_words in words.vocabulary.n_words.items():
-            for word in range(n_words):
-                if target == words.vocabulary.key(layer, word):
-                    raise ValueError(
-                        f"target={target!r} is a word; give it by layer and number: target={(layer, word)!r}."
-                    )
-    return words.spec.class_index(target)
+def _word_named(words: WordMaps, target: str) -> tuple[str, int] | str:
+    """Return the word that has this key, as ``"layer3_w017"``, or was given this name; else the target as it is."""
+    if target in (words.spec.class_names or ()):
+        return target
+    vocabulary = words.vocabulary
+    every = [(layer, word) for layer, n_words in vocabulary.n_words.items() for word in range(n_words)]
+    found = [word for word in every if target in (vocabulary.key(*word), vocabulary.names.get(word))]
+    if len(found) > 1:
+        raise ValueError(f"target={target!r} is the name of several words; give one of {found} instead.")
+    return found[0] if found else target
 
 
 def _words_of(words: WordMaps, target: tuple) -> Targets:

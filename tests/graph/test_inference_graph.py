@@ -265,6 +265,15 @@ def test_bad_input_is_named(graph, words):
         graph.score(words, [1, 2])
 
 
+def test_words_are_targets_by_key_and_by_name():
+    words = random_words(0, names={("top", 1): "loop", ("top", 2): "arc", ("middle", 2): "arc"})
+    graph = InferenceGraph().fit(words)
+    by_number, *others = (graph.explain_together(words, word) for word in (("top", 1), "top_w001", "loop"))
+    assert all(nx.utils.graphs_equal(by_number, other) for other in others)
+    with pytest.raises(ValueError, match="'arc' is the name of several words"):
+        graph.explain(words, "arc")
+
+
 def test_bad_targets_are_named(graph, words):
     for target, message in [
         (("conv", 1), r"there is no layer 'conv'; there is 'conv\d'"),
