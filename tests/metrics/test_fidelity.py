@@ -80,7 +80,7 @@ def test_a_grid_search_chooses_by_agreement(digits):
 def test_bad_input(pipe, shown):
     with pytest.raises(TypeError, match="needs a pipeline that ends with an InferenceGraph"):
         fidelity(pipe[:-1], shown)
-    with pytest.raises(TypeError, match="take a fitted Pipeline with a LayerDictionary"):
+    with pytest.raises(TypeError, match="needs a fitted LayerDictionary or LayerHMM"):
         fidelity(pipe[-1], shown)
     with pytest.raises(TypeError, match="no FeatureExtractor comes before"):
         fidelity(pipe[1:], shown)
