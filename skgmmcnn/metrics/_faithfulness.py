@@ -236,7 +236,7 @@ def faithfulness(
     A graph keeps a few words of many, and through several layers one behind the other what is lost adds up.  So compare
     with frequent and random words that take as many columns, and look at single layers, too.
 
-    Whether all nodes are needed (minimality) is told by taking each away as well: what is measured should fall.
+    Whether all nodes are needed (minimality) is measured by taking each away as well: m should fall.
 
     References
     ----------
@@ -273,8 +273,8 @@ def faithfulness(
     with progress(total=len(scopes) * len(words), desc="faithfulness", unit="image", shown=verbose) as bar:
         run = partial(run_with, parts, words, fillings, bar)
         circuits = {scope: _circuit(run, plan, scope, ranks, int(random.randint(2**31))) for scope in scopes}
-    alone = {scope[0]: circuit for scope, circuit in circuits.items() if len(scope) == 1}
-    return Faithfulness(circuits[layers], alone, fill, by)
+    single = {scope[0]: circuit for scope, circuit in circuits.items() if len(scope) == 1}
+    return Faithfulness(circuits[layers], single, fill, by)
 
 
 def _circuit(

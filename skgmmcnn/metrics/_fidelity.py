@@ -87,8 +87,8 @@ def fidelity(estimator: Any, X: Any, y: Any = None) -> Fidelity:
     """Compare the decision that the words speak for with the network's.
 
     With p the network's class probabilities and q those of the words (naive Bayes over the locations of the uppermost
-    layers), agreement is the share of images with one and the same largest class, and the divergence is
-    sum_c p(c) log2 p(c) / q(c).  Naive Bayes takes locations to be independent, so q is far too sure; the tempered
+    layers), agreement is the share of images with one and the same largest class, and the divergence is sum_c p(c) log2
+    p(c) / q(c).  Naive Bayes takes locations to be independent, so that q is far too near to 0 and 1; the tempered
     divergence takes q(c)^(1 / T), renormalised, with the one T that is best for all images.  Classes without fitted
     images are left out of both distributions; agreement counts them as missed.
 

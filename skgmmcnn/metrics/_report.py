@@ -127,7 +127,7 @@ def trust_report(
     X : images or FeatureMaps
         Images that the pipeline takes, or feature maps of a network; best of images that were not fitted.
     y : array-like of shape (n,), default=None
-        Output numbers or class names, to tell right decisions from wrong ones; see :func:`fidelity`.
+        Output numbers or class names, to separate right decisions from wrong ones; see :func:`fidelity`.
     budget : {"default", "full"}, default="default"
         "default" takes the layers' means for what is taken away, and does not fit again: about a minute on two cores
         for a network like SqueezeNet.  "full" takes all fills, insertion and graphs of classes, too, and fits words and

@@ -21,6 +21,7 @@ _AGREES, _AGREES_PARTLY = 0.9, 0.7
 _COVERED, _COVERED_PARTLY = 0.9, 0.5
 _COMPLETE, _COMPLETE_PARTLY = 0.8, 0.5
 _CLEARLY_BELOW = 0.8
+_NEEDED = 0.5  # share of the decision
 _AGREE_IN_ORDER = 0.5  # rank correlation
 
 
@@ -116,19 +117,22 @@ def pictures(results: Mapping[str, Measured], evidence: str, rows: np.ndarray) -
     if not isinstance(faithfulness, Faithfulness):
         return []
     circuit = faithfulness.together
-    stake = circuit.full - circuit.empty
-    at_stake = np.where(np.abs(stake) > NOTHING, stake, np.inf)
-    kept = np.clip((circuit.graph - circuit.empty) / at_stake, 0, 1)
-    others = np.clip(np.max([values - circuit.empty for values in circuit.alike.values()], axis=0) / at_stake, 0, 1)
+    stake = np.maximum(circuit.full - circuit.empty, NOTHING)
+    gone = (circuit.full - circuit.complement) / stake
+    kept, others = circuit.graph - circuit.empty, np.max(list(circuit.alike.values()), axis=0) - circuit.empty
     denied = np.zeros(len(rows), dtype=bool)
     if evidence == "counts" and isinstance(fidelity, Fidelity):
         denied = ~fidelity.agrees
-    return [_picture(*row) for row in zip(rows.tolist(), kept.tolist(), others.tolist(), denied.tolist(), strict=True)]
+    shares = (np.clip(share, 0, 1).tolist() for share in (gone, kept / stake, others / stake))
+    return [_picture(*row) for row in zip(rows.tolist(), *shares, denied.tolist(), strict=True)]
 
 
-def _picture(image: int, kept: float, others: float, denied: bool) -> Verdict:
-    why = f"with only its words {kept:.0%} of the decision is left, with other words at as many locations {others:.0%}."
-    answer = "no" if kept <= others else "yes" if kept >= _COMPLETE_PARTLY else "partly"
+def _picture(image: int, gone: float, kept: float, others: float, denied: bool) -> Verdict:
+    why = (
+        f"without its words {gone:.0%} of the decision is gone; with only them {kept:.0%} is left, with other words at "
+        f"as many locations {others:.0%}."
+    )
+    answer = ("no", "partly", "yes")[(gone >= _NEEDED) + (kept > others)]
     if denied:
         answer, why = "no", "the words decide otherwise than the network."
     return Verdict(f"Can the picture of image {image} be relied on?", answer, why)

@@ -91,10 +91,11 @@ def test_verdicts_say_what_figures_come_to(counts_report, digits, pipe):
 def test_pictures_that_can_be_relied_on(report, counts_report):
     circuit = report.results["faithfulness"].together
     stake = circuit.full - circuit.empty
-    kept, others = ((part - circuit.empty) / stake for part in (circuit.graph, circuit.alike["random"]))
+    gone = (circuit.full - circuit.complement) / stake
+    kept, others = (np.clip((part - circuit.empty) / stake, 0, 1) for part in (circuit.graph, circuit.alike["random"]))
     expected = [
-        "no" if np.clip(mine, 0, 1) <= np.clip(other, 0, 1) else "yes" if mine >= 0.5 else "partly"
-        for mine, other in zip(kept, others, strict=True)
+        {0: "no", 1: "partly", 2: "yes"}[int(lost >= 0.5) + int(mine > other)]
+        for lost, mine, other in zip(gone, kept, others, strict=True)
     ]
     verdicts = report.pictures()
     assert [verdict.answer for verdict in verdicts] == expected
