@@ -46,7 +46,7 @@ _USUAL = 3  # words of a layer
 
 
 class InferenceGraph(TransformerMixin, BaseEstimator):
-    """Explain decisions by the visual words that the network made them of, layer by layer.
+    """Explain decisions by the visual words that led to them, layer by layer.
 
     :meth:`explain` asks the network what each word contributed to a decision, keeps the few words of each layer that
     did most, and measures exactly what happens without each of them, and without what each gives to the words above
@@ -58,12 +58,12 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
     ----------
     n_nodes : int, dict of str to int, or "enough", default=3
         Most words to keep, of every layer or by layer name.  "enough": of each image the smallest number, at most 20,
-        of words of every layer, by influence, with which alone the network still decides the same.
+        of words of every layer, by influence, that keep the decision without any other.
     evidence : {"auto", "influence", "counts"}, default="auto"
         What graphs show: what the network used, in nats, or what goes together in the fitted images, in bits.  "auto":
         influence of words that have a network, counts of others.
     n_against : int, default=0
-        Most words of a layer to keep that spoke against the target; of influence alone.
+        Most words of a layer to keep that spoke against the target; only under influence.
     n_steps : int, default=4
         Segments of the path along which influence is integrated.
     max_images : int, default=100
@@ -75,7 +75,7 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
     fields : {"effective", "whole"}, default="effective"
         Where lower words count for an upper one: in its effective fields, where most of its activity comes from, or in
         its whole receptive fields.  Whole ones are also taken where effective ones were not measured
-        (``FeatureExtractor(n_field_images=0)``); `fields_` tells.
+        (``FeatureExtractor(n_field_images=0)``); see `fields_`.
     verbose : int, default=0
         Whether :meth:`fit` prints how far counts can speak: how many of the fitted decisions are for classes with at
         least ten images, and how many of them the words predict, with y also of right and wrong ones.
@@ -113,9 +113,9 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
     mixture.  With b the mean of a layer over the fitted images and x its activations, a location's influence is the
     integral of the gradient of m from b to x times x - b [2]_: over the layer these add up to m(x) - m(b).  A word's
     influence is the sum over its locations.  Of the words with most influence those are kept without which m really
-    falls; `effect` is this fall.  Flows tell to first order what an upper word gets from a lower one; an edge is drawn
-    where the exact effect of taking the lower word away from the upper one alone (path patching) agrees in sign, and is
-    at least 2 % of what the upper word does.
+    falls; `effect` is this fall.  Flows are the contributions of lower words to upper ones, to first order; an edge is
+    drawn where the exact effect of taking the lower word away from only the upper one (path patching) agrees in sign,
+    and is at least 2 % of the influence of the upper word.
 
     *Counts.*  With C the counts and b the smoothing, P(t) = C[., t] / C[., .] and
     P(t | s) = (C[s, t] + b P(t)) / (C[s, .] + b).  Counts add up: :meth:`partial_fit` on parts of the images, or
@@ -127,7 +127,7 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
 
     *Fields.*  Deep in a network a receptive field is nearly the whole map, and counts in it are nearly counts of the
     whole image.  Most of what a location shows comes from a small part of its field [3]_: counts in this effective
-    field, which :class:`FeatureExtractor` measures, tell much more of the word above.  The decision's field is the
+    field, which :class:`FeatureExtractor` measures, say much more about the word above.  The decision's field is the
     whole map.
 
     References
@@ -612,11 +612,11 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
             )
 
     def _check_fields(self, other: InferenceGraph) -> None:
-        mine, its = (
+        ours, others = (
             {pair: [ends.tolist() for ends in (*field.rows, *field.columns)] for pair, field in fit._effective.items()}
             for fit in (self, other)
         )
-        if (self.fields_, mine) != (other.fields_, its):
+        if (self.fields_, ours) != (other.fields_, others):
             raise ValueError(
                 f"Counts in different receptive fields do not add up: here {self.fields_} ones, there {other.fields_} "
                 "ones, or others. Take all words from one fitted FeatureExtractor, which measures them once."

@@ -1,4 +1,4 @@
-"""Evidence of influence: the words that the network used, asked of the network."""
+"""Evidence of influence: the words that the network used."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def network_of(words: WordMaps) -> Influence:
     """Return the network behind words, or raise an error that explains itself."""
     if words.influence is None:
         raise ValueError(
-            "These words have no network that could tell what it used: they were made from arrays. Make them of images "
-            "by a FeatureExtractor, or use InferenceGraph(evidence='counts')."
+            "These words have no network, from which influence is measured: they were made from arrays. Make them of "
+            "images by a FeatureExtractor, or use InferenceGraph(evidence='counts')."
         )
     return words.influence

@@ -286,7 +286,7 @@ class Tracer:
         return self._by_word(lower, found), found.end.numpy(force=True), found.begin.numpy(force=True)
 
     def _patched(self, upper: str, lower: str, words: np.ndarray, above: list[np.ndarray]) -> list[np.ndarray]:
-        """Return for each upper word the fall of the margin without its contribution of a lower word alone."""
+        """Return for each upper word the fall of the margin without the contribution of one lower word."""
         held = self._held_between(upper, lower)
         with torch.no_grad():
             without = replace(self._at(lower, words), self._mean[lower])

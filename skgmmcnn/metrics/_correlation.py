@@ -37,7 +37,7 @@ def weighted_spearman(x: np.ndarray, y: np.ndarray, times: np.ndarray) -> np.nda
 
 
 def _ranks(values: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """Return the ranks (R, m) of values (m,) taken so many times, ties sharing their mean, up to a constant."""
+    """Return the ranks (R, m) of values (m,) taken `times` (R, m), ties sharing their mean, up to a constant."""
     order = np.argsort(values, kind="stable")
     first = np.flatnonzero(np.diff(values[order], prepend=-np.inf) > 0)
     together = np.add.reduceat(times[:, order], first, axis=1)
