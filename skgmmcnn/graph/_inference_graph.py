@@ -112,10 +112,11 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
     m = z_c - log sum over j != c of exp z_j; a contrast, z_a - z_b; or the log-odds of a word under its layer's
     mixture.  With b the mean of a layer over the fitted images and x its activations, a location's influence is the
     integral of the gradient of m from b to x times x - b [2]_: over the layer these add up to m(x) - m(b).  A word's
-    influence is the sum over its locations.  Of the words with most influence those are kept without which m really
-    falls; `effect` is this fall.  Flows are the contributions of lower words to upper ones, to first order; an edge is
-    drawn where the exact effect of taking the lower word away from only the upper one (path patching) agrees in sign,
-    and is at least 2 % of the influence of the upper word.
+    influence is the sum over its locations.  Words are ranked by their salience, the influence divided by the square
+    root of the number of locations, since influence itself prefers words that cover most of the image.  The first are
+    kept without which m really falls; `effect` is this fall.  Flows are the contributions of lower words to upper ones,
+    to first order; an edge is drawn where the exact effect of taking the lower word away from only the upper one (path
+    patching) agrees in sign, and is at least 2 % of the influence of the upper word.
 
     *Counts.*  With C the counts and b the smoothing, P(t) = C[., t] / C[., .] and
     P(t | s) = (C[s, t] + b P(t)) / (C[s, .] + b).  Counts add up: :meth:`partial_fit` on parts of the images, or
@@ -356,7 +357,7 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         graph : networkx.DiGraph
             As from :meth:`explain`.  Under influence with means over at most `max_images` images (`n_explained`), the
             interval of the mean influence over resamples of these (`low`, `high`), the share of images in which a word
-            is among those with most influence (`selected`), and in which the network decides otherwise without it
+            is among the most salient ones (`selected`), and in which the network decides otherwise without it
             (`changed`).  Words of a class are chosen by their influence per location, times how often all fitted
             images of the class show them.
         """

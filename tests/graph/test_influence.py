@@ -283,6 +283,21 @@ def test_together_means_over_images(branched):
     assert dict(one.nodes) == dict(again.nodes)
 
 
+def test_the_most_salient_words_are_tried_first(branched):
+    """Influence over the square root of the number of locations ranks words, not influence itself."""
+    some = branched[:10]
+    graph, every = (InferenceGraph(n_nodes=n).fit(branched) for n in (2, 5))
+    totals, names = graph.transform(some), list(graph.get_feature_names_out())
+    for i, (found, whole) in enumerate(zip(graph.explain(some), every.explain(some), strict=True)):
+        for layer in BRANCHES:
+            keys = [some.vocabulary.key(layer, word) for word in range(5)]
+            counts = np.bincount(some.words[layer][i].ravel(), minlength=5)
+            saliences = totals[i, [names.index(key) for key in keys]] / np.sqrt(np.maximum(counts, 1))
+            ranked = [keys[word] for word in np.argsort(-saliences, kind="stable") if saliences[word] > 1e-6]
+            kept = {key for key, node in found.nodes.items() if node["layer"] == layer}
+            assert kept == set([key for key in ranked if key in whole][:2])
+
+
 def test_enough_is_the_smallest_sufficient_number(branched):
     images, some = images_of(), branched[:10]
     graph = InferenceGraph(n_nodes="enough").fit(branched)
