@@ -13,10 +13,7 @@ from sklearn.pipeline import Pipeline
 
 from .._pipelines import open_pipeline
 from ..dictionary import WordMaps
-from ..graph import InferenceGraph
-from ..graph._strength import evidence_of, strength_of
-from ..graph._targets import Target
-from ..graph._text import telling
+from ..graph import InferenceGraph, Target, evidence_of, strength_of, telling
 from ._cells import HELD, cells_of, draw_borders, grown, lit, place_tags, strongest
 from ._drawing import (
     AGAINST,

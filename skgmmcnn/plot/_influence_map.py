@@ -12,7 +12,7 @@ from sklearn.pipeline import Pipeline
 from .._pipelines import open_pipeline
 from ..chain import LayerHMM
 from ..dictionary import LayerDictionary, WordMaps
-from ..graph._text import nats
+from ..graph import nats
 from ._cells import cells_of, draw_cells
 from ._drawing import (
     AGAINST,

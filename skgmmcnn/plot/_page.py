@@ -22,8 +22,7 @@ from sklearn.pipeline import Pipeline
 
 from .._pipelines import open_pipeline
 from ..dictionary import WordMaps
-from ..graph import InferenceGraph, to_text
-from ..graph._strength import evidence_of
+from ..graph import InferenceGraph, evidence_of, to_text
 from ._inference_graph import InferenceGraphDisplay
 from ._page_data import describe
 from ._reading import check_image, run

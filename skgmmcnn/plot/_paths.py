@@ -14,7 +14,7 @@ from .._pipelines import open_pipeline
 from ..chain import InferencePaths, LayerHMM
 from ..dictionary import Vocabulary
 from ..features import FeatureMaps
-from ..graph._text import percent
+from ..graph import percent
 from ._drawing import (
     MARK,
     PALETTE,

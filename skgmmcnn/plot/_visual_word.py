@@ -12,7 +12,7 @@ from sklearn.pipeline import Pipeline
 from .._pipelines import find_step
 from ..chain import LayerHMM
 from ..dictionary import LayerDictionary, Vocabulary
-from ..graph._text import percent
+from ..graph import percent
 from ._drawing import (
     Display,
     Limits,

@@ -13,8 +13,7 @@ from sklearn.pipeline import Pipeline
 from .._pipelines import open_pipeline
 from ..chain import LayerHMM
 from ..dictionary import LayerDictionary, WordMaps
-from ..graph._hierarchy import DECISION
-from ..graph._strength import strength_of
+from ..graph import DECISION, strength_of
 from ._cells import cells_of, draw_borders, draw_cells, equal_cells
 from ._drawing import (
     PALETTE,

@@ -9,9 +9,7 @@ from typing import Any, NamedTuple
 import networkx as nx
 
 from ..dictionary import WordMaps
-from ..graph._hierarchy import DECISION
-from ..graph._strength import evidence_of, strength_of
-from ..graph._text import is_part, nats, percent, probable
+from ..graph import DECISION, evidence_of, is_part, nats, percent, probable, strength_of
 
 FEW = 10  # fitted images
 _RARE = 0.03  # of the locations of a word: classes below are not named
