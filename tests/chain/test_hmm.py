@@ -11,7 +11,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import estimator_checks_generator
 from torch import nn
 
-from skgmmcnn import FeatureExtractor, FeatureMaps, InferenceGraph, LayerDictionary, LayerHMM, to_text
+from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary, LayerHMM, to_text
 from skgmmcnn.chain._chain import Chain, Examples, joined, uniform
 from skgmmcnn.mixture._em import Scorer
 from skgmmcnn.mixture._solvers import Training, fit_em
