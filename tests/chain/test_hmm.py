@@ -359,16 +359,8 @@ class TestDegenerate:
 
 
 BAD_INPUT = {
-    "too few examples": (
-        lambda parts: FeatureMaps.from_arrays({"a": parts[0]}),
-        {"n_components": 400},
-        "too few for 400 words",
-    ),
-    "sizes of layers": (
-        lambda parts: np.hstack(parts),
-        {"layer_sizes": [2, 2]},
-        r"\[2, 2\] does not divide the 5 feature",
-    ),
+    "too few examples": (lambda parts: parts, {"n_components": 400}, "too few for 400 words"),
+    "sizes of layers": (np.hstack, {"layer_sizes": [2, 2]}, r"\[2, 2\] does not divide the 5 feature"),
     "layers of different length": (lambda parts: [parts[0], parts[1][:-1]], {}, "inconsistent numbers of samples"),
     "images": (lambda parts: np.zeros((3, 4, 5)), {}, "X has 3 dimensions"),
     "a layer without a number of words": (lambda parts: parts, {"n_components": {"dense0": 3}}, "names layers"),
