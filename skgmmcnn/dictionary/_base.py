@@ -269,7 +269,7 @@ class WordModel(ContainerOutput, TransformerMixin, BaseEstimator, auto_wrap_outp
         n_words = self.vocabulary_.n_words
         typical = {layer: Typical(n, _N_REPRESENTATIVES) for layer, n in n_words.items()} if illustrated else None
         labels, decisions = label(maps, self._labeller(), n_words, keep_proba=self.keep_proba, typical=typical)
-        pictures = maps.pictures()
+        pictures, network = maps.pictures(), maps.of_network()
         if typical is not None:
             shown = pictures if self.keep_patches else None
             found = {layer: illustrate(typical[layer], layer, maps.spec, shown) for layer in maps.layers}
@@ -290,7 +290,7 @@ class WordModel(ContainerOutput, TransformerMixin, BaseEstimator, auto_wrap_outp
             pictures=pictures,
             proba=labels.get("posterior"),
             log_density=labels.get("log_density"),
-            influence=Influence.of(maps, self.mixtures_),
+            influence=None if network is None else Influence(network, self.mixtures_),
         )
 
 
