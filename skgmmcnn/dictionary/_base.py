@@ -268,29 +268,29 @@ class WordModel(ContainerOutput, TransformerMixin, BaseEstimator, auto_wrap_outp
         self._check_names(maps)
         n_words = self.vocabulary_.n_words
         typical = {layer: Typical(n, _N_REPRESENTATIVES) for layer, n in n_words.items()} if illustrated else None
-        labels = label(maps, self._labeller(), n_words, keep_proba=self.keep_proba, typical=typical)
-        pictures = maps.pictures()
+        labels, decisions = label(maps, self._labeller(), n_words, keep_proba=self.keep_proba, typical=typical)
+        pictures, network = maps.pictures(), maps.of_network()
         if typical is not None:
             shown = pictures if self.keep_patches else None
             found = {layer: illustrate(typical[layer], layer, maps.spec, shown) for layer in maps.layers}
             n_outputs = max(1, maps.spec.n_outputs)
             counts = {
-                layer: count_classes(words, labels.decisions, n_words[layer], n_outputs)
-                for layer, words in labels.words.items()
+                layer: count_classes(words, decisions, n_words[layer], n_outputs)
+                for layer, words in labels["component"].items()
             }
             self.vocabulary_ = replace(
                 self.vocabulary_, representatives=found, statistics=counts, class_names=maps.spec.class_names
             )
             self.dead_words_ = {layer: count.dead for layer, count in counts.items()}
         return WordMaps(
-            words=labels.words,
-            decisions=labels.decisions,
+            words=labels["component"],
+            decisions=decisions,
             spec=maps.spec,
             vocabulary=replace(self.vocabulary_, names=dict(self.word_names or {})),
             pictures=pictures,
-            proba=labels.proba,
-            log_density=labels.log_density,
-            influence=Influence.of(maps, self.mixtures_),
+            proba=labels.get("posterior"),
+            log_density=labels.get("log_density"),
+            influence=None if network is None else Influence(network, self.mixtures_),
         )
 
 

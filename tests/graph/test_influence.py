@@ -405,9 +405,9 @@ def test_bad_input(branched):
         graph.explain(branched[:2], 11)
     with pytest.raises(ValueError, match="at least 1"):
         branched.influence.of_classes(n_steps=0)
-    with pytest.raises(ValueError, match="Outputs are 0 to 3"):
+    with pytest.raises(ValueError, match="outputs 0 to 3; there is no output 9"):
         branched.influence.of_classes([9] * len(branched))
-    with pytest.raises(ValueError, match="one output number for each"):
+    with pytest.raises(ValueError, match="one label per image"):
         branched.influence.of_classes([1, 2])
     with pytest.raises(ValueError, match="no layer 'bottom'"):
         branched.influence.of_classes(layers=["bottom"])
