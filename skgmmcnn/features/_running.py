@@ -49,7 +49,7 @@ def in_memory(network: nn.Module, memory_format: torch.memory_format) -> nn.Modu
     """Lay the weights of two-dimensional convolutions in a format; return the network."""
     for weight in network.parameters():
         if weight.ndim == 4:  # the module's own way refuses those of volumes
-            weight.data = weight.data.contiguous(memory_format=memory_format)
+            weight.data = weight.data.to(memory_format=memory_format)
     return network
 
 
