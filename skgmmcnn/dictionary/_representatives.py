@@ -29,8 +29,8 @@ class Representatives:
         Row and column in the layer's map.
     patches : uint8 array of shape (K, R, height, width, 3), or None
         The piece of its image from which each location gets most of its activity, its effective field, at most half of
-        the image along each axis; grey outside the image.  Where effective fields were not measured
-        (``FeatureExtractor(n_field_images=0)``), the whole field.  At most 64 pixels a side.
+        the image along each axis; grey outside the image.  Where effective fields could not
+        be measured, the whole field.  At most 64 pixels a side.
     marks : float array of shape (K, R, 2)
         Where in its patch the location lies, row and column in [0, 1].
     whole : bool

@@ -246,9 +246,7 @@ def test_errors_of_data_sets_and_preprocessing_carry_number_and_type(network, tm
         Image.new("RGB", (12, 12), (i, i, i)).save(tmp_path / f"{i}.png")
     for n_jobs in (None, 2):
         with pytest.raises(ValueError, match=r"preprocess failed on image 2 \('.*2\.png'\), a PIL image: ZeroDivision"):
-            extractor(network, preprocess=_broken_on_2, n_field_images=0, n_jobs=n_jobs).fit(tmp_path).transform(
-                tmp_path
-            ).compute()
+            extractor(network, preprocess=_broken_on_2, n_jobs=n_jobs).fit(tmp_path).transform(tmp_path).compute()
 
 
 @pytest.mark.parametrize(

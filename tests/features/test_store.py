@@ -89,8 +89,8 @@ def test_maps_can_be_stored_by_themselves(digits, tmp_path):
 
 
 def test_half_precision_is_the_same_on_the_way_and_from_disk(digits, tmp_path):
-    extractor = FeatureExtractor(digits.network, ["conv3"], store=tmp_path, store_dtype="float16", device="cpu")
-    maps = extractor.fit_transform(digits.images[:40])
+    extractor = FeatureExtractor(digits.network, ["conv3"], device="cpu")
+    maps = extractor.fit_transform(digits.images[:40]).store(tmp_path, dtype="float16")
     first, second = arrays(maps), arrays(maps)
     np.testing.assert_array_equal(first["conv3"], second["conv3"])
 
