@@ -10,9 +10,7 @@ import networkx as nx
 import numpy as np
 
 from ..dictionary import WordMaps
-from ..graph._hierarchy import DECISION
-from ..graph._strength import evidence_of, strength_of
-from ..graph._text import sentence, telling
+from ..graph import DECISION, evidence_of, sentence, strength_of, telling
 from ._cells import cells_of, equal_cells
 from ._layout import Box, attach, edge_strengths, place_cells, place_labels, rows_of
 from ._pruning import prune
