@@ -8,7 +8,6 @@ from sklearn.pipeline import make_pipeline
 
 from skgmmcnn import (
     DiagonalGaussianMixture,
-    FeatureMaps,
     InferenceGraph,
     InferenceGraphDisplay,
     InferenceGraphPage,
@@ -18,11 +17,12 @@ from skgmmcnn import (
     WordSimilarityDisplay,
     to_text,
 )
+from skgmmcnn.features import maps_of_arrays
 from skgmmcnn.graph import compare_graphs, typicality
 from skgmmcnn.metrics import fidelity
 
 ROWS = np.random.default_rng(0).normal(size=(40, 6))
-DENSE = FeatureMaps.from_arrays({"a": ROWS})
+DENSE = maps_of_arrays({"a": ROWS})
 FOREIGN = nx.DiGraph([(1, 2)])
 
 

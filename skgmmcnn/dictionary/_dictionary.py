@@ -14,7 +14,7 @@ from .._compat import StrOptions, fit_context
 from .._device import exact_float32
 from .._distributed import my_share
 from .._threads import one_thread
-from ..features import FeatureMaps
+from ..features import FeatureMaps, maps_of_arrays
 from ..mixture import STARTS, Expectation, Fitted, Mixture, OnlineState, Rows, Scorer, Training, online_step, train
 from ._base import WordModel, check_shares
 from ._labelling import MixtureLabeller, as_rows, average_posteriors
@@ -386,7 +386,7 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
                 f"LayerDictionary reads FeatureMaps, or a 2-D array; X has {X.ndim} dimensions. Images go through "
                 "a FeatureExtractor first."
             )
-        return FeatureMaps.from_arrays({"dense": validate_data(self, X, dtype=[np.float64, np.float32], reset=reset)})
+        return maps_of_arrays({"dense": validate_data(self, X, dtype=[np.float64, np.float32], reset=reset)})
 
     def _labeller(self) -> MixtureLabeller:
         return MixtureLabeller(self.mixtures_)

@@ -74,8 +74,8 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         weighs less against it, which tempers contrasts.
     fields : {"effective", "whole"}, default="effective"
         Where lower words count for an upper one: in its effective fields, where most of its activity comes from, or in
-        its whole receptive fields.  Whole ones are also taken where effective ones were not measured
-        (``FeatureExtractor(n_field_images=0)``); see `fields_`.
+        its whole receptive fields.  Whole ones are also taken where effective ones could not be measured; see
+        `fields_`.
     verbose : int, default=0
         Whether :meth:`fit` prints how far counts can speak: how many of the fitted decisions are for classes with at
         least ten images, and how many of them the words predict, with y also of right and wrong ones.

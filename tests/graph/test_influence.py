@@ -417,9 +417,10 @@ def _arrays(words):
     return WordMaps(words.words, words.decisions, words.spec, words.vocabulary)
 
 
+@pytest.mark.filterwarnings("ignore:Effective receptive fields cannot be measured")
 def test_networks_without_gradients_or_scores_are_named():
     images = images_of(20)
-    words = words_of(NoGradient().eval(), ["top"], images, n_field_images=0)
+    words = words_of(NoGradient().eval(), ["top"], images)
     with pytest.raises(ValueError, match="has no gradient in this layer"):
         InferenceGraph().fit(words).explain(words[:1])
     names, decide = ["a", "b", "c", "d"], lambda outputs: outputs[0].argmax(1)
