@@ -242,9 +242,12 @@ class _Counts:
         return "No word speaks for it: none has enough evidence."
 
 
+_TEXTS: dict[str, type[_Influence] | type[_Counts]] = {"influence": _Influence, "counts": _Counts}
+
+
 def telling(graph: nx.DiGraph) -> _Counts | _Influence:
     """Return the text of a graph, in pieces."""
-    return _Counts(graph) if evidence_of(graph) == "counts" else _Influence(graph)
+    return _TEXTS[evidence_of(graph)](graph)
 
 
 def target_name(node: Mapping[str, Any]) -> str:

@@ -1,4 +1,5 @@
 import itertools
+import sys
 from dataclasses import replace
 
 import networkx as nx
@@ -369,3 +370,23 @@ def test_select_returns_the_words_of_the_graphs(words, evidence, by):
         assert found == {(node["layer"], node["word"]) for node in list(explained.nodes.values())[1:]}
     with pytest.raises(ValueError, match="'image' or 'class'"):
         estimator.select(some, by="all")
+
+
+@pytest.mark.parametrize("evidence", ["influence", "counts"])
+def test_a_call_of_explain_visits_each_file_once(words, evidence):
+    """The order in which a person would tell it, as the docstring of the estimator's module does."""
+    estimator, visited = InferenceGraph(evidence=evidence).fit(words), []
+
+    def note(frame, event, arg):
+        folder, _, name = frame.f_code.co_filename.rpartition("/")
+        if event == "call" and folder.endswith("skgmmcnn/graph") and visited[-1:] != [name]:
+            visited.append(name)
+
+    sys.setprofile(note)
+    try:
+        estimator.explain(words[:1])
+    finally:
+        sys.setprofile(None)
+    kinds = {"influence": ["_influence.py", "_tracing.py", "_summary.py"], "counts": ["_counts.py"]}
+    first = ["_inference_graph.py", "_targets.py", "_hierarchy.py", "_evidence.py"]
+    assert visited == [*first, *kinds[evidence], "_building.py"]
