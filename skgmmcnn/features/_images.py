@@ -159,6 +159,11 @@ class Images:
         """Return image `row` before preprocessing: a PIL image, or a tensor (C, H, W) where it is not of bytes."""
         return self._open(self._rows[row], row)
 
+    def file_name(self, row: int) -> str:
+        """Return the name of the file of image `row`, "" where it has none."""
+        item = self._data[int(self._rows[row])] if isinstance(self._data, list) else None
+        return item.name if isinstance(item, Path) else ""
+
     def _one(self, row: int, place: int) -> Tensor:
         image = self._open(row, place)
         if self.preprocess is None and isinstance(self._data, Dataset) and isinstance(image, Tensor):

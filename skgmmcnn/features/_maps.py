@@ -563,6 +563,21 @@ class Pictures:
             return self._scale.pixels(self._images.batch(int(key), int(key) + 1, self._shape))[0]
         return Pictures(self._images[key], self._scale, self._shape)
 
+    def file_name(self, number: int) -> str:
+        """Return the name of the file of a picture.
+
+        Parameters
+        ----------
+        number : int
+            The picture.
+
+        Returns
+        -------
+        name : str
+            The name without its folder; "" where the image comes from elsewhere.
+        """
+        return self._images.file_name(number)
+
 
 def _check_finite(values: Tensor, layer: str, start: int) -> None:
     bad = [] if torch.isfinite(values.sum()) else not_finite(values)

@@ -27,7 +27,7 @@ from ._hierarchy import DECISION, EFFECTIVE, FIELDS, WHOLE, Hierarchy, hierarchy
 from ._occlusion import check_graphs
 from ._surprise import Surprise, Typicality, compare, surprise
 from ._tally import Tally, tally
-from ._targets import Target, check_contrast, check_target, start_at
+from ._targets import Target, check_contrast, check_contrasts, check_target, start_at
 from ._walk import Above, Step, walk
 
 AUTO, INFLUENCE, COUNTS = "auto", "influence", "counts"
@@ -290,7 +290,9 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         self.transition_counts_ = counted.transitions
         self.log_ratios_ = {pair: log_ratios(counts, self.smoothing) for pair, counts in counted.transitions.items()}
 
-    def explain(self, X: WordMaps, target: Target = None, *, contrast: int | str | None = None) -> list[nx.DiGraph]:
+    def explain(
+        self, X: WordMaps, target: Target = None, *, contrast: int | str | Sequence[int | str] | None = None
+    ) -> list[nx.DiGraph]:
         """Return for each image the graph that explains the network's decision, or another target.
 
         Parameters
@@ -301,9 +303,9 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
             What is explained: the network's decision by default; another output, by number or name, to see what spoke
             for it; a word ``(layer, word)``, or the word at one location, ``(layer, row, column)``, to see what it is
             made of in this image.
-        contrast : int or str, default=None
+        contrast : int, str or array-like of shape (n,), default=None
             An output, by number or name, with which a decision is contrasted: the graph shows the words that made it
-            the target rather than this.
+            the target rather than this.  Or one output for each image, as the true classes of wrong decisions.
 
         Returns
         -------
@@ -334,7 +336,7 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         """
         self._check_words(X)
         targets = X.decisions.tolist() if target is None else [check_target(X, target)] * len(X)
-        contrasts = [check_contrast(X, each, contrast) for each in targets]
+        contrasts = check_contrasts(X, targets, contrast)
         if self._evidence_of(X) == INFLUENCE:
             return _influence.explain(X, self._structure(X), targets, contrasts, self._wanted(X))
         return self._explain(X, targets, contrasts)

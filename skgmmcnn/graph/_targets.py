@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from numbers import Integral
 from typing import Any
 
@@ -66,6 +67,15 @@ def _refuse_names_of_words(words: WordMaps, target: str) -> None:
         for word in range(n_words):
             if target == words.vocabulary.key(layer, word):
                 raise ValueError(f"target={target!r} is a word; give it by layer and number: target={(layer, word)!r}.")
+
+
+def check_contrasts(words: WordMaps, targets: Sequence[Any], contrast: Any) -> list[int | None]:
+    """Return the output that each image's decision is contrasted with, from one for all images or one for each."""
+    if contrast is None or isinstance(contrast, (str, Integral)):
+        contrast = [contrast] * len(targets)
+    if len(contrast) != len(targets):
+        raise ValueError(f"contrast must be one class, or one for each of {len(targets)} images; got {len(contrast)}.")
+    return [check_contrast(words, target, each) for target, each in zip(targets, contrast, strict=True)]
 
 
 def check_contrast(words: WordMaps, target: Any, contrast: Any) -> int | None:
