@@ -126,11 +126,11 @@ def _describe_node(wording: Wording, node: Mapping[str, Any], panel: list[str]) 
     if node["layer"] == DECISION:
         share = {} if wording.counts else {"bar": [wording.probability(), node["probability"]]}
         return {**shown, **share, "lines": wording.outcome()}
-    bar, classes = wording.bar(node), wording.classes(node)
+    bar, classes = wording.bar(node), ", ".join(f"{name} {share}" for name, share in wording.classes(node))
     return {
         **shown,
         "bar": None if bar is None else [bar.text, round(bar.length, 3)],
-        "lines": [wording.without(node), *[", ".join(f"{name} {share}" for name, share in classes)][: len(classes)]],
+        "lines": [wording.without(node)] + [f"seen in {classes}"] * bool(classes),
     }
 
 

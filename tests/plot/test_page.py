@@ -198,7 +198,7 @@ def test_influence_says_what_the_graphs_say(influence_graph, words):
     before, after = probable(of_image.graph["probability"]), probable(word["probability_without"])
     assert shown["lines"][0] == f"without it {before} \u2192 {after}"
     first, second = np.argsort(-words.vocabulary.statistics[word["layer"]].classes[word["word"]], kind="stable")[:2]
-    assert re.fullmatch(rf"{first} \d+ %, {second} \d+ %", shown["lines"][1])
+    assert re.fullmatch(rf"seen in {first} \d+ %, {second} \d+ %", shown["lines"][1])
     assert shown["panel"][0] == f"{word['count']} of {word['n_locations']} locations in this image."
     assert views[0]["remarks"] == ["These words alone do not keep the decision."]
     assert views[2]["nodes"][views[2]["root"]]["panel"] == [

@@ -1,6 +1,10 @@
 """The page in a real browser: clicks, keys, layouts, and no complaint; skipped where there is no Chromium."""
 
+import base64
+import itertools
+import json
 import shutil
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -390,3 +394,67 @@ def test_layout_of_influence(size, open_page, used):
             shown.choose("scopes", scope)
             shown.choose("questions", question)
             assert_in_place(shown)
+
+
+def test_words_are_named_and_the_names_downloaded(open_page, named, page, tmp_path):
+    from selenium.webdriver.common.keys import Keys
+
+    shown, graph = open_page(), page.graphs[7][0]
+    key, other, *_ = (key for key, node in graph.nodes.items() if node["layer"] == "conv3")
+    assert not shown.one("#names").is_displayed()
+    shown.node(key).click()
+    shown.one("#facts input").send_keys(f" {NASTY} ")
+    shown.point_at(shown.node(other))  # what is written is not taken away
+    assert shown.text("#facts h2") == NASTY == shown.text(f'.node[data-key="{key}"] b')
+    assert shown.node(key).get_attribute("aria-label").startswith(f"{NASTY}, layer conv3.")
+    shown.press(Keys.ENTER)
+    assert shown.focused() == key
+    shown.choose("images", 1)
+    shown.choose("images", 0)
+    assert shown.text(f'.node[data-key="{key}"] b') == NASTY
+    folder = {"behavior": "allow", "downloadPath": str(tmp_path)}
+    shown.browser.execute_cdp_cmd("Browser.setDownloadBehavior", folder)
+    shown.one("#download").click()
+    file = tmp_path / "word_names.json"
+    for _ in range(100):
+        if file.exists():
+            break
+        time.sleep(0.05)
+    names = json.loads(file.read_text())
+    before = {named.vocabulary.key(*word): name for word, name in named.vocabulary.names.items()}
+    assert names.items() >= {key: NASTY}.items()
+    assert names.items() <= {**before, key: NASTY}.items()
+
+
+def test_everything_has_a_name_for_screen_readers(open_page, used):
+    shown = open_page(page=used[0])
+    shown.all(".node")[1].click()
+    elements = shown.browser.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
+    roles = {}
+    for element in elements:
+        if not element["ignored"]:
+            roles.setdefault(element["role"]["value"], []).append(element.get("name", {}).get("value"))
+    for role in ("button", "radio", "textbox", "image", "heading", "complementary", "DisclosureTriangle"):
+        assert roles[role], role
+        assert all(roles[role]), role
+    assert {"Decision", "Layer conv1", "Layer conv2", "Layer conv3"} <= set(roles["group"])
+    headings = shown.browser.execute_script(
+        "return [...document.querySelectorAll('h1, h2, h3')].map(e => +e.tagName[1])"
+    )
+    assert headings[0] == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(headings))
+    ids = shown.browser.execute_script("return [...document.querySelectorAll('[id]')].map(e => e.id)")
+    assert len(ids) == len(set(ids))
+
+
+def test_print(open_page, used):
+    shown = open_page(page=used[0])
+    paper = base64.b64decode(shown.browser.execute_cdp_cmd("Page.printToPDF", {"printBackground": True})["data"])
+    assert paper.startswith(b"%PDF")
+    shown.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    shown.browser.execute_script("dispatchEvent(new Event('beforeprint'))")
+    assert_in_place(shown)
+    assert not any(part.is_displayed() for part in shown.all("#controls, #help, #panel, #status"))
+    (graph,) = shown.boxes("#graph")
+    assert graph["width"] <= 700  # pixels of CSS, of 718 between the margins of A4
+    shown.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})

@@ -2,8 +2,9 @@
 
 // Names of classes may be long: texts hold their numbers between two marks.
 const text = document.getElementById("data").textContent, { classes } = JSON.parse(text);
-const data = JSON.parse(text, (_, value) =>
-  typeof value === "string" ? value.replace(/\ue000(\d+)\ue001/g, (mark, number) => classes[number] ?? mark) : value);
+const named = (value) => value.replace(/\ue000(\d+)\ue001/g, (mark, number) => mark === value ? classes[number] : quoted(classes[number]));
+const quoted = (name) => `\u201c${name}\u201d`;
+const data = JSON.parse(text, (_, value) => typeof value === "string" ? named(value).replace(/ %/g, "\u00a0%") : value);
 const state = { image: data.images[0], view: data.views[data.images[0].views[0]], active: null, chosen: null };
 const at = (id) => document.getElementById(id);
 
@@ -44,20 +45,20 @@ function title(key) {
 function question(view) {
   const node = view.nodes[view.root];
   if (!isDecision(node)) return `What is ${data.words[view.root].name ?? view.root} made of?`;
-  if (view.contrast_name) return `Why \u201c${node.class_name}\u201d rather than \u201c${view.contrast_name}\u201d?`;
-  return node.count ? `Why \u201c${node.class_name}\u201d?` : `What speaks for \u201c${node.class_name}\u201d?`;
+  if (view.contrast_name) return `Why ${quoted(node.class_name)} rather than ${quoted(view.contrast_name)}?`;
+  return node.count ? `Why ${quoted(node.class_name)}?` : `What speaks for ${quoted(node.class_name)}?`;
 }
 
 function scope(view) {
   if (view.n_images === 1) return "this image";
   const node = view.nodes[view.root];
-  const called = isDecision(node) && node.count === view.n_images ? ` decided \u201c${node.class_name}\u201d` : "";
+  const called = isDecision(node) && node.count === view.n_images ? ` decided ${quoted(node.class_name)}` : "";
   return `all ${view.n_images} images${called}`;
 }
 
 function imageName(image) {
-  const label = image.label === null ? "" : `, true label \u201c${image.label}\u201d`;
-  return `${image.name}: the network says \u201c${image.decision}\u201d${label}`;
+  const label = image.label === null ? "" : `, true label ${quoted(image.label)}`;
+  return `${image.name}: the network says ${quoted(image.decision)}${label}`;
 }
 
 // ---- what belongs together
@@ -132,9 +133,9 @@ function drawGraph() {
 
 function drawGroup(keys) {
   const node = state.view.nodes[keys[0]], count = node.n_locations / state.view.n_images;
-  const places = `${plural(count, "location")}${state.view.n_images > 1 ? " an image" : ""}`;
+  const places = isDecision(node) ? "" : `${plural(count, "location")}${state.view.n_images > 1 ? " an image" : ""}`;
   const group = make("div", { className: "group" },
-    make("h3", { className: "layer", textContent: isDecision(node) ? "decision" : `${node.layer}, ${places}` }),
+    make("h2", { className: "layer", textContent: node.layer }, make("span", { textContent: places })),
     make("div", { className: "cards" }, ...keys.map(drawNode)));
   group.style.flexGrow = keys.length;
   group.setAttribute("role", "group");
@@ -169,7 +170,7 @@ function mosaic() {
 
 function caption(key) {
   const node = state.view.nodes[key], label = isDecision(node) && state.view.n_images === 1 ? state.image.label : null;
-  const lines = label === null ? node.lines : [...node.lines, `true label ${label}`];
+  const lines = label === null ? node.lines : [...node.lines, `true label ${quoted(label)}`];
   return make("span", {}, make("b", { className: "long", textContent: title(key) }), node.bar ? bar(...node.bar) : null,
     ...lines.map((textContent) => make("span", { className: "line long", textContent })));
 }
@@ -327,7 +328,7 @@ function cellsOf(keys) {
   return cells;
 }
 
-/** The image, darkened but where it shows these words of one layer; as it is where that is nowhere. */
+/** The image, darkened but where it shows these words of one layer; as it is for words of several. */
 function lit(keys) {
   const box = make("span", { className: "lit" }), { picture } = state.image;
   if (picture) box.append(make("img", { src: picture, alt: imageName(state.image) }));
@@ -336,11 +337,9 @@ function lit(keys) {
   const layer = data.layers[nodes[0].layer], cells = cellsOf(keys);
   if (!picture) box.style.aspectRatio = `${layer.columns.length - 1} / ${layer.rows.length - 1}`;
   const [areas, sides] = outlined(cells, layer), against = nodes.every((node) => node.bar?.[1] < 0) ? " against" : "";
-  if (cells.length) {
-    box.append(draw("svg", { viewBox: "0 0 1 1", preserveAspectRatio: "none", "aria-hidden": "true" },
-      draw("path", { d: `M0 0H1V1H0z${areas}`, class: "rest" }),
-      draw("path", { d: sides, class: "halo" }), draw("path", { d: sides, class: `border${against}` })));
-  }
+  box.append(draw("svg", { viewBox: "0 0 1 1", preserveAspectRatio: "none", "aria-hidden": "true" },
+    draw("path", { d: `M0 0H1V1H0z${areas}`, class: "rest" }),
+    draw("path", { d: sides, class: "halo" }), draw("path", { d: sides, class: `border${against}` })));
   return box;
 }
 
@@ -394,9 +393,8 @@ function rename(key, name) {
 
 at("download").addEventListener("click", () => {
   const names = Object.entries(data.words).filter(([, word]) => word.name).map(([key, word]) => [key, word.name]);
-  const href = URL.createObjectURL(new Blob([JSON.stringify(Object.fromEntries(names), null, 1)], { type: "application/json" }));
+  const href = `data:application/json,${encodeURIComponent(JSON.stringify(Object.fromEntries(names), null, 1))}`;
   make("a", { href, download: "word_names.json" }).click();
-  URL.revokeObjectURL(href);
   unsaved = false;
 });
 
