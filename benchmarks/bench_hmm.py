@@ -95,13 +95,11 @@ def counted_chain(dictionary, words):
     """Return the chain that independent mixtures and the smoothed counts of their words make."""
     flat = [words.words[layer].ravel().astype(int) for layer in words.layers]
     sizes = list(words.vocabulary.n_words.values())
-    start, tables, _ = uniform(sizes, 0)
-    start += torch.from_numpy(np.bincount(flat[0], minlength=sizes[0]))
-    for table, lower, upper in zip(tables, flat[:-1], flat[1:], strict=True):
+    tables = uniform(sizes, 0)
+    for table, lower, upper in zip(tables, [np.zeros_like(flat[0]), *flat], flat, strict=False):
         np.add.at(table.numpy(), (lower, upper), 1)
     mixtures = tuple(dictionary.mixtures_[layer] for layer in words.layers)
-    chain = Chain(start, tuple(tables), mixtures, None, 1.0)
-    return chain.with_tables(start / start.sum(), [table / table.sum(1, keepdim=True) for table in tables], None)
+    return Chain((), mixtures, 1.0).with_tables([table / table.sum(1, keepdim=True) for table in tables])
 
 
 def speed(train, _, __):
@@ -111,10 +109,10 @@ def speed(train, _, __):
     generator = torch.Generator().manual_seed(0)
     for n_words in (50, 200):
         mixtures = [
-            begin(Sample(part, np.empty(0), generator), n_words, "rectified", 0.1) for part in values.split(sizes, 1)
+            begin("", Sample(part, np.empty(0), generator), n_words, "rectified", covariance_type="diag", reg_covar=0.1)
+            for part in values.split(sizes, 1)
         ]
-        start, tables, _ = uniform([n_words] * 3, 0)
-        chain = Chain(start, tuple(tables), tuple(mixtures), None, 1.0)
+        chain = Chain(tuple(uniform([n_words] * 3, 0)), tuple(mixtures), 1.0)
 
         def independent(mixtures=mixtures):
             for mixture, part in zip(mixtures, values.split(sizes, 1), strict=True):
@@ -149,9 +147,11 @@ def hmmlearn(train, _, __):
     parts = [part[:, part.var(0).argsort(descending=True)[:d]] for part in parts]
     generator = torch.Generator().manual_seed(0)
     parts = [part + 0.3 * part.std() * torch.randn(part.shape, generator=generator).double() for part in parts]
-    mixtures = [begin(Sample(part, np.empty(0), generator), n_words, "gaussian", 1e-9) for part in parts]
-    start, tables, _ = uniform([n_words] * 3, 0)
-    chain = Chain(start, tuple(tables), tuple(mixtures), None, 0.0)
+    mixtures = [
+        begin("", Sample(part, np.empty(0), generator), n_words, "gaussian", covariance_type="diag", reg_covar=1e-9)
+        for part in parts
+    ]
+    chain = Chain(tuple(uniform([n_words] * 3, 0)), tuple(mixtures), 0.0)
     seconds, fitted = timed(fit_em, Examples(torch.cat(parts, 1), None), chain, Training(n_passes, 0, momentum=0))
     print(f"{'':34}{'seconds':>9}{'log-likelihood by pass, nats per example':>44}")
     print(f"{'ours':34}{seconds:9.2f}   " + " ".join(f"{bound:.6f}" for bound in fitted.lower_bounds), flush=True)

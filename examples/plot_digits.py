@@ -40,8 +40,8 @@ words = pipe[:-1].transform(digits.test_images[3:4])
 print(to_text(graph))
 
 # %%
-# The same as a picture.  Each word is shown by the pieces of training images that are most typical of it, with grey
-# outside the image; beside them stands the image that is explained, tinted where it shows the word.
+# The same as a picture.  Each word is shown by the pieces of training images that are most typical of it;
+# beside them stands the image that is explained, pale but for where it shows the word.
 from skgmmcnn import InferenceGraphDisplay
 
 display = InferenceGraphDisplay.from_estimator(pipe, digits.test_images, image=3)

@@ -83,7 +83,8 @@ print(f"The network is right on {(words.decisions == test_labels).mean():.0%} of
 print(f"and the words of stage4 alone agree with it on {pipe['graph'].score(words):.0%}.")
 
 # %%
-# Why is this a pagoda?  The patches show what each word looks for, and the piece itself is tinted where it was found.
+# Why is this a pagoda?  The patches show what each word looks for, and the piece itself keeps its colours where that
+# was found.
 image = piece(0, 255, 205)
 display = InferenceGraphDisplay.from_estimator(pipe, image[None])
 display.figure_.savefig("why_pagoda.png")
@@ -97,3 +98,73 @@ other = "pagoda" if decided == "trees" else "trees"
 print(f"The network says {decided!r}, rather than {other!r}.")
 display = InferenceGraphDisplay.from_estimator(pipe, image[None], contrast=other)
 display.figure_.savefig("why_not.png")
+
+# %%
+# The same piece by other methods: Grad-CAM of the last stage, integrated gradients, and occlusion by a grey square;
+# beside them the influence of every location of the last stage, which words add up.  Violet places speak for the
+# decision rather than the other class, orange ones against it.  The others need no fit.  Grad-CAM shows only what
+# speaks for the decision, integrated gradients speckle, and occlusion blurs by the size of its square.  None says
+# what is seen at a place, what else looks like it, or of what it is made; :doc:`/guide/neighbours` compares them.
+from time import perf_counter
+
+import matplotlib.pyplot as plt
+
+x = to_tensor(image)[None]
+chosen, rejected = names.index(decided), names.index(other)
+
+
+def margin(outputs):
+    """Return the lead of the decision over the other class, in nats, (n,)."""
+    return outputs[:, chosen] - outputs[:, rejected]
+
+
+def grad_cam():
+    activations = network[:4](x).detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(margin(network[4:](activations)).sum(), activations)
+    return (gradient.mean((2, 3), keepdim=True) * activations).sum(1)[0].relu().detach()
+
+
+def integrated_gradients(n_steps=32):
+    difference = x - x.mean((2, 3), keepdim=True)
+    path = (x - difference * torch.linspace(1, 0, n_steps)[:, None, None, None]).requires_grad_()
+    (gradients,) = torch.autograd.grad(margin(network(path)).sum(), path)
+    return (gradients.mean(0) * difference[0]).sum(0)
+
+
+def occlusion(size=16, stride=8):
+    corners = range(0, 96 - size + 1, stride)
+    falls = torch.zeros(len(corners), len(corners))
+    for i, row in enumerate(corners):
+        for j, column in enumerate(corners):
+            hidden = x.clone()
+            hidden[..., row : row + size, column : column + size] = x.mean((2, 3), keepdim=True)
+            falls[i, j] = (margin(network(x)) - margin(network(hidden))).item()
+    return falls
+
+
+def influence():
+    words = pipe[:-1].transform(image[None])
+    found = words.influence.of_classes([chosen], [rejected], layers=["stage4"])
+    return torch.from_numpy(found.maps["stage4"][0])
+
+
+figure, axes = plt.subplots(1, 5, figsize=(11, 2.6), layout="constrained")
+axes[0].imshow(image)
+axes[0].set_title(f"{decided} rather than {other}", fontsize=10)
+methods = {
+    "Grad-CAM": grad_cam,
+    "integrated gradients": integrated_gradients,
+    "occlusion": occlusion,
+    "influence": influence,
+}
+for ax, (name, method) in zip(axes[1:], methods.items(), strict=True):
+    began = perf_counter()
+    values = method()
+    seconds = perf_counter() - began
+    limit = float(values.abs().max())
+    ax.imshow(to_tensor(image).mean(0), cmap="gray", extent=(0, 96, 96, 0))
+    ax.imshow(values, cmap="PuOr", vmin=-limit, vmax=limit, alpha=0.65, extent=(0, 96, 96, 0))
+    ax.set_title(f"{name}, {seconds:.2f} s", fontsize=10)
+for ax in axes:
+    ax.set_axis_off()
+figure.savefig("beside_others.png")

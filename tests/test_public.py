@@ -1,8 +1,10 @@
 """The public face: every public name is documented in full."""
 
+import ast
 import importlib
 import inspect
 import pkgutil
+from pathlib import Path
 
 import pytest
 from numpydoc.validate import validate
@@ -47,3 +49,23 @@ def test_docstring(name):
 def test_classes_have_runnable_examples():
     for name in skgmmcnn.__all__:
         assert ">>>" in inspect.getdoc(getattr(skgmmcnn, name)), name
+
+
+def crossing_imports(file):
+    """Yield the private modules of other folders that a file of a package imports from."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom):
+            absolute = ".".join(["skgmmcnn", file.parent.name][: 3 - node.level] if node.level else [])
+            module = ".".join(part for part in (absolute, node.module) if part)
+            modules = [module, *(f"{module}.{alias.name}" for alias in node.names if alias.name.startswith("_"))]
+        for module in modules:
+            match module.split("."):
+                case ["skgmmcnn", folder, name, *_] if name.startswith("_") and folder != file.parent.name:
+                    yield module
+
+
+def test_folders_import_from_the_faces_of_others():
+    root = Path(skgmmcnn.__file__).parent
+    found = [(str(file.relative_to(root)), module) for file in root.glob("*/*.py") for module in crossing_imports(file)]
+    assert not [pair for pair in found if not pair[1].startswith("skgmmcnn.graph._")]

@@ -2,41 +2,28 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import repeat
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from sklearn.exceptions import ConvergenceWarning
+from sklearn.preprocessing import LabelEncoder
 from sklearn.utils import check_array, check_random_state, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 from torch import Tensor
 
-from .._compat import Interval, StrOptions, fit_context, wrap_table
+from .._compat import Interval, StrOptions, fit_context
 from .._device import exact_float32
-from .._distributed import gathered, my_share
 from .._threads import one_thread
-from ..dictionary._base import WordModel, check_shares, vocabulary_of
-from ..dictionary._reservoir import Reservoir
-from ..dictionary._training import Sample, begin, choose_emission, passes
-from ..dictionary._words import WordMaps
+from ..dictionary import Sample, WordMaps, WordModel, check_shares, draw, passes
 from ..features import FeatureMaps
-from ..mixture._solvers import (
-    Fitted,
-    OnlineState,
-    Schedule,
-    Training,
-    fit_em,
-    fit_online,
-    in_blocks,
-    online_pass,
-)
+from ..mixture import Fitted, OnlineState, Training, fit_em, fit_online, in_blocks, online_pass, sampling
 from ._chain import Chain, ChainLabeller, ChainScorer, Examples, joined, uniform
 from ._paths import InferencePaths
-from ._recursions import forward, forward_backward, likeliest_paths, log_evidence, state_posteriors, viterbi
+from ._recursions import likeliest_paths, state_posteriors, viterbi
 
 _SOLVERS: dict[str, Callable[[Examples, Chain, Training], Fitted[Chain]]] = {"online": fit_online, "em": fit_em}
 
@@ -49,8 +36,8 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         P(h, x) = P(h_1) prod_l P(h_l+1 | h_l) prod_l p(x_l | h_l)
 
     Densities and transitions are fitted jointly.  The estimator stands where :class:`LayerDictionary` does, and gives
-    word maps from which :class:`InferenceGraph` follows unchanged.  It also tells which path through the words an
-    example takes; see :meth:`paths`.
+    word maps from which :class:`InferenceGraph` follows unchanged.  :meth:`paths` returns the path of each example
+    through the words.
 
     Parameters
     ----------
@@ -75,21 +62,10 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         Training stops when a pass gains less than this, in nats per example and channel.
     batch_size : int, default=1024
         Examples per step of "online" and of :meth:`partial_fit`.
-    learning_offset : float, default=2.0
-        With `learning_decay`, the length of steps: step i of stepwise EM goes ``(i + learning_offset) **
-        -learning_decay`` of the way to what the examples at hand say.  At least 1.
-    learning_decay : float in (0.5, 1], default=0.6
-        See `learning_offset`.
-    burn_in : int, default=0
-        First steps in which statistics are averaged, and parameters left as they are.
     smoothing : float, default=1.0
-        Weight of the belief that all cells of a row of a table are alike, in examples.
+        Pseudo-count, in examples, of each row of a table, spread evenly over its cells.
     reg_covar : float, default=0.1
         Smallest variance of a word, as a share of the channel's variance; see :class:`LayerDictionary`.
-    startprob_init : array-like of shape (K_1,), default=None
-        Distribution of the lowest layer's word to start from.
-    transmats_init : sequence of array-like of shape (K_l, K_l+1), default=None
-        Tables to start from, one per pair of layers; cells that are 0 stay 0.
     keep_proba : bool, default=False
         Whether word maps carry the posterior and the log-density of each layer's word.
     keep_patches : bool, default=True
@@ -141,11 +117,11 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
 
     Notes
     -----
-    Decisions are observed in `fit` and `partial_fit` only, as a last node of the chain.  All that is asked of the chain
-    afterwards is told from activations alone; :meth:`paths_given` is the one exception.
+    Decisions are observed in `fit` and `partial_fit` only, as a last node of the chain.  All other methods see
+    activations only, except :meth:`paths` with y.
 
     X may be feature maps, a list of arrays (n, d_l), or one array (n, sum of d).  For plain arrays, y takes the place
-    of decisions, and `transform` returns posteriors.
+    of decisions, and `transform` returns the posteriors of the words of all layers.
 
     References
     ----------
@@ -169,27 +145,11 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
     """
 
     _parameter_constraints: ClassVar[dict] = {
-        "n_components": [Interval(Integral, 1, None, closed="left"), dict],
+        **WordModel._parameter_constraints,
         "layer_sizes": ["array-like", None],
-        "covariance_type": [StrOptions({"tied_diag", "diag", "spherical"})],
-        "emission": [StrOptions({"gaussian", "rectified", "auto"})],
         "solver": [StrOptions({"online", "em"})],
-        "max_samples": [Interval(Integral, 1, None, closed="left")],
-        "max_iter": [Interval(Integral, 1, None, closed="left")],
-        "tol": [Interval(Real, 0, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
-        "learning_offset": [Interval(Real, 1, None, closed="left")],
-        "learning_decay": [Interval(Real, 0.5, 1, closed="right")],
-        "burn_in": [Interval(Integral, 0, None, closed="left")],
         "smoothing": [Interval(Real, 0, None, closed="left")],
-        "reg_covar": [Interval(Real, 0, None, closed="neither")],
-        "startprob_init": ["array-like", None],
-        "transmats_init": ["array-like", None],
-        "keep_proba": ["boolean"],
-        "keep_patches": ["boolean"],
-        "word_names": [dict, None],
-        "verbose": ["verbose"],
-        "random_state": ["random_state"],
     }
 
     def __init__(
@@ -204,13 +164,8 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         max_iter: int = 100,
         tol: float = 1e-3,
         batch_size: int = 1024,
-        learning_offset: float = 2.0,
-        learning_decay: float = 0.6,
-        burn_in: int = 0,
         smoothing: float = 1.0,
         reg_covar: float = 0.1,
-        startprob_init: Any = None,
-        transmats_init: Any = None,
         keep_proba: bool = False,
         keep_patches: bool = True,
         word_names: Mapping[tuple[str, int] | str, str] | None = None,
@@ -226,84 +181,36 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         self.max_iter = max_iter
         self.tol = tol
         self.batch_size = batch_size
-        self.learning_offset = learning_offset
-        self.learning_decay = learning_decay
-        self.burn_in = burn_in
         self.smoothing = smoothing
         self.reg_covar = reg_covar
-        self.startprob_init = startprob_init
-        self.transmats_init = transmats_init
         self.keep_proba = keep_proba
         self.keep_patches = keep_patches
         self.word_names = word_names
         self.verbose = verbose
         self.random_state = random_state
 
-    def fit(self, X: Any, y: Any = None) -> LayerHMM:
-        """Train densities and transitions jointly, and find each word's most typical examples.
-
-        Parameters
-        ----------
-        X : FeatureMaps, list of array-like of shape (n, d_l), or array-like of shape (n, sum of d)
-            Activity of fully connected layers.
-        y : array-like of shape (n,), default=None
-            For plain arrays the decisions.  For feature maps, whose network decides, labels that are only checked.
-
-        Returns
-        -------
-        self : LayerHMM
-            The fitted chain.
-        """
-        self._fit(X, y)
-        return self
-
-    def fit_transform(self, X: Any, y: Any = None) -> Any:
-        """Fit, and return the words of X without running the network again.
-
-        Parameters
-        ----------
-        X : FeatureMaps, list of array-like of shape (n, d_l), or array-like of shape (n, sum of d)
-            Activity of fully connected layers.
-        y : array-like of shape (n,), default=None
-            As in :meth:`fit`.
-
-        Returns
-        -------
-        words : WordMaps or array of shape (n, sum of K)
-            As from :meth:`transform`.
-        """
-        words = self._fit(X, y)
-        return words if isinstance(X, FeatureMaps) else self.transform(X)
-
     @fit_context(prefer_skip_nested_validation=True)
     def _fit(self, X: Any, y: Any) -> WordMaps:
         maps, classes, targets = self._check_examples(X, y, reset=True)
-        self._check_sizes(maps)
-        examples, generator = self._sample(maps, targets)
-        chain, emissions = self._start(maps, examples, generator, classes)
+        samples, examples = self._sample(maps, targets)
+        chain = self._start(samples, classes)
         with exact_float32(), one_thread(), passes(self.max_iter, "chain", shown=self.verbose) as report:
             training = Training(
                 self.max_iter,
                 self.tol * examples.values.shape[1],
                 momentum=0,  # responsibilities are nearly 0 or 1, so every longer step goes too far
                 batch_size=self.batch_size,
-                generator=generator,
+                generator=samples[maps.layers[0]].generator,
                 report=report,
-                schedule=self._schedule(),
             )
             fitted = _SOLVERS[self.solver](examples, chain, training)
-        self._set_state(fitted.state, maps.layers, emissions, classes)
-        self._network = maps.spec.fingerprint
+        self._set_state(fitted.state, maps, classes)
         self.lower_bounds_ = fitted.lower_bounds
         self.lower_bound_ = fitted.lower_bounds[-1]
         self.n_iter_ = fitted.n_iter
         self.converged_ = fitted.converged
         if not fitted.converged:
-            warnings.warn(
-                f"The chain did not converge in {self.max_iter} passes; raise max_iter or tol.",
-                ConvergenceWarning,
-                stacklevel=4,
-            )
+            self._warn_unconverged("The chain")
         return self._label(maps, illustrated=True)
 
     @fit_context(prefer_skip_nested_validation=True)
@@ -329,41 +236,16 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         """
         state: OnlineState[Chain] | None = getattr(self, "_state", None)
         maps, classes, targets = self._check_examples(X, y, reset=state is None, classes=classes)
-        if state is None:
-            self._check_sizes(maps)
-        examples, generator = self._sample(maps, targets)
-        if state is None:
-            chain, emissions = self._start(maps, examples, generator, classes)
-        else:
-            chain, emissions = state.mixture, self.emissions_
+        samples, examples = self._sample(maps, targets)
+        chain = self._start(samples, classes) if state is None else state.mixture
         with exact_float32(), one_thread():
-            bound, state = online_pass(in_blocks(examples, self.batch_size), chain, state, self._schedule())
-        self._set_state(state, maps.layers, emissions, classes)
-        self._network = maps.spec.fingerprint
+            bound, state = online_pass(in_blocks(examples, self.batch_size), chain, state)
+        self._set_state(state, maps, classes)
         self.lower_bound_ = bound
         self.lower_bounds_ = [*getattr(self, "lower_bounds_", []), bound]
         self.n_iter_ = state.n_steps
         self.converged_ = False
         return self
-
-    def transform(self, X: Any) -> Any:
-        """Return the word of every layer: the likeliest one by its posterior, given the activity of all layers.
-
-        Parameters
-        ----------
-        X : FeatureMaps, list of array-like of shape (n, d_l), or array-like of shape (n, sum of d)
-            Activity of the layers.
-
-        Returns
-        -------
-        words : WordMaps or array of shape (n, sum of K)
-            Word maps for feature maps; posteriors, layer by layer, for plain arrays.
-        """
-        check_is_fitted(self)
-        maps = self._check(X, None, reset=False)
-        if isinstance(X, FeatureMaps):
-            return self._label(maps, illustrated=False)
-        return wrap_table(self, np.concatenate(list(self._posteriors(maps).values()), axis=1), X)
 
     def score(self, X: Any, y: Any = None) -> float:
         """Return the mean log-likelihood of the examples.
@@ -395,23 +277,7 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         log_likelihood : array of shape (n,)
             In nats.
         """
-        return self.score_layers(X).sum(1)
-
-    def score_layers(self, X: Any) -> np.ndarray:
-        """Return the log-density of every layer's activity given that of the layers below it.
-
-        Parameters
-        ----------
-        X : FeatureMaps, list of array-like of shape (n, d_l), or array-like of shape (n, sum of d)
-            Activity of the layers.
-
-        Returns
-        -------
-        log_density : array of shape (n, L)
-            In nats; rows sum to :meth:`score_samples`.
-        """
-        (evidence,) = self._ask(X, lambda *model: (log_evidence(forward(*model)),))
-        return np.diff(evidence, axis=1, prepend=0)
+        return self._ask(X, lambda *model: state_posteriors(*model)[:1])[0]
 
     def posteriors(self, X: Any) -> dict[str, np.ndarray]:
         """Return the posterior of every word, by the forward-backward recursions.
@@ -426,8 +292,7 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         posteriors : dict of str to array of shape (n, K)
             By layer; each row sums to one.
         """
-        check_is_fitted(self)
-        return self._posteriors(self._check(X, None, reset=False))
+        return dict(zip(self.layers_, self._ask(X, lambda *model: state_posteriors(*model)[1]), strict=False))
 
     def decode(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return the likeliest path of every example, by the Viterbi recursion.
@@ -444,7 +309,7 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         paths : int array of shape (n, L)
             One word per layer.
         """
-        log_proba, paths = self._ask(X, viterbi)
+        log_proba, paths, _ = self._ask(X, viterbi)
         return log_proba, paths
 
     def predict(self, X: Any) -> np.ndarray:
@@ -460,8 +325,8 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         decisions : array of shape (n,)
             Output numbers, or for plain arrays values of y.
         """
-        found = self.predict_proba(X).argmax(1)
-        return self._classes()[found]
+        columns = self.predict_proba(X).argmax(1)
+        return self.classes_[columns]  # type: ignore[index]
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return the probability of every decision, given the activity of the layers.
@@ -476,73 +341,45 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         probabilities : array of shape (n, n_classes)
             Columns in the order of `classes_`; each row sums to one.
         """
-        self._classes()
+        self._check_decides()
         return self.posteriors(X)[self.layers_[-1]] @ self.decisionprob_
 
-    def paths(self, X: Any) -> InferencePaths:
-        """Return the likeliest path of every example with its probabilities.
+    def paths(self, X: Any, y: Any = None) -> InferencePaths:
+        """Return the most likely path of every example, with its probabilities.
 
         Parameters
         ----------
         X : FeatureMaps, list of array-like of shape (n, d_l), or array-like of shape (n, sum of d)
             Activity of the layers.
+        y : array-like of shape (n,), default=None
+            Decisions to condition on: output numbers or class names, or for plain arrays values of y.  None leaves the
+            decision open.
 
         Returns
         -------
         paths : InferencePaths
-            As from :meth:`decode`, told from activations alone.
-        """
-        check_is_fitted(self)
-        return self._paths(self._check(X, None, reset=False), None)
-
-    def paths_given(self, X: Any, y: Any) -> InferencePaths:
-        """Return the likeliest path of every example if its decision were y.
-
-        Parameters
-        ----------
-        X : FeatureMaps, list of array-like of shape (n, d_l), or array-like of shape (n, sum of d)
-            Activity of the layers.
-        y : array-like of shape (n,)
-            Decisions to condition on: output numbers or class names, or for plain arrays values of y.
-
-        Returns
-        -------
-        paths : InferencePaths
-            Paths that end in y, with probabilities given both.
-        """
-        classes = self._classes()
-        maps = self._check(X, None, reset=False)
-        of_network = isinstance(X, FeatureMaps)
-        targets = maps.spec.encode(y, len(maps)) if of_network else _encoded(column_or_1d(y), classes)
-        return self._paths(maps, targets)
-
-    def transition_counts(self, X: Any) -> dict[tuple[str, str], np.ndarray]:
-        """Return how often words are expected to follow each other, over all paths of every example.
-
-        Soft counts, next to those of the likeliest paths alone (:meth:`InferencePaths.transition_counts`).
-
-        Parameters
-        ----------
-        X : FeatureMaps, list of array-like of shape (n, d_l), or array-like of shape (n, sum of d)
-            Activity of the layers.
-
-        Returns
-        -------
-        counts : dict of (upper, lower) to array of shape (K_upper, K_lower)
-            For successive layers, and for ``("decision", layers_[-1])`` where X has decisions.
+            Words, as :meth:`decode` returns them for ``y=None``, with their probabilities given the activity, and y.
         """
         check_is_fitted(self)
         maps = self._check(X, None, reset=False)
-        total = [np.zeros(table.shape) for table in self.transmats_]
-        decided = np.zeros((maps.spec.n_outputs, self.vocabulary_.n_words[self.layers_[-1]]))
-        for model, decisions in self._scored(maps):
-            found = forward_backward(*model)
-            total = [mine + counts.numpy(force=True) for mine, counts in zip(total, found.pairs, strict=True)]
-            if maps.spec.n_outputs:
-                np.add.at(decided, decisions, found.states[-1].numpy(force=True))
-        pairs = zip(self.layers_[1:], self.layers_[:-1], strict=True)
-        counts_of = {pair: part.T for pair, part in zip(pairs, total, strict=True)}
-        return counts_of | ({("decision", self.layers_[-1]): decided} if maps.spec.n_outputs else {})
+        targets = None
+        if y is not None:
+            self._check_decides()
+            targets = maps.spec.encode(y, len(maps)) if isinstance(X, FeatureMaps) else self._encode(y, self.classes_)
+        words, path_proba, posteriors, last, decisions = self._ask(maps, likeliest_paths, targets)
+        class_tables = None
+        if self.decisionprob_ is not None:
+            class_tables = tuple(table.numpy() for table in self._chain.class_tables())
+        if targets is None and maps.spec.n_outputs:
+            targets = decisions
+        elif targets is None and self.decisionprob_ is not None:
+            targets = (last @ self.decisionprob_).argmax(1)
+        with np.errstate(divide="ignore"):
+            steps = [self.startprob_[words[:, 0]]]
+            steps += [table[words[:, i], words[:, i + 1]] for i, table in enumerate(self.transmats_)]
+            log_proba = np.log(np.stack(steps, axis=1))
+        n_words = tuple(self.vocabulary_.n_words.values())
+        return InferencePaths(self.layers_, n_words, words, log_proba, posteriors, path_proba, targets, class_tables)
 
     def sample(self, n_samples: int = 1) -> tuple[list[np.ndarray], np.ndarray]:
         """Draw whole chains.
@@ -560,16 +397,14 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
             The words that it was drawn from.
         """
         check_is_fitted(self)
-        if not isinstance(n_samples, Integral) or isinstance(n_samples, bool) or n_samples < 1:
-            raise ValueError(f"n_samples must be an integer of at least 1; got {n_samples!r}.")
         generator = torch.Generator().manual_seed(int(check_random_state(self.random_state).randint(2**31)))
-        words = [torch.multinomial(self._chain.start, n_samples, replacement=True, generator=generator)]
-        for table in self._chain.tables:
-            words.append(torch.multinomial(table[words[-1]], 1, generator=generator).squeeze(1))
-        rows = [
-            mixture.emit(word, generator).numpy() for mixture, word in zip(self._chain.mixtures, words, strict=True)
-        ]
-        return rows, torch.stack(words, 1).numpy()
+        chain = self._chain
+        with sampling(n_samples, sum(chain.sizes)):
+            words = [torch.multinomial(chain.start, int(n_samples), replacement=True, generator=generator)]
+            for table in chain.transitions:
+                words.append(torch.multinomial(table[words[-1]], 1, generator=generator).squeeze(1))
+            rows = [mixture.emit(word, generator) for mixture, word in zip(chain.mixtures, words, strict=True)]
+        return [part.numpy() for part in rows], torch.stack(words, 1).numpy()
 
     def _as_maps(self, X: Any, *, reset: bool) -> FeatureMaps:
         if isinstance(X, (list, tuple)) and len(X) and all(np.ndim(part) == 2 for part in X):
@@ -620,6 +455,8 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         """Return X as maps, the distinct decisions, and for plain arrays those of the examples as their numbers."""
         maps = self._check(X, y, reset=reset)
         check_shares(maps)
+        if reset:
+            self._check_sizes(maps)
         if isinstance(X, FeatureMaps):
             return maps, np.arange(maps.spec.n_outputs), None
         if not reset and (y is None) != (self.classes_ is None):
@@ -630,158 +467,64 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         check_classification_targets(y)
         check_consistent_length(maps, y)
         classes = np.unique(y if classes is None else classes) if reset else self.classes_
-        return maps, classes, _encoded(y, classes)
+        return maps, classes, self._encode(y, classes)
 
-    def _sample(self, maps: FeatureMaps, targets: np.ndarray | None) -> tuple[Examples, torch.Generator]:
-        """Run the network once; return the examples to train on, and a source of randomness."""
-        seed = gathered(int(check_random_state(self.random_state).randint(2**31, size=1)[0]))[0]
-        n_channels = sum(shape[0] for shape in maps.shapes.values())
-        reservoir = Reservoir(len(maps), (n_channels, 1, 1), self.max_samples, seed)
-        decisions = []
-        mine = my_share(len(maps))
-        for batch in maps[mine].batches():
-            decisions.append(batch.decisions)
-            reservoir.add(mine.start + batch.start, joined(batch.activations, maps.layers))
-        reservoir.merge()
-        values, images = reservoir.sample()
-        if maps.spec.n_outputs:
-            targets = np.concatenate(gathered(np.concatenate(decisions)))
-        chosen = None if targets is None else torch.from_numpy(targets[images])
-        return Examples(values, chosen, shared=True), torch.Generator().manual_seed(seed)
+    @staticmethod
+    def _encode(y: Any, classes: Any) -> np.ndarray:
+        return LabelEncoder().fit(classes).transform(y)
 
-    def _start(
-        self, maps: FeatureMaps, examples: Examples, generator: torch.Generator, classes: np.ndarray | None
-    ) -> tuple[Chain, dict[str, str]]:
-        """Return the chain from which training starts, and the emissions that were chosen."""
-        sizes = [maps.shapes[layer][0] for layer in maps.layers]
-        rows = dict(zip(maps.layers, examples.values.split(sizes, 1), strict=True))
-        emissions = {
-            layer: choose_emission(layer, part, self.emission, self.covariance_type) for layer, part in rows.items()
-        }
-        n_words = [self._n_words(layer) for layer in maps.layers]
-        start, tables, decision = uniform(n_words, 0 if classes is None else len(classes))
-        if self.startprob_init is not None:
-            start = _distributions("startprob_init", self.startprob_init, start)
-        if self.transmats_init is not None:
-            if len(self.transmats_init) != len(tables):
-                raise ValueError(f"transmats_init must hold {len(tables)} tables; got {len(self.transmats_init)}.")
-            given = zip(self.transmats_init, tables, strict=True)
-            tables = [_distributions(f"transmats_init[{i}]", mine, table) for i, (mine, table) in enumerate(given)]
-        mixtures = tuple(
-            begin(
-                layer,
-                Sample(part, np.empty(0), generator),
-                n,
-                emissions[layer],
-                covariance_type=self.covariance_type,
-                reg_covar=self.reg_covar,
-            )
-            for (layer, part), n in zip(rows.items(), n_words, strict=True)
-        )
-        chain = Chain(start, tuple(tables), mixtures, decision, float(self.smoothing)).to(examples.values.device)
-        return chain.with_tables(chain.start, chain.tables, chain.decision), emissions
+    def _sample(self, maps: FeatureMaps, targets: np.ndarray | None) -> tuple[dict[str, Sample], Examples]:
+        """Run the network once; return a sample of the same examples for each layer, and all layers side by side."""
+        samples, decisions = draw(maps, self.max_samples, self.random_state, together=True)
+        values = torch.cat([samples[layer].rows for layer in maps.layers], 1)
+        targets = decisions if maps.spec.n_outputs else targets
+        chosen = None if targets is None else torch.from_numpy(targets[samples[maps.layers[0]].images])
+        return samples, Examples(values, chosen, shared=True)
 
-    def _schedule(self) -> Schedule:
-        return Schedule(self.learning_offset, self.learning_decay, self.burn_in)
+    def _start(self, samples: Mapping[str, Sample], classes: np.ndarray | None) -> Chain:
+        """Return the chain from which training starts."""
+        mixtures = tuple(self._begin(layer, sample) for layer, sample in samples.items())
+        tables = uniform([len(mixture.weights) for mixture in mixtures], 0 if classes is None else len(classes))
+        chain = Chain((), mixtures, float(self.smoothing))
+        return chain.with_tables([table.to(mixtures[0].weights.device) for table in tables])
 
-    def _set_state(
-        self, state: OnlineState[Chain], layers: tuple[str, ...], emissions: dict[str, str], classes: np.ndarray | None
-    ) -> None:
+    def _set_state(self, state: OnlineState[Chain], maps: FeatureMaps, classes: np.ndarray | None) -> None:
         self._state = state.to("cpu")
         self._chain = chain = self._state.mixture
-        self.layers_ = layers
-        self.emissions_ = emissions
         self.classes_ = classes
-        self.mixtures_ = dict(zip(layers, chain.mixtures, strict=True))
         self.startprob_ = chain.start.numpy()
-        self.transmats_ = [table.numpy() for table in chain.tables]
+        self.transmats_ = [table.numpy() for table in chain.transitions]
         self.decisionprob_ = None if chain.decision is None else chain.decision.numpy()
-        self.vocabulary_ = vocabulary_of(self.mixtures_, [self.startprob_, *self.transmats_])
+        mixtures = dict(zip(maps.layers, chain.mixtures, strict=True))
+        self._set_words(maps, mixtures, [self.startprob_, *self.transmats_])
 
-    def _classes(self) -> np.ndarray:
+    def _check_decides(self) -> None:
         check_is_fitted(self)
         if self.classes_ is None:
-            raise ValueError("The chain knows of no decisions: it was fitted on plain arrays without y.")
-        return self.classes_
+            raise ValueError("The chain has no decisions: it was fitted on plain arrays without y.")
 
     def _labeller(self) -> ChainLabeller:
         return ChainLabeller(self._chain, self.layers_)
 
-    def _scored(
-        self, maps: FeatureMaps, targets: np.ndarray | None = None
-    ) -> Iterator[tuple[tuple[Tensor, tuple[Tensor, ...], list[Tensor]], np.ndarray]]:
-        """Yield what the recursions take for some examples at a time, and their decisions."""
-        scorer: ChainScorer | None = None
+    def _posterior_table(self, maps: FeatureMaps) -> np.ndarray:
+        return np.concatenate(list(self.posteriors(maps).values()), axis=1)
+
+    def _ask(
+        self, X: Any, question: Callable[..., Sequence[Tensor]], targets: np.ndarray | None = None
+    ) -> list[np.ndarray]:
+        """Return the answers of a recursion for all examples, and last the decisions of their network."""
+        check_is_fitted(self)
+        answers, decisions, scorer = [], [], None
+        maps = self._check(X, None, reset=False)
         for batch in maps.batches():
             values = joined(batch.activations, self.layers_)
             scorer = scorer or ChainScorer(self._chain, values)
-            start = 0
-            for block in scorer.blocks(values):
-                rows = slice(start, start + len(block[0][0]))
-                given = None if targets is None else torch.from_numpy(targets[batch.start :][rows])
+            given: Any = repeat(None)
+            if targets is not None:
+                given = torch.from_numpy(targets[batch.start : batch.start + len(values)]).split(scorer.block_rows)
+            for block, decided in zip(scorer.blocks(values), given, strict=False):
                 with exact_float32(), one_thread():
-                    emissions = scorer.emissions(block, given)
-                yield (scorer.chain.start, scorer.chain.tables, emissions), batch.decisions[rows]
-                start = rows.stop
-
-    def _ask(self, X: Any, question: Callable[..., Sequence[Tensor]]) -> list[np.ndarray]:
-        check_is_fitted(self)
-        return self._asked(self._check(X, None, reset=False), question)
-
-    def _asked(
-        self, maps: FeatureMaps, question: Callable[..., Sequence[Tensor]], targets: np.ndarray | None = None
-    ) -> list[np.ndarray]:
-        """Return what `question` tells of all examples."""
-        answers = [[part.numpy(force=True) for part in question(*model)] for model, _ in self._scored(maps, targets)]
-        return [np.concatenate(parts) for parts in zip(*answers, strict=True)]
-
-    def _posteriors(self, maps: FeatureMaps) -> dict[str, np.ndarray]:
-        return dict(zip(self.layers_, self._asked(maps, lambda *model: state_posteriors(*model)[1]), strict=True))
-
-    def _paths(self, maps: FeatureMaps, targets: np.ndarray | None) -> InferencePaths:
-        answers, decided = [], []
-        for model, decisions in self._scored(maps, targets):
-            answers.append([part.numpy(force=True) for part in likeliest_paths(*model)])
-            decided.append(decisions)
-        words, path_proba, posteriors, last = (np.concatenate(parts) for parts in zip(*answers, strict=True))
-        if maps.spec.n_outputs and targets is None:
-            targets = np.concatenate(decided)
-        elif self.decisionprob_ is not None and targets is None:
-            targets = (last @ self.decisionprob_).argmax(1)
-        class_tables = None
-        if self.decisionprob_ is not None:
-            class_tables = tuple(table.numpy() for table in self._chain.class_tables())
-        with np.errstate(divide="ignore"):
-            steps = [self.startprob_[words[:, 0]]]
-            steps += [table[words[:, i], words[:, i + 1]] for i, table in enumerate(self.transmats_)]
-            log_proba = np.log(np.stack(steps, axis=1))
-        return InferencePaths(
-            layers=self.layers_,
-            n_words=tuple(self.vocabulary_.n_words.values()),
-            words=words,
-            log_proba=log_proba,
-            posteriors=posteriors,
-            path_proba=path_proba,
-            decisions=targets,
-            class_tables=class_tables,
-        )
-
-
-def _encoded(y: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """Return the place of each value of y among `classes`."""
-    places = np.searchsorted(classes, y).clip(0, len(classes) - 1)
-    wrong = np.flatnonzero(classes[places] != y)
-    if len(wrong):
-        raise ValueError(f"y holds {y[wrong[0]]!r}, which is none of the classes {classes.tolist()[:10]}.")
-    return places
-
-
-def _distributions(name: str, given: Any, like: Tensor) -> Tensor:
-    """Return `given` as a tensor of distributions of the shape of `like`."""
-    array = np.asarray(given, dtype=np.float64)
-    if array.shape != tuple(like.shape) or not (array >= 0).all() or not np.allclose(array.sum(-1), 1):
-        raise ValueError(
-            f"{name} must be of shape {tuple(like.shape)}, with rows of probabilities that sum to one; got shape "
-            f"{array.shape}."
-        )
-    return torch.from_numpy(array / array.sum(-1, keepdims=True))
+                    found = question(scorer.chain.start, scorer.chain.transitions, scorer.emissions(block, decided))
+                answers.append([part.numpy(force=True) for part in found])
+            decisions.append(batch.decisions)
+        return [*(np.concatenate(parts) for parts in zip(*answers, strict=True)), np.concatenate(decisions)]

@@ -10,19 +10,7 @@ import numpy as np
 
 
 class PathTable(NamedTuple):
-    """Paths, the most used first.
-
-    Parameters
-    ----------
-    paths : int array of shape (n_paths, L)
-        One word per layer.
-    counts : int array of shape (n_paths,)
-        Number of examples that take the path.
-    shares : float array of shape (n_paths,)
-        Their share of the examples.
-    log_proba : float array of shape (n_paths,)
-        Log-probability of the path under the chain, in nats.
-    """
+    """Paths (n_paths, L), the most used first, with counts, fractions of the examples, and log-probabilities."""
 
     paths: np.ndarray
     counts: np.ndarray
@@ -111,9 +99,10 @@ class InferencePaths:
 
         Returns
         -------
-        table : PathTable
-            Paths, counts, shares of the chosen examples, and log-probabilities.  Among equally used paths the likelier
-            one comes first.
+        table : named tuple
+            `paths`, int array (n_paths, L) of one word per layer; `counts` (n_paths,) of the examples on each path;
+            `shares`, the same as fractions of all chosen examples; `log_proba`, the log-probability of each path under
+            the chain, in nats.  Among equally used paths the likelier one comes first.
         """
         chosen = self if label is None else self[np.flatnonzero(self._known_decisions() == label)]
         if not len(chosen):
@@ -122,25 +111,6 @@ class InferencePaths:
         log_proba = chosen.log_proba[first].sum(1)
         order = np.lexsort((-log_proba, -counts))[:n_paths]
         return PathTable(paths[order], counts[order], counts[order] / len(chosen), log_proba[order])
-
-    def class_proba(self, labels: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Return how probable a decision is, given each word of each path.
-
-        Parameters
-        ----------
-        labels : int array of shape (n,)
-            Number of one decision per example.
-
-        Returns
-        -------
-        probabilities : array of shape (n, L)
-            P(decision | word).  As the layers form a chain, this is also P(decision | path up to the word).
-        """
-        self._known_decisions()
-        assert self.class_tables is not None
-        labels = np.broadcast_to(np.asarray(labels), self.shape)
-        columns = [table[words, labels] for table, words in zip(self.class_tables, self.words.T, strict=True)]
-        return np.stack(columns, axis=1)
 
     def leaves(self, labels: Sequence[int] | np.ndarray) -> np.ndarray:
         """Return where each path leaves the paths of a class.
@@ -159,34 +129,12 @@ class InferencePaths:
         self._known_decisions()
         assert self.class_tables is not None
         labels = np.broadcast_to(np.asarray(labels), self.shape)
-        told = [table.argmax(1)[words] for table, words in zip(self.class_tables, self.words.T, strict=True)]
-        elsewhere = np.stack(told, axis=1) != labels[:, None]
+        classes = [table.argmax(1)[words] for table, words in zip(self.class_tables, self.words.T, strict=True)]
+        elsewhere = np.stack(classes, axis=1) != labels[:, None]
         from_here_on = np.logical_and.accumulate(elsewhere[:, ::-1], axis=1).sum(1)
         return len(self.layers) - from_here_on
-
-    def transition_counts(self) -> dict[tuple[str, str], np.ndarray]:
-        """Count how often words follow each other on these paths.
-
-        Returns
-        -------
-        counts : dict of (upper, lower) to int array of shape (K_upper, K_lower)
-            For successive layers, and for ``("decision", layers[-1])`` where there are decisions.
-        """
-        counts = {}
-        for i in range(1, len(self.layers)):
-            pair = self.layers[i], self.layers[i - 1]
-            counts[pair] = _count(self.words[:, i], self.words[:, i - 1], self.n_words[i], self.n_words[i - 1])
-        if self.decisions is not None and self.class_tables is not None:
-            n_outputs = self.class_tables[-1].shape[1]
-            counts["decision", self.layers[-1]] = _count(self.decisions, self.words[:, -1], n_outputs, self.n_words[-1])
-        return counts
 
     def _known_decisions(self) -> np.ndarray:
         if self.decisions is None or self.class_tables is None:
             raise ValueError("These paths lead to no decision: the chain was fitted on plain arrays without y.")
         return self.decisions
-
-
-def _count(upper: np.ndarray, lower: np.ndarray, n_upper: int, n_lower: int) -> np.ndarray:
-    cells = upper.astype(np.int64) * n_lower + lower
-    return np.bincount(cells, minlength=n_upper * n_lower).reshape(n_upper, n_lower)

@@ -66,11 +66,6 @@ def backward(tables: Sequence[Tensor], emissions: Sequence[Tensor]) -> list[Tens
     return ahead[::-1]
 
 
-def log_evidence(joint: Sequence[Tensor]) -> Tensor:
-    """Return log p(x of layers up to l) after every layer, shape (n, L), from :func:`forward`."""
-    return torch.stack([part.logsumexp(1) for part in joint], 1)
-
-
 def state_posteriors(
     start: Tensor, tables: Sequence[Tensor], emissions: Sequence[Tensor]
 ) -> tuple[Tensor, list[Tensor]]:

@@ -1,26 +1,29 @@
-"""What LayerDictionary and LayerHMM have in common: they check feature maps alike, and label them by their words."""
+"""The common base of LayerDictionary and LayerHMM: checks of feature maps, and labelling."""
 
 from __future__ import annotations
 
 import hashlib
+import warnings
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from numbers import Integral
-from typing import Any, Self
+from numbers import Integral, Real
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
-from .._compat import ContainerOutput
+from .._compat import ContainerOutput, Interval, StrOptions, wrap_table
 from .._distributed import n_processes
 from ..features import FeatureMaps
-from ..mixture import Mixture
+from ..mixture import Mixture, RectifiedGaussian
 from ._influence import Influence
 from ._labelling import Labeller, label
 from ._representatives import Typical, illustrate
 from ._statistics import count_classes
+from ._training import Sample, begin
 from ._words import Vocabulary, WordMaps
 
 _N_REPRESENTATIVES = 9
@@ -29,12 +32,31 @@ _N_REPRESENTATIVES = 9
 class WordModel(ContainerOutput, TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]
     """An estimator that reads feature maps and gives word maps."""
 
+    _parameter_constraints: ClassVar[dict] = {
+        "n_components": [Interval(Integral, 1, None, closed="left"), dict],
+        "covariance_type": [StrOptions({"tied_diag", "diag", "spherical"})],
+        "emission": [StrOptions({"gaussian", "rectified", "auto"})],
+        "max_samples": [Interval(Integral, 1, None, closed="left")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "reg_covar": [Interval(Real, 0, None, closed="neither")],
+        "keep_proba": ["boolean"],
+        "keep_patches": ["boolean"],
+        "word_names": [dict, None],
+        "verbose": ["verbose"],
+        "random_state": ["random_state"],
+    }
     n_components: int | Mapping[str, int]
+    covariance_type: str
+    emission: str
+    reg_covar: float
     max_samples: int
+    max_iter: int
     keep_proba: bool
     keep_patches: bool
     word_names: Mapping[tuple[str, int] | str, str] | None
     layers_: tuple[str, ...]
+    emissions_: dict[str, str]
     mixtures_: dict[str, Mixture]
     vocabulary_: Vocabulary
     dead_words_: dict[str, np.ndarray]
@@ -46,7 +68,71 @@ class WordModel(ContainerOutput, TransformerMixin, BaseEstimator, auto_wrap_outp
 
     @abstractmethod
     def _labeller(self) -> Labeller:
-        """Return what gives locations their words."""
+        """Return the labeller of the fitted words."""
+
+    @abstractmethod
+    def _fit(self, X: Any, y: Any) -> WordMaps:
+        """Fit, and return the words of X."""
+
+    @abstractmethod
+    def _posterior_table(self, maps: FeatureMaps) -> np.ndarray:
+        """Return the posteriors of all words for maps of one location, shape (n, sum of K)."""
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Train the words, and find the most typical locations of each.
+
+        Parameters
+        ----------
+        X : FeatureMaps or array-like
+            Activity of the layers.  The notes of the class describe the arrays that it takes.
+        y : array-like of shape (n,), default=None
+            Output numbers or class names.  The discriminative objective of :class:`LayerDictionary` predicts them, and
+            :class:`LayerHMM` takes them as the decisions for plain arrays; otherwise they are only checked.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+        """
+        self._fit(X, y)
+        return self
+
+    def fit_transform(self, X: Any, y: Any = None) -> Any:
+        """Fit, and return the words of X without running the network again.
+
+        Parameters
+        ----------
+        X : FeatureMaps or array-like
+            As in :meth:`fit`.
+        y : array-like of shape (n,), default=None
+            As in :meth:`fit`.
+
+        Returns
+        -------
+        words : WordMaps or array of shape (n, sum of K)
+            As from :meth:`transform`.
+        """
+        words = self._fit(X, y)
+        return words if isinstance(X, FeatureMaps) else self.transform(X)
+
+    def transform(self, X: Any) -> Any:
+        """Return the most likely word at every location.
+
+        Parameters
+        ----------
+        X : FeatureMaps or array-like
+            Activity of the layers.
+
+        Returns
+        -------
+        words : WordMaps or array of shape (n, sum of K)
+            Word maps for feature maps; the posteriors of all words, layer by layer, for plain arrays.
+        """
+        check_is_fitted(self)
+        maps = self._check(X, None, reset=False)
+        if isinstance(X, FeatureMaps):
+            return self._label(maps, illustrated=False)
+        return wrap_table(self, self._posterior_table(maps), X)
 
     def collect_representatives(self, X: FeatureMaps) -> Self:
         """Take each word's most typical locations from X, in place of those that there are.
@@ -107,13 +193,13 @@ class WordModel(ContainerOutput, TransformerMixin, BaseEstimator, auto_wrap_outp
             self._check_network(maps.spec.fingerprint)
         return maps
 
-    def _check_network(self, its: str | None) -> None:
-        mine = self._network
-        if mine is not None and its is not None and its != mine:
+    def _check_network(self, fingerprint: str | None) -> None:
+        fitted = self._network
+        if fitted is not None and fingerprint is not None and fingerprint != fitted:
             raise ValueError(
-                f"{type(self).__name__} was fitted on maps of another network: its weights had SHA-256 {mine[:12]}..., "
-                f"these have {its[:12]}..., whose channels mean something else. Take maps of the network that was "
-                "fitted, or fit again."
+                f"{type(self).__name__} was fitted on maps of another network: its weights had SHA-256 "
+                f"{fitted[:12]}..., these have {fingerprint[:12]}..., whose channels mean something else. Take maps of "
+                "the network that was fitted, or fit again."
             )
 
     def _channels(self) -> dict[str, int]:
@@ -155,25 +241,47 @@ class WordModel(ContainerOutput, TransformerMixin, BaseEstimator, auto_wrap_outp
     def _n_words(self, layer: str) -> int:
         return self.n_components[layer] if isinstance(self.n_components, Mapping) else self.n_components
 
+    def _begin(self, layer: str, sample: Sample, init_params: str = "random_from_data") -> Mixture:
+        """Return the mixture of a layer from which training starts."""
+        return begin(
+            layer,
+            sample,
+            self._n_words(layer),
+            self.emission,
+            covariance_type=self.covariance_type,
+            reg_covar=self.reg_covar,
+            init_params=init_params,
+        )
+
+    def _set_words(self, maps: FeatureMaps, mixtures: dict[str, Mixture], others: Iterable[np.ndarray] = ()) -> None:
+        """Set the attributes of words that were trained on `maps`; `others` are arrays that they depend on."""
+        self.layers_ = maps.layers
+        self.mixtures_ = mixtures
+        rectified = {layer: isinstance(mixture.emission, RectifiedGaussian) for layer, mixture in mixtures.items()}
+        self.emissions_ = {layer: "rectified" if found else "gaussian" for layer, found in rectified.items()}
+        self.vocabulary_ = _vocabulary_of(mixtures, others)
+        self._network = maps.spec.fingerprint
+
+    def _warn_unconverged(self, what: str) -> None:
+        warnings.warn(
+            f"{what} did not converge in {self.max_iter} passes; raise max_iter or tol.",
+            ConvergenceWarning,
+            stacklevel=5,
+        )
+
     def _label(self, maps: FeatureMaps, *, illustrated: bool) -> WordMaps:
         """Run the network once and return the words, with `illustrated` noting each word's representatives."""
         self._check_names(maps)
-        typical = {layer: Typical(n, _N_REPRESENTATIVES) for layer, n in self.vocabulary_.n_words.items()}
-        labels = label(
-            maps,
-            self._labeller(),
-            self.vocabulary_.n_words,
-            keep_proba=self.keep_proba,
-            typical=typical if illustrated else None,
-        )
+        n_words = self.vocabulary_.n_words
+        typical = {layer: Typical(n, _N_REPRESENTATIVES) for layer, n in n_words.items()} if illustrated else None
+        labels = label(maps, self._labeller(), n_words, keep_proba=self.keep_proba, typical=typical)
         pictures = maps.pictures()
-        if illustrated:
+        if typical is not None:
             shown = pictures if self.keep_patches else None
             found = {layer: illustrate(typical[layer], layer, maps.spec, shown) for layer in maps.layers}
+            n_outputs = max(1, maps.spec.n_outputs)
             counts = {
-                layer: count_classes(
-                    words, labels.decisions, self.vocabulary_.n_words[layer], max(1, maps.spec.n_outputs)
-                )
+                layer: count_classes(words, labels.decisions, n_words[layer], n_outputs)
                 for layer, words in labels.words.items()
             }
             self.vocabulary_ = replace(
@@ -199,12 +307,12 @@ def _word_of(key: Any) -> Any:
 
 
 def check_shares(maps: FeatureMaps) -> None:
-    """Refuse fewer images than there are processes to share them."""
+    """Refuse fewer images than there are processes."""
     if len(maps) < n_processes():
         raise ValueError(f"{n_processes()} processes cannot share {len(maps)} images; start fewer.")
 
 
-def vocabulary_of(mixtures: Mapping[str, Mixture], others: Iterable[np.ndarray] = ()) -> Vocabulary:
+def _vocabulary_of(mixtures: Mapping[str, Mixture], others: Iterable[np.ndarray] = ()) -> Vocabulary:
     """Return the words of mixtures by layer, with a fingerprint of these and of `others` that words depend on."""
     digest = hashlib.sha256()
     for layer, mixture in mixtures.items():

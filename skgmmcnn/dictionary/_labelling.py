@@ -14,8 +14,7 @@ from .._device import exact_float32
 from .._distributed import gathered, my_share, n_processes
 from .._threads import one_thread
 from ..features import FeatureMaps
-from ..mixture import Mixture
-from ..mixture._em import Assignment, Scorer
+from ..mixture import Assignment, Mixture, Scorer
 from ._representatives import Typical
 
 

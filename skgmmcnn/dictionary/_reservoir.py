@@ -1,15 +1,21 @@
-"""A uniform sample of the locations of a layer, the same however the images are batched."""
+"""Uniform samples of the locations of layers, independent of the batch size."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
+from sklearn.utils import check_random_state
 from torch import Tensor
 
-from .._distributed import gathered, n_processes
+from .._distributed import gathered, my_share, n_processes
 from .._hashing import mixed
+from ..features import FeatureMaps
+from ._labelling import as_rows
+from ._training import Sample
 
-MAX_BYTES = 2**28
+_MOST_BYTES = 2**28
 
 
 class Reservoir:
@@ -19,18 +25,16 @@ class Reservoir:
     ----------
     n_images : int
         Number of images that will be seen.
-    shape : tuple (channels, height, width)
-        Size of the layer's map.
+    n_locations : int
+        Number of locations of an image.
     max_samples : int
-        Most rows to keep; fewer are kept where they would take more than 256 MiB.
+        Most rows to keep.
     seed : int
         Chooses the sample.
     """
 
-    def __init__(self, n_images: int, shape: tuple[int, int, int], max_samples: int, seed: int) -> None:
-        channels, height, width = shape
-        self._n_locations, self._seed = height * width, seed
-        self._limit = min(max_samples, max(1, MAX_BYTES // (4 * channels)))
+    def __init__(self, n_images: int, n_locations: int, max_samples: int, seed: int) -> None:
+        self._n_locations, self._seed, self._limit = n_locations, seed, max_samples
         total = n_images * self._n_locations
         # A hash below the threshold is as likely as the share wanted; the margin of six standard deviations makes too
         # few rows all but impossible, and the surplus is dropped at the end.
@@ -66,3 +70,32 @@ class Reservoir:
         order = np.argsort(np.concatenate(self._keys), kind="stable")[: self._limit]
         rows = torch.cat(self._rows)[torch.from_numpy(order).to(self._rows[0].device)]
         return rows, np.concatenate(self._images)[order]
+
+
+def draw(
+    maps: FeatureMaps, max_samples: int, random_state: Any, *, together: bool = False
+) -> tuple[dict[str, Sample], np.ndarray]:
+    """Run the network once; return a sample of each layer's rows, and the decisions for all images (n,).
+
+    At most `max_samples` rows are drawn, fewer where they would take more than 256 MiB: of each layer by itself, or
+    `together` the same locations of all layers.
+    """
+    seeds = check_random_state(random_state).randint(2**31, size=1 if together else len(maps.layers))
+    generators = [(seed, torch.Generator().manual_seed(seed)) for seed in gathered(seeds.tolist())[0]]
+    sources = dict(zip(maps.layers, generators * (len(maps.layers) if together else 1), strict=True))
+    n_channels = {layer: shape[0] for layer, shape in maps.shapes.items()}
+    if together:
+        n_channels = dict.fromkeys(n_channels, sum(n_channels.values()))
+    reservoirs = {}
+    for layer, (_, height, width) in maps.shapes.items():
+        limit = min(max_samples, max(1, _MOST_BYTES // (4 * n_channels[layer])))
+        reservoirs[layer] = Reservoir(len(maps), height * width, limit, sources[layer][0])
+    decisions, mine = [], my_share(len(maps))
+    for batch in maps[mine].batches():
+        decisions.append(batch.decisions)
+        for layer, values in batch.activations.items():
+            reservoirs[layer].add(mine.start + batch.start, as_rows(values))
+    for reservoir in reservoirs.values():
+        reservoir.merge()
+    samples = {layer: Sample(*reservoirs[layer].sample(), generator) for layer, (_, generator) in sources.items()}
+    return samples, np.concatenate(gathered(np.concatenate(decisions)))

@@ -15,6 +15,12 @@ _PRODUCTS = ("Mm", "Addmm", "Bmm", "Baddbmm", "Convolution", "MkldnnConvolution"
 _BOUNDED = ("Sigmoid", "Hardsigmoid", "Softmax", "Exp", "Clamp", "ClampMin", "Hardtanh", "Tanh", "Erf")
 
 
+ONE_AT_A_TIME = (
+    "Explain one output at a time, with a network that returns it alone, (n, 1), as nn.Sequential(network, Column(3)) "
+    "where the forward of Column returns x[:, [number]]; or say which decision is meant: decision=callable."
+)
+
+
 class Meaning(NamedTuple):
     """What values (n, C) of a network can be taken for.
 
@@ -90,15 +96,11 @@ def check_one_decision(found: Meaning, n_outputs: int, decision: Callable | None
     """Refuse networks that decide several things at once, unless they are told which decision is meant."""
     if not found.separate:
         return
-    what = f"The network's {n_outputs} outputs lie in [0, 1] and do not add up to 1: {n_outputs} sigmoids, which tell "
+    what = f"The network's {n_outputs} outputs lie in [0, 1] and do not add up to 1: they are {n_outputs} sigmoids"
     if decision is None:
-        raise ValueError(
-            f"{what}different things (multi-label). Explain them one at a time, with a network that returns "
-            "a single output (n, 1), as nn.Sequential(network, Column(3)) where the forward of Column returns "
-            "x[:, [number]]; or say which decision is meant: decision=callable."
-        )
+        raise ValueError(f"{what} (multi-label). {ONE_AT_A_TIME}")
     warnings.warn(
-        f"{what}different things. With your decision= they are taken for the scores of one softmax; better explain one "
+        f"{what}. With your decision= they are taken for the scores of one softmax; better explain one "
         "output at a time, with a network that returns only that one (n, 1).",
         stacklevel=4,
     )

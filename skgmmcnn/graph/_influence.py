@@ -9,8 +9,7 @@ from typing import Any
 import networkx as nx
 import numpy as np
 
-from ..dictionary import Influence, WordMaps
-from ..dictionary._influence import ClassMargin, WordMargin
+from ..dictionary import ClassMargin, Influence, WordMaps, WordMargin
 from ._attributes import add_decision, add_word
 from ._hierarchy import DECISION, Hierarchy
 from ._targets import root_of

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from ..dictionary import WordMaps
-from ..features import Rerun
-from ..features._scores import proba_of
+from ..features import Rerun, proba_of
 from ._influence import handle_of
 
 _N_ELSEWHERE = 8  # places

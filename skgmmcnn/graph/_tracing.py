@@ -10,12 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..dictionary import Influence, WordMaps
-from ..dictionary._influence import Margin
-from ..features import Rerun
-from ..features._attribution import Attribution, attribute
-from ..features._rerun import replace
-from ..features._scores import proba_of, runners_up
+from ..dictionary import Influence, Margin, WordMaps
+from ..features import Attribution, Rerun, attribute, proba_of, replace, runners_up
 from ._hierarchy import DECISION, Hierarchy
 
 MOST_ENOUGH = 20  # words of a layer

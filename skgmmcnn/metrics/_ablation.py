@@ -8,9 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..dictionary._influence import layer_mean
-from ..features import Rerun
-from ..features._rerun import replace
+from ..dictionary import layer_mean
+from ..features import Rerun, replace
 from ._parts import Parts
 
 FILLS = ("mean", "zero", "resample")  # the usual one first

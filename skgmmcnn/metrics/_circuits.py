@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..dictionary import WordMaps, count_words
-from ..features import Rerun
-from ..features._scores import margins
+from ..features import Rerun, margins
 from ..graph import InferenceGraph
 from ._ablation import Fillings, at_locations, outputs_without
 from ._evidence import evidence_of, graphs_of, kept_by, leaders, over_graphs

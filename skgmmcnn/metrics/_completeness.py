@@ -11,11 +11,8 @@ import torch
 from torch import Tensor
 
 from .._device import exact_float32
-from ..dictionary._base import WordModel
-from ..dictionary._influence import layer_mean
-from ..dictionary._worth import means_of
-from ..features import Rerun
-from ..features._rerun import put
+from ..dictionary import WordModel, layer_mean, means_of
+from ..features import Rerun, put
 from ._intervals import Interval, interval_of_share
 from ._measured import Figure, Measured, axes_for
 from ._parts import Parts, check_scores, take_apart

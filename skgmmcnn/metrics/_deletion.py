@@ -12,8 +12,7 @@ from sklearn.utils import check_random_state
 
 from .._progress import progress
 from ..dictionary import WordMaps, count_words
-from ..features import Rerun
-from ..features._scores import proba_of
+from ..features import Rerun, proba_of
 from ..graph import InferenceGraph
 from ._ablation import Fillings, at_locations, outputs_without
 from ._completeness import check_layers

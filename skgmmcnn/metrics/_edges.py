@@ -11,8 +11,7 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from .._progress import progress
-from ..dictionary import WordMaps
-from ..dictionary._influence import ClassMargin
+from ..dictionary import ClassMargin, WordMaps
 from ..features import Rerun
 from ..graph import InferenceGraph
 from ..graph._counting import spread

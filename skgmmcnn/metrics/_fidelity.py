@@ -9,7 +9,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
-from ..features._scores import log_proba
+from ..features import log_proba
 from ..graph._coverage import FEW_FITTED
 from ._intervals import Interval, interval_of_share
 from ._measured import Figure, Measured

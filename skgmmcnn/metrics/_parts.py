@@ -7,10 +7,8 @@ from typing import Any, NamedTuple
 
 from sklearn.pipeline import Pipeline
 
-from ..dictionary import WordMaps
-from ..dictionary._base import WordModel
-from ..features import FeatureExtractor, FeatureMaps
-from ..features._scores import check_decided
+from ..dictionary import WordMaps, WordModel
+from ..features import FeatureExtractor, FeatureMaps, check_decided
 from ..graph import InferenceGraph
 
 _N_CHECKED = 8  # images

@@ -15,8 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from .._progress import progress
 from ..dictionary import WordMaps, align_words
-from ..features import FeatureMaps
-from ..features._maps import Change
+from ..features import Change, FeatureMaps
 from ..graph import InferenceGraph
 from ._intervals import interval
 from ._measured import Figure, Measured

@@ -8,8 +8,7 @@ import networkx as nx
 import numpy as np
 from sklearn.base import clone
 
-from ..dictionary import Alignment, WordMaps
-from ..dictionary._base import WordModel
+from ..dictionary import Alignment, WordMaps, WordModel
 from ..features import FeatureMaps
 from ..graph import GraphComparison, InferenceGraph, compare_graphs
 from ._evidence import of_any_worth

@@ -11,8 +11,7 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from .._progress import progress
-from ..dictionary._alignment import assign, similarity_of_means
-from ..dictionary._base import WordModel
+from ..dictionary import WordModel, assign, similarity_of_means
 from ..features import FeatureMaps
 from ..graph import GraphComparison, InferenceGraph
 from ._intervals import Interval, interval

@@ -12,9 +12,7 @@ from torchvision import models, transforms
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms._presets import ImageClassification
 
-from ..features._network import build, fingerprint
-from ..features._probing import HookedNetwork
-from ..features._tracing import TracedNetwork
+from ..features import HookedNetwork, TracedNetwork, build, fingerprint
 from ._values import KINDS, Kind, Packer, Unpacker, _instance, dtype_of, fill, pack_weights, pick, unpack_weights
 
 _WATCHED: dict[str, Any] = {kind.__name__: kind for kind in (TracedNetwork, HookedNetwork)}

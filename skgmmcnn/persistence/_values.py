@@ -20,7 +20,7 @@ from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 from torch import Tensor
 
-from ..features._network import memory_order, names_file
+from ..features import memory_order, names_file
 
 _NUMBERS = frozenset("bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64".split())
 _FOLDERS = ("memory", "store")  # parameters that name where things are written, which a file must not choose

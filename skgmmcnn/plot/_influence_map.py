@@ -18,6 +18,7 @@ from ._drawing import (
     INK,
     Display,
     Limits,
+    Theme,
     draw_image,
     draw_rectangle,
     frame,
@@ -174,7 +175,7 @@ class InfluenceMapDisplay(Display):
 
     def _draw_title(self, box: Box, name: str, about: str) -> None:
         write(self.ax_, box.middle, box.top + 0.18, name, size=9, weight="bold", va="bottom")
-        write(self.ax_, box.middle, box.top + 0.04, about, size=7.5, color="0.35", va="bottom")
+        write(self.ax_, box.middle, box.top + 0.04, about, size=7.5, color=Theme.current().grey(), va="bottom")
 
     def _draw_map(self, box: Box, layer: str, picture: np.ndarray, influence: np.ndarray) -> None:
         """Draw the heat map of a layer, and below it its bar."""

@@ -193,7 +193,7 @@ class InferenceGraphPage:
 
         self._check()
         row, (graph, *_) = next(iter(self.graphs.items()))
-        display = InferenceGraphDisplay._of_image(graph, self.words[row : row + 1]).plot()
+        display = InferenceGraphDisplay(graph, self.words[row : row + 1]).plot()
         file = io.BytesIO()
         display.figure_.savefig(file, format="png", dpi=100)
         plt.close(display.figure_)

@@ -19,6 +19,7 @@ from ._drawing import (
     PALETTE,
     Display,
     Limits,
+    Theme,
     draw_image,
     draw_patches,
     draw_rectangle,
@@ -324,7 +325,7 @@ class PathDisplay(Display):
         top = max(box.top for box in boxes.values()) + 0.25
         names = [f"layer {layer}" for layer in self.paths.layers]
         for i, name in enumerate([*names, "decision"]):
-            write(self.ax_, i * _STEP + 0.5, top, name, size=10, color="0.35", va="bottom")
+            write(self.ax_, i * _STEP + 0.5, top, name, size=10, color=Theme.current().grey(), va="bottom")
 
     def _draw_image_path(self, boxes: dict[Node, Box]) -> None:
         assert self.image is not None

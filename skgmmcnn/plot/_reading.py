@@ -12,8 +12,7 @@ import numpy as np
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
-from ..dictionary import Vocabulary, WordMaps, WordStatistics
-from ..dictionary._base import WordModel
+from ..dictionary import Vocabulary, WordMaps, WordModel, WordStatistics
 from ..features import FeatureExtractor, FeatureMaps
 
 

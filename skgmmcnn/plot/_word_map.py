@@ -19,6 +19,7 @@ from ._drawing import (
     PALETTE,
     Display,
     Limits,
+    Theme,
     draw_image,
     draw_rectangle,
     frame,
@@ -211,7 +212,7 @@ class WordMapDisplay(Display):
     def _draw_title(self, layer: str | None, box: Box) -> None:
         name, about = self._title(layer)
         write(self.ax_, box.middle, box.top + 0.18, name, size=9, weight="bold", va="bottom")
-        write(self.ax_, box.middle, box.top + 0.04, about, size=7.5, color="0.35", va="bottom")
+        write(self.ax_, box.middle, box.top + 0.04, about, size=7.5, color=Theme.current().grey(), va="bottom")
 
     def _draw_map(self, layer: str, box: Box, picture: np.ndarray | None, alpha: float) -> None:
         shown, spec = self.words.words[layer][0], self.words.spec

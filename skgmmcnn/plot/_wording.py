@@ -69,7 +69,7 @@ class Wording:
 
     def without(self, node: Mapping[str, Any]) -> str:
         """Return what happens without a word; of counts, how often it is there."""
-        if self.counts or "effect" not in node:
+        if self.counts or not {"effect", "probability_without"} & node.keys():
             margin = "" if self.counts or "margin" not in node else f", log-odds {nats(node['margin'])}"
             return f"{node['count']} of {node['n_locations']} locations{margin}"
         if "probability_without" not in node:
@@ -98,9 +98,9 @@ class Wording:
         """Return what stands on an arrow: how much of what the upper word does comes from the lower one."""
         if self.counts:
             return f"{edge['log_ratio']:.2f} bits, {percent(edge['frequency'])}"
-        if self.several or not 0 <= edge["share"] <= 1:
+        if self.several:
             return nats(edge["effect"])
-        return percent(edge["share"])
+        return percent(edge["share"]) if 0 <= edge["share"] <= 1 and edge["effect"] > 0 else ""
 
     def probability(self) -> str:
         """Return how probable the class is that is explained; nothing of counts, which do not know."""
@@ -125,8 +125,8 @@ class Wording:
 
     def _images(self) -> str:
         root = self._graph.nodes[self._of["root"]]
-        mean = "" if self.counts else f"mean of {self._of['n_explained']} images; "
-        return f"{mean}{root['count']} of {root['n_locations']} images are decided so"
+        mean = "" if self.counts else f", the mean of {self._of['n_explained']}"
+        return f"{root['count']} of {root['n_locations']} images{mean}"
 
     def warnings(self, predicted: str | None, residuals: Mapping[str, float]) -> list[str]:
         """Return why not to rely on the picture, in a line each."""
@@ -135,7 +135,7 @@ class Wording:
             return []
         lines = []
         if not of.get("held", True) and ("contrast" in of or of["decision"] == of["target"]):
-            lines.append("These words alone do not keep the decision.")
+            lines.append("A part of the story: these words alone do not keep the decision.")
         if predicted not in (None, of["class_name"]):
             lines.append(f"Its words speak for {predicted}.")
         if "contrast" in of and root.get("score", 0) < 0:

@@ -102,11 +102,23 @@ def test_a_softmax_in_half_precision_is_one(images):
 
 def test_several_sigmoids_are_refused_or_decided_by_the_user(images):
     network = Network(images, 3, nn.Sigmoid())
-    with pytest.raises(ValueError, match=r"3 sigmoids.*\(multi-label\)\. Explain them one at a time"):
+    with pytest.raises(ValueError, match=r"3 sigmoids \(multi-label\)\. Explain one output at a time"):
         maps_of(network, images)
     with pytest.warns(UserWarning, match="taken for the scores of one softmax"):
         maps = maps_of(network, images, decision=lambda outputs: outputs[:, :2].argmax(1))
     np.testing.assert_array_equal(decisions(maps), run(network, images)[:, :2].argmax(1))
+
+
+def test_labels_that_mark_several_classes_show_several_decisions(images):
+    extractor = FeatureExtractor(Network(images, 3, nn.Identity()), ["conv"], preprocess=None)
+    marked = np.eye(3, dtype=int)[np.arange(12) % 3]
+    with pytest.raises(ValueError, match=r"a single 1 in each row; give y\.argmax\(1\)"):
+        extractor.fit(images, marked)
+    assert extractor.fit(images, marked.argmax(1)).score(images, marked.argmax(1)) >= 0
+    marked[4] = 1
+    for y in (marked, marked.astype(bool), torch.from_numpy(marked)):
+        with pytest.raises(ValueError, match=r"any number of the 3 classes.*\(multi-label\)\..*decision=callable"):
+            extractor.fit(images, y)
 
 
 class Above(nn.Module):

@@ -12,6 +12,7 @@ from torch import nn
 from torchvision import transforms
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
+from skgmmcnn._progress import Late
 from skgmmcnn.features import list_layers
 from skgmmcnn.features._layers import choose_layers
 from skgmmcnn.features._probing import HookedNetwork
@@ -69,6 +70,14 @@ def test_list_of_layers(digits):
     assert layers["conv3"].field == (8, 8)
     assert layers["pool"].stride == (2, 2)
     assert layers["head"].shape == (10, 1, 1)
+
+
+def test_what_takes_long_shows_how_far_it_is(digits, monkeypatch, capsys):
+    list_layers(digits.network, digits.images)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(Late, "PATIENCE", 0)
+    list_layers(digits.network, digits.images)
+    assert "receptive fields: 100%" in capsys.readouterr().err
 
 
 def test_listed_fields_equal_those_of_the_extractor(image):

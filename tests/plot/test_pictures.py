@@ -42,13 +42,16 @@ _DRAW_IMAGE = _drawing.draw_image
         ("visual_words", lambda patch: patch.setattr(_drawing, "has_rings", lambda found: False)),
         ("visual_words", lambda patch: patch.setattr(_drawing, "draw_image", _no_patch)),
         ("visual_words", lambda patch: patch.setattr(VisualWordDisplay, "_class_name", lambda self, label: "short")),
-        ("graph_of_an_image", lambda patch: patch.setattr("skgmmcnn.plot._inference_graph.MARK", (0.0, 0.5, 0.0))),
+        (
+            "graph_of_an_image",
+            lambda patch: patch.setattr("skgmmcnn.plot._inference_graph.lit", lambda image, places: image),
+        ),
         ("graph_of_an_image", lambda patch: patch.setattr(InferenceGraphDisplay, "_draw_edges", lambda self, boxes: 0)),
         (
             "graph_of_a_class",
             lambda patch: patch.setattr("skgmmcnn.plot._inference_graph.draw_share", lambda *parts: 0),
         ),
-        ("graph_of_influence", lambda patch: patch.setattr("skgmmcnn.plot._inference_graph.AGAINST", _drawing.INK)),
+        ("graph_of_influence", lambda patch: patch.setattr(_drawing, "AGAINST", _drawing.INK)),
         ("influence_maps", lambda patch: patch.setattr("skgmmcnn.plot._influence_map.INK", _drawing.AGAINST)),
         ("word_maps", lambda patch: patch.setattr("skgmmcnn.plot._word_map.PALETTE", _drawing.PALETTE[::-1])),
         ("word_maps", lambda patch: patch.setattr("skgmmcnn.plot._word_map.draw_borders", lambda *parts: None)),

@@ -237,7 +237,9 @@ function drawArrow(edge, [x0, y0, x1, y1], taken) {
 
 /** What stands on an arrow, at the first place along it that is free; nothing where none is. */
 function drawLabel(textContent, along, taken) {
-  const label = draw("g", { class: "edge" }), half = (ROOM * textContent.length) / 2 + 2;
+  const label = draw("g", { class: "edge" });
+  if (!textContent) return label;
+  const half = (ROOM * textContent.length) / 2 + 2;
   for (const [x, y] of [0.5, 0.4, 0.6, 0.3, 0.7, 0.25, 0.75].map(along)) {
     const place = { left: x - half, right: x + half, top: y - 8, bottom: y + 8 };
     if (taken.some((other) => overlap(place, other))) continue;
