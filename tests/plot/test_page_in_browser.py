@@ -22,10 +22,11 @@ FLAGS = (
 # Tips of arrows that are not at the lower side of a node.
 LOOSE_ARROWS = """
 const graph = document.getElementById("graph").getBoundingClientRect();
+const scale = graph.width / document.getElementById("graph").offsetWidth;
 const sides = [...document.querySelectorAll(".node")].map(e => e.getBoundingClientRect());
 return [...document.querySelectorAll(".arrows path")].filter(e => {
   const [x, y] = e.getAttribute("d").match(/^M([\\d.-]+) ([\\d.-]+)/).slice(1).map(Number);
-  const [right, down] = [x + graph.left, y + graph.top];
+  const [right, down] = [scale * x + graph.left, scale * y + graph.top];
   return !sides.some(s => Math.abs(s.bottom - down) < 1 && s.left - 1 < right && right < s.right + 1);
 }).length"""
 NASTY = "<script>alert(1)</script>"
@@ -447,14 +448,21 @@ def test_everything_has_a_name_for_screen_readers(open_page, used):
     assert len(ids) == len(set(ids))
 
 
-def test_print(open_page, used):
-    shown = open_page(page=used[0])
+@pytest.mark.parametrize("size", [WIDE, PHONE], ids=["1400", "390"])
+def test_print(size, open_page, used):
+    shown = open_page(*size, page=used[0])
+    nodes = shown.boxes(".node")
     paper = base64.b64decode(shown.browser.execute_cdp_cmd("Page.printToPDF", {"printBackground": True})["data"])
     assert paper.startswith(b"%PDF")
+    assert shown.boxes(".node") == nodes  # as before, when it is printed
     shown.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
     shown.browser.execute_script("dispatchEvent(new Event('beforeprint'))")
-    assert_in_place(shown)
+    assert shown.browser.execute_script(LOOSE_ARROWS) == 0
+    assert overlapping(shown.boxes(".node, .layer")) == []
     assert not any(part.is_displayed() for part in shown.all("#controls, #help, #panel, #status"))
     (graph,) = shown.boxes("#graph")
-    assert graph["width"] <= 700  # pixels of CSS, of 718 between the margins of A4
+    assert graph["width"] <= 718  # pixels of CSS between the margins of A4, as is the height
+    assert graph["height"] <= 901
     shown.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    shown.browser.execute_script("dispatchEvent(new Event('afterprint'))")
+    assert shown.boxes(".node") == nodes

@@ -188,12 +188,13 @@ function describe(key) {
   return `${title(key)}, layer ${node.layer}. ${facts}` + (heads.length ? ` Explains ${heads.join("; ")}.` : "");
 }
 
-/** The boxes of elements, in the graph. */
+/** The boxes of elements, in the graph, which may be drawn smaller than it is. */
 function boxes(elements) {
-  const { left, top } = at("graph").getBoundingClientRect();
+  const { left, top, width } = at("graph").getBoundingClientRect(), scale = at("graph").offsetWidth / width;
   return elements.map((element) => {
     const box = element.getBoundingClientRect();
-    return { left: box.left - left, right: box.right - left, top: box.top - top, bottom: box.bottom - top };
+    const [x, y] = [scale * (box.left - left), scale * (box.top - top)];
+    return { left: x, right: x + scale * box.width, top: y, bottom: y + scale * box.height };
   });
 }
 
@@ -490,7 +491,17 @@ function redraw() {
   highlight();
 }
 
+/** Lay the graph out for one sheet of paper, or for the screen again. */
+function print(onPaper) {
+  const graph = at("graph");
+  document.body.classList.toggle("print", onPaper);
+  graph.style.zoom = "";
+  redraw();
+  if (onPaper) graph.style.zoom = Math.min(1, 700 / graph.offsetWidth, 900 / graph.offsetHeight);
+}
+
 new ResizeObserver(redraw).observe(at("graph"));
-addEventListener("beforeprint", redraw);
+addEventListener("beforeprint", () => print(true));
+addEventListener("afterprint", () => print(false));
 drawImages();
 show(state.image, state.view);
