@@ -1,8 +1,9 @@
 "use strict";
 
-// Names of classes may be long: texts hold their numbers between two marks.
+// Names of classes may be long: texts hold their numbers between two marks, and are shown with the beginnings of names.
 const text = document.getElementById("data").textContent, { classes } = JSON.parse(text);
-const named = (value) => value.replace(/\ue000(\d+)\ue001/g, (mark, number) => mark === value ? classes[number] : quoted(classes[number]));
+const named = (value) => value.replace(/\ue000(\d+)\ue001/g, (mark, number) => mark === value ? classes[number] : quoted(cut(classes[number])));
+const cut = (name) => (name.length > 32 ? `${name.slice(0, 30)}\u2026` : name);
 const quoted = (name) => `\u201c${name}\u201d`;
 const data = JSON.parse(text, (_, value) => typeof value === "string" ? named(value).replace(/ %/g, "\u00a0%") : value);
 const state = { image: data.images[0], view: data.views[data.images[0].views[0]], active: null, chosen: null };
@@ -170,7 +171,7 @@ function mosaic() {
 
 function caption(key) {
   const node = state.view.nodes[key], label = isDecision(node) && state.view.n_images === 1 ? state.image.label : null;
-  const lines = label === null ? node.lines : [...node.lines, `true label ${quoted(label)}`];
+  const lines = label === null ? node.lines : [...node.lines, `true label ${quoted(cut(label))}`];
   return make("span", {}, make("b", { className: "long", textContent: title(key) }), node.bar ? bar(...node.bar) : null,
     ...lines.map((textContent) => make("span", { className: "line long", textContent })));
 }
@@ -243,7 +244,7 @@ function drawLabel(textContent, along, taken) {
   const half = (ROOM * textContent.length) / 2 + 2;
   for (const [x, y] of [0.5, 0.4, 0.6, 0.3, 0.7, 0.25, 0.75].map(along)) {
     const place = { left: x - half, right: x + half, top: y - 8, bottom: y + 8 };
-    if (taken.some((other) => overlap(place, other))) continue;
+    if (place.left < 0 || taken.some((other) => overlap(place, other))) continue;
     taken.push(place);
     label.append(draw("rect", { x: x - half, y: y - 8, width: 2 * half, height: 16 }), draw("text", { x, y }, textContent));
     break;
