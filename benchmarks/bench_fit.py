@@ -27,7 +27,7 @@ def product_rate():
 
 
 class Counting(Timed):
-    """A dictionary that counts the operations of its E-steps as well: two products of rows, words and channels."""
+    """A dictionary that counts the operations of its E-steps as well: a product of rows, words and channels."""
 
     operations = 0.0
 
@@ -35,7 +35,7 @@ class Counting(Timed):
         add = Expectation.add
 
         def counted(expectation, rows, weights=None):
-            Counting.operations += 4 * rows.numel() * N_WORDS
+            Counting.operations += 2 * rows.numel() * N_WORDS
             add(expectation, rows, weights)
 
         Expectation.add = counted

@@ -49,7 +49,8 @@ display.figure_.savefig("inference_graph.png")
 print("\nWrote inference_graph.png")
 
 # %%
-# The same for locations rather than words: blue ones spoke for the decision, orange ones against it.
+# The same for locations rather than words, of six images: blue ones spoke for the decision, orange ones against it.
+# Below, the words that contributed most.
 from skgmmcnn import InfluenceMapDisplay
 
-InfluenceMapDisplay.from_estimator(pipe, digits.test_images, image=3)
+InfluenceMapDisplay.from_estimator(pipe, digits.test_images[:6], digits.test_labels[:6])

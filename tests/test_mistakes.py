@@ -18,7 +18,7 @@ from skgmmcnn import (
     WordSimilarityDisplay,
     to_text,
 )
-from skgmmcnn.graph import compare_graphs
+from skgmmcnn.graph import compare_graphs, typicality
 from skgmmcnn.metrics import fidelity
 
 ROWS = np.random.default_rng(0).normal(size=(40, 6))
@@ -87,7 +87,7 @@ MISTAKES = {
     "merge with itself": (lambda m: m.graph.merge(m.graph), ValueError, "the same estimator, counted already"),
     **{
         f"level {level}": (
-            lambda m, level=level: m.graph.typicality(m.words[:2], m.words, level=level),
+            lambda m, level=level: typicality(m.graph, m.words[:2], m.words, level=level),
             ValueError,
             f"level is a probability above 0 and below 1; got {level}",
         )

@@ -38,6 +38,7 @@ from ._store import StoredSource, code_of, identify
 from ._tracing import TracedNetwork, watch
 
 _N_ASKED = 8  # images that tell whether a network returns probabilities
+_ROUNDING = 0.05  # relative, and far above what batches of other sizes change in half precision
 _SAME_AS_NETWORK = "the frozen network"  # stands for the model in pickles, so that they hold it once
 
 
@@ -352,6 +353,8 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
     ) -> NetworkSpec:
         """Run an image through the network, more where it returns probabilities, and note what later stages need."""
         outputs, activations = traced.run(image)
+        beside = images.batch(len(images) - 1, len(images), tuple(image.shape[1:]))
+        warn_if_unsteady(traced, torch.cat([image, beside]), activations)
         if self.class_names is not None:
             class_names = self.class_names
         n_outputs = count_outputs(outputs, self.decision, class_names)
@@ -548,6 +551,21 @@ def _some(images: Images, n: int, shape: tuple[int, ...]) -> Tensor:
     """Return at most `n` of the images, evenly spaced, as the network takes them."""
     rows = np.linspace(0, len(images) - 1, min(n, len(images))).astype(int).tolist()
     return torch.cat([images.batch(row, row + 1, shape) for row in rows])
+
+
+def warn_if_unsteady(network: TracedNetwork | HookedNetwork, images: Tensor, activations: dict[str, Tensor]) -> None:
+    """Warn where the maps of the first image are others when it passes once more, beside another one."""
+    _, again = network.run(images)
+    for layer, values in activations.items():
+        change = (again[layer][:1] - values).abs().max()
+        if change > _ROUNDING * values.abs().max():
+            warnings.warn(
+                f"Layer {layer!r} returns other values for the same image beside another one: the network draws random "
+                "numbers, or mixes the images of a batch, as batch normalisation without running statistics does. "
+                "Words and graphs will change with each pass.",
+                stacklevel=4,
+            )
+            return
 
 
 def _shape(maps: Tensor) -> tuple[int, int, int]:

@@ -60,7 +60,7 @@ class Follower(TorchDispatchMode):
         super().__init__()
         self._bar = Late(n_layers, desc="receptive fields", unit="layer")
         self.geometry = Geometry({}, {}, {})
-        self.formless: dict[str, Tensor] = {}
+        self.formless: dict[str, Any] = {}
         self._pairs, self._layouts = pairs, layouts
         self._found: dict[tuple, _Found] = {}
         self._shadows: dict[tuple[int, int], _Written] = {}
@@ -98,8 +98,11 @@ class Follower(TorchDispatchMode):
                 )
         return self.geometry
 
-    def see(self, name: str, tensor: Tensor) -> None:
+    def see(self, name: str, tensor: Any) -> None:
         """Note that `tensor` is the layer called `name`."""
+        if not isinstance(tensor, Tensor):
+            self.formless[name] = tensor
+            return
         super().__exit__(None, None, None)  # what is computed here is not followed
         shadow = self._read(tensor)
         form = self._form(tensor, shadow, self._layouts.get(name))

@@ -406,6 +406,8 @@ def _as_array(X: Any) -> Any:
         raise TypeError("X is a dict; give the one of its values that holds images.")
     if np.ma.is_masked(X):
         raise TypeError("X is a masked array; fill what is masked: X.filled(value).")
+    if isinstance(X, Tensor) and (X.is_nested or X.layout != torch.strided):
+        raise ValueError("X is a sparse or nested tensor; give a dense one: X.to_dense(), X.to_padded_tensor(0).")
     try:
         data = X.detach() if isinstance(X, Tensor) else np.asarray(X)
     except ValueError as error:  # of a list
@@ -415,8 +417,6 @@ def _as_array(X: Any) -> Any:
         ) from error
     if data.dtype.is_complex if isinstance(data, Tensor) else data.dtype.kind not in "biuf":
         raise ValueError(f"X must hold real numbers, image paths or PIL images; got an array of {data.dtype}.")
-    if isinstance(data, Tensor) and data.layout != torch.strided:
-        raise ValueError("X is a sparse tensor; give X.to_dense().")
     if not data.ndim:
         raise ValueError(f"X is {X!r}; give images: an array, a list of files or PIL images, a folder or a data set.")
     if not len(data):

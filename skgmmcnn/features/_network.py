@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ._checkpoints import load_weights
 from ._copying import needed, private_copy, settle
+from ._running import in_memory
 
 _WEIGHT_FILES = (".pth", ".pt", ".th", ".safetensors", ".ckpt", ".bin", ".tar")
 
@@ -50,7 +51,7 @@ class Recipe(NamedTuple):
                 "differs). Put the old ones back, fit again."
             )
         if self.channels_last:
-            network.to(memory_format=torch.channels_last)
+            in_memory(network, torch.channels_last)
         return share(network, torch.device("cpu"))
 
 

@@ -34,15 +34,23 @@ def lay_out(network: nn.Module, image: Tensor) -> None:
             f"The network takes {len(names)} inputs ({', '.join(names)}), and images are one. Wrap it in a module "
             f"whose forward({names[0]}) calls it with the others held fixed."
         )
-    if image.ndim == 4 and _runs(network.to(memory_format=torch.channels_last), image) is None:
+    if image.ndim == 4 and _runs(in_memory(network, torch.channels_last), image) is None:
         return
-    error = _runs(network.to(memory_format=torch.contiguous_format), image)
+    error = _runs(in_memory(network, torch.contiguous_format), image)
     if error is not None:
         kind = "" if isinstance(error, RuntimeError) else f"{type(error).__name__}: "
         raise ValueError(
             f"The network cannot take an image of shape {tuple(image.shape[1:])}: {kind}{error}. Is it too small, or "
             "not preprocessed as in training?"
         ) from error
+
+
+def in_memory(network: nn.Module, memory_format: torch.memory_format) -> nn.Module:
+    """Lay the weights of two-dimensional convolutions in a format; return the network."""
+    for weight in network.parameters():
+        if weight.ndim == 4:  # the module's own way refuses those of volumes
+            weight.data = weight.data.contiguous(memory_format=memory_format)
+    return network
 
 
 def _runs(network: nn.Module, image: Tensor) -> Exception | None:
@@ -59,7 +67,7 @@ def move(network: nn.Module, device: torch.device) -> None:
     """Move a network to `device`; on a GPU its weights lie channels first, as float32 is computed there."""
     network.to(device)
     if device.type != "cpu":
-        network.to(memory_format=torch.contiguous_format)
+        in_memory(network, torch.contiguous_format)
 
 
 def prepare(network: nn.Module, batch: Tensor) -> Tensor:

@@ -257,7 +257,7 @@ class _Seen(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
-        if n in self._layers and isinstance(result, Tensor):
+        if n in self._layers:
             self._follower.see(self._layers[n], result)
         return result
 

@@ -27,6 +27,8 @@ _BLOCK_ROWS, _GPU_BLOCK_ROWS = 2048, 2**16
 # exp(-60) = 9e-27 lies far below the rounding of any sum that it enters.  Smaller responsibilities would underflow to
 # denormal numbers, on which processors multiply ten times slower.
 _LEAST_LOG_RESPONSIBILITY = -60.0
+# Only so many of a row's responsibilities, on average, are summed one by one rather than by a product of all.
+_FEW = 1 / 8
 # Products of one to three rows are rounded otherwise than those of more.
 _LEAST_ROWS = 8
 R = TypeVar("R")
@@ -380,6 +382,28 @@ def _not_denormal(joint: Tensor) -> Tensor:
     return joint.maximum(joint.detach().amax(1, keepdim=True) + _LEAST_LOG_RESPONSIBILITY)
 
 
+def _weighted_shares(joint: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return responsibilities times `weights` (n,), log p(x) and the likeliest components; overwrite `joint` (n, K).
+
+    With hundreds of channels a row has one or two responsibilities above rounding.  The others are left out where that
+    makes few of them: the sums of the M-step then cost a fraction of the E-step.
+    """
+    largest = joint.amax(1, keepdim=True)
+    # What is left out weighs together less than the rounding of the sum, unless there are many hundreds of them.
+    near = (joint < largest + math.log(torch.finfo(joint.dtype).eps / 64)).logical_not_()  # NaN is near
+    if joint.is_cuda or near.count_nonzero() > _FEW * near.numel():
+        evidence = softmax_(joint)
+        return joint * weights[:, None], evidence, joint.argmax(1)
+    row, component = near.nonzero().unbind(1)
+    share = (joint[row, component] - largest[row, 0]).exp_()
+    best = share == 1
+    likeliest = torch.zeros_like(weights, dtype=torch.int64).index_put_((row[best],), component[best])
+    total = torch.zeros_like(weights).index_add_(0, row, share)
+    share *= (weights / total)[row]
+    shares = torch.sparse_coo_tensor(torch.stack((component, row)), share, joint.T.shape, check_invariants=False).T
+    return shares, largest[:, 0] + total.log(), likeliest
+
+
 class Expectation:
     """The E-step as a running sum: feed it rows, in any number of calls, then read `statistics`.
 
@@ -408,20 +432,15 @@ class Expectation:
         for log_likelihood, statistics, components in parts:
             self.log_likelihood += log_likelihood
             self.statistics.add_(statistics)
-            if self._components is not None and components is not None:
+            if self._components is not None:
                 self._components.append(components)
 
-    def _of_block(self, block: tuple[Tensor, Tensor | None]) -> tuple[Tensor, Statistics, Tensor | None]:
+    def _of_block(self, block: tuple[Tensor, Tensor | None]) -> tuple[Tensor, Statistics, Tensor]:
         rows, weights = block
         features = self._scorer.features(self._scorer.ready(rows))
-        shares = self._scorer.log_joint(features)
-        evidence = softmax_(shares)
-        components = None if self._components is None else shares.argmax(1)
-        if weights is None:
-            weights = torch.ones_like(evidence)
-        else:
-            weights = weights.to(evidence)
-            shares *= weights[:, None]
+        joint = self._scorer.log_joint(features)
+        weights = torch.ones_like(joint[:, 0]) if weights is None else weights.to(joint)
+        shares, evidence, components = _weighted_shares(joint, weights)
         return weights.double() @ evidence.double(), self.statistics.of_rows(features, shares, weights), components
 
     def merge(self) -> None:

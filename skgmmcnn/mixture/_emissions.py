@@ -44,10 +44,14 @@ class Statistics(NamedTuple):
         return Statistics(torch.lerp(self.total, other.total, share), tuple(sums))
 
     def of_rows(self, features: tuple[Tensor, ...], shares: Tensor, weights: Tensor) -> Statistics:
-        """Return such sums of rows, of which these are phi: by `shares` (n, K), whose rows sum to `weights` (n,)."""
+        """Return such sums of rows with these `features`, phi.
+
+        `shares` (n, K) may be sparse; each row of it sums to that of `weights` (n,).
+        """
         # An entry of one row is for all components.
         by = (shares.T if len(mine) == len(self.total) else weights[None] for mine in self.sums)
-        return Statistics(shares.sum(0), tuple(part @ feature for part, feature in zip(by, features, strict=True)))
+        total = shares.T @ torch.ones_like(weights)
+        return Statistics(total, tuple(part @ feature for part, feature in zip(by, features, strict=True)))
 
     def add_(self, other: Statistics) -> None:
         """Add the sums of other rows."""

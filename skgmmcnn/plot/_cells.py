@@ -145,3 +145,14 @@ def place_tags(box: Box, cells: Cells, shown: np.ndarray) -> Iterator[Box]:
         y = box.top - cells.rows[row : row + 2].mean() * box.height - _TAG[1] / 2
         x = min(max(x, box.left), box.right - _TAG[0])
         yield Box(x, min(max(y, box.bottom), box.top - _TAG[1]), *_TAG)
+
+
+def smoothed(values: np.ndarray, cells: Cells, size: tuple[int, int]) -> np.ndarray:
+    """Return a map (H, W) as an image of a size (height, width), interpolated between the middles of its cells."""
+    down, along = (
+        np.stack(
+            [np.interp((np.arange(n) + 0.5) / n, (ends[1:] + ends[:-1]) / 2, unit) for unit in np.eye(len(ends) - 1)]
+        )
+        for ends, n in zip(cells, size, strict=True)
+    )
+    return down.T @ values @ along

@@ -11,11 +11,8 @@ import numpy as np
 import torch
 
 from ..dictionary import WordMaps
-from ..features import Rerun, proba_of
+from ..features import Rerun, margins, proba_of
 
-# Of SqueezeNet's 100 words of photographs these are pairs that look the same: a word's nearest neighbour has a cosine
-# of 0.54 to 0.75, by layer, half of all pairs less than 0.
-_NEAR = 0.55  # cosine of what two words add to the mean of the layer
 _TOUCHING = 0.25  # share of the places of one that border on the other
 
 Group = tuple[str, ...]
@@ -24,47 +21,64 @@ Group = tuple[str, ...]
 def alike(graph: nx.DiGraph, words: WordMaps) -> list[Group]:
     """Return the nodes of words that are nearly the same and touch, two or more in each group, the strongest first.
 
+    Nearly the same are words whose means are as near as those of nearest neighbours usually are in their layer.
+
     Words that a person named differently, and words for and against, stay apart.
     """
     if words.influence is None:
         return []
     pairs: nx.Graph = nx.Graph()
     candidates = [key for key, node in graph.nodes.items() if "influence" in node]
+    near = {layer: near_words(words, layer) for layer in words.layers}
     for one, other in itertools.combinations(candidates, 2):
         first, second = graph.nodes[one], graph.nodes[other]
         same = all(first.get(name) == second.get(name) for name in ("layer", "word_name"))
-        if same and first["influence"] * second["influence"] > 0 and _touch(words, first, second):
-            pairs.add_edge(one, other)
+        if (
+            same
+            and first["influence"] * second["influence"] > 0
+            and near[first["layer"]][first["word"], second["word"]]
+        ):
+            shown = words.words[first["layer"]]
+            if _touch(shown == first["word"], shown == second["word"]):
+                pairs.add_edge(one, other)
     return [tuple(key for key in graph if key in group) for group in nx.connected_components(pairs)]
 
 
-def _touch(words: WordMaps, one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Tell whether two words of a layer are nearly the same and border on each other."""
+def near_words(words: WordMaps, layer: str) -> np.ndarray:
+    """Return for each pair of words of a layer whether their means are near, (K, K), by the cosine from the layer's."""
     assert words.influence is not None
-    mixture, shown = words.influence.mixtures[one["layer"]], words.words[one["layer"]]
-    means = mixture.emitted_means_[[one["word"], other["word"]]] - mixture.weights_ @ mixture.emitted_means_
-    if means[0] @ means[1] < _NEAR * np.linalg.norm(means[0]) * np.linalg.norm(means[1]):
-        return False
-    here, there = shown == one["word"], np.pad(shown == other["word"], [(0, 0), (1, 1), (1, 1)])
-    beside = there[:, :-2, 1:-1] | there[:, 2:, 1:-1] | there[:, 1:-1, :-2] | there[:, 1:-1, 2:]
+    mixture = words.influence.mixtures[layer]
+    means = mixture.emitted_means_ - mixture.weights_ @ mixture.emitted_means_
+    means = means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), np.finfo(float).tiny)
+    cosines = means @ means.T
+    np.fill_diagonal(cosines, -1)
+    return cosines >= np.median(cosines.max(1))
+
+
+def _touch(here: np.ndarray, there: np.ndarray) -> bool:
+    """Tell whether places (n, H, W) of two words border on each other."""
+    wide = np.pad(there, [(0, 0), (1, 1), (1, 1)])
+    beside = wide[:, :-2, 1:-1] | wide[:, 2:, 1:-1] | wide[:, 1:-1, :-2] | wide[:, 1:-1, 2:]
     return bool((here & beside).sum() >= _TOUCHING * min(here.sum(), there.sum()))
 
 
 def measured(graph: nx.DiGraph, words: WordMaps, group: Group) -> dict[str, Any]:
     """Return what the network says of the only image without all words of a group."""
     layer, numbers = graph.nodes[group[0]]["layer"], [graph.nodes[key]["word"] for key in group]
-    where, influence = np.isin(words.words[layer], numbers), words.influence
+    where, influence, of = np.isin(words.words[layer], numbers), words.influence, graph.graph
     assert influence is not None
+    target, contrast = np.array([of["target"]]), np.array([of["contrast"]]) if "contrast" in of else None
 
-    def work(part: Rerun) -> tuple[np.ndarray, np.ndarray]:
+    def work(part: Rerun) -> tuple[float, float, int]:
         mask = torch.from_numpy(where[part.rows])[:, None]
         found = part.run({layer: lambda x: torch.where(mask.to(x.device), influence.baseline(layer, x), x)})
-        return proba_of(found.outputs, np.array([graph.graph["target"]])), found.decisions
+        left = margins(found.outputs, target, contrast)
+        return float(left[0]), float(proba_of(found.outputs, target)[0]), int(found.decisions[0])
 
-    ((proba, decisions),) = influence.rerun(work, "groups")
-    decided = int(decisions[0])
+    ((left, proba, decided),) = influence.rerun(work, "groups")
     name = words.spec.class_name(decided)
-    return {"probability_without": float(proba[0]), "decision_without": decided, "class_without": name}
+    effect = of["margin"] - left
+    return {"effect": effect, "probability_without": proba, "decision_without": decided, "class_without": name}
 
 
 def merged(graph: nx.DiGraph, groups: Mapping[Group, Mapping[str, Any]]) -> nx.DiGraph:

@@ -11,11 +11,9 @@ import networkx as nx
 import numpy as np
 from sklearn.pipeline import Pipeline
 
+from .._pipelines import open_pipeline
 from ..dictionary import WordMaps
-from ..graph import InferenceGraph
-from ..graph._strength import evidence_of, strength_of
-from ..graph._targets import Target
-from ..graph._text import telling
+from ..graph import InferenceGraph, Target, evidence_of, strength_of, telling
 from ._cells import HELD, cells_of, draw_borders, grown, lit, place_tags, strongest
 from ._drawing import (
     AGAINST,
@@ -40,7 +38,7 @@ from ._edge_maps import edge_maps as maps_of_edges
 from ._groups import Group, alike, measured, merged
 from ._layout import Box, Line, attach, edge_strengths, place_cells, place_labels, rows_of
 from ._pruning import prune
-from ._reading import check_image, pictures, run, take_apart
+from ._reading import check_image, pictures, run
 from ._wording import Bar, Wording
 
 _SQUARE, _BETWEEN = 1.35, 0.06  # of a word: its typical patches, and beside them where it is
@@ -185,7 +183,7 @@ class InferenceGraphDisplay(Display):
         display : InferenceGraphDisplay
             The drawn display.
         """
-        before, estimator, X = take_apart(estimator, X, InferenceGraph)
+        before, estimator, X = open_pipeline(estimator, X, InferenceGraph)
         rows = _chosen(image, label, target, len(X))
         words = run(before, X[rows])
         labels = None if y is None else words.spec.encode(y, len(X))[rows]

@@ -13,9 +13,7 @@ import networkx as nx
 import numpy as np
 
 from ..dictionary import WordMaps
-from ..graph._hierarchy import DECISION
-from ..graph._strength import evidence_of, strength_of
-from ..graph._text import telling
+from ..graph import DECISION, evidence_of, strength_of, telling
 from ._cells import cells_of, equal_cells
 from ._layout import edge_strengths, rows_of
 from ._pruning import prune

@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.pipeline import Pipeline
 
+from .._pipelines import open_pipeline
 from ..chain import InferencePaths, LayerHMM
 from ..dictionary import Vocabulary
 from ..features import FeatureMaps
-from ..graph._text import percent
+from ..graph import percent
 from ._drawing import (
     MARK,
     PALETTE,
@@ -31,7 +32,7 @@ from ._drawing import (
     write_key,
 )
 from ._layout import Box, Line, place_labels
-from ._reading import check_image, named_vocabulary, run, take_apart
+from ._reading import check_image, named_vocabulary, run
 
 _MOST_CLASSES = 4
 _STEP, _RISE = 2.7, 1.75  # from column to column, from row to row, in sides of a word's square
@@ -148,7 +149,7 @@ class PathDisplay(Display):
         display : PathDisplay
             The drawn display.
         """
-        before, hmm, X = take_apart(estimator, X, LayerHMM)
+        before, hmm, X = open_pipeline(estimator, X, LayerHMM)
         X = run(before, X)
         paths = hmm.paths(X)
         if paths.decisions is None or hmm.classes_ is None:

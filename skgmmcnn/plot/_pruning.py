@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import networkx as nx
 
-from ..graph._strength import strength_of
+from ..graph import strength_of
 
 Item = TypeVar("Item")
 

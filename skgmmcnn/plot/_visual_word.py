@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.pipeline import Pipeline
 
+from .._pipelines import find_step
 from ..chain import LayerHMM
 from ..dictionary import LayerDictionary, Vocabulary
-from ..graph._text import percent
+from ..graph import percent
 from ._drawing import (
     Display,
     Limits,
@@ -28,7 +29,7 @@ from ._drawing import (
     write_key,
 )
 from ._layout import Box
-from ._reading import find_step, named_vocabulary, statistics_of, words_by_name
+from ._reading import named_vocabulary, statistics_of, words_by_name
 
 _NAME, _PATCH, _BARS = 1.35, 0.8, 0.95  # widths of a row's parts; a patch is as high as it is wide
 _LINE, _NAME_LINE, _ABOUT_LINE = 0.17, 0.155, 0.125  # of a bar, of a name, and of what stands below it

@@ -10,10 +10,10 @@ import networkx as nx
 import numpy as np
 from sklearn.pipeline import Pipeline
 
+from .._pipelines import open_pipeline
 from ..chain import LayerHMM
 from ..dictionary import LayerDictionary, WordMaps
-from ..graph._hierarchy import DECISION
-from ..graph._strength import strength_of
+from ..graph import DECISION, strength_of
 from ._cells import cells_of, draw_borders, draw_cells, equal_cells
 from ._drawing import (
     PALETTE,
@@ -32,7 +32,7 @@ from ._drawing import (
     write_key,
 )
 from ._layout import Box
-from ._reading import check_image, check_layers, pictures, run, take_apart, words_by_name
+from ._reading import check_image, check_layers, pictures, run, words_by_name
 
 _SIDE, _GAP = 1.75, 0.2
 _ENTRY, _PATCH = 0.36, 0.3  # height of an entry of the legend, and side of the patch in it
@@ -129,7 +129,7 @@ class WordMapDisplay(Display):
         display : WordMapDisplay
             The drawn display.
         """
-        before, model, X = take_apart(estimator, X, LayerDictionary, LayerHMM)
+        before, model, X = open_pipeline(estimator, X, LayerDictionary, LayerHMM)
         X = X[check_image(image, len(X)) :][:1]
         maps = X if isinstance(X, WordMaps) else model.transform(run(before, X))
         if maps.vocabulary.fingerprint != model.vocabulary_.fingerprint:

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from sklearn.pipeline import Pipeline
 
+from .._pipelines import open_pipeline
 from ..dictionary import LayerDictionary, WordMaps, similarity_of_means
 from ._drawing import INK, Display, in_lines
-from ._reading import run, statistics_of, take_apart
+from ._reading import run, statistics_of
 from ._similarity import Cohesion, Locality, class_cohesion, class_similarity, locality, word_classes
 
 _SAME, _OTHER = INK, (0.85, 0.45, 0.1)
@@ -105,7 +106,7 @@ class WordSimilarityDisplay(Display):
         display : WordSimilarityDisplay
             The display, drawn.
         """
-        before, dictionary, X = take_apart(estimator, X, LayerDictionary)
+        before, dictionary, X = open_pipeline(estimator, X, LayerDictionary)
         statistics = statistics_of(dictionary.vocabulary_)
         words = X if isinstance(X, WordMaps) else dictionary.transform(run(before, X))
         classes = {layer: word_classes(statistics[layer]) for layer in words.layers}

@@ -9,9 +9,7 @@ from typing import Any, NamedTuple
 import networkx as nx
 
 from ..dictionary import WordMaps
-from ..graph._hierarchy import DECISION
-from ..graph._strength import evidence_of, strength_of
-from ..graph._text import is_part, nats, percent, probable
+from ..graph import DECISION, evidence_of, is_part, nats, percent, probable, strength_of
 
 FEW = 10  # fitted images
 _RARE = 0.03  # of the locations of a word: classes below are not named
@@ -69,12 +67,14 @@ class Wording:
 
     def without(self, node: Mapping[str, Any]) -> str:
         """Return what happens without a word; of counts, how often it is there."""
-        if self.counts or not {"effect", "probability_without"} & node.keys():
+        if self.counts or "effect" not in node:
             margin = "" if self.counts or "margin" not in node else f", log-odds {nats(node['margin'])}"
             return f"{node['count']} of {node['n_locations']} locations{margin}"
-        if "probability_without" not in node:
+        before, after = (
+            probable(of.get(name, 0)) for of, name in ((self._of, "probability"), (node, "probability_without"))
+        )
+        if "probability_without" not in node or before == after:
             return f"without it {nats(-node['effect'])}"
-        before, after = probable(self._of["probability"]), probable(node["probability_without"])
         says = (
             f", {node['class_without']}"
             if node.get("decision_without", self._of.get("decision")) != self._of.get("decision")

@@ -145,6 +145,19 @@ def test_outputs_that_are_no_numbers_name_the_image(images, bad):
         list(maps.batches())
 
 
+@pytest.mark.parametrize("last", [lambda x: x > 0, lambda x: x + 1j, lambda x: x[:, :0], lambda x: x.round().int()])
+def test_outputs_that_are_no_scores_are_refused(images, last):
+    network = Network(images, 3, nn.Identity())
+    network.last.forward = last
+    with pytest.raises(ValueError, match=r"returns \w+ numbers of shape \(1, \d\) for one image, not \(1, C\) scores"):
+        maps_of(network, images)
+
+
+def test_a_decision_that_fails_says_on_what(images):
+    with pytest.raises(ValueError, match=r"decision failed on images from 0 on: \w+Error: .* float32"):
+        maps_of(Network(images, 3, nn.Identity()), images, decision=lambda outputs: outputs["logits"])
+
+
 def test_probabilities_stay_in_their_range(images):
     network = Network(images, 1, Above(nn.Identity(), nn.Sigmoid()))
     extractor = FeatureExtractor(network, ["conv"], preprocess=None).fit(images)

@@ -232,6 +232,35 @@ def test_what_is_not_followed_counts_as_everything_or_is_refused():
         HookedNetwork(outside).select(["low", "high"], X)
 
 
+@pytest.mark.parametrize("way", [lambda x, table: F.dropout(x), lambda x, table: x - x.mean(0)])
+def test_networks_that_are_random_or_mix_images_get_a_warning(way):
+    X = torch.rand(3, 3, 12, 12)
+    steady = FeatureExtractor(Stubborn(lambda x, table: x), ["low", "high"], preprocess=None).fit(X)
+    assert steady.spec_.layers == ("low", "high")
+    with pytest.warns(UserWarning, match="'high' returns other values for the same image beside another one"):
+        FeatureExtractor(Stubborn(way), ["low", "high"], preprocess=None).fit(X)
+
+
+@pytest.mark.filterwarnings("ignore:What comes out of")
+def test_volumes_inside_a_network_and_layers_of_several_tensors():
+    X = torch.rand(2, 1, 6, 6)
+    solid = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.Unflatten(1, (2, 2)), nn.Conv3d(2, 3, 1), nn.Flatten(), nn.Linear(96, 2)
+    )
+    assert FeatureExtractor(solid, ["0"], preprocess=None).fit(X).spec_.shapes == {"0": (4, 4, 4)}
+
+    class Recurrent(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.lstm = nn.Conv2d(1, 4, 3), nn.LSTM(4, 2, batch_first=True)
+
+        def forward(self, x):
+            return self.lstm(self.conv(x).flatten(2).mT)[0][:, -1]
+
+    with pytest.raises(ValueError, match="returns a tuple"):
+        FeatureExtractor(Recurrent(), ["lstm"], preprocess=None).fit(X)
+
+
 class Windows(nn.Module):
     """Channels last, halves that attend to themselves, tokens on the way, and a pooled factor."""
 

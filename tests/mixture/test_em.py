@@ -209,6 +209,22 @@ def test_momentum_takes_fewer_passes(seed):
     assert moved.lower_bounds[-1] > plain.lower_bounds[-1] - 0.1
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_few_responsibilities_that_count_give_the_same_sums(rng, family, monkeypatch):
+    centres = rng.uniform(1, 9, (40, 30))
+    rows = torch.from_numpy(np.abs(centres[rng.integers(0, 40, 500)] + rng.normal(size=(500, 30))))
+    weights = torch.from_numpy(rng.integers(0, 4, 500).astype(float))
+    mixture = trained(rows, started(rows, 40, family=family)).mixture
+    sparse = expected(rows, mixture, weights)
+    monkeypatch.setattr("skgmmcnn.mixture._em._FEW", 0)
+    dense = expected(rows, mixture, weights)
+    assert sparse.bound == pytest.approx(dense.bound, rel=1e-14)
+    assert torch.equal(sparse.components, dense.components)
+    assert not torch.equal(sparse.statistics.sums[0], dense.statistics.sums[0])  # they were summed otherwise
+    torch.testing.assert_close(sparse.statistics.total, dense.statistics.total, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(sparse.statistics.sums, dense.statistics.sums, rtol=1e-12, atol=1e-12)
+
+
 def test_sums_do_not_depend_on_how_rows_arrive(rows):
     mixture = started(rows)
     whole = expected(rows, mixture)

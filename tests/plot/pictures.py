@@ -116,9 +116,11 @@ def _graph_of_influence():
 
 
 def _influence_maps():
-    found = words()[6]
-    maps = {layer: found.words[layer][0] - found.words[layer][0].mean() for layer in found.layers}
-    return InfluenceMapDisplay(found, maps, title=f"{NAMES[6]} rather than {NAMES[4]}").plot()
+    found = words()[[6, 11, 3]]
+    maps = {layer: found.words[layer] - found.words[layer].mean((1, 2), keepdims=True) for layer in ("low", "mid")}
+    return InfluenceMapDisplay(
+        found, maps, titles=[f"{NAMES[6]} rather than {NAMES[4]}", *NAMES[:2]], labels=np.array([6, 4, 3])
+    ).plot()
 
 
 def _paths():

@@ -17,7 +17,7 @@ from torch import nn
 from torchvision.transforms import ToTensor
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, InferenceGraphDisplay, LayerDictionary, to_text
-from skgmmcnn.graph._text import is_part, percent, probable
+from skgmmcnn.graph._text import is_part, nats, percent, probable
 from skgmmcnn.plot import _groups
 from skgmmcnn.plot._cells import HELD, strongest
 from skgmmcnn.plot._drawing import AGAINST, INK, in_lines
@@ -351,7 +351,8 @@ def test_influence_in_plain_words(against, words):
     assert f"{root['class_name']}  {probable(root['probability'])}" in shown
     assert f"then {root['runner_up_name']} {probable(root['runner_up_probability'])}" in shown
     for node in list(display._drawn.nodes.values())[1:]:
-        without = f"without it {probable(root['probability'])} → {probable(node['probability_without'])}"
+        before, after = probable(root["probability"]), probable(node["probability_without"])
+        without = f"without it {before} → {after}" if before != after else f"without it {nats(-node['effect'])}"
         if node["decision_without"] != root["decision"]:
             without += f", {node['class_without']}"
         assert without in shown
@@ -430,7 +431,7 @@ def test_large_graphs_show_the_strongest_quickly(words):
 
 def test_words_that_are_nearly_the_same_are_drawn_as_one(influence_graph, words, monkeypatch):
     """With their number, sums, and what the network says without all of them."""
-    monkeypatch.setattr(_groups, "_NEAR", -1.0)
+    monkeypatch.setattr(_groups, "near_words", lambda words, layer: np.ones((99, 99), bool))
     monkeypatch.setattr(_groups, "_TOUCHING", 0.01)
     row = 7
     display = InferenceGraphDisplay.from_estimator(influence_graph, words, image=row)
@@ -451,8 +452,19 @@ def test_words_that_are_nearly_the_same_are_drawn_as_one(influence_graph, words,
         assert found["probability_without"] == pytest.approx(float(expected), rel=1e-4)
     assert len(display._drawn) == len(display.graph) - sum(len(group) - 1 for group in display.groups)
     assert_readable(display.figure_)
-    monkeypatch.setattr(_groups, "_NEAR", 1.01)
+    monkeypatch.setattr(_groups, "near_words", lambda words, layer: np.zeros((99, 99), bool))
     assert not InferenceGraphDisplay.from_estimator(influence_graph, words, image=row).groups
+
+
+def test_near_words_are_as_near_as_neighbours_are(words):
+    means = words.influence.mixtures["conv3"].emitted_means_ - words.influence.mixtures["conv3"].weights_ @ (
+        words.influence.mixtures["conv3"].emitted_means_
+    )
+    near = _groups.near_words(words, "conv3")
+    cosines = np.array([[a @ b / np.linalg.norm(a) / np.linalg.norm(b) for a in means] for b in means])
+    nearest = [max(row[:i].tolist() + row[i + 1 :].tolist()) for i, row in enumerate(cosines)]
+    assert near.any(1).sum() >= len(means) / 2
+    np.testing.assert_array_equal(near, (cosines >= np.median(nearest) - 1e-12) & ~np.eye(len(means), dtype=bool))
 
 
 @pytest.mark.parametrize("style", ["default", "dark_background"])

@@ -16,7 +16,7 @@ from PIL import Image
 from sklearn.pipeline import make_pipeline
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, InferenceGraphPage, LayerDictionary
-from skgmmcnn.graph._text import nats, percent, probable
+from skgmmcnn.graph import nats, percent, probable
 from skgmmcnn.plot._pruning import prune
 from skgmmcnn.plot._reading import pictures
 from tests.graph.test_inference_graph import random_words

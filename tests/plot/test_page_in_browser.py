@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from skgmmcnn import InferenceGraph, InferenceGraphPage
-from skgmmcnn.graph._text import probable
+from skgmmcnn.graph import probable
 from skgmmcnn.plot._cells import cells_of
 
 # Without these Chromium looks for the network, and fails noisily where there is none.

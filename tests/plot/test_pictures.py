@@ -52,7 +52,7 @@ _DRAW_IMAGE = _drawing.draw_image
             lambda patch: patch.setattr("skgmmcnn.plot._inference_graph.draw_share", lambda *parts: 0),
         ),
         ("graph_of_influence", lambda patch: patch.setattr(_drawing, "AGAINST", _drawing.INK)),
-        ("influence_maps", lambda patch: patch.setattr("skgmmcnn.plot._influence_map.INK", _drawing.AGAINST)),
+        ("influence_maps", lambda patch: patch.setattr("skgmmcnn.plot._influence_map.PALETTE", _drawing.PALETTE[::-1])),
         ("word_maps", lambda patch: patch.setattr("skgmmcnn.plot._word_map.PALETTE", _drawing.PALETTE[::-1])),
         ("word_maps", lambda patch: patch.setattr("skgmmcnn.plot._word_map.draw_borders", lambda *parts: None)),
         ("paths", lambda patch: patch.setattr("skgmmcnn.plot._paths._WIDEST", 8.0)),
