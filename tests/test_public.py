@@ -28,7 +28,8 @@ def public_objects():
             yield f"{package.__name__}.{name}"
             for attribute in dir(value) if inspect.isclass(value) else ():
                 member = inspect.getattr_static(value, attribute)
-                method = isinstance(member, (FunctionType, classmethod)) and member.__module__.startswith("skgmmcnn.")
+                function = getattr(member, "__func__", member)
+                method = isinstance(function, FunctionType) and function.__module__.startswith("skgmmcnn.")
                 if method and not attribute.startswith("_"):
                     yield f"{package.__name__}.{name}.{attribute}"
 
