@@ -111,7 +111,7 @@ def _describe_graph(words: WordMaps, graph: nx.DiGraph) -> dict[str, Any]:
                 "against": strengths[edge] < 0,
                 "rank": of.rank(graph.edges[edge]),
                 "short": wording.edge(graph.edges[edge]),
-                "told": told.beside(graph.edges[edge]),
+                "told": told.edge(graph.edges[edge]),
             }
             for edge in graph.edges
         ],
