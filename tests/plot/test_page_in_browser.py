@@ -181,7 +181,7 @@ def test_pointing_at_a_word_shows_it_and_lights_up_the_image(open_page, page, na
         ]
         assert len(shown.all("#facts .near li")) == graph.degree(key)
         statistics = named.vocabulary.statistics[node["layer"]]
-        assert f"purity {100 * statistics.purity[node['word']]:.0f} %" in shown.text("#facts")
+        assert shown.all("#facts .bars dd")[1].text == f"{100 * statistics.purity[node['word']]:.0f} %"
     shown.point_at(shown.one("h1"))
     assert shown.text("#facts h2") == shown.text("h1")
 

@@ -415,8 +415,8 @@ function statistics(word) {
   return [
     make("h3", { textContent: "Where it occurs in the images that it was learnt from" }),
     make("dl", { className: "bars" }, ...rows),
-    make("p", { className: "soft", textContent: (more > 0 ? `and ${plural(more, "other class").replace("classs", "classes")}; ` : "")
-      + `purity ${percent(word.classes[0]?.[1] ?? 0)}; ${percent(word.share)} of all locations` }),
+    make("p", { className: "soft", textContent: (more > 0 ? `and ${more} other class${more === 1 ? "" : "es"}; ` : "")
+      + `${percent(word.share)} of all locations show it` }),
   ];
 }
 
