@@ -61,7 +61,8 @@ def describe(
         "views": views,
     }
     text = json.dumps(data, allow_nan=False, separators=(",", ":"))
-    classes = {number: spec.class_name(int(number)) for number in sorted(set(re.findall(_MARKED, text)))}
+    named = {int(number) for number in re.findall(_MARKED, text)} & set(range(spec.n_outputs))
+    classes = {number: spec.class_name(number) for number in sorted(named)}
     return f'{{"classes":{json.dumps(classes)},{text[1:]}'
 
 

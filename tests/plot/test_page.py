@@ -42,7 +42,13 @@ class Parts(HTMLParser):
 def data_of(page):
     found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page.to_html(), re.DOTALL)
     classes = json.loads(found[1])["classes"]
-    return json.loads(re.sub(r"\\ue000(\d+)\\ue001", lambda mark: json.dumps(classes[mark[1]])[1:-1], found[1]))
+    return json.loads(
+        re.sub(
+            r"\\ue000(\d+)\\ue001",
+            lambda mark: json.dumps(classes[mark[1]])[1:-1] if mark[1] in classes else mark[0],
+            found[1],
+        )
+    )
 
 
 def picture_of(uri):
@@ -119,6 +125,17 @@ def test_names_of_classes_are_there_once(influence_graph, words):
     named = replace(words, spec=replace(words.spec, class_names=long))
     text = InferenceGraphPage.from_estimator(influence_graph, named, images=[3, 7]).to_html()
     assert {text.count(name) for name in long} <= {0, 1}
+
+
+def test_names_that_look_like_marks_of_classes_stay(graph, words):
+    mark = "\ue000999\ue001"
+    named = replace(
+        words, vocabulary=replace(words.vocabulary, names=dict.fromkeys([("conv3", i) for i in range(16)], mark))
+    )
+    assert mark in {
+        word.get("name")
+        for word in data_of(InferenceGraphPage.from_estimator(graph, named, images=[3]))["words"].values()
+    }
 
 
 def test_images_of_files_have_their_names(digits, tmp_path):

@@ -2,7 +2,10 @@
 
 // Names of classes may be long: texts hold their numbers between two marks, and are shown with the beginnings of names.
 const text = document.getElementById("data").textContent, { classes } = JSON.parse(text);
-const named = (value) => value.replace(/\ue000(\d+)\ue001/g, (mark, number) => mark === value ? classes[number] : quoted(cut(classes[number])));
+const named = (value) => value.replace(/\ue000(\d+)\ue001/g, (mark, number) => {
+  const name = classes[number] ?? mark;
+  return mark === value ? name : quoted(cut(name));
+});
 const cut = (name) => (name.length > 32 ? `${name.slice(0, 30)}\u2026` : name);
 const quoted = (name) => `\u201c${name}\u201d`;
 const data = JSON.parse(text, (_, value) => typeof value === "string" ? named(value).replace(/ %/g, "\u00a0%") : value);
