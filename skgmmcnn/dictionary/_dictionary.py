@@ -73,9 +73,10 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
     keep_patches : bool, default=True
         Whether the dictionary stores what typical locations see of their images, for drawing.  Say no for images that
         must not be stored; the numbers of image and location are kept in any case.
-    word_names : dict of (str, int) to str, default=None
-        Names for words, by layer and word, ``{("layer3", 17): "leaf"}``; shown in texts and pictures.  May be
-        set at any time, also after `fit`.
+    word_names : dict of (str, int) or str to str, default=None
+        Names for words, by layer and number, ``{("layer3", 17): "leaf"}``, or by key, ``{"layer3_w017": "leaf"}``, as
+        :class:`InferenceGraphPage` writes them to a JSON file: ``word_names=json.load(file)``.  Shown in texts and
+        pictures; may be set at any time, also after `fit`.
     verbose : int, default=0
         Whether to show progress, and at the end what the words are worth; see :meth:`report`.
     random_state : int, RandomState instance or None, default=None
@@ -160,7 +161,7 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
         reg_covar: float = 0.3,
         keep_proba: bool = False,
         keep_patches: bool = True,
-        word_names: Mapping[tuple[str, int], str] | None = None,
+        word_names: Mapping[tuple[str, int] | str, str] | None = None,
         verbose: int = 0,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:

@@ -291,7 +291,9 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         self.transition_counts_ = counted.transitions
         self.log_ratios_ = {pair: log_ratios(counts, self.smoothing) for pair, counts in counted.transitions.items()}
 
-    def explain(self, X: WordMaps, target: Target = None, *, contrast: int | str | None = None) -> list[nx.DiGraph]:
+    def explain(
+        self, X: WordMaps, target: Target = None, *, contrast: int | str | Sequence[int | str] | None = None
+    ) -> list[nx.DiGraph]:
         """Return for each image the graph that explains the network's decision, or another target.
 
         Parameters
@@ -302,9 +304,9 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
             What is explained: the network's decision by default; another output, by number or name, to see what spoke
             for it; a word, ``(layer, word)`` or by its key or name, as ``"layer3_w017"``, or the word at one location,
             ``(layer, row, column)``, to see what it is made of in this image.
-        contrast : int or str, default=None
+        contrast : int, str or array-like of shape (n,), default=None
             An output, by number or name, with which a decision is contrasted: the graph shows the words that made it
-            the target rather than this.
+            the target rather than this.  Or one output for each image, as the true classes of wrong decisions.
 
         Returns
         -------

@@ -54,10 +54,9 @@ class InfluenceEvidence(Evidence):
 
     def _question(self, targets: Targets) -> Question:
         layers, below, estimator = self.words.layers, self.structure.below, self.estimator
-        outputs, contrasts = None, None
+        outputs, contrasts = None, targets.contrast
         if targets.layer == DECISION:
             outputs = targets.words.astype(np.int64)
-            contrasts = None if targets.contrast is None else np.full(len(outputs), targets.contrast)
             margin = ClassMargin(outputs, contrasts)
         else:
             layers = tuple(layer for layer in layers if layer in self.structure.reached[targets.layer])
@@ -75,7 +74,8 @@ class InfluenceEvidence(Evidence):
             drawn = np.random.RandomState(estimator._seed).permutation(len(self.words))[: estimator.max_images]
             rows = np.sort(drawn)
             chosen = InfluenceEvidence(estimator, self.words[rows], self.structure, self.n_nodes)
-            targets = replace(targets, words=targets.words[rows])
+            contrast = None if targets.contrast is None else targets.contrast[rows]
+            targets = replace(targets, words=targets.words[rows], contrast=contrast)
         question = chosen._question(targets)
         own, fixed = influences(chosen.words, network_of(chosen.words), question), {}
         for layer in question.layers:
