@@ -5,7 +5,6 @@ SqueezeNet on photographs of ten classes, K = 200, three layers.  Captum is opti
     SKGMMCNN_DATA=... python benchmarks/bench_influence.py [n_fitted] [n_explained]
 """
 
-import itertools
 import resource
 import sys
 
@@ -17,7 +16,10 @@ from sklearn.pipeline import make_pipeline
 from torchvision import transforms
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
-from skgmmcnn.graph import _influence, _tracing
+from skgmmcnn.dictionary import ClassMargin
+from skgmmcnn.graph import pair_effects
+from skgmmcnn.graph._targets import targets_of
+from skgmmcnn.graph._tracing import Tracer
 
 LAYERS = ["features.7", "features.9", "features.12"]
 TIMES = 3
@@ -54,16 +56,14 @@ def costs(pipe, images, n):
     batch = part.images.contiguous(memory_format=torch.channels_last)
     with torch.no_grad():
         forward = best(network, batch)
-    margin = _influence.ClassMargin(words.decisions)
+    margin = ClassMargin(words.decisions)
     influence = best(lambda: [words.influence.attribute(part, layer, margin, 4) for layer in LAYERS])
-    asked = _influence._ask(
-        words, pipe[-1]._structure(words), words.decisions.tolist(), [None] * n, pipe[-1]._wanted(words)
-    )
+    question = pipe[-1]._evidence(words)._question(targets_of(words))
 
     def whole():
-        tracer = _tracing.Tracer(words, words.influence, asked, part)
+        tracer = Tracer(words, words.influence, question, part)
         tracer.choose()
-        for upper, lower in itertools.pairwise(LAYERS[::-1]):
+        for upper, lower in question.pairs:
             tracer.connect(upper, lower)
         tracer.hold()
 
@@ -97,20 +97,8 @@ def claims(pipe, images, n):
         lead = found.margins - found.baselines[layer]
         error = np.abs(maps.sum((1, 2)) - lead) / np.abs(lead)
         print(f"{layer}: sums miss {np.median(error):.2%}, the rule alone {np.median(found.residuals[layer]):.1%}")
-    pairs = {}
-    whole = _tracing.is_edge
-    _tracing.is_edge = lambda flow, effect, influence: True  # all edges between words kept, drawn or not
-    try:
-        graphs = pipe[-1].explain(words)
-    finally:
-        _tracing.is_edge = whole
-    for graph in graphs:
-        for tail, head, edge in graph.edges(data=True):
-            if head != graph.graph["root"]:
-                pair = graph.nodes[tail]["layer"], graph.nodes[head]["layer"]
-                pairs.setdefault(pair, []).append((edge["flow"], edge["effect"]))
-    for (lower, upper), values in pairs.items():
-        flow, effect = np.array(values).T
+    for (upper, lower), pairs in pair_effects(pipe[-1], words)[1].items():  # all pairs of words kept, edges or not
+        flow, effect = np.array([(pair.evidence, pair.effect) for pair in pairs]).T
         print(f"{lower} to {upper}: Spearman of flow and exact effect {spearmanr(flow, effect).statistic:.2f}")
 
 

@@ -1,20 +1,22 @@
 """What it costs to look at a network, in forward passes of one image.
 
 Side by side in one process: a pass of one image, following the network once for all its layers (as `list_layers` does),
-and for the layers taken by default and the pairs of them (as `fit` does), each with all that comes before it but the
-weights.  Names are torchvision's, or timm's behind ``timm:``, or ``lite0`` for an EfficientNet-Lite0 of the package
+for the layers taken by default and the pairs of them, and a whole `fit` to four images, which does both and measures
+effective fields; each with all that comes before it but the weights, on one thread, in seconds of the processor.  Names
+are torchvision's, or timm's behind ``timm:``, or ``lite0`` for an EfficientNet-Lite0 of the package
 ``efficientnet_lite_pytorch``.
 
     python benchmarks/bench_looking.py [network ...]
 """
 
 import sys
+import time
 import warnings
 
 import torch
 import torchvision
-from common import timed
 
+from skgmmcnn import FeatureExtractor
 from skgmmcnn.features._layers import choose_layers
 from skgmmcnn.features._tracing import watch
 
@@ -41,9 +43,13 @@ def build(name):
 
 
 def least(function):
-    """Return the least seconds of several calls, and what the last returned."""
-    found = [timed(function) for _ in range(N_TIMES)]
-    return min(seconds for seconds, _ in found), found[-1][1]
+    """Return the least seconds of the processor of several calls, and what the last returned."""
+    found = []
+    for _ in range(N_TIMES):
+        started = time.process_time()
+        result = function()
+        found.append(time.process_time() - started)
+    return min(found), result
 
 
 def look(network, image):
@@ -52,7 +58,7 @@ def look(network, image):
 
 
 def main(names):
-    print(f"{'network':34}{'pass ms':>9}{'list':>8}{'select':>8}  layers by default")
+    print(f"{'network':34}{'pass ms':>9}{'list':>8}{'select':>8}{'fit':>8}  layers by default")
     for name in names or NETWORKS:
         network, image = build(name), torch.rand(1, 3, 224, 224)
         with torch.no_grad():
@@ -60,10 +66,14 @@ def main(names):
         listing, (watched, survey) = least(lambda network=network, image=image: look(network, image))
         layers = choose_layers(survey, network)
         selecting, _ = least(lambda watched=watched, layers=layers, image=image: watched.select(layers, image))
-        row = f"{name:34}{once * 1e3:9.1f}{listing / once:8.1f}{selecting / once:8.1f}"
+        fitting, _ = least(
+            lambda network=network: FeatureExtractor(network, preprocess=None).fit(torch.rand(4, 3, 224, 224))
+        )
+        row = f"{name:34}{once * 1e3:9.1f}{listing / once:8.1f}{selecting / once:8.1f}{fitting / once:8.1f}"
         print(row, *layers, flush=True)
 
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
     main(sys.argv[1:])

@@ -23,7 +23,7 @@ from sklearn.pipeline import make_pipeline
 from torchvision import transforms
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
-from skgmmcnn.metrics import deletion, insertion, trust_report
+from skgmmcnn.metrics import deletion, trust_report
 
 DATA = load_data()
 N_STEPS = 20  # of Captum's integrated gradients
@@ -137,22 +137,22 @@ def peers(name, asked, n_images):
                 words, {layer: of_captum(kind, extractor.network_, maps, layer) for layer in asked.layers}
             )
     print(f"{name}, {len(rows)} images\n{'':28}" + "".join(f"{kind:24}" for kind in orders), flush=True)
-    for measure in (deletion, insertion):
+    for direction in ("deletion", "insertion"):
         for layer in asked.layers:
-            curves = [curves_of(measure, dictionary, maps, layer, given) for given in orders.values()]
+            curves = [curves_of(direction, dictionary, maps, layer, given) for given in orders.values()]
             for order in ("graph", "per_location"):
                 ratios = [each.ratio(order) for each in curves]
                 told = [f"{value:.2f} ({low:.2f} to {high:.2f})" for value, (low, high) in ratios]
-                what = f"{measure.__name__} {layer}{', each' if order == 'per_location' else ''}"
+                what = f"{direction} {layer}{', each' if order == 'per_location' else ''}"
                 print(f"{what:28}" + "".join(f"{each:24}" for each in told), flush=True)
 
 
-def curves_of(measure, dictionary, maps, layer, given):
+def curves_of(direction, dictionary, maps, layer, given):
     """Return the curves of words in the order of what they are given, and of that by location."""
     graph = Given()
     graph.given = given
     pipe, orders = make_pipeline(dictionary, graph), ["graph", "per_location", "random"]
-    return measure(pipe, maps, layer, orders=orders, n_random=2, random_state=0)
+    return deletion(pipe, maps, layer, direction=direction, orders=orders, n_random=2, random_state=0)
 
 
 def of_captum(kind, network, maps, layer):

@@ -38,6 +38,7 @@ maps = extractor.fit_transform(photographs)
 import numpy as np
 
 from skgmmcnn import InferenceGraph, LayerDictionary
+from skgmmcnn.graph import surprise
 
 words = LayerDictionary(100, random_state=0).fit_transform(maps)
 graph = InferenceGraph(n_nodes=3, random_state=0).fit(words)
@@ -54,7 +55,7 @@ from skgmmcnn import InferenceGraphDisplay, to_text
 rows = np.flatnonzero(words.decisions == words.spec.class_index(wanted))
 if not len(rows):
     raise SystemExit(f"The network calls none of these photographs {wanted!r}; choose one of the classes above.")
-image = rows[graph.score_samples(words[rows]).argmax()]
+image = rows[surprise(graph, words[rows]).images.argmin()]
 display = InferenceGraphDisplay.from_estimator(graph, words, image=image)
 display.figure_.savefig("why.png", dpi=150)
 print(to_text(display.graph))

@@ -40,8 +40,8 @@ words = pipe[:-1].transform(digits.test_images[3:4])
 print(to_text(graph))
 
 # %%
-# The same as a picture.  Each word is shown by the pieces of training images that are most typical of it, with grey
-# outside the image; beside them stands the image that is explained, tinted where it shows the word.
+# The same as a picture.  Each word is shown by the pieces of training images that are most typical of it;
+# beside them stands the image that is explained, pale but for where it shows the word.
 from skgmmcnn import InferenceGraphDisplay
 
 display = InferenceGraphDisplay.from_estimator(pipe, digits.test_images, image=3)
@@ -49,7 +49,8 @@ display.figure_.savefig("inference_graph.png")
 print("\nWrote inference_graph.png")
 
 # %%
-# The same for locations rather than words: blue ones spoke for the decision, orange ones against it.
+# The same for locations rather than words, of six images: blue ones spoke for the decision, orange ones against it.
+# Below, the words that contributed most.
 from skgmmcnn import InfluenceMapDisplay
 
-InfluenceMapDisplay.from_estimator(pipe, digits.test_images, image=3)
+InfluenceMapDisplay.from_estimator(pipe, digits.test_images[:6], digits.test_labels[:6])

@@ -83,7 +83,8 @@ print(f"The network is right on {(words.decisions == test_labels).mean():.0%} of
 print(f"and the words of stage4 alone agree with it on {pipe['graph'].score(words):.0%}.")
 
 # %%
-# Why is this a pagoda?  The patches show what each word looks for, and the piece itself is tinted where it was found.
+# Why is this a pagoda?  The patches show what each word looks for, and the piece itself keeps its colours where that
+# was found.
 image = piece(0, 255, 205)
 display = InferenceGraphDisplay.from_estimator(pipe, image[None])
 display.figure_.savefig("why_pagoda.png")

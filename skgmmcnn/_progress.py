@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
@@ -40,3 +41,36 @@ def progress(things: Iterable[T] = (), *, shown: Any, total: int | None = None, 
     from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
     return tqdm(things, total=total, **named) if total is None else tqdm(total=total, **named)
+
+
+class Late:
+    """A bar that appears once the work has taken longer than anybody waits for without a word.
+
+    Parameters
+    ----------
+    total : int
+        The number of steps.
+    **named
+        Names for tqdm.
+    """
+
+    PATIENCE = 2.0  # seconds
+
+    def __init__(self, total: int, **named: str) -> None:
+        self._total, self._named = total, named
+        self._started, self._n = time.monotonic(), 0
+        self._bar: Any = None
+
+    def update(self, n: int) -> None:
+        """Count n more steps."""
+        self._n += n
+        if self._bar is not None:
+            self._bar.update(n)
+        elif time.monotonic() - self._started > self.PATIENCE:
+            self._bar = progress(total=self._total, shown=True, **self._named)
+            self._bar.update(self._n)
+
+    def close(self) -> None:
+        """End the bar, if there is one."""
+        if self._bar is not None:
+            self._bar.close()

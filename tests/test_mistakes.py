@@ -15,10 +15,10 @@ from skgmmcnn import (
     LayerDictionary,
     LayerHMM,
     VisualWordDisplay,
+    WordSimilarityDisplay,
     to_text,
 )
-from skgmmcnn.dictionary import class_cohesion, class_similarity, count_words, locality, mean_distance
-from skgmmcnn.graph import compare_graphs
+from skgmmcnn.graph import compare_graphs, typicality
 from skgmmcnn.metrics import fidelity
 
 ROWS = np.random.default_rng(0).normal(size=(40, 6))
@@ -71,7 +71,14 @@ MISTAKES = {
         ValueError,
         "an integer .* got 'a'",
     ),
-    "too many samples": (lambda m: DiagonalGaussianMixture().fit(ROWS).sample(10**15), MemoryError, "n_samples=10000"),
+    **{
+        f"too many samples of a {kind.__name__}": (
+            lambda m, kind=kind: kind(2, random_state=0).fit(ROWS).sample(10**12),
+            MemoryError,
+            "rows of 6 channels take 48,000 GB, which do not fit into memory; draw fewer at a time",
+        )
+        for kind in (DiagonalGaussianMixture, LayerHMM)
+    },
     "True words": (lambda m: LayerDictionary(True).fit(m.maps), ValueError, "'n_components' parameter .* Got True"),
     "True nodes": (lambda m: InferenceGraph(n_nodes=True).fit(m.words), ValueError, "'n_nodes' parameter .* Got True"),
     "a name that is a number": (named(5), TypeError, r"word_names calls \('a', 0\) 5; names are text"),
@@ -80,7 +87,7 @@ MISTAKES = {
     "merge with itself": (lambda m: m.graph.merge(m.graph), ValueError, "the same estimator, counted already"),
     **{
         f"level {level}": (
-            lambda m, level=level: m.graph.typicality(m.words[:2], m.words, level=level),
+            lambda m, level=level: typicality(m.graph, m.words[:2], m.words, level=level),
             ValueError,
             f"level is a probability above 0 and below 1; got {level}",
         )
@@ -95,7 +102,7 @@ MISTAKES = {
         for tolerance in (-1, float("nan"))
     },
     "no permutations": (
-        lambda m: class_cohesion(np.eye(4), np.array([0, 0, 1, 1]), n_permutations=0),
+        lambda m: WordSimilarityDisplay.from_estimator(m.dictionary, m.maps, n_permutations=0),
         ValueError,
         "n_permutations must be at least 1",
     ),
@@ -129,10 +136,6 @@ MISTAKES = {
         ValueError,
         "There is no word 5",
     ),
-    "the classes of 5": (lambda m: class_similarity(5, "conv2"), TypeError, "WordMaps are needed"),
-    "the places of 5": (lambda m: locality(5), TypeError, "WordMaps are needed"),
-    "the means of 5": (lambda m: mean_distance(5), TypeError, "Mixtures are needed"),
-    "the words of 5": (lambda m: count_words(5, 3), TypeError, r"an integer array \(n, H, W\)"),
     **{
         f"{what}, {kind}": (ask, ValueError, "An inference graph is needed, as InferenceGraph.explain returns it")
         for kind, given in {"foreign": FOREIGN, "empty": nx.DiGraph(), "none": None}.items()

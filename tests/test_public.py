@@ -5,6 +5,7 @@ import importlib
 import inspect
 import pkgutil
 from pathlib import Path
+from types import FunctionType
 
 import pytest
 from numpydoc.validate import validate
@@ -15,28 +16,28 @@ import skgmmcnn
 IGNORED = {"EX01", "SA01", "ES01", "GL08", "RT02"}
 
 
+MODULES = [module.name for module in pkgutil.iter_modules(skgmmcnn.__path__) if not module.name.startswith("_")]
+PACKAGES = [skgmmcnn, *(importlib.import_module(f"skgmmcnn.{name}") for name in MODULES)]
+
+
 def public_objects():
-    """Yield the dotted name of every public class, method, property and function."""
-    packages = ["skgmmcnn"] + [
-        f"skgmmcnn.{module.name}"
-        for module in pkgutil.iter_modules(skgmmcnn.__path__)
-        if not module.name.startswith("_")
-    ]
-    for package in packages:
-        module = importlib.import_module(package)
-        for name in module.__all__:
-            value = getattr(module, name)
-            yield f"{package}.{name}"
-            for attribute, member in vars(value).items() if inspect.isclass(value) else ():
-                if not attribute.startswith("_") and (inspect.isfunction(member) or isinstance(member, classmethod)):
-                    yield f"{package}.{name}.{attribute}"
+    """Yield the dotted name of every public class, method and function; methods also of the package's base classes."""
+    for package in PACKAGES:
+        for name in package.__all__:
+            value = getattr(package, name)
+            yield f"{package.__name__}.{name}"
+            for attribute in dir(value) if inspect.isclass(value) else ():
+                member = inspect.getattr_static(value, attribute)
+                method = isinstance(member, (FunctionType, classmethod)) and member.__module__.startswith("skgmmcnn.")
+                if method and not attribute.startswith("_"):
+                    yield f"{package.__name__}.{name}.{attribute}"
 
 
 DOCUMENTED = list(public_objects())
 
 
-def test_number_of_public_names():
-    assert len(DOCUMENTED) > 50
+def test_public_names_are_few_and_documented():
+    assert len({name for package in PACKAGES for name in package.__all__}) <= 50
     assert all(inspect.getdoc(getattr(skgmmcnn, name)) for name in skgmmcnn.__all__)
 
 

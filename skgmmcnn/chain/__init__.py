@@ -1,6 +1,6 @@
 """Hidden Markov models of layers: feature maps of fully connected layers in, visual words and paths out."""
 
 from ._hmm import LayerHMM
-from ._paths import InferencePaths, PathTable
+from ._paths import InferencePaths
 
-__all__ = ["InferencePaths", "LayerHMM", "PathTable"]
+__all__ = ["InferencePaths", "LayerHMM"]

@@ -33,11 +33,11 @@ class Chain:
     ----------
     tables : tuple of Tensor of shape (K_l-1, K_l), float64
         P(word | word of the layer below), one per layer; the first has one row.  Where decisions c are observed, a last
-        table (K_L, n_outputs) holds P(decision | word of the last layer).  Cells that are 0 stay 0.
+        table (K_L, n_outputs) holds P(decision | word of the last layer).
     mixtures : tuple of Mixture
         Emissions; the weights are the marginal probabilities of the words.
     smoothing : float
-        Pseudo-count of each row of a table, spread evenly over the cells that are not 0.
+        Pseudo-count of each row of a table, spread evenly over its cells.
     """
 
     tables: tuple[Tensor, ...]
@@ -82,12 +82,11 @@ class Chain:
     def log_prior(self) -> float:
         """Return the log of the prior that `smoothing` stands for, up to a constant.
 
-        Every row of a table has a Dirichlet prior of concentration 1 + smoothing / K in its K cells that are not 0.
+        Every row of a table has a Dirichlet prior of concentration 1 + smoothing / K in its K cells.
         """
         if not self.smoothing:
             return 0.0
-        means = (table.log().where(table > 0, 0).sum(1) / (table > 0).sum(1) for table in self.tables)
-        return self.smoothing * sum(mean.sum().item() for mean in means)
+        return self.smoothing * sum(table.log().mean(1).sum().item() for table in self.tables)
 
     def maximize(self, statistics: ChainStatistics) -> Chain:
         """Return the chain that is most likely given `statistics` and the prior (the M-step)."""
@@ -101,18 +100,20 @@ class Chain:
         chain = self
         for layer, mixture in enumerate(self.mixtures):
             dead, heavy = dead_and_heavy(mixture.weights, n_rows)
-            reachable = chain.tables[layer][:, dead].sum(0) > 0
-            if reachable.any():
-                chain = chain._split(layer, dead[reachable], heavy[reachable])
+            if len(dead):
+                chain = chain._split(layer, dead, heavy)
         return None if chain is self else chain
 
     def _split(self, layer: int, dead: Tensor, heavy: Tensor) -> Chain:
         """Divide `heavy` words between themselves and the `dead` ones, which thereby come to be beside them."""
         mixtures, tables = list(self.mixtures), list(self.tables)
         mixtures[layer] = mixtures[layer].split(dead, heavy)
-        tables[layer] = _columns_split(tables[layer], dead, heavy)
+        into = tables[layer] = tables[layer].clone()
+        into[:, heavy] /= 2
+        into[:, dead] += into[:, heavy]
         if layer + 1 < len(tables):
-            tables[layer + 1] = _rows_copied(tables[layer + 1], dead, heavy)
+            tables[layer + 1] = tables[layer + 1].clone()
+            tables[layer + 1][dead] = tables[layer + 1][heavy]
         return replace(self, mixtures=tuple(mixtures)).with_tables(tables)
 
 
@@ -123,27 +124,10 @@ def uniform(n_states: Sequence[int], n_outputs: int) -> list[Tensor]:
 
 
 def _maximized(counts: Tensor, table: Tensor, strength: float) -> Tensor:
-    """Return a table of probabilities from expected counts and the prior; zeros of `table` stay, as do empty rows."""
-    allowed = (table > 0).to(counts)
-    counts = counts * allowed + strength * allowed / allowed.sum(1, keepdim=True)
+    """Return the probabilities (J, K) that are most likely given expected counts and the prior; empty rows stay."""
+    counts = counts + strength / counts.shape[1]
     total = counts.sum(1, keepdim=True)
     return (counts / total).where(total > 0, table)
-
-
-def _columns_split(table: Tensor, dead: Tensor, heavy: Tensor) -> Tensor:
-    table = table.clone()
-    half = table[:, heavy] / 2 * (table[:, dead] > 0)
-    table[:, heavy] -= half
-    table[:, dead] += half
-    return table
-
-
-def _rows_copied(table: Tensor, dead: Tensor, heavy: Tensor) -> Tensor:
-    table = table.clone()
-    rows = table[heavy] * (table[dead] > 0)
-    total = rows.sum(1, keepdim=True)
-    table[dead] = (rows / total).where(total > 0, table[dead])
-    return table
 
 
 class ChainStatistics(NamedTuple):

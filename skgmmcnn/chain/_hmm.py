@@ -18,9 +18,9 @@ from torch import Tensor
 from .._compat import Interval, StrOptions, fit_context
 from .._device import exact_float32
 from .._threads import one_thread
-from ..dictionary import Sample, WordMaps, WordModel, begin, check_shares, choose_emission, draw, passes
+from ..dictionary import Sample, WordMaps, WordModel, check_shares, draw, passes
 from ..features import FeatureMaps
-from ..mixture import Fitted, OnlineState, Training, fit_em, fit_online, in_blocks, online_pass
+from ..mixture import Fitted, OnlineState, Training, fit_em, fit_online, in_blocks, online_pass, sampling
 from ._chain import Chain, ChainLabeller, ChainScorer, Examples, joined, uniform
 from ._paths import InferencePaths
 from ._recursions import likeliest_paths, state_posteriors, viterbi
@@ -66,10 +66,6 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         Pseudo-count, in examples, of each row of a table, spread evenly over its cells.
     reg_covar : float, default=0.1
         Smallest variance of a word, as a share of the channel's variance; see :class:`LayerDictionary`.
-    startprob_init : array-like of shape (K_1,), default=None
-        Distribution of the lowest layer's word to start from.
-    transmats_init : sequence of array-like of shape (K_l, K_l+1), default=None
-        Tables to start from, one per pair of layers; cells that are 0 stay 0.
     keep_proba : bool, default=False
         Whether word maps carry the posterior and the log-density of each layer's word.
     keep_patches : bool, default=True
@@ -149,24 +145,11 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
     """
 
     _parameter_constraints: ClassVar[dict] = {
-        "n_components": [Interval(Integral, 1, None, closed="left"), dict],
+        **WordModel._parameter_constraints,
         "layer_sizes": ["array-like", None],
-        "covariance_type": [StrOptions({"tied_diag", "diag", "spherical"})],
-        "emission": [StrOptions({"gaussian", "rectified", "auto"})],
         "solver": [StrOptions({"online", "em"})],
-        "max_samples": [Interval(Integral, 1, None, closed="left")],
-        "max_iter": [Interval(Integral, 1, None, closed="left")],
-        "tol": [Interval(Real, 0, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "smoothing": [Interval(Real, 0, None, closed="left")],
-        "reg_covar": [Interval(Real, 0, None, closed="neither")],
-        "startprob_init": ["array-like", None],
-        "transmats_init": ["array-like", None],
-        "keep_proba": ["boolean"],
-        "keep_patches": ["boolean"],
-        "word_names": [dict, None],
-        "verbose": ["verbose"],
-        "random_state": ["random_state"],
     }
 
     def __init__(
@@ -183,8 +166,6 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         batch_size: int = 1024,
         smoothing: float = 1.0,
         reg_covar: float = 0.1,
-        startprob_init: Any = None,
-        transmats_init: Any = None,
         keep_proba: bool = False,
         keep_patches: bool = True,
         word_names: Mapping[tuple[str, int], str] | None = None,
@@ -202,8 +183,6 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         self.batch_size = batch_size
         self.smoothing = smoothing
         self.reg_covar = reg_covar
-        self.startprob_init = startprob_init
-        self.transmats_init = transmats_init
         self.keep_proba = keep_proba
         self.keep_patches = keep_patches
         self.word_names = word_names
@@ -213,19 +192,19 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
     @fit_context(prefer_skip_nested_validation=True)
     def _fit(self, X: Any, y: Any) -> WordMaps:
         maps, classes, targets = self._check_examples(X, y, reset=True)
-        examples, generator = self._sample(maps, targets)
-        chain, emissions = self._start(maps, examples, generator, classes)
+        samples, examples = self._sample(maps, targets)
+        chain = self._start(samples, classes)
         with exact_float32(), one_thread(), passes(self.max_iter, "chain", shown=self.verbose) as report:
             training = Training(
                 self.max_iter,
                 self.tol * examples.values.shape[1],
                 momentum=0,  # responsibilities are nearly 0 or 1, so every longer step goes too far
                 batch_size=self.batch_size,
-                generator=generator,
+                generator=samples[maps.layers[0]].generator,
                 report=report,
             )
             fitted = _SOLVERS[self.solver](examples, chain, training)
-        self._set_state(fitted.state, maps, emissions, classes)
+        self._set_state(fitted.state, maps, classes)
         self.lower_bounds_ = fitted.lower_bounds
         self.lower_bound_ = fitted.lower_bounds[-1]
         self.n_iter_ = fitted.n_iter
@@ -257,14 +236,11 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         """
         state: OnlineState[Chain] | None = getattr(self, "_state", None)
         maps, classes, targets = self._check_examples(X, y, reset=state is None, classes=classes)
-        examples, generator = self._sample(maps, targets)
-        if state is None:
-            chain, emissions = self._start(maps, examples, generator, classes)
-        else:
-            chain, emissions = state.mixture, self.emissions_
+        samples, examples = self._sample(maps, targets)
+        chain = self._start(samples, classes) if state is None else state.mixture
         with exact_float32(), one_thread():
             bound, state = online_pass(in_blocks(examples, self.batch_size), chain, state)
-        self._set_state(state, maps, emissions, classes)
+        self._set_state(state, maps, classes)
         self.lower_bound_ = bound
         self.lower_bounds_ = [*getattr(self, "lower_bounds_", []), bound]
         self.n_iter_ = state.n_steps
@@ -421,16 +397,14 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
             The words that it was drawn from.
         """
         check_is_fitted(self)
-        if not isinstance(n_samples, Integral) or isinstance(n_samples, bool) or n_samples < 1:
-            raise ValueError(f"n_samples must be an integer of at least 1; got {n_samples!r}.")
         generator = torch.Generator().manual_seed(int(check_random_state(self.random_state).randint(2**31)))
-        words = [torch.multinomial(self._chain.start, n_samples, replacement=True, generator=generator)]
-        for table in self._chain.transitions:
-            words.append(torch.multinomial(table[words[-1]], 1, generator=generator).squeeze(1))
-        rows = [
-            mixture.emit(word, generator).numpy() for mixture, word in zip(self._chain.mixtures, words, strict=True)
-        ]
-        return rows, torch.stack(words, 1).numpy()
+        chain = self._chain
+        with sampling(n_samples, sum(chain.sizes)):
+            words = [torch.multinomial(chain.start, int(n_samples), replacement=True, generator=generator)]
+            for table in chain.transitions:
+                words.append(torch.multinomial(table[words[-1]], 1, generator=generator).squeeze(1))
+            rows = [mixture.emit(word, generator) for mixture, word in zip(chain.mixtures, words, strict=True)]
+        return [part.numpy() for part in rows], torch.stack(words, 1).numpy()
 
     def _as_maps(self, X: Any, *, reset: bool) -> FeatureMaps:
         if isinstance(X, (list, tuple)) and len(X) and all(np.ndim(part) == 2 for part in X):
@@ -499,51 +473,22 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
     def _encode(y: Any, classes: Any) -> np.ndarray:
         return LabelEncoder().fit(classes).transform(y)
 
-    def _sample(self, maps: FeatureMaps, targets: np.ndarray | None) -> tuple[Examples, torch.Generator]:
-        """Run the network once; return the examples to train on, and a source of randomness."""
+    def _sample(self, maps: FeatureMaps, targets: np.ndarray | None) -> tuple[dict[str, Sample], Examples]:
+        """Run the network once; return a sample of the same examples for each layer, and all layers side by side."""
         samples, decisions = draw(maps, self.max_samples, self.random_state, together=True)
         values = torch.cat([samples[layer].rows for layer in maps.layers], 1)
-        _, images, generator = samples[maps.layers[0]]
         targets = decisions if maps.spec.n_outputs else targets
-        chosen = None if targets is None else torch.from_numpy(targets[images])
-        return Examples(values, chosen, shared=True), generator
+        chosen = None if targets is None else torch.from_numpy(targets[samples[maps.layers[0]].images])
+        return samples, Examples(values, chosen, shared=True)
 
-    def _start(
-        self, maps: FeatureMaps, examples: Examples, generator: torch.Generator, classes: np.ndarray | None
-    ) -> tuple[Chain, dict[str, str]]:
-        """Return the chain from which training starts, and the emissions that were chosen."""
-        sizes = [maps.shapes[layer][0] for layer in maps.layers]
-        rows = dict(zip(maps.layers, examples.values.split(sizes, 1), strict=True))
-        emissions = {
-            layer: choose_emission(layer, part, self.emission, self.covariance_type) for layer, part in rows.items()
-        }
-        mixtures = tuple(
-            begin(
-                layer,
-                Sample(part, np.empty(0), generator),
-                self._n_words(layer),
-                emissions[layer],
-                covariance_type=self.covariance_type,
-                reg_covar=self.reg_covar,
-            )
-            for layer, part in rows.items()
-        )
+    def _start(self, samples: Mapping[str, Sample], classes: np.ndarray | None) -> Chain:
+        """Return the chain from which training starts."""
+        mixtures = tuple(self._begin(layer, sample) for layer, sample in samples.items())
         tables = uniform([len(mixture.weights) for mixture in mixtures], 0 if classes is None else len(classes))
-        if self.startprob_init is not None:
-            tables[0] = _distributions("startprob_init", self.startprob_init, tables[0][0])[None]
-        if self.transmats_init is not None:
-            if len(self.transmats_init) != len(mixtures) - 1:
-                raise ValueError(
-                    f"transmats_init must hold {len(mixtures) - 1} tables; got {len(self.transmats_init)}."
-                )
-            for i, table in enumerate(self.transmats_init):
-                tables[i + 1] = _distributions(f"transmats_init[{i}]", table, tables[i + 1])
-        chain = Chain(tuple(tables), mixtures, float(self.smoothing)).to(examples.values.device)
-        return chain.with_tables(chain.tables), emissions
+        chain = Chain((), mixtures, float(self.smoothing))
+        return chain.with_tables([table.to(mixtures[0].weights.device) for table in tables])
 
-    def _set_state(
-        self, state: OnlineState[Chain], maps: FeatureMaps, emissions: dict[str, str], classes: np.ndarray | None
-    ) -> None:
+    def _set_state(self, state: OnlineState[Chain], maps: FeatureMaps, classes: np.ndarray | None) -> None:
         self._state = state.to("cpu")
         self._chain = chain = self._state.mixture
         self.classes_ = classes
@@ -551,7 +496,7 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         self.transmats_ = [table.numpy() for table in chain.transitions]
         self.decisionprob_ = None if chain.decision is None else chain.decision.numpy()
         mixtures = dict(zip(maps.layers, chain.mixtures, strict=True))
-        self._set_words(maps, mixtures, emissions, [self.startprob_, *self.transmats_])
+        self._set_words(maps, mixtures, [self.startprob_, *self.transmats_])
 
     def _check_decides(self) -> None:
         check_is_fitted(self)
@@ -583,14 +528,3 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
                 answers.append([part.numpy(force=True) for part in found])
             decisions.append(batch.decisions)
         return [*(np.concatenate(parts) for parts in zip(*answers, strict=True)), np.concatenate(decisions)]
-
-
-def _distributions(name: str, given: Any, like: Tensor) -> Tensor:
-    """Return `given` as a tensor of distributions of the shape of `like`."""
-    array = np.asarray(given, dtype=np.float64)
-    if array.shape != tuple(like.shape) or not (array >= 0).all() or not np.allclose(array.sum(-1), 1):
-        raise ValueError(
-            f"{name} must be of shape {tuple(like.shape)}, with rows of probabilities that sum to one; got shape "
-            f"{array.shape}."
-        )
-    return torch.from_numpy(array / array.sum(-1, keepdims=True))

@@ -10,19 +10,7 @@ import numpy as np
 
 
 class PathTable(NamedTuple):
-    """Paths, the most used first.
-
-    Parameters
-    ----------
-    paths : int array of shape (n_paths, L)
-        One word per layer.
-    counts : int array of shape (n_paths,)
-        Number of examples that take the path.
-    shares : float array of shape (n_paths,)
-        Their share of the examples.
-    log_proba : float array of shape (n_paths,)
-        Log-probability of the path under the chain, in nats.
-    """
+    """Paths (n_paths, L), the most used first, with counts, fractions of the examples, and log-probabilities."""
 
     paths: np.ndarray
     counts: np.ndarray
@@ -111,9 +99,10 @@ class InferencePaths:
 
         Returns
         -------
-        table : PathTable
-            Paths, counts, shares of the chosen examples, and log-probabilities.  Among equally used paths the likelier
-            one comes first.
+        table : named tuple
+            `paths`, int array (n_paths, L) of one word per layer; `counts` (n_paths,) of the examples on each path;
+            `shares`, the same as fractions of all chosen examples; `log_proba`, the log-probability of each path under
+            the chain, in nats.  Among equally used paths the likelier one comes first.
         """
         chosen = self if label is None else self[np.flatnonzero(self._known_decisions() == label)]
         if not len(chosen):

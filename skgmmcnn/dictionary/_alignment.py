@@ -1,4 +1,4 @@
-"""Which word of one dictionary is which of another."""
+"""Alignment of the words of two dictionaries."""
 
 from __future__ import annotations
 
@@ -8,70 +8,52 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
+from scipy.spatial.distance import cdist
 
-from ._similarity import mean_cosine, mean_distance
+from ._statistics import count_pairs
 from ._words import WordMaps
 
-_IMAGES_AT_ONCE = 256
+_TINY = np.finfo(float).tiny
 
 
 @dataclass(frozen=True, eq=False)
 class Alignment:
-    """Pairs of words of two dictionaries that stand for the same.
-
-    Parameters
-    ----------
-    pairs : dict of str to int array of shape (n_pairs, 2)
-        By layer, numbers of a word of the first dictionary and of its partner in the second.  Some words may have none.
-    similarity : dict of str to float array of shape (n_pairs,)
-        How alike the two are; 1 for equal ones.
-    """
+    """Pairs of words of two dictionaries, by layer, (n_pairs, 2), and the similarity of each pair, (n_pairs,)."""
 
     pairs: Mapping[str, np.ndarray]
     similarity: Mapping[str, np.ndarray]
 
     def partner(self, layer: str, word: int) -> int | None:
-        """Return the first dictionary's word for a word of the second.
-
-        Parameters
-        ----------
-        layer : str
-            Name of the layer.
-        word : int
-            Number of the word in the second dictionary.
-
-        Returns
-        -------
-        word : int or None
-            Number of its partner; None where it has none.
-        """
+        """Return the first dictionary's word for a word of the second, None where it has none."""
         pairs = self.pairs.get(layer, np.empty((0, 2), int)).tolist()
-        return next((mine for mine, its in pairs if its == word), None)
+        return next((partner for partner, other in pairs if other == word), None)
 
 
 def align_words(first: Any, second: Any, *, by: str | None = None) -> Alignment:
-    """Pair the words of two dictionaries, so that they are as alike as can be in sum (the Hungarian method).
+    """Pair the words of two dictionaries such that the sum of their similarities is largest (the Hungarian method).
 
-    Word maps of the same images are compared by where their words are: two words are as alike as the locations that
-    show both, as a share of those that show either (the Jaccard index); what is never seen together is no pair.  This
-    also compares dictionaries of different networks, as long as layers are called alike and their maps have one size.
+    Word maps of the same images are compared by the locations of words: the similarity of two words is the number of
+    locations that show both, divided by the number of those that show either (the Jaccard index); words that are never
+    seen together are no pair.  This also compares dictionaries of different networks, if layers have the same names and
+    sizes of maps.
 
-    Dictionaries are compared by the words' means: by their distance, similarity being 1 less the distance in units of
-    the average one, or by their cosine.  This needs no images, but one network: channels of another network have other
-    meanings.
+    Dictionaries are compared by the words' means: by their distance, where similarity is 1 less the distance in units
+    of the average one, or by their cosine.  This needs no images, but one network: channels of another network have
+    other meanings.
 
     Parameters
     ----------
     first, second : WordMaps or LayerDictionary
         Words of the same images, in the same order; or fitted dictionaries.
     by : {"overlap", "distance", "cosine"}, default=None
-        What makes words alike.  None is "overlap" for word maps, which know nothing else, and "distance" for
-        dictionaries.
+        The similarity.  None is "overlap" for word maps, which have no other, and "distance" for dictionaries.
 
     Returns
     -------
     alignment : Alignment
-        Pairs by layer, for the layers that both have.
+        For the layers that both have: `pairs`, by layer an int array (n_pairs, 2) of a word of the first and its
+        partner in the second; `similarity`, by layer (n_pairs,), 1 for equal words; ``partner(layer, word)``, the
+        first's word for a word of the second, or None.
 
     References
     ----------
@@ -107,18 +89,34 @@ def _check_by(by: str | None, known: tuple[str, ...], what: str) -> None:
 
 
 def similarity_of_means(first: Any, second: Any, by: str) -> dict[str, np.ndarray]:
-    """Return by layer how alike the words of two dictionaries are, (K_first, K_second), for the layers of both."""
-    compare, layers = _BY_MEANS[by], _shared(first.layers_, second.layers_)
-    return {layer: compare(first.mixtures_[layer], second.mixtures_[layer]) for layer in layers}
+    """Return by layer the similarity of the words of two dictionaries, (K_first, K_second), for the layers of both."""
+    found = {}
+    for layer in _shared(first.layers_, second.layers_):
+        means = [dictionary.mixtures_[layer].emitted_means_ for dictionary in (first, second)]
+        if means[0].shape[1] != means[1].shape[1]:
+            raise ValueError(
+                f"Layer {layer!r} has {means[0].shape[1]} and {means[1].shape[1]} channels in the two dictionaries, so "
+                "means of their words cannot be compared; align word maps of the same images."
+            )
+        found[layer] = _BY_MEANS[by](*means)
+    return found
 
 
-def nearness(distance: np.ndarray) -> np.ndarray:
-    """Return 1 - distance / average distance: 1 for equal words, 0 for average ones."""
+def _nearness(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return 1 - distance / average distance of rows: 1 for equal ones, 0 for average ones."""
+    distance = cdist(first, second)
     average = distance.mean()
     return 1 - distance / average if average > 0 else np.ones_like(distance)
 
 
-_BY_MEANS = {"distance": lambda first, second: nearness(mean_distance(first, second)), "cosine": mean_cosine}
+def _cosine(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return the cosines of the angles between rows; rows of length zero are alike, and unlike all others."""
+    lengths = [np.linalg.norm(rows, axis=1) for rows in (first, second)]
+    units = [rows / np.maximum(n, _TINY)[:, None] for rows, n in zip((first, second), lengths, strict=True)]
+    return np.clip(units[0] @ units[1].T, -1, 1) + np.logical_and.outer(*(length < _TINY for length in lengths))
+
+
+_BY_MEANS = {"distance": _nearness, "cosine": _cosine}
 
 
 def assign(similarity: Mapping[str, np.ndarray], least: float = -np.inf) -> Alignment:
@@ -150,10 +148,6 @@ def _check_same_images(first: WordMaps, second: WordMaps) -> None:
 def _jaccard(first: WordMaps, second: WordMaps, layer: str) -> np.ndarray:
     """Return |both| / |either| of the locations that show each pair of words, shape (K_first, K_second)."""
     n_first, n_second = (words.vocabulary.n_words[layer] for words in (first, second))
-    cells = np.zeros(n_first * n_second, dtype=np.int64)
-    for start in range(0, len(first), _IMAGES_AT_ONCE):
-        mine, its = (words.words[layer][start : start + _IMAGES_AT_ONCE] for words in (first, second))
-        cells += np.bincount((mine.astype(np.int64) * n_second + its).ravel(), minlength=len(cells))
-    both = cells.reshape(n_first, n_second)
+    both = count_pairs(first.words[layer], second.words[layer], (n_first, n_second))
     either = both.sum(1, keepdims=True) + both.sum(0) - both
     return both / np.maximum(1, either)

@@ -7,22 +7,23 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from numbers import Integral
-from typing import Any, Self
+from numbers import Integral, Real
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
-from .._compat import ContainerOutput, wrap_table
+from .._compat import ContainerOutput, Interval, StrOptions, wrap_table
 from .._distributed import n_processes
 from ..features import FeatureMaps
-from ..mixture import Mixture
+from ..mixture import Mixture, RectifiedGaussian
 from ._influence import Influence
 from ._labelling import Labeller, label
 from ._representatives import Typical, illustrate
 from ._statistics import count_classes
+from ._training import Sample, begin
 from ._words import Vocabulary, WordMaps
 
 _N_REPRESENTATIVES = 9
@@ -31,7 +32,24 @@ _N_REPRESENTATIVES = 9
 class WordModel(ContainerOutput, TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]
     """An estimator that reads feature maps and gives word maps."""
 
+    _parameter_constraints: ClassVar[dict] = {
+        "n_components": [Interval(Integral, 1, None, closed="left"), dict],
+        "covariance_type": [StrOptions({"tied_diag", "diag", "spherical"})],
+        "emission": [StrOptions({"gaussian", "rectified", "auto"})],
+        "max_samples": [Interval(Integral, 1, None, closed="left")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "reg_covar": [Interval(Real, 0, None, closed="neither")],
+        "keep_proba": ["boolean"],
+        "keep_patches": ["boolean"],
+        "word_names": [dict, None],
+        "verbose": ["verbose"],
+        "random_state": ["random_state"],
+    }
     n_components: int | Mapping[str, int]
+    covariance_type: str
+    emission: str
+    reg_covar: float
     max_samples: int
     max_iter: int
     keep_proba: bool
@@ -217,17 +235,24 @@ class WordModel(ContainerOutput, TransformerMixin, BaseEstimator, auto_wrap_outp
     def _n_words(self, layer: str) -> int:
         return self.n_components[layer] if isinstance(self.n_components, Mapping) else self.n_components
 
-    def _set_words(
-        self,
-        maps: FeatureMaps,
-        mixtures: dict[str, Mixture],
-        emissions: dict[str, str],
-        others: Iterable[np.ndarray] = (),
-    ) -> None:
+    def _begin(self, layer: str, sample: Sample, init_params: str = "random_from_data") -> Mixture:
+        """Return the mixture of a layer from which training starts."""
+        return begin(
+            layer,
+            sample,
+            self._n_words(layer),
+            self.emission,
+            covariance_type=self.covariance_type,
+            reg_covar=self.reg_covar,
+            init_params=init_params,
+        )
+
+    def _set_words(self, maps: FeatureMaps, mixtures: dict[str, Mixture], others: Iterable[np.ndarray] = ()) -> None:
         """Set the attributes of words that were trained on `maps`; `others` are arrays that they depend on."""
         self.layers_ = maps.layers
         self.mixtures_ = mixtures
-        self.emissions_ = emissions
+        rectified = {layer: isinstance(mixture.emission, RectifiedGaussian) for layer, mixture in mixtures.items()}
+        self.emissions_ = {layer: "rectified" if found else "gaussian" for layer, found in rectified.items()}
         self.vocabulary_ = _vocabulary_of(mixtures, others)
         self._network = maps.spec.fingerprint
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,7 +10,7 @@ import torch
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from .._compat import Interval, StrOptions, fit_context
+from .._compat import StrOptions, fit_context
 from .._device import exact_float32
 from .._distributed import my_share
 from .._threads import one_thread
@@ -21,7 +20,7 @@ from ._base import WordModel, check_shares
 from ._labelling import MixtureLabeller, as_rows, average_posteriors
 from ._readouts import Grouped, Readout, fit_readout, train_words
 from ._reservoir import draw
-from ._training import Sample, begin, choose_emission, passes
+from ._training import Sample, passes
 from ._words import WordMaps
 from ._worth import DictionaryReport, worth
 
@@ -97,7 +96,7 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
         Words that no location of the fitted images shows, by layer.
     readouts_ : dict of str to Readout
         Linear classifiers on the words of each layer, under the discriminative objective or after
-        :meth:`fit_readout`.
+        :meth:`fit_readout`: `coef` (n_outputs, K) and `intercept` (n_outputs,).
     lower_bounds_ : dict of str to list of float
         Mean log-density of the training rows in nats after every pass, by layer; under "em" the best so far.  Under the
         discriminative objective the last one is that of the words as they were trained on.  :meth:`partial_fit` adds
@@ -141,21 +140,10 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
     """
 
     _parameter_constraints: ClassVar[dict] = {
-        "n_components": [Interval(Integral, 1, None, closed="left"), dict],
+        **WordModel._parameter_constraints,
         "objective": [StrOptions({"generative", "discriminative"})],
-        "covariance_type": [StrOptions({"tied_diag", "diag", "spherical"})],
-        "emission": [StrOptions({"gaussian", "rectified", "auto"})],
         "init_params": [StrOptions(set(STARTS))],
         "solver": [StrOptions({"em", "online", "sgd"})],
-        "max_samples": [Interval(Integral, 1, None, closed="left")],
-        "max_iter": [Interval(Integral, 1, None, closed="left")],
-        "tol": [Interval(Real, 0, None, closed="left")],
-        "reg_covar": [Interval(Real, 0, None, closed="neither")],
-        "keep_proba": ["boolean"],
-        "keep_patches": ["boolean"],
-        "word_names": [dict, None],
-        "verbose": ["verbose"],
-        "random_state": ["random_state"],
     }
 
     def __init__(
@@ -200,15 +188,14 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
         if self.objective == "discriminative" and not maps.spec.n_outputs:
             raise ValueError("objective='discriminative' needs the FeatureMaps of a network; X is a plain array.")
         samples, decisions = self._sample(maps)
-        emissions = self._choose_emissions(samples)
         with exact_float32(), one_thread():
-            fitted = {layer: self._train(layer, sample, emissions[layer]) for layer, sample in samples.items()}
+            fitted = {layer: self._train(layer, sample) for layer, sample in samples.items()}
             readouts: dict[str, Readout] = {}
             if self.objective == "discriminative":
                 targets = decisions if y is None else maps.spec.encode(y, len(maps))
                 for layer, sample in samples.items():
                     fitted[layer], readouts[layer] = _retrain(fitted[layer], sample, targets, maps.spec.n_outputs)
-        self._set_states(maps, {layer: fit.state for layer, fit in fitted.items()}, emissions)
+        self._set_states(maps, {layer: fit.state for layer, fit in fitted.items()})
         if readouts:
             self.readouts_ = readouts
         self._set_bounds({layer: fit.lower_bounds for layer, fit in fitted.items()})
@@ -254,10 +241,8 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
         check_shares(maps)
         if before is None:
             samples, _ = self._sample(maps)
-            emissions = self._choose_emissions(samples)
-            mixtures = {layer: self._begin(layer, sample, emissions[layer]) for layer, sample in samples.items()}
+            mixtures = {layer: self._begin(layer, sample) for layer, sample in samples.items()}
         else:
-            emissions = self.emissions_
             mixtures = {layer: state.mixture for layer, state in before.items()}
         expectations = self._expect(maps[my_share(len(maps))], mixtures)
         for layer in maps.layers:
@@ -266,7 +251,7 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
             layer: online_step(expectations[layer], mixtures[layer], None if before is None else before[layer])
             for layer in mixtures
         }
-        self._set_states(maps, states, emissions)
+        self._set_states(maps, states)
         bounds = getattr(self, "lower_bounds_", dict.fromkeys(mixtures, ()))
         self._set_bounds({layer: [*bounds[layer], expectations[layer].mean_log_likelihood] for layer in mixtures})
         self.n_iter_ = states[self.layers_[0]].n_steps
@@ -310,7 +295,7 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
         return sum(expectation.mean_log_likelihood for expectation in expectations.values())
 
     def report(self, X: Any, *, n_images: int = 100) -> DictionaryReport:
-        """Return what the words are worth: how many are in use, what they hold, and the decisions that stand on them.
+        """Return the number of words in use, the variance that they explain, and the decisions that they preserve.
 
         Parameters
         ----------
@@ -323,12 +308,15 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
         Returns
         -------
         report : DictionaryReport
-            By layer; as text, one line a layer.
+            As text, one line a layer.  ``report.layers[layer]`` has `n_words`; `n_used`, the words that a location of
+            these images shows; `r2`, the fraction of the layer's variance over locations that the words' means explain;
+            and `kept`, the fraction of the decisions that stay when each location is replaced by the mean of its word,
+            NaN without a network.
 
         Warns
         -----
         UserWarning
-            If there are layers on whose words fewer than half of the decisions stand.
+            If there are layers whose words preserve fewer than half of the decisions.
 
         Examples
         --------
@@ -347,22 +335,6 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
         maps = self._check(X, None, reset=False)
         rows = np.unique(np.linspace(0, len(maps) - 1, min(n_images, len(maps))).astype(int))
         return worth(maps[rows], self._labeller(), self.mixtures_)
-
-    def mean_posteriors(self, X: Any) -> dict[str, np.ndarray]:
-        """Return the posteriors of the words, averaged over the locations of each image.
-
-        Parameters
-        ----------
-        X : FeatureMaps or array-like of shape (n, d)
-            Activity of the layers.
-
-        Returns
-        -------
-        posteriors : dict of str to array of shape (n, K)
-            By layer; each row sums to one.
-        """
-        check_is_fitted(self)
-        return average_posteriors(self._check(X, None, reset=False), self.mixtures_)[0]
 
     def fit_readout(self, X: FeatureMaps, y: Any = None) -> LayerDictionary:
         """Fit linear classifiers that predict the class from the words of each layer, which stay as they are.
@@ -391,7 +363,7 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
         return self
 
     def predict_class_proba(self, X: FeatureMaps) -> dict[str, np.ndarray]:
-        """Return class probabilities as the words of each layer alone tell them.
+        """Return class probabilities, predicted from the words of each layer by itself.
 
         Parameters
         ----------
@@ -406,7 +378,7 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
         check_is_fitted(self)
         if not hasattr(self, "readouts_"):
             raise NotFittedError("The words have no readout: call fit_readout, or fit with objective='discriminative'.")
-        posteriors = self.mean_posteriors(X)
+        posteriors, _ = average_posteriors(self._check(X, None, reset=False), self.mixtures_)
         return {layer: readout.predict_proba(posteriors[layer]) for layer, readout in self.readouts_.items()}
 
     def _as_maps(self, X: Any, *, reset: bool) -> FeatureMaps:
@@ -430,29 +402,15 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
         self._check_sizes(maps)
         return draw(maps, self.max_samples, self.random_state)
 
-    def _choose_emissions(self, samples: Mapping[str, Sample]) -> dict[str, str]:
-        return {
-            layer: choose_emission(layer, sample.rows, self.emission, self.covariance_type)
-            for layer, sample in samples.items()
-        }
-
-    def _begin(self, layer: str, sample: Sample, emission: str) -> Mixture:
+    def _begin(self, layer: str, sample: Sample, init_params: str = "") -> Mixture:
         if self._n_words(layer) > 1 and (sample.rows == sample.rows[0]).all():
             raise ValueError(
                 f"Layer {layer!r} is the same everywhere in all images, so that there are no words in it; leave it out."
             )
-        return begin(
-            layer,
-            sample,
-            self._n_words(layer),
-            emission,
-            covariance_type=self.covariance_type,
-            reg_covar=self.reg_covar,
-            init_params=self.init_params,
-        )
+        return super()._begin(layer, sample, init_params or self.init_params)
 
-    def _train(self, layer: str, sample: Sample, emission: str) -> Fitted:
-        mixture = self._begin(layer, sample, emission)
+    def _train(self, layer: str, sample: Sample) -> Fitted:
+        mixture = self._begin(layer, sample)
         rows = Rows(sample.rows, None, sample.rows, shared=True)
         with passes(self.max_iter, layer, shown=self.verbose) as report:
             tol = self.tol * rows.values.shape[1]
@@ -474,11 +432,11 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
                     expectations[layer].add(rows)
         return expectations
 
-    def _set_states(self, maps: FeatureMaps, states: dict[str, OnlineState], emissions: dict[str, str]) -> None:
+    def _set_states(self, maps: FeatureMaps, states: dict[str, OnlineState]) -> None:
         if hasattr(self, "readouts_"):  # they read other words
             del self.readouts_
         self._states = {layer: state.to("cpu") for layer, state in states.items()}
-        self._set_words(maps, {layer: state.mixture for layer, state in self._states.items()}, emissions)
+        self._set_words(maps, {layer: state.mixture for layer, state in self._states.items()})
 
     def _set_bounds(self, bounds: dict[str, list[float]]) -> None:
         self.lower_bounds_ = bounds

@@ -1,4 +1,4 @@
-"""What the locations of the modelled layers contributed to what a network decides."""
+"""Contributions of the locations of the modelled layers to the decisions of a network."""
 
 from __future__ import annotations
 
@@ -67,22 +67,7 @@ class WordMargin:
 
 @dataclass(frozen=True, eq=False)
 class InfluenceMaps:
-    """What each location contributed to the log-odds of a class, for n images.
-
-    Made by :meth:`Influence.of_classes`.
-
-    Parameters
-    ----------
-    maps : dict of str to float array of shape (n, H, W)
-        By layer, in nats; positive speaks for the class.  Sums over a map to `margins` - `baselines` but for rounding.
-    margins : float array of shape (n,)
-        The log-odds of the class, or its lead over another one, in nats.
-    baselines : dict of str to float array of shape (n,)
-        The same with the mean of the layer everywhere.
-    residuals : dict of str to float array of shape (n,)
-        The share of the absolute contributions that the rule of integration missed, and that was then divided among
-        the locations in proportion.
-    """
+    """Contributions of locations to the log-odds of a class, for n images; see :meth:`Influence.of_classes`."""
 
     maps: Mapping[str, np.ndarray]
     margins: np.ndarray
@@ -91,10 +76,10 @@ class InfluenceMaps:
 
 
 class Influence:
-    """What contributed to what the network decides for n images; it is computed when it is asked for.
+    """Contributions of locations to the decisions for n images, computed on demand.
 
-    Held by :class:`WordMaps` as `influence`.  It holds the network and the images, never activations, and can be
-    indexed by rows as arrays are.
+    It is the attribute `influence` of :class:`WordMaps`, holds the network and the images, never activations, and can
+    be indexed by rows as arrays are.
 
     Parameters
     ----------
@@ -121,20 +106,7 @@ class Influence:
 
     @classmethod
     def of(cls, maps: FeatureMaps, mixtures: Mapping[str, Mixture]) -> Influence | None:
-        """Return the influence of words in `maps`, None where these were made without a network.
-
-        Parameters
-        ----------
-        maps : FeatureMaps
-            Maps of n images.
-        mixtures : dict of str to Mixture
-            The mixture of each layer.
-
-        Returns
-        -------
-        influence : Influence or None
-            Of these images.
-        """
+        """Return the influence of words in `maps`, None where these were made without a network."""
         network = maps.of_network()
         return None if network is None else cls(network, mixtures)
 
@@ -148,57 +120,17 @@ class Influence:
         return f"Influence(n={len(self)}, layers={list(self._maps.layers)})"
 
     def rerun(self, work: Callable[[Rerun], Result], what: str = "influence") -> Iterator[Result]:
-        """Yield what `work` makes of the images, batch by batch, as :meth:`FeatureMaps.rerun` does.
-
-        Parameters
-        ----------
-        work : callable
-            Gets a :class:`~skgmmcnn.features.Rerun`.
-        what : str, default="influence"
-            What the progress is called.
-
-        Yields
-        ------
-        result : object
-            What `work` returned.
-        """
+        """Yield the results of `work` for the images, batch by batch, as :meth:`FeatureMaps.rerun` does."""
         yield from self._maps.rerun(work, what)
 
     def baseline(self, layer: str, like: Tensor) -> Tensor:
-        """Return the mean of a layer over the fitted images, as its mixture has it.
-
-        Parameters
-        ----------
-        layer : str
-            Name of the layer.
-        like : Tensor
-            Of the type and on the device that the result is to have.
-
-        Returns
-        -------
-        mean : Tensor of shape (1, C, 1, 1)
-            The point where nothing is known of an image.
-        """
+        """Return the mean of a layer over the fitted images, (1, C, 1, 1), of the dtype and device of `like`."""
         return layer_mean(self.mixtures[layer], like)
 
     def attribute(self, part: Rerun, layer: str, margin: Margin, n_steps: int) -> Attribution:
-        """Return what the locations of a layer contributed to a scalar of the images of one batch.
+        """Return the attribution of a scalar of the images of `part` to the locations of a layer.
 
-        Parameters
-        ----------
-        part : Rerun
-            Some of the images.
-        layer : str
-            A layer that the scalar depends on.
-        margin : Margin
-            The scalar.
-        n_steps : int
-            Number of segments of the path from the layer's mean to the activations.
-
-        Returns
-        -------
-        attribution : Attribution
-            Influence and slope, as tensors.
+        The path from the mean of the layer to the activations is integrated in `n_steps` segments.
         """
         values = part.original.activations[layer]
         return attribute(
@@ -213,7 +145,7 @@ class Influence:
         layers: Sequence[str] | None = None,
         n_steps: int = 4,
     ) -> InfluenceMaps:
-        """Return what each location contributed to the log-odds of a class.
+        """Return the contribution of each location to the log-odds of a class.
 
         Parameters
         ----------
@@ -229,7 +161,11 @@ class Influence:
         Returns
         -------
         influence : InfluenceMaps
-            In nats.
+            In nats: `maps`, by layer (n, H, W), positive where a location speaks for the class, the sum over a map
+            being `margins` - `baselines` but for rounding; `margins` (n,), the log-odds of the class, or its lead;
+            `baselines`, by layer (n,), the same with the mean of the layer everywhere; `residuals`, by layer (n,), the
+            fraction of the absolute contributions that the rule of integration missed, divided among the locations in
+            proportion.
 
         Raises
         ------
@@ -242,24 +178,23 @@ class Influence:
                 raise ValueError(f"There is no layer {layer!r}; there is {', '.join(map(repr, self._maps.layers))}.")
         if n_steps < 1:
             raise ValueError(f"n_steps must be at least 1; got {n_steps}.")
-        asked = [None if given is None else self._outputs(given) for given in (classes, contrasts)]
+        given, others = (None if outputs is None else self._outputs(outputs) for outputs in (classes, contrasts))
 
         def work(part: Rerun) -> tuple[dict[str, Attribution], np.ndarray]:
             self.check(part)
-            if asked[0] is None:
-                margin = _Decided(None if asked[1] is None else asked[1][part.rows])
-            else:
-                margin = ClassMargin(asked[0], asked[1])  # type: ignore[assignment]
+            outputs = given
+            if outputs is None:
+                outputs = np.zeros(len(self), np.int64)
+                outputs[part.rows] = part.original.decisions
+            margin = ClassMargin(outputs, others)
             found = {layer: self.attribute(part, layer, margin, n_steps) for layer in names}
             return found, margin(part, {}).numpy(force=True)
 
         parts = list(self.rerun(work))
 
         def joined(name: str) -> dict[str, np.ndarray]:
-            return {
-                layer: np.concatenate([getattr(found[layer], name).numpy(force=True) for found, _ in parts])
-                for layer in names
-            }
+            values = {layer: [getattr(found[layer], name).numpy(force=True) for found, _ in parts] for layer in names}
+            return {layer: np.concatenate(part) for layer, part in values.items()}
 
         return InfluenceMaps(
             joined("influence"), np.concatenate([m for _, m in parts]), joined("begin"), joined("residual")
@@ -274,24 +209,8 @@ class Influence:
         return outputs.astype(np.int64)
 
     def check(self, part: Rerun) -> None:
-        """Refuse networks whose decision is not the largest of the scores that they return.
-
-        Parameters
-        ----------
-        part : Rerun
-            Some of the images.
-        """
+        """Refuse networks whose decision is not the largest of the scores that they return."""
         check_decided(part.original.outputs, part.original.decisions, self._maps.spec.n_outputs)
-
-
-@dataclass(frozen=True)
-class _Decided:
-    """The log-odds of what the network decides, whatever that is, or its lead over `contrasts`, of one batch."""
-
-    contrasts: np.ndarray | None
-
-    def __call__(self, part: Rerun, edits: Edits) -> Tensor:
-        return margins(part.run(edits).outputs, part.original.decisions, self.contrasts)
 
 
 def layer_mean(mixture: Mixture, like: Tensor) -> Tensor:

@@ -23,32 +23,16 @@ _INVERSE_PENALTY = 0.03
 
 @dataclass(frozen=True, eq=False)
 class Readout:
-    """A linear softmax classifier that reads the posteriors of a layer's words, averaged over an image.
+    """A linear softmax classifier on the posteriors of a layer's words, averaged over an image.
 
-    Parameters
-    ----------
-    coef : array of shape (n_outputs, K)
-        Weights of the words for each network output.
-    intercept : array of shape (n_outputs,)
-        Offsets; minus infinity for outputs without examples.
-    """
+    `coef` (n_outputs, K) are the weights of the words for each network output; `intercept` (n_outputs,) is minus
+    infinity for outputs without examples."""
 
     coef: np.ndarray
     intercept: np.ndarray
 
     def predict_proba(self, posteriors: np.ndarray) -> np.ndarray:
-        """Return class probabilities.
-
-        Parameters
-        ----------
-        posteriors : array of shape (n, K)
-            Averaged over each image's locations.
-
-        Returns
-        -------
-        probabilities : array of shape (n, n_outputs)
-            Each row sums to one.
-        """
+        """Return class probabilities (n, n_outputs) from averaged posteriors (n, K)."""
         return softmax(posteriors @ self.coef.T + self.intercept, axis=1)
 
 

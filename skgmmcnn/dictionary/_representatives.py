@@ -1,4 +1,4 @@
-"""The most typical locations of every word, and the pieces of image that they see."""
+"""Representatives of words: their most typical locations, and the pieces of image that these see."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from PIL import Image
 from torch import Tensor
 
 from .._distributed import gathered
-from ..features import NetworkSpec, Pictures, ReceptiveField
+from ..features import NetworkSpec, Pictures, ReceptiveField, Span
 
 PATCH_SIDE = 64
 OUTSIDE = 225  # the grey of what lies outside the image
+_MOST = 0.5  # of the image along each axis: larger pieces would not show which part of them is meant
+_LEAST = 8  # pixels: smaller pieces could not be recognised
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,11 +28,13 @@ class Representatives:
     locations : int array of shape (K, R, 2)
         Row and column in the layer's map.
     patches : uint8 array of shape (K, R, height, width, 3), or None
-        What each location sees of its image, at most 64 pixels a side; grey outside the image.
+        The piece of its image from which each location gets most of its activity, its effective field, at most half of
+        the image along each axis; grey outside the image.  Where effective fields were not measured
+        (``FeatureExtractor(n_field_images=0)``), the whole field.  At most 64 pixels a side.
     marks : float array of shape (K, R, 2)
         Where in its patch the location lies, row and column in [0, 1].
     whole : bool
-        Whether a typical location sees the whole image, so that only its mark tells the patches apart.
+        Whether patches are nearly the whole image, so that only the mark tells them apart.
     """
 
     images: np.ndarray
@@ -107,7 +111,7 @@ def illustrate(typical: Typical, layer: str, spec: NetworkSpec, pictures: Pictur
     images, flat = typical.found()
     _, height, width = spec.shapes[layer]
     locations = np.stack(np.divmod(flat, width), axis=-1)
-    field = spec.receptive_fields.get((layer, "input"))
+    field = _strongest(spec, layer)
     if field is None:
         return Representatives(images, locations, None, np.full(locations.shape, 0.5))
     windows = [_windows(field, locations[..., axis], axis, size) for axis, size in enumerate((height, width))]
@@ -115,6 +119,45 @@ def illustrate(typical: Typical, layer: str, spec: NetworkSpec, pictures: Pictur
     marks = np.stack([window[2] for window in windows], axis=-1)
     patches = None if pictures is None else _cut(pictures, images, boxes)
     return Representatives(images, locations, patches, marks, _sees_all(field))
+
+
+def _strongest(spec: NetworkSpec, layer: str) -> ReceptiveField | None:
+    """Return the part of the image that a layer's locations get most of their activity from; None for vectors.
+
+    Where effective fields were measured, windows of their size around the locations; else the whole fields.
+    """
+    field = spec.receptive_fields.get((layer, "input"))
+    if field is None or not spec.effective_fields:
+        return field
+    rows, columns = (_around(field, axis, _length(spec, layer, axis)) for axis in (0, 1))
+    return ReceptiveField(rows, columns, field.shape)
+
+
+def _length(spec: NetworkSpec, layer: str, axis: int) -> int:
+    """Return how long effective fields of a layer are in the image, by way of the layers below it."""
+    (start, stop), extent = _axis(spec.receptive_fields[layer, "input"], axis)
+    longest = int((stop - start).max())
+    ways = []
+    for lower in spec.below[layer]:
+        (first, last), size = _axis(spec.effective_fields[layer, lower], axis)
+        ways.append(int((last - first).max() - 1) * extent // size + _length(spec, lower, axis))
+    return min([longest, max(ways, default=longest)])
+
+
+def _around(field: ReceptiveField, axis: int, length: int) -> Span:
+    """Return windows of a length, at most half the image, around the locations; whole ones of a single location."""
+    (start, stop), extent = _axis(field, axis)
+    if len(start) == 1:
+        return Span(start, stop)
+    length = min(length, max(int(_MOST * extent), _LEAST), extent)
+    place = (np.arange(len(start)) + 0.5) * extent / len(start)
+    middle = np.where((start > 0) & (stop < extent), (start + stop) / 2, place)
+    first = np.clip(np.floor(middle - length / 2 + 0.5).astype(np.intp), 0, extent - length)
+    return Span(first, first + length)
+
+
+def _axis(field: ReceptiveField, axis: int) -> tuple[tuple[np.ndarray, np.ndarray], int]:
+    return (field.rows, field.columns)[axis], field.shape[axis]
 
 
 def _sees_all(field: ReceptiveField) -> bool:

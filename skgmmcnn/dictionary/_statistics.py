@@ -1,4 +1,4 @@
-"""What words have in common with classes."""
+"""Counts of words, by the classes of their images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _CHUNK_BYTES = 2**26
 
 @dataclass(frozen=True, eq=False)
 class WordStatistics:
-    """How often each of the K words of a layer occurs in images of each class.
+    """Frequencies of the K words of a layer in images of each class.
 
     The classes are the network's decisions for the images that the dictionary was fitted on.
 
@@ -52,10 +52,15 @@ class WordStatistics:
 
 def count_classes(words: np.ndarray, decisions: np.ndarray, n_words: int, n_outputs: int) -> WordStatistics:
     """Count the words (n, H, W) of a layer by the `decisions` (n,) for their images."""
-    counts = np.zeros(n_words * n_outputs, dtype=np.int64)
-    n_images = max(1, _CHUNK_BYTES // (8 * words[0].size)) if len(words) else 1
-    for start in range(0, len(words), n_images):
+    return WordStatistics(count_pairs(words, decisions[:, None, None], (n_words, n_outputs)))
+
+
+def count_pairs(first: np.ndarray, second: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Count the locations at which integers of two arrays (n, H, W) occur together, as an array of `shape`."""
+    counts = np.zeros(shape, dtype=np.int64)
+    n_images = max(1, _CHUNK_BYTES // (8 * max(1, first[:1].size)))
+    for start in range(0, len(first), n_images):
         chunk = slice(start, start + n_images)
-        cells = words[chunk].reshape(len(words[chunk]), -1).astype(np.int64) * n_outputs + decisions[chunk, None]
-        counts += np.bincount(cells.ravel(), minlength=len(counts))
-    return WordStatistics(counts.reshape(n_words, n_outputs))
+        cells = first[chunk].astype(np.int64) * shape[1] + second[chunk]
+        counts += np.bincount(cells.ravel(), minlength=counts.size).reshape(shape)
+    return counts

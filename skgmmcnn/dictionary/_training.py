@@ -26,7 +26,7 @@ class Sample(NamedTuple):
     generator: torch.Generator
 
 
-def choose_emission(layer: str, rows: Tensor, emission: str, covariance_type: str) -> str:
+def _emission_of(layer: str, rows: Tensor, emission: str, covariance_type: str) -> str:
     """Return "gaussian" or "rectified", the latter for rows from behind a ReLU where `emission` is "auto"."""
     possible = ("rectified", covariance_type) in EMISSIONS
     if emission == "gaussian" or (emission == "auto" and not possible):
@@ -71,6 +71,6 @@ def begin(
     """Return the mixture from which training starts: means at some rows, all with the variance of all rows."""
     mean, variance = moments(sample.rows)
     check_scale(f"Layer {layer!r}", variance)
-    family = EMISSIONS[emission, covariance_type]
+    family = EMISSIONS[_emission_of(layer, sample.rows, emission, covariance_type), covariance_type]
     means = STARTS[init_params](sample.rows, n_words, sample.generator)
     return start(means, family(variance_floor(variance, reg_covar)), mean, variance, sample.rows)

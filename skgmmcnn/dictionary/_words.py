@@ -25,9 +25,15 @@ class Vocabulary:
     fingerprint : str
         SHA-256 of the mixtures, by which words of different dictionaries are told apart.
     representatives : dict of str to Representatives
-        The most typical locations of each layer's words; empty after `partial_fit`.
+        The most typical locations of each layer's K words, at most R each, best first: `images` (K, R), their numbers
+        among those fitted, -1 where there are fewer; `locations` (K, R, 2), row and column in the layer's map;
+        `patches` (K, R, height, width, 3), the pieces of image that they see, or None; `marks` (K, R, 2), the places of
+        the locations in their patches.  Empty after `partial_fit`.
     statistics : dict of str to WordStatistics
-        How often each layer's words occur in images of each class; empty after `partial_fit`.
+        Frequencies of each layer's K words in images of each class, of C: `counts` (K, C) of locations; `share` (K,),
+        the fraction of all locations that show the word; `classes` (K, C), the fraction of each class among the
+        locations of the word; `purity` (K,), the largest of them; `entropy` (K,) in bits; `dead`, the words that no
+        location shows.  Empty after `partial_fit`.
     names : dict of (str, int) to str
         Names that a person gave to words, by layer and word.
     class_names : tuple of str or None
@@ -92,8 +98,9 @@ class WordMaps:
     log_density : dict of str to float32 array of shape (n, H, W), or None
         Log-density of the location under its word in nats, where asked for.
     influence : Influence or None
-        What each location contributed to what the network decides, computed when it is asked for; None for words that
-        were made without a network.
+        Contributions of locations to the decisions, computed on demand: ``influence.of_classes()`` returns `maps`, by
+        layer (n, H, W), in nats of the log-odds of the class decided for; ``of_classes(classes, contrasts)`` those of
+        other outputs, and of leads over others.  None for words that were made without a network.
 
     Examples
     --------
@@ -168,33 +175,12 @@ class WordMaps:
         return np.asarray(self.vocabulary.keys(), dtype=object)
 
 
-def check_words(words: Any) -> None:
-    """Refuse what is no WordMaps."""
-    if not isinstance(words, WordMaps):
-        raise TypeError(f"WordMaps are needed, as LayerDictionary.transform returns them; got {type(words).__name__}.")
-
-
 def _rows(arrays: Mapping[str, np.ndarray], rows: np.ndarray) -> dict[str, np.ndarray]:
     return {layer: array[rows] for layer, array in arrays.items()}
 
 
 def count_words(words: np.ndarray, n_words: int) -> np.ndarray:
-    """Count how often each word occurs in each image.
-
-    Parameters
-    ----------
-    words : int array of shape (n, H, W)
-        Words of one layer.
-    n_words : int
-        Number of words of the layer.
-
-    Returns
-    -------
-    counts : int array of shape (n, n_words)
-        Numbers of locations.
-    """
-    if not isinstance(words, np.ndarray) or words.ndim < 2:
-        raise TypeError(f"The words of a layer are an integer array (n, H, W), words.words[layer]; got {words!r:.50}.")
+    """Count the words (n, H, W) of a layer by image, (n, n_words)."""
     n = len(words)
     cells = words.reshape(n, int(np.prod(words.shape[1:]))) + n_words * np.arange(n)[:, None]
     return np.bincount(cells.ravel(), minlength=n * n_words).reshape(n, n_words)

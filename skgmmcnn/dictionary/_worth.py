@@ -1,4 +1,4 @@
-"""What the words of a dictionary are worth: what they hold of each layer, and the decisions that stand on them."""
+"""Worth of words: the variance of each layer that they keep, and the decisions that they preserve."""
 
 from __future__ import annotations
 
@@ -22,20 +22,7 @@ _FEW_KEPT = 0.5
 
 @dataclass(frozen=True)
 class LayerWorth:
-    """What the words of one layer are worth.
-
-    Parameters
-    ----------
-    n_words : int
-        Number of words.
-    n_used : int
-        Words that a location of these images shows.
-    r2 : float
-        Share of the layer's variance over locations that the words' means hold.
-    kept : float
-        Share of the decisions that stand when each location of the layer is replaced by the mean of its word; NaN
-        without a network.
-    """
+    """Use and fidelity of the words of one layer: see :meth:`LayerDictionary.report`."""
 
     n_words: int
     n_used: int
@@ -49,17 +36,7 @@ class LayerWorth:
 
 @dataclass(frozen=True)
 class DictionaryReport:
-    """What the words of each layer are worth, over some images.
-
-    Made by :meth:`LayerDictionary.report`.  As text it is one line a layer.
-
-    Parameters
-    ----------
-    layers : dict of str to LayerWorth
-        In network order.
-    n_images : int
-        Number of images.
-    """
+    """Use and fidelity of the words of each layer over some images; as text, one line a layer."""
 
     layers: Mapping[str, LayerWorth]
     n_images: int

@@ -6,8 +6,9 @@ from ._layers import LayerInfo, list_layers
 from ._maps import Change, FeatureBatch, FeatureMaps, Pictures, Rerun, Result
 from ._network import build, fingerprint, memory_order, names_file
 from ._probing import HookedNetwork
-from ._receptive_field import ReceptiveField
+from ._receptive_field import ReceptiveField, Span
 from ._rerun import Edits, put, replace
+from ._running import in_memory
 from ._scores import check_decided, log_proba, margins, proba_of, runners_up
 from ._spec import NetworkSpec
 from ._tracing import TracedNetwork

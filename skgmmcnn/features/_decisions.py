@@ -15,6 +15,12 @@ _PRODUCTS = ("Mm", "Addmm", "Bmm", "Baddbmm", "Convolution", "MkldnnConvolution"
 _BOUNDED = ("Sigmoid", "Hardsigmoid", "Softmax", "Exp", "Clamp", "ClampMin", "Hardtanh", "Tanh", "Erf")
 
 
+ONE_AT_A_TIME = (
+    "Explain one output at a time, with a network that returns it alone, (n, 1), as nn.Sequential(network, Column(3)) "
+    "where the forward of Column returns x[:, [number]]; or say which decision is meant: decision=callable."
+)
+
+
 class Meaning(NamedTuple):
     """What values (n, C) of a network can be taken for.
 
@@ -37,7 +43,7 @@ class Meaning(NamedTuple):
     @classmethod
     def of(cls, outputs: Any) -> Meaning:
         """Tell it from what the network returned for some images."""
-        if not isinstance(outputs, Tensor) or outputs.ndim != 2:
+        if not isinstance(outputs, Tensor) or outputs.ndim != 2 or not outputs.is_floating_point():
             return cls()
         known = outputs[outputs.isfinite().all(1)]
         if not len(known) or not _in_range(known).all():
@@ -90,15 +96,11 @@ def check_one_decision(found: Meaning, n_outputs: int, decision: Callable | None
     """Refuse networks that decide several things at once, unless they are told which decision is meant."""
     if not found.separate:
         return
-    what = f"The network's {n_outputs} outputs lie in [0, 1] and do not add up to 1: {n_outputs} sigmoids, which tell "
+    what = f"The network's {n_outputs} outputs lie in [0, 1] and do not add up to 1: they are {n_outputs} sigmoids"
     if decision is None:
-        raise ValueError(
-            f"{what}different things (multi-label). Explain them one at a time, with a network that returns "
-            "a single output (n, 1), as nn.Sequential(network, Column(3)) where the forward of Column returns "
-            "x[:, [number]]; or say which decision is meant: decision=callable."
-        )
+        raise ValueError(f"{what} (multi-label). {ONE_AT_A_TIME}")
     warnings.warn(
-        f"{what}different things. With your decision= they are taken for the scores of one softmax; better explain one "
+        f"{what}. With your decision= they are taken for the scores of one softmax; better explain one "
         "output at a time, with a network that returns only that one (n, 1).",
         stacklevel=4,
     )
@@ -108,7 +110,7 @@ def count_outputs(outputs: Any, decision: Callable | None, class_names: Sized | 
     """Return among how many outputs the network decides."""
     if decision is not None and class_names is not None:
         return len(class_names)
-    if isinstance(outputs, Tensor) and outputs.ndim == 2:
+    if isinstance(outputs, Tensor) and outputs.ndim == 2 and outputs.shape[1] and outputs.is_floating_point():
         return max(2, outputs.shape[1])
     if decision is not None:
         remedy = "pass class_names, one per decision"
@@ -119,7 +121,7 @@ def count_outputs(outputs: Any, decision: Callable | None, class_names: Sized | 
 
 def _told(outputs: Any) -> str:
     if isinstance(outputs, Tensor):
-        return f"a tensor of shape {tuple(outputs.shape)}"
+        return f"{str(outputs.dtype).removeprefix('torch.')} numbers of shape {tuple(outputs.shape)}"
     return f"a {type(outputs).__name__}"
 
 
@@ -173,12 +175,22 @@ class Judge(NamedTuple):
             _refuse_non_finite(outputs, start, activations)
         scores = _distribution(outputs, start) if self.probabilities else outputs
         if self.decision is not None:
-            chosen = self.decision(outputs)
+            chosen = _decided(self.decision, outputs, start)
         elif scores.shape[1] == 1:
             chosen = (scores[:, 0] > 0).long()
         else:
             chosen = scores.argmax(1)
         return scores, _check_decisions(chosen, self.n_outputs, n_images)
+
+
+def _decided(decision: Callable, outputs: Any, start: int) -> Any:
+    try:
+        return decision(outputs)
+    except Exception as error:
+        raise ValueError(
+            f"decision failed on images from {start} on: {type(error).__name__}: {error}. It is called with what the "
+            f"network returns, {_told(outputs)}."
+        ) from error
 
 
 def _refuse_non_finite(outputs: Tensor, start: int, activations: Mapping[str, Tensor]) -> None:

@@ -18,7 +18,7 @@ from ._probing import HookedNetwork
 from ._receptive_field import ReceptiveField, Span
 from ._tracing import Fields, TracedNetwork
 
-_FROM_BORDER = np.array([0, 1, 3, 7])  # positions that are measured; between them little changes but the place
+_FROM_BORDER = np.array([0, 2, 5])  # positions that are measured; between them little changes but the place
 
 # Whether operations may work in place on what gradients need is the process's choice: one thread measures at a time.
 _MEASURING = threading.Lock()
@@ -66,7 +66,11 @@ def effective_fields(
             allow_mutation_on_saved_tensors(),
         ):
             recorded = _record(network, batch.clone())
-            return {pair: _effective_field(recorded, pair, field, share) for pair, field in fields.items()}
+            found: Fields = {}
+            for upper in dict.fromkeys(upper for upper, _ in fields):
+                whole = {pair: field for pair, field in fields.items() if pair[0] == upper}
+                found |= _effective_fields(recorded, upper, whole, share)
+            return found
     except RuntimeError as error:
         warnings.warn(
             f"Effective receptive fields cannot be measured: {str(error).splitlines()[0]}  Whole ones are taken; "
@@ -89,20 +93,21 @@ def _record(network: TracedNetwork | HookedNetwork, batch: Tensor) -> _Recorded:
         read[layer] = values if values.requires_grad else values.detach().requires_grad_()
         return read[layer]
 
-    passed = network.start(batch)
     edits = {layer: lambda values, layer=layer: keep(layer, values) for layer in network.layers}
-    _, returned = passed.again(edits)
+    _, returned = network.run_edited(batch, edits)
     return _Recorded(read, returned)
 
 
-def _effective_field(recorded: _Recorded, pair: tuple[str, str], field: ReceptiveField, share: float) -> ReceptiveField:
-    upper, lower = recorded.returned[pair[0]], recorded.read[pair[1]]
-
-    def narrowed(axis: int, span: Span) -> Span:
-        at = _sample(len(span[0]))
-        return _narrowed(span, at, _energies(upper, lower, axis, at), share) if _has_choice(span) else span
-
-    return ReceptiveField(narrowed(0, field.rows), narrowed(1, field.columns), field.shape)
+def _effective_fields(recorded: _Recorded, upper: str, fields: Fields, share: float) -> Fields:
+    """Return the effective fields of one layer in each layer below it."""
+    values, lowers = recorded.returned[upper], [recorded.read[lower] for _, lower in fields]
+    at = [_sample(size) for size in values.shape[2:]]
+    found = {}
+    for (pair, field), energies in zip(fields.items(), _energies(values, lowers, at), strict=True):
+        spans = zip((field.rows, field.columns), at, energies, strict=True)
+        rows, columns = (_narrowed(*span, share) if _has_choice(span[0]) else span[0] for span in spans)
+        found[pair] = ReceptiveField(rows, columns, field.shape)
+    return found
 
 
 def _sample(size: int) -> np.ndarray:
@@ -112,16 +117,25 @@ def _sample(size: int) -> np.ndarray:
     return np.union1d(_FROM_BORDER, size - 1 - _FROM_BORDER)
 
 
-def _energies(upper: Tensor, lower: Tensor, axis: int, at: np.ndarray) -> np.ndarray:
-    """Return how much of each position `at` along an axis of `upper` comes from each position of `lower`."""
-    random, energies = torch.Generator().manual_seed(0), np.zeros((len(at), lower.shape[2 + axis]))
-    for number, position in enumerate(at.tolist()):
-        signs = torch.zeros_like(upper)
-        row = signs.select(2 + axis, position)
-        row.copy_(2 * torch.randint(2, row.shape, generator=random) - 1)
-        (found,) = torch.autograd.grad(upper, lower, signs, retain_graph=True, allow_unused=True)
-        if found is not None:
-            energies[number] = found.double().square().sum((0, 1, 3 - axis)).numpy(force=True)
+def _energies(upper: Tensor, lowers: list[Tensor], at: list[np.ndarray]) -> list[list[np.ndarray]]:
+    """Return for each of `lowers` how much of the rows, and columns, `at` of `upper` comes from each of its own.
+
+    Each row, or column, is measured on one image, the next on the next image, so that one pass measures many.
+    """
+    random = torch.Generator().manual_seed(0)
+    energies = [
+        [np.zeros((len(positions), lower.shape[2 + axis])) for axis, positions in enumerate(at)] for lower in lowers
+    ]
+    waiting = [(axis, number) for axis, positions in enumerate(at) for number in range(len(positions))]
+    for first in range(0, len(waiting), len(upper)):
+        part, signs = waiting[first : first + len(upper)], torch.zeros_like(upper)
+        for image, (axis, number) in zip(signs, part, strict=False):
+            row = image.select(1 + axis, int(at[axis][number]))
+            row.copy_(2 * torch.randint(2, row.shape, generator=random) - 1)
+        gradients = torch.autograd.grad(upper, lowers, signs, retain_graph=True, allow_unused=True)
+        for gradient, energy in zip(gradients, energies, strict=True):
+            for image, (axis, number) in zip(() if gradient is None else gradient, part, strict=False):
+                energy[axis][number] = image.double().square().sum((0, 2 - axis)).numpy(force=True)
     return energies
 
 

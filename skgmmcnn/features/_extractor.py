@@ -32,12 +32,13 @@ from ._network import Portable, build, fingerprint, share, usual_preprocess
 from ._probing import HookedNetwork
 from ._receptive_field import ReceptiveField
 from ._rerun import Edits
-from ._running import check_runs, images_at_once, in_parts, lay_out, precisely
+from ._running import images_at_once, in_parts, lay_out, precisely
 from ._spec import NetworkSpec, check_class_names
 from ._store import StoredSource, code_of, identify
 from ._tracing import TracedNetwork, watch
 
 _N_ASKED = 8  # images that tell whether a network returns probabilities
+_ROUNDING = 0.05  # relative, and far above what batches of other sizes change in half precision
 _SAME_AS_NETWORK = "the frozen network"  # stands for the model in pickles, so that they hold it once
 
 
@@ -60,10 +61,8 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         A name of torchvision weights (``"DEFAULT"``, ``"IMAGENET1K_V1"``), or the path of a state dict
         (``.pth``, ``.safetensors``), also under a prefix or nested in a checkpoint.  None keeps the weights that the
         network has; a torchvision name then gives random ones.  A file that bears the name of published torchvision
-        weights brings their metadata too.
-    embed_weights : bool, default=False
-        Whether pickles hold weights that have a name or a file; else they refer to these, and the SHA-256 is checked
-        when they are loaded.  Other weights are always in the pickle.
+        weights brings their metadata too.  Pickles refer to weights that have a name or a file, and the SHA-256 is
+        checked when they are loaded; :func:`skgmmcnn.save` and a network that has its weights keep them inside.
     preprocess : "auto", callable or None, default="auto"
         Preprocessing of one image.  ``"auto"`` is that of the torchvision weights; where a torchvision model has
         other ones, that of its published ones, with a warning, for images of bytes.  A callable
@@ -79,7 +78,9 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
     decision : callable, default=None
         Makes output numbers (n,) of what the network returns.  None takes the largest of C outputs, and for a single
         output whether it is positive, or above one half where it is a probability: behind a sigmoid, which is found
-        out at fit.  Several sigmoids decide several things; give a network that returns one of them.
+        out at fit.  Networks that decide several things (multi-label) are refused where that shows: several
+        probabilities that do not add up to 1, or a `y` that marks several classes.  Scores alone do not show it; give a
+        network that returns one of them, ``x[:, [3]]``, or the decision that is meant.
     n_field_images : int, default=4
         On how many images of X, evenly spaced, :meth:`fit` measures effective receptive fields (see Notes); 0 leaves
         them out.  It takes at most 16 backward passes over these for each pair of layers.
@@ -151,7 +152,6 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         "model": [str, callable, nn.Module],
         "layers": ["array-like", None],
         "weights": [str, PathLike, WeightsEnum, None],
-        "embed_weights": ["boolean"],
         "preprocess": [StrOptions({"auto"}), callable, None],
         "layout": [StrOptions({"auto", "channels_first", "channels_last"}), dict],
         "class_names": ["array-like", None],
@@ -175,7 +175,6 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         layers: Sequence[str] | None = None,
         *,
         weights: str | PathLike | WeightsEnum | None = None,
-        embed_weights: bool = False,
         preprocess: str | Callable | None = "auto",
         layout: str | Mapping[str, str] = "auto",
         class_names: Sequence[str] | Mapping[int, str] | None = None,
@@ -195,7 +194,6 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         self.model = model
         self.layers = layers
         self.weights = weights
-        self.embed_weights = embed_weights
         self.preprocess = preprocess
         self.layout = layout
         self.class_names = class_names
@@ -222,7 +220,8 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
             Images (n, C, H, W), (n, H, W, C) or (n, H, W), vectors (n, d), a list of image files or PIL images, a
             folder with image files, or a map-style :class:`torch.utils.data.Dataset` of images or of (image, label).
         y : array-like of shape (n,), default=None
-            Output numbers or class names.  Only checked: later stages use them.
+            Output numbers or class names.  Only checked: later stages use them, and a matrix that marks several classes
+            per image shows that the network decides several things.
 
         Returns
         -------
@@ -233,25 +232,24 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         X = listed(X, existing=self.on_error == "raise")  # before weights are downloaded
         seed = check_random_state(self.random_state).randint(2**31)
         device = resolve_device(self.device)
-        built = build(self.model, self.weights, seed, embed_weights=self.embed_weights)
+        built = build(self.model, self.weights, seed)
         preprocess: Any = built.preprocess if self.preprocess == "auto" else self.preprocess
         if self.preprocess == "auto" and preprocess is None and isinstance(self.model, str) and of_bytes(X):
             preprocess = usual_preprocess(self.model)
         watched = watch(built.network)
         images = self._gather(X, InputKind.of(watched.first_layer), preprocess)
         image = images.batch(0, 1)
-        warn_if_random(images)
-        check_runs(built.network, watched.prepare(image))
+        warn_if_random(images, image)
         lay_out(built.network, image)
         layers, layouts = self._layers_of(watched, image)
         traced, fields = watched.select(layers, image, layouts)
-        spec = self._survey(traced, fields, images, built.class_names)
+        spec = self._survey(traced, fields, images, image, built.class_names)
         if y is not None:
             spec.encode(y, len(images))
         traced = traced.on(share(built.network, device))
         found, digest = self._effective_fields(traced, spec, images), fingerprint(traced.network)
         spec = replace(spec, effective_fields=found, fingerprint=digest)
-        self._scale = PixelScale.of(images)
+        self._scale = PixelScale.of(images, image)
         self._traced = traced
         self.fingerprint_ = digest
         self.preprocess_ = preprocess
@@ -350,11 +348,13 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         traced: TracedNetwork | HookedNetwork,
         fields: Mapping[tuple[str, str], ReceptiveField],
         images: Images,
+        image: Tensor,
         class_names: Sequence[str] | Mapping[int, str] | None,
     ) -> NetworkSpec:
         """Run an image through the network, more where it returns probabilities, and note what later stages need."""
-        image = images.batch(0, 1)
         outputs, activations = traced.run(image)
+        beside = images.batch(len(images) - 1, len(images), tuple(image.shape[1:]))
+        warn_if_unsteady(traced, torch.cat([image, beside]), activations)
         if self.class_names is not None:
             class_names = self.class_names
         n_outputs = count_outputs(outputs, self.decision, class_names)
@@ -551,6 +551,21 @@ def _some(images: Images, n: int, shape: tuple[int, ...]) -> Tensor:
     """Return at most `n` of the images, evenly spaced, as the network takes them."""
     rows = np.linspace(0, len(images) - 1, min(n, len(images))).astype(int).tolist()
     return torch.cat([images.batch(row, row + 1, shape) for row in rows])
+
+
+def warn_if_unsteady(network: TracedNetwork | HookedNetwork, images: Tensor, activations: dict[str, Tensor]) -> None:
+    """Warn where the maps of the first image are others when it passes once more, beside another one."""
+    _, again = network.run(images)
+    for layer, values in activations.items():
+        change = (again[layer][:1] - values).abs().max()
+        if change > _ROUNDING * values.abs().max():
+            warnings.warn(
+                f"Layer {layer!r} returns other values for the same image beside another one: the network draws random "
+                "numbers, or mixes the images of a batch, as batch normalisation without running statistics does. "
+                "Words and graphs will change with each pass.",
+                stacklevel=4,
+            )
+            return
 
 
 def _shape(maps: Tensor) -> tuple[int, int, int]:

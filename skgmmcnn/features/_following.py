@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from .._progress import Late
 from ._forms import Form, refuse
 from ._receptive_field import ReceptiveField, Span
 
@@ -51,12 +52,15 @@ class Follower(TorchDispatchMode):
         Whether to find the fields of layers in each other too.
     layouts : dict of str to str
         Layers whose channels are known to come "channels_first" or "channels_last".
+    n_layers : int
+        How many there are, for the progress.
     """
 
-    def __init__(self, image: Tensor, *, pairs: bool, layouts: Mapping[str, str]) -> None:
+    def __init__(self, image: Tensor, *, pairs: bool, layouts: Mapping[str, str], n_layers: int) -> None:
         super().__init__()
+        self._bar = Late(n_layers, desc="receptive fields", unit="layer")
         self.geometry = Geometry({}, {}, {})
-        self.formless: dict[str, Tensor] = {}
+        self.formless: dict[str, Any] = {}
         self._pairs, self._layouts = pairs, layouts
         self._found: dict[tuple, _Found] = {}
         self._shadows: dict[tuple[int, int], _Written] = {}
@@ -74,6 +78,7 @@ class Follower(TorchDispatchMode):
 
     def __exit__(self, *exception: Any) -> None:
         super().__exit__(*exception)
+        self._bar.close()
         if self._unknown:
             warnings.warn(
                 f"What comes out of {', '.join(sorted(self._unknown))} counts as depending on all that goes in: layers "
@@ -93,8 +98,11 @@ class Follower(TorchDispatchMode):
                 )
         return self.geometry
 
-    def see(self, name: str, tensor: Tensor) -> None:
+    def see(self, name: str, tensor: Any) -> None:
         """Note that `tensor` is the layer called `name`."""
+        if not isinstance(tensor, Tensor):
+            self.formless[name] = tensor
+            return
         super().__exit__(None, None, None)  # what is computed here is not followed
         shadow = self._read(tensor)
         form = self._form(tensor, shadow, self._layouts.get(name))
@@ -107,6 +115,7 @@ class Follower(TorchDispatchMode):
             self.geometry.fields.update({(name, lower): field for lower, field in fields.items()})
             if self._pairs:
                 self._originate(name, tensor, form)
+        self._bar.update(1)
         super().__enter__()
 
     def _form(self, tensor: Tensor, shadow: Tensor | None, layout: str | None) -> Form | None:

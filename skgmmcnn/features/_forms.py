@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -94,8 +94,13 @@ class Form(NamedTuple):
         return channels, height, width
 
 
-def refuse(layer: str, values: Tensor) -> ValueError:
+def refuse(layer: str, values: Any) -> ValueError:
     """Return what to raise for a layer that has no form."""
+    if not isinstance(values, Tensor):
+        return ValueError(
+            f"Layer {layer!r} returns a {type(values).__name__}, not one tensor. Name a layer inside or behind it that "
+            "returns the tensor you mean."
+        )
     if values.ndim == 4 and len(values) == 1:
         return ValueError(
             f"Layer {layer!r} returns a tensor of shape {tuple(values.shape)}, and nothing tells which axis holds its "

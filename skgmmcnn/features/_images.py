@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 import warnings
@@ -15,7 +16,7 @@ import torch
 from joblib import Parallel, delayed, effective_n_jobs
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
 from ._decisions import entries, not_finite
 from ._image_files import UnreadableError, check_files, files_in, read, usual
@@ -80,8 +81,7 @@ class Images:
 
     def __getstate__(self) -> dict[str, Any]:
         # Files are named, not kept: sizes and times of change tell whoever hashes the state that one was replaced.
-        files = [str(item) for item in self._data if isinstance(item, Path)] if isinstance(self._data, list) else []
-        stamps = [(stat.st_size, stat.st_mtime_ns) for stat in map(os.stat, filter(os.path.exists, files))]
+        stamps = [self._stamp(row) for row in self._rows.tolist()] if self.of_data_set or self._of_files else []
         data = self._data.numpy(force=True) if isinstance(self._data, Tensor) else self._data
         if isinstance(data, np.ndarray):  # in plain C order and no memory map, since hashes tell those apart
             data = np.asarray(data).reshape(-1).reshape(data.shape)
@@ -92,7 +92,11 @@ class Images:
         self.__dict__.update(state)
 
     def keys(self) -> list[bytes]:
-        """Return a hash of each image, 16 bytes, as it is now; of a data set's, of the set and the image's number."""
+        """Return a hash of each image, 16 bytes, as it is now.
+
+        Of a data set it is that of the set, the image's number, and the size and time of change of its file, if the set
+        lists files as those of torchvision do.
+        """
         try:
             whole = joblib.hash(self._data) if self.of_data_set else ""
         except Exception as error:
@@ -104,7 +108,7 @@ class Images:
 
     def _key(self, row: int, what: str) -> bytes:
         digest = hashlib.blake2b(what.encode(), digest_size=16)
-        item = row if self.of_data_set else self._data[row]
+        item = (row, self._stamp(row)) if self.of_data_set else self._data[row]
         if isinstance(item, Tensor):
             item = (item.float() if item.is_floating_point() else item).numpy(force=True)
         if isinstance(item, Path):
@@ -119,6 +123,18 @@ class Images:
         else:
             digest.update(joblib.hash(item).encode())
         return digest.digest()
+
+    @property
+    def _of_files(self) -> bool:
+        return isinstance(self._data, list) and any(isinstance(item, Path) for item in self._data)
+
+    def _stamp(self, row: int) -> tuple[int, int] | None:
+        """Return the size and the time of change of an image's file, None where there is none."""
+        file = _file_in(self._data, row) if self.of_data_set else self._data[row]
+        if not isinstance(file, (str, Path)) or not os.path.exists(file):
+            return None
+        found = os.stat(file)
+        return found.st_size, found.st_mtime_ns
 
     def part(self, start: int, stop: int) -> Images:
         """Return images start to stop with no data but theirs, to be sent to another process."""
@@ -159,8 +175,19 @@ class Images:
         """Return image `row` before preprocessing: a PIL image, or a tensor (C, H, W) where it is not of bytes."""
         return self._open(self._rows[row], row)
 
-    def _one(self, row: int, place: int) -> Tensor:
-        image = self._open(row, place)
+    def file_name(self, row: int) -> str:
+        """Return the name of the file of image `row`, "" where it has none."""
+        item = self._data[int(self._rows[row])] if isinstance(self._data, list) else None
+        return item.name if isinstance(item, Path) else ""
+
+    def again(self, n_times: int) -> Iterator[Tensor]:
+        """Yield the first image as the network takes it several times; a file is opened once, data sets are asked."""
+        opened = None if self.of_data_set else self._open(self._rows[0], 0)
+        for _ in range(n_times):
+            yield self._one(self._rows[0], 0, copy.deepcopy(opened))
+
+    def _one(self, row: int, place: int, opened: Any = None) -> Tensor:
+        image = self._open(row, place) if opened is None else opened
         if self.preprocess is None and isinstance(self._data, Dataset) and isinstance(image, Tensor):
             return image
         if self.preprocess is None:
@@ -202,6 +229,15 @@ class Images:
     def _file(self, row: int) -> str:
         item = self._data[int(row)] if isinstance(self._data, list) else None
         return f" ({str(item)!r})" if isinstance(item, Path) else ""
+
+
+def _file_in(data: Dataset, row: int) -> Any:
+    """Return the file of an item of a data set that lists them as torchvision's do, or another thing."""
+    if isinstance(data, Subset):
+        return _file_in(data.dataset, data.indices[row])
+    samples = getattr(data, "samples", None)  # of ImageFolder and its like
+    item = samples[row] if isinstance(samples, list) and row < len(samples) else None
+    return item[0] if isinstance(item, tuple) else item
 
 
 def _image_of(item: Any, place: int) -> Any:
@@ -325,12 +361,11 @@ def _mode(kind: InputKind) -> str | None:
     return _PIL_MODES.get(kind.channels) if kind.channels is not None else None
 
 
-def warn_if_random(images: Images) -> None:
-    """Warn where preprocessing, or a data set, makes something else of the same image each time."""
+def warn_if_random(images: Images, first: Tensor) -> None:
+    """Warn where preprocessing, or a data set, makes something else of the first image each time."""
     if images.preprocess is None and not images.of_data_set:
         return
-    first = images.batch(0, 1)
-    if any(not torch.equal(first, images.batch(0, 1)) for _ in range(_N_REPEATED)):
+    if any(not torch.equal(first[0], other) for other in images.again(_N_REPEATED)):
         source = "The data set" if images.preprocess is None else "preprocess"
         warnings.warn(
             f"{source} gives different values for the same image twice, as for training: leave out random crops, flips "
@@ -371,6 +406,8 @@ def _as_array(X: Any) -> Any:
         raise TypeError("X is a dict; give the one of its values that holds images.")
     if np.ma.is_masked(X):
         raise TypeError("X is a masked array; fill what is masked: X.filled(value).")
+    if isinstance(X, Tensor) and (X.is_nested or X.layout != torch.strided):
+        raise ValueError("X is a sparse or nested tensor; give a dense one: X.to_dense(), X.to_padded_tensor(0).")
     try:
         data = X.detach() if isinstance(X, Tensor) else np.asarray(X)
     except ValueError as error:  # of a list
@@ -380,8 +417,6 @@ def _as_array(X: Any) -> Any:
         ) from error
     if data.dtype.is_complex if isinstance(data, Tensor) else data.dtype.kind not in "biuf":
         raise ValueError(f"X must hold real numbers, image paths or PIL images; got an array of {data.dtype}.")
-    if isinstance(data, Tensor) and data.layout != torch.strided:
-        raise ValueError("X is a sparse tensor; give X.to_dense().")
     if not data.ndim:
         raise ValueError(f"X is {X!r}; give images: an array, a list of files or PIL images, a folder or a data set.")
     if not len(data):
@@ -441,15 +476,15 @@ class PixelScale(NamedTuple):
     white: np.ndarray
 
     @classmethod
-    def of(cls, images: Images) -> PixelScale | None:
-        """Find them, None for vectors.
+    def of(cls, images: Images, image: Tensor) -> PixelScale | None:
+        """Find them, None for vectors; `image` (1, ...) is the first as the network takes it.
 
         Preprocessing is asked what it makes of a black and of a white image.  Where there is none, values in [0, 1]
         are pixels, and others are stretched from the smallest to the largest of each channel in the first images.
         """
-        batch = images.batch(0, min(len(images), 64) if images.preprocess is None else 1).numpy(force=True)
-        if batch.ndim != 4:
+        if image.ndim != 4:
             return None
+        batch = (images.batch(0, min(len(images), 64)) if images.preprocess is None else image).numpy(force=True)
         first = images.raw(0)
         if isinstance(first, Image.Image) and images.preprocess is not None:
             try:

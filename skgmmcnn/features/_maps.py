@@ -471,9 +471,10 @@ class FeatureMaps:
 
         What a process that was killed has left is completed.  The store is found again by hashes of the network's
         weights, the layers and the preprocessing, and each image in it by a hash of its content, as it is when maps are
-        read; only images of a data set are found by the data set's own hash and their number.  Any number of threads
-        and processes may share a folder.  Where this process has not used it before, and always for data sets, a few
-        images pass through the network again and are compared.
+        read; images of a data set are found by the data set's own hash, their number, and the size and time of their
+        file where it lists files as torchvision's do.  Any number of threads and processes may share a folder.  Where
+        this process has not used it before, and always for data sets, a few images pass through the network again and
+        are compared.
 
         Parameters
         ----------
@@ -562,6 +563,21 @@ class Pictures:
         if isinstance(key, (int, np.integer)):
             return self._scale.pixels(self._images.batch(int(key), int(key) + 1, self._shape))[0]
         return Pictures(self._images[key], self._scale, self._shape)
+
+    def file_name(self, number: int) -> str:
+        """Return the name of the file of a picture.
+
+        Parameters
+        ----------
+        number : int
+            The picture.
+
+        Returns
+        -------
+        name : str
+            The name without its folder; "" where the image comes from elsewhere.
+        """
+        return self._images.file_name(number)
 
 
 def _check_finite(values: Tensor, layer: str, start: int) -> None:

@@ -6,13 +6,14 @@ import copy
 import difflib
 import hashlib
 import os
+import pickle
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
-import joblib
 import numpy as np
 import torch
 import torchvision
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 
 from ._checkpoints import load_weights
 from ._copying import needed, private_copy, settle
+from ._running import in_memory
 
 _WEIGHT_FILES = (".pth", ".pt", ".th", ".safetensors", ".ckpt", ".bin", ".tar")
 
@@ -46,10 +48,10 @@ class Recipe(NamedTuple):
         if fingerprint(network) != self.fingerprint:
             raise ValueError(
                 f"The weights {str(self.weights)!r} are not those that this object was saved with (their SHA-256 "
-                "differs). Put the old ones back, fit again, or save with embed_weights=True."
+                "differs). Put the old ones back, fit again."
             )
         if self.channels_last:
-            network.to(memory_format=torch.channels_last)
+            in_memory(network, torch.channels_last)
         return share(network, torch.device("cpu"))
 
 
@@ -57,12 +59,10 @@ class Recipe(NamedTuple):
 _referred: WeakKeyDictionary[nn.Module, tuple[Any, Any]] = WeakKeyDictionary()
 
 
-def build(
-    model: str | nn.Module | Callable[[], nn.Module], weights: Any, seed: int, *, embed_weights: bool = False
-) -> Build:
+def build(model: str | nn.Module | Callable[[], nn.Module], weights: Any, seed: int) -> Build:
     """Return a network of our own in evaluation mode, made from what the user gave; theirs is left as it is.
 
-    Unless `embed_weights`, pickles will only refer to weights that have a name or a file.
+    Pickles will only refer to weights that have a name or a file.
     """
     file = Path(weights) if names_file(weights) else None
     entry = None
@@ -82,7 +82,7 @@ def build(
         load_weights(network, file)
     settle(network)
     reference = file.absolute() if file is not None else entry and str(entry)
-    if reference and not embed_weights and not isinstance(model, nn.Module):
+    if reference and not isinstance(model, nn.Module):
         _referred[network] = model, reference
     meta = entry.meta if entry is not None else {}
     names = tuple(meta["categories"]) if "categories" in meta else None
@@ -168,14 +168,25 @@ def share(network: nn.Module, device: torch.device) -> nn.Module:
     """Return an equal network on `device` if one is alive, else this one, moved there.
 
     So the clones that a grid search fits hold one network in memory between them.  Networks are equal when their
-    modules are of the very same classes, in the same state, with the same weights.
+    modules are of the very same classes, in the same state, with the same weights, which pickles refer to alike.
     """
+    digest = hashlib.sha256()
     try:
-        digest = joblib.hash(Portable(network))
+        _Hasher(SimpleNamespace(write=digest.update), pickle.HIGHEST_PROTOCOL).dump(network)
     except Exception:  # a network that cannot be pickled cannot be compared either
         return network.to(device)
-    key = (tuple(map(type, network.modules())), digest, str(device))
+    key = (tuple(map(type, network.modules())), digest.digest(), str(_referred.get(network)), str(device))
     return _shared.setdefault(key, network.to(device))
+
+
+class _Hasher(pickle.Pickler):
+    """Lets tensors count by their values and their place in memory: their pickles differ each time."""
+
+    def reducer_override(self, value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return NotImplemented
+        array, *described = _described(value)
+        return str, (hashlib.sha256(array.data).digest(), *described, value.requires_grad)
 
 
 class Portable:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -75,7 +76,7 @@ class HookedNetwork:
 
     def _looked_at(self, image: Tensor, *, pairs: bool, layouts: Mapping[str, str]) -> Follower:
         image = self.prepare(image)
-        follower = Follower(image, pairs=pairs, layouts=layouts)
+        follower = Follower(image, pairs=pairs, layouts=layouts, n_layers=len(self.layers))
         with torch.no_grad(), follower, self._watched.by(self._of_layers(follower.see)) as network:
             network(image)
         return follower
@@ -120,27 +121,27 @@ class HookedNetwork:
 
     def start(self, batch: Tensor) -> Passed:
         """Run the network over `batch`, such that it can be run again with changed layers; all of it is."""
-
-        def again(edits: Edits, until: str | None = None) -> tuple[Any, dict[str, Tensor]]:
-            maps: dict[str, Tensor] = {}
-
-            def see(name: str, result: Tensor) -> Tensor:
-                form = self._forms[name]
-                value = edit(result, form, edits[name]) if name in edits else result
-                maps[name] = form.as_map(value.clone())
-                if name == until:
-                    raise Reached
-                return value
-
-            with self._watched.by(self._of_layers(see)) as network:
-                try:
-                    return network(self.prepare(batch)), maps
-                except Reached:
-                    return None, maps
-
         with torch.no_grad():
-            outputs, maps = again({})
-        return Passed(outputs, maps, again)
+            outputs, maps = self.run_edited(batch, {})
+        return Passed(outputs, maps, partial(self.run_edited, batch))
+
+    def run_edited(self, batch: Tensor, edits: Edits, until: str | None = None) -> tuple[Any, dict[str, Tensor]]:
+        """Run the network over `batch` with changed layers; return what it returned, and the maps of all layers."""
+        maps: dict[str, Tensor] = {}
+
+        def see(name: str, result: Tensor) -> Tensor:
+            form = self._forms[name]
+            value = edit(result, form, edits[name]) if name in edits else result
+            maps[name] = form.as_map(value.clone())
+            if name == until:
+                raise Reached
+            return value
+
+        with self._watched.by(self._of_layers(see)) as network:
+            try:
+                return network(self.prepare(batch)), maps
+            except Reached:
+                return None, maps
 
     def _of_layers(self, see: See) -> See:
         """Let `see` get what the modelled layers return alone, by their own names."""

@@ -94,6 +94,14 @@ def start(network: nn.Module, graph: fx.Graph, layers: Layers, batch: Tensor) ->
     return Passed(outputs, first.maps, again)
 
 
+def run_edited(
+    network: nn.Module, graph: fx.Graph, layers: Layers, batch: Tensor, edits: Edits
+) -> tuple[Any, dict[str, Tensor]]:
+    """Run `network` once over `batch` with changed layers; return what it returned, and the maps of all layers."""
+    run = _Pass(network, graph, layers, edits)
+    return run.run(batch), run.maps
+
+
 def _above(graph: fx.Graph, layers: Layers, editable: list[fx.Node]) -> set[fx.Node]:
     """Return the nodes that depend on a layer whose value may be edited once it is final."""
     ending = {layers.last[node]: node for node in editable}

@@ -21,8 +21,12 @@ _VALUES_AT_ONCE, _IMAGES_AT_ONCE = 2**17, 64
 _OPERATIONS_EACH = 2000
 
 
-def check_runs(network: nn.Module, image: Tensor) -> None:
-    """Raise an error that explains itself where the network cannot take `image` (1, ...)."""
+def lay_out(network: nn.Module, image: Tensor) -> None:
+    """Hold the weights of a network on the CPU channels last, unless it then cannot take `image` (1, ...).
+
+    Networks then take 15 to 45 % less time on a CPU, and rows of channels need no rearranging.  One that views a map as
+    a vector refuses, and stays as it is; one that cannot take the image at all gets an error that explains itself.
+    """
     asked = [p for p in inspect.signature(network.forward).parameters.values() if p.default is p.empty]
     names = [p.name for p in asked if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     if len(names) > 1:
@@ -30,10 +34,10 @@ def check_runs(network: nn.Module, image: Tensor) -> None:
             f"The network takes {len(names)} inputs ({', '.join(names)}), and images are one. Wrap it in a module "
             f"whose forward({names[0]}) calls it with the others held fixed."
         )
-    try:
-        with torch.no_grad():
-            network(image)
-    except Exception as error:
+    if image.ndim == 4 and _runs(in_memory(network, torch.channels_last), image) is None:
+        return
+    error = _runs(in_memory(network, torch.contiguous_format), image)
+    if error is not None:
         kind = "" if isinstance(error, RuntimeError) else f"{type(error).__name__}: "
         raise ValueError(
             f"The network cannot take an image of shape {tuple(image.shape[1:])}: {kind}{error}. Is it too small, or "
@@ -41,27 +45,29 @@ def check_runs(network: nn.Module, image: Tensor) -> None:
         ) from error
 
 
-def lay_out(network: nn.Module, image: Tensor) -> None:
-    """Hold the weights of a network on the CPU channels last, unless it then cannot take `image` (1, C, H, W).
+def in_memory(network: nn.Module, memory_format: torch.memory_format) -> nn.Module:
+    """Lay the weights of two-dimensional convolutions in a format; return the network."""
+    for weight in network.parameters():
+        if weight.ndim == 4:  # the module's own way refuses those of volumes
+            weight.data = weight.data.contiguous(memory_format=memory_format)
+    return network
 
-    Networks then take 15 to 45 % less time on a CPU, and rows of channels need no rearranging.  A
-    network that views a map as a vector refuses, and stays as it is.
-    """
-    if image.ndim != 4:
-        return
-    network.to(memory_format=torch.channels_last)
+
+def _runs(network: nn.Module, image: Tensor) -> Exception | None:
+    """Return what the network raises for an image, None where it runs."""
     try:
         with torch.no_grad():
             network(prepare(network, image))
-    except RuntimeError:
-        network.to(memory_format=torch.contiguous_format)
+    except Exception as error:
+        return error
+    return None
 
 
 def move(network: nn.Module, device: torch.device) -> None:
     """Move a network to `device`; on a GPU its weights lie channels first, as float32 is computed there."""
     network.to(device)
     if device.type != "cpu":
-        network.to(memory_format=torch.contiguous_format)
+        in_memory(network, torch.contiguous_format)
 
 
 def prepare(network: nn.Module, batch: Tensor) -> Tensor:

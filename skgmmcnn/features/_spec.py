@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ._decisions import ONE_AT_A_TIME
 from ._receptive_field import ReceptiveField
 
 
@@ -125,6 +126,8 @@ class NetworkSpec:
             Numbers of the outputs.
         """
         labels = np.asarray(y)
+        if labels.ndim == 2 and len(labels) == n_images and np.isin(labels, (0, 1)).all():
+            raise _refuse_indicators(labels)
         if labels.shape != (n_images,):
             raise ValueError(f"y must hold one label per image: expected shape ({n_images},), got {labels.shape}.")
         if labels.dtype.kind == "f" and np.isfinite(labels).all() and np.array_equal(labels, labels.astype(int)):
@@ -135,6 +138,12 @@ class NetworkSpec:
         distinct, inverse = np.unique(labels, return_inverse=True)
         codes = np.array([self.class_index(label) for label in distinct.tolist()], dtype=np.intp)
         return codes[inverse]
+
+
+def _refuse_indicators(labels: np.ndarray) -> ValueError:
+    if (labels.sum(1) == 1).all():
+        return ValueError("y has one column per class, with a single 1 in each row; give y.argmax(1).")
+    return ValueError(f"y marks any number of the {labels.shape[1]} classes per image (multi-label). {ONE_AT_A_TIME}")
 
 
 def check_class_names(names: Sequence[str] | Mapping[int, str] | None, n_outputs: int) -> tuple[str, ...] | None:

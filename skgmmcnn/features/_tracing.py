@@ -9,6 +9,7 @@ import inspect
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from types import FunctionType, MethodType, SimpleNamespace
 from typing import Any
 
@@ -23,7 +24,7 @@ from ._forms import Form
 from ._network import Portable
 from ._probing import HookedNetwork, first_of, several_calls
 from ._receptive_field import ReceptiveField
-from ._rerun import Layers, Passed, start
+from ._rerun import Edits, Layers, Passed, run_edited, start
 from ._running import move, prepare
 from ._watching import route, sharing
 
@@ -164,7 +165,10 @@ class TracedNetwork:
         if reserved:
             raise ValueError(f"A layer cannot be called {reserved.pop()!r} here; name a layer inside or behind it.")
         self._last = {node: tracer.last.get(node, node) for node in self._nodes}
-        self._capturing = _capturing(network, self._graph, self._last)
+
+    @cached_property
+    def _capturing(self) -> fx.GraphModule:
+        return _capturing(self.network, self._graph, self._last)
 
     def __reduce__(self) -> tuple:
         return TracedNetwork, (Portable(self.network), self.layers, dict(self._forms))
@@ -205,7 +209,7 @@ class TracedNetwork:
         self, nodes: Mapping[fx.Node, str], image: Tensor, *, pairs: bool, layouts: Mapping[str, str]
     ) -> Follower:
         image = self.prepare(image)
-        with torch.no_grad(), Follower(image, pairs=pairs, layouts=layouts) as follower:
+        with torch.no_grad(), Follower(image, pairs=pairs, layouts=layouts, n_layers=len(nodes)) as follower:
             _Seen(self.network, self._graph, nodes, follower).run(image)
         return follower
 
@@ -217,7 +221,7 @@ class TracedNetwork:
     def to(self, device: torch.device) -> TracedNetwork:
         """Move the network to `device`, if it is not there; return self."""
         move(self.network, device)
-        self._capturing.to(device)
+        self._capturing.to(device)  # it may hold tensors of its own
         return self
 
     def prepare(self, batch: Tensor) -> Tensor:
@@ -233,8 +237,15 @@ class TracedNetwork:
 
     def start(self, batch: Tensor) -> Passed:
         """Run the network over `batch`, such that its part from any layer on can be run again."""
-        layers = Layers(self._nodes, self._last, self._forms)
-        return start(self.network, self._graph, layers, self.prepare(batch))
+        return start(self.network, self._graph, self._captured, self.prepare(batch))
+
+    def run_edited(self, batch: Tensor, edits: Edits) -> tuple[Any, dict[str, Tensor]]:
+        """Run the network over `batch` with changed layers; return what it returned, and the maps of all layers."""
+        return run_edited(self.network, self._graph, self._captured, self.prepare(batch), edits)
+
+    @property
+    def _captured(self) -> Layers:
+        return Layers(self._nodes, self._last, self._forms)
 
 
 class _Seen(fx.Interpreter):
@@ -246,7 +257,7 @@ class _Seen(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
-        if n in self._layers and isinstance(result, Tensor):
+        if n in self._layers:
             self._follower.see(self._layers[n], result)
         return result
 

@@ -1,23 +1,24 @@
 """Visual words in, inference graphs out."""
 
-from ._comparison import Difference, GraphComparison, ModelComparison, compare_graphs, compare_models
-from ._export import Frames, read_graph, to_frame, write_graph
+from ._comparison import GraphComparison, compare_graphs, compare_models
+from ._coverage import FEW_FITTED
+from ._export import read_graph, to_frame, write_graph
+from ._hierarchy import DECISION
 from ._inference_graph import InferenceGraph
-from ._surprise import Surprise, Typicality
-from ._text import to_text
+from ._kinds import evidence_of, strength_of
+from ._pairs import PairEffect, pair_effects
+from ._surprise import surprise, typicality
+from ._targets import Target
+from ._text import is_part, nats, percent, probable, sentence, telling, to_text
 
 __all__ = [
-    "Difference",
-    "Frames",
-    "GraphComparison",
     "InferenceGraph",
-    "ModelComparison",
-    "Surprise",
-    "Typicality",
     "compare_graphs",
     "compare_models",
     "read_graph",
+    "surprise",
     "to_frame",
     "to_text",
+    "typicality",
     "write_graph",
 ]

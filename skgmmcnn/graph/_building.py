@@ -1,64 +1,60 @@
-"""From a walk to a graph."""
+"""Networkx graphs of selections, whatever their evidence."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import networkx as nx
-import numpy as np
 
 from ..dictionary import WordMaps
-from ._attributes import add_decision, add_word
-from ._evidence import NO_EVIDENCE
+from ._evidence import Selection, Word
 from ._hierarchy import DECISION, Hierarchy
-from ._walk import Above, Link, Step
+from ._targets import Targets
 
 
-def build_graph(
-    words: WordMaps, structure: Hierarchy, start: Above, steps: list[Step], class_counts: np.ndarray
-) -> nx.DiGraph:
-    """Return the words that a walk selected and the evidence between them.
-
-    Edges lead from a lower word to the word that it explains.  An edge is left out where its log-ratio is not
-    positive, or where the lower word is nowhere in the upper word's fields over these images; scores are full sums all
-    the same.  All attributes are plain.
-    """
-    graph: nx.DiGraph = nx.DiGraph(n_images=len(words), evidence="counts")
-    depths = structure.depths()
-    _add_root(graph, words, start, steps, class_counts, depths[start.layer])
-    for step in steps:
-        for word in step.selected.tolist():
-            add_word(graph, words, step.layer, word, score=float(step.scores[word]), depth=depths[step.layer])
-        for link in step.links:
-            _add_edges(graph, words, step, link)
-    return graph
-
-
-def _add_root(
-    graph: nx.DiGraph, words: WordMaps, start: Above, steps: list[Step], class_counts: np.ndarray, depth: int
-) -> None:
-    score = float(sum(step.scores.sum() for step in steps if any(link.above is start for link in step.links)))
-    word = int(start.words[0])
-    if start.layer == DECISION:
-        add_decision(graph, words, word, start.against, score=score, n_fitted=int(class_counts[word]))
-        return
-    place = {}
-    if start.where is not None:
-        place = {name: int(at[0]) for name, at in zip(("row", "column"), np.nonzero(start.where), strict=True)}
-    graph.graph["root"] = add_word(graph, words, start.layer, word, score=score, **place, depth=depth)
+def build_graphs(
+    words: WordMaps, structure: Hierarchy, targets: Targets, selections: list[Selection], evidence: str
+) -> list[nx.DiGraph]:
+    """Return the graph of each image's selection; a single selection is of all images.  All attributes are plain."""
+    images = [slice(None)] if len(selections) == 1 else [slice(i, i + 1) for i in range(len(selections))]
+    graphs = []
+    for rows, selection in zip(images, selections, strict=True):
+        graph: nx.DiGraph = nx.DiGraph(n_images=len(words.decisions[rows]), evidence=evidence, **selection.graph)
+        root = targets.layer, int(targets.words[rows][0])
+        _add_root(graph, words, targets, root, selection)
+        for word, attributes in {root: selection.root, **selection.words}.items():
+            shown = _shown(words, rows, word)
+            graph.add_node(_key(words, word), **shown, **attributes, depth=structure.depths[word[0]])
+        for pair, attributes in selection.pairs.items():
+            if pair in selection.edges:
+                graph.add_edge(*(_key(words, word) for word in pair), **attributes)
+        graphs.append(graph)
+    return graphs
 
 
-def _add_edges(graph: nx.DiGraph, words: WordMaps, step: Step, link: Link) -> None:
-    above = link.above
-    for row, s in enumerate(above.words.tolist()):
-        total = int(link.counts[row].sum())
-        head = f"{DECISION}_{s}" if above.layer == DECISION else words.vocabulary.key(above.layer, s)
-        for t in step.selected.tolist():
-            ratio, count = float(link.ratios[row, t]), int(link.counts[row, t])
-            if ratio > NO_EVIDENCE and count > 0:
-                graph.add_edge(
-                    words.vocabulary.key(step.layer, t),
-                    head,
-                    log_ratio=ratio,
-                    count=count,
-                    frequency=count / total,
-                    contribution=ratio * count,
-                )
+def _add_root(graph: nx.DiGraph, words: WordMaps, targets: Targets, root: Word, selection: Selection) -> None:
+    """Note what is explained, in the graph and in its root."""
+    key = _key(words, root)
+    named: dict[str, Any] = {}
+    if targets.place is not None:
+        named = dict(zip(("row", "column"), targets.place, strict=True))
+    if targets.layer == DECISION:
+        named = {"class_name": words.spec.class_name(root[1])}
+        if targets.contrast is not None:
+            named |= {"contrast": targets.contrast, "contrast_name": words.spec.class_name(targets.contrast)}
+        graph.graph |= {"target": root[1], **named}
+    graph.graph["root"] = key
+    graph.add_node(key, **named)
+
+
+def _key(words: WordMaps, word: Word) -> str:
+    return f"{DECISION}_{word[1]}" if word[0] == DECISION else words.vocabulary.key(*word)
+
+
+def _shown(words: WordMaps, rows: slice, word: Word) -> dict[str, Any]:
+    """Return what a word is, and how many locations show it; of an output, how many images it is decided for."""
+    layer, number = word
+    shown = (words.decisions if layer == DECISION else words.words[layer])[rows]
+    names = {"word_name": words.vocabulary.names[word]} if word in words.vocabulary.names else {}
+    count = int((shown == number).sum())
+    return {"layer": layer, "word": number, "count": count, "n_locations": int(shown.size), **names}

@@ -1,4 +1,4 @@
-"""What two graphs, or two models, have in common, and what not."""
+"""Comparison of two graphs, or of two models."""
 
 from __future__ import annotations
 
@@ -12,30 +12,14 @@ from sklearn.pipeline import Pipeline
 
 from .._optional import need
 from ..dictionary import Alignment, WordMaps, align_words
-from ._attributes import check_graph
 from ._hierarchy import DECISION
-from ._strength import STRENGTHS, evidence_of, strength_of
+from ._kinds import KINDS, check_graph, evidence_of, strength_of
 
 _SIGNS = {"added": "+", "removed": "-", "changed": "~", "same": "="}
 
 
 class Difference(NamedTuple):
-    """One node, or one edge, in two graphs.
-
-    Parameters
-    ----------
-    layer : str
-        Layer of the node; of an edge, that of the lower word.
-    first, second : str or None
-        Key in each graph, None where it is not there; of an edge, ``"lower -> upper"``.
-    before, after : float
-        Evidence per image in each graph, 0 where it is not there: the influence of a node and the flow of an edge, in
-        nats; of counts, score and contribution, in bits.
-    status : {"same", "changed", "added", "removed"}
-        "added" is in the second graph alone, "removed" in the first alone.
-    implied : bool
-        Whether an end of the edge is in one graph alone, so that the edge must be.
-    """
+    """One node, or one edge, in two graphs; see :func:`compare_graphs`."""
 
     layer: str
     first: str | None
@@ -57,15 +41,7 @@ class _Item(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class GraphComparison:
-    """Nodes and edges of two inference graphs, side by side.
-
-    Parameters
-    ----------
-    nodes, edges : list of Difference
-        All of them, those of the first graph first.
-    evidence : {"influence", "counts"}
-        What both show.
-    """
+    """The result of :func:`compare_graphs`."""
 
     nodes: list[Difference]
     edges: list[Difference]
@@ -88,29 +64,19 @@ class GraphComparison:
         return float(np.mean(parts)) if parts else 1.0
 
     def to_frame(self) -> Any:
-        """Return both lists as one pandas table.
-
-        Returns
-        -------
-        table : pandas.DataFrame
-            One row per node and per edge, which `kind` tells apart.
-        """
+        """Return nodes and edges as one pandas table, one row each, with a column `kind`."""
         pandas = need("pandas", "to_frame")
         rows = [{"kind": "node", **row._asdict()} for row in self.nodes]
         rows += [{"kind": "edge", **row._asdict()} for row in self.edges]
         return pandas.DataFrame(rows, columns=["kind", *Difference._fields])
 
     def to_text(self) -> str:
-        """Return the comparison as text.
+        """Return for each layer the similarity, its words and its edges, without edges of words that one graph lacks.
 
-        Returns
-        -------
-        text : str
-            For each layer the similarity, then its words and edges: ``=`` in both graphs, ``~`` with other evidence,
-            ``-`` in the first alone, ``+`` in the second alone.  Edges of words that one graph lacks are left out.
-            Where words were aligned, keys of the second graph stand in parentheses.
+        ``=`` in both graphs, ``~`` with other evidence, ``-`` only in the first, ``+`` only in the second.  Where words
+        were aligned, keys of the second graph stand in parentheses.
         """
-        unit = STRENGTHS[self.evidence].unit
+        unit = KINDS[self.evidence].strength.unit
         renamed = any(row.first and row.second and row.first != row.second for row in self.nodes)
         lines = [f"similarity {self.similarity:.2f}"]
         for layer, similarity in self.node_similarity.items():
@@ -126,7 +92,7 @@ class GraphComparison:
 def compare_graphs(
     first: nx.DiGraph, second: nx.DiGraph, alignment: Alignment | None = None, *, tolerance: float = 0.1
 ) -> GraphComparison:
-    """Tell what two inference graphs have in common.
+    """Compare the words and edges of two inference graphs.
 
     Parameters
     ----------
@@ -141,7 +107,14 @@ def compare_graphs(
     Returns
     -------
     comparison : GraphComparison
-        Nodes and edges of both, and how similar they are.  Decisions stand for each other, also of different classes.
+        `nodes`, `edges` : lists of rows, those of the first graph first, with `layer` (of an edge, that of the lower
+        word), `first`, `second` (key in each graph, None where it is not there; of an edge, ``"lower -> upper"``),
+        `before`, `after` (evidence per image in each graph, 0 where it is not there: the influence of a node and the
+        flow of an edge, in nats; of counts, score and contribution, in bits), `status` ("same", "changed", "added" in
+        the second graph only, "removed" in the first only) and `implied` (whether an end of the edge is in one graph
+        only).  Decisions stand for each other, also of different classes.  `node_similarity`, `edge_similarity` : dicts
+        by layer; `similarity` : their mean, 1 for equal graphs and 0 for graphs without a common word.  ``to_text()``
+        and ``to_frame()`` return all of it; `evidence` is the kind.
 
     Raises
     ------
@@ -184,27 +157,17 @@ def compare_graphs(
             "One graph shows influence, the other counts, which do not compare; make both with the same "
             "InferenceGraph(evidence=)."
         )
-    mine = {key: _place(key, node, None) for key, node in first.nodes(data=True)}
-    its = {key: _place(key, node, alignment) for key, node in second.nodes(data=True)}
-    shared = {place for place in mine.values() if place in set(its.values())}
-    nodes = _differences(_nodes(first, mine), _nodes(second, its), tolerance, shared)
-    edges = _differences(_edges(first, mine), _edges(second, its), tolerance, shared)
+    ours = {key: _place(key, node, None) for key, node in first.nodes(data=True)}
+    others = {key: _place(key, node, alignment) for key, node in second.nodes(data=True)}
+    shared = {place for place in ours.values() if place in set(others.values())}
+    nodes = _differences(_nodes(first, ours), _nodes(second, others), tolerance, shared)
+    edges = _differences(_edges(first, ours), _edges(second, others), tolerance, shared)
     return GraphComparison(nodes, edges, evidence.pop())
 
 
 @dataclass(frozen=True, eq=False)
 class ModelComparison:
-    """Two fitted models, compared over the same images.
-
-    Parameters
-    ----------
-    alignment : Alignment
-        Which words of the second are which of the first.
-    classes : dict of str to GraphComparison
-        By name of each class that both networks decide for: the class graphs.
-    transitions : dict of (upper, lower) to float
-        Weighted Jaccard similarity of the shares of all pairs of words among the counts of both models.
-    """
+    """The result of :func:`compare_models`."""
 
     alignment: Alignment
     classes: Mapping[str, GraphComparison]
@@ -216,13 +179,7 @@ class ModelComparison:
         return float(np.mean([comparison.similarity for comparison in self.classes.values()]))
 
     def to_text(self) -> str:
-        """Return the comparison as text.
-
-        Returns
-        -------
-        text : str
-            How alike words, pairs of words and class graphs are.
-        """
+        """Return similarities of words, pairs of words and class graphs."""
         lines = [f"similarity of class graphs {self.similarity:.2f}"]
         lines += [f"  {name}: {comparison.similarity:.2f}" for name, comparison in self.classes.items()]
         lines.append("words")
@@ -252,7 +209,10 @@ def compare_models(first: Pipeline, second: Pipeline, X: Any, *, tolerance: floa
     Returns
     -------
     comparison : ModelComparison
-        Alignment of words, comparisons of class graphs and of counts.
+        `alignment` : which words of the second are which of the first; `classes` : by name of each class that both
+        networks decide for, the comparison of the class graphs, and `similarity`, their mean; `transitions` : dict of
+        (upper, lower) to weighted Jaccard similarity of the shares of all pairs of words among the counts of both.
+        ``to_text()`` returns all of it.
 
     Examples
     --------
@@ -329,13 +289,13 @@ def _differences(
     found = []
     for place in [*first, *(place for place in second if place not in first)]:
         item = first[place] if place in first else second[place]
-        mine, its = (graph.get(place, _Item(item.layer, None, 0.0)) for graph in (first, second))
+        one, other = (graph.get(place, _Item(item.layer, None, 0.0)) for graph in (first, second))
         if place in first and place in second:
-            status = "changed" if abs(its.weight - mine.weight) > tolerance * max(mine.weight, its.weight) else "same"
+            status = "changed" if abs(other.weight - one.weight) > tolerance * max(one.weight, other.weight) else "same"
         else:
             status = "removed" if place in first else "added"
         implied = not set(item.ends) <= shared
-        found.append(Difference(item.layer, mine.key, its.key, mine.weight, its.weight, status, implied))
+        found.append(Difference(item.layer, one.key, other.key, one.weight, other.weight, status, implied))
     return found
 
 

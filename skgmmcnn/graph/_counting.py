@@ -1,18 +1,63 @@
-"""Counting which lower words lie in the receptive fields of upper words.
-
-Windows are rectangles, so the pairs (p, q) of an image are all pairs of rows times all pairs of columns.
-"""
+"""Counts of lower words in the receptive fields of upper words, and the evidence that they are."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
+from ..dictionary import WordMaps
 from ..features import ReceptiveField
+from ._hierarchy import DECISION, Hierarchy, Pair, maps_of
 
 _CHUNK = 2**18  # pairs of locations counted at a time: what is added up stays in the processor's cache
-_HELD = 2**22  # numbers held at a time where the cache is of no use
+
+
+@dataclass(frozen=True, eq=False)
+class Counts:
+    """Counts over the fitted images; they add up.
+
+    Parameters
+    ----------
+    classes : int array of shape (n_outputs,)
+        Number of images decided for each output.
+    transitions : dict of (upper, lower) to int array of shape (K_upper, K_lower)
+        How often each lower word lies in the fields of each upper word.
+    """
+
+    classes: np.ndarray
+    transitions: dict[Pair, np.ndarray]
+
+    @classmethod
+    def of(cls, words: WordMaps, structure: Hierarchy) -> Counts:
+        """Count over images."""
+        sizes = {DECISION: words.spec.n_outputs, **words.vocabulary.n_words}
+        counts = {
+            (upper, lower): count_pairs(maps_of(words, upper), words.words[lower], field, sizes[upper], sizes[lower])
+            for (upper, lower), field in structure.fields.items()
+        }
+        return cls(np.bincount(words.decisions, minlength=words.spec.n_outputs), counts)
+
+    def __add__(self, other: Counts) -> Counts:
+        added = {pair: counts + other.transitions[pair] for pair, counts in self.transitions.items()}
+        return Counts(self.classes + other.classes, added)
+
+
+def log_ratios(counts: np.ndarray, smoothing: float) -> np.ndarray:
+    """Return log2 P(t | s) / P(t) in bits, shape (..., K_upper, K_lower), from counts shrunk towards no evidence.
+
+    With C the counts and b the smoothing, in window positions,
+
+        P(t) = C[., t] / C[., .],   P(t | s) = (C[s, t] + b P(t)) / (C[s, .] + b).
+
+    A word t never counted, and a row s without counts, give 0 bits; a pair never seen is never positive evidence.
+    """
+    columns = counts.sum(-2, keepdims=True)
+    marginal = columns / np.maximum(columns.sum(-1, keepdims=True), 1)
+    known = marginal > 0
+    lift = (counts / np.where(known, marginal, 1) + smoothing) / (counts.sum(-1, keepdims=True) + smoothing)
+    return np.log2(np.where(known, lift, 1))
 
 
 def count_pairs(upper: np.ndarray, lower: np.ndarray, field: ReceptiveField, n_upper: int, n_lower: int) -> np.ndarray:
@@ -25,7 +70,7 @@ def count_pairs(upper: np.ndarray, lower: np.ndarray, field: ReceptiveField, n_u
     lower : int array of shape (n, h, w)
         Words of the lower layer, below `n_lower`.
     field : ReceptiveField
-        What each upper location sees of the lower map.
+        The window of each upper location in the lower map.
     n_upper, n_lower : int
         Numbers of words.
 
@@ -46,7 +91,8 @@ def pair_chunks(
     """Yield all pairs of locations, about `chunk` at a time: some images, or some rows of one.
 
     Each time the number of the first image, the places of the lower locations in their map (rows, columns), and the
-    cells s K + t of the two words (images, rows, columns), K being `n_lower`.
+    cells s K + t of the two words (images, rows, columns), K being `n_lower`.  Windows are rectangles, so the pairs of
+    an image are all pairs of rows times all pairs of columns.
     """
     (i, r), (j, c) = _pairs(*field.rows), _pairs(*field.columns)
     images_at_once = max(1, chunk // max(1, len(i) * len(j)))
@@ -66,19 +112,3 @@ def _pairs(start: np.ndarray, stop: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     upper = np.repeat(np.arange(len(start)), lengths)
     first = np.cumsum(lengths) - lengths
     return upper, np.arange(len(upper)) - first[upper] + start[upper]
-
-
-def chunks(n: int, each: int, held: int = _HELD) -> Iterator[slice]:
-    """Yield slices of n things, so many at a time that `held` numbers suffice where each needs so many."""
-    at_once = max(1, held // max(1, each))
-    for first in range(0, n, at_once):
-        yield slice(first, min(n, first + at_once))
-
-
-def spread(values: np.ndarray, field: ReceptiveField) -> np.ndarray:
-    """Return for each lower location the sum of `values` (..., H, W) over the upper ones that see it, (..., h, w)."""
-    rows, columns = (  # which lower positions each upper one sees along both axes, as ones and zeros
-        ((start[:, None] <= np.arange(size)) & (np.arange(size) < stop[:, None])).astype(values.dtype)
-        for (start, stop), size in zip((field.rows, field.columns), field.shape, strict=True)
-    )
-    return rows.T @ values @ columns

@@ -1,24 +1,121 @@
-"""From counts to evidence: smoothed log-ratios."""
+"""The interface of all kinds of evidence: which words a graph keeps, and what they give to each other."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
 import numpy as np
 
-NO_EVIDENCE = 1e-9  # bits; smaller differences are rounding
-Pair = tuple[str, str]  # upper and lower layer
+from ..dictionary import WordMaps
+from ._hierarchy import Hierarchy
+from ._targets import Targets
+
+if TYPE_CHECKING:
+    from ._inference_graph import InferenceGraph
+
+NONE = -1  # in an array of words: none
+Word = tuple[str, int]  # layer and number; "decision" and the output
 
 
-def log_ratios(counts: np.ndarray, smoothing: float) -> np.ndarray:
-    """Return log2 P(t | s) / P(t) in bits, shape (..., K_upper, K_lower), from counts shrunk towards no evidence.
+@dataclass(eq=False)
+class Selection:
+    """The words that one graph keeps, and what they give to each other, with their attributes in the graph.
 
-    With C the counts and b the smoothing, in window positions,
-
-        P(t) = C[., t] / C[., .],   P(t | s) = (C[s, t] + b P(t)) / (C[s, .] + b).
-
-    A word t never counted, and a row s without counts, give 0 bits; a pair never seen is never positive evidence.
+    Parameters
+    ----------
+    graph, root : dict of str to object
+        Attributes of the whole graph, and of what is explained.
+    words : dict of (layer, number) to dict
+        The words kept, from the top down, of each layer the most important first.
+    pairs : dict of (lower, upper) to dict
+        Pairs of words, or of a word and what is explained.
+    edges : set of (lower, upper)
+        Pairs with enough evidence for an edge.
     """
-    columns = counts.sum(-2, keepdims=True)
-    marginal = columns / np.maximum(columns.sum(-1, keepdims=True), 1)
-    known = marginal > 0
-    lift = (counts / np.where(known, marginal, 1) + smoothing) / (counts.sum(-1, keepdims=True) + smoothing)
-    return np.log2(np.where(known, lift, 1))
+
+    graph: dict[str, Any] = field(default_factory=dict)
+    root: dict[str, Any] = field(default_factory=dict)
+    words: dict[Word, dict[str, Any]] = field(default_factory=dict)
+    pairs: dict[tuple[Word, Word], dict[str, float]] = field(default_factory=dict)
+    edges: set[tuple[Word, Word]] = field(default_factory=set)
+
+
+@dataclass(frozen=True)
+class Strength:
+    """Names of the attributes that hold the evidence of nodes and edges.
+
+    Parameters
+    ----------
+    unit : str
+        Of all of them.
+    node, root : str
+        Of a word, and of what is explained.
+    edge : str
+        Of an edge, as drawn.
+    total : str
+        Of an edge, to rank it.
+    compared : str
+        Of an edge, to compare it with others, and with exact effects.
+    comparable : bool
+        Whether edges of different rows can be compared.
+    """
+
+    unit: str
+    node: str
+    root: str
+    edge: str
+    total: str
+    compared: str
+    comparable: bool
+
+    def of_node(self, node: Mapping[str, Any]) -> float:
+        """Return the strength of a node, negative where it speaks against what is explained."""
+        return node[self.node] if self.node in node else node[self.root]
+
+    def of_edge(self, edge: Mapping[str, Any]) -> float:
+        """Return the strength of an edge, negative where it works against what is explained."""
+        return edge[self.edge]
+
+    def rank(self, edge: Mapping[str, Any]) -> float:
+        """Return the key by which edges are sorted, the largest first."""
+        return abs(edge[self.total])
+
+
+class Evidence(ABC):
+    """One kind of evidence, for the words of n images.
+
+    Parameters
+    ----------
+    estimator : InferenceGraph
+        Fitted; its parameters and counts.
+    words : WordMaps
+        Words of the images.
+    structure : Hierarchy
+        What is explained by what.
+    n_nodes : dict of str to int
+        Most words to keep of each layer.
+    """
+
+    name: ClassVar[str]
+    strength: ClassVar[Strength]
+
+    def __init__(
+        self, estimator: InferenceGraph, words: WordMaps, structure: Hierarchy, n_nodes: Mapping[str, int]
+    ) -> None:
+        self.estimator, self.words, self.structure, self.n_nodes = estimator, words, structure, n_nodes
+
+    @staticmethod
+    @abstractmethod
+    def check(estimator: InferenceGraph, words: WordMaps) -> None:
+        """Refuse words, or parameters, that this kind of evidence cannot work with."""
+
+    @abstractmethod
+    def select(self, targets: Targets, *, together: bool = False) -> list[Selection]:
+        """Return for each image what is kept of it, or one selection for all images `together`."""
+
+    @abstractmethod
+    def totals(self) -> np.ndarray:
+        """Return the evidence of every word for each image's decision, float (n, sum of K over the layers)."""

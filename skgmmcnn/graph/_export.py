@@ -35,15 +35,7 @@ _DOT_LINE = re.compile(
 
 
 class Frames(NamedTuple):
-    """An inference graph as two tables.
-
-    Parameters
-    ----------
-    nodes : pandas.DataFrame
-        One row per node, indexed by its key.
-    edges : pandas.DataFrame
-        One row per edge, with `source`, the lower word, and `target`, what it explains.
-    """
+    """The result of :func:`to_frame`."""
 
     nodes: Any
     edges: Any
@@ -66,7 +58,8 @@ def to_frame(graph: nx.DiGraph) -> Frames:
     Returns
     -------
     frames : Frames
-        ``nodes`` and ``edges``, with one column per attribute.
+        `nodes` : pandas.DataFrame with one row per node, indexed by its key.  `edges` : one row per edge, with
+        `source`, the lower word, and `target`.  Both with one column per attribute.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What is explained by what: the modelled layers as a graph, derived from the network."""
+"""The modelled layers as a graph: what is explained by what, derived from the network."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from ..features import NetworkSpec, ReceptiveField
 
 DECISION = "decision"
 EFFECTIVE, WHOLE = FIELDS = ("effective", "whole")
+Pair = tuple[str, str]  # upper and lower layer
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,57 +21,54 @@ class Hierarchy:
 
     Parameters
     ----------
-    below : dict of str to tuple of str
-        For the decision and each layer, from the top down, the layers that explain it, the uppermost first.
+    below, above : dict of str to tuple of str
+        For the decision and each layer, from the top down, the layers that explain it, the uppermost first; and for
+        each layer what it explains.
+    reached : dict of str to set of str
+        All layers that a layer depends on.
+    depths : dict of str to int
+        The most steps from the decision down to each layer.
     fields : dict of (upper, lower) to ReceptiveField
-        For each of these pairs the window in which the lower words of an upper location count; the decision's is the
+        For each pair of `below` the window in which the lower words of an upper location count; the decision's is the
         whole map.
     """
 
     below: Mapping[str, tuple[str, ...]]
-    fields: Mapping[tuple[str, str], ReceptiveField]
-
-    def above(self, layer: str) -> list[str]:
-        """Return what a layer explains: layers, or the decision."""
-        return [upper for upper, lowers in self.below.items() if layer in lowers]
-
-    def reached(self, layer: str) -> set[str]:
-        """Return all layers that a layer depends on."""
-        found: set[str] = set()
-        todo = list(self.below[layer])
-        while todo:
-            lower = todo.pop()
-            if lower not in found:
-                found.add(lower)
-                todo += self.below[lower]
-        return found
-
-    def depths(self) -> dict[str, int]:
-        """Return the most steps from the decision down to each layer."""
-        found = {DECISION: 0}
-        for layer in list(self.below)[1:]:
-            found[layer] = 1 + max(found[upper] for upper in self.above(layer))
-        return found
+    above: Mapping[str, tuple[str, ...]]
+    reached: Mapping[str, set[str]]
+    depths: Mapping[str, int]
+    fields: Mapping[Pair, ReceptiveField]
 
 
-def hierarchy(spec: NetworkSpec, fields: str) -> Hierarchy:
+def hierarchy(spec: NetworkSpec, effective: Mapping[Pair, ReceptiveField]) -> Hierarchy:
     """Return what explains what in a network.
 
     A layer is explained by the layers that it depends on without another modelled layer between, the decision by the
-    layers on which no other modelled layer depends.  Fields are the "effective" ones, or the "whole" ones.
+    layers on which no other modelled layer depends.  Where there is no `effective` field, the whole one is taken.
     """
     _check_layers(spec)
     tops = set(spec.layers).difference(*spec.below.values())
     below = {DECISION: tuple(layer for layer in spec.layers[::-1] if layer in tops), **spec.below}
-    chosen = {(DECISION, top): _whole_map(spec.shapes[top][1:]) for top in below[DECISION]}
-    known = spec.effective_fields if fields == EFFECTIVE else spec.receptive_fields
-    chosen |= {(upper, lower): known[upper, lower] for upper, lowers in spec.below.items() for lower in lowers}
-    return Hierarchy(below, chosen)
+    above = {layer: tuple(upper for upper, lowers in below.items() if layer in lowers) for layer in spec.layers}
+    fields = {(DECISION, top): _whole_map(spec.shapes[top][1:]) for top in below[DECISION]}
+    fields |= {pair: effective.get(pair, spec.receptive_fields[pair]) for pair in _pairs(spec)}
+    reached: dict[str, set[str]] = {}
+    for layer in spec.layers:
+        reached[layer] = set(below[layer]).union(*(reached[lower] for lower in below[layer]))
+    depths = {DECISION: 0}
+    for layer in list(below)[1:]:
+        depths[layer] = 1 + max(depths[upper] for upper in above[layer])
+    return Hierarchy(below, above, reached, depths, fields)
 
 
-def measured(spec: NetworkSpec) -> bool:
-    """Tell whether there are effective fields of all layers that explain each other."""
-    return all((upper, lower) in spec.effective_fields for upper, lowers in spec.below.items() for lower in lowers)
+def measured(spec: NetworkSpec) -> dict[Pair, ReceptiveField] | None:
+    """Return the effective fields of all layers that explain each other; None where some were not measured."""
+    known = spec.effective_fields
+    return {pair: known[pair] for pair in _pairs(spec)} if set(known).issuperset(_pairs(spec)) else None
+
+
+def _pairs(spec: NetworkSpec) -> list[Pair]:
+    return [(upper, lower) for upper, lowers in spec.below.items() for lower in lowers]
 
 
 def _check_layers(spec: NetworkSpec) -> None:
@@ -93,8 +91,3 @@ def _whole_map(size: tuple[int, ...]) -> ReceptiveField:
 def maps_of(words: WordMaps, layer: str) -> np.ndarray:
     """Return the words of a layer (n, H, W); those of the decision are the outputs, at one location."""
     return words.decisions[:, None, None] if layer == DECISION else words.words[layer]
-
-
-def sizes_of(words: WordMaps) -> dict[str, int]:
-    """Return the number of words of each layer, and of outputs for the decision."""
-    return {DECISION: words.spec.n_outputs, **words.vocabulary.n_words}

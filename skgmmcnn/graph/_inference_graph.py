@@ -1,9 +1,22 @@
-"""InferenceGraph: words in, graphs out."""
+"""The estimator that explains decisions.
+
+How a call of ``explain(X)`` runs, each file once:
+
+1. `InferenceGraph.explain` checks that the words are those of the fitted dictionary.
+2. ``_targets.py`` turns decisions, class names, words or locations into the `Targets` of the images.
+3. ``_hierarchy.py`` derives from the network which layers explain which, and in which windows.
+4. ``_kinds.py`` names the class of the evidence, and ``_counts.py`` or ``_influence.py`` selects words:
+5. counts walk from the targets down, all images at the same time, by the log-ratios of the fitted counts;
+6. influence puts a `Question` to ``_tracing.py``, which goes through all images batch by batch: integrated gradients of
+   every layer, exact effects without the most influential words, flows between those kept;
+7. ``_summary.py`` takes means over these traces.
+8. Either way a `Selection` comes out for each graph: words and pairs of words, with their attributes.
+9. ``_building.py`` makes networkx graphs of the selections.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from numbers import Integral, Real
 from operator import add
@@ -19,19 +32,16 @@ from .._compat import Interval, StrOptions, fit_context
 from .._distributed import gathered, my_share
 from ..dictionary import WordMaps, count_words
 from ..features import ReceptiveField
-from . import _influence
-from ._building import build_graph
-from ._coverage import coverage, warn_of_contradiction, warn_of_few
-from ._evidence import log_ratios
+from ._building import build_graphs
+from ._counting import Counts, log_ratios
+from ._coverage import coverage
+from ._evidence import Evidence, Selection
 from ._hierarchy import DECISION, EFFECTIVE, FIELDS, WHOLE, Hierarchy, hierarchy, measured
+from ._kinds import KINDS
 from ._occlusion import check_graphs
-from ._surprise import Surprise, Typicality, compare, surprise
-from ._tally import Tally, tally
-from ._targets import Target, check_contrast, check_target, start_at
-from ._walk import Above, Step, walk
+from ._targets import Target, target_together, targets_of
 
-AUTO, INFLUENCE, COUNTS = "auto", "influence", "counts"
-ENOUGH = "enough"
+AUTO, ENOUGH = "auto", "enough"
 _USUAL = 3  # words of a layer
 
 
@@ -59,9 +69,9 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
     max_images : int, default=100
         Most images that a graph of many images asks the network about, drawn by `random_state`.
     smoothing : float, default=1.0
-        Strength of the belief that a pair of words is no evidence, in window positions; greater than 0.  The locations
-        of one image resemble each other: with the number of locations of an image, a word that was never seen with a
-        class speaks less loudly against it, which tempers contrasts.
+        Pseudo-count, in window positions, that shrinks every log-ratio towards zero; greater than 0.  The locations of
+        one image resemble each other: with the number of locations of an image, a word that was never seen with a class
+        weighs less against it, which tempers contrasts.
     fields : {"effective", "whole"}, default="effective"
         Where lower words count for an upper one: in its effective fields, where most of its activity comes from, or in
         its whole receptive fields.  Whole ones are also taken where effective ones were not measured
@@ -146,7 +156,7 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
 
     _parameter_constraints: ClassVar[dict] = {
         "n_nodes": [Interval(Integral, 1, None, closed="left"), dict, StrOptions({ENOUGH})],
-        "evidence": [StrOptions({AUTO, INFLUENCE, COUNTS})],
+        "evidence": [StrOptions({AUTO, *KINDS})],
         "n_against": [Interval(Integral, 0, None, closed="left")],
         "n_steps": [Interval(Integral, 1, None, closed="left")],
         "max_images": [Interval(Integral, 2, None, closed="left")],
@@ -245,47 +255,37 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
                 raise ValueError("merge adds the counts of other images; this is the same estimator, counted already.")
             self._check_fingerprint(other._fingerprint)
             self._check_fields(other)
-        self._set_counts(reduce(add, (other._tally() for other in others), self._tally()))
+        self._set_counts(reduce(add, (other._counts() for other in others), self._counts()))
         return self
 
     def _count(self, words: WordMaps, y: Any, *, again: bool) -> InferenceGraph:
         _check_container(words)
         if y is not None:
             words.spec.encode(y, len(words))
-        kind = self.fields if measured(words.spec) else WHOLE
+        effective = measured(words.spec) if self.fields == EFFECTIVE else None
         if not again:
             self._check_words(words)
             self._check_kind()
-        structure = hierarchy(words.spec, kind) if again else self._structure(words)
+        structure = hierarchy(words.spec, effective or {}) if again else self._structure(words)
         self._nodes_of(words.layers)
-        evidence = self._evidence_of(words)
-        if evidence == INFLUENCE:
-            _influence.handle_of(words)
-        elif self.n_nodes == ENOUGH:
-            raise ValueError("n_nodes='enough' asks the network, which evidence='counts' never does; give a number.")
-        counted = reduce(add, gathered(tally(words[my_share(len(words))], structure)))
+        kind = self._kind_of(words)
+        kind.check(self, words)
+        counted = reduce(add, gathered(Counts.of(words[my_share(len(words))], structure)))
         if again:
-            self.layers_, self.explained_by_, self.fields_ = words.layers, dict(structure.below), kind
-            self.evidence_ = evidence
-            below = {pair: field for pair, field in structure.fields.items() if pair[0] != DECISION}
-            self._effective = below if kind == EFFECTIVE else {}
+            self.layers_, self.explained_by_ = words.layers, dict(structure.below)
+            self.evidence_, self.fields_ = kind.name, WHOLE if effective is None else EFFECTIVE
+            self._effective = effective or {}
             self.classes_ = np.arange(words.spec.n_outputs)
-            self._seed, self._fingerprint, self._names = (
-                self._draw_seed(),
-                words.vocabulary.fingerprint,
-                words.vocabulary.keys(),
-            )
+            self._seed = gathered(int(check_random_state(self.random_state).randint(2**31)))[0]
+            self._fingerprint, self._names = words.vocabulary.fingerprint, words.vocabulary.keys()
             self._shapes = {layer: words.words[layer].shape[1:] for layer in words.layers}
-        self._set_counts(counted if again else self._tally() + counted)
+        self._set_counts(counted if again else self._counts() + counted)
         return self
 
-    def _draw_seed(self) -> int:
-        return gathered(int(check_random_state(self.random_state).randint(2**31)))[0]
+    def _counts(self) -> Counts:
+        return Counts(self.class_counts_, self.transition_counts_)
 
-    def _tally(self) -> Tally:
-        return Tally(self.class_counts_, self.transition_counts_)
-
-    def _set_counts(self, counted: Tally) -> None:
+    def _set_counts(self, counted: Counts) -> None:
         self.class_counts_ = counted.classes
         self.transition_counts_ = counted.transitions
         self.log_ratios_ = {pair: log_ratios(counts, self.smoothing) for pair, counts in counted.transitions.items()}
@@ -332,12 +332,11 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
             If words have no network and `evidence` is "influence"; if the network's outputs are no scores, or have no
             gradient; if there is no such target, or it is contrasted with itself.
         """
-        self._check_words(X)
-        targets = X.decisions.tolist() if target is None else [check_target(X, target)] * len(X)
-        contrasts = [check_contrast(X, each, contrast) for each in targets]
-        if self._evidence_of(X) == INFLUENCE:
-            return _influence.explain(X, self._structure(X), targets, contrasts, self._wanted(X))
-        return self._explain(X, targets, contrasts)
+        kind, n_nodes = self._start(X)
+        targets = targets_of(X, target, contrast)
+        structure = hierarchy(X.spec, self._effective)
+        selections = kind(self, X, structure, n_nodes).select(targets)
+        return build_graphs(X, structure, targets, selections, kind.name)
 
     def explain_together(self, X: WordMaps, target: Target, *, contrast: int | str | None = None) -> nx.DiGraph:
         """Return one graph for all images together: what in them speaks for an output, or explains a word.
@@ -360,27 +359,20 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
             (`changed`).  Words of a class are chosen by their influence per location, times how often all fitted
             images of the class show them.
         """
-        self._check_words(X)
-        output = check_target(X, target)
-        against = check_contrast(X, output, contrast)
-        if isinstance(output, tuple):
-            if len(output) == 3:
-                raise ValueError(f"A location, as {target!r}, belongs to one image; use explain, or give a word.")
-            if not (X.words[output[0]] == output[1]).any():
-                raise ValueError(f"None of these {len(X)} images shows the word {X.vocabulary.key(*output)}.")
-        if self._evidence_of(X) == INFLUENCE:
-            return _influence.explain_together(X, self._structure(X), output, against, self._wanted(X))
-        (graph,) = self._explain(X, [output], [against])
-        return graph
+        kind, n_nodes = self._start(X)
+        targets = target_together(X, target, contrast)
+        structure = hierarchy(X.spec, self._effective)
+        selections = kind(self, X, structure, n_nodes).select(targets, together=True)
+        return build_graphs(X, structure, targets, selections, kind.name)[0]
 
-    def explain_class(self, X: WordMaps, label: int | str, *, contrast: int | str | None = None) -> nx.DiGraph:
+    def explain_class(self, X: WordMaps, target: int | str, *, contrast: int | str | None = None) -> nx.DiGraph:
         """Return one graph for all images that the network decides to be of one class.
 
         Parameters
         ----------
         X : WordMaps
             Words of the images to choose from.
-        label : int or str
+        target : int or str
             The output, by number or name.
         contrast : int or str, default=None
             As in :meth:`explain`.
@@ -391,14 +383,14 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
             As from :meth:`explain_together`.
         """
         self._check_words(X)
-        target = X.spec.class_index(label)
-        rows = np.flatnonzero(X.decisions == target)
+        output = X.spec.class_index(target)
+        rows = np.flatnonzero(X.decisions == output)
         if not len(rows):
             raise ValueError(
-                f"The network decides for class {X.spec.class_name(target)!r} ({target}) in none of {len(X)} images; "
+                f"The network decides for class {X.spec.class_name(output)!r} ({output}) in none of {len(X)} images; "
                 f"it does for {sorted(map(X.spec.class_name, np.unique(X.decisions)))[:10]}."
             )
-        return self.explain_together(X[rows], target, contrast=contrast)
+        return self.explain_together(X[rows], output, contrast=contrast)
 
     def check(self, X: WordMaps, graphs: Sequence[nx.DiGraph]) -> list[nx.DiGraph]:
         """Check graphs of images in the images themselves: hide what the words kept show.
@@ -429,25 +421,42 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         check_graphs(X, graphs, self._seed)
         return list(graphs)
 
-    def surprise(self, X: WordMaps) -> Surprise:
-        """Return how unexpected each word is, given the words above it.
+    def select(self, X: WordMaps, *, by: str = "image") -> dict[str, np.ndarray]:
+        """Return the words that the graphs of decisions keep, without the graphs.
 
         Parameters
         ----------
         X : WordMaps
             Words of n images.
+        by : {"image", "class"}, default="image"
+            Whether a graph is of one image, as in :meth:`explain`, or of all images in X with the same decision, as in
+            :meth:`explain_class`.
 
         Returns
         -------
-        surprise : Surprise
-            In bits, for each location, layer and image.  The words of the uppermost layers are compared with the
-            network's decision.
+        kept : dict of str to bool array of shape (n, K)
+            By layer, whether the graph of each image keeps each word.
         """
         self._check_words(X)
-        return surprise(X, self._structure(X), self.log_ratios_, self.transition_counts_)
+        kept = {layer: np.zeros((len(X), X.vocabulary.n_words[layer]), dtype=bool) for layer in X.layers}
+        for rows, selection in self._selections(X, by):
+            for layer, word in selection.words:
+                kept[layer][rows, word] = True
+        return kept
 
-    def score_samples(self, X: WordMaps) -> np.ndarray:
-        """Return how typical images are: the negative of their surprise.
+    def _selections(self, X: WordMaps, by: str) -> Iterator[tuple[Any, Selection]]:
+        if by == "image":
+            yield from enumerate(self._evidence(X).select(targets_of(X)))
+            return
+        if by != "class":
+            raise ValueError(f"by must be 'image' or 'class'; got {by!r}.")
+        for output in np.unique(X.decisions):
+            rows = np.flatnonzero(X.decisions == output)
+            part = X[rows]
+            yield rows, self._evidence(part).select(targets_of(part), together=True)[0]
+
+    def receptive_fields(self, X: WordMaps) -> dict[tuple[str, str], ReceptiveField]:
+        """Return the windows in which lower words count for upper ones.
 
         Parameters
         ----------
@@ -456,32 +465,11 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
 
         Returns
         -------
-        scores : float array of shape (n,)
-            In bits; higher is more typical.
+        fields : dict of (upper, lower) to ReceptiveField
+            For all pairs of `explained_by_`; the field of the decision is the whole map.
         """
-        return -self.surprise(X).images
-
-    def typicality(self, X: WordMaps, reference: WordMaps, *, level: float = 0.05) -> Typicality:
-        """Tell how images compare with others that the network gives the same class, and at which layer they depart.
-
-        Parameters
-        ----------
-        X : WordMaps
-            Words of the images.
-        reference : WordMaps
-            Words of usual images.  Best are images that were not fitted: fitted ones are less surprising.
-        level : float, default=0.05
-            Share of usual images that may be called departing.  With m layers this needs at least m / `level` - 1
-            reference images of a class.
-
-        Returns
-        -------
-        typicality : Typicality
-            P-values by image and by layer, and the layer at which each image departs.
-        """
-        if not 0 < level < 1:
-            raise ValueError(f"level is a probability above 0 and below 1; got {level!r}.")
-        return compare(self.surprise(X), X.decisions, self.surprise(reference), reference.decisions, level)
+        self._check_words(X)
+        return dict(self._structure(X).fields)
 
     def decision_function(self, X: WordMaps) -> np.ndarray:
         """Return how much the words of the uppermost layers speak for each output.
@@ -537,14 +525,7 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
             ``X.histogram()``, which has the same columns, these are means per location: the order in which words
             matter where each location that is looked at, or taken away, costs the same.
         """
-        self._check_words(X)
-        if self._evidence_of(X) == INFLUENCE:
-            return _influence.transform(X, self._structure(X), self._wanted(X))
-        evidence = np.empty((len(X), len(self._names)))
-        for i, decision in enumerate(X.decisions):
-            steps = self._walk(X[i], start_at(X[i], decision, None))
-            evidence[i] = np.concatenate([step.scores for step in reversed(steps)])
-        return evidence
+        return self._evidence(X).totals()
 
     def score(self, X: WordMaps, y: Any = None) -> float:
         """Return the share of images for which :meth:`predict` agrees with `y`, or with the network without y.
@@ -585,44 +566,21 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         return np.asarray(self._names, dtype=object)
 
     def _structure(self, words: WordMaps) -> Hierarchy:
-        """Return what explains what in these words, in the fields that were counted in, whoever has measured others."""
-        structure = hierarchy(words.spec, WHOLE)
-        return replace(structure, fields={**structure.fields, **self._effective})
+        """Return what explains what in these words, in the fields of the fitted counts, whoever has measured others."""
+        return hierarchy(words.spec, self._effective)
 
-    def _walk(self, words: WordMaps, start: Above) -> list[Step]:
-        return walk(words, self._structure(words), start, self.log_ratios_, self._nodes_of(words.layers))
+    def _start(self, words: WordMaps) -> tuple[type[Evidence], dict[str, int]]:
+        """Return the kind of evidence that graphs of these words show, and how many words they keep of each layer."""
+        self._check_words(words)
+        return self._kind_of(words), self._nodes_of(words.layers)
 
-    def _explain(self, words: WordMaps, targets: Sequence[Any], contrasts: Sequence[int | None]) -> list[nx.DiGraph]:
-        """Return graphs of counts: one for each image, or for all together where there is one target alone."""
-        self._check_counted(words, targets, contrasts)
-        parts = [words] if len(targets) == 1 else [words[i] for i in range(len(words))]
-        graphs = []
-        for part, target, contrast in zip(parts, targets, contrasts, strict=True):
-            start = start_at(part, target, contrast)
-            steps = self._walk(part, start)
-            graphs.append(build_graph(part, self._structure(part), start, steps, self.class_counts_))
-        warn_of_contradiction(graphs)
-        return graphs
+    def _evidence(self, words: WordMaps) -> Evidence:
+        kind, n_nodes = self._start(words)
+        return kind(self, words, self._structure(words), n_nodes)
 
-    def _evidence_of(self, words: WordMaps) -> str:
-        """Return the evidence that graphs of these words show."""
-        if self.evidence == AUTO:
-            return COUNTS if words.influence is None else INFLUENCE
-        return self.evidence
-
-    def _wanted(self, words: WordMaps) -> _influence.Wanted:
-        n_nodes = None if self.n_nodes == ENOUGH else self._nodes_of(words.layers)
-        return _influence.Wanted(n_nodes, self.n_against, self.n_steps, self.max_images, self._seed)
-
-    def _check_counted(self, words: WordMaps, targets: Sequence[Any], contrasts: Sequence[int | None]) -> None:
-        """Refuse contrasts of classes that were never counted, and warn of targets that seldom were."""
-        for output in {*targets, *contrasts} if contrasts[0] is not None else set():
-            if not self.class_counts_[output]:
-                raise ValueError(
-                    f"No fitted image was decided for {words.spec.class_name(output)!r}, so that there is nothing to "
-                    "contrast; fit with such images, or use evidence='influence'."
-                )
-        warn_of_few(words, (each for each in targets if not isinstance(each, tuple)), self.class_counts_)
+    def _kind_of(self, words: WordMaps) -> type[Evidence]:
+        usual = "counts" if words.influence is None else "influence"
+        return KINDS[usual if self.evidence == AUTO else self.evidence]
 
     def _nodes_of(self, layers: tuple[str, ...]) -> dict[str, int]:
         """Return how many words to keep of each layer."""

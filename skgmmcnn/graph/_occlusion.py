@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..dictionary import WordMaps
 from ..features import Rerun, proba_of
-from ._influence import handle_of
+from ._influence import network_of
 
 _N_ELSEWHERE = 8  # places
 
@@ -35,7 +35,7 @@ def check_graphs(words: WordMaps, graphs: Sequence[nx.DiGraph], seed: int) -> No
         there = [mine, *(mine.roll(tuple(roll), (1, 2)) for roll in rolls.tolist())]
         return np.stack([_proba(part, where, targets[part.rows]) for where in there], axis=1)
 
-    found = np.concatenate(list(handle_of(words).rerun(work, "hiding")))
+    found = np.concatenate(list(network_of(words).rerun(work, "hiding")))
     for graph, mask, (hidden, *elsewhere) in zip(graphs, masks, found.tolist(), strict=True):
         graph.graph |= {
             "probability_hidden": hidden,

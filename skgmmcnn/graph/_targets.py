@@ -1,8 +1,9 @@
-"""What a graph explains: a decision, a word, or the word at one location."""
+"""Targets of explanations: decisions, words, or the word at one location."""
 
 from __future__ import annotations
 
 import difflib
+from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
 
@@ -10,74 +11,94 @@ import numpy as np
 
 from ..dictionary import WordMaps
 from ._hierarchy import DECISION
-from ._walk import Above
 
 Target = int | str | tuple[str, int] | tuple[str, int, int] | None
 
 
-def start_at(words: WordMaps, target: Any, contrast: int | None) -> Above:
-    """Return where the walk starts over the images of `words`.
+@dataclass(frozen=True, eq=False)
+class Targets:
+    """What the graphs of n images explain.
 
-    `target` is an output, ``(layer, word)`` or, for a single image, ``(layer, row, column)``.
+    Parameters
+    ----------
+    layer : str
+        The layer of the words that are explained, or ``"decision"``.
+    words : int64 array of shape (n,)
+        The word of each image; of the decision, the output.
+    contrast : int or None
+        The output with which decisions are contrasted.
+    place : tuple (row, column) or None
+        The only location that is explained.
     """
-    if not isinstance(target, tuple):
-        return Above(DECISION, np.array([target]), against=contrast)
-    layer, *place = target
-    if len(place) == 1:
-        return Above(layer, np.array(place))
-    where = np.zeros(words.words[layer].shape[1:], dtype=bool)
-    where[tuple(place)] = True
-    return Above(layer, words.words[layer][0][tuple(place)].astype(np.intp)[None], where)
+
+    layer: str
+    words: np.ndarray
+    contrast: int | None = None
+    place: tuple[int, int] | None = None
+
+    def where(self, words: WordMaps, rows: slice = slice(None)) -> np.ndarray:
+        """Return the locations that show a word that is explained, bool (n, H, W)."""
+        shown = words.words[self.layer][rows] == self.words[rows, None, None]
+        if self.place is not None:
+            here = np.zeros(shown.shape[1:], dtype=bool)
+            here[self.place] = True
+            shown &= here
+        return shown
 
 
-def root_of(words: WordMaps, target: tuple) -> tuple[str, int, dict[str, int]]:
-    """Return the layer and the word that a target names, and its row and column where that is one location."""
-    layer, *place = target
-    if len(place) == 1:
-        return layer, place[0], {}
-    row, column = place
-    return layer, int(words.words[layer][0, row, column]), {"row": row, "column": column}
+def targets_of(words: WordMaps, target: Any = None, contrast: Any = None) -> Targets:
+    """Return what is explained of each image, by default the decision; raise an error that names what there is."""
+    if isinstance(target, tuple):
+        if contrast is not None:
+            raise ValueError(f"contrast={contrast!r} is for decisions; {target!r} is a word.")
+        return _words_of(words, target)
+    outputs = words.decisions.astype(np.int64) if target is None else np.full(len(words), _output_of(words, target))
+    if contrast is None:
+        return Targets(DECISION, outputs)
+    against = words.spec.class_index(contrast)
+    if (outputs == against).any():
+        raise ValueError(
+            f"contrast={contrast!r} is the very class that is explained; give another one, or only the images that the "
+            f"network calls something else: words[words.decisions != {against}]."
+        )
+    return Targets(DECISION, outputs, against)
 
 
-def check_target(words: WordMaps, target: Any) -> Any:
-    """Return a target with the class as an output, or raise an error that tells what there is."""
-    if not isinstance(target, tuple):
-        if isinstance(target, str) and target not in (words.spec.class_names or ()):
-            _refuse_names_of_words(words, target)
-        return words.spec.class_index(target)
-    if len(target) not in (2, 3) or not all(isinstance(number, Integral) for number in target[1:]):
+def target_together(words: WordMaps, target: Any, contrast: Any = None) -> Targets:
+    """Return one target of all images, an output or a word."""
+    targets = targets_of(words, target, contrast)
+    if targets.place is not None:
+        raise ValueError(f"A location, as {target!r}, belongs to one image; use explain, or give a word.")
+    if targets.layer != DECISION and not targets.where(words).any():
+        raise ValueError(f"None of these {len(words)} images shows the word {words.vocabulary.key(*target)}.")
+    return targets
+
+
+def _output_of(words: WordMaps, target: Any) -> int:
+    if isinstance(target, str) and target not in (words.spec.class_names or ()):
+        for layer, n_words in words.vocabulary.n_words.items():
+            for word in range(n_words):
+                if target == words.vocabulary.key(layer, word):
+                    raise ValueError(
+                        f"target={target!r} is a word; give it by layer and number: target={(layer, word)!r}."
+                    )
+    return words.spec.class_index(target)
+
+
+def _words_of(words: WordMaps, target: tuple) -> Targets:
+    layer, *place = target if len(target) in (2, 3) else (None,)
+    if not place or not all(isinstance(number, Integral) for number in place):
         raise ValueError(
             f"target={target!r} is neither a class, nor a word (layer, number), nor a location (layer, row, column)."
         )
-    layer, *place = target
     if layer not in words.layers:
         near = difflib.get_close_matches(str(layer), words.layers) or words.layers
         raise ValueError(f"target={target!r}: there is no layer {layer!r}; there is {', '.join(map(repr, near))}.")
     limits = (words.vocabulary.n_words[layer],) if len(place) == 1 else words.words[layer].shape[1:]
-    for number, limit in zip(place, limits, strict=True):
-        if not 0 <= number < limit:
-            what = f"words 0 to {limits[0] - 1}" if len(place) == 1 else f"a map of {limits[0]} x {limits[1]} locations"
-            raise ValueError(f"target={target!r}: layer {layer!r} has {what}.")
-    return (layer, *map(int, place))
-
-
-def _refuse_names_of_words(words: WordMaps, target: str) -> None:
-    for layer, n_words in words.vocabulary.n_words.items():
-        for word in range(n_words):
-            if target == words.vocabulary.key(layer, word):
-                raise ValueError(f"target={target!r} is a word; give it by layer and number: target={(layer, word)!r}.")
-
-
-def check_contrast(words: WordMaps, target: Any, contrast: Any) -> int | None:
-    """Return the output that a decision is contrasted with."""
-    if contrast is None:
-        return None
-    if isinstance(target, tuple):
-        raise ValueError(f"contrast={contrast!r} is for decisions; {target!r} is a word.")
-    output = words.spec.class_index(contrast)
-    if output == target:
-        raise ValueError(
-            f"contrast={contrast!r} is the very class that is explained; give another one, or only the images that the "
-            f"network calls something else: words[words.decisions != {output}]."
-        )
-    return output
+    if not all(0 <= number < limit for number, limit in zip(place, limits, strict=True)):
+        what = f"words 0 to {limits[0] - 1}" if len(place) == 1 else f"a map of {limits[0]} x {limits[1]} locations"
+        raise ValueError(f"target={target!r}: layer {layer!r} has {what}.")
+    if len(place) == 1:
+        return Targets(layer, np.full(len(words), int(place[0])))
+    row, column = map(int, place)
+    return Targets(layer, words.words[layer][:, row, column].astype(np.int64), place=(row, column))

@@ -8,10 +8,9 @@ from typing import Any
 
 import networkx as nx
 
-from ._attributes import check_graph
 from ._coverage import FEW_FITTED
 from ._hierarchy import DECISION
-from ._strength import evidence_of
+from ._kinds import check_graph, evidence_of
 
 _SURE = 1e-4  # probabilities nearer to 0 or 1 are not told apart
 
@@ -174,10 +173,6 @@ class _Influence:
             return [sentence(part) for part in (self._outcome(), alone, *hidden(self._graph)) if part]
         return [sentence(locations(self._graph, node)), sentence(self.word(node))]
 
-    def arrow(self, edge: Mapping[str, Any]) -> str:
-        """Return what stands on an edge of a picture."""
-        return ", ".join(filter(None, [nats(edge["effect"]), self._share(edge)]))
-
     def short(self, edge: Mapping[str, Any]) -> str:
         """Return what stands on an edge of a page."""
         return nats(edge["effect"]).removesuffix(" nats")
@@ -187,27 +182,9 @@ class _Influence:
         share = self._share(edge)
         return nats(edge["effect"]) + (f", {share} of what the upper one does" if share else "")
 
-    def remarks(self, node: Mapping[str, Any]) -> list[str]:
-        """Return what stands below the name of the decision."""
-        return [self._outcome(), *hidden(self._graph)]
-
     def warnings(self, node: Mapping[str, Any]) -> list[str]:
         """Return why not to trust a picture."""
         return [] if self._of.get("held", True) else list(filter(None, [self._alone()]))
-
-    def key(self) -> str:
-        """Return what the numbers and arrows of a picture mean."""
-        is_word, nodes = "target" not in self._of, self._graph.nodes.values()
-        then = "how the log-odds change without it" if is_word else "the probability without it"
-        then += ", and what the network says then, if something else" if any(map(self._changes, nodes)) else ""
-        parts = [
-            f"Below: locations that show it, of all, the share of {self._margin()} that it carries, and {then}.",
-            "Arrows: by how much that falls without what the upper word gets from the lower one"
-            + ("." if self._several() else ", and its share of what the upper word does."),
-        ]
-        if any(edge["effect"] < 0 for *_, edge in self._graph.edges(data=True)):
-            parts.append("Orange: works against it.")
-        return " ".join(parts)
 
     def why_no_word(self) -> str:
         """Return why a graph is its root alone."""
@@ -247,28 +224,16 @@ class _Counts:
         learnt = [] if learnt_from_few(node) else [f"{learnt_from(node).capitalize()} with this decision."]
         return [f"{bits} of evidence from all words below.", *learnt, *map(sentence, hidden(self._graph))]
 
-    def arrow(self, edge: Mapping[str, Any]) -> str:
-        return f"{edge['log_ratio']:.2f} bits, {percent(edge['frequency'])}"
-
     def short(self, edge: Mapping[str, Any]) -> str:
         return f"{edge['log_ratio']:.1f} bits"
 
     def beside(self, edge: Mapping[str, Any]) -> str:
         return f"{edge['log_ratio']:.1f} bits each, {percent(edge['frequency'])} of its field"
 
-    def remarks(self, node: Mapping[str, Any]) -> list[str]:
-        return hidden(self._graph)
-
     def warnings(self, node: Mapping[str, Any]) -> list[str]:
         denied = "contrast" in node and node["score"] < 0
         few = [learnt_from(node)] if learnt_from_few(node) else []
         return few + ["all words together speak against it"] * denied
-
-    def key(self) -> str:
-        return (
-            "Below: locations that show it, of all, and their evidence. Arrows: evidence of one location for the word "
-            "above, and the share of that word's receptive fields."
-        )
 
     def why_no_word(self) -> str:
         root = self._graph.nodes[self._graph.graph["root"]]

@@ -1,4 +1,4 @@
-"""What a network used: words by influence, exact effects of taking them away, and flows between layers."""
+"""Traces of decisions through a network: influence of words, exact effects without them, flows between layers."""
 
 from __future__ import annotations
 
@@ -12,17 +12,14 @@ from torch import Tensor
 
 from ..dictionary import Influence, Margin, WordMaps
 from ..features import Attribution, Rerun, attribute, proba_of, replace, runners_up
-from ._hierarchy import DECISION, Hierarchy
+from ._evidence import NONE, Word
 
 MOST_ENOUGH = 20  # words of a layer
-LEAST_EFFECT = 0.02  # share of what the upper word does; edges with less are not drawn
 NOTHING = 1e-6  # nats; smaller effects are rounding
-
-NONE = -1  # in an array of words: none
 
 
 class Effect(NamedTuple):
-    """What happens to one image without a word: the fall of the margin (nats), its probability and decision then."""
+    """One image without a word: the fall of the margin (nats), and its probability and decision then."""
 
     effect: float
     probability: float | None
@@ -30,7 +27,7 @@ class Effect(NamedTuple):
 
 
 class Flow(NamedTuple):
-    """What an upper word gets from a lower one: of what it does, to first order; and exactly; in nats."""
+    """Contribution of a lower word to an upper one, in nats: to first order, and exactly."""
 
     flow: float
     effect: float
@@ -38,12 +35,12 @@ class Flow(NamedTuple):
 
 @dataclass
 class Trace:
-    """What the network did with one image.
+    """Measurements of one image.
 
     Parameters
     ----------
     margin : float
-        What is explained, in nats.
+        The scalar that is explained, in nats.
     probability, decision, runner_up, runner_up_probability : float, int, int, float or None
         Of the target; None where the target is a word.
     totals : dict of str to array of shape (K,)
@@ -55,13 +52,13 @@ class Trace:
     effects : dict of (str, int) to Effect
         Without each of these.
     flows : dict of ((str, int), (str, int)) to Flow
-        From lower words to the upper words that they explain.
+        From all lower words kept to the upper words kept.
     wholes, backgrounds : dict of (str, int) to float
-        What an upper word does, to first order, and what of that does not come from the words of the layers below.
+        The contribution of an upper word, to first order, and the part of it that comes from no word below.
     held : bool or None
         Whether the words kept, and nothing else, keep the decision.
     enough : int or None
-        The smallest number of words of every layer that keeps it, where that was asked for and found.
+        The smallest number of words of every layer that keeps it, where it was looked for and found.
     """
 
     margin: float
@@ -72,67 +69,68 @@ class Trace:
     totals: dict[str, np.ndarray] = field(default_factory=dict)
     begins: dict[str, float] = field(default_factory=dict)
     kept: dict[str, list[int]] = field(default_factory=dict)
-    effects: dict[tuple[str, int], Effect] = field(default_factory=dict)
-    flows: dict[tuple[tuple[str, int], tuple[str, int]], Flow] = field(default_factory=dict)
-    wholes: dict[tuple[str, int], float] = field(default_factory=dict)
-    backgrounds: dict[tuple[str, int], float] = field(default_factory=dict)
+    effects: dict[Word, Effect] = field(default_factory=dict)
+    flows: dict[tuple[Word, Word], Flow] = field(default_factory=dict)
+    wholes: dict[Word, float] = field(default_factory=dict)
+    backgrounds: dict[Word, float] = field(default_factory=dict)
     held: bool | None = None
     enough: int | None = None
 
 
 @dataclass(frozen=True)
 class Question:
-    """What is traced.
+    """The target of n images, and the words to keep.
 
     Parameters
     ----------
     margin : Margin
-        What is explained.
-    classes : int array of shape (n,) or None
+        The scalar that is explained.
+    outputs : int array of shape (n,) or None
         The target of each image; None where it is a word.
-    contrasts : int array of shape (n,) or None
-        What it is contrasted with.
+    contrasted : bool
+        Whether the margin is the lead over another output.
     layers : tuple of str
         The layers below the target, in network order.
+    pairs : list of (upper, lower)
+        Layers between which flows are measured, from the top down.
+    n_steps : int
+        Number of segments of the integration.
     n_nodes : dict of str to int, or None
         Most words that speak for the target, by layer; None for as many as are enough.
     n_against : int
         Most words that speak against it.
-    n_steps : int
-        Of the integration.
-    fixed : dict of str to list of int or None
-        Words to keep of all images, whatever they do.
+    fixed : dict of str to list of list of int, or None
+        Words to keep of each image, whatever they do.
     """
 
     margin: Margin
-    classes: np.ndarray | None
-    contrasts: np.ndarray | None
+    outputs: np.ndarray | None
+    contrasted: bool
     layers: tuple[str, ...]
-    n_nodes: Mapping[str, int] | None
-    n_against: int
+    pairs: list[tuple[str, str]]
     n_steps: int
-    fixed: Mapping[str, list[int]] | None = None
+    n_nodes: Mapping[str, int] | None
+    n_against: int = 0
+    fixed: Mapping[str, list[list[int]]] | None = None
 
 
-def influences(words: WordMaps, handle: Influence, asked: Question) -> list[Trace]:
+def influences(words: WordMaps, handle: Influence, question: Question) -> list[Trace]:
     """Return for each image the margin and the influence of every word; nothing is taken away."""
 
     def work(part: Rerun) -> list[Trace]:
-        return Tracer(words, handle, asked, part).traces
+        return Tracer(words, handle, question, part).traces
 
     return [trace for traces in handle.rerun(work) for trace in traces]
 
 
-def trace(words: WordMaps, structure: Hierarchy, handle: Influence, asked: Question) -> list[Trace]:
+def trace(words: WordMaps, handle: Influence, question: Question) -> list[Trace]:
     """Return for each image what the network used: words kept, their effects, and flows between them."""
 
     def work(part: Rerun) -> list[Trace]:
-        tracer = Tracer(words, handle, asked, part)
+        tracer = Tracer(words, handle, question, part)
         tracer.choose()
-        for upper, lowers in structure.below.items():
-            for lower in lowers:
-                if upper != DECISION and {upper, lower} <= set(asked.layers):
-                    tracer.connect(upper, lower)
+        for upper, lower in question.pairs:
+            tracer.connect(upper, lower)
         tracer.hold()
         return tracer.traces
 
@@ -142,37 +140,38 @@ def trace(words: WordMaps, structure: Hierarchy, handle: Influence, asked: Quest
 class Tracer:
     """Traces the images of one batch, all at the same time: the j-th word of each is taken away in one pass."""
 
-    def __init__(self, words: WordMaps, handle: Influence, asked: Question, part: Rerun) -> None:
-        self._asked, self._part, self._handle = asked, part, handle
+    def __init__(self, words: WordMaps, handle: Influence, question: Question, part: Rerun) -> None:
+        self._question, self._part, self._handle = question, part, handle
         self._maps = part.original.activations
         device = next(iter(self._maps.values())).device
         self._shown = {
-            layer: torch.from_numpy(words.words[layer][part.rows].astype(np.int64)).to(device) for layer in asked.layers
+            layer: torch.from_numpy(words.words[layer][part.rows].astype(np.int64)).to(device)
+            for layer in question.layers
         }
-        self._mean = {layer: handle.baseline(layer, self._maps[layer]) for layer in asked.layers}
+        self._mean = {layer: handle.baseline(layer, self._maps[layer]) for layer in question.layers}
         with torch.no_grad():
-            self._margins = asked.margin(part, {}).double()
+            self._margins = question.margin(part, {}).double()
         self.traces = [Trace(float(margin)) for margin in self._margins.tolist()]
-        self._n_words = {layer: words.vocabulary.n_words[layer] for layer in asked.layers}
+        self._n_words = {layer: words.vocabulary.n_words[layer] for layer in question.layers}
         self._slopes: dict[str, Tensor] = {}
         self._describe()
         self._attribute()
 
     def _describe(self) -> None:
         """Note probabilities and decisions."""
-        if self._asked.classes is None:
+        if self._question.outputs is None:
             return
         self._handle.check(self._part)
-        outputs, classes = self._part.original.outputs, self._asked.classes[self._part.rows]
-        seconds = zip(*(each.tolist() for each in runners_up(outputs, classes)), strict=True)
-        known = zip(self.traces, proba_of(outputs, classes), self._part.original.decisions, seconds, strict=True)
+        outputs, targets = self._part.original.outputs, self._question.outputs[self._part.rows]
+        seconds = zip(*(each.tolist() for each in runners_up(outputs, targets)), strict=True)
+        known = zip(self.traces, proba_of(outputs, targets), self._part.original.decisions, seconds, strict=True)
         for found, probability, decision, (second, second_probability) in known:
             found.probability, found.decision = float(probability), int(decision)
             found.runner_up, found.runner_up_probability = second, second_probability
 
     def _attribute(self) -> None:
-        for layer in self._asked.layers:
-            attribution = self._handle.attribute(self._part, layer, self._asked.margin, self._asked.n_steps)
+        for layer in self._question.layers:
+            attribution = self._handle.attribute(self._part, layer, self._question.margin, self._question.n_steps)
             self._slopes[layer] = attribution.slope
             totals = self._by_word(layer, attribution)
             for i, found in enumerate(self.traces):
@@ -187,57 +186,56 @@ class Tracer:
 
     def choose(self) -> None:
         """Keep words of every layer, and measure what each of them does."""
-        asked = self._asked
-        if asked.n_nodes is None and asked.fixed is None:
+        question = self._question
+        if question.n_nodes is None and question.fixed is None:
             self._find_enough()
-        for layer in asked.layers:
+        for layer in question.layers:
             for found in self.traces:
                 found.kept[layer] = []
-            if asked.fixed is not None:
-                self._try(layer, [list(asked.fixed[layer])] * len(self.traces), len(asked.fixed[layer]), any_sign)
-                continue
             orders = [order(found.totals[layer]) for found in self.traces]
-            if asked.n_nodes is None:
-                most = [found.enough or MOST_ENOUGH for found in self.traces]
-                self._try(layer, orders, most, any_sign)
+            if question.fixed is not None:
+                fixed = question.fixed[layer][self._part.rows]
+                self._try(layer, fixed, [len(each) for each in fixed], any_sign)
+            elif question.n_nodes is None:
+                self._try(layer, orders, [found.enough or MOST_ENOUGH for found in self.traces], any_sign)
             else:
-                self._try(layer, orders, asked.n_nodes[layer], speaks_for)
-            if asked.n_against:
+                self._try(layer, orders, [question.n_nodes[layer]] * len(orders), speaks_for)
+            if question.n_against:
                 reverse = [order(-found.totals[layer]) for found in self.traces]
-                self._try(layer, reverse, asked.n_against, speaks_against)
+                self._try(layer, reverse, [question.n_against] * len(reverse), speaks_against)
 
-    def _try(self, layer: str, orders: list[list[int]], most: int | list[int], wanted: Callable[[float], bool]) -> None:
-        """Take words away in turn, and keep the first `most` of each image whose effect is as `wanted`.
+    def _try(self, layer: str, orders: list[list[int]], limits: list[int], accepts: Callable[[float], bool]) -> None:
+        """Take words away in turn, and keep the first ones of each image, up to its limit, with an accepted effect.
 
-        Of 2 m + 2 words that are tried none may be wanted: influence is then no more than a hint.
+        Of the 2 m + 2 words that are tried none may be accepted: influence is then no more than a hint.
         """
-        limits = [most] * len(self.traces) if isinstance(most, int) else most
-        n_kept = [0] * len(self.traces)
-        for turn in range(max((min(len(each), 2 * limit + 2) for each, limit in zip(orders, limits, strict=True)))):
-            tried = np.full(len(self.traces), NONE)
-            for i, (each, limit) in enumerate(zip(orders, limits, strict=True)):
-                if n_kept[i] < limit and turn < min(len(each), 2 * limit + 2):
+        candidates = [each[: 2 * limit + 2] for each, limit in zip(orders, limits, strict=True)]
+        n_kept = np.zeros(len(candidates), np.int64)
+        for turn in range(max(map(len, candidates))):
+            tried = np.full(len(candidates), NONE)
+            for i, (each, limit) in enumerate(zip(candidates, limits, strict=True)):
+                if n_kept[i] < limit and turn < len(each):
                     tried[i] = each[turn]
             if (tried == NONE).all():
                 return
-            for i, effect in self.without(layer, tried):
-                if wanted(effect.effect):
+            for i, effect in self._without(layer, tried):
+                if accepts(effect.effect):
                     self.traces[i].kept[layer].append(int(tried[i]))
                     self.traces[i].effects[layer, int(tried[i])] = effect
                     n_kept[i] += 1
 
-    def without(self, layer: str, words: np.ndarray) -> Iterator[tuple[int, Effect]]:
+    def _without(self, layer: str, words: np.ndarray) -> Iterator[tuple[int, Effect]]:
         """Yield what happens to each image without one of its words."""
-        part, asked = self._part, self._asked
+        part, question = self._part, self._question
         edits = {layer: replace(self._at(layer, words), self._mean[layer])}
         with torch.no_grad():
-            if asked.classes is None:
-                margins = asked.margin(part, edits).double()
+            if question.outputs is None:
+                margins = question.margin(part, edits).double()
                 probabilities, decisions = [None] * len(words), [None] * len(words)
             else:
                 run = part.run(edits)
-                margins = asked.margin.of_outputs(run.outputs, part.rows).double()  # type: ignore[attr-defined]
-                probabilities = proba_of(run.outputs, asked.classes[part.rows]).tolist()
+                margins = question.margin.of_outputs(run.outputs, part.rows).double()  # type: ignore[attr-defined]
+                probabilities = proba_of(run.outputs, question.outputs[part.rows]).tolist()
                 decisions = run.decisions.tolist()
         falls = (self._margins - margins).tolist()
         for i in np.flatnonzero(words != NONE).tolist():
@@ -251,18 +249,17 @@ class Tracer:
     def connect(self, upper: str, lower: str) -> None:
         """Measure what each upper word kept gets from each lower one."""
         above, below = self.ranked(upper), self.ranked(lower)
-        falls = [self.patched(upper, lower, words, above) for words in below]
+        falls = [self._patched(upper, lower, words, above) for words in below]
         for i_upper, words in enumerate(above):
-            flows, all_of_it, rest = self.flows_into(upper, lower, words)
+            flows, whole, rest = self.flows_into(upper, lower, words)
             for i in np.flatnonzero(words != NONE).tolist():
                 s, found = (upper, int(words[i])), self.traces[i]
-                found.wholes[s] = float(all_of_it[i])
-                found.backgrounds[s] = found.backgrounds.get(s, found.wholes[s]) - float(all_of_it[i] - rest[i])
+                found.wholes[s] = float(whole[i])
+                found.backgrounds[s] = found.backgrounds.get(s, found.wholes[s]) - float(whole[i] - rest[i])
                 for lower_words, fall in zip(below, falls, strict=True):
                     t = int(lower_words[i])
-                    flow, effect = float(flows[i, t]), float(fall[i_upper][i])
-                    if t != NONE and is_edge(flow, effect, found.totals[upper][s[1]]):
-                        found.flows[(lower, t), s] = Flow(flow, effect)
+                    if t != NONE:
+                        found.flows[(lower, t), s] = Flow(float(flows[i, t]), float(fall[i_upper][i]))
 
     def ranked(self, layer: str) -> list[np.ndarray]:
         """Return the first word kept of each image, the second one, and so on, shape (n,)."""
@@ -277,38 +274,38 @@ class Tracer:
         return {layer: lambda _, layer=layer: self._maps[layer] for layer in between}  # type: ignore[misc]
 
     def flows_into(self, upper: str, lower: str, words: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the flow (n, K) from each lower word into one upper word, what that does, and what of it remains
-        without the lower layer, (n,); all to first order of the slope at the image."""
+        """Return the flow (n, K) from each lower word into one upper word, the contribution of the latter (n,), and the
+        rest of it without the lower layer (n,); all to first order of the slope at the image."""
         held, slope = self._held_between(upper, lower), self._slopes[upper] * self._at(upper, words)[:, None]
 
         def into(changed: Tensor) -> Tensor:
             reached = self._part.map_of(upper, {lower: lambda _: changed, **held})
             return ((reached - self._mean[upper]) * slope).sum((1, 2, 3))
 
-        found = attribute(into, self._maps[lower], self._mean[lower], self._asked.n_steps)
+        found = attribute(into, self._maps[lower], self._mean[lower], self._question.n_steps)
         return self._by_word(lower, found), found.end.numpy(force=True), found.begin.numpy(force=True)
 
-    def patched(self, upper: str, lower: str, words: np.ndarray, above: list[np.ndarray]) -> list[np.ndarray]:
-        """Return for each upper word the fall of the margin when only what it gets of a lower word is taken away."""
+    def _patched(self, upper: str, lower: str, words: np.ndarray, above: list[np.ndarray]) -> list[np.ndarray]:
+        """Return for each upper word the fall of the margin without its contribution of a lower word alone."""
         held = self._held_between(upper, lower)
         with torch.no_grad():
             without = replace(self._at(lower, words), self._mean[lower])
             patch = self._part.map_of(upper, {lower: without, **held})
-            runs = [self._asked.margin(self._part, {upper: replace(self._at(upper, s), patch)}).double() for s in above]
-        return [(self._margins - margins).numpy(force=True) for margins in runs]
+            edits = [{upper: replace(self._at(upper, s), patch)} for s in above]
+            margins = [self._question.margin(self._part, edit).double() for edit in edits]
+        return [(self._margins - each).numpy(force=True) for each in margins]
 
     def hold(self) -> None:
         """Note whether the words kept are enough for the decision."""
-        if self._asked.classes is None or self._asked.fixed is not None:
+        if self._question.outputs is None or self._question.fixed is not None:
             return
-        kept = {layer: [found.kept[layer] for found in self.traces] for layer in self._asked.layers}
+        kept = {layer: [found.kept[layer] for found in self.traces] for layer in self._question.layers}
         for found, held in zip(self.traces, self._alone(kept), strict=True):
             found.held = bool(held)
 
     def _alone(self, kept: Mapping[str, list[list[int]]]) -> np.ndarray:
-        """Return whether images keep their decision, or the sign of a contrast, with these words alone, bool (n,)."""
-        part, asked, edits = self._part, self._asked, {}
-        assert asked.classes is not None
+        """Return whether images keep their decision, or the sign of a contrast, with only these words, bool (n,)."""
+        part, edits = self._part, {}
         for layer, words in kept.items():
             stays = torch.zeros(len(words), self._n_words[layer], dtype=torch.bool)
             for row, of_image in zip(stays, words, strict=True):
@@ -318,17 +315,19 @@ class Tracer:
             edits[layer] = replace(gone, self._mean[layer])
         with torch.no_grad():
             run = part.run(edits)
-            if asked.contrasts is not None:
-                margins = asked.margin.of_outputs(run.outputs, part.rows).double()  # type: ignore[attr-defined]
+            if self._question.contrasted:
+                margin = self._question.margin
+                margins = margin.of_outputs(run.outputs, part.rows).double()  # type: ignore[attr-defined]
                 return ((margins > 0) == (self._margins > 0)).numpy(force=True)
         return run.decisions == part.original.decisions
 
     def _find_enough(self) -> None:
         """Note the smallest number of words of every layer that keeps the decision, taken by influence."""
+        layers = self._question.layers
         for k in range(1, MOST_ENOUGH + 1):
             if all(found.enough is not None for found in self.traces):
                 return
-            kept = {layer: [order(found.totals[layer])[:k] for found in self.traces] for layer in self._asked.layers}
+            kept = {layer: [order(found.totals[layer])[:k] for found in self.traces] for layer in layers}
             for found, held in zip(self.traces, self._alone(kept), strict=True):
                 if held and found.enough is None:
                     found.enough = k
@@ -341,20 +340,15 @@ def order(totals: np.ndarray) -> list[int]:
 
 
 def speaks_for(effect: float) -> bool:
-    """Tell whether the margin falls without a word."""
+    """Return whether the margin falls without a word."""
     return effect > NOTHING
 
 
 def speaks_against(effect: float) -> bool:
-    """Tell whether the margin rises without a word."""
+    """Return whether the margin rises without a word."""
     return effect < -NOTHING
 
 
 def any_sign(effect: float) -> bool:
-    """Tell that a word is kept whatever it does."""
+    """Return True: a word is kept whatever it does."""
     return True
-
-
-def is_edge(flow: float, effect: float, influence: float) -> bool:
-    """Tell whether there is evidence of an edge: flow and effect agree, and matter for what the upper word does."""
-    return flow * effect > 0 and abs(effect) > LEAST_EFFECT * abs(influence) and abs(effect) > NOTHING

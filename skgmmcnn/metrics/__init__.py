@@ -1,44 +1,25 @@
-"""How far a graph can be trusted, and what else words tell of a network."""
+"""Measures of how far a graph can be trusted."""
 
-from ._completeness import Completeness, completeness, rebuilding_score
-from ._deletion import AblationCurves, deletion, insertion
-from ._edges import EdgeEffects, PairEffects, edge_effects
-from ._faithfulness import Circuit, Faithfulness, Nodes, faithfulness
-from ._fidelity import Fidelity, agreement_score, fidelity
-from ._measured import Figure, Measured
-from ._memorisation import Memorisation, memorisation
-from ._randomisation import Randomisation, randomisation_test
-from ._report import TrustReport, trust_report
-from ._stability import GraphStability, Stability, stability
-from ._verdicts import Verdict
+from ._completeness import completeness, completeness_score
+from ._deletion import deletion
+from ._edges import edge_effects
+from ._faithfulness import faithfulness
+from ._fidelity import fidelity, fidelity_score
+from ._memorisation import memorisation
+from ._randomisation import randomisation_test
+from ._report import trust_report
+from ._stability import stability
 
 __all__ = [
-    "AblationCurves",
-    "Circuit",
-    "Completeness",
-    "EdgeEffects",
-    "Faithfulness",
-    "Fidelity",
-    "Figure",
-    "GraphStability",
-    "Measured",
-    "Memorisation",
-    "Nodes",
-    "PairEffects",
-    "Randomisation",
-    "Stability",
-    "TrustReport",
-    "Verdict",
-    "agreement_score",
     "completeness",
+    "completeness_score",
     "deletion",
     "edge_effects",
     "faithfulness",
     "fidelity",
-    "insertion",
+    "fidelity_score",
     "memorisation",
     "randomisation_test",
-    "rebuilding_score",
     "stability",
     "trust_report",
 ]

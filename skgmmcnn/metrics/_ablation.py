@@ -1,4 +1,4 @@
-"""Columns of a map, taken away: which, and what stands in their place."""
+"""Filling of columns of a map that are taken away."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _N_DONORS = 32  # images
 
 
 class Fillings:
-    """What stands in the place of columns.
+    """Fillings of columns.
 
     Parameters
     ----------

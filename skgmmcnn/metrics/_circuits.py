@@ -1,4 +1,4 @@
-"""Parts of a network, given by the words whose columns stay, and what is left of the decision in them."""
+"""Parts of a network, given by the words whose columns stay, and the decisions in them."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ from ..dictionary import WordMaps, count_words
 from ..features import Rerun, margins
 from ..graph import InferenceGraph
 from ._ablation import Fillings, at_locations, outputs_without
-from ._evidence import evidence_of, graphs_of, kept_by, leaders, over_graphs
+from ._evidence import evidence_of, leaders, of_any_worth, over_graphs
 from ._orders import by_evidence, columns_of_first, ranks_of
 from ._parts import Parts
 
 ORDERS = ("graph", "per_location", "frequency", "random")
-NOTHING = 1e-6  # smaller differences of what is measured are rounding
 Kept = Mapping[str, np.ndarray]  # by layer, which words of each image stay: bool (n, K)
 
 
 class Plan(NamedTuple):
-    """What graphs keep, and how often words are shown.
+    """Words that graphs keep, and numbers of their columns.
 
     Parameters
     ----------
@@ -50,7 +49,7 @@ class Plan(NamedTuple):
         return np.array([0, *(2**i for i in range((most - 1).bit_length())), most])
 
     def rank(self, order: str, n_times: int, random: np.random.RandomState) -> list[Mapping[str, np.ndarray]]:
-        """Return so many times by layer the place of each word (n, K) in an order; words not shown come last."""
+        """Return `n_times` by layer the place of each word (n, K) in an order; words not shown come last."""
         return [
             {layer: ranks_of(self._importance(order, layer, random), self.of_graph[layer]) for layer in self.kept}
             for _ in range(n_times)
@@ -111,7 +110,9 @@ def first(ranks: Mapping[str, np.ndarray], n_words: int) -> Kept:
 def plan_of(graph: InferenceGraph, words: WordMaps, by: str, layers: Sequence[str]) -> Plan:
     """Return what the graphs of images, or of all images with one decision, keep of `layers`."""
     leader, n_words = leaders(words, by), words.vocabulary.n_words
-    evidence, kept = evidence_of(graph, words, by), kept_by(graphs_of(graph, words, by), words)
+    evidence = evidence_of(graph, words, by)
+    with of_any_worth():
+        kept = graph.select(words, by=by)
     counts = {layer: count_words(words.words[layer], n_words[layer]) for layer in layers}
     of_graph = {layer: over_graphs(values, leader) for layer, values in counts.items()}
     kept, evidence = ({layer: each[layer] for layer in layers} for each in (kept, evidence))
@@ -121,7 +122,7 @@ def plan_of(graph: InferenceGraph, words: WordMaps, by: str, layers: Sequence[st
 def run_with(
     parts: Parts, words: WordMaps, fillings: Fillings, bar: Any, layers: Sequence[str], selections: Mapping[Any, Kept]
 ) -> dict[Any, np.ndarray]:
-    """Return for each selection the log-odds of decisions with these words alone left in `layers`, shape (n,).
+    """Return for each selection the log-odds of decisions with only these words left in `layers`, shape (n,).
 
     ``"full"`` is that of the untouched network.
     """

@@ -1,4 +1,4 @@
-"""Whether the words hold what the network needs: it goes on from activations that are rebuilt from words."""
+"""Decisions of the network on activations that are rebuilt from words."""
 
 from __future__ import annotations
 
@@ -22,23 +22,7 @@ OWN = "the network's own decision"
 
 @dataclass(frozen=True, eq=False)
 class Completeness(Measured):
-    """What the network makes of activations that are rebuilt from words, layer by layer.
-
-    Made by :func:`completeness`.
-
-    Parameters
-    ----------
-    layers : tuple of str
-        The layers.
-    right, right_null, right_full : bool arrays of shape (L, n), (L, n) and (n,)
-        Whether the network decides right with this layer rebuilt, with the layer's mean everywhere, and by itself.
-    intervals : tuple of (low, high), one per layer
-        95 % intervals of the accuracy with the layer rebuilt, by Wilson's method.
-    r2 : array of shape (L,)
-        Share of the variance of the activations around the layer's mean, over locations, that words tell.
-    against : str
-        What is right: "the network's own decision", or "y".
-    """
+    """The result of :func:`completeness`."""
 
     layers: tuple[str, ...]
     right: np.ndarray
@@ -75,18 +59,7 @@ class Completeness(Measured):
         return found
 
     def plot(self, *, ax: Any = None) -> Any:
-        """Draw the accuracies, layer by layer.
-
-        Parameters
-        ----------
-        ax : matplotlib.axes.Axes, default=None
-            Where to draw; None makes a figure.
-
-        Returns
-        -------
-        ax : matplotlib.axes.Axes
-            What was drawn into.
-        """
+        """Draw the accuracies, layer by layer."""
         ax, places = axes_for(ax), np.arange(len(self.layers))
         low, high = np.transpose(self.intervals)
         reach = np.maximum(0, [self.accuracy - low, high - self.accuracy])
@@ -105,19 +78,13 @@ class Completeness(Measured):
         lines = [
             f"With {layer} replaced by its words the network {same} for {self.accuracy[i]:.1%} of "
             f"{self.right.shape[1]} images ({low:.1%} to {high:.1%}), by its mean for {self.accuracy_null[i]:.1%}: "
-            f"completeness {self.completeness[i]:.2f}, where 1 is best.  Words tell {self.r2[i]:.0%} of its variance."
+            f"completeness {self.completeness[i]:.2f}; 1 is best.  Words explain {self.r2[i]:.0%} of its variance."
             for i, (layer, (low, high)) in enumerate(zip(self.layers, self.intervals, strict=True))
         ]
         return "\n".join(lines)
 
 
-def completeness(
-    pipe: Any,
-    X: Any,
-    y: Any = None,
-    *,
-    layers: Sequence[str] | None = None,
-) -> Completeness:
+def completeness(estimator: Any, X: Any, y: Any = None, *, layers: Sequence[str] | None = None) -> Completeness:
     """Run the rest of the network on activations that are rebuilt from words, one layer at a time.
 
     The column at each location is replaced by the mean of its word (behind the ReLU, where rectified Gaussians are
@@ -126,12 +93,12 @@ def completeness(
 
     Parameters
     ----------
-    pipe : Pipeline
+    estimator : Pipeline
         Fitted, with words; a graph is not needed.
     X : images or FeatureMaps
-        What the pipeline takes, or feature maps of a network.
+        Images that the pipeline takes, or feature maps of a network.
     y : array-like of shape (n,), default=None
-        Output numbers or class names: what is right.  The network's own decisions where None, so that accuracy is
+        Right classes, as output numbers or class names.  The network's own decisions where None, so that accuracy is
         agreement.
     layers : sequence of str, default=None
         The layers to rebuild; all where None.
@@ -139,7 +106,12 @@ def completeness(
     Returns
     -------
     completeness : Completeness
-        What the network decides, by layer.
+        Arrays over the L `layers` and n images: `right`, `right_null`, `right_full` : bool arrays of shape (L, n), (L,
+        n) and (n,), whether the network decides right with this layer rebuilt, with the layer's mean everywhere, and
+        untouched.  `accuracy`, `accuracy_null`, `completeness` : arrays of shape (L,); completeness is NaN where a
+        layer makes no difference.  `intervals` : 95 % intervals of the accuracy, by Wilson's method.  `r2` : array of
+        shape (L,), the share of the variance of the activations around the layer's mean, over locations, that words
+        explain. ``plot(ax=None)`` draws the accuracies.
 
     References
     ----------
@@ -161,7 +133,7 @@ def completeness(
     >>> bool(found.accuracy[1] > found.accuracy_null[1])
     True
     """
-    parts = take_apart(pipe, X)
+    parts = take_apart(estimator, X)
     chosen = check_layers(parts, layers)
     check_scores(parts)
     right = None if y is None else parts.maps.spec.encode(y, len(parts.maps))
@@ -178,7 +150,7 @@ def completeness(
     )
 
 
-def rebuilding_score(estimator: Any, X: Any, y: Any = None) -> float:
+def completeness_score(estimator: Any, X: Any, y: Any = None) -> float:
     """Return the mean completeness of the layers, a scorer for grid searches.
 
     Parameters
@@ -186,7 +158,7 @@ def rebuilding_score(estimator: Any, X: Any, y: Any = None) -> float:
     estimator : Pipeline
         Fitted, with words.
     X : images or FeatureMaps
-        What the pipeline takes, or feature maps of a network.
+        Images that the pipeline takes, or feature maps of a network.
     y : array-like of shape (n,), default=None
         As in :func:`completeness`.
 
@@ -201,12 +173,12 @@ def rebuilding_score(estimator: Any, X: Any, y: Any = None) -> float:
     >>> from sklearn.pipeline import make_pipeline
     >>> from skgmmcnn import FeatureExtractor, LayerDictionary
     >>> from skgmmcnn.datasets import load_digits_network
-    >>> from skgmmcnn.metrics import rebuilding_score
+    >>> from skgmmcnn.metrics import completeness_score
     >>> digits = load_digits_network()
     >>> maps = FeatureExtractor(digits.network, layers=["conv3"]).fit_transform(digits.images[:300])
     >>> pipe = make_pipeline(LayerDictionary(random_state=0))
     >>> grid = {"layerdictionary__n_components": [2, 20]}
-    >>> GridSearchCV(pipe, grid, scoring=rebuilding_score, cv=2).fit(maps).best_params_
+    >>> GridSearchCV(pipe, grid, scoring=completeness_score, cv=2).fit(maps).best_params_
     {'layerdictionary__n_components': 20}
     """
     values = completeness(estimator, X, y).completeness

@@ -1,26 +1,21 @@
-"""What graphs tell of words, each image's own graph or that of all images with its decision: evidence, and words kept.
-
-Whether that is influence or counts is the graph's business.
-"""
+"""Evidence of words for decisions, in the graph of each image, or of all images with its decision."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
-import networkx as nx
 import numpy as np
 
 from ..dictionary import WordMaps
 from ..graph import InferenceGraph
-from ..graph._hierarchy import DECISION
 
 KINDS = ("image", "class")
 
 
 def check_kind(by: str) -> None:
-    """Raise an error that tells whose graphs there are."""
+    """Refuse anything but the graphs of images and of classes."""
     if by not in KINDS:
         raise ValueError(f"by must be 'image' or 'class'; got {by!r}.")
 
@@ -58,23 +53,3 @@ def of_any_worth() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Counts know little of decisions")
         yield
-
-
-@of_any_worth()
-def graphs_of(graph: InferenceGraph, words: WordMaps, by: str) -> list[nx.DiGraph]:
-    """Return the graph that tells of each image."""
-    leader = leaders(words, by)
-    if by == "image":
-        return graph.explain(words)
-    of_class = {first: graph.explain_class(words, int(words.decisions[first])) for first in np.unique(leader).tolist()}
-    return [of_class[first] for first in leader.tolist()]
-
-
-def kept_by(graphs: Sequence[nx.DiGraph], words: WordMaps) -> dict[str, np.ndarray]:
-    """Return by layer which words the graph of each image keeps, bool (n, K)."""
-    kept = {layer: np.zeros((len(words), words.vocabulary.n_words[layer]), dtype=bool) for layer in words.layers}
-    for image, graph in enumerate(graphs):
-        for node in graph.nodes.values():
-            if node["layer"] != DECISION:
-                kept[node["layer"]][image, node["word"]] = True
-    return kept

@@ -1,4 +1,4 @@
-"""Whether what a graph keeps is what the network needs: everything else is taken away, in all layers at once."""
+"""Faithfulness of graphs: the decision that is left with only the words that a graph keeps."""
 
 from __future__ import annotations
 
@@ -13,32 +13,17 @@ from sklearn.utils import check_random_state
 
 from .._progress import progress
 from ._ablation import Fillings
-from ._circuits import NOTHING, ORDERS, Kept, Plan, first, plan_of, run_with
+from ._circuits import ORDERS, Kept, Plan, first, plan_of, run_with
 from ._completeness import check_layers
 from ._intervals import Interval, interval_of_ratio
-from ._measured import BASELINE, Figure, Measured, axes_for
+from ._measured import BASELINE, NOTHING, Figure, Measured, axes_for
 from ._orders import STYLES, check_orders
 from ._parts import check_scores, graph_of, take_apart
 
 
 @dataclass(frozen=True, eq=False)
 class Nodes:
-    """The nodes of graphs in some layers, and what is lost without each of them.
-
-    Part of :class:`Circuit`.
-
-    Parameters
-    ----------
-    images : int array of shape (m,)
-        Number of the image; of the class's first image, for graphs of classes.
-    layers : str array of shape (m,)
-        Layer of the word.
-    words : int array of shape (m,)
-        Number of the word.
-    drops : array of shape (m,)
-        By how much the log-odds fall when the word's columns are taken away as well; for graphs of classes, the mean
-        over the class's images.
-    """
+    """The nodes of graphs in some layers; see :func:`faithfulness`."""
 
     images: np.ndarray
     layers: np.ndarray
@@ -53,34 +38,7 @@ class Nodes:
 
 @dataclass(frozen=True, eq=False)
 class Circuit(Measured):
-    """What the network makes of parts of some layers, everything else in them being taken away.
-
-    Part of :class:`Faithfulness`.  All but `n_words` is by image; what is measured are the log-odds of the decision.
-
-    Parameters
-    ----------
-    layers : tuple of str
-        The layers in which columns are taken away.
-    full, empty : array of shape (n,)
-        What is measured of the network itself, and with no column of these layers left.
-    graph, complement : array of shape (n,)
-        The same with the words of the graph alone, and with all other words.
-    alike : dict of str to array of shape (n,)
-        By order but "graph", the same with the first words of the order, as many as take nearest to as many columns as
-        the graph's.
-    graph_share : array of shape (n,)
-        Share of the columns that show words of the graph, the mean over the layers.
-    n_words : int array of shape (S,)
-        Steps of the curves: how many words are kept of each layer, 0, 1, 2, 4 and so on to all.
-    curves : dict of str to array of shape (n, S)
-        By order, what is measured with the first words of each layer.
-    shares : dict of str to array of shape (n, S)
-        By order, the share of the columns that these words show, the mean over the layers.
-    nodes : Nodes
-        What is lost of what the graph keeps without each of its words.
-    random_state : int
-        Draws the resamples of the intervals.
-    """
+    """The decision in parts of some layers; see :func:`faithfulness`."""
 
     layers: tuple[str, ...]
     full: np.ndarray
@@ -96,55 +54,18 @@ class Circuit(Measured):
     random_state: int
 
     def of(self, measured: np.ndarray) -> tuple[float, Interval]:
-        """Return the faithfulness F of a part of the network.
-
-        Parameters
-        ----------
-        measured : array of shape (n,)
-            What is measured of it: `graph`, `complement` or one of `alike`.
-
-        Returns
-        -------
-        faithfulness : float
-            F; NaN where the columns of these layers make no difference, or make it worse.
-        interval : tuple (low, high)
-            95 % interval over resamples of the images.
-        """
+        """Return F of a part of the network, as `graph` or `complement`, and its 95 % interval over the images."""
         return self._ratio(measured - self.empty)
 
     def curve(self, order: str = "graph") -> np.ndarray:
-        """Return F at each step of `n_words`, shape (S,).
-
-        Parameters
-        ----------
-        order : str
-            The order in which words are kept.
-
-        Returns
-        -------
-        faithfulness : array of shape (S,)
-            From 0, without any word, to 1, with all.
-        """
+        """Return F at each step of `n_words`, shape (S,), from 0 without any word to 1 with all."""
         gain = (self.full - self.empty).mean()
         if gain <= NOTHING:
             return np.full(len(self.n_words), np.nan)
         return (self.curves[order] - self.empty[:, None]).mean(0) / gain
 
     def cpr(self, order: str = "graph") -> tuple[float, Interval]:
-        """Return the circuit performance ratio, the area under the curve of F: the larger, the better.
-
-        Parameters
-        ----------
-        order : str
-            The order in which words are kept.
-
-        Returns
-        -------
-        area : float
-            The area over the share of columns, as a trapezoid between steps.
-        interval : tuple (low, high)
-            95 % interval over resamples of the images.
-        """
+        """Return the area under F over the share of columns, and its 95 % interval over the images."""
         return self._ratio(trapezoid(self.curves[order] - self.empty[:, None], self.shares[order].mean(0), axis=1))
 
     def _ratio(self, above: np.ndarray) -> tuple[float, Interval]:
@@ -167,13 +88,6 @@ class Circuit(Measured):
         return f"{text}; all but the graph's {self.of(self.complement)[0]:.2f}."
 
     def figures(self) -> list[Figure]:
-        """Return the figures that sum it up.
-
-        Returns
-        -------
-        figures : list of Figure
-            F of the graph, of what it leaves out, and of other words with as many columns; areas under the curves.
-        """
 
         def figure(what: str, value: float, between: Interval, good: str = "") -> Figure:
             return Figure(what, " + ".join(self.layers), value, *between, good)
@@ -189,19 +103,7 @@ class Circuit(Measured):
 
 @dataclass(frozen=True, eq=False)
 class Faithfulness(Measured):
-    """Whether what graphs keep is what the network needs.
-
-    Made by :func:`faithfulness`.
-
-    Parameters
-    ----------
-    together : Circuit
-        What is taken away is taken away in all layers at once.
-    layers : dict of str to Circuit
-        By layer, the same with columns taken away in this layer alone.
-    fill, by : str
-        As asked for.
-    """
+    """The result of :func:`faithfulness`."""
 
     together: Circuit
     layers: Mapping[str, Circuit]
@@ -225,20 +127,7 @@ class Faithfulness(Measured):
         return [figure for circuit in self._circuits() for figure in circuit.figures()]
 
     def plot(self, *, ax: Any = None, layer: str | None = None) -> Any:
-        """Draw how F rises with the share of the columns that stay, and the graphs with what they leave out.
-
-        Parameters
-        ----------
-        ax : matplotlib.axes.Axes, default=None
-            Where to draw; None makes a figure.
-        layer : str, default=None
-            The layer in which columns are taken away; all together where None.
-
-        Returns
-        -------
-        ax : matplotlib.axes.Axes
-            What was drawn into.
-        """
+        """Draw F against the share of the columns that stay, with the graphs and the rest of the words."""
         ax = axes_for(ax)
         circuit = self.together if layer is None else self.layers[layer]
         for order, shares in circuit.shares.items():
@@ -266,7 +155,7 @@ class Faithfulness(Measured):
 
 
 def faithfulness(
-    pipe: Any,
+    estimator: Any,
     X: Any,
     *,
     by: str = "image",
@@ -277,7 +166,7 @@ def faithfulness(
     verbose: int = 0,
     random_state: int | np.random.RandomState | None = None,
 ) -> Faithfulness:
-    """Keep only what graphs keep, take everything else away, and see what is left of the network's decision.
+    """Keep only the words that graphs keep, and measure the decision that is left.
 
     At every layer the columns whose words the graph keeps stay, those of all other words are replaced, in all layers
     at once; the network runs from the lowest layer on, so that what stays in an upper layer is what the network makes
@@ -293,16 +182,16 @@ def faithfulness(
 
     Parameters
     ----------
-    pipe : Pipeline
+    estimator : Pipeline
         Fitted, ending with an :class:`~skgmmcnn.InferenceGraph`.
     X : images or FeatureMaps
-        What the pipeline takes, or feature maps of a network.
+        Images that the pipeline takes, or feature maps of a network.
     by : {"image", "class"}, default="image"
         Whether graphs are those of each image's own decision, or those of all images in X with the same decision.
     layers : sequence of str, default=None
         The layers in which columns are taken away; all where None.
     fill : {"mean", "zero", "resample"}, default="mean"
-        What stands in the place of columns: the layer's mean, zeros, or columns of other images.
+        Filling of the columns: the layer's mean, zeros, or columns of other images.
     orders : sequence of str, default=all
         Orders of words for the curves, as in :func:`deletion`.
     n_random : int, default=3
@@ -315,8 +204,22 @@ def faithfulness(
     Returns
     -------
     faithfulness : Faithfulness
-        F of graphs and complements, in all layers together and in each alone; curves over the number of words; what
-        each node is worth.
+        `together` : everything else is taken away in all layers at once; `layers` : dict of str to the same for one
+        layer.  `faithfulness` : F of the graphs, and `n_undefined`, the number of images for which the columns of the
+        layers make no difference.  ``plot(ax=None, layer=None)`` draws F against the share of the columns that stay.
+
+        Of `together` and each of `layers`:
+
+        - `full`, `empty`, `graph`, `complement` : arrays of shape (n,), m of the untouched network, with no column
+          left, with the words of the graph, and with all other words; ``of(graph)`` is F, with a 95 % interval over
+          resamples of the images;
+        - `alike` : dict of str to array of shape (n,), by order, m with the first words of the order, as many as take
+          nearest to as many columns as those of the graph; `graph_share`, the share of the latter's columns;
+        - `n_words` : int array of shape (S,), numbers of words 0, 1, 2, 4 and so on; `curves`, `shares` : by order,
+          arrays of shape (n, S), m with the first words of each layer, and the share of columns; ``curve(order)`` is F
+          at these steps, ``cpr(order)`` the area under it;
+        - `nodes` : `images`, `layers`, `words` and `drops`, arrays of shape (m,), the fall of m without each word of
+          each graph; `needed`, the share of those that m falls without.
 
     Notes
     -----
@@ -351,7 +254,7 @@ def faithfulness(
     True
     """
     random = check_random_state(random_state)
-    parts = take_apart(pipe, X)
+    parts = take_apart(estimator, X)
     layers = tuple(dict.fromkeys(check_layers(parts, layers)))
     if not layers:
         raise ValueError(f"layers names no layer; there is {', '.join(map(repr, parts.maps.layers))}.")

@@ -1,4 +1,4 @@
-"""Whether the words decide as the network does."""
+"""Agreement of the decisions of words with those of the network."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 from ..features import log_proba
-from ..graph._coverage import FEW_FITTED
+from ..graph import FEW_FITTED
 from ._intervals import Interval, interval_of_share
 from ._measured import Figure, Measured
 from ._parts import check_scores, graph_of, take_apart
@@ -18,27 +18,7 @@ from ._parts import check_scores, graph_of, take_apart
 
 @dataclass(frozen=True, eq=False)
 class Fidelity(Measured):
-    """How far the words' own decision is the network's.
-
-    Made by :func:`fidelity`.
-
-    Parameters
-    ----------
-    agrees : bool array of shape (n,)
-        Whether the words decide as the network.
-    agreement_interval : tuple (low, high)
-        95 % interval of their share, by Wilson's method.
-    divergence : array of shape (n,)
-        Kullback-Leibler divergence of the words' class distribution from the network's, in bits.
-    temperature : float
-        By which the words' evidence is divided to be as near to the network's distribution as can be.
-    tempered_divergence : array of shape (n,)
-        The divergence that is left then.
-    n_fitted : int array of shape (n,)
-        How many of the fitted images have the decision of each image: of fewer than ten counts know little.
-    right : bool array of shape (n,) or None
-        Whether the network decides right, where that was told.
-    """
+    """The result of :func:`fidelity`."""
 
     agrees: np.ndarray
     agreement_interval: Interval
@@ -60,22 +40,11 @@ class Fidelity(Measured):
 
     @property
     def accuracy(self) -> float:
-        """Share of the images that the network itself decides right; NaN where it was not told what is right."""
+        """Share of the images that the network itself decides right; NaN without y."""
         return np.nan if self.right is None else float(self.right.mean())
 
     def agreement_of(self, right: bool) -> float:
-        """Return the agreement over the images that the network decides right, or wrong.
-
-        Parameters
-        ----------
-        right : bool
-            Which of them.
-
-        Returns
-        -------
-        agreement : float
-            NaN where there are none, or where it was not told what is right.
-        """
+        """Return the agreement over the images that the network decides right, or wrong; NaN without such."""
         chosen = np.zeros(0, bool) if self.right is None else self.agrees[self.right == right]
         return float(chosen.mean()) if len(chosen) else np.nan
 
@@ -114,7 +83,7 @@ class Fidelity(Measured):
         return f"{text}  Agreement is {right:.0%} where the network decides right, {wrong:.0%} where it decides wrong."
 
 
-def fidelity(pipe: Any, X: Any, y: Any = None) -> Fidelity:
+def fidelity(estimator: Any, X: Any, y: Any = None) -> Fidelity:
     """Compare the decision that the words speak for with the network's.
 
     With p the network's class probabilities and q those of the words (naive Bayes over the locations of the uppermost
@@ -125,17 +94,21 @@ def fidelity(pipe: Any, X: Any, y: Any = None) -> Fidelity:
 
     Parameters
     ----------
-    pipe : Pipeline
+    estimator : Pipeline
         Fitted, ending with an :class:`~skgmmcnn.InferenceGraph`.
     X : images or FeatureMaps
-        What the pipeline takes, or feature maps.
+        Images that the pipeline takes, or feature maps of a network.
     y : array-like of shape (n,), default=None
-        Output numbers or class names: what is right, to tell agreement on right decisions from that on wrong ones.
+        Right classes, as output numbers or class names, to compare right decisions with wrong ones.
 
     Returns
     -------
     fidelity : Fidelity
-        Agreement, divergences, and how many fitted images there are of each decision.
+        `agreement`, `agreement_interval` and `agrees` : share of the images with the same decision, its 95 % interval
+        by Wilson's method, and a bool array of shape (n,).  `divergence`, `tempered_divergence` : arrays of shape (n,),
+        in bits; `temperature` is T.  `n_fitted` : int array of shape (n,), number of fitted images with the decision of
+        each image, and `coverage`, the share with at least ten.  With y also `right` and `accuracy`, of the network,
+        and ``agreement_of(right)``, the agreement over its right decisions or its wrong ones.
 
     Notes
     -----
@@ -154,7 +127,7 @@ def fidelity(pipe: Any, X: Any, y: Any = None) -> Fidelity:
     >>> bool(fidelity(pipe, digits.test_images).agreement > 0.8)
     True
     """
-    parts = take_apart(pipe, X)
+    parts = take_apart(estimator, X)
     graph = graph_of(parts)
     check_scores(parts)
     words = parts.words()
@@ -179,7 +152,7 @@ def fidelity(pipe: Any, X: Any, y: Any = None) -> Fidelity:
     )
 
 
-def agreement_score(estimator: Any, X: Any, y: Any = None) -> float:
+def fidelity_score(estimator: Any, X: Any, y: Any = None) -> float:
     """Return the share of images for which the words decide as the network, a scorer for grid searches.
 
     Parameters
@@ -187,7 +160,7 @@ def agreement_score(estimator: Any, X: Any, y: Any = None) -> float:
     estimator : Pipeline
         Fitted, ending with an :class:`~skgmmcnn.InferenceGraph`.
     X : images or FeatureMaps
-        What the pipeline takes, or feature maps.
+        Images that the pipeline takes, or feature maps of a network.
     y : object
         Ignored: the network is what the words are to agree with.
 
@@ -202,12 +175,12 @@ def agreement_score(estimator: Any, X: Any, y: Any = None) -> float:
     >>> from sklearn.pipeline import make_pipeline
     >>> from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
     >>> from skgmmcnn.datasets import load_digits_network
-    >>> from skgmmcnn.metrics import agreement_score
+    >>> from skgmmcnn.metrics import fidelity_score
     >>> digits = load_digits_network()
     >>> maps = FeatureExtractor(digits.network, layers=["conv3"]).fit_transform(digits.images[:300]).compute()
     >>> pipe = make_pipeline(LayerDictionary(random_state=0), InferenceGraph())
     >>> grid = {"layerdictionary__n_components": [2, 20]}
-    >>> GridSearchCV(pipe, grid, scoring=agreement_score, cv=2).fit(maps).best_params_
+    >>> GridSearchCV(pipe, grid, scoring=fidelity_score, cv=2).fit(maps).best_params_
     {'layerdictionary__n_components': 20}
     """
     parts = take_apart(estimator, X)

@@ -1,4 +1,4 @@
-"""How far a mean over images, or a ratio of two, could lie from that over all images."""
+"""Confidence intervals of means over images, and of ratios of two."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all measures have in common: they can be put into a table, and read as sentences."""
+"""The interface of all results: figures for a table, and sentences as text."""
 
 from __future__ import annotations
 
@@ -8,23 +8,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 BASELINE = "to compare with"
+NOTHING = 1e-6  # nats; smaller differences are rounding
 
 
 class Figure(NamedTuple):
-    """One figure that a measure found.
+    """One figure of a result: its 95 % interval is NaN where there is none, `where` a layer, or a pair of layers.
 
-    Parameters
-    ----------
-    measure : str
-        What was measured.
-    where : str
-        A layer, a pair of layers, or "decision".
-    value : float
-        The figure.
-    low, high : float
-        95 % interval over resamples of the images; NaN where there is none.
-    good : str
-        Which figures are good.
+    `good` says which values are good.
     """
 
     measure: str
@@ -36,17 +26,11 @@ class Figure(NamedTuple):
 
 
 class Measured(ABC):
-    """What a measure found: figures for tables, and sentences as text."""
+    """A result of a measure; as text it is sentences."""
 
     @abstractmethod
     def figures(self) -> list[Figure]:
-        """Return the figures that sum it up.
-
-        Returns
-        -------
-        figures : list of Figure
-            In the order in which they are read best.
-        """
+        """Return the figures that sum it up, in the order in which they are read best."""
 
 
 def axes_for(ax: Any) -> Any:

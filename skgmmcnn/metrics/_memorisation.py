@@ -1,4 +1,4 @@
-"""In which layer of a fully connected network training examples are memorised."""
+"""Memorisation of training examples in the layers of a fully connected network."""
 
 from __future__ import annotations
 
@@ -12,25 +12,7 @@ from ..chain import InferencePaths
 
 @dataclass(frozen=True, eq=False)
 class Memorisation:
-    """How training examples differ from others, layer by layer.
-
-    Made by :func:`memorisation`.
-
-    Parameters
-    ----------
-    layers : tuple of str
-        The layers, the lowest first.
-    train_path, test_path : array of shape (L,)
-        Mean log-probability of a word given the word below it, in nats, over training and over test examples.
-    train_agreement, test_agreement : array of shape (L,)
-        Share of the examples whose word is one of their label.
-    assigned_share, true_share : array of shape (L,)
-        Share of the corrupted training examples whose word is one of the label that they were assigned, and of their
-        true one; NaN where there are none.
-    joins : int array of shape (n_corrupted,)
-        For each of them, number of the first layer from which on all its words are words of the assigned label; L where
-        the last word is not.
-    """
+    """The result of :func:`memorisation`."""
 
     layers: tuple[str, ...]
     train_path: np.ndarray
@@ -43,12 +25,12 @@ class Memorisation:
 
     @property
     def path_gap(self) -> np.ndarray:
-        """By how much words follow each other more surely in training than in test examples, in nats, shape (L,)."""
+        """Difference of `train_path` and `test_path`, shape (L,)."""
         return self.train_path - self.test_path
 
     @property
     def agreement_gap(self) -> np.ndarray:
-        """By how much words agree with labels more often in training than in test examples, shape (L,)."""
+        """Difference of `train_agreement` and `test_agreement`, shape (L,)."""
         return self.train_agreement - self.test_agreement
 
     @property
@@ -101,7 +83,13 @@ def memorisation(
     Returns
     -------
     found : Memorisation
-        Figures by layer.
+        Arrays of shape (L,) over the `layers`, the lowest first.  `train_path`, `test_path` : mean log-probability of a
+        word given the word below it, in nats, over training and over test examples; `path_gap` is their difference.
+        `train_agreement`, `test_agreement` : share of the examples whose word is one of their label; `agreement_gap` is
+        their difference.  `assigned_share`, `true_share` : share of the corrupted training examples whose word is one
+        of their assigned label, and of their true one; NaN where there are none.  `joins` : int array of shape
+        (n_corrupted,), number of the first layer from which on all words of such an example are words of the assigned
+        label; L where the last word is not.  `layer` : the layer in which most of them join; None if none does.
 
     References
     ----------
@@ -131,17 +119,17 @@ def memorisation(
         _labels_of_words(train.words[:, i], labels, test.words[:, i], n_words, n_labels)
         for i, n_words in enumerate(train.n_words)
     ]
-    told, told_test = (np.stack(parts, axis=1) for parts in zip(*by_layer, strict=True))
-    assigned = told[corrupted] == labels[corrupted, None]
-    true = told[corrupted] == true_labels[corrupted, None]
+    labels_shown, test_labels_shown = (np.stack(parts, axis=1) for parts in zip(*by_layer, strict=True))
+    assigned = labels_shown[corrupted] == labels[corrupted, None]
+    true = labels_shown[corrupted] == true_labels[corrupted, None]
     from_here_on = np.logical_and.accumulate(assigned[:, ::-1], axis=1).sum(1)
     nothing = np.full(len(train.layers), np.nan)
     return Memorisation(
         layers=train.layers,
         train_path=train.log_proba.mean(0),
         test_path=test.log_proba.mean(0),
-        train_agreement=(told == labels[:, None]).mean(0),
-        test_agreement=(told_test == test_labels[:, None]).mean(0),
+        train_agreement=(labels_shown == labels[:, None]).mean(0),
+        test_agreement=(test_labels_shown == test_labels[:, None]).mean(0),
         assigned_share=assigned.mean(0) if corrupted.any() else nothing,
         true_share=true.mean(0) if corrupted.any() else nothing,
         joins=len(train.layers) - from_here_on,

@@ -1,4 +1,4 @@
-"""Orders in which words are taken: what they are called, how they are drawn, and which words come first."""
+"""Orders in which words are taken: names, styles and ranks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STYLES: dict[str, dict[str, Any]] = {
 
 
 def check_orders(orders: Sequence[str], known: Sequence[str], n_random: int) -> None:
-    """Raise an error that tells which orders there are, and that random ones need a number."""
+    """Refuse unknown orders, and no random ones."""
     for order in orders:
         if order not in known:
             raise ValueError(f"orders may name {', '.join(map(repr, known))}; got {order!r}.")

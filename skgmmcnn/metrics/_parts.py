@@ -1,14 +1,14 @@
-"""What measures need of a fitted pipeline: the feature maps of images, the words and the graph."""
+"""Parts of a fitted pipeline for measures: the feature maps of images, the words and the graph."""
 
 from __future__ import annotations
 
 import math
 from typing import Any, NamedTuple
 
-from sklearn.pipeline import Pipeline
-
-from ..dictionary import WordMaps, WordModel
-from ..features import FeatureExtractor, FeatureMaps, check_decided
+from .._pipelines import open_pipeline, steps_of
+from ..chain import LayerHMM
+from ..dictionary import LayerDictionary, WordMaps, WordModel
+from ..features import FeatureMaps, check_decided
 from ..graph import InferenceGraph
 
 _N_CHECKED = 8  # images
@@ -29,24 +29,16 @@ class Parts(NamedTuple):
 
 def take_apart(estimator: Any, X: Any) -> Parts:
     """Return the parts of a fitted pipeline that reads the images X, or their feature maps."""
-    steps = list(estimator) if isinstance(estimator, Pipeline) else [estimator]
-    dictionary = next((step for step in steps if isinstance(step, WordModel)), None)
-    if dictionary is None:
-        raise TypeError(
-            "The measures take a fitted Pipeline with a LayerDictionary or LayerHMM; got a "
-            f"{type(estimator).__name__} of {[type(step).__name__ for step in steps]}."
-        )
-    graph = next((step for step in steps if isinstance(step, InferenceGraph)), None)
-    if isinstance(X, FeatureMaps):
-        if not len(X):
-            raise ValueError("There are no images in these FeatureMaps.")
-        return Parts(X, dictionary, graph)
-    if not isinstance(steps[0], FeatureExtractor):
+    _, dictionary, maps = open_pipeline(estimator, X, LayerDictionary, LayerHMM)
+    if not isinstance(maps, FeatureMaps):
         raise TypeError(
             f"X is a {type(X).__name__}, and no FeatureExtractor comes before the words; give FeatureMaps, or a "
             "pipeline that begins with one."
         )
-    return Parts(steps[0].transform(X), dictionary, graph)
+    if not len(maps):
+        raise ValueError("There are no images in these FeatureMaps.")
+    graph = next((step for step in steps_of(estimator) if isinstance(step, InferenceGraph)), None)
+    return Parts(maps, dictionary, graph)
 
 
 def in_memory(maps: FeatureMaps) -> FeatureMaps:

@@ -1,4 +1,4 @@
-"""Whether graphs tell of the network's weights, or of the images alone."""
+"""Similarity of graphs to those of a network with random weights."""
 
 from __future__ import annotations
 
@@ -25,33 +25,7 @@ from ._refits import Explained, refit, seed_of, similarities, take_apart_held
 
 @dataclass(frozen=True, eq=False)
 class Randomisation(Measured):
-    """What is left of the explanations when weights are randomised from the top down.
-
-    Made by :func:`randomisation_test`.  Step 0 is the network as it is, S the number of steps.
-
-    Parameters
-    ----------
-    modules : tuple of tuple of str
-        The modules whose weights each of the steps 1 to S randomised, besides those of the steps before.
-    classes : array of shape (S + 1, n_classes)
-        Similarity of the class graphs to those of `pipe`; of classes that the network decides for.
-    images : array of shape (S + 1, n_images)
-        The same for graphs of single images.
-    image_intervals : array of shape (S + 1, 2)
-        95 % intervals of the mean over the images, from resamples of these.
-    chance : array of shape (S + 1, 2)
-        Mean similarities of class and image graphs where partners of words are dealt out at random.
-    other_seed : tuple (classes, images)
-        Mean similarities where the network is as it is, and the words begin with another seed: what a survivor would
-        come up to.
-    words : dict of str to array of shape (S + 1,)
-        By layer, how far the words are where those of `pipe` are: the mean Jaccard index of a word's locations and its
-        partner's.
-    fidelity : array of shape (S + 1,)
-        Share of the images for which the words decide as the randomised network.
-    agreement : array of shape (S + 1,)
-        Share of the images for which the randomised network decides as the network.
-    """
+    """The result of :func:`randomisation_test`."""
 
     modules: tuple[tuple[str, ...], ...]
     classes: np.ndarray
@@ -65,11 +39,7 @@ class Randomisation(Measured):
 
     @property
     def survival(self) -> tuple[float, float]:
-        """How much of the similarity of class and of image graphs survives all steps.
-
-        The last similarity, of the one with another seed, both less what chance gives: near 0 where graphs tell of the
-        weights, near 1 where they tell of the images alone; NaN where another seed is no better than chance.
-        """
+        """Part of the similarity of class and of image graphs that survives all steps."""
         last, top = np.array([self.classes[-1].mean(), self.images[-1].mean()]), np.array(self.other_seed)
         room = top - self.chance[-1]
         classes, images = np.where(room > 0, (last - self.chance[-1]) / np.where(room > 0, room, 1), np.nan).tolist()
@@ -104,7 +74,7 @@ class Randomisation(Measured):
 
 
 def randomisation_test(
-    pipe: Any,
+    estimator: Any,
     X: Any,
     y: Any = None,
     *,
@@ -114,21 +84,21 @@ def randomisation_test(
     random_state: int | np.random.RandomState | None = None,
     verbose: int = 0,
 ) -> Randomisation:
-    """Randomise the network's weights from the top down, fit again, and tell what is left of the graphs.
+    """Randomise the network's weights from the top down, fit again, and compare the graphs.
 
     An explanation that hardly changes when the network forgets what it has learnt explains the images, not the network
     [1]_.  In each step the weights of some more modules, from the output down, are permuted within each tensor; words
     and graph are fitted on what this network makes of the images, with the same seed, and its graphs are compared with
-    those of `pipe` for the same images and the same decisions.  Words are partners where they are at the same locations
-    (:func:`skgmmcnn.dictionary.align_words`), since channels of other weights have other meanings.
+    those of `estimator` for the same images and the same decisions.  Words are partners where they are at the same
+    locations (:func:`skgmmcnn.dictionary.align_words`), since channels of other weights have other meanings.
 
     Parameters
     ----------
-    pipe : Pipeline
+    estimator : Pipeline
         Fitted: extractor, words and :class:`InferenceGraph`, or the latter two.
     X : images or FeatureMaps
-        What words and graphs are fitted on, best the very images that `pipe` was; FeatureMaps that a network made.  Up
-        to 2 GiB of activations are held; else the network runs twice a step.
+        What words and graphs are fitted on, best the very images that `estimator` was; FeatureMaps that a network made.
+        Up to 2 GiB of activations are held; else the network runs twice a step.
     y : array-like of shape (n,), default=None
         Output numbers or class names, where the words were fitted with them.
     n_steps : int or None, default=5
@@ -145,17 +115,26 @@ def randomisation_test(
     Returns
     -------
     found : Randomisation
-        Similarities and agreements, step by step.
+        Of the S + 1 steps, step 0 being the network as it is: `modules`, the modules that each further step randomised;
+        `classes`, `images` : arrays of shape (S + 1, n_classes) and (S + 1, n_images), similarity of the graphs to
+        those of `estimator`; `image_intervals`, 95 % intervals of the mean over the images; `chance` : array of shape
+        (S + 1, 2), mean similarities of class and image graphs with partners at random; `words` : dict of str to array
+        of shape (S + 1,), by layer, the mean Jaccard index of a word's locations and its partner's; `fidelity`,
+        `agreement` : arrays of shape (S + 1,), share of the images for which the words decide as the randomised
+        network, and this as the network.  `other_seed` : mean similarities of class and image graphs of words with
+        another seed. `survival` : the last similarities, as a part of those with another seed, both less chance: near 0
+        where graphs depend on the weights, near 1 where they depend on the images only; NaN where another seed is no
+        better than chance.
 
     Notes
     -----
-    The network is a copy; the one of `pipe` or of the caller stays as it is.  A permutation keeps the sizes of weights,
-    but not what they sum to: batch norms among the randomised modules take mean and variance anew from one batch of X,
-    as in training, or activations would grow without bounds.
+    The network is a copy; the one of `estimator` or of the caller stays as it is.  A permutation keeps the sizes of
+    weights, but not what they sum to: batch norms among the randomised modules take mean and variance anew from one
+    batch of X, as in training, or activations would grow without bounds.
 
     The order of the modules is that in which they begin to run.  Until it has come to a layer, its words stay the same,
-    and only what they are evidence for changes.  In step 0, graphs equal those of `pipe` if that was fitted on X with a
-    number for a seed.
+    and only what they are evidence for changes.  In step 0, graphs equal those of `estimator` if that was fitted on X
+    with a number for a seed.
 
     A random network often decides for very few classes; those that it never decides for have no evidence, and an empty
     graph.  `words` tells what survives whatever the decisions are.  Random networks, too, have words that follow from
@@ -183,8 +162,8 @@ def randomisation_test(
     """
     if (n_steps is not None and n_steps < 1) or n_images < 1:
         raise ValueError(f"n_steps and n_images must be at least 1; got {n_steps} and {n_images}.")
-    random, parts = check_random_state(random_state), take_apart_held(pipe, X)
-    seen = parts.maps if explained is None else take_apart_held(pipe, explained).maps
+    random, parts = check_random_state(random_state), take_apart_held(estimator, X)
+    seen = parts.maps if explained is None else take_apart_held(estimator, explained).maps
     cascade, steps = _Cascade(random), _steps(_run_order(parts.maps), n_steps)
     seed = seed_of(parts.dictionary, random)
     first = Explained(parts, seen, n_images, random)

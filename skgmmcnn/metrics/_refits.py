@@ -1,4 +1,4 @@
-"""Words and graphs fitted again, and how alike their graphs are to those of the first fit."""
+"""Refits of words and graphs, and comparisons of their graphs with those of the first fit."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _some_images(words: WordMaps, n_images: int, random: np.random.RandomState) 
 
 
 def refit(parts: Parts, maps: FeatureMaps, y: Any, seed: int) -> tuple[WordModel, InferenceGraph]:
-    """Fit the words and the graph again, as they were told to, on `maps` and with this seed."""
+    """Fit the words and the graph again with the same parameters, on `maps` and with this seed."""
     dictionary = clone(parts.dictionary).set_params(random_state=seed, keep_patches=False, keep_proba=False)
     return dictionary, clone(graph_of(parts)).fit(dictionary.fit_transform(maps, y))
 
@@ -49,9 +49,9 @@ def seed_of(dictionary: WordModel, random: np.random.RandomState) -> int:
     return int(seed) if isinstance(seed, (int, np.integer)) else drawn
 
 
-def take_apart_held(pipe: Any, X: Any) -> Parts:
+def take_apart_held(estimator: Any, X: Any) -> Parts:
     """Return the parts of a pipeline with a graph; maps of images that are not too many are held in memory."""
-    parts = take_apart(pipe, X)
+    parts = take_apart(estimator, X)
     graph_of(parts)
     return parts if isinstance(X, FeatureMaps) else parts._replace(maps=in_memory(parts.maps))
 

@@ -1,4 +1,4 @@
-"""One report of how far the graphs of a pipeline can be trusted."""
+"""Report of all measures of one pipeline."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .._optional import need
 from .._progress import progress
 from ._ablation import FILLS
 from ._completeness import Completeness, check_layers, completeness
-from ._deletion import AblationCurves, deletion, insertion
+from ._deletion import AblationCurves, deletion
 from ._edges import edge_effects
 from ._faithfulness import Faithfulness, faithfulness
 from ._fidelity import fidelity
@@ -33,21 +33,7 @@ _DRAWN = (Completeness, AblationCurves, Faithfulness)
 
 @dataclass(frozen=True, eq=False)
 class TrustReport:
-    """What all measures say of one pipeline.
-
-    Made by :func:`trust_report`.  As text it is plain sentences.
-
-    Parameters
-    ----------
-    results : dict of str to object
-        What each measure found, by its name.
-    evidence : {"influence", "counts"}
-        What the graphs show.
-    n_images : int
-        Images that the measures ran over.
-    seconds : float
-        How long they took.
-    """
+    """The result of :func:`trust_report`; as text it is plain sentences."""
 
     results: Mapping[str, Measured]
     evidence: str
@@ -55,39 +41,16 @@ class TrustReport:
     seconds: float
 
     def figures(self) -> list[Figure]:
-        """Return the figures of all measures.
-
-        Returns
-        -------
-        figures : list of Figure
-            In the order of the measures.
-        """
+        """Return the figures of all measures."""
         return [figure for result in self.results.values() for figure in result.figures()]
 
     def to_frame(self) -> Any:
-        """Return the figures as a table.
-
-        Returns
-        -------
-        table : pandas.DataFrame
-            One row per figure.
-
-        Raises
-        ------
-        ImportError
-            Where pandas is not installed.
-        """
+        """Return the figures as a pandas table."""
         pandas = need("pandas", "to_frame")
         return pandas.DataFrame(self.figures(), columns=list(Figure._fields))
 
     def plot(self) -> Any:
-        """Draw what words hold, and what is left of decisions as words are taken away.
-
-        Returns
-        -------
-        figure : matplotlib.figure.Figure
-            One panel per measure.
-        """
+        """Draw a panel for each measure that has one."""
         from matplotlib import pyplot as plt
 
         drawn = [result for result in self.results.values() if isinstance(result, _DRAWN)]
@@ -102,13 +65,7 @@ class TrustReport:
         return figure
 
     def verdicts(self) -> list[Verdict]:
-        """Return what the figures come to, by rules of thumb.
-
-        Returns
-        -------
-        verdicts : list of Verdict
-            One per question, and layer where it is about one.
-        """
+        """Return the answers that the figures come to, by rules of thumb."""
         return verdicts(self.results, self.evidence)
 
     def __str__(self) -> str:
@@ -144,7 +101,7 @@ class _Job(NamedTuple):
 
 
 def trust_report(
-    pipe: Any,
+    estimator: Any,
     X: Any,
     y: Any = None,
     *,
@@ -158,10 +115,10 @@ def trust_report(
 
     Parameters
     ----------
-    pipe : Pipeline
+    estimator : Pipeline
         Fitted, ending with an :class:`~skgmmcnn.InferenceGraph`.
     X : images or FeatureMaps
-        What the pipeline takes, or feature maps of a network; best of images that were not fitted.
+        Images that the pipeline takes, or feature maps of a network; best of images that were not fitted.
     y : array-like of shape (n,), default=None
         Output numbers or class names, to tell right decisions from wrong ones; see :func:`fidelity`.
     budget : {"default", "full"}, default="default"
@@ -199,7 +156,7 @@ def trust_report(
     if budget not in BUDGETS:
         raise ValueError(f"budget must be one of {', '.join(map(repr, BUDGETS))}; got {budget!r}.")
     random = check_random_state(random_state)
-    parts = take_apart(pipe, X)
+    parts = take_apart(estimator, X)
     graph = graph_of(parts)
     labels = None if y is None else parts.maps.spec.encode(y, len(parts.maps))
     chosen = check_layers(parts, layers)
@@ -209,9 +166,9 @@ def trust_report(
     rows = np.sort(random.permutation(len(parts.maps))[:most])
     parts = parts._replace(maps=in_memory(parts.maps[rows]))
     check_scores(parts)
-    evidence = graph._evidence_of(parts.dictionary.transform(parts.maps[:1]))
+    evidence = graph.evidence_
     labels = None if labels is None else labels[rows]
-    jobs = _jobs(pipe, parts, labels, chosen, budget, int(random.randint(2**31)))
+    jobs = _jobs(estimator, parts, labels, chosen, budget, int(random.randint(2**31)))
     if budget == "full":
         print(f"A full report over {len(rows)} images may take {_minutes(jobs, parts)} minutes.", flush=True)
     began = time.monotonic()
@@ -226,7 +183,7 @@ def trust_report(
 
 
 def _jobs(
-    pipe: Any,
+    estimator: Any,
     parts: Parts,
     labels: np.ndarray | None,
     layers: tuple[str, ...],
@@ -236,7 +193,7 @@ def _jobs(
     """Return the measures of a budget."""
 
     def fixed(name: str, passes: float, measure: Callable, *args: Any, **options: Any) -> _Job:
-        return _Job(name, lambda: measure(pipe, parts.maps, *args, **options), passes)
+        return _Job(name, lambda: measure(estimator, parts.maps, *args, **options), passes)
 
     def job(name: str, passes: float, measure: Callable, *args: Any, **options: Any) -> _Job:
         return fixed(name, passes, measure, *args, random_state=seed, **options)
@@ -274,7 +231,7 @@ def _further(job: Callable, parts: Parts, layers: Sequence[str], ordered: Sequen
     """Return what the full budget measures besides."""
     refit = 2 + parts.dictionary.n_iter_ / 4  # a pass over the sample takes some of the time of one through the network
     insertions = [
-        job(f"insertion {layer}, {fill}", 60, insertion, layer, orders=_ORDERS, fill=fill)
+        job(f"insertion {layer}, {fill}", 60, deletion, layer, direction="insertion", orders=_ORDERS, fill=fill)
         for layer in ordered
         for fill in FILLS
     ]

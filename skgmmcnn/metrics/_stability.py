@@ -1,4 +1,4 @@
-"""Whether words and graphs come out alike when they are fitted again."""
+"""Similarity of words and graphs to those of refits."""
 
 from __future__ import annotations
 
@@ -24,25 +24,7 @@ Edge = tuple[str, str]
 
 @dataclass(frozen=True, eq=False)
 class GraphStability:
-    """How alike graphs are to those of refits.
-
-    Part of :class:`Stability`.
-
-    Parameters
-    ----------
-    names : tuple of str
-        What the graphs explain: classes, or single images.
-    similarity : array of shape (n_graphs, n_refits)
-        Weighted Jaccard similarity of each graph to that of the same name in each refit.
-    chance : array of shape (n_graphs, n_refits)
-        The same where the words' partners are dealt out at random.
-    interval : tuple (low, high)
-        95 % interval of the mean similarity, over resamples of the graphs.
-    edges : tuple of dict of (tail, head) to float
-        For each graph its edges, and the share of refits that have them again.
-    chance_edges : tuple of dict of (tail, head) to float
-        The same for partners at random.
-    """
+    """Similarity of graphs to those of refits; see :func:`stability`."""
 
     names: tuple[str, ...]
     similarity: np.ndarray
@@ -77,23 +59,7 @@ def _stable(edges: tuple[Mapping[Edge, float], ...]) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Stability(Measured):
-    """How alike words and graphs are to those of refits.
-
-    Made by :func:`stability`.
-
-    Parameters
-    ----------
-    kind : {"resample", "seed", "both"}
-        What the refits differ in.
-    words : dict of str to array of shape (n_refits, K)
-        By layer, the cosine of the mean of each word and of its partner in each refit.
-    chance_words : dict of str to array of shape (n_refits,)
-        Its mean where partners are dealt out at random.
-    classes : GraphStability
-        The graphs of all classes.
-    images : GraphStability
-        The graphs of some images.
-    """
+    """The result of :func:`stability`."""
 
     kind: str
     words: Mapping[str, np.ndarray]
@@ -133,7 +99,7 @@ class Stability(Measured):
 
 
 def stability(
-    pipe: Any,
+    estimator: Any,
     X: Any,
     y: Any = None,
     *,
@@ -144,7 +110,7 @@ def stability(
     random_state: int | np.random.RandomState | None = None,
     verbose: int = 0,
 ) -> Stability:
-    """Fit words and graph again, and tell how alike they are to the first ones.
+    """Fit words and graph again, and compare them with the first ones.
 
     Words of a refit have other numbers.  They are matched to the first ones, layer by layer, such that the sum of the
     cosines of means is the greatest (the Hungarian method); the first fit is compared with each refit, never with
@@ -154,19 +120,19 @@ def stability(
 
     Parameters
     ----------
-    pipe : Pipeline
+    estimator : Pipeline
         Fitted: extractor, words and :class:`InferenceGraph`, or the latter two.
     X : images or FeatureMaps
-        What refits are fitted on, best the very images that `pipe` was.  FeatureMaps are read again by every refit: let
-        them be held (:meth:`FeatureMaps.compute`) or stored, and the network does not run.  Of images, up to 2 GiB of
-        activations are held.
+        What refits are fitted on, best the very images that `estimator` was.  FeatureMaps are read again by every
+        refit: let them be held (:meth:`FeatureMaps.compute`) or stored, and the network does not run.  Of images, up to
+        2 GiB of activations are held.
     y : array-like of shape (n,), default=None
         Output numbers or class names, where the words were fitted with them.
     n_refits : int, default=5
         How often words and graph are fitted.
     kind : {"resample", "seed", "both"}, default="resample"
-        "resample" fits resamples of the images, drawn with replacement (the bootstrap), with the seed of `pipe`, if it
-        is a number; "seed" the same images with other seeds; "both" does both.
+        "resample" fits resamples of the images, drawn with replacement (the bootstrap), with the seed of `estimator`,
+        if it is a number; "seed" the same images with other seeds; "both" does both.
     explained : images or FeatureMaps, default=None
         Images whose graphs are compared; None takes X.
     n_images : int, default=20
@@ -179,7 +145,13 @@ def stability(
     Returns
     -------
     found : Stability
-        Similarities of words and graphs, beside what chance gives.
+        `words` : dict of str to array of shape (n_refits, K), by layer, the cosine of the mean of each word and of its
+        partner in each refit; `chance_words` : the mean with partners at random, of shape (n_refits,).  `classes` and
+        `images` are about the graphs of all classes and of some images: `names`; `similarity`, `chance` : arrays of
+        shape (n_graphs, n_refits), weighted Jaccard similarity of each graph to that of the same name in each refit,
+        and the same with partners at random; `interval`, 95 % interval of the mean similarity over resamples of the
+        graphs; `edges`, `chance_edges` : for each graph a dict of (tail, head) to the share of refits that have the
+        edge again; `stable_edges`, `stable_by_chance` : share of the edges that at least half of the refits have again.
 
     Notes
     -----
@@ -215,8 +187,8 @@ def stability(
         raise ValueError(f"kind must be one of {', '.join(map(repr, KINDS))}; got {kind!r}.")
     if n_refits < 1 or n_images < 1:
         raise ValueError(f"n_refits and n_images must be at least 1; got {n_refits} and {n_images}.")
-    random, parts = check_random_state(random_state), take_apart_held(pipe, X)
-    seen = parts.maps if explained is None else take_apart_held(pipe, explained).maps
+    random, parts = check_random_state(random_state), take_apart_held(estimator, X)
+    seen = parts.maps if explained is None else take_apart_held(estimator, explained).maps
     labels = None if y is None else parts.maps.spec.encode(y, len(parts.maps))
     first, fits = Explained(parts, seen, n_images, random), []
     for _ in progress(range(n_refits), desc="refits", shown=verbose):

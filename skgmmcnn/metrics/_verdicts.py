@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from ..graph._coverage import FEW_FITTED
+from ..graph import FEW_FITTED
 from ._completeness import Completeness
 from ._deletion import AblationCurves
 from ._edges import EdgeEffects
@@ -50,7 +50,7 @@ def verdicts(results: Mapping[str, Measured], evidence: str) -> list[Verdict]:
             found += [_agreement(result), _coverage(result)]
         elif isinstance(result, Completeness):
             found += _completeness(result)
-        elif isinstance(result, AblationCurves) and result.kind == "deletion" and _usual(result):
+        elif isinstance(result, AblationCurves) and result.direction == "deletion" and _usual(result):
             found.append(_deletion(result))
         elif isinstance(result, Faithfulness) and _usual(result):
             found.append(_faithfulness(result))

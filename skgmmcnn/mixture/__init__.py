@@ -4,6 +4,8 @@ from ._em import Assignment, Expectation, Mixture, Scorer, dead_and_heavy, respo
 from ._emissions import Statistics
 from ._estimator import DiagonalGaussianMixture
 from ._families import EMISSIONS
+from ._rectified import RectifiedGaussian
+from ._sampling import sampling
 from ._solvers import (
     Descent,
     Fitted,

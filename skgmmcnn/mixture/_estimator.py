@@ -21,6 +21,7 @@ from .._threads import one_thread
 from ._em import Mixture, Scorer
 from ._emissions import Emission
 from ._families import EMISSIONS
+from ._sampling import sampling
 from ._solvers import OnlineState, Rows, Training, in_blocks, online_pass, train
 from ._starts import STARTS, check_scale, moments, start
 
@@ -398,12 +399,8 @@ class DiagonalGaussianMixture(DensityMixin, BaseEstimator):
             The component that each row was drawn from.
         """
         check_is_fitted(self)
-        if not isinstance(n_samples, Integral) or isinstance(n_samples, bool) or n_samples < 1:
-            raise ValueError(f"n_samples must be an integer of at least 1; got {n_samples!r}.")
-        try:
+        with sampling(n_samples, self.means_.shape[1]):
             rows, components = self.mixture_.sample(int(n_samples), self._generator())
-        except RuntimeError as error:  # torch's way to say so
-            raise MemoryError(f"n_samples={n_samples} rows do not fit into memory.") from error
         return rows.numpy(), components.numpy()
 
     def _n_parameters(self) -> int:

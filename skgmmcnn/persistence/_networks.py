@@ -12,7 +12,7 @@ from torchvision import models, transforms
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms._presets import ImageClassification
 
-from ..features import HookedNetwork, TracedNetwork, build, fingerprint
+from ..features import HookedNetwork, TracedNetwork, build, fingerprint, in_memory
 from ._values import KINDS, Kind, Packer, Unpacker, _instance, dtype_of, fill, pack_weights, pick, unpack_weights
 
 _WATCHED: dict[str, Any] = {kind.__name__: kind for kind in (TracedNetwork, HookedNetwork)}
@@ -70,7 +70,7 @@ def _rebuild(digest: str, known: dict[str, Any], unpack: Unpacker) -> nn.Module:
         except RuntimeError as error:
             raise ValueError(f"the saved weights, of a {known['class']}, do not fit the model: {error}") from error
     elif known["channels_last"]:
-        network.to(memory_format=torch.channels_last)
+        in_memory(network, torch.channels_last)
     if fingerprint(network) != digest:
         raise ValueError(
             f"the saved network was a {known['class']} with weights of SHA-256 {digest[:12]}...; the model is a "

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..features import NetworkSpec
+from ._drawing import grey
 from ._edge_maps import whole_windows
 from ._layout import Box
+
+HELD = 0.8  # of what a word does, for its places to be outlined
+_TAG = (0.42, 0.2)
+_SPOT = 0.085  # of a map: the width of the smallest spot
 
 
 class Cells(NamedTuple):
@@ -76,12 +82,77 @@ def draw_cells(ax: Any, box: Box, cells: Cells, colours: np.ndarray) -> None:
     ax.pcolormesh(x, y, colours, linewidth=0, antialiased=False, rasterized=True, zorder=3.5)
 
 
-def draw_borders(ax: Any, box: Box, cells: Cells, kinds: np.ndarray) -> None:
-    """Draw lines between cells of different kinds (H, W) over the image in `box`."""
+def draw_borders(
+    ax: Any, box: Box, cells: Cells, kinds: np.ndarray, *, colour: Any = "white", halo: Any = None
+) -> None:
+    """Draw lines around the cells of each kind (H, W) but -1 over the image in `box`, with `halo` on a line below."""
     from matplotlib.collections import LineCollection
 
     x, y = box.left + cells.columns * box.width, box.top - cells.rows * box.height
-    upright = [[(x[j + 1], y[i]), (x[j + 1], y[i + 1])] for i, j in np.argwhere(kinds[:, 1:] != kinds[:, :-1])]
-    level = [[(x[j], y[i + 1]), (x[j + 1], y[i + 1])] for i, j in np.argwhere(kinds[1:] != kinds[:-1])]
-    width = min(0.8, 16 / max(kinds.shape))  # points; finer maps would drown in them
-    ax.add_collection(LineCollection(upright + level, colors="white", linewidths=width, zorder=3.7), autolim=False)
+    kinds = np.pad(kinds, 1, constant_values=-1)
+    upright = [[(x[j], y[i]), (x[j], y[i + 1])] for i, j in np.argwhere(kinds[1:-1, 1:] != kinds[1:-1, :-1])]
+    level = [[(x[j], y[i]), (x[j + 1], y[i])] for i, j in np.argwhere(kinds[1:, 1:-1] != kinds[:-1, 1:-1])]
+    width = min(1.4, 20 / max(kinds.shape))  # points; finer maps would drown in them
+    for ink, wider in ((halo, 2.2), (colour, 1)):
+        if ink is not None and upright + level:
+            lines = LineCollection(upright + level, colors=[ink], linewidths=width * wider, zorder=3.7)
+            ax.add_collection(lines, autolim=False)
+
+
+def strongest(shown: np.ndarray, influence: np.ndarray | None) -> np.ndarray:
+    """Return the fewest of the locations `shown` (H, W) that hold `HELD` of what they do, for or against by their sum.
+
+    All of them, where influence is not known or does nothing.
+    """
+    if influence is None:
+        return shown
+    does = np.where(shown, influence * np.sign(influence[shown].sum()), 0).clip(0)
+    order = np.argsort(-does, axis=None, kind="stable")
+    total = np.cumsum(does.ravel()[order])
+    if not total[-1]:
+        return shown
+    kept = np.zeros(shown.size, dtype=bool)
+    kept[order[: np.searchsorted(total, HELD * total[-1]) + 1]] = True
+    return kept.reshape(shown.shape)
+
+
+def grown(shown: np.ndarray) -> np.ndarray:
+    """Return places (H, W) of a fine map spread to spots that can be seen, a twelfth of the map wide."""
+    down, along = (round((_SPOT * size - 1) / 2) for size in shown.shape)
+    padded = np.pad(shown, [(down, down), (along, along)])
+    return np.asarray(np.lib.stride_tricks.sliding_window_view(padded, (2 * down + 1, 2 * along + 1)).any((2, 3)))
+
+
+def lit(picture: np.ndarray, places: Sequence[tuple[Cells, np.ndarray]]) -> np.ndarray:
+    """Return a picture in which all but the places, bool maps (H, W) with their cells, is grey and pale."""
+    height, width = picture.shape[:2]
+    kept = np.zeros((height, width), dtype=bool)
+    for cells, shown in places:
+        rows, columns = (
+            np.clip(np.searchsorted(ends, (np.arange(size) + 0.5) / size) - 1, 0, len(ends) - 2)
+            for ends, size in zip(cells, (height, width), strict=True)
+        )
+        kept |= shown[np.ix_(rows, columns)]
+    return np.where(kept[..., None], picture, grey(picture))
+
+
+def place_tags(box: Box, cells: Cells, shown: np.ndarray) -> Iterator[Box]:
+    """Yield where in `box` a tag of the places `shown` (H, W) may stand: on any of them, those in the middle first."""
+    rows, columns = np.nonzero(shown)
+    order = np.argsort((rows - rows.mean()) ** 2 + (columns - columns.mean()) ** 2, kind="stable")
+    for row, column in zip(rows[order], columns[order], strict=True):
+        x = box.left + cells.columns[column : column + 2].mean() * box.width - _TAG[0] / 2
+        y = box.top - cells.rows[row : row + 2].mean() * box.height - _TAG[1] / 2
+        x = min(max(x, box.left), box.right - _TAG[0])
+        yield Box(x, min(max(y, box.bottom), box.top - _TAG[1]), *_TAG)
+
+
+def smoothed(values: np.ndarray, cells: Cells, size: tuple[int, int]) -> np.ndarray:
+    """Return a map (H, W) as an image of a size (height, width), interpolated between the middles of its cells."""
+    down, along = (
+        np.stack(
+            [np.interp((np.arange(n) + 0.5) / n, (ends[1:] + ends[:-1]) / 2, unit) for unit in np.eye(len(ends) - 1)]
+        )
+        for ends, n in zip(cells, size, strict=True)
+    )
+    return down.T @ values @ along

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from os import PathLike
 from textwrap import wrap
 from typing import Any, NamedTuple
@@ -14,12 +15,12 @@ from ._layout import Box
 
 MARK = (0.9, 0.0, 0.8)  # magenta: rare in photographs, and told from greys with any colour vision
 INK = (0.12, 0.32, 0.55)  # dark blue, of evidence
-AGAINST = (0.84, 0.37, 0.0)  # vermilion, of what works against a decision: told from INK with any colour vision
-WARNING = "#B85000"  # dark orange: told from INK with any colour vision; contrast with white 5 to 1
+AGAINST = (0.72, 0.31, 0.0)  # dark orange, of what works against a decision: told from INK with any colour vision
+LIGHT_INK, LIGHT_AGAINST = (0.36, 0.72, 1.0), (1.0, 0.6, 0.25)  # the same on photographs, and on dark paper
 # Told from each other and from light greys with any colour vision: after Okabe and Ito, "Color Universal Design", 2008,
 # whose green and purple are nearer to grey.
 PALETTE = ("#0072B2", "#D55E00", "#00A060", "#AA3377", "#56B4E9", "#E69F00", "#F0E442", "#222222")
-_SMALL = 32  # pixels; images below are shown with hard pixels
+_SMALL = 17  # pixels; images below are shown with hard pixels
 _TEXT_AS_TEXT: dict[Any, Any] = {"svg.fonttype": "none", "pdf.fonttype": 42, "ps.fonttype": 42}
 
 
@@ -52,6 +53,32 @@ class Display:
             self.figure_.savefig(path, **options)
 
 
+class Theme(NamedTuple):
+    """Colours that matplotlib's settings ask for: those of paper and letters, and what tells for from against on it."""
+
+    paper: tuple[float, float, float]
+    letters: tuple[float, float, float]
+    ink: tuple[float, float, float]
+    against: tuple[float, float, float]
+
+    @classmethod
+    def current(cls) -> Theme:
+        """Return the theme of the settings in force."""
+        import matplotlib as mpl
+        from matplotlib.colors import to_rgb
+
+        paper, letters = to_rgb(mpl.rcParams["figure.facecolor"]), to_rgb(mpl.rcParams["text.color"])
+        return cls(paper, letters, *((LIGHT_INK, LIGHT_AGAINST) if sum(paper) < sum(letters) else (INK, AGAINST)))
+
+    def mixed(self, colour: Sequence[float], strength: float) -> tuple[float, ...]:
+        """Return a colour on the paper, as faint as `strength` says: 0 is the paper, 1 the colour."""
+        return tuple(strength * part + (1 - strength) * ground for part, ground in zip(colour, self.paper, strict=True))
+
+    def grey(self, strength: float = 0.65) -> tuple[float, ...]:
+        """Return the colour of what stands back."""
+        return self.mixed(self.letters, strength)
+
+
 class Limits(NamedTuple):
     """What a drawing spans, in inches at its natural size."""
 
@@ -75,10 +102,10 @@ def frame(ax: Any, limits: Limits) -> None:
 
 
 def write(ax: Any, x: float, y: float, text: str, *, size: float, box: bool = False, **style: Any) -> None:
-    """Write text, centred if not told otherwise, with `box` on a white ground; names in it are never markup."""
+    """Write text, centred by default, with `box` on the colour of the paper; names in it are never markup."""
     settings: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": size, "zorder": 6} | style
     if box:
-        settings["bbox"] = {"boxstyle": "round,pad=0.12", "fc": "white", "ec": "none", "alpha": 0.85}
+        settings["bbox"] = {"boxstyle": "round,pad=0.12", "fc": Theme.current().paper, "ec": "none", "alpha": 0.85}
     ax.text(x, y, text, parse_math=False, **settings)
 
 
@@ -105,7 +132,16 @@ def with_key(limits: Limits, text: str, size: float = 7) -> tuple[Limits, str]:
 
 def write_key(ax: Any, limits: Limits, key: str, size: float = 7) -> None:
     """Write the key where there is room for it."""
-    write(ax, limits.left + 0.15, limits.bottom + 0.05, key, size=size, color="0.35", ha="left", va="bottom")
+    write(
+        ax,
+        limits.left + 0.15,
+        limits.bottom + 0.05,
+        key,
+        size=size,
+        color=Theme.current().grey(),
+        ha="left",
+        va="bottom",
+    )
 
 
 def draw_rectangle(ax: Any, box: Box, **style: Any) -> None:
@@ -117,8 +153,9 @@ def draw_rectangle(ax: Any, box: Box, **style: Any) -> None:
 
 def draw_note(ax: Any, box: Box, text: str) -> None:
     """Say in place of a picture why there is none."""
-    draw_rectangle(ax, box, fc="0.95", ec="0.7", zorder=1)
-    write(ax, box.middle, box.bottom + box.height / 2, text, size=8, color="0.4")
+    theme = Theme.current()
+    draw_rectangle(ax, box, fc=theme.grey(0.05), ec=theme.grey(0.3), zorder=1)
+    write(ax, box.middle, box.bottom + box.height / 2, text, size=8, color=theme.grey())
 
 
 def fit(box: Box, image: np.ndarray) -> Box:

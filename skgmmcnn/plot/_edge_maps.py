@@ -7,19 +7,19 @@ from typing import Any
 
 import networkx as nx
 import numpy as np
+from sklearn.utils import gen_batches
 
 from ..dictionary import WordMaps
 from ..features import ReceptiveField
-from ..graph import InferenceGraph
-from ..graph._counting import chunks
-from ..graph._hierarchy import DECISION
+from ..graph import DECISION, InferenceGraph
 
 Axis = tuple[np.ndarray, np.ndarray]
+_HELD = 2**22  # numbers held at a time
 
 
 def edge_maps(estimator: InferenceGraph, words: WordMaps, graph: nx.DiGraph) -> dict[tuple[str, str], np.ndarray]:
     """Return for each edge of a graph that explains these words, (tail, head), where in fields the lower word is."""
-    fields, maps = estimator._structure(words).fields, {}
+    fields, maps = estimator.receptive_fields(words), {}
     for tail, head in graph.edges:
         lower, upper = graph.nodes[tail], graph.nodes[head]
         shown = words.words[lower["layer"]] == lower["word"]
@@ -49,7 +49,7 @@ def edge_map(shown: np.ndarray, present: np.ndarray, field: ReceptiveField) -> n
     )
     total, number = np.zeros((height, width)), np.zeros((height, width))
     upper = present.reshape(len(present), -1)
-    for part in chunks(len(shown), shown[0].size):
+    for part in gen_batches(len(shown), max(1, _HELD // shown[0].size)):
         weights = upper[part].astype(float)
         sums = (weights.T @ shown[part].reshape(-1, shown[0].size).astype(float)).reshape(-1, *shown.shape[1:])
         for place, (i, j) in enumerate(np.ndindex(present.shape[1:])):

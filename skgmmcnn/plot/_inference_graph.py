@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from textwrap import wrap
 from typing import Any
 
@@ -11,21 +11,19 @@ import networkx as nx
 import numpy as np
 from sklearn.pipeline import Pipeline
 
-from ..dictionary import Vocabulary, WordMaps
-from ..graph import InferenceGraph
-from ..graph._strength import evidence_of, strength_of
-from ..graph._targets import Target
-from ..graph._text import asked, telling
-from ._cells import Cells, cells_of, draw_cells, equal_cells
+from .._pipelines import open_pipeline
+from ..dictionary import WordMaps
+from ..graph import InferenceGraph, Target, evidence_of, strength_of, telling
+from ._cells import HELD, cells_of, draw_borders, grown, lit, place_tags, strongest
 from ._drawing import (
     AGAINST,
     INK,
-    MARK,
-    WARNING,
     Display,
     Limits,
+    Theme,
     draw_image,
     draw_patches,
+    draw_rectangle,
     draw_share,
     frame,
     has_rings,
@@ -37,52 +35,61 @@ from ._drawing import (
     write_key,
 )
 from ._edge_maps import edge_maps as maps_of_edges
+from ._groups import Group, alike, measured, merged
 from ._layout import Box, Line, attach, edge_strengths, place_cells, place_labels, rows_of
-from ._reading import check_image, pictures, run, take_apart
+from ._pruning import prune
+from ._reading import check_image, pictures, run
+from ._wording import Bar, Wording
 
-_CAPTION = 0.36
-_LEADING = 0.0174  # inches from line to line, for each point of the letters' size
-_GAP = 0.45
-_RISE = 1.15
-_TITLE = 42  # letters of a line of the decision's title
+_SQUARE, _BETWEEN = 1.35, 0.06  # of a word: its typical patches, and beside them where it is
+_CARD = 2 * _SQUARE + _BETWEEN
+_NAME, _LINE, _BAR = 0.24, 0.165, 0.1  # heights of what stands below them
+_GAP, _RISE = 0.35, 0.62
+_MARGIN = 1.45  # room for the names of layers
+_PHOTOGRAPH, _BESIDE = 2.0, 3.6  # of the decision: an image, and the text beside it
+_SMALL = 1.45  # an image of several
+_LEADING = 0.0185  # inches from line to line, for each point of the letters' size
 _MAP = 0.42  # side of an edge's map
-_LABEL, _LABEL_WITH_MAP = (1.12, 0.17), (1.12, 0.19 + _MAP)
+_LABEL = 0.2
+_MOST_NODES, _MOST_EDGES, _MOST_IMAGES = 40, 120, 4
 
 
 class InferenceGraphDisplay(Display):
     """An inference graph as a picture: the decision on top, below it one row of words per layer.
 
-    A word is shown by what its most typical locations see of the images that the dictionary was fitted on, with a ring
-    at the location where that is the whole image.  For the graph of one image, the image stands beside it, with the
-    word's locations tinted.  Edges lead up to what a word explains: the stronger, the wider and darker.
+    On top stands the image that is explained, and beside it the same image with only those places lit through which the
+    uppermost words did most of what they did.  A word is shown by the pieces of the fitted images that are most typical
+    of it, and beside them by where in the image it is.  Below stand its name, its share of the log-odds as a bar, what
+    the network says without it, and the two commonest classes of the fitted images that show it.  What all other words
+    of a layer do together stands at the left.  Edges lead up to what a word explains: the stronger, the wider and
+    darker.  What speaks against the class is orange.
 
-    Of a graph of influence, words have the share of the log-odds that they carry, and the probability of the class
-    without them.  Edges have their exact effect in nats, by which they are drawn, and their share of what the upper
-    word does; those that work against the class are orange.  Where the words that are shown do not keep the decision,
-    that stands below it.
+    Of a class, or of several images, up to four are shown, each with where its words are; words are shown in the one
+    that has most of them.  Of a graph of counts, words have their evidence in bits, and edges theirs per location.
 
-    Of a graph of counts, words have their evidence in bits.  Edges have theirs in bits per location, by which they are
-    drawn, among those of their row, and their share of the upper word's receptive fields.  Below the decision stands in
-    orange from how many images it was learnt, where these are fewer than ten, and what the words speak for, where that
-    is not what the network decided.
+    Words of a layer that are nearly the same, and touch in the image, are drawn as one, with their number.  Of graphs
+    with more than 40 nodes the strongest are drawn.  Where a picture is not to be relied on, one line says so: where
+    its words alone do not keep the decision, where less than ten images of the class were fitted, where influence does
+    not add up, and where counted words speak for another class.
 
     Parameters
     ----------
     graph : networkx.DiGraph
         As made by :class:`~skgmmcnn.InferenceGraph`.
-    vocabulary : Vocabulary
-        The words, with their representatives.
-    images : list of uint8 arrays (height, width, 3)
-        The image that is explained, or some of those of a class.
-    locations : dict of str to bool array of shape (H, W), or None
-        For the graph of one image, where each word is, by node.
-    cells : dict of str to (rows, columns), default=None
-        Where in the image the locations of each layer begin and end, as shares of its height and width, float arrays of
-        shape (H + 1,) and (W + 1,); None divides the image evenly.
+    words : WordMaps
+        Words of the image that is explained, or of those of a class.
+    labels : int array of shape (n,), default=None
+        The true class of each of these images.
+    influence : dict of str to float array of shape (m, H, W), default=None
+        What each location of a layer did in the images that are drawn, by which places are chosen; without it all
+        locations of a word are shown.
+    residuals : dict of str to float, default=None
+        The share of influence that does not add up, by layer.
+    groups : dict of tuple of str to dict, default=None
+        Nodes that are drawn as one, each group with what the network says without it.
     edge_maps : dict of (tail, head) to float array, default=None
         The share of the fields of the upper word that show the lower one, at each place of a whole field, of shape
-        (height, width); for the decision, of the images.  Fields that the border cuts count where they reach; NaN where
-        none does.  Drawn on the edges where there is room.
+        (height, width); for the decision, of the images.  Drawn on the edges where there is room.
     predicted : str, default=None
         The class that the words of the image speak for, by :meth:`InferenceGraph.predict`, to be named where it is not
         the one that is explained.
@@ -105,37 +112,39 @@ class InferenceGraphDisplay(Display):
     ...     LayerDictionary(30, random_state=0),
     ...     InferenceGraph(),
     ... ).fit(digits.images)
-    >>> display = InferenceGraphDisplay.from_estimator(pipe, digits.test_images, image=3)
+    >>> display = InferenceGraphDisplay.from_estimator(pipe, digits.test_images, digits.test_labels, image=3)
     >>> display.save("graph.png")  # doctest: +SKIP
     """
 
     def __init__(
         self,
         graph: nx.DiGraph,
-        vocabulary: Vocabulary,
+        words: WordMaps,
         *,
-        images: list[np.ndarray],
-        locations: Mapping[str, np.ndarray] | None = None,
-        cells: Mapping[str, Cells] | None = None,
+        labels: np.ndarray | None = None,
+        influence: Mapping[str, np.ndarray] | None = None,
+        residuals: Mapping[str, float] | None = None,
+        groups: Mapping[Group, Mapping[str, Any]] | None = None,
         edge_maps: Mapping[tuple[str, str], np.ndarray] | None = None,
         predicted: str | None = None,
     ) -> None:
         self.graph = graph
-        self.vocabulary = vocabulary
-        self.images = images
-        self.locations = locations
-        self.cells = cells
+        self.words = words
+        self.labels = labels
+        self.influence = influence
+        self.residuals = residuals
+        self.groups = groups
         self.edge_maps = edge_maps
         self.predicted = predicted
-        self._told = telling(graph)
 
     @classmethod
     def from_estimator(
         cls,
         estimator: InferenceGraph | Pipeline,
         X: Any,
+        y: Any = None,
         *,
-        image: int | None = None,
+        image: int | Sequence[int] | None = None,
         label: int | str | None = None,
         target: Target = None,
         contrast: int | str | None = None,
@@ -143,7 +152,7 @@ class InferenceGraphDisplay(Display):
         edge_maps: bool = False,
         ax: Any = None,
     ) -> InferenceGraphDisplay:
-        """Explain one image, or one class, and draw the graph.
+        """Explain one image, or several together, and draw the graph.
 
         Parameters
         ----------
@@ -151,8 +160,10 @@ class InferenceGraphDisplay(Display):
             Fitted; a pipeline ends with an :class:`~skgmmcnn.InferenceGraph`.
         X : WordMaps, or what the pipeline takes
             Words for an InferenceGraph, images for a pipeline.
-        image : int, default=None
-            Which image of X to explain; None takes the first.
+        y : array-like of shape (n,), default=None
+            The true classes of X, by number or name, to be written beside the decision.
+        image : int or sequence of int, default=None
+            Which image of X to explain; None takes the first.  Several are explained together, for the class `label`.
         label : int or str, default=None
             A class, by number or name: explain all images of X that the network gives this class, instead of one.
         target : int, str or tuple, default=None
@@ -172,32 +183,37 @@ class InferenceGraphDisplay(Display):
         display : InferenceGraphDisplay
             The drawn display.
         """
-        before, estimator, X = take_apart(estimator, X, InferenceGraph)
+        before, estimator, X = open_pipeline(estimator, X, InferenceGraph)
+        rows = _chosen(image, label, target, len(X))
+        words = run(before, X[rows])
+        labels = None if y is None else words.spec.encode(y, len(X))[rows]
         if label is None:
-            words = run(before, X[check_image(0 if image is None else image, len(X)) :][:1])
             (graph,) = estimator.explain(words, target, contrast=contrast)
-            display = cls._of_image(graph, words)
-            if evidence_of(graph) == "counts" and graph.graph.get("target") == words.decisions[0]:
-                display.predicted = words.spec.class_name(int(estimator.predict(words)[0]))
-        elif target is not None or image is not None:
-            one = f"image={image!r}" if target is None else f"target={target!r}"
-            raise ValueError(f"label={label!r} explains a class, {one} one image; give one of them.")
+        elif image is not None:
+            graph = estimator.explain_together(words, words.spec.class_index(label), contrast=contrast)
         else:
-            words = run(before, X)
             graph = estimator.explain_class(words, label, contrast=contrast)
-            words = words[np.flatnonzero(words.decisions == graph.graph["target"])]
-            display = cls(graph, words.vocabulary, images=pictures(words, range(min(4, len(words)))))
+            decided = np.flatnonzero(words.decisions == graph.graph["target"])
+            words, labels = words[decided], None if labels is None else labels[decided]
+        display = cls(graph, words, labels=labels)
+        display._ask(estimator)
         if edge_maps:
             display.edge_maps = maps_of_edges(estimator, words, graph)
         return display.plot(n_patches=n_patches, ax=ax)
 
-    @classmethod
-    def _of_image(cls, graph: nx.DiGraph, words: WordMaps) -> InferenceGraphDisplay:
-        """Return the display of a graph that explains the only image of `words`."""
-        locations = {key: _locations(words, node) for key, node in graph.nodes.items() if node["layer"] in words.words}
-        images = pictures(words, [0])
-        cells = {layer: cells_of(words.spec, layer) for layer in words.layers} if images else None
-        return cls(graph, words.vocabulary, images=images, locations=locations, cells=cells)
+    def _ask(self, estimator: InferenceGraph) -> None:
+        """Find out what a graph does not say: where its words did most, and whether it can be relied on."""
+        of, words = self.graph.graph, self.words[:_MOST_IMAGES]
+        if evidence_of(self.graph) == "counts":
+            if of["n_images"] == 1 and of.get("target") == words.decisions[0]:
+                self.predicted = words.spec.class_name(int(estimator.predict(words)[0]))
+        elif "target" in of and words.influence is not None:
+            contrast = None if "contrast" not in of else [of["contrast"]] * len(words)
+            found = words.influence.of_classes([of["target"]] * len(words), contrast, n_steps=estimator.n_steps)
+            self.influence = found.maps
+            self.residuals = {layer: float(each.max()) for layer, each in found.residuals.items()}
+            groups, alone = alike(self.graph, words), of["n_images"] == 1
+            self.groups = {group: measured(self.graph, words, group) if alone else {} for group in groups}
 
     def plot(self, *, n_patches: int = 4, ax: Any = None) -> InferenceGraphDisplay:
         """Draw the graph.
@@ -216,123 +232,216 @@ class InferenceGraphDisplay(Display):
         """
         if n_patches not in (1, 4, 9):
             raise ValueError(f"n_patches must be 1, 4 or 9, to fill a square; got {n_patches}.")
-        rows = rows_of(self.graph)
-        width = 1.0 if self.locations is None or not self.images else 2.06
-        cards = [self._told.card(node, width > 1) for node in self.graph.nodes.values() if "class_name" not in node]
-        of_words = _CAPTION + 0.14 * max((card.count("\n") for card in cards), default=0)
-        caption = max(of_words, 0.1 + sum(_LEADING * style["size"] for _, style in self._title()))
-        layers = dict(self.graph.nodes(data="layer"))
-        rise = _RISE + (_MAP if self.edge_maps else 0)
-        boxes = place_cells(rows, layers, (width, 1 + caption), gap=_GAP, rise=rise)
-        limits, explanation = with_key(_limits(boxes), self._key())
+        graph = merged(self.graph, self.groups or {})
+        self._drawn = prune(graph, _MOST_NODES, _MOST_EDGES)
+        self._wording, self._theme = Wording(self._drawn, self.words), Theme.current()
+        self._images = pictures(self.words, range(min(_MOST_IMAGES, len(self.words))))
+        boxes, layers = self._place(), dict(self._drawn.nodes(data="layer"))
+        limits, key = with_key(_limits(boxes), self._key(), size=9)
         self.ax_ = make_axes(limits) if ax is None else ax
         self.figure_ = self.ax_.figure
         self._draw_edges(boxes)
-        for row in rows:
+        for row in rows_of(self._drawn):
             for _, keys in itertools.groupby(row, key=layers.get):
                 self._draw_layer_name(next(keys), row[0], boxes)
-            for key in row:
-                self._draw_node(key, boxes[key], int(n_patches**0.5))
-        write_key(self.ax_, limits, explanation)
+            for key_ in row:
+                if "class_name" in self._drawn.nodes[key_]:
+                    self._draw_decision(boxes[key_])
+                else:
+                    self._draw_word(key_, boxes[key_], int(n_patches**0.5))
+        write_key(self.ax_, limits, key, size=9)
         frame(self.ax_, limits)
         return self
 
-    def _any_rings(self) -> bool:
-        shown = {node["layer"] for _, node in self.graph.nodes(data=True)}
-        return any(has_rings(found) for layer, found in self.vocabulary.representatives.items() if layer in shown)
+    def _place(self) -> dict[str, Box]:
+        """Return where nodes are: words in rows, and the decision above them, as wide as they are."""
+        rows, layers = rows_of(self._drawn), dict(self._drawn.nodes(data="layer"))
+        root = self._drawn.graph["root"]
+        caption = _NAME + _BAR + 0.05 + _LINE * max((len(self._lines(key)) for key in layers if key != root), default=1)
+        rise = _RISE + (_MAP if self.edge_maps else 0)
+        boxes = place_cells(rows, layers, (_CARD, _SQUARE + caption), gap=_GAP, rise=rise)
+        if "class_name" in self._drawn.nodes[root]:
+            widest = max(box.width - 2 * box.left - box.width for box in boxes.values())
+            title, images = self._title(), self._image_boxes(0, 0)
+            width = max(widest, images[-1].right + 0.25 + _BESIDE if images else _BESIDE)
+            text = sum(style["size"] for _, style in title) * _LEADING
+            height = max([text, *(image.height for image in images)])
+            boxes[root] = Box(-width / 2, boxes[root].bottom, width, height)
+        return boxes
 
-    def _key(self) -> str:
-        if len(self.graph) == 1:
-            return self._told.why_no_word()
-        patches = "Patches: what the locations most typical of a word see of the fitted images; grey is outside them."
-        rings = "Rings: the location, where it sees nearly the whole image." if self._any_rings() else ""
-        shown = "Magenta: where the explained image shows the word." if self.locations is not None else ""
-        where = "Squares on arrows: where in the upper word's field the lower word is, darkest where most often."
-        maps = where if self.edge_maps else ""
-        return " ".join(filter(None, [patches, rings, shown, self._told.key(), maps]))
+    def _lines(self, key: str) -> list[tuple[str, bool]]:
+        """Return what stands below the bar of a word, and whether it stands back."""
+        node, wide = self._drawn.nodes[key], _letters(_CARD, 9.5)
+        lines = [(shortened(self._wording.without(node), wide), False)]
+        shown = ", ".join(_fitting(self._wording.classes(node), wide))
+        return [*lines, (shown, True)] if shown else lines
+
+    def _title(self) -> list[tuple[str, dict[str, Any]]]:
+        """Return the lines beside the images of a decision that is explained, and how they are written."""
+        node, wording, theme = self._drawn.nodes[self._drawn.graph["root"]], self._wording, self._theme
+        name = wrap(shortened(node["class_name"], 66), _letters(_BESIDE, 15))
+        lines = [(line, {"size": 15, "weight": "bold"}) for line in name]
+        if wording.probability():
+            if len(name[-1]) + 6 <= _letters(_BESIDE, 15):
+                lines[-1] = (f"{name[-1]}  {wording.probability()}", lines[-1][1])
+            else:
+                lines.append((wording.probability(), {"size": 15, "weight": "bold"}))
+        file = self.words.pictures.file_name(0) if len(self.words) == 1 and self.words.pictures is not None else ""
+        if file:
+            lines.insert(0, (file, {"size": 9.5, "color": theme.grey()}))
+        for text in wording.outcome():
+            lines += [(line, {"size": 11}) for line in wrap(text, _letters(_BESIDE, 11))]
+        for text, wrong in self._judged():
+            style = {"size": 11, "weight": "bold", "color": theme.against if wrong else theme.ink}
+            lines += [(line, style) for line in wrap(text, _letters(_BESIDE, 11))]
+        for text in wording.warnings(self.predicted, self.residuals or {}):
+            lines += [(line, {"size": 9.5, "color": theme.against}) for line in wrap(text, _letters(_BESIDE, 9.5))]
+        return lines
+
+    def _judged(self) -> list[tuple[str, bool]]:
+        """Return what y says of the decisions, and whether they are wrong."""
+        if self.labels is None:
+            return []
+        wrong = self.labels != self.words.decisions
+        if len(self.words) == 1:
+            name = self.words.spec.class_name(int(self.labels[0]))
+            return [(f"wrong: labelled {name}" if wrong[0] else "right: labelled so", bool(wrong[0]))]
+        return [(f"{int((~wrong).sum())} of {len(wrong)} labelled so", bool(wrong.mean() > 0.5))]
+
+    def _image_boxes(self, left: float, top: float) -> list[Box]:
+        """Return where the images of the decision stand: one as it is and lit, or several lit."""
+        side, n = (_PHOTOGRAPH, 2 * len(self._images)) if len(self.words) == 1 else (_SMALL, len(self._images))
+        return [Box(left + number * (side + _BETWEEN), top - side, side, side) for number in range(n)]
+
+    def _draw_decision(self, box: Box) -> None:
+        boxes = self._image_boxes(box.left, box.top)
+        if len(self.words) == 1 and boxes:
+            draw_image(self.ax_, boxes.pop(0), self._images[0])
+        root = self._drawn.graph["root"]
+        kept = {key: self._drawn.nodes[key] for key in self._drawn.predecessors(root)}
+        for row, square in enumerate(boxes):
+            self._draw_lit(square, kept, row, tags=True)
+        y, left = box.top, boxes[-1].right + 0.25 if boxes else box.left
+        for line, style in self._title():
+            write(self.ax_, left, y, line, ha="left", va="top", **style)
+            y -= _LEADING * style["size"]
+
+    def _draw_lit(self, square: Box, nodes: Mapping[str, Mapping[str, Any]], row: int, *, tags: bool = False) -> None:
+        """Draw an image with the places of some words in colour, outlined, and all else pale."""
+        shown = {key: grown(self._shown(node, row)) for key, node in nodes.items()}
+        shown = {key: where for key, where in shown.items() if where.any()}
+        picture = self._images[row]
+        cells = {key: cells_of(self.words.spec, nodes[key]["layer"]) for key in shown}
+        drawn = draw_image(self.ax_, square, lit(picture, [(cells[key], where) for key, where in shown.items()]))
+        taken: list[Box] = []
+        for key, where in shown.items():
+            colour = AGAINST if self._wording.against(nodes[key]) else INK
+            draw_borders(self.ax_, drawn, cells[key], np.where(where, 0, -1), colour=colour, halo="white")
+            for tag in place_tags(drawn, cells[key], where) if tags else ():
+                if not any(map(tag.overlaps, taken)):
+                    taken.append(tag)
+                    write(
+                        self.ax_,
+                        tag.middle,
+                        tag.bottom + tag.height / 2,
+                        _tag(nodes[key]),
+                        size=8,
+                        color="white",
+                        weight="bold",
+                        bbox={"boxstyle": "round,pad=0.15", "fc": colour, "ec": "none"},
+                    )
+                    break
+
+    def _shown(self, node: Mapping[str, Any], row: int) -> np.ndarray:
+        """Return where in one image a word did most, bool (H, W); the one location, where that is explained."""
+        layer = node["layer"]
+        shown = np.isin(self.words.words[layer][row], node.get("words", [node["word"]]))
+        if "row" in node:
+            here = np.zeros_like(shown)
+            here[node["row"], node["column"]] = True
+            return here
+        return strongest(shown, None if self.influence is None else self.influence[layer][row])
+
+    def _draw_word(self, key: str, box: Box, side: int) -> None:
+        node, theme = self._drawn.nodes[key], self._theme
+        patches = Box(box.left, box.top - _SQUARE, _SQUARE if self._images else _CARD, _SQUARE)
+        found = self.words.vocabulary.representatives.get(node["layer"])
+        draw_patches(self.ax_, patches, found, node["word"], side if self._images else 2 * side, side)
+        if self._images:
+            row = max(range(len(self._images)), key=lambda row: np.sum(self._shown(node, row)))
+            self._draw_lit(Box(patches.right + _BETWEEN, patches.bottom, _SQUARE, _SQUARE), {key: node}, row)
+        bar, y = self._wording.bar(node), patches.bottom - 0.06
+        colour = theme.against if bar and bar.length < 0 else theme.ink
+        room = _letters(_CARD, 11) - (len(bar.text) + 2 if bar else 0)
+        write(self.ax_, box.left, y, shortened(_name(node), room), size=11, weight="bold", ha="left", va="top")
+        if bar:
+            write(self.ax_, box.right, y, bar.text, size=11, weight="bold", color=colour, ha="right", va="top")
+            self._draw_bar(Box(box.left, y - _NAME - _BAR + 0.03, _CARD, _BAR), bar, colour)
+        y -= _NAME + _BAR
+        for line, back in self._lines(key):
+            ink = theme.grey() if back else theme.letters
+            write(self.ax_, box.left, y, line, size=9.5, ha="left", va="top", color=ink)
+            y -= _LINE
+
+    def _draw_bar(self, box: Box, bar: Bar, colour: Any) -> None:
+        draw_rectangle(self.ax_, box, fc=self._theme.grey(0.1), ec="none")
+        draw_rectangle(self.ax_, box._replace(width=abs(bar.length) * box.width), fc=colour, ec="none")
 
     def _draw_layer_name(self, key: str, first: str, boxes: Mapping[str, Box]) -> None:
         """Draw the layer's name to the left of its first node, `key`; at the margin, if that is the row's first."""
-        node, box = self.graph.nodes[key], boxes[key]
-        per_image = node["n_locations"] // self.graph.graph["n_images"]
-        text = (
-            "decision"
-            if "class_name" in node
-            else f"{in_lines(node['layer'])}\n{per_image} location{'s' if per_image > 1 else ''}\nan image"
-        )
-        left = min(other.left for other in boxes.values()) - 0.15 if key == first else box.left
-        write(self.ax_, left - 0.1, box.top - 0.5, text, size=9, color="0.35", ha="right")
-
-    def _draw_node(self, key: str, box: Box, side: int) -> None:
-        node = self.graph.nodes[key]
-        square = Box(box.left, box.top - 1, 1, 1)
+        node, box, theme = self._drawn.nodes[key], boxes[key], self._theme
         if "class_name" in node:
-            self._draw_decision(node, box)
             return
-        found = self.vocabulary.representatives.get(node["layer"])
-        draw_patches(self.ax_, square, found, node["word"], side, side)
-        if self.locations is not None and self.images:
-            self._draw_locations(Box(box.left + 1.06, box.top - 1, 1, 1), node["layer"], self.locations[key])
-        name = node.get("word_name")
-        title = f"{shortened(name, int(12 * box.width))} (w{node['word']})" if name else f"w{node['word']}"
-        lines = self._told.card(node, box.width > 1).split("\n")
-        evidence = "\n".join(shortened(line, int(18 * box.width) + 1) for line in lines)
-        write(self.ax_, box.middle, square.bottom - 0.05, title, size=9, weight="bold", va="top")
-        write(self.ax_, box.middle, square.bottom - 0.2, evidence, size=8, va="top")
+        left = min(other.left for other in boxes.values()) if key == first else box.left
+        per_image = node["n_locations"] // self._drawn.graph["n_images"]
+        about = f"{in_lines(node['layer'])}\n{per_image} location{'s' * (per_image != 1)}"
+        write(self.ax_, left - 0.15, box.top, about, size=9.5, color=theme.grey(), ha="right", va="top")
+        rest = self._wording.rest(node["layer"])
+        if rest:
+            text, bar = f"other words\n{rest.text}", Box(left - 1.05, box.bottom + 0.1, 0.9, _BAR)
+            write(self.ax_, left - 0.15, bar.top + 0.06, text, size=9.5, color=theme.grey(), ha="right", va="bottom")
+            self._draw_bar(bar, rest, theme.against if rest.length < 0 else theme.grey(0.5))
 
-    def _draw_decision(self, node: Mapping[str, Any], box: Box) -> None:
-        shown = self.images[:4]
-        total = len(shown) + 0.06 * (len(shown) - 1)
-        for i, image in enumerate(shown):
-            draw_image(self.ax_, Box(box.middle - total / 2 + 1.06 * i, box.top - 1, 1, 1), image)
-        y = box.top - 1.06
-        for line, style in self._title():
-            write(self.ax_, box.middle, y, line, va="top", **style)
-            y -= _LEADING * style["size"]
+    def _key(self) -> str:
+        if len(self.graph) == 1:
+            return telling(self.graph).why_no_word()
+        parts = [
+            "Small pictures: pieces of the fitted images most typical of a word, and the classes that show it most."
+        ]
+        if self._any_rings():
+            parts.append("Rings: the location, where they are nearly the whole image.")
+        if self._images:
+            held = "" if self.influence is None else f", as far as it did {HELD:.0%} of what it did"
+            parts.append(f"Lit: where the word is in the image{held}.")
+        parts += self._wording.key()
+        if self.edge_maps:
+            parts.append(
+                "Squares on arrows: where in the upper word's field the lower word is, darkest where most often."
+            )
+        n_nodes = len(self.graph) - sum(len(group) - 1 for group in self.groups or {})
+        if len(self._drawn) < n_nodes:
+            parts.append(f"Drawn are the strongest {len(self._drawn)} of {n_nodes:,} nodes.")
+        return " ".join(parts)
 
-    def _title(self) -> list[tuple[str, dict[str, Any]]]:
-        """Return the lines below the images of a decision that is explained, and how they are written."""
-        node = self.graph.nodes[self.graph.graph["root"]]
-        if "class_name" not in node:
-            return []
-        lines = wrap(shortened(asked(node), 3 * _TITLE), _TITLE)
-        found = [(line, {"size": 11 if len(lines) == 1 else 9, "weight": "bold"}) for line in lines]
-        if self.locations is None:
-            found.append((self._which_images(node), {"size": 8}))
-        found += [(shortened(remark, 2 * _TITLE), {"size": 8}) for remark in self._told.remarks(node)]
-        return found + [(warning, {"size": 8, "weight": "bold", "color": WARNING}) for warning in self._warnings(node)]
-
-    def _warnings(self, node: Mapping[str, Any]) -> list[str]:
-        if self.predicted in (None, node["class_name"]):
-            return self._told.warnings(node)
-        return [*self._told.warnings(node), f"its words speak for {shortened(self.predicted, _TITLE)}"]
-
-    def _which_images(self, node: Mapping[str, Any]) -> str:
-        of_all = f" of {node['n_locations']}" if node["count"] != node["n_locations"] else ""
-        images = f"{node['count']}{of_all} image{'s' if node['n_locations'] != 1 else ''}"
-        shown = f", {len(self.images[:4])} shown" if len(self.images) < node["n_locations"] else ""
-        return f"{images} decided as {shortened(node['class_name'], _TITLE)}{shown}"
-
-    def _draw_locations(self, square: Box, layer: str, shown: np.ndarray) -> None:
-        drawn = draw_image(self.ax_, square, self.images[0])
-        tint = np.zeros((*shown.shape, 4))
-        tint[shown] = (*MARK, 0.55)
-        draw_cells(self.ax_, drawn, equal_cells(shown.shape) if self.cells is None else self.cells[layer], tint)
+    def _any_rings(self) -> bool:
+        shown = {node["layer"] for _, node in self._drawn.nodes(data=True)}
+        found = self.words.vocabulary.representatives
+        return any(has_rings(each) for layer, each in found.items() if layer in shown)
 
     def _draw_edges(self, boxes: Mapping[str, Box]) -> None:
-        lines, strengths = attach(self.graph, boxes), edge_strengths(self.graph)
-        strength_in_unit = strength_of(self.graph).of_edge
-        edges = sorted(self.graph.edges, key=lambda edge: -abs(strength_in_unit(self.graph.edges[edge])))
+        lines, strengths = attach(self._drawn, boxes), edge_strengths(self._drawn)
+        strength_in_unit, theme = strength_of(self._drawn).of_edge, self._theme
+        edges = sorted(self._drawn.edges, key=lambda edge: -abs(strength_in_unit(self._drawn.edges[edge])))
         for edge in reversed(edges):
             x0, y0, x1, y1 = lines[edge]
-            strength, ink = abs(strengths[edge]), INK if strengths[edge] > 0 else AGAINST
+            strength, ink = abs(strengths[edge]), theme.ink if strengths[edge] > 0 else theme.against
             self.ax_.annotate(
                 "",
                 (x1, y1),
                 (x0, y0),
                 arrowprops={
                     "arrowstyle": "-|>",
-                    "color": tuple(1 - (0.4 + 0.6 * strength) * (1 - part) for part in ink),
+                    "color": theme.mixed(ink, 0.4 + 0.6 * strength),
                     "linewidth": 0.6 + 3.4 * strength,
                     "shrinkA": 2,
                     "shrinkB": 2,
@@ -343,32 +452,72 @@ class InferenceGraphDisplay(Display):
         self._draw_labels({edge: lines[edge] for edge in edges}, list(boxes.values()))
 
     def _draw_labels(self, lines: Mapping[tuple[str, str], Line], taken: list[Box]) -> None:
-        """Label the edges, the first ones first; with maps where these find room, too."""
+        """Label the edges, the first ones first; with maps where these find room, too.
+
+        A share of the decision stands below its word already.
+        """
         maps = {
             key: found
             for key, found in (self.edge_maps or {}).items()
             if key in lines and found.size > 1 and np.nansum(found) > 0
         }
-        with_map = place_labels([(key, lines[key]) for key in lines if key in maps], *_LABEL_WITH_MAP, taken)
-        others = [(key, line) for key, line in lines.items() if key not in with_map]
-        for key, box in (with_map | place_labels(others, *_LABEL, [*taken, *with_map.values()])).items():
-            text = self._told.arrow(self.graph.edges[key])
-            write(self.ax_, box.middle, box.bottom + _LABEL[1] / 2, text, size=7.5, box=True)
+        texts = {key: self._wording.edge(self._drawn.edges[key]) for key in lines}
+        width = 0.085 * max(map(len, texts.values()), default=0) + 0.05
+        with_map = place_labels([(key, lines[key]) for key in lines if key in maps], width, _LABEL + _MAP, taken)
+        others = [
+            (key, line) for key, line in lines.items() if key not in with_map and self._is_told(key) and texts[key]
+        ]
+        for key, box in (with_map | place_labels(others, width, _LABEL, [*taken, *with_map.values()])).items():
+            if self._is_told(key) and texts[key]:
+                write(self.ax_, box.middle, box.bottom + _LABEL / 2, texts[key], size=9, box=True)
             if key in with_map:
                 draw_share(self.ax_, Box(box.middle - _MAP / 2, box.top - _MAP, _MAP, _MAP), maps[key])
 
+    def _is_told(self, edge: tuple[str, str]) -> bool:
+        return self._wording.counts or edge[1] != self._drawn.graph["root"]
 
-def _locations(words: WordMaps, node: Mapping[str, Any]) -> np.ndarray:
-    """Return where in the only image a node's word is, (H, W); the one location, where that is explained."""
-    shown = words.words[node["layer"]][0] == node["word"]
-    if "row" in node:
-        rows, columns = np.indices(shown.shape)
-        return (rows == node["row"]) & (columns == node["column"])
-    return shown
+
+def _chosen(image: int | Sequence[int] | None, label: Any, target: Target, n_images: int) -> np.ndarray:
+    """Return the rows of the images that are meant: one, some that are explained together, or all."""
+    if image is None and label is not None and target is None:
+        return np.arange(n_images)
+    several = isinstance(image, Sequence | np.ndarray)
+    if label is not None and (target is not None or not several):
+        one = f"image={image!r}" if target is None else f"target={target!r}"
+        raise ValueError(f"label={label!r} explains a class, {one} one image; give one of them.")
+    if several and label is None:
+        raise ValueError(f"Several images, image={image!r}, are explained together for a class; give label=, too.")
+    given: Any = image if several else [image or 0]
+    return np.array([check_image(one, n_images) for one in given])
+
+
+def _fitting(classes: Sequence[tuple[str, str]], width: int) -> list[str]:
+    """Return names and shares of classes, the longest names shortened until all find room."""
+    names = [name for name, _ in classes]
+    excess = len(", ".join(map(" ".join, classes))) - width
+    for _ in range(max(excess, 0)):
+        longest = max(range(len(names)), key=lambda place: len(names[place]))
+        names[longest] = shortened(names[longest], len(names[longest]) - 1)
+    return [f"{name} {share}" for name, (_, share) in zip(names, classes, strict=True)]
+
+
+def _tag(node: Mapping[str, Any]) -> str:
+    return f"w{node['word']}"
+
+
+def _name(node: Mapping[str, Any]) -> str:
+    """Return the name of a word, or of several that are drawn as one."""
+    words = node.get("words", [node["word"]])
+    numbers = f"w{node['word']}" if len(words) == 1 else f"{len(words)} words like w{node['word']}"
+    return f"{node['word_name']} ({numbers})" if "word_name" in node else numbers
+
+
+def _letters(width: float, size: float) -> int:
+    """Return how many letters of a size in points find room in a width in inches."""
+    return int(127 * width / size)
 
 
 def _limits(boxes: Mapping[str, Box]) -> Limits:
-    left, right = min(box.left for box in boxes.values()) - 1.4, max(box.right for box in boxes.values()) + 0.3
-    middle, half = (left + 1.4 + right) / 2, 2.4  # room for four images of a class
-    bottom = min(box.bottom for box in boxes.values()) - 0.1
-    return Limits(min(left, middle - half), max(right, middle + half), bottom, 0.1)
+    left, right = min(box.left for box in boxes.values()) - _MARGIN, max(box.right for box in boxes.values()) + 0.2
+    bottom, top = min(box.bottom for box in boxes.values()) - 0.1, max(box.top for box in boxes.values()) + 0.15
+    return Limits(left, right, bottom, top)

@@ -1,23 +1,24 @@
-"""InfluenceMapDisplay: what each location of an image contributed to a decision."""
+"""InfluenceMapDisplay: what each location of images contributed to decisions."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from textwrap import wrap
 from typing import Any
 
 import numpy as np
 from sklearn.pipeline import Pipeline
 
+from .._pipelines import open_pipeline
 from ..chain import LayerHMM
 from ..dictionary import LayerDictionary, WordMaps
-from ..graph._text import nats
-from ._cells import cells_of, draw_cells
+from ..graph import nats, probable
+from ._cells import cells_of, draw_borders, draw_cells, smoothed
 from ._drawing import (
-    AGAINST,
-    INK,
+    PALETTE,
     Display,
     Limits,
+    Theme,
     draw_image,
     draw_rectangle,
     frame,
@@ -30,29 +31,32 @@ from ._drawing import (
     write_key,
 )
 from ._layout import Box
-from ._reading import check_image, check_layers, pictures, run, take_apart
+from ._reading import check_image, check_layers, pictures, run
 
-_SIDE, _GAP, _BAR, _TITLE = 1.75, 0.25, 0.09, 0.5
-_MOST = 0.9  # how opaque the largest influence is
-_KEY = "Blue: speaks for it. Orange: speaks against it. Each layer has a scale of its own."
+_SIDE, _GAP, _MARGIN = 1.9, 0.2, 1.15
+_LINE, _LETTERS = 0.17, 24  # height and length of a line of text
+_MOST_IMAGES = 8
+_MOST, _TINT = 0.95, 0.3  # how opaque the largest influence is, and the colour of a word
 
 
 class InfluenceMapDisplay(Display):
-    """What each location of an image contributed to a decision: one heat map a layer, laid over the image.
+    """What the locations of images contributed to decisions, laid over the images, one column per image.
 
-    Locations that spoke for the class are blue, those that spoke against it orange, the stronger the more; a location
-    is drawn where it looks.  The bar below a map is in nats of the log-odds of the class, or of its lead over another
-    one.  Above a map stands what the influences of the layer add up to: the log-odds less those that the network gives
-    where every location of the layer has the mean activity.
+    Below each image stands a heat map of every layer that is asked for: blue for the class, orange against it, the
+    stronger the more, each map on a scale of its own.  Below the map stand what the influences add up to, in nats of
+    the log-odds of the class, or of its lead over another one, and the most of a single location.  Then the same layer
+    as segments: the words that contributed most, for or against, each in a colour, with its contribution.
 
     Parameters
     ----------
     words : WordMaps
-        Words of one image.
-    maps : dict of str to float array of shape (H, W)
+        Words of n images.
+    maps : dict of str to float array of shape (n, H, W)
         The influence of each location, by layer, in nats.
-    title : str
-        What is explained.
+    titles : sequence of str
+        What is explained of each image.
+    labels : int array of shape (n,), default=None
+        The true class of each image.
 
     Attributes
     ----------
@@ -63,7 +67,7 @@ class InfluenceMapDisplay(Display):
 
     See Also
     --------
-    InferenceGraphDisplay : Which words these are, and what they are made of.
+    InferenceGraphDisplay : What these words are made of, and what happens without them.
     WordMapDisplay : Which word each location shows.
 
     Examples
@@ -75,29 +79,39 @@ class InfluenceMapDisplay(Display):
     >>> pipe = make_pipeline(
     ...     FeatureExtractor(digits.network, layers=["conv2", "conv3"]), LayerDictionary(30, random_state=0)
     ... ).fit(digits.images)
-    >>> display = InfluenceMapDisplay.from_estimator(pipe, digits.test_images, image=3)
+    >>> display = InfluenceMapDisplay.from_estimator(pipe, digits.test_images[:5])
     >>> display.save("what_spoke_for_it.png")  # doctest: +SKIP
     """
 
-    def __init__(self, words: WordMaps, maps: Mapping[str, np.ndarray], *, title: str) -> None:
+    def __init__(
+        self,
+        words: WordMaps,
+        maps: Mapping[str, np.ndarray],
+        *,
+        titles: Sequence[str],
+        labels: np.ndarray | None = None,
+    ) -> None:
         self.words = words
         self.maps = maps
-        self.title = title
+        self.titles = titles
+        self.labels = labels
 
     @classmethod
     def from_estimator(
         cls,
         estimator: LayerDictionary | LayerHMM | Pipeline,
         X: Any,
+        y: Any = None,
         *,
-        image: int = 0,
+        image: int | Sequence[int] | None = None,
         target: int | str | None = None,
         contrast: int | str | None = None,
-        layers: Sequence[str] | None = None,
+        layers: str | Sequence[str] | None = None,
+        n_words: int = 3,
         n_steps: int = 4,
         ax: Any = None,
     ) -> InfluenceMapDisplay:
-        """Ask the network what contributed to its decision for one image, and draw that.
+        """Ask the network what contributed to its decisions, and draw that.
 
         Parameters
         ----------
@@ -105,14 +119,18 @@ class InfluenceMapDisplay(Display):
             Fitted; a pipeline has one of these among its steps.
         X : WordMaps or FeatureMaps, or what the pipeline takes
             Images.
-        image : int, default=0
-            Which image of X to draw.
+        y : array-like of shape (n,), default=None
+            The true classes of X, by number or name, to be written above the images.
+        image : int or sequence of int, default=None
+            Which images of X to draw; None takes the first eight.
         target : int or str, default=None
-            A class, by number or name; the network's decision if None.
+            A class, by number or name; the network's decisions if None.
         contrast : int or str, default=None
             A class over which the lead of the target is explained.
-        layers : sequence of str, default=None
-            Layers to draw; all if None.
+        layers : str or sequence of str, default=None
+            Layers to draw; the uppermost if None.
+        n_words : int, default=3
+            Most words to draw of each layer, 0 to 8; with 0 only heat maps are drawn.
         n_steps : int, default=4
             Of the integration, as in :class:`~skgmmcnn.InferenceGraph`.
         ax : matplotlib.axes.Axes, default=None
@@ -123,30 +141,38 @@ class InfluenceMapDisplay(Display):
         display : InfluenceMapDisplay
             The drawn display.
         """
-        before, model, X = take_apart(estimator, X, LayerDictionary, LayerHMM)
-        X = X[check_image(image, len(X)) :][:1]
+        before, model, X = open_pipeline(estimator, X, LayerDictionary, LayerHMM)
+        given: Any = range(min(len(X), _MOST_IMAGES)) if image is None else image
+        rows = np.array([check_image(each, len(X)) for each in (given if isinstance(given, Iterable) else [given])])
+        X, n_images = X[rows], len(X)
         words = X if isinstance(X, WordMaps) else model.transform(run(before, X))
-        if words.influence is None:
+        if words.influence is None or words.pictures is None:
             raise ValueError(
-                "These words have no network that could tell what contributed to its decision: they were made from "
-                "arrays. Make them of images by a FeatureExtractor; WordMapDisplay draws the words themselves."
+                "These words have no network and images that could tell what contributed to a decision: they were made "
+                "from arrays or vectors. Make them of images by a FeatureExtractor; WordMapDisplay draws the words."
             )
         spec = words.spec
-        layers = words.layers if layers is None else check_layers(layers, words)
-        explained = int(words.decisions[0]) if target is None else spec.class_index(target)
-        other = None if contrast is None else spec.class_index(contrast)
-        if other == explained:
+        layers = words.layers[-1:] if layers is None else [layers] if isinstance(layers, str) else layers
+        explained = words.decisions if target is None else np.full(len(words), spec.class_index(target))
+        others = None if contrast is None else np.full(len(words), spec.class_index(contrast))
+        if others is not None and (others == explained).any():
             raise ValueError(f"contrast={contrast!r} is the very class that is explained; give another one.")
-        others = None if other is None else [other]
-        found = words.influence.of_classes([explained], others, layers=layers, n_steps=n_steps).maps
-        title = spec.class_name(explained) + ("" if other is None else f" rather than {spec.class_name(other)}")
-        return cls(words, {layer: found[layer][0] for layer in layers}, title=title).plot(ax=ax)
+        found = words.influence.of_classes(explained, others, layers=check_layers(layers, words), n_steps=n_steps)
+        if others is None:  # the log-odds are those of the probability
+            ends = [probable(float(each)) for each in 1 / (1 + np.exp(-found.margins))]
+        else:
+            ends = [f"rather than {spec.class_name(int(each))}" for each in others]
+        titles = [f"{spec.class_name(int(each))} {end}" for each, end in zip(explained, ends, strict=True)]
+        labels = None if y is None else spec.encode(y, n_images)[rows]
+        return cls(words, found.maps, titles=titles, labels=labels).plot(n_words=n_words, ax=ax)
 
-    def plot(self, *, ax: Any = None) -> InfluenceMapDisplay:
+    def plot(self, *, n_words: int = 3, ax: Any = None) -> InfluenceMapDisplay:
         """Draw the maps.
 
         Parameters
         ----------
+        n_words : int, default=3
+            Most words to draw of each layer, 0 to 8; with 0 only heat maps are drawn.
         ax : matplotlib.axes.Axes, default=None
             Axes to draw into; None makes a figure of fitting size.
 
@@ -155,42 +181,91 @@ class InfluenceMapDisplay(Display):
         display : InfluenceMapDisplay
             The display itself.
         """
-        (picture,) = pictures(self.words, [0])
-        tall = _SIDE * min(max(picture.shape[0] / picture.shape[1], 0.4), 1.6)
-        boxes = [Box(place * (_SIDE + _GAP), -tall, _SIDE, tall) for place in range(len(self.maps) + 1)]
-        title = "\n".join(wrap(shortened(self.title, 66), 22))
-        above = _TITLE + 0.16 * max(text.count("\n") for text in (title, *map(in_lines, self.maps)))
-        limits, key = with_key(Limits(-_GAP, boxes[-1].right + _GAP, -tall - 0.4, above), _KEY)
+        if not 0 <= n_words <= len(PALETTE):
+            raise ValueError(f"n_words must be 0 to {len(PALETTE)}; got {n_words}.")
+        shown, self._theme = pictures(self.words, range(len(self.words))), Theme.current()
+        tall = _SIDE * max(min(max(each.shape[0] / each.shape[1] for each in shown), 1.6), 0.4)
+        titles = [self._title(number) for number in range(len(shown))]
+        tops = [-tall - 0.12]
+        for _ in self.maps:
+            tops.append(tops[-1] - tall - 2 * _LINE - 0.15)
+            tops.append(tops[-1] - (tall + _LINE * n_words + 0.2 if n_words else 0))
+        right = len(shown) * (_SIDE + _GAP)
+        above = _LINE * max(map(len, titles)) + 0.15
+        limits, key = with_key(Limits(-_MARGIN, right, tops[-1], above), self._key(n_words), size=9)
         self.ax_ = make_axes(limits) if ax is None else ax
         self.figure_ = self.ax_.figure
-        self._draw_title(boxes[0], title, "what is explained")
-        draw_image(self.ax_, boxes[0], picture)
-        for box, (layer, influence) in zip(boxes[1:], self.maps.items(), strict=True):
-            self._draw_title(box, in_lines(layer), f"adds up to {nats(influence.sum())}")
-            self._draw_map(box, layer, picture, influence)
-        write_key(self.ax_, limits, key)
+        for number, picture in enumerate(shown):
+            left = number * (_SIDE + _GAP)
+            self._write_lines(left, _LINE * len(titles[number]) + 0.05, titles[number])
+            draw_image(self.ax_, Box(left, -tall, _SIDE, tall), picture)
+            for place, layer in enumerate(self.maps):
+                self._draw_heat(Box(left, tops[2 * place] - tall, _SIDE, tall), layer, number, picture)
+                if n_words:
+                    top = tops[2 * place + 1]
+                    self._draw_words(Box(left, top - tall, _SIDE, tall), layer, number, picture, n_words)
+        for place, layer in enumerate(self.maps):
+            y = tops[2 * place] - tall / 2
+            write(self.ax_, -0.15, y, in_lines(layer), size=10, color=self._theme.grey(), ha="right")
+        write_key(self.ax_, limits, key, size=9)
         frame(self.ax_, limits)
         return self
 
-    def _draw_title(self, box: Box, name: str, about: str) -> None:
-        write(self.ax_, box.middle, box.top + 0.18, name, size=9, weight="bold", va="bottom")
-        write(self.ax_, box.middle, box.top + 0.04, about, size=7.5, color="0.35", va="bottom")
+    def _title(self, number: int) -> list[tuple[str, dict[str, Any]]]:
+        """Return the lines above an image, and how they are written."""
+        lines = wrap(shortened(self.titles[number], 3 * _LETTERS), _LETTERS)
+        styled: list[tuple[str, dict[str, Any]]] = [(line, {"weight": "bold"}) for line in lines]
+        if self.labels is not None:
+            wrong = self.labels[number] != self.words.decisions[number]
+            said = f"labelled {self.words.spec.class_name(int(self.labels[number]))}" if wrong else "labelled so"
+            colour = self._theme.against if wrong else self._theme.ink
+            styled += [(line, {"color": colour}) for line in wrap(shortened(said, 2 * _LETTERS), _LETTERS)]
+        return styled
 
-    def _draw_map(self, box: Box, layer: str, picture: np.ndarray, influence: np.ndarray) -> None:
-        """Draw the heat map of a layer, and below it its bar."""
+    def _write_lines(self, x: float, y: float, lines: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+        for place, (line, style) in enumerate(lines):
+            write(self.ax_, x, y - _LINE * place, line, size=9.5, ha="left", va="top", **style)
+
+    def _draw_heat(self, box: Box, layer: str, number: int, picture: np.ndarray) -> None:
+        """Draw the heat map of a layer, and below it what it adds up to."""
+        from matplotlib.colors import to_rgb
+
+        influence = self.maps[layer][number]
         most = float(np.abs(influence).max())
-        drawn = draw_image(self.ax_, box, grey(picture))
-        draw_cells(self.ax_, drawn, cells_of(self.words.spec, layer), _colours(influence, most))
-        bar = Box(box.left, box.bottom - 0.06 - _BAR, box.width, _BAR)
-        scale = _colours(np.linspace(-most, most, 101)[None], most)
-        self.ax_.imshow(scale, extent=(bar.left, bar.right, bar.bottom, bar.top), aspect="auto", zorder=3)
-        draw_rectangle(self.ax_, bar, fc="none", ec="0.4", lw=0.6)
-        ends = ((bar.left, -most, "left"), (bar.right, most, "right")) if most else ()
-        for x, value, side in ((bar.middle, 0.0, "center"), *ends):
-            write(self.ax_, x, bar.bottom - 0.03, nats(value) if value else "0", size=7, ha=side, va="top")
+        heat = smoothed(influence, cells_of(self.words.spec, layer), picture.shape[:2])
+        colours = np.where((heat > 0)[..., None], *(to_rgb(colour) for colour in PALETTE[:2]))
+        strength = _MOST * np.abs(heat)[..., None] / (most or 1)
+        drawn = grey(picture) / 255 * (1 - strength) + colours * strength
+        draw_image(self.ax_, box, drawn)
+        said = [
+            f"in all {nats(float(influence.sum()))}",
+            f"a location at most {nats(most, sign='')}".removesuffix(" nats"),
+        ]
+        self._write_lines(box.left, box.bottom - 0.05, [(line, {}) for line in said])
 
+    def _draw_words(self, box: Box, layer: str, number: int, picture: np.ndarray, n_words: int) -> None:
+        """Draw the words that did most as segments of an image, and below it what each did."""
+        from matplotlib.colors import to_rgb
 
-def _colours(influence: np.ndarray, most: float) -> np.ndarray:
-    """Return colours (H, W, 4): none where there is no influence, full where it is `most`."""
-    colours = np.where((influence > 0)[..., None], INK, AGAINST)
-    return np.concatenate([colours, _MOST * np.abs(influence)[..., None] / (most or 1)], -1)
+        shown, cells = self.words.words[layer][number], cells_of(self.words.spec, layer)
+        sums = np.bincount(shown.ravel().astype(np.int64), self.maps[layer][number].ravel())
+        chosen = [int(word) for word in np.argsort(-np.abs(sums), kind="stable")[:n_words] if sums[word]]
+        drawn, tint = draw_image(self.ax_, box, picture), np.zeros((*shown.shape, 4))
+        for place, (word, colour) in enumerate(zip(chosen, PALETTE, strict=False)):
+            tint[shown == word] = (*to_rgb(colour), _TINT)
+            y = box.bottom - 0.05 - _LINE * place
+            draw_rectangle(self.ax_, Box(box.left, y - 0.13, 0.13, 0.1), fc=colour, ec="none")
+            name = self.words.vocabulary.names.get((layer, word), f"w{word}")
+            self._write_lines(box.left + 0.2, y, [(f"{shortened(name, 12)}  {nats(float(sums[word]))}", {})])
+        draw_cells(self.ax_, drawn, cells, tint)
+        for word, colour in zip(chosen, PALETTE, strict=False):
+            draw_borders(self.ax_, drawn, cells, np.where(shown == word, 0, -1), colour=colour, halo="white")
+
+    def _key(self, n_words: int) -> str:
+        heat = (
+            "Maps: what each location contributed to the class, blue for it, orange against it, each on its own scale."
+        )
+        segments = (
+            " Segments: the words that contributed most, with the sum over all their locations." if n_words else ""
+        )
+        return f"{heat}{segments} Nats of the log-odds: +1 makes the odds 2.7 times as large."

@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 import networkx as nx
 import numpy as np
 
-from ..graph._strength import strength_of
+from ..graph import strength_of
 
 NAME = 1.2  # room for the name of a layer
 # Where on an edge its label may stand, the middle first.

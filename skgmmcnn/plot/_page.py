@@ -20,12 +20,12 @@ import networkx as nx
 import numpy as np
 from sklearn.pipeline import Pipeline
 
+from .._pipelines import open_pipeline
 from ..dictionary import WordMaps
-from ..graph import InferenceGraph, to_text
-from ..graph._strength import evidence_of
+from ..graph import InferenceGraph, evidence_of, to_text
 from ._inference_graph import InferenceGraphDisplay
 from ._page_data import describe
-from ._reading import check_image, run, take_apart
+from ._reading import check_image, run
 
 _N_IMAGES = 8
 _MOST_IMAGES = 100
@@ -114,7 +114,7 @@ class InferenceGraphPage:
         page : InferenceGraphPage
             The page, to be saved.
         """
-        before, estimator, X = take_apart(estimator, X, InferenceGraph)
+        before, estimator, X = open_pipeline(estimator, X, InferenceGraph)
         if isinstance(images, (str, Integral)):
             raise TypeError(f"images must list numbers of images in X, as [3, 7]; got {images!r}.")
         rows = [check_image(image, len(X)) for image in (range(min(_N_IMAGES, len(X))) if images is None else images)]
@@ -183,7 +183,7 @@ class InferenceGraphPage:
 
         self._check()
         row, (graph, *_) = next(iter(self.graphs.items()))
-        display = InferenceGraphDisplay._of_image(graph, self.words[row : row + 1]).plot()
+        display = InferenceGraphDisplay(graph, self.words[row : row + 1]).plot()
         file = io.BytesIO()
         display.figure_.savefig(file, format="png", dpi=100)
         plt.close(display.figure_)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import networkx as nx
 import numpy as np
 
 from ..dictionary import WordMaps
-from ..graph._hierarchy import DECISION
-from ..graph._strength import evidence_of, strength_of
-from ..graph._text import sentence, telling
+from ..graph import DECISION, evidence_of, sentence, strength_of, telling
 from ._cells import cells_of, equal_cells
 from ._layout import Box, attach, edge_strengths, place_cells, place_labels, rows_of
+from ._pruning import prune
 from ._reading import pictures
 from ._sprites import encode_patches, encode_picture
 
@@ -23,8 +22,6 @@ _MORE = 0.3  # of a caption, where it is longer
 _LABEL = (0.62, 0.2)
 _N_CLASSES = 5  # shown of a word's histogram
 _EXAMPLE = 96  # pixels, of the images of a class
-
-Item = TypeVar("Item")
 
 
 def describe(words: WordMaps, graphs: Mapping[int, Sequence[nx.DiGraph]], *, max_nodes: int, max_edges: int) -> dict:
@@ -48,35 +45,6 @@ def describe(words: WordMaps, graphs: Mapping[int, Sequence[nx.DiGraph]], *, max
         ],
         "views": views,
     }
-
-
-def prune(graph: nx.DiGraph, max_nodes: int, max_edges: int) -> nx.DiGraph:
-    """Return the strongest part of a graph: as many words of each layer, as many edges of each word as find room."""
-    root, of = graph.graph["root"], strength_of(graph)
-    nodes = _first(
-        (key for key in graph if key != root),
-        max_nodes - 1,
-        group=lambda key: graph.nodes[key]["layer"],
-        strength=lambda key: abs(of.of_node(graph.nodes[key])),
-    )
-    part = graph.subgraph([root, *nodes])
-    edges = _first(part.edges, max_edges, group=lambda edge: edge[0], strength=lambda edge: of.rank(part.edges[edge]))
-    kept = nx.DiGraph(**graph.graph)
-    kept.add_nodes_from((key, node) for key, node in graph.nodes.items() if key in part)
-    kept.add_edges_from((*edge, part.edges[edge]) for edge in part.edges if edge in edges)
-    return kept
-
-
-def _first(
-    items: Iterable[Item], most: int, *, group: Callable[[Item], Hashable], strength: Callable[[Item], float]
-) -> set[Item]:
-    """Return at most so many items: the strongest of every group, then the second of every group, and so on."""
-    ranks: dict[Hashable, int] = {}
-    turns = []
-    for item in sorted(items, key=strength, reverse=True):
-        rank = ranks[group(item)] = ranks.get(group(item), -1) + 1
-        turns.append((rank, item))
-    return {item for _, item in sorted(turns, key=lambda turn: turn[0])[:most]}
 
 
 def _remark(graph: nx.DiGraph, part: nx.DiGraph) -> str:

@@ -10,15 +10,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.pipeline import Pipeline
 
+from .._pipelines import open_pipeline
 from ..chain import InferencePaths, LayerHMM
 from ..dictionary import Vocabulary
 from ..features import FeatureMaps
-from ..graph._text import percent
+from ..graph import percent
 from ._drawing import (
     MARK,
     PALETTE,
     Display,
     Limits,
+    Theme,
     draw_image,
     draw_patches,
     draw_rectangle,
@@ -30,7 +32,7 @@ from ._drawing import (
     write_key,
 )
 from ._layout import Box, Line, place_labels
-from ._reading import check_image, named_vocabulary, run, take_apart
+from ._reading import check_image, named_vocabulary, run
 
 _MOST_CLASSES = 4
 _STEP, _RISE = 2.7, 1.75  # from column to column, from row to row, in sides of a word's square
@@ -147,7 +149,7 @@ class PathDisplay(Display):
         display : PathDisplay
             The drawn display.
         """
-        before, hmm, X = take_apart(estimator, X, LayerHMM)
+        before, hmm, X = open_pipeline(estimator, X, LayerHMM)
         X = run(before, X)
         paths = hmm.paths(X)
         if paths.decisions is None or hmm.classes_ is None:
@@ -324,7 +326,7 @@ class PathDisplay(Display):
         top = max(box.top for box in boxes.values()) + 0.25
         names = [f"layer {layer}" for layer in self.paths.layers]
         for i, name in enumerate([*names, "decision"]):
-            write(self.ax_, i * _STEP + 0.5, top, name, size=10, color="0.35", va="bottom")
+            write(self.ax_, i * _STEP + 0.5, top, name, size=10, color=Theme.current().grey(), va="bottom")
 
     def _draw_image_path(self, boxes: dict[Node, Box]) -> None:
         assert self.image is not None

@@ -1,4 +1,4 @@
-"""What pictures and pages need of a fitted pipeline and of its words."""
+"""Checks and look-ups of words, images and layers for pictures and pages."""
 
 from __future__ import annotations
 
@@ -9,37 +9,8 @@ from numbers import Integral
 from typing import Any
 
 import numpy as np
-from sklearn.pipeline import Pipeline
-from sklearn.utils.validation import check_is_fitted
 
 from ..dictionary import Vocabulary, WordMaps, WordModel, WordStatistics
-from ..features import FeatureExtractor, FeatureMaps
-
-
-def take_apart(estimator: Any, X: Any, *kinds: type) -> tuple[list[Any], Any, Any]:
-    """Return the steps that X has still to go through, the fitted estimator of these kinds, and X as can be indexed.
-
-    The feature maps of images can be indexed also where the images cannot, as in a folder.
-    """
-    before, found = find_step(estimator, *kinds)
-    if isinstance(X, WordMaps):
-        return [], found, X
-    if isinstance(X, FeatureMaps):
-        before = [step for step in before if not isinstance(step, FeatureExtractor)]
-    elif before and isinstance(before[0], FeatureExtractor):
-        X = before.pop(0).transform(X)
-    return before, found, X
-
-
-def find_step(estimator: Any, *kinds: type) -> tuple[list[Any], Any]:
-    """Return the first fitted estimator of these kinds that a pipeline holds, or is, and the steps before it."""
-    steps = [step for _, step in estimator.steps] if isinstance(estimator, Pipeline) else [estimator]
-    for place, step in enumerate(steps):
-        if isinstance(step, kinds):
-            check_is_fitted(step)
-            return steps[:place], step
-    names = " or ".join(kind.__name__ for kind in kinds)
-    raise TypeError(f"The display needs a fitted {names}, or a pipeline with one; got a {type(estimator).__name__}.")
 
 
 def named_vocabulary(model: WordModel) -> Vocabulary:

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from sklearn.pipeline import Pipeline
 
+from .._pipelines import find_step
 from ..chain import LayerHMM
 from ..dictionary import LayerDictionary
 from ..mixture import DiagonalGaussianMixture
 from ._drawing import INK, Display, in_lines
-from ._reading import find_step
 
 _COLUMNS = 3
 _ENDED = {None: "", True: ", converged", False: ", stopped at max_iter"}

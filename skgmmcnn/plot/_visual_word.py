@@ -9,13 +9,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.pipeline import Pipeline
 
+from .._pipelines import find_step
 from ..chain import LayerHMM
 from ..dictionary import LayerDictionary, Vocabulary
-from ..graph._text import percent
+from ..graph import percent
 from ._drawing import (
-    INK,
     Display,
     Limits,
+    Theme,
     draw_patches,
     draw_rectangle,
     frame,
@@ -28,7 +29,7 @@ from ._drawing import (
     write_key,
 )
 from ._layout import Box
-from ._reading import find_step, named_vocabulary, statistics_of, words_by_name
+from ._reading import named_vocabulary, statistics_of, words_by_name
 
 _NAME, _PATCH, _BARS = 1.35, 0.8, 0.95  # widths of a row's parts; a patch is as high as it is wide
 _LINE, _NAME_LINE, _ABOUT_LINE = 0.17, 0.155, 0.125  # of a bar, of a name, and of what stands below it
@@ -192,7 +193,7 @@ class VisualWordDisplay(Display):
         y = middle + title.height / 2
         write(self.ax_, 0, y, "\n".join(title.name), size=9, weight="bold", ha="left", va="top")
         y -= _NAME_LINE * len(title.name)
-        write(self.ax_, 0, y, "\n".join(title.about), size=7.5, color="0.35", ha="left", va="top")
+        write(self.ax_, 0, y, "\n".join(title.about), size=7.5, color=Theme.current().grey(), ha="left", va="top")
         box = Box(_NAME, middle - _PATCH / 2, n_patches * _PATCH, _PATCH)
         draw_patches(self.ax_, box, self.vocabulary.representatives.get(layer), number, n_patches)
 
@@ -200,17 +201,19 @@ class VisualWordDisplay(Display):
         for place, (name, share, usual) in enumerate(lines):
             y = middle + _LINE * ((len(lines) - 1) / 2 - place)
             write(self.ax_, left - 0.05, y, name, size=7.5, ha="right")
-            colour = INK if usual else "0.7"
+            colour = Theme.current().ink if usual else "0.7"
             draw_rectangle(self.ax_, Box(left, y - 0.06, scale * share, 0.12), fc=colour, alpha=0.75, ec="none")
             write(self.ax_, left + scale * max(share, usual) + 0.05, y, percent(share), size=7.5, ha="left")
             if usual:
                 x = left + scale * usual
-                self.ax_.plot([x, x], [y - 0.08, y + 0.08], color="black", lw=1, zorder=5, solid_capstyle="butt")
+                self.ax_.plot(
+                    [x, x], [y - 0.08, y + 0.08], color=Theme.current().letters, lw=1, zorder=5, solid_capstyle="butt"
+                )
 
     def _key(self) -> str:
         layers = {layer for layer, _ in self.words}
         shown = [found for layer, found in self.vocabulary.representatives.items() if layer in layers]
-        parts = ["Patches: what the locations most typical of a word see of the fitted images; grey is outside them."]
+        parts = ["Patches: pieces of the fitted images that are most typical of a word."]
         if any(map(has_rings, shown)):
             parts.append("Rings: the location.")
         if any(self.vocabulary.statistics[layer].counts.shape[1] > 1 for layer in layers):

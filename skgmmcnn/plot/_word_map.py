@@ -10,15 +10,16 @@ import networkx as nx
 import numpy as np
 from sklearn.pipeline import Pipeline
 
+from .._pipelines import open_pipeline
 from ..chain import LayerHMM
 from ..dictionary import LayerDictionary, WordMaps
-from ..graph._hierarchy import DECISION
-from ..graph._strength import strength_of
+from ..graph import DECISION, strength_of
 from ._cells import cells_of, draw_borders, draw_cells, equal_cells
 from ._drawing import (
     PALETTE,
     Display,
     Limits,
+    Theme,
     draw_image,
     draw_rectangle,
     frame,
@@ -31,7 +32,7 @@ from ._drawing import (
     write_key,
 )
 from ._layout import Box
-from ._reading import check_image, check_layers, pictures, run, take_apart, words_by_name
+from ._reading import check_image, check_layers, pictures, run, words_by_name
 
 _SIDE, _GAP = 1.75, 0.2
 _ENTRY, _PATCH = 0.36, 0.3  # height of an entry of the legend, and side of the patch in it
@@ -128,7 +129,7 @@ class WordMapDisplay(Display):
         display : WordMapDisplay
             The drawn display.
         """
-        before, model, X = take_apart(estimator, X, LayerDictionary, LayerHMM)
+        before, model, X = open_pipeline(estimator, X, LayerDictionary, LayerHMM)
         X = X[check_image(image, len(X)) :][:1]
         maps = X if isinstance(X, WordMaps) else model.transform(run(before, X))
         if maps.vocabulary.fingerprint != model.vocabulary_.fingerprint:
@@ -211,7 +212,7 @@ class WordMapDisplay(Display):
     def _draw_title(self, layer: str | None, box: Box) -> None:
         name, about = self._title(layer)
         write(self.ax_, box.middle, box.top + 0.18, name, size=9, weight="bold", va="bottom")
-        write(self.ax_, box.middle, box.top + 0.04, about, size=7.5, color="0.35", va="bottom")
+        write(self.ax_, box.middle, box.top + 0.04, about, size=7.5, color=Theme.current().grey(), va="bottom")
 
     def _draw_map(self, layer: str, box: Box, picture: np.ndarray | None, alpha: float) -> None:
         shown, spec = self.words.words[layer][0], self.words.spec

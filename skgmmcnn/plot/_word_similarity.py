@@ -6,23 +6,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
-from scipy.spatial.distance import squareform
 from sklearn.pipeline import Pipeline
 
-from ..dictionary import (
-    Cohesion,
-    LayerDictionary,
-    Locality,
-    WordMaps,
-    class_cohesion,
-    class_similarity,
-    locality,
-    mean_distance,
-    word_classes,
-)
-from ..mixture import Mixture
+from .._pipelines import open_pipeline
+from ..dictionary import LayerDictionary, WordMaps, similarity_of_means
 from ._drawing import INK, Display, in_lines
-from ._reading import run, statistics_of, take_apart
+from ._reading import run, statistics_of
+from ._similarity import Cohesion, Locality, class_cohesion, class_similarity, locality, word_classes
 
 _SAME, _OTHER = INK, (0.85, 0.45, 0.1)
 _NAME = 11  # letters of a layer's name in one line
@@ -43,9 +33,12 @@ class WordSimilarityDisplay(Display):
     classes : dict of str to int array of shape (K,)
         The class that each word represents, -1 for none.
     by_class, by_mean : dict of str to Cohesion
-        By layer, for the class histograms and for the means.
+        By layer, for the class histograms and for the means: `within` and `between`, the mean similarity of words of
+        the same class and of different ones; `null`, the former after random permutations of the classes; `p_value`.
     spread : dict of str to Locality
-        By layer.
+        By layer: `n_distinct` and `expected_distinct`, the mean number of different words in an image and its
+        expectation by chance; `largest_share`, the fraction of its most frequent word; `autocorrelation` of neighbours;
+        `n_locations` of a map.
 
     Attributes
     ----------
@@ -113,20 +106,20 @@ class WordSimilarityDisplay(Display):
         display : WordSimilarityDisplay
             The display, drawn.
         """
-        before, dictionary, X = take_apart(estimator, X, LayerDictionary)
+        before, dictionary, X = open_pipeline(estimator, X, LayerDictionary)
         statistics = statistics_of(dictionary.vocabulary_)
         words = X if isinstance(X, WordMaps) else dictionary.transform(run(before, X))
         classes = {layer: word_classes(statistics[layer]) for layer in words.layers}
         table = np.block([[class_similarity(words, a, b) for b in words.layers] for a in words.layers])
         options: dict[str, Any] = {"n_permutations": n_permutations, "random_state": random_state}
-        by_class = {
-            layer: class_cohesion(class_similarity(words, layer), classes[layer], **options) for layer in words.layers
-        }
-        by_mean = {
-            layer: class_cohesion(_nearness(dictionary.mixtures_[layer]), classes[layer], **options)
-            for layer in words.layers
-        }
-        display = cls(similarity=table, classes=classes, by_class=by_class, by_mean=by_mean, spread=locality(words))
+        near = similarity_of_means(dictionary, dictionary, "distance")
+        display = cls(
+            similarity=table,
+            classes=classes,
+            by_class={k: class_cohesion(class_similarity(words, k, k), classes[k], **options) for k in words.layers},
+            by_mean={k: class_cohesion(near[k], classes[k], **options) for k in words.layers},
+            spread={k: locality(words.words[k], words.vocabulary.n_words[k]) for k in words.layers},
+        )
         return display.plot(ax=ax)
 
     def plot(self, *, ax: Any = None) -> WordSimilarityDisplay:
@@ -186,13 +179,6 @@ class WordSimilarityDisplay(Display):
         ax.set_yticks(np.linspace(0, 1, 6))
         ax.set_title("Words in one image")
         _add_legend(ax)
-
-
-def _nearness(mixture: Mixture) -> np.ndarray:
-    """Return 1 - distance / mean distance of the words' means: 0 for an average pair."""
-    distance = mean_distance(mixture)
-    pairs = squareform(distance, checks=False)
-    return 1 - distance / pairs.mean() if pairs.any() else np.ones_like(distance)
 
 
 def _draw_cohesion(ax: Any, cohesion: Mapping[str, Cohesion], title: str, label: str) -> None:

@@ -357,21 +357,6 @@ class TestDegenerate:
         assert hmm.decisionprob_.shape == (2, 3)
         assert hmm.transform(parts).shape == (300, 7)
 
-    def test_structural_zeros(self, layers):
-        parts, y = layers
-        table = np.array([[0.5, 0.5, 0], [0, 0.5, 0.5], [0, 0, 1]])
-        start = np.array([0.5, 0.5, 0])
-        for solver in ("em", "online"):
-            hmm = LayerHMM(3, solver=solver, startprob_init=start, transmats_init=[table], random_state=0)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ConvergenceWarning)
-                hmm.fit(parts, y)
-            assert hmm.startprob_[2] == 0
-            assert (hmm.transmats_[0][table == 0] == 0).all()
-            words = hmm.decode(parts)[1]
-            assert (table[words[:, 0], words[:, 1]] > 0).all()
-            assert np.isfinite(hmm.score_samples(parts)).all()
-
 
 def test_bad_input_is_named(digits, maps, layers, rng):
     convolutional = FeatureExtractor(digits.network, ["conv2", "conv3"]).fit_transform(digits.images[:20])
@@ -386,12 +371,6 @@ def test_bad_input_is_named(digits, maps, layers, rng):
         LayerHMM(2).fit(parts, y[:-1])
     with pytest.raises(ValueError, match="X has 3 dimensions"):
         LayerHMM(2).fit(np.zeros((3, 4, 5)))
-    with pytest.raises(ValueError, match=r"transmats_init\[0\] must be of shape \(3, 3\)"):
-        LayerHMM(3, transmats_init=[np.ones((3, 3))]).fit(parts)
-    with pytest.raises(ValueError, match="transmats_init must hold 1 tables; got 2"):
-        LayerHMM(3, transmats_init=[np.eye(3)] * 2).fit(parts)
-    with pytest.raises(ValueError, match="startprob_init must be of shape"):
-        LayerHMM(3, startprob_init=[0.5, 0.5]).fit(parts)
     with pytest.raises(ValueError, match="too few for 400 words"):
         LayerHMM(400).fit(parts)
     with pytest.raises(ValueError, match="n_components names layers"):

@@ -8,6 +8,7 @@ import torch
 
 from skgmmcnn import FeatureExtractor, LayerDictionary
 from skgmmcnn.dictionary import align_words
+from skgmmcnn.dictionary._alignment import _cosine
 from skgmmcnn.mixture._emissions import Parameters
 
 
@@ -46,6 +47,12 @@ def test_words_are_aligned_by_cosine(maps, dictionary):
         cosines = [units[0][mine] @ units[1][its] for mine, its in pairs]
         np.testing.assert_allclose(found.similarity[layer], cosines)
         assert sum(cosines) >= np.trace(units[0] @ units[1].T)  # of words as they are numbered
+
+
+def test_words_of_silence_are_alike():
+    some, silent = np.full((2, 3), 2.0), np.zeros((2, 3))
+    np.testing.assert_array_equal(_cosine(silent, silent), 1)
+    np.testing.assert_array_equal(_cosine(silent, some), 0)
 
 
 def test_numbers_of_words_may_differ(maps, dictionary):
@@ -94,3 +101,6 @@ def test_bad_input_is_named(words, maps, digits, dictionary):
     other = LayerDictionary(2, random_state=0).fit_transform(larger)
     with pytest.raises(ValueError, match=r"maps of layer 'conv3' have sizes \(4, 4\) and \(6, 6\)"):
         align_words(words, other)
+    narrow = LayerDictionary(2, random_state=0).fit(np.eye(6))
+    with pytest.raises(ValueError, match="Layer 'dense' has 6 and 5 channels in the two dictionaries"):
+        align_words(narrow, LayerDictionary(2, random_state=0).fit(np.eye(5)))

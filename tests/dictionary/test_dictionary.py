@@ -11,9 +11,10 @@ from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.mixture import GaussianMixture
 from sklearn.utils.estimator_checks import estimator_checks_generator
+from torch import nn
 
 from skgmmcnn import DiagonalGaussianMixture, FeatureExtractor, FeatureMaps, LayerDictionary, load, save
-from skgmmcnn.dictionary._labelling import as_rows
+from skgmmcnn.dictionary._labelling import as_rows, average_posteriors
 from skgmmcnn.dictionary._readouts import fit_readout
 from skgmmcnn.dictionary._representatives import Typical
 from skgmmcnn.dictionary._reservoir import Reservoir
@@ -195,20 +196,46 @@ def test_keep_proba(maps):
     assert (words.proba["conv1"] >= 0.25).all()
 
 
-def test_patches_show_the_receptive_field(maps, words):
+def test_patches_show_where_activity_comes_from(maps, words):
+    """Pieces of one size around the locations, inside the image."""
     found = words.vocabulary.representatives["conv2"]
-    assert found.patches.shape == (12, 9, 5, 5, 3)
-    word, place = np.argwhere((found.locations > 1).all(2) & (found.locations < 6).all(2))[0]
-    row, column = found.locations[word, place]
-    picture = maps.pictures()[found.images[word, place]]
-    np.testing.assert_array_equal(found.patches[word, place], picture[row - 2 : row + 3, column - 2 : column + 3])
-    np.testing.assert_allclose(found.marks[word, place], 0.5)
+    size = np.array(found.patches.shape[2:4])
+    assert (size >= 3).all()
+    assert (size <= 5).all()
+    for word, place in np.argwhere(found.images >= 0):
+        at = found.locations[word, place] + 0.5
+        row, column = begin = np.clip(np.floor(at - size / 2 + 0.5).astype(int), 0, 8 - size)
+        picture = maps.pictures()[found.images[word, place]]
+        expected = picture[row : row + size[0], column : column + size[1]]
+        np.testing.assert_array_equal(found.patches[word, place], expected)
+        np.testing.assert_allclose(found.marks[word, place], (at - begin) / size)
+
+
+def test_patches_of_deep_layers_are_parts_of_the_image():
+    """At most half of it, although a location sees nearly all; whole fields, with marks, where asked for."""
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 4, 5, padding=2), *(nn.Conv2d(4, 4, 9, padding=4) for _ in range(3))]
+    network = nn.Sequential(*layers, nn.Flatten(), nn.Linear(4 * 32 * 32, 3))
+    images = np.random.default_rng(0).random((12, 3, 32, 32), dtype=np.float32)
+    for n_field_images, side in ((4, 16), (0, 29)):
+        fields = {"n_field_images": n_field_images, "field_share": 1.0}
+        extractor = FeatureExtractor(network, ["0", "3"], **fields, preprocess=None)
+        fitted = LayerDictionary(3, random_state=0).fit(extractor.fit_transform(images))
+        found = fitted.vocabulary_.representatives["3"]
+        assert found.patches.shape[2:4] == (side, side)
+        assert found.whole == (n_field_images == 0)
+
+
+def test_whole_fields_reach_outside_the_image(digits):
+    maps = FeatureExtractor(digits.network, ["conv2", "conv3"], n_field_images=0).fit_transform(digits.images[:100])
+    vocabulary = LayerDictionary(12, random_state=0).fit(maps).vocabulary_
+    found = vocabulary.representatives["conv2"]
+    assert found.patches.shape[2:] == (5, 5, 3)
     word, place = np.argwhere((found.locations == 0).any(2) & (found.images >= 0))[0]
     axis = int(found.locations[word, place, 0] != 0)
-    outside = np.moveaxis(found.patches[word, place], axis, 0)[:2]
-    assert (outside == 225).all()
-    assert not words.vocabulary.representatives["conv2"].whole
-    assert words.vocabulary.representatives["conv3"].whole
+    assert (np.moveaxis(found.patches[word, place], axis, 0)[:2] == 225).all()
+    assert not found.whole
+    assert vocabulary.representatives["conv3"].whole
 
 
 def test_patches_need_not_be_kept(maps):
@@ -295,7 +322,7 @@ def test_bad_input_is_named(maps, digits):
     with pytest.raises(ValueError, match="at least one word"):
         LayerDictionary({"conv1": 4, "conv2": 0, "conv3": 4}).fit(maps)
     with pytest.warns(ConvergenceWarning, match=r"\['conv1', 'conv2', 'conv3'\] did not converge in 2 passes"):
-        dictionary = LayerDictionary(4, max_iter=2, tol=0).fit(maps)
+        dictionary = LayerDictionary(4, max_iter=2, tol=0, random_state=0).fit(maps)
     fewer = FeatureExtractor(digits.network, ["conv3"]).fit_transform(digits.images[:5])
     with pytest.raises(ValueError, match="fitted on layers with channels"):
         dictionary.transform(fewer)
@@ -444,7 +471,7 @@ def test_dead_words_are_reported(maps):
 class TestReadouts:
     def test_mean_posteriors_equal_a_loop(self, maps):
         dictionary = LayerDictionary(6, random_state=0).fit(maps)
-        found = dictionary.mean_posteriors(maps[:20])
+        found = average_posteriors(maps[:20], dictionary.mixtures_)[0]
         for batch in maps[:20].batches():
             for layer, values in batch.activations.items():
                 scorer = Scorer(dictionary.mixtures_[layer], values)

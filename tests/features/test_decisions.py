@@ -102,11 +102,23 @@ def test_a_softmax_in_half_precision_is_one(images):
 
 def test_several_sigmoids_are_refused_or_decided_by_the_user(images):
     network = Network(images, 3, nn.Sigmoid())
-    with pytest.raises(ValueError, match=r"3 sigmoids.*\(multi-label\)\. Explain them one at a time"):
+    with pytest.raises(ValueError, match=r"3 sigmoids \(multi-label\)\. Explain one output at a time"):
         maps_of(network, images)
     with pytest.warns(UserWarning, match="taken for the scores of one softmax"):
         maps = maps_of(network, images, decision=lambda outputs: outputs[:, :2].argmax(1))
     np.testing.assert_array_equal(decisions(maps), run(network, images)[:, :2].argmax(1))
+
+
+def test_labels_that_mark_several_classes_show_several_decisions(images):
+    extractor = FeatureExtractor(Network(images, 3, nn.Identity()), ["conv"], preprocess=None)
+    marked = np.eye(3, dtype=int)[np.arange(12) % 3]
+    with pytest.raises(ValueError, match=r"a single 1 in each row; give y\.argmax\(1\)"):
+        extractor.fit(images, marked)
+    assert extractor.fit(images, marked.argmax(1)).score(images, marked.argmax(1)) >= 0
+    marked[4] = 1
+    for y in (marked, marked.astype(bool), torch.from_numpy(marked)):
+        with pytest.raises(ValueError, match=r"any number of the 3 classes.*\(multi-label\)\..*decision=callable"):
+            extractor.fit(images, y)
 
 
 class Above(nn.Module):
@@ -131,6 +143,19 @@ def test_outputs_that_are_no_numbers_name_the_image(images, bad):
     maps = maps_of(network, images, n_field_images=0)
     with pytest.raises(ValueError, match="returns NaN or infinity for image 5"):
         list(maps.batches())
+
+
+@pytest.mark.parametrize("last", [lambda x: x > 0, lambda x: x + 1j, lambda x: x[:, :0], lambda x: x.round().int()])
+def test_outputs_that_are_no_scores_are_refused(images, last):
+    network = Network(images, 3, nn.Identity())
+    network.last.forward = last
+    with pytest.raises(ValueError, match=r"returns \w+ numbers of shape \(1, \d\) for one image, not \(1, C\) scores"):
+        maps_of(network, images)
+
+
+def test_a_decision_that_fails_says_on_what(images):
+    with pytest.raises(ValueError, match=r"decision failed on images from 0 on: \w+Error: .* float32"):
+        maps_of(Network(images, 3, nn.Identity()), images, decision=lambda outputs: outputs["logits"])
 
 
 def test_probabilities_stay_in_their_range(images):

@@ -325,7 +325,7 @@ def test_containers_are_no_images(network, folder):
         (np.ma.masked_less(np.zeros((2, 3, 12, 12)), 1), TypeError, "masked array; fill what"),
         (torch.zeros(2, 3, 12, 12, dtype=torch.complex64), ValueError, "real numbers"),
         (None, ValueError, "real numbers, image paths"),
-        (torch.zeros(2, 3, 12, 12).to_sparse(), ValueError, r"give X\.to_dense\(\)"),
+        (torch.zeros(2, 3, 12, 12).to_sparse(), ValueError, r"give a dense one: X\.to_dense\(\)"),
         (np.zeros((2, 3, 12, 12), np.uint16), ValueError, "X holds uint16 values, and there is no preprocessing"),
         (torch.zeros(2, 3, 12, 12, dtype=torch.int64), ValueError, "X holds torch.int64 values"),
     ],

@@ -12,6 +12,7 @@ from torch import nn
 from torchvision import transforms
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
+from skgmmcnn._progress import Late
 from skgmmcnn.features import list_layers
 from skgmmcnn.features._layers import choose_layers
 from skgmmcnn.features._probing import HookedNetwork
@@ -69,6 +70,14 @@ def test_list_of_layers(digits):
     assert layers["conv3"].field == (8, 8)
     assert layers["pool"].stride == (2, 2)
     assert layers["head"].shape == (10, 1, 1)
+
+
+def test_what_takes_long_shows_how_far_it_is(digits, monkeypatch, capsys):
+    list_layers(digits.network, digits.images)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(Late, "PATIENCE", 0)
+    list_layers(digits.network, digits.images)
+    assert "receptive fields: 100%" in capsys.readouterr().err
 
 
 def test_listed_fields_equal_those_of_the_extractor(image):
@@ -221,6 +230,35 @@ def test_what_is_not_followed_counts_as_everything_or_is_refused():
     outside = Stubborn(lambda x, table: torch.from_numpy(x.detach().numpy().copy())).eval()
     with pytest.raises(ValueError, match="Layer 'high' does not depend on the image, as far as it can be followed"):
         HookedNetwork(outside).select(["low", "high"], X)
+
+
+@pytest.mark.parametrize("way", [lambda x, table: F.dropout(x), lambda x, table: x - x.mean(0)])
+def test_networks_that_are_random_or_mix_images_get_a_warning(way):
+    X = torch.rand(3, 3, 12, 12)
+    steady = FeatureExtractor(Stubborn(lambda x, table: x), ["low", "high"], preprocess=None).fit(X)
+    assert steady.spec_.layers == ("low", "high")
+    with pytest.warns(UserWarning, match="'high' returns other values for the same image beside another one"):
+        FeatureExtractor(Stubborn(way), ["low", "high"], preprocess=None).fit(X)
+
+
+@pytest.mark.filterwarnings("ignore:What comes out of")
+def test_volumes_inside_a_network_and_layers_of_several_tensors():
+    X = torch.rand(2, 1, 6, 6)
+    solid = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.Unflatten(1, (2, 2)), nn.Conv3d(2, 3, 1), nn.Flatten(), nn.Linear(96, 2)
+    )
+    assert FeatureExtractor(solid, ["0"], preprocess=None).fit(X).spec_.shapes == {"0": (4, 4, 4)}
+
+    class Recurrent(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.lstm = nn.Conv2d(1, 4, 3), nn.LSTM(4, 2, batch_first=True)
+
+        def forward(self, x):
+            return self.lstm(self.conv(x).flatten(2).mT)[0][:, -1]
+
+    with pytest.raises(ValueError, match="returns a tuple"):
+        FeatureExtractor(Recurrent(), ["lstm"], preprocess=None).fit(X)
 
 
 class Windows(nn.Module):

@@ -10,6 +10,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pytest
 import torch
@@ -239,6 +240,7 @@ WITHOUT = """
 import os, sys
 sys.modules.update(fcntl=None, resource=None)
 del os.posix_fallocate
+import joblib
 import numpy as np
 from skgmmcnn import FeatureExtractor
 from skgmmcnn.datasets import load_digits_network
@@ -388,6 +390,34 @@ def test_a_changed_file_behind_a_data_set(digits, tmp_path):
     np.save(tmp_path / "images.npy", 1 - digits.images[:30].reshape(-1, 1, 8, 8))
     with pytest.raises(ValueError, match="is stale: the network now gives layer 'conv3' of image 0 another value"):
         run_through(extractor.fit_transform(Behind(tmp_path / "images.npy")))
+
+
+class Listing(torch.utils.data.Dataset):
+    """Lists its files as torchvision's data sets do."""
+
+    def __init__(self, files):
+        self.samples = [(str(file), 0) for file in files]
+
+    def __len__(self):
+        return len(self.samples)
+
+    def __getitem__(self, i):
+        return torch.from_numpy(np.load(self.samples[i][0])), self.samples[i][1]
+
+
+def test_a_changed_file_that_a_data_set_lists_is_computed_again(digits, tmp_path):
+    files = [tmp_path / f"{i:02}.npy" for i in range(30)]
+    for file, image in zip(files, digits.images, strict=False):
+        np.save(file, image.reshape(1, 8, 8))
+    extractor = FeatureExtractor(digits.network, ["conv3"], preprocess=None, store=tmp_path / "store", device="cpu")
+    data = torch.utils.data.Subset(Listing(files), range(1, 30))
+    before, hashed = extractor.fit_transform(data).outputs, joblib.hash(extractor.transform(data))
+    counted = passes(extractor)
+    np.save(files[12], 1 - digits.images[12].reshape(1, 8, 8).astype(np.float64))
+    maps = extractor.transform(data)
+    np.testing.assert_array_equal(np.flatnonzero((maps.outputs != before).any(1)), [11])
+    assert sum(counted) == 9  # some are looked at again
+    assert joblib.hash(maps) != hashed
 
 
 def halve(image):

@@ -5,8 +5,7 @@ from hypothesis import strategies as st
 
 from skgmmcnn.features import ReceptiveField
 from skgmmcnn.graph import _counting
-from skgmmcnn.graph._counting import count_pairs
-from skgmmcnn.graph._evidence import log_ratios
+from skgmmcnn.graph._counting import count_pairs, log_ratios
 from tests.graph.naive import naive_log_ratio, random_axis
 
 

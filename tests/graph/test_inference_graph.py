@@ -14,6 +14,7 @@ from torch import nn
 from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary, to_text
 from skgmmcnn.dictionary import Vocabulary, WordMaps
 from skgmmcnn.features import NetworkSpec, ReceptiveField
+from skgmmcnn.graph import surprise, typicality
 from skgmmcnn.plot._edge_maps import edge_maps
 from tests.graph.naive import naive_log_ratio, naive_walk, random_axis
 
@@ -313,21 +314,21 @@ def test_parts_that_do_not_fit_together_are_named(words):
 
 def test_outliers_depart_where_they_were_changed(words, graph):
     reference, some = words[:200], words[200:]
-    usual = graph.typicality(some, reference, level=0.2)
+    usual = typicality(graph, some, reference, level=0.2)
     assert 0.3 < np.nanmean(usual.p_values) < 0.7
     rng = np.random.default_rng(0)
     shuffled = {**some.words, "conv1": rng.integers(0, 8, some.words["conv1"].shape)}
-    changed = graph.typicality(replace(some, words=shuffled), reference, level=0.2)
+    changed = typicality(graph, replace(some, words=shuffled), reference, level=0.2)
     assert np.nanmean(changed.p_values) < 0.1
     assert changed.departs.count("conv1") > 0.8 * len(some)
     assert usual.departs.count("conv1") < 0.3 * len(some)
     for output in set(some.decisions.tolist()):
-        of_class = graph.score_samples(reference[reference.decisions == output])
+        of_class = -surprise(graph, reference[reference.decisions == output]).images
         (rows,) = np.nonzero(some.decisions == output)
-        scores = graph.score_samples(some[rows])
+        scores = -surprise(graph, some[rows]).images
         expected = [(1 + (of_class <= score).sum()) / (1 + len(of_class)) for score in scores]
         np.testing.assert_allclose(usual.p_values[rows], expected)
-    (alone,) = graph.typicality(some[:1], reference[reference.decisions != some.decisions[0]]).p_values
+    (alone,) = typicality(graph, some[:1], reference[reference.decisions != some.decisions[0]]).p_values
     assert np.isnan(alone)
 
 
@@ -346,3 +347,16 @@ def test_evidence_for_each_output_is_that_of_its_locations(graph, words):
         ratios = [graph.log_ratios_["decision", "conv3"][output, word] for word in words.words["conv3"][image].flat]
         assert evidence[image, output] == pytest.approx(np.log2(shares[output]) + sum(ratios))
     np.testing.assert_array_equal(evidence.argmax(1), graph.predict(words[:5]))
+
+
+@pytest.mark.parametrize("evidence", ["influence", "counts"])
+@pytest.mark.parametrize("by", ["image", "class"])
+def test_select_returns_the_words_of_the_graphs(words, evidence, by):
+    estimator, some = InferenceGraph(evidence=evidence, random_state=0).fit(words), words[:40]
+    kept = estimator.select(some, by=by)
+    for image, graph in enumerate(estimator.explain(some)):
+        explained = graph if by == "image" else estimator.explain_class(some, some.decisions[image])
+        found = {(layer, int(word)) for layer in kept for word in np.flatnonzero(kept[layer][image])}
+        assert found == {(node["layer"], node["word"]) for node in list(explained.nodes.values())[1:]}
+    with pytest.raises(ValueError, match="'image' or 'class'"):
+        estimator.select(some, by="all")

@@ -12,6 +12,8 @@ from torch import nn
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary, LayerHMM
 from skgmmcnn.dictionary import WordMaps
+from skgmmcnn.graph._targets import targets_of
+from skgmmcnn.graph._tracing import Tracer
 
 pytestmark = pytest.mark.filterwarnings("ignore:Counts know little", "ignore:The counts of all words")  # few images
 
@@ -185,16 +187,12 @@ def test_transform_sums_influence_by_word(branched):
 def test_flows_and_background_add_up(branched):
     """What an upper word does, to first order, is what comes through words below, and the background."""
     graph = InferenceGraph(n_nodes=5).fit(branched)  # all words that speak for it
-    from skgmmcnn.graph import _influence, _tracing
-
     words = branched[:5]
-    wanted = graph._wanted(words)
-    structure = graph._structure(words)
-    asked = _influence._ask(words, structure, words.decisions.tolist(), [None] * 5, wanted)
+    question = graph._evidence(words)._question(targets_of(words))
     linear = {}
 
     def work(part):
-        tracer = _tracing.Tracer(words, words.influence, asked, part)
+        tracer = Tracer(words, words.influence, question, part)
         tracer.choose()
         for upper, lower in [("left", "stem"), ("right", "stem")]:
             for ranked in tracer.ranked(upper):

@@ -6,7 +6,7 @@ from torch import nn
 
 from skgmmcnn import FeatureExtractor, LayerDictionary, LayerHMM
 from skgmmcnn.features import FeatureMaps
-from skgmmcnn.metrics import completeness, rebuilding_score
+from skgmmcnn.metrics import completeness, completeness_score
 from tests.metrics.naive import maps_of, run_with
 
 
@@ -56,7 +56,7 @@ def test_a_layer_that_does_not_matter_has_no_completeness():
     pipe = make_pipeline(FeatureExtractor(Constant(), ["look"], preprocess=None), LayerDictionary(2, random_state=0))
     pipe.fit(images)
     assert np.isnan(completeness(pipe, images).completeness).all()
-    assert np.isnan(rebuilding_score(pipe, images))
+    assert np.isnan(completeness_score(pipe, images))
 
 
 def test_words_of_a_chain_are_those_of_the_chain():

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from sklearn.pipeline import make_pipeline
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
-from skgmmcnn.metrics import deletion, insertion
+from skgmmcnn.metrics import deletion
 from skgmmcnn.metrics._ablation import Fillings
 from skgmmcnn.metrics._deletion import ORDERS, whole_words
 from skgmmcnn.metrics._evidence import evidence_of
@@ -63,9 +63,8 @@ def given_evidence(n, n_words=24):
 @pytest.mark.parametrize(("kind", "fill"), [("deletion", "mean"), ("deletion", "zero"), ("insertion", "mean")])
 def test_curves_equal_a_loop_with_hooks(pipe, shown, monkeypatch, kind, fill):
     monkeypatch.setattr(InferenceGraph, "transform", lambda graph, words: given_evidence(len(words)))
-    measure = {"deletion": deletion, "insertion": insertion}[kind]
     orders = ["graph", "per_location", "reverse", "frequency"]
-    found = measure(pipe, shown[:12], "conv2", orders=orders, fill=fill, n_steps=5, random_state=0)
+    found = deletion(pipe, shown[:12], "conv2", direction=kind, orders=orders, fill=fill, n_steps=5, random_state=0)
     network, mixture = pipe[0].network_, pipe[1].mixtures_["conv2"]
     words, evidence = pipe[:-1].transform(shown[:12]), given_evidence(12)[:, :12]
     mean = torch.from_numpy(mixture.weights_ @ mixture.emitted_means_).float()
@@ -120,7 +119,8 @@ def test_the_one_word_that_is_used_is_found(one_channel):
     assert (curves.proba["reverse"][:, :-2] > 0.99).all()
     ratio, (low, high) = curves.ratio()
     assert low <= ratio <= high < 0.7
-    back = insertion(pipe, images[::2], "look", orders=["graph", "random"], fill="zero", random_state=0)
+    how = {"orders": ["graph", "random"], "fill": "zero", "random_state": 0}
+    back = deletion(pipe, images[::2], "look", direction="insertion", **how)
     assert (back.proba["graph"][:, 2:] > 0.99).all()
     assert "Words of look given back (fill: zero)" in str(back)
 

@@ -10,8 +10,9 @@ from sklearn.pipeline import make_pipeline
 from torch import nn
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary, LayerHMM
-from skgmmcnn.metrics import EdgeEffects, PairEffects, edge_effects
+from skgmmcnn.metrics import edge_effects
 from skgmmcnn.metrics._correlation import rank_correlation, weighted_spearman
+from skgmmcnn.metrics._edges import EdgeEffects, PairEffects
 from tests.metrics.naive import maps_of, run_with
 from tests.metrics.test_faithfulness import run_with_and_see
 
@@ -188,7 +189,7 @@ def test_nothing_is_left_on_the_network_after_an_interrupt(pipe, shown, monkeypa
     def interrupted(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("skgmmcnn.metrics._edges._Comparer.compare", interrupted)
+    monkeypatch.setattr("skgmmcnn.graph._tracing.Tracer.connect", interrupted)
     with pytest.raises(KeyboardInterrupt):
         edge_effects(pipe, shown[:5])
     assert not any(module._forward_hooks for module in pipe[0].network_.modules())

@@ -9,7 +9,7 @@ from torch import nn
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
 from skgmmcnn.features._scores import log_proba, proba_of
-from skgmmcnn.metrics import agreement_score, completeness, edge_effects, faithfulness, fidelity, trust_report
+from skgmmcnn.metrics import completeness, edge_effects, faithfulness, fidelity, fidelity_score, trust_report
 
 
 def test_agreement_and_divergence_equal_a_loop(digits, pipe, shown):
@@ -30,7 +30,7 @@ def test_agreement_and_divergence_equal_a_loop(digits, pipe, shown):
     np.testing.assert_allclose(found.tempered_divergence, tempered, rtol=1e-6, atol=1e-9)
     assert found.tempered_divergence.mean() < found.divergence.mean()
     low, high = found.agreement_interval
-    assert low <= found.agreement == agreement_score(pipe, shown) <= high
+    assert low <= found.agreement == fidelity_score(pipe, shown) <= high
     assert f"{found.agreement:.1%} of 40 images" in str(found)
 
 
@@ -73,14 +73,14 @@ def test_a_single_output_is_a_logit():
 def test_a_grid_search_chooses_by_agreement(digits):
     maps = FeatureExtractor(digits.network, ["conv3"], device="cpu").fit_transform(digits.images[:200]).compute()
     pipe = make_pipeline(LayerDictionary(random_state=0, tol=0.1), InferenceGraph())
-    search = GridSearchCV(pipe, {"layerdictionary__n_components": [2, 15]}, scoring=agreement_score, cv=2).fit(maps)
+    search = GridSearchCV(pipe, {"layerdictionary__n_components": [2, 15]}, scoring=fidelity_score, cv=2).fit(maps)
     assert search.best_params_ == {"layerdictionary__n_components": 15}
 
 
 def test_bad_input(pipe, shown):
     with pytest.raises(TypeError, match="needs a pipeline that ends with an InferenceGraph"):
         fidelity(pipe[:-1], shown)
-    with pytest.raises(TypeError, match="take a fitted Pipeline with a LayerDictionary"):
+    with pytest.raises(TypeError, match="needs a fitted LayerDictionary or LayerHMM"):
         fidelity(pipe[-1], shown)
     with pytest.raises(TypeError, match="no FeatureExtractor comes before"):
         fidelity(pipe[1:], shown)

@@ -11,6 +11,7 @@ from scipy.stats import norm
 from sklearn.datasets import load_digits
 from sklearn.mixture import GaussianMixture
 
+from skgmmcnn import LayerDictionary
 from skgmmcnn.mixture._em import Expectation, Mixture, Scorer
 from skgmmcnn.mixture._emissions import DiagonalGaussian, Parameters, SphericalGaussian, TiedDiagonalGaussian
 from skgmmcnn.mixture._rectified import RectifiedGaussian
@@ -439,3 +440,20 @@ class TestRectified:
         order = np.argsort(-fitted.means_[:, 0])
         np.testing.assert_allclose(fitted.means_[order], means, atol=0.1)
         np.testing.assert_allclose(np.sqrt(fitted.covariances_[order]), deviations, atol=0.06)
+
+
+def test_emitted_means_are_those_of_samples(maps, rng):
+    mean, deviation = rng.normal(size=(4, 3)), rng.uniform(0.3, 2, (4, 3))
+    parameters = Parameters(torch.from_numpy(mean), torch.from_numpy(deviation**2))
+    found = RectifiedGaussian(torch.zeros(3)).expect(parameters).numpy()
+    values = np.linspace(0, 15, 200_001)[:, None, None]
+    density = norm.pdf(values, mean, deviation)
+    np.testing.assert_allclose(found, (values * density).sum(0) * values[1, 0, 0], rtol=1e-4, atol=1e-6)
+    mixture = LayerDictionary(5, covariance_type="diag", random_state=0).fit(maps).mixtures_["conv3"]
+    rows, components = mixture.sample(40_000, torch.Generator().manual_seed(0))
+    for word in range(5):
+        drawn = rows[components == word].numpy()
+        error = drawn.std(0) / np.sqrt(len(drawn)) + 1e-4
+        assert (abs(mixture.emitted_means_[word] - drawn.mean(0)) < 5 * error).all()
+    assert (mixture.emitted_means_ >= 0).all()
+    assert (mixture.means_ < 0).any()

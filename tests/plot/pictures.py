@@ -30,18 +30,12 @@ from skgmmcnn import (
     WordSimilarityDisplay,
 )
 from skgmmcnn.chain import InferencePaths
-from skgmmcnn.dictionary import (
-    Vocabulary,
-    class_cohesion,
-    class_similarity,
-    count_words,
-    locality,
-    word_classes,
-)
+from skgmmcnn.dictionary import Vocabulary, count_words
 from skgmmcnn.dictionary._representatives import Typical, illustrate
 from skgmmcnn.dictionary._statistics import count_classes
 from skgmmcnn.features import FeatureExtractor, NetworkSpec, Pictures
 from skgmmcnn.features._images import Images, PixelScale
+from skgmmcnn.plot._similarity import class_cohesion, class_similarity, locality, word_classes
 
 BASELINE = Path(__file__).parent / "baseline"
 NAMES = ("nought", "one", "two", "three", "four", "five", "six, which is a good deal longer", "seven", "eight", "nine")
@@ -117,13 +111,16 @@ def _graph_of_influence():
         edge.update(flow=nats[tail], share=0.2, effect=nats[tail])
     graph.graph |= {"evidence": "influence", "probability": 0.9, "decision": 1, "held": False}
     graph.graph |= {"runner_up_name": NAMES[6], "runner_up_probability": 0.04}
-    return InferenceGraphDisplay._of_image(graph, words()[11]).plot()
+    influence = {layer: each[11:12] + 0.5 for layer, each in words().words.items()}
+    return InferenceGraphDisplay(graph, words()[11], labels=np.array([3]), influence=influence).plot()
 
 
 def _influence_maps():
-    found = words()[6]
-    maps = {layer: found.words[layer][0] - found.words[layer][0].mean() for layer in found.layers}
-    return InfluenceMapDisplay(found, maps, title=f"{NAMES[6]} rather than {NAMES[4]}").plot()
+    found = words()[[6, 11, 3]]
+    maps = {layer: found.words[layer] - found.words[layer].mean((1, 2), keepdims=True) for layer in ("low", "mid")}
+    return InfluenceMapDisplay(
+        found, maps, titles=[f"{NAMES[6]} rather than {NAMES[4]}", *NAMES[:2]], labels=np.array([6, 4, 3])
+    ).plot()
 
 
 def _paths():
@@ -145,10 +142,10 @@ def _similarity():
     classes = {layer: word_classes(found.vocabulary.statistics[layer]) for layer in layers}
     table = np.block([[class_similarity(found, a, b) for b in layers] for a in layers])
     cohesion = {
-        layer: class_cohesion(class_similarity(found, layer), classes[layer], random_state=0, n_permutations=50)
+        layer: class_cohesion(class_similarity(found, layer, layer), classes[layer], random_state=0, n_permutations=50)
         for layer in layers
     }
-    spread = {layer: each for layer, each in locality(found).items() if layer in layers}
+    spread = {layer: locality(found.words[layer], N_WORDS[layer]) for layer in layers}
     return WordSimilarityDisplay(
         similarity=table, classes=classes, by_class=cohesion, by_mean=cohesion, spread=spread
     ).plot()

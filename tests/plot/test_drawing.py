@@ -12,7 +12,7 @@ from matplotlib.text import Text
 
 from skgmmcnn import VisualWordDisplay
 from skgmmcnn.dictionary import Vocabulary
-from skgmmcnn.plot._drawing import INK, MARK, PALETTE, shortened
+from skgmmcnn.plot._drawing import AGAINST, INK, LIGHT_AGAINST, LIGHT_INK, MARK, PALETTE, shortened
 from skgmmcnn.plot._word_similarity import _OTHER, _SAME
 from tests.plot import pictures
 
@@ -39,7 +39,13 @@ def lab(colour, vision):
 @pytest.mark.parametrize("vision", VISIONS)
 def test_colours_are_told_apart_with_any_vision(vision):
     """A difference of some 2 is just seen; these are seen at a glance."""
-    pairs = [*itertools.combinations(PALETTE, 2), (_SAME, _OTHER), (MARK, INK)]
+    pairs = [
+        *itertools.combinations(PALETTE, 2),
+        (_SAME, _OTHER),
+        (MARK, INK),
+        (INK, AGAINST),
+        (LIGHT_INK, LIGHT_AGAINST),
+    ]
     pairs += [(MARK, str(grey)) for grey in np.linspace(0, 1, 21)]
     pairs += [(colour, str(grey)) for colour in PALETTE for grey in np.linspace(0.5, 1, 11)]  # the image below
     for one, other in pairs:

@@ -1,19 +1,26 @@
+import html
 import itertools
-import math
+import time
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
+import networkx as nx
 import numpy as np
 import pytest
 import torch
+from matplotlib.collections import QuadMesh
+from matplotlib.colors import to_rgb
+from matplotlib.patches import Rectangle
 from PIL import Image
 from sklearn.pipeline import Pipeline
 from torch import nn
 from torchvision.transforms import ToTensor
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, InferenceGraphDisplay, LayerDictionary, to_text
-from skgmmcnn.graph._text import probable
-from skgmmcnn.plot._drawing import AGAINST, INK, WARNING, in_lines
+from skgmmcnn.graph._text import is_part, nats, percent, probable
+from skgmmcnn.plot import _groups
+from skgmmcnn.plot._cells import HELD, strongest
+from skgmmcnn.plot._drawing import AGAINST, INK, in_lines
 from skgmmcnn.plot._edge_maps import edge_maps
 from skgmmcnn.plot._layout import Box, place_labels, rows_of
 from tests.graph.test_inference_graph import random_words
@@ -37,22 +44,52 @@ def test_picture_of_an_image(graph, words):
     display = InferenceGraphDisplay.from_estimator(graph, words, image=7)
     explained = graph.explain(words[7:8])[0]
     assert display.graph.nodes.keys() == explained.nodes.keys()
-    texts = "\n".join(written(display))
+    texts = written(display)
     for _, node in explained.nodes(data=True):
         if node["layer"] != "decision":
-            assert f"w{node['word']}" in texts
-            assert f"{node['count']}/{node['n_locations']}   {node['score']:.1f} bits" in texts
+            assert {f"w{node['word']}", f"{node['score']:.1f} bits"} <= set(texts)
+            assert f"{node['count']} of {node['n_locations']} locations" in texts
     for *_, edge in explained.edges(data=True):
-        assert f"{edge['log_ratio']:.2f} bits" in texts
-    assert "Magenta: where the explained image shows the word." in " ".join(texts.split())
+        assert any(f"{edge['log_ratio']:.2f} bits" in text for text in texts)
+    assert "Lit: where the word is in the image." in " ".join(" ".join(texts).split())
     n_words = len(explained) - 1
     n_images = len(display.ax_.images)
-    assert n_images == 1 + n_words * 5  # the decision's; for a word four patches and the image
-    tint = display.ax_.collections[-1].get_array()
-    last = list(explained.nodes(data=True))[-1][1]
-    assert {node["count"] for _, node in explained.nodes(data=True)} >= {int((tint[..., 3] > 0).sum())}
-    assert last["layer"] == "conv1"
+    assert n_images == 2 + n_words * 5  # the decision's, as it is and lit; for a word four patches and the image
     assert_readable(display.figure_)
+
+
+def lit_part(display, place):
+    """Return where one of the images of a display is as it was, and the original."""
+    drawn, original = display.ax_.images[place].get_array(), display.ax_.images[0].get_array()
+    return (drawn == original).all(2), original
+
+
+def test_words_are_lit_not_covered(graph, words):
+    """Their places keep the image's own colours; all else is grey, and lighter."""
+    display = InferenceGraphDisplay.from_estimator(graph, words, image=7)
+    of_words = [place for place, image in enumerate(display.ax_.images) if image.get_array().shape == (8, 8, 3)]
+    of_words = [place for place in of_words if place > 1][-3:]  # of the lowest layer, whose cells are pixels
+    nodes = [node for node in display.graph.nodes.values() if node["layer"] == "conv1"]
+    expected = {(words.words["conv1"][7] == node["word"]).tobytes() for node in nodes}
+    for place in of_words:
+        same, original = lit_part(display, place)
+        drawn = display.ax_.images[place].get_array()
+        pale = np.asarray(original, float).mean(2) * 125 / 255 + 130
+        assert np.abs(np.asarray(drawn, float).mean(2) - pale)[~same].max() <= 1
+        assert any(same[np.frombuffer(shown, bool).reshape(8, 8)].all() for shown in expected)
+    assert not [part for part in display.ax_.collections if isinstance(part, QuadMesh)]
+
+
+def test_strongest_places_hold_most_of_what_a_word_does(rng):
+    for sign in (1, -1):
+        influence, shown = sign * (rng.random((6, 7)) - 0.3), rng.random((6, 7)) < 0.5
+        kept = strongest(shown, influence)
+        does = np.where(shown, sign * influence, 0).clip(0)
+        assert (does[kept] > 0).all()
+        assert does[kept].sum() >= HELD * does.sum() > np.sort(does[kept])[1:].sum()
+        assert does[shown & ~kept].max() <= does[kept].min()
+    np.testing.assert_array_equal(strongest(shown, None), shown)
+    np.testing.assert_array_equal(strongest(shown, np.zeros_like(influence)), shown)
 
 
 @pytest.mark.parametrize("evidence", ["counts", "influence"])
@@ -63,7 +100,8 @@ def test_readable_with_few_and_many_nodes(n_nodes, evidence, words):
     assert_readable(display.figure_)
     display = InferenceGraphDisplay.from_estimator(fitted, words, label=4)
     assert_readable(display.figure_)
-    assert f"{(words.decisions == 4).sum()} images decided as 4, 4 shown" in written(display)
+    n = (words.decisions == 4).sum()
+    assert f"{n} of {n} images" + ("" if evidence == "counts" else f", the mean of {n}") in written(display)
 
 
 def test_readable_with_many_images(words):
@@ -84,7 +122,7 @@ def test_from_a_pipeline(digits):
         ]
     ).fit(digits.images[:100])
     display = InferenceGraphDisplay.from_estimator(pipe, digits.test_images, image=-1, n_patches=9)
-    np.testing.assert_array_equal(display.images[0][..., 0], (digits.test_images[-1] * 255).round())
+    np.testing.assert_array_equal(display.ax_.images[0].get_array()[..., 0], (digits.test_images[-1] * 255).round())
     assert "no patches\nstored" in written(display)
     with pytest.raises(IndexError, match="no image 450"):
         InferenceGraphDisplay.from_estimator(pipe, digits.test_images, image=450)
@@ -105,7 +143,8 @@ def test_from_a_folder(digits, tmp_path):
         ]
     ).fit(tmp_path)
     display = InferenceGraphDisplay.from_estimator(pipe, tmp_path, image=7)
-    np.testing.assert_array_equal(display.images[0][..., 0], pixels[7])
+    np.testing.assert_array_equal(display.ax_.images[0].get_array()[..., 0], pixels[7])
+    assert "07.png" in written(display)
     with pytest.raises(IndexError, match="no image 60 in X, which has 60"):
         InferenceGraphDisplay.from_estimator(pipe, tmp_path, image=60)
 
@@ -219,19 +258,21 @@ def test_targets_and_contrasts(graph, words):
     decided = words.decisions[7]
     other = int(words.decisions[words.decisions != decided][0])
     display = InferenceGraphDisplay.from_estimator(graph, words, image=7, contrast=other)
-    assert f"{decided} rather than {other}" in written(display)
+    assert {str(decided), f"rather than {other}"} <= set(written(display))
     assert_readable(display.figure_)
     assert_readable(InferenceGraphDisplay.from_estimator(graph, words, label=int(decided), contrast=other).figure_)
     assert_readable(InferenceGraphDisplay.from_estimator(graph, words, image=7, target=other).figure_)
     of_location = InferenceGraphDisplay.from_estimator(graph, words, image=7, target=("conv3", 1, 2))
     root = of_location.graph.graph["root"]
     assert root.startswith("conv3_w")
-    np.testing.assert_array_equal(np.argwhere(of_location.locations[root]), [[1, 2]])
+    np.testing.assert_array_equal(np.argwhere(of_location._shown(of_location.graph.nodes[root], 0)), [[1, 2]])
     assert_readable(of_location.figure_)
     names = tuple(f"{digit}, whose name is by far longer than usual" for digit in range(10))
     long = replace(words, spec=replace(words.spec, class_names=names))
     display = InferenceGraphDisplay.from_estimator(graph, long, image=7, contrast=other)
-    assert f"{names[decided]} rather than {names[other]}" in " ".join(" ".join(written(display)).split())
+    said = " ".join(" ".join(written(display)).split())
+    assert names[decided] in said
+    assert f"rather than {names[other]}" in said
     assert_readable(display.figure_)
     assert_readable(InferenceGraphDisplay.from_estimator(graph, long, label=int(decided)).figure_)
     with pytest.raises(ValueError, match="give one of them"):
@@ -257,14 +298,8 @@ def test_a_graph_learnt_from_few_images_says_so(n_fitted, words):
         for asked in ({"image": of_class[0]}, {"label": 4}, {"image": of_class[0], "contrast": 7}):
             display = InferenceGraphDisplay.from_estimator(fitted, shown, **asked)
             assert_readable(display.figure_)
-            warnings = [text for text in display.ax_.texts if text.get_text().startswith("learnt from")]
-            assert [text.get_text() for text in warnings] == (
-                [f"learnt from {n_fitted} image{'s' if n_fitted > 1 else ''}"] if n_fitted < 10 else []
-            )
-            assert all(text.get_color() == WARNING for text in warnings)
-            top = max(text.xy[1] for text in display.ax_.texts if getattr(text, "arrow_patch", None))
-            heads = display.ax_.transData.transform((0, top))[1]
-            assert all(text.get_window_extent().y0 > heads for text in warnings)
+            warnings = [text for text in written(display) if text.startswith("Fitted images with")]
+            assert warnings == ([f"Fitted images with this decision: {n_fitted}."] if n_fitted < 10 else [])
 
 
 def test_a_contrast_that_counts_deny_says_so(graph, words):
@@ -274,7 +309,7 @@ def test_a_contrast_that_counts_deny_says_so(graph, words):
         display = InferenceGraphDisplay.from_estimator(
             graph, replace(words, decisions=decisions), image=7, contrast=int(words.decisions[7])
         )
-    assert "all words together speak against it" in written(display)
+    assert "All its words together speak against it." in written(display)
     assert_readable(display.figure_)
 
 
@@ -285,7 +320,7 @@ def test_a_class_that_was_not_fitted(words):
     assert to_text(display.graph).endswith(why)
     texts = [" ".join(text.split()) for text in written(display)]
     assert why in texts
-    assert "learnt from 0 images" in texts
+    assert "Fitted images with this decision: none." in texts
     assert_readable(display.figure_)
 
 
@@ -312,26 +347,157 @@ def against(words):
 def test_influence_in_plain_words(against, words):
     display = InferenceGraphDisplay.from_estimator(against, words, image=7)
     graph, shown = display.graph, written(display)
-    root = graph.graph
-    assert (
-        f"probability {probable(root['probability'])}, then {root['runner_up_name']} "
-        + probable(root["runner_up_probability"])
-        in shown
-    )
-    for node in list(graph.nodes.values())[1:]:
-        share = math.copysign(100 * node["share"], node["influence"])
-        share = f"{share:.0f} %" if abs(share) >= 1 else "under 1 %"
-        without = f"without it {probable(node['probability_without'])}"
+    root, names = graph.graph, words.spec.class_name
+    assert f"{root['class_name']}  {probable(root['probability'])}" in shown
+    assert f"then {root['runner_up_name']} {probable(root['runner_up_probability'])}" in shown
+    for node in list(display._drawn.nodes.values())[1:]:
+        before, after = probable(root["probability"]), probable(node["probability_without"])
+        without = f"without it {before} → {after}" if before != after else f"without it {nats(-node['effect'])}"
         if node["decision_without"] != root["decision"]:
             without += f", {node['class_without']}"
-        assert f"{node['count']}/{node['n_locations']}   {share}\n{without}" in shown
+        assert without in shown
+        counts = words.vocabulary.statistics[node["layer"]].counts[node.get("words", [node["word"]])].sum(0)
+        first = int(counts.argmax())
+        assert any(text.startswith(f"{names(first)} {percent(counts[first] / counts.sum())}") for text in shown)
     assert_readable(display.figure_)
-    assert not any("bits" in text or "learnt from" in text for text in shown)
+    assert not any("bits" in text or "Fitted images" in text for text in shown)
+
+
+def test_bars_are_shares(influence_graph, words):
+    """As long as the share is of the whole width, and with all other words the whole of a layer."""
+    rows = range(20)
+    for row in rows:
+        display = InferenceGraphDisplay.from_estimator(influence_graph, words, image=row)
+        if all(is_part(node) for node in list(display._drawn.nodes.values())[1:]):
+            break
+    bars = [part for part in display.ax_.patches if isinstance(part, Rectangle)]
+    of_words = [part for part in bars if part.get_facecolor()[:3] == pytest.approx(INK)]
+    nodes = [node for node in display._drawn.nodes.values() if node["layer"] != "decision"]
+    widths = sorted(part.get_width() / (2 * 1.35 + 0.06) for part in of_words)
+    np.testing.assert_allclose(widths, sorted(node["share"] for node in nodes), atol=1e-6)
+    for layer in words.layers:
+        shares = sum(node["share"] for node in nodes if node["layer"] == layer)
+        assert f"other words\n{percent(1 - shares)}" in written(display)
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_true_classes_are_named(right, influence_graph, words):
+    true = words.decisions.copy()
+    true[7] = (true[7] + (not right)) % 10
+    said = "right: labelled so" if right else f"wrong: labelled {words.spec.class_name(true[7])}"
+    assert said in written(InferenceGraphDisplay.from_estimator(influence_graph, words, true, image=7))
+    decided = int(words.decisions[7])
+    display = InferenceGraphDisplay.from_estimator(influence_graph, words, true, label=decided)
+    n = (words.decisions == decided).sum()
+    assert any(text == f"{n - (not right)} of {n} labelled so" for text in written(display))
+    with pytest.raises(ValueError, match="y must hold one label per image"):
+        InferenceGraphDisplay.from_estimator(influence_graph, words, true[:5], image=2)
+
+
+def test_several_images_together(influence_graph, words):
+    """Each with where the words are."""
+    rows = np.flatnonzero(words.decisions == 4)[:3]
+    display = InferenceGraphDisplay.from_estimator(influence_graph, words, image=rows.tolist(), label=4)
+    assert display.graph.graph["n_images"] == 3
+    assert "3 of 3 images, the mean of 3" in written(display)
+    assert_readable(display.figure_)
+    with pytest.raises(ValueError, match="explained together for a class; give label="):
+        InferenceGraphDisplay.from_estimator(influence_graph, words, image=[1, 2])
+
+
+def test_large_graphs_show_the_strongest_quickly(words):
+    large = nx.DiGraph(evidence="counts", root="decision_4", target=4, class_name="4", n_images=1)
+    large.add_node(
+        "decision_4", layer="decision", word=4, count=1, n_locations=1, class_name="4", score=9.0, n_fitted=99, depth=0
+    )
+    for layer, depth in (("conv3", 1), ("conv2", 2), ("conv1", 3)):
+        for word in range(words.vocabulary.n_words[layer]):
+            for copy in range(30):
+                attributes = {"layer": layer, "word": word, "count": 1, "n_locations": 16, "score": copy + word / 100}
+                large.add_node(f"{layer}_w{word:03}_{copy}", **attributes, depth=depth)
+    above = {1: ["decision_4"]}
+    for key, node in list(large.nodes.items())[1:]:
+        above.setdefault(node["depth"] + 1, []).append(key)
+        for head in above[node["depth"]]:
+            large.add_edge(key, head, log_ratio=1.0, count=1, frequency=0.1, contribution=node["score"])
+    assert len(large) > 1000
+    begin = time.process_time()
+    display = InferenceGraphDisplay(large, words[:1]).plot()
+    assert time.process_time() - begin < 20
+    said = " ".join(" ".join(text.get_text() for text in display.ax_.texts).split())
+    assert f"Drawn are the strongest 40 of {len(large):,} nodes." in said
+    assert f"{max(node['score'] for node in list(large.nodes.values())[1:]):.1f} bits" in said
+
+
+def test_words_that_are_nearly_the_same_are_drawn_as_one(influence_graph, words, monkeypatch):
+    """With their number, sums, and what the network says without all of them."""
+    monkeypatch.setattr(_groups, "near_words", lambda words, layer: np.ones((99, 99), bool))
+    monkeypatch.setattr(_groups, "_TOUCHING", 0.01)
+    row = 7
+    display = InferenceGraphDisplay.from_estimator(influence_graph, words, image=row)
+    assert display.groups
+    for group, found in display.groups.items():
+        nodes, drawn = [display.graph.nodes[key] for key in group], display._drawn.nodes[group[0]]
+        layer, numbers = drawn["layer"], drawn["words"]
+        assert drawn["influence"] == pytest.approx(sum(node["influence"] for node in nodes))
+        assert f"{len(group)} words like w{nodes[0]['word']}" in written(display)
+        maps = words.influence[row : row + 1]
+        where = torch.from_numpy(np.isin(words.words[layer][row : row + 1], numbers))[:, None]
+
+        def work(part, where=where, layer=layer, maps=maps):
+            edit = {layer: lambda x: torch.where(where, maps.baseline(layer, x), x)}
+            return part.run(edit).outputs.softmax(1)[0, words.decisions[row]]
+
+        (expected,) = maps.rerun(work)
+        assert found["probability_without"] == pytest.approx(float(expected), rel=1e-4)
+    assert len(display._drawn) == len(display.graph) - sum(len(group) - 1 for group in display.groups)
+    assert_readable(display.figure_)
+    monkeypatch.setattr(_groups, "near_words", lambda words, layer: np.zeros((99, 99), bool))
+    assert not InferenceGraphDisplay.from_estimator(influence_graph, words, image=row).groups
+
+
+def test_near_words_are_as_near_as_neighbours_are(words):
+    means = words.influence.mixtures["conv3"].emitted_means_ - words.influence.mixtures["conv3"].weights_ @ (
+        words.influence.mixtures["conv3"].emitted_means_
+    )
+    near = _groups.near_words(words, "conv3")
+    cosines = np.array([[a @ b / np.linalg.norm(a) / np.linalg.norm(b) for a in means] for b in means])
+    nearest = [max(row[:i].tolist() + row[i + 1 :].tolist()) for i, row in enumerate(cosines)]
+    assert near.any(1).sum() >= len(means) / 2
+    np.testing.assert_array_equal(near, (cosines >= np.median(nearest) - 1e-12) & ~np.eye(len(means), dtype=bool))
+
+
+@pytest.mark.parametrize("style", ["default", "dark_background"])
+def test_letters_and_bars_stand_out_from_the_paper(style, influence_graph, words):
+    """Contrast of at least 4.5, as the Web Content Accessibility Guidelines ask for."""
+    with plt.style.context(style):
+        display = InferenceGraphDisplay.from_estimator(influence_graph, words, 9 - words.decisions, image=7)
+        paper = display.figure_.get_facecolor()[:3]
+        colours = {
+            to_rgb(text.get_color()) for text in display.ax_.texts if text.get_text() and not text.get_bbox_patch()
+        }
+    for colour in colours:
+        low, high = sorted([luminance(paper), luminance(colour)])
+        assert (high + 0.05) / (low + 0.05) > 4.5, colour
+
+
+def luminance(colour):
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in colour]
+    return np.dot(linear, [0.2126, 0.7152, 0.0722])
+
+
+def test_vector_files_hold_text_as_text(influence_graph, words, tmp_path):
+    display = InferenceGraphDisplay.from_estimator(influence_graph, words, image=7)
+    display.save(tmp_path / "why.svg")
+    svg = (tmp_path / "why.svg").read_text()
+    for text in written(display):
+        for line in text.split("\n"):
+            assert f">{html.escape(line, quote=False)}<" in svg, line
 
 
 def test_arrows_are_as_wide_as_their_effects(against, words):
     display = InferenceGraphDisplay.from_estimator(against, words, image=7)
-    effects = sorted((abs(effect), effect) for *_, effect in display.graph.edges.data("effect"))
+    effects = sorted((abs(effect), effect) for *_, effect in display._drawn.edges.data("effect"))
     arrows = sorted(arrows_of(display), key=lambda arrow: arrow[0])
     assert any(effect < 0 for _, effect in effects)
     for (width, colour), (size, effect) in zip(arrows, effects, strict=True):
@@ -339,16 +505,26 @@ def test_arrows_are_as_wide_as_their_effects(against, words):
         paleness = 1 - colour
         ink = 1 - np.array(INK if effect > 0 else AGAINST)
         np.testing.assert_allclose(paleness / paleness.max(), ink / ink.max(), atol=1e-6)
-    assert "Orange: works against it." in " ".join(" ".join(written(display)).split())
+    assert "orange is against it." in " ".join(" ".join(written(display)).split())
 
 
 @pytest.mark.parametrize("held", [True, False])
 def test_words_that_do_not_keep_the_decision_say_so(held, influence_graph, words):
     (explained,) = influence_graph.explain(words[7])
     explained.graph["held"] = held
-    display = InferenceGraphDisplay._of_image(explained, words[7:8]).plot()
-    warnings = [text for text in display.ax_.texts if text.get_color() == WARNING]
-    assert [text.get_text() for text in warnings] == ([] if held else ["these words alone do not keep the decision"])
+    display = InferenceGraphDisplay(explained, words[7:8]).plot()
+    said = " ".join(text.get_text() for text in display.ax_.texts if text.get_color() == AGAINST)
+    assert said == ("" if held else "A part of the story: these words alone do not keep the decision.")
+    assert_readable(display.figure_)
+
+
+def test_influence_that_does_not_add_up_is_told(influence_graph, words):
+    display = InferenceGraphDisplay.from_estimator(influence_graph, words, image=7)
+    assert display.residuals.keys() == set(words.layers)
+    assert not any(text.startswith("Rough") for text in written(display))
+    display.residuals = {"conv1": 0.1, "conv2": 0.45}
+    said = " ".join(written(display.plot()))
+    assert "Rough in conv2: 45 % of the influence does not add up." in said
     assert_readable(display.figure_)
 
 
@@ -357,10 +533,8 @@ def test_a_checked_graph_tells_what_was_found(evidence, words):
     fitted = InferenceGraph(evidence=evidence).fit(words)
     (explained,) = fitted.check(words[7], fitted.explain(words[7]))
     here, elsewhere = (probable(explained.graph[f"probability_hidden{where}"]) for where in ("", "_elsewhere"))
-    told = f"with the words' places hidden in the image {here}, with as many others {elsewhere}"
-    assert told in to_text(explained).splitlines()[0]
-    display = InferenceGraphDisplay._of_image(explained, words[7]).plot()
-    assert told in written(display)
+    display = InferenceGraphDisplay(explained, words[7]).plot()
+    assert f"{here} with the words' places hidden, {elsewhere} with other places" in " ".join(written(display))
     assert_readable(display.figure_)
 
 
@@ -373,7 +547,7 @@ def test_influence_of_targets_and_contrasts(against, words):
         display = InferenceGraphDisplay.from_estimator(against, long, image=7, edge_maps=True, **asked)
         assert_readable(display.figure_)
     said = " ".join(written(InferenceGraphDisplay.from_estimator(against, words, image=7, target=other)))
-    assert f"where the network says {decided}, " in said
+    assert f"the network says {decided} " in said
     assert_readable(InferenceGraphDisplay.from_estimator(against, long, label=decided, contrast=other).figure_)
 
 
@@ -383,10 +557,10 @@ def test_a_decision_that_the_words_do_not_speak_for_says_so(graph, words):
     decided, predicted = int(words.decisions[row]), int(graph.predict(words[row])[0])
     assert decided == predicted
     shown = written(InferenceGraphDisplay.from_estimator(graph, words, image=row))
-    assert not any(text.startswith("its words speak for") for text in shown)
+    assert not any(text.startswith("Its words speak for") for text in shown)
     decisions = words.decisions.copy()
     decisions[row] = (decided + 1) % 10
     mistaken = replace(words, decisions=decisions)
     display = InferenceGraphDisplay.from_estimator(graph, mistaken, image=row)
-    assert f"its words speak for {decided}" in written(display)
+    assert f"Its words speak for {decided}." in written(display)
     assert_readable(display.figure_)

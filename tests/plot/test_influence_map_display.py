@@ -4,10 +4,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.collections import QuadMesh
+from matplotlib.colors import to_rgb
 
 from skgmmcnn import InfluenceMapDisplay, LayerDictionary
-from skgmmcnn.graph._text import nats
-from skgmmcnn.plot._drawing import AGAINST, INK
+from skgmmcnn.graph._text import nats, probable
+from skgmmcnn.plot._cells import Cells, equal_cells, smoothed
+from skgmmcnn.plot._drawing import PALETTE, grey
 from tests.plot.readable import assert_readable, texts_of
 
 
@@ -26,21 +28,66 @@ def written(display):
     return [text for text, _ in texts_of(display.figure_)]
 
 
+def heat_of(display, number):
+    """Return the heat map of one image, as drawn, and the image."""
+    image, heat, *_ = (part.get_array() for part in display.ax_.images[number * 3 : number * 3 + 3])
+    return np.asarray(heat), np.asarray(image)
+
+
 @pytest.mark.parametrize("contrast", [None, 1])
 def test_colours_are_influences(contrast, dictionary, words):
-    display = InfluenceMapDisplay.from_estimator(dictionary, words, image=7, contrast=contrast)
+    """Of a map as fine as the image: blue for, orange against, the stronger the more."""
+    rows = [7, 12, 30] if contrast is None else np.flatnonzero(words.decisions != 1)[:3]
+    display = InfluenceMapDisplay.from_estimator(dictionary, words, image=rows, contrast=contrast, layers="conv1")
     assert_readable(display.figure_)
-    found = words.influence[7:8].of_classes(words.decisions[7:8], None if contrast is None else [contrast])
-    overlays = [part.get_array() for part in display.ax_.collections if isinstance(part, QuadMesh)]
-    for layer, colours in zip(words.layers, overlays, strict=True):
-        influence = found.maps[layer][0]
-        most = np.abs(influence).max()
-        np.testing.assert_allclose(colours[..., 3], 0.9 * np.abs(influence) / most)
-        np.testing.assert_allclose(colours[influence > 0, :3], [INK] * (influence > 0).sum())
-        np.testing.assert_allclose(colours[influence < 0, :3], [AGAINST] * (influence < 0).sum())
-        assert {nats(-most), nats(most), f"adds up to {nats(influence.sum())}"} <= set(written(display))
-    decided = words.spec.class_name(words.decisions[7])
-    assert (decided if contrast is None else f"{decided} rather than 1") in written(display)
+    others = None if contrast is None else [contrast] * 3
+    found = words.influence[rows].of_classes(words.decisions[rows], others)
+    for number, row in enumerate(rows):
+        influence = found.maps["conv1"][number]
+        heat, image = heat_of(display, number)
+        strength = 0.95 * np.abs(influence)[..., None] / np.abs(influence).max()
+        colour = np.where(influence[..., None] > 0, to_rgb(PALETTE[0]), to_rgb(PALETTE[1]))
+        np.testing.assert_allclose(heat, grey(image) / 255 * (1 - strength) + colour * strength, atol=1e-6)
+        assert f"in all {nats(influence.sum())}" in written(display)
+        decided = words.spec.class_name(words.decisions[row])
+        ending = "rather than 1" if contrast else probable(1 / (1 + np.exp(-found.margins[number])))
+        assert f"{decided} {ending}" in written(display)
+
+
+def test_words_are_segments_with_their_influence(dictionary, words):
+    display = InfluenceMapDisplay.from_estimator(dictionary, words, image=7, n_words=3)
+    influence, shown = words.influence[7:8].of_classes().maps["conv3"][0], words.words["conv3"][7]
+    sums = {word: influence[shown == word].sum() for word in np.unique(shown)}
+    strongest = sorted(sums, key=lambda word: -abs(sums[word]))[:3]
+    (tint,) = [part.get_array() for part in display.ax_.collections if isinstance(part, QuadMesh)]
+    assert set(np.unique(tint[..., 3])) <= {0.0, 0.3}  # the image shows through
+    for word, colour in zip(strongest, PALETTE, strict=False):
+        np.testing.assert_allclose(tint[shown == word], [(*to_rgb(colour), 0.3)] * (shown == word).sum())
+        assert f"w{word}  {nats(sums[word])}" in written(display)
+    assert not tint[~np.isin(shown, strongest)].any()
+    plain = InfluenceMapDisplay.from_estimator(dictionary, words, image=7, n_words=0)
+    assert len(plain.ax_.images) == 2
+
+
+def test_smooth_maps_keep_their_values():
+    cells = Cells(np.array([0, 0.5, 1]), np.array([0, 0.25, 1]))
+    found = smoothed(np.array([[0.0, 1], [2, 3]]), cells, (4, 8))
+    assert found.shape == (4, 8)
+    assert found[0, 0] == 0  # beyond the middle of the first cell
+    assert found[-1, -1] == 3
+    assert (np.diff(found, axis=0) >= 0).all()
+    np.testing.assert_allclose(smoothed(np.eye(4), equal_cells((4, 4)), (4, 4)), np.eye(4))
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_true_classes_and_all_images(right, dictionary, words):
+    display = InfluenceMapDisplay.from_estimator(dictionary, words, (words.decisions + (not right)) % 10)
+    said = written(display)
+    assert len(display.titles) == 8
+    assert sum(text.startswith("labelled ") for text in said) == 8
+    assert ("labelled so" in said) == right
+    assert list(display.maps) == ["conv3"]
+    assert_readable(display.figure_)
 
 
 def test_other_targets_layers_and_long_names(dictionary, words):
@@ -52,19 +99,21 @@ def test_other_targets_layers_and_long_names(dictionary, words):
     )
     assert display.ax_ is ax
     assert list(display.maps) == ["conv3"]
-    assert display.title == f"{names[3]} rather than {names[4]}"
-    assert_readable(InfluenceMapDisplay.from_estimator(dictionary, long, target=3, contrast=4).figure_)
+    assert display.titles == [f"{names[3]} rather than {names[4]}"]
+    layers = ["conv1", "conv2", "conv3"]
+    display = InfluenceMapDisplay.from_estimator(dictionary, long, target=3, contrast=4, layers=layers)
+    assert_readable(display.figure_)
 
 
 def test_a_layer_without_influence_is_not_coloured(words):
-    display = InfluenceMapDisplay(words[:1], {"conv3": np.zeros((4, 4))}, title="nothing").plot()
-    (overlay,) = [part.get_array() for part in display.ax_.collections if isinstance(part, QuadMesh)]
-    assert not overlay[..., 3].any()
+    display = InfluenceMapDisplay(words[:1], {"conv3": np.zeros((1, 4, 4))}, titles=["nothing"]).plot()
+    heat, image = heat_of(display, 0)
+    np.testing.assert_allclose(heat, grey(image) / 255)
     assert_readable(display.figure_)
 
 
 def test_bad_input(dictionary, words):
-    with pytest.raises(ValueError, match="no network that could tell what contributed"):
+    with pytest.raises(ValueError, match="no network and images that could tell what contributed"):
         InfluenceMapDisplay.from_estimator(dictionary, replace(words, influence=None))
     with pytest.raises(ValueError, match="no layer 'conv4'; there is 'conv"):
         InfluenceMapDisplay.from_estimator(dictionary, words, layers=["conv4"])
@@ -72,5 +121,7 @@ def test_bad_input(dictionary, words):
         InfluenceMapDisplay.from_estimator(dictionary, words, target=3, contrast="3")
     with pytest.raises(ValueError, match="n_steps must be at least 1; got 0"):
         InfluenceMapDisplay.from_estimator(dictionary, words, n_steps=0)
+    with pytest.raises(ValueError, match="n_words must be 0 to 8; got 9"):
+        InfluenceMapDisplay.from_estimator(dictionary, words, n_words=9)
     with pytest.raises(IndexError, match="no image 300 in X"):
         InfluenceMapDisplay.from_estimator(dictionary, words, image=300)

@@ -4,7 +4,7 @@ import pytest
 from sklearn.pipeline import make_pipeline
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary, WordSimilarityDisplay
-from skgmmcnn.dictionary import Cohesion, Locality, class_similarity, locality
+from skgmmcnn.plot._similarity import Cohesion, Locality, class_similarity, locality
 from tests.plot.readable import assert_readable
 
 
@@ -27,7 +27,7 @@ def test_digits_become_told_apart(pipe, digits):
     assert display.by_class["conv3"].p_value < 0.01
     words = pipe[:-1].transform(digits.test_images)
     np.testing.assert_array_equal(display.similarity[:30, 30:], class_similarity(words, "conv2", "conv3"))
-    assert display.spread == locality(words)
+    assert display.spread["conv2"] == locality(words.words["conv2"], 30)
 
 
 def test_what_is_drawn(pipe, digits):

@@ -1,29 +1,17 @@
 """Similarity and locality of words, against plain loops and planted cases."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import norm, permutation_test
+from scipy.stats import permutation_test
 from sklearn.metrics import cohen_kappa_score
 from sklearn.metrics.pairwise import cosine_similarity
 
-from skgmmcnn import LayerDictionary
-from skgmmcnn.dictionary import (
-    WordStatistics,
-    class_cohesion,
-    class_similarity,
-    locality,
-    mean_cosine,
-    mean_distance,
-    word_classes,
-)
-from skgmmcnn.mixture._emissions import Parameters
-from skgmmcnn.mixture._rectified import RectifiedGaussian
+from skgmmcnn.dictionary import WordStatistics
+from skgmmcnn.plot._similarity import class_cohesion, class_similarity, locality, word_classes
 from tests.graph.test_inference_graph import N_WORDS, random_words
 
 
@@ -41,16 +29,16 @@ def naive_profiles(words, layer):
 
 def test_class_similarity_equals_a_naive_version(seed):
     words = random_words(seed, 10)
-    for first, second in [("top", None), ("low", "middle")]:
+    for first, second in [("top", "top"), ("low", "middle")]:
         found = class_similarity(words, first, second)
-        expected = cosine_similarity(naive_profiles(words, first), naive_profiles(words, second or first))
+        expected = cosine_similarity(naive_profiles(words, first), naive_profiles(words, second))
         np.testing.assert_allclose(found, expected, atol=1e-12)
 
 
 def test_every_class_counts_alike(seed):
     words = random_words(seed, 12)
     often = words[np.concatenate([np.arange(12), np.tile(np.flatnonzero(words.decisions == 1), 5)])]
-    np.testing.assert_allclose(class_similarity(often, "top"), class_similarity(words, "top"))
+    np.testing.assert_allclose(class_similarity(often, "top", "top"), class_similarity(words, "top", "top"))
 
 
 def test_words_that_are_not_shown_are_like_nothing():
@@ -65,33 +53,6 @@ def test_words_that_are_not_shown_are_like_nothing():
 def test_class_of_a_word():
     statistics = WordStatistics(np.array([[5, 50], [5, 40], [0, 0], [1, 910]]))
     np.testing.assert_array_equal(word_classes(statistics), [0, 0, -1, 1])
-
-
-def test_distance_of_means(maps, rng):
-    mixtures = LayerDictionary({"conv1": 8, "conv2": 12, "conv3": 16}, random_state=0).fit(maps).mixtures_
-    found = mean_distance(mixtures["conv1"], mixtures["conv2"])
-    means = mixtures["conv1"].emitted_means_[3], mixtures["conv2"].emitted_means_[5]
-    assert found[3, 5] == pytest.approx(np.sqrt(((means[0] - means[1]) ** 2).sum()))
-    np.testing.assert_allclose(np.diag(mean_distance(mixtures["conv3"])), 0)
-    with pytest.raises(ValueError, match="of 16 and of 32 channels cannot be compared by their means"):
-        mean_distance(mixtures["conv2"], mixtures["conv3"])
-
-
-def test_emitted_means_are_those_of_samples(maps, rng):
-    mean, deviation = rng.normal(size=(4, 3)), rng.uniform(0.3, 2, (4, 3))
-    parameters = Parameters(torch.from_numpy(mean), torch.from_numpy(deviation**2))
-    found = RectifiedGaussian(torch.zeros(3)).expect(parameters).numpy()
-    values = np.linspace(0, 15, 200_001)[:, None, None]
-    density = norm.pdf(values, mean, deviation)
-    np.testing.assert_allclose(found, (values * density).sum(0) * values[1, 0, 0], rtol=1e-4, atol=1e-6)
-    mixture = LayerDictionary(5, covariance_type="diag", random_state=0).fit(maps).mixtures_["conv3"]
-    rows, components = mixture.sample(40_000, torch.Generator().manual_seed(0))
-    for word in range(5):
-        drawn = rows[components == word].numpy()
-        error = drawn.std(0) / np.sqrt(len(drawn)) + 1e-4
-        assert (abs(mixture.emitted_means_[word] - drawn.mean(0)) < 5 * error).all()
-    assert (mixture.emitted_means_ >= 0).all()
-    assert (mixture.means_ < 0).any()
 
 
 def naive_means(similarity, classes):
@@ -161,8 +122,8 @@ def naive_joins(image):
 @given(seed=st.integers(0, 2**31))
 def test_locality_equals_a_naive_version(seed):
     words = random_words(seed, 6)
-    for layer, found in locality(words).items():
-        maps = words.words[layer]
+    for layer, maps in words.words.items():
+        found = locality(maps, N_WORDS[layer])
         size = maps[0].size
         excess = most = 0
         for image in maps:
@@ -176,47 +137,25 @@ def test_locality_equals_a_naive_version(seed):
 
 
 def test_autocorrelation_of_known_patterns(rng):
-    words = random_words(0, 40)
     halves = np.zeros((40, 5, 6), int)
     halves[:, :, 3:] = 1
     board = np.broadcast_to(np.indices((5, 6)).sum(0) % 2, (40, 5, 6))
     shuffled = rng.permuted(halves.reshape(40, -1), axis=1).reshape(40, 5, 6)
-    found = [
-        locality(replace(words, words=words.words | {"low": maps}))["low"].autocorrelation
-        for maps in (halves, board, shuffled, np.zeros_like(halves))
-    ]
+    found = [locality(maps, 2).autocorrelation for maps in (halves, board, shuffled, np.zeros_like(halves))]
     assert found[0] > 0.7
     assert found[1] < -0.9
     assert abs(found[2]) < 0.1
     assert np.isnan(found[3])  # one word everywhere: nothing to compare with
     long = np.repeat(rng.integers(0, 3, (1, 1, 4000)), 1, axis=0)  # in a long row, it is Cohen's kappa of neighbours
-    row = locality(replace(words, words=words.words | {"low": long}, decisions=words.decisions[:1]))["low"]
-    assert row.autocorrelation == pytest.approx(cohen_kappa_score(long[0, 0, 1:], long[0, 0, :-1]), abs=2e-3)
+    assert locality(long, 3).autocorrelation == pytest.approx(
+        cohen_kappa_score(long[0, 0, 1:], long[0, 0, :-1]), abs=2e-3
+    )
 
 
 def test_expected_number_of_words(rng):
-    words = random_words(0, 3000)
-    found = locality(words)["low"]
+    words = random_words(0, 3000).words["low"]
+    found = locality(words, N_WORDS["low"])
     assert found.n_distinct == pytest.approx(found.expected_distinct, rel=0.01)
-    one = locality(replace(words, words=words.words | {"low": words.words["low"][:, :1, :1]}))["low"]
+    one = locality(words[:, :1, :1], N_WORDS["low"])
     assert np.isnan(one.autocorrelation)
     assert one.n_distinct == one.largest_share == 1
-
-
-def test_bad_input_is_named(words):
-    with pytest.raises(ValueError, match=r"no words of a layer 'conv9'; the layers are \['conv1'"):
-        class_similarity(words, "conv9")
-
-
-def test_cosine_of_means(maps, rng):
-    mixtures = LayerDictionary({"conv1": 8, "conv2": 12, "conv3": 16}, random_state=0).fit(maps).mixtures_
-    found = mean_cosine(mixtures["conv1"], mixtures["conv2"])
-    means = mixtures["conv1"].emitted_means_[3], mixtures["conv2"].emitted_means_[5]
-    assert found[3, 5] == pytest.approx(means[0] @ means[1] / np.linalg.norm(means[0]) / np.linalg.norm(means[1]))
-    np.testing.assert_allclose(np.diag(mean_cosine(mixtures["conv3"])), 1)
-
-
-def test_words_of_silence_are_alike():
-    some, silent = (SimpleNamespace(emitted_means_=np.full((2, 3), value)) for value in (2.0, 0.0))
-    np.testing.assert_array_equal(mean_cosine(silent), 1)
-    np.testing.assert_array_equal(mean_cosine(silent, some), 0)

@@ -1,0 +1,30 @@
+"""The kinds of evidence: a new one is a file with an `Evidence`, and an entry here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import networkx as nx
+
+from ._counts import CountEvidence
+from ._evidence import Evidence, Strength
+from ._influence import InfluenceEvidence
+
+KINDS: dict[str, type[Evidence]] = {kind.name: kind for kind in (InfluenceEvidence, CountEvidence)}
+
+
+def evidence_of(graph: nx.DiGraph) -> str:
+    """Return the kind of evidence of a graph."""
+    return graph.graph.get("evidence", "counts")
+
+
+def strength_of(graph: nx.DiGraph) -> Strength:
+    """Return the names of the attributes that hold the evidence of a graph."""
+    return KINDS[evidence_of(graph)].strength
+
+
+def check_graph(graph: Any) -> None:
+    """Refuse what is no inference graph."""
+    if not isinstance(graph, nx.DiGraph) or not len(graph) or not all("layer" in node for node in graph.nodes.values()):
+        kind = f"{type(graph).__name__} of {len(graph)} nodes" if isinstance(graph, nx.Graph) else type(graph).__name__
+        raise ValueError(f"An inference graph is needed, as InferenceGraph.explain returns it; got a {kind}.")

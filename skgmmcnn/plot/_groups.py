@@ -1,0 +1,116 @@
+"""Words of a layer that are nearly the same and lie side by side, as the blues of a sky: drawn as one."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import networkx as nx
+import numpy as np
+import torch
+
+from ..dictionary import WordMaps
+from ..features import Rerun, margins, proba_of
+
+_TOUCHING = 0.25  # share of the places of one that border on the other
+
+Group = tuple[str, ...]
+
+
+def alike(graph: nx.DiGraph, words: WordMaps) -> list[Group]:
+    """Return the nodes of words that are nearly the same and touch, two or more in each group, the strongest first.
+
+    Nearly the same are words whose means are as near as those of nearest neighbours usually are in their layer.
+
+    Words that a person named differently, and words for and against, stay apart.
+    """
+    if words.influence is None:
+        return []
+    pairs: nx.Graph = nx.Graph()
+    candidates = [key for key, node in graph.nodes.items() if "influence" in node]
+    near = {layer: near_words(words, layer) for layer in words.layers}
+    for one, other in itertools.combinations(candidates, 2):
+        first, second = graph.nodes[one], graph.nodes[other]
+        same = all(first.get(name) == second.get(name) for name in ("layer", "word_name"))
+        if (
+            same
+            and first["influence"] * second["influence"] > 0
+            and near[first["layer"]][first["word"], second["word"]]
+        ):
+            shown = words.words[first["layer"]]
+            if _touch(shown == first["word"], shown == second["word"]):
+                pairs.add_edge(one, other)
+    return [tuple(key for key in graph if key in group) for group in nx.connected_components(pairs)]
+
+
+def near_words(words: WordMaps, layer: str) -> np.ndarray:
+    """Return for each pair of words of a layer whether their means are near, (K, K), by the cosine from the layer's."""
+    assert words.influence is not None
+    mixture = words.influence.mixtures[layer]
+    means = mixture.emitted_means_ - mixture.weights_ @ mixture.emitted_means_
+    means = means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), np.finfo(float).tiny)
+    cosines = means @ means.T
+    np.fill_diagonal(cosines, -1)
+    return cosines >= np.median(cosines.max(1))
+
+
+def _touch(here: np.ndarray, there: np.ndarray) -> bool:
+    """Tell whether places (n, H, W) of two words border on each other."""
+    wide = np.pad(there, [(0, 0), (1, 1), (1, 1)])
+    beside = wide[:, :-2, 1:-1] | wide[:, 2:, 1:-1] | wide[:, 1:-1, :-2] | wide[:, 1:-1, 2:]
+    return bool((here & beside).sum() >= _TOUCHING * min(here.sum(), there.sum()))
+
+
+def measured(graph: nx.DiGraph, words: WordMaps, group: Group) -> dict[str, Any]:
+    """Return what the network says of the only image without all words of a group."""
+    layer, numbers = graph.nodes[group[0]]["layer"], [graph.nodes[key]["word"] for key in group]
+    where, influence, of = np.isin(words.words[layer], numbers), words.influence, graph.graph
+    assert influence is not None
+    target, contrast = np.array([of["target"]]), np.array([of["contrast"]]) if "contrast" in of else None
+
+    def work(part: Rerun) -> tuple[float, float, int]:
+        mask = torch.from_numpy(where[part.rows])[:, None]
+        found = part.run({layer: lambda x: torch.where(mask.to(x.device), influence.baseline(layer, x), x)})
+        left = margins(found.outputs, target, contrast)
+        return float(left[0]), float(proba_of(found.outputs, target)[0]), int(found.decisions[0])
+
+    ((left, proba, decided),) = influence.rerun(work, "groups")
+    name = words.spec.class_name(decided)
+    effect = of["margin"] - left
+    return {"effect": effect, "probability_without": proba, "decision_without": decided, "class_without": name}
+
+
+def merged(graph: nx.DiGraph, groups: Mapping[Group, Mapping[str, Any]]) -> nx.DiGraph:
+    """Return a graph in which each group is one node, its first, with the sums of its words and what was measured."""
+    firsts = {key: group[0] for group in groups for key in group}
+    small = nx.DiGraph(**graph.graph)
+    for key, node in graph.nodes.items():
+        if firsts.get(key, key) == key:
+            small.add_node(key, **node)  # the first of a group changes below
+    for group, found in groups.items():
+        nodes, kept = [graph.nodes[key] for key in group], small.nodes[group[0]]
+        for name in ("effect", "probability_without", "decision_without", "class_without", "changed"):
+            kept.pop(name, None)
+        sums = {name: sum(node[name] for node in nodes) for name in ("count", "influence", "share")}
+        kept.update(sums, words=[node["word"] for node in nodes], **found)
+    edges: dict[tuple[str, str], list[tuple[str, Mapping[str, Any]]]] = {}
+    for tail, head, edge in graph.edges(data=True):
+        edges.setdefault((firsts.get(tail, tail), firsts.get(head, head)), []).append((head, edge))
+    for ends, parts in edges.items():
+        small.add_edge(*ends, **_together(parts))
+    return small
+
+
+def _together(parts: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
+    """Return the attributes of edges, each with its head, that become one: first-order flows add up."""
+    if len(parts) == 1:
+        return dict(parts[0][1])
+    flow, effect = (_sum(parts, name) for name in ("flow", "effect"))
+    wholes = {head: edge["flow"] / edge["share"] for head, edge in parts if edge["share"]}
+    whole = sum(wholes.values())
+    return {"flow": flow, "effect": effect, "share": flow / whole if whole else 0.0}
+
+
+def _sum(parts: Iterable[tuple[str, Mapping[str, Any]]], name: str) -> float:
+    return sum(edge[name] for _, edge in parts)

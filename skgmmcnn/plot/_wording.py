@@ -1,0 +1,171 @@
+"""The few words that a picture of a graph needs, for either evidence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import networkx as nx
+
+from ..dictionary import WordMaps
+from ..graph import DECISION, evidence_of, is_part, nats, percent, probable, strength_of
+
+FEW = 10  # fitted images
+_RARE = 0.03  # of the locations of a word: classes below are not named
+_SURE = 1 / 3  # of the influence: more that does not add up is told
+
+
+class Bar(NamedTuple):
+    """What a bar shows: a number as text, and its length as a share of the longest possible, of either sign."""
+
+    text: str
+    length: float
+
+
+class Wording:
+    """What there is to say of a graph of the images `words`."""
+
+    def __init__(self, graph: nx.DiGraph, words: WordMaps) -> None:
+        self._graph, self._of, self._words = graph, graph.graph, words
+        self.counts = evidence_of(graph) == "counts"
+        self.several = self._of["n_images"] > 1
+        nodes = [node for node in graph.nodes.values() if self._measured(node)]
+        self._strength = strength_of(graph)
+        self._longest = max((abs(self._strength.of_node(node)) for node in nodes), default=1) or 1
+        self._shares = not self.counts and all(map(is_part, nodes))
+
+    def _measured(self, node: Mapping[str, Any]) -> bool:
+        return node["layer"] != DECISION and (self.counts or "influence" in node)
+
+    def _bar(self, value: float, share: float) -> Bar:
+        """Return a share of the whole, where that says something; else nats or bits, by the most of a word."""
+        if self._shares:
+            return Bar(percent(share), max(-1.0, min(share, 1.0)))
+        text = f"{value:.1f} bits" if self.counts else nats(value)
+        return Bar(text, max(-1.0, min(value / self._longest, 1.0)))
+
+    def bar(self, node: Mapping[str, Any]) -> Bar | None:
+        """Return what a word does; None of a word that is explained."""
+        if not self._measured(node):
+            return None
+        value = self._strength.of_node(node)
+        return self._bar(value, math.copysign(node.get("share", 0), value))
+
+    def against(self, node: Mapping[str, Any]) -> bool:
+        """Tell whether a word works against what is explained."""
+        return self._strength.of_node(node) < 0
+
+    def rest(self, layer: str) -> Bar | None:
+        """Return what all other words of a layer do together; None where that is not known."""
+        baseline = f"baseline_margin_{layer}"
+        if self.counts or baseline not in self._of:
+            return None
+        lead = self._of["margin"] - self._of[baseline]
+        value = lead - sum(node.get("influence", 0) for node in self._graph.nodes.values() if node["layer"] == layer)
+        return self._bar(value, value / lead if lead else 0)
+
+    def without(self, node: Mapping[str, Any]) -> str:
+        """Return what happens without a word; of counts, how often it is there."""
+        if self.counts or "effect" not in node:
+            margin = "" if self.counts or "margin" not in node else f", log-odds {nats(node['margin'])}"
+            return f"{node['count']} of {node['n_locations']} locations{margin}"
+        before, after = (
+            probable(of.get(name, 0)) for of, name in ((self._of, "probability"), (node, "probability_without"))
+        )
+        if "probability_without" not in node or before == after:
+            return f"without it {nats(-node['effect'])}"
+        says = (
+            f", {node['class_without']}"
+            if node.get("decision_without", self._of.get("decision")) != self._of.get("decision")
+            else ""
+        )
+        changed = f", {percent(node['changed'])} decided otherwise" if node.get("changed") else ""
+        return f"without it {before} → {after}{says}{changed}"
+
+    def classes(self, node: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """Return the two commonest classes of the fitted images that show a word, with their shares."""
+        statistics = self._words.vocabulary.statistics.get(node["layer"])
+        if statistics is None or statistics.counts.shape[1] < 2:
+            return []
+        counts = statistics.counts[node.get("words", [node["word"]])].sum(0)
+        first = [
+            label for label in (-counts).argsort(kind="stable")[:2].tolist() if counts[label] > _RARE * counts.sum()
+        ]
+        return [(self._words.spec.class_name(label), percent(counts[label] / counts.sum())) for label in first]
+
+    def edge(self, edge: Mapping[str, Any]) -> str:
+        """Return what stands on an arrow: how much of what the upper word does comes from the lower one."""
+        if self.counts:
+            return f"{edge['log_ratio']:.2f} bits, {percent(edge['frequency'])}"
+        if self.several:
+            return nats(edge["effect"])
+        return percent(edge["share"]) if 0 <= edge["share"] <= 1 and edge["effect"] > 0 else ""
+
+    def probability(self) -> str:
+        """Return how probable the class is that is explained; nothing of counts, which do not know."""
+        return "" if self.counts else probable(self._of["probability"])
+
+    def outcome(self) -> list[str]:
+        """Return what stands below the class: what it is contrasted with, what comes next, and what was checked."""
+        of, lines = self._of, []
+        if "contrast_name" in of:
+            lines.append(f"rather than {of['contrast_name']}")
+        if self.several:
+            lines.append(self._images())
+        elif "runner_up_name" in of and of["runner_up_name"] != of.get("contrast_name"):
+            other = f"{of['runner_up_name']} {probable(of['runner_up_probability'])}"
+            lines.append(f"then {other}" if of["decision"] == of["target"] else f"the network says {other}")
+        elif "runner_up_name" in of:
+            lines[-1] += f" {probable(of['runner_up_probability'])}"
+        if "probability_hidden" in of:
+            here, there = probable(of["probability_hidden"]), probable(of["probability_hidden_elsewhere"])
+            lines.append(f"{here} with the words' places hidden, {there} with other places")
+        return lines
+
+    def _images(self) -> str:
+        root = self._graph.nodes[self._of["root"]]
+        mean = "" if self.counts else f", the mean of {self._of['n_explained']}"
+        return f"{root['count']} of {root['n_locations']} images{mean}"
+
+    def warnings(self, predicted: str | None, residuals: Mapping[str, float]) -> list[str]:
+        """Return why not to rely on the picture, in a line each."""
+        of, root = self._of, self._graph.nodes[self._of["root"]]
+        if "target" not in of:
+            return []
+        lines = []
+        if not of.get("held", True) and ("contrast" in of or of["decision"] == of["target"]):
+            lines.append("A part of the story: these words alone do not keep the decision.")
+        if predicted not in (None, of["class_name"]):
+            lines.append(f"Its words speak for {predicted}.")
+        if "contrast" in of and root.get("score", 0) < 0:
+            lines.append("All its words together speak against it.")
+        fitted = self._n_fitted(root)
+        if fitted is not None and fitted < FEW:
+            lines.append(f"Fitted images with this decision: {fitted or 'none'}.")
+        unsure = {layer: share for layer, share in residuals.items() if share > _SURE}
+        if unsure:
+            layer = max(unsure, key=unsure.__getitem__)
+            lines.append(f"Rough in {layer}: {percent(unsure[layer])} of the influence does not add up.")
+        return lines
+
+    def _n_fitted(self, root: Mapping[str, Any]) -> int | None:
+        """Return how many of the fitted images have the decision that is explained."""
+        if "n_fitted" in root:
+            return root["n_fitted"]
+        for layer, statistics in self._words.vocabulary.statistics.items():
+            return int(statistics.counts[:, root["word"]].sum()) // self._words.words[layer][0].size
+        return None
+
+    def key(self) -> list[str]:
+        """Return what bars, numbers and arrows mean."""
+        if self.counts:
+            return [
+                "Bits: evidence of the word for what stands above.",
+                "Arrows: evidence of one location, and the share of the upper word's fields that show the lower one.",
+            ]
+        what = f"the lead over {self._of['contrast_name']}" if "contrast" in self._of else "the log-odds"
+        bars = f"Bars: the share of {what} that the word carries" if self._shares else f"Bars: nats of {what}"
+        edges = "by how much that falls without" if self.several else "how much of what the upper word does comes from"
+        parts = [f"{bars}; orange is against it.", "Without it: the probability when the word is taken away."]
+        return [*parts, f"Arrows: {edges} the lower one."]
