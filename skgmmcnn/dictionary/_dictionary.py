@@ -24,8 +24,9 @@ from ._training import Sample, passes
 from ._words import WordMaps
 from ._worth import DictionaryReport, worth
 
-# EM begins with a quarter of the rows, if these are twenty a word: at equal time, words of two seeds were more alike.
-_FIRST, _ROWS_EACH = 4, 20
+# EM begins with an eighth of the rows, if these are twenty a word: that saves a third of the time, and words of two
+# seeds are as alike.
+_FIRST, _ROWS_EACH = 8, 20
 # The share of the rows that may change their word in a pass at which training ends.
 _STILL = 0.02
 
@@ -56,7 +57,7 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
     init_params : {"random_from_data", "k-means++"}, default="random_from_data"
         The rows at which training starts.
     solver : {"em", "online", "sgd"}, default="em"
-        How the mixtures are trained; see :class:`DiagonalGaussianMixture`.  "em" begins with a quarter of the sample.
+        How the mixtures are trained; see :class:`DiagonalGaussianMixture`.  "em" begins with an eighth of the sample.
     max_samples : int, default=200_000
         Most rows per layer on which the mixture is trained; fewer where they would take more than 256 MiB.
     max_iter : int, default=200

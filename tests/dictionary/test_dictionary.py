@@ -285,7 +285,7 @@ def test_partial_fit(maps):
     score, n_iter = fitted.score(maps), fitted.n_iter_
     assert n_iter != 9
     assert fitted.partial_fit(maps[:150]).score(maps) > score - 1  # goes on from the fit
-    few = maps[:10]  # of which fit does not take a quarter first
+    few = maps[:10]  # of which fit does not take an eighth first
     one_step = LayerDictionary(40, random_state=0).partial_fit(few)
     with pytest.warns(ConvergenceWarning):
         one_pass = LayerDictionary(40, random_state=0, max_iter=1).fit(few)
