@@ -1,5 +1,6 @@
 import html
 import itertools
+import re
 import time
 from dataclasses import replace
 
@@ -44,15 +45,17 @@ def test_picture_of_an_image(graph, words):
     display = InferenceGraphDisplay.from_estimator(graph, words, image=7)
     explained = graph.explain(words[7:8])[0]
     assert display.graph.nodes.keys() == explained.nodes.keys()
-    texts = written(display)
-    for _, node in explained.nodes(data=True):
+    texts, drawn = written(display), display._drawn  # alike words as one
+    for _, node in drawn.nodes(data=True):
         if node["layer"] != "decision":
-            assert {f"w{node['word']}", f"{node['score']:.1f} bits"} <= set(texts)
-            assert f"{node['count']} of {node['n_locations']} locations" in texts
-    for *_, edge in explained.edges(data=True):
-        assert any(f"{edge['log_ratio']:.2f} bits" in text for text in texts)
+            assert any(text.endswith(f"w{node['word']}") for text in texts)
+            assert {f"{node['score']:.1f} bits", f"{node['count']} of {node['n_locations']} locations"} <= set(texts)
+    labels = [text for text in texts if re.match(r"[0-9.]+ bits, ", text)]
+    expected = [f"{edge['log_ratio']:.2f} bits, {percent(edge['frequency'])}" for *_, edge in drawn.edges(data=True)]
+    assert set(labels) <= set(expected)
+    assert len(labels) >= 0.9 * len(expected)  # where there is room
     assert "Lit: where the word is in the image." in " ".join(" ".join(texts).split())
-    n_words = len(explained) - 1
+    n_words = len(drawn) - 1
     n_images = len(display.ax_.images)
     assert n_images == 2 + n_words * 5  # the decision's, as it is and lit; for a word four patches and the image
     assert_readable(display.figure_)
