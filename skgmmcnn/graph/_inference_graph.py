@@ -74,8 +74,8 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         weighs less against it, which tempers contrasts.
     fields : {"effective", "whole"}, default="effective"
         Where lower words count for an upper one: in its effective fields, where most of its activity comes from, or in
-        its whole receptive fields.  Whole ones are also taken where effective ones were not measured
-        (``FeatureExtractor(n_field_images=0)``); see `fields_`.
+        its whole receptive fields.  Whole ones are also taken where effective ones could not be measured; see
+        `fields_`.
     verbose : int, default=0
         Whether :meth:`fit` prints the number of the fitted decisions that are for classes with at least ten images, and
         the share of decisions that the words predict, with y also of right and wrong ones.
@@ -112,10 +112,11 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
     m = z_c - log sum over j != c of exp z_j; a contrast, z_a - z_b; or the log-odds of a word under its layer's
     mixture.  With b the mean of a layer over the fitted images and x its activations, a location's influence is the
     integral of the gradient of m from b to x times x - b [2]_: over the layer these add up to m(x) - m(b).  A word's
-    influence is the sum over its locations.  Of the words with most influence those are kept without which m really
-    falls; `effect` is this fall.  Flows are the contributions of lower words to upper ones, to first order; an edge is
-    drawn where the exact effect of taking the lower word away from only the upper one (path patching) agrees in sign,
-    and is at least 2 % of the influence of the upper word.
+    influence is the sum over its locations.  Words are ranked by their salience, the influence divided by the square
+    root of the number of locations, since influence itself prefers words that cover most of the image.  The first are
+    kept without which m really falls; `effect` is this fall.  Flows are the contributions of lower words to upper ones,
+    to first order; an edge is drawn where the exact effect of taking the lower word away from only the upper one (path
+    patching) agrees in sign, and is at least 2 % of the influence of the upper word.
 
     *Counts.*  With C the counts and b the smoothing, P(t) = C[., t] / C[., .] and
     P(t | s) = (C[s, t] + b P(t)) / (C[s, .] + b).  Counts add up: :meth:`partial_fit` on parts of the images, or
@@ -290,7 +291,9 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         self.transition_counts_ = counted.transitions
         self.log_ratios_ = {pair: log_ratios(counts, self.smoothing) for pair, counts in counted.transitions.items()}
 
-    def explain(self, X: WordMaps, target: Target = None, *, contrast: int | str | None = None) -> list[nx.DiGraph]:
+    def explain(
+        self, X: WordMaps, target: Target = None, *, contrast: int | str | Sequence[int | str] | None = None
+    ) -> list[nx.DiGraph]:
         """Return for each image the graph that explains the network's decision, or another target.
 
         Parameters
@@ -299,11 +302,11 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
             Words of the images to explain.
         target : int, str or tuple, default=None
             The network's decision by default; another output, by number or name, to see the words that spoke for it; a
-            word ``(layer, word)``, or the word at one location, ``(layer, row, column)``, to see what it is
-            made of in this image.
-        contrast : int or str, default=None
+            word, ``(layer, word)`` or by its key or name, as ``"layer3_w017"``, or the word at one location,
+            ``(layer, row, column)``, to see what it is made of in this image.
+        contrast : int, str or array-like of shape (n,), default=None
             An output, by number or name, with which a decision is contrasted: the graph shows the words that made it
-            the target rather than this.
+            the target rather than this.  Or one output for each image, as the true classes of wrong decisions.
 
         Returns
         -------
@@ -346,7 +349,8 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         X : WordMaps
             Words of any images, as ``words[rows]``: those of a class that the network gets wrong, say.
         target : int, str or tuple
-            An output, by number or name, whatever the network decided; or a word ``(layer, word)``.
+            An output, by number or name, whatever the network decided; or a word, ``(layer, word)`` or by its key or
+            name.
         contrast : int or str, default=None
             As in :meth:`explain`.
 
@@ -355,7 +359,7 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         graph : networkx.DiGraph
             As from :meth:`explain`.  Under influence with means over at most `max_images` images (`n_explained`), the
             interval of the mean influence over resamples of these (`low`, `high`), the share of images in which a word
-            is among those with most influence (`selected`), and in which the network decides otherwise without it
+            is among the most salient ones (`selected`), and in which the network decides otherwise without it
             (`changed`).  Words of a class are chosen by their influence per location, times how often all fitted
             images of the class show them.
         """

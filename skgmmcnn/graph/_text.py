@@ -8,7 +8,6 @@ from typing import Any
 
 import networkx as nx
 
-from ._coverage import FEW_FITTED
 from ._hierarchy import DECISION
 from ._kinds import check_graph, evidence_of
 
@@ -152,39 +151,12 @@ class _Influence:
         """Return whether edges to a node are written, beside the text of the word."""
         return head != self._of["root"]
 
-    def card(self, node: Mapping[str, Any], wide: bool) -> str:
-        """Return what stands below a node in a picture, in lines."""
-        if node["layer"] == DECISION:
-            return f"probability {probable(node['probability'])}"
-        shown = f"{node['count']}/{node['n_locations']}"
-        if "influence" not in node:
-            return f"{shown}\n{nats(node['margin'])}"
-        share = percent(math.copysign(node["share"], node["influence"])) if is_part(node) else None
-        first = f"{shown}   {share or nats(node['influence'])}"
-        if "probability_without" not in node or self._is_still(node):
-            return f"{first}\nwithout it {nats(-node['effect'])}"
-        says = f", {node['class_without']}" if wide and self._changes(node) else ""
-        return f"{first}\nwithout it {probable(node['probability_without'])}{says}"
-
     def panel(self, node: Mapping[str, Any]) -> list[str]:
         """Return what a page says of a node beside the warnings, in paragraphs."""
         if node["layer"] == DECISION:
             alone = self._alone() if self._of.get("held") else ""
             return [sentence(part) for part in (self._outcome(), alone, *hidden(self._graph)) if part]
         return [sentence(locations(self._graph, node)), sentence(self.word(node))]
-
-    def short(self, edge: Mapping[str, Any]) -> str:
-        """Return what stands on an edge of a page."""
-        return nats(edge["effect"]).removesuffix(" nats")
-
-    def beside(self, edge: Mapping[str, Any]) -> str:
-        """Return what a page says of an edge."""
-        share = self._share(edge)
-        return nats(edge["effect"]) + (f", {share} of what the upper one does" if share else "")
-
-    def warnings(self, node: Mapping[str, Any]) -> list[str]:
-        """Return why not to trust a picture."""
-        return [] if self._of.get("held", True) else list(filter(None, [self._alone()]))
 
     def why_no_word(self) -> str:
         """Return the reason why a graph has no word."""
@@ -210,30 +182,12 @@ class _Counts:
     def has_edge(self, head: str) -> bool:
         return True
 
-    def card(self, node: Mapping[str, Any], wide: bool) -> str:
-        bits = f"{node['score']:.1f} bits"
-        if node["layer"] == DECISION:
-            return bits
-        between = "   " if wide else "\n"
-        return f"{node['count']}/{node['n_locations']}{between}{bits}"
-
     def panel(self, node: Mapping[str, Any]) -> list[str]:
         bits = f"{node['score']:.1f} bits"
         if node["layer"] != DECISION:
             return [f"{locations(self._graph, node)}, {bits}."]
-        learnt = [] if learnt_from_few(node) else [f"{learnt_from(node).capitalize()} with this decision."]
-        return [f"{bits} of evidence from all words below.", *learnt, *map(sentence, hidden(self._graph))]
-
-    def short(self, edge: Mapping[str, Any]) -> str:
-        return f"{edge['log_ratio']:.1f} bits"
-
-    def beside(self, edge: Mapping[str, Any]) -> str:
-        return f"{edge['log_ratio']:.1f} bits each, {percent(edge['frequency'])} of its field"
-
-    def warnings(self, node: Mapping[str, Any]) -> list[str]:
-        denied = "contrast" in node and node["score"] < 0
-        few = [learnt_from(node)] if learnt_from_few(node) else []
-        return few + ["all words together speak against it"] * denied
+        learnt = f"{learnt_from(node).capitalize()} with this decision."
+        return [f"{bits} of evidence from all words below.", learnt, *map(sentence, hidden(self._graph))]
 
     def why_no_word(self) -> str:
         root = self._graph.nodes[self._graph.graph["root"]]
@@ -273,11 +227,6 @@ def locations(graph: nx.DiGraph, node: Mapping[str, Any]) -> str:
 def sentence(text: str) -> str:
     """Return text with a large letter in front and a full stop."""
     return f"{text[:1].upper()}{text[1:]}."
-
-
-def learnt_from_few(node: Mapping[str, Any]) -> bool:
-    """Return whether few of the fitted images have the decision of this node."""
-    return node["n_fitted"] < FEW_FITTED
 
 
 def learnt_from(node: Mapping[str, Any]) -> str:

@@ -266,6 +266,15 @@ def test_bad_input_is_named(graph, words):
         graph.score(words, [1, 2])
 
 
+def test_words_are_targets_by_key_and_by_name():
+    words = random_words(0, names={("top", 1): "loop", ("top", 2): "arc", ("middle", 2): "arc"})
+    graph = InferenceGraph().fit(words)
+    by_number, *others = (graph.explain_together(words, word) for word in (("top", 1), "top_w001", "loop"))
+    assert all(nx.utils.graphs_equal(by_number, other) for other in others)
+    with pytest.raises(ValueError, match="'arc' is the name of several words"):
+        graph.explain(words, "arc")
+
+
 def test_bad_targets_are_named(graph, words):
     for target, message in [
         (("conv", 1), r"there is no layer 'conv'; there is 'conv\d'"),
@@ -288,7 +297,17 @@ def test_bad_targets_are_named(graph, words):
         graph.explain_together(words[[]], 3)
 
 
+def test_a_contrast_for_each_image(graph, words):
+    others = (words.decisions[:3] + np.arange(1, 4)) % 10
+    together = graph.explain(words[:3], contrast=others)
+    for i, found in enumerate(together):
+        (alone,) = graph.explain(words[i : i + 1], contrast=words.spec.class_name(others[i]))
+        assert nx.utils.graphs_equal(found, alone)
+
+
 def test_bad_contrasts_are_named(graph, words):
+    with pytest.raises(ValueError, match="one class, or one for each of 3 images; got 2"):
+        graph.explain(words[:3], contrast=[1, 2])
     with pytest.raises(ValueError, match="is for decisions"):
         graph.explain(words[:1], ("conv3", 0), contrast=1)
     with pytest.raises(ValueError, match=r"the very class that is explained.*words\[words.decisions != \d\]"):
