@@ -60,8 +60,8 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         Most words to keep, of every layer or by layer name.  "enough": of each image the smallest number, at most 20,
         of words of every layer, by influence, that keep the decision without any other.
     evidence : {"auto", "influence", "counts"}, default="auto"
-        What graphs show: what the network used, in nats, or what goes together in the fitted images, in bits.  "auto":
-        influence of words that have a network, counts of others.
+        Evidence that graphs show: influence, the words that the network used, in nats; or counts, the words that go
+        together in the fitted images, in bits.  "auto": influence of words that have a network, counts of others.
     n_against : int, default=0
         Most words of a layer to keep that spoke against the target; only under influence.
     n_steps : int, default=4
@@ -77,15 +77,15 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         its whole receptive fields.  Whole ones are also taken where effective ones could not be measured; see
         `fields_`.
     verbose : int, default=0
-        Whether :meth:`fit` prints how far counts can speak: how many of the fitted decisions are for classes with at
-        least ten images, and how many of them the words predict, with y also of right and wrong ones.
+        Whether :meth:`fit` prints the number of the fitted decisions that are for classes with at least ten images, and
+        the share of decisions that the words predict, with y also of right and wrong ones.
     random_state : int, RandomState instance or None, default=None
         Draws images for graphs of many, and resamples of them.
 
     Attributes
     ----------
     evidence_ : {"influence", "counts"}
-        What graphs of words like the fitted ones show.
+        Evidence of graphs of words like the fitted ones.
     classes_ : int array of shape (n_outputs,)
         The network's outputs, in order.
     class_counts_ : int array of shape (n_outputs,)
@@ -205,7 +205,7 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         X : WordMaps
             Words of the images to learn from.
         y : array-like of shape (n,), default=None
-            Output numbers or class names.  Only checked: the graph explains what the network decides.
+            Output numbers or class names.  Only checked: graphs explain the decisions of the network.
 
         Returns
         -------
@@ -301,8 +301,8 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         X : WordMaps
             Words of the images to explain.
         target : int, str or tuple, default=None
-            What is explained: the network's decision by default; another output, by number or name, to see what spoke
-            for it; a word, ``(layer, word)`` or by its key or name, as ``"layer3_w017"``, or the word at one location,
+            The network's decision by default; another output, by number or name, to see the words that spoke for it; a
+            word, ``(layer, word)`` or by its key or name, as ``"layer3_w017"``, or the word at one location,
             ``(layer, row, column)``, to see what it is made of in this image.
         contrast : int, str or array-like of shape (n,), default=None
             An output, by number or name, with which a decision is contrasted: the graph shows the words that made it
@@ -476,7 +476,7 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         return dict(self._structure(X).fields)
 
     def decision_function(self, X: WordMaps) -> np.ndarray:
-        """Return how much the words of the uppermost layers speak for each output.
+        """Return the evidence of the words of the uppermost layers for each output.
 
         Parameters
         ----------
@@ -498,7 +498,7 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         return evidence
 
     def predict(self, X: WordMaps) -> np.ndarray:
-        """Return the decision that the words of the uppermost layers speak for.
+        """Return the output with most evidence in the words of the uppermost layers.
 
         Parameters
         ----------
