@@ -77,9 +77,8 @@ FAMILIES = {
 def maps_of(name, n_images, n_test):
     """Return maps of training images, held in memory, and of test images."""
     asked = trust_tables.ASKED[name]
-    preprocess = asked.preprocess and getattr(trust_tables, asked.preprocess)
     images, test_images = asked.images(), asked.test_images()
-    extractor = FeatureExtractor(asked.network(), asked.layers, preprocess=preprocess, batch_size=25)
+    extractor = FeatureExtractor(asked.network(), asked.layers, preprocess=asked.preprocess, batch_size=25)
 
     def some(images, n, seed):
         return [images[row] for row in np.sort(np.random.RandomState(seed).permutation(len(images))[:n])]

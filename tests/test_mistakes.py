@@ -106,11 +106,6 @@ MISTAKES = {
         ValueError,
         "n_permutations must be at least 1",
     ),
-    "a word by name": (
-        lambda m: m.graph.explain(m.words[0], "conv2_w001"),
-        ValueError,
-        r"is a word; give it by layer and number: target=\('conv2', 1\)",
-    ),
     "image and class": (
         lambda m: InferenceGraphDisplay.from_estimator(m.graph, m.words, image=1, label=3),
         ValueError,

@@ -70,8 +70,8 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         Whether word maps carry the posterior and the log-density of each layer's word.
     keep_patches : bool, default=True
         Whether pictures of typical images are stored, for drawing.
-    word_names : dict of (str, int) to str, default=None
-        Names for words, by layer and word; see :class:`LayerDictionary`.
+    word_names : dict of (str, int) or str to str, default=None
+        Names for words; see :class:`LayerDictionary`.
     verbose : int, default=0
         Whether to show progress.
     random_state : int, RandomState instance or None, default=None
@@ -168,7 +168,7 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         reg_covar: float = 0.1,
         keep_proba: bool = False,
         keep_patches: bool = True,
-        word_names: Mapping[tuple[str, int], str] | None = None,
+        word_names: Mapping[tuple[str, int] | str, str] | None = None,
         verbose: int = 0,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:

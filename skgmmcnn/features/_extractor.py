@@ -51,7 +51,7 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
     ----------
     model : str, callable or torch.nn.Module
         A torchvision model name (``"resnet50"``), a function without arguments that returns a network, or a network.
-    layers : sequence of str, default=None
+    layers : str or sequence of str, default=None
         Names of submodules as in ``model.named_modules()``, or torchvision's names of operations
         (:func:`torchvision.models.feature_extraction.get_graph_node_names`).  Any order.  None takes the last block of
         each of the four smallest map sizes, or the hidden layers of a network of vectors;
@@ -136,7 +136,7 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
 
     _parameter_constraints: ClassVar[dict] = {
         "model": [str, callable, nn.Module],
-        "layers": ["array-like", None],
+        "layers": [str, "array-like", None],
         "weights": [str, PathLike, WeightsEnum, None],
         "preprocess": [StrOptions({"auto"}), callable, None],
         "layout": [StrOptions({"auto", "channels_first", "channels_last"}), dict],
@@ -153,7 +153,7 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
     def __init__(
         self,
         model: str | nn.Module | Callable[[], nn.Module],
-        layers: Sequence[str] | None = None,
+        layers: str | Sequence[str] | None = None,
         *,
         weights: str | PathLike | WeightsEnum | None = None,
         preprocess: str | Callable | None = "auto",
@@ -227,9 +227,9 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         return self
 
     def _check_parameters(self) -> None:
-        if isinstance(self.layers, str) or (self.layers is not None and not len(self.layers)):
+        if self.layers is not None and not len(self.layers):
             raise ValueError(f"layers must list at least one layer name; got {self.layers!r}.")
-        strange = [layer for layer in self.layers or () if not isinstance(layer, str)]
+        strange = [layer for layer in self._named_layers() or () if not isinstance(layer, str)]
         if strange:
             raise TypeError(f"layers must list names of layers, as list_layers gives them; got {strange[0]!r}.")
         if self.store is not None:
@@ -299,10 +299,13 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
             warnings.warn(f"{len(bad)} of {len(images)} images cannot be read and are skipped: {shown}", stacklevel=4)
         return images[np.setdiff1d(np.arange(len(images)), list(bad))] if bad else images
 
+    def _named_layers(self) -> Sequence[str] | None:
+        return [self.layers] if isinstance(self.layers, str) else self.layers
+
     def _layers_of(self, watched: CapturedNetwork, image: Tensor) -> tuple[list[str], dict[str, str]]:
         """Return the layers to model, and the layouts that the user tells of them."""
         _, layouts = split_layout(self.layout)
-        layers = self.layers
+        layers = self._named_layers()
         if layers is None:
             layers = choose_layers(watched.survey(image, layouts), watched.network)
             if not layers:

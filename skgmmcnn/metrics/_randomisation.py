@@ -137,8 +137,8 @@ def randomisation_test(
     with a number for a seed.
 
     A random network often decides for very few classes; those that it never decides for have no evidence, and an empty
-    graph.  `words` tells what survives whatever the decisions are.  Random networks, too, have words that follow from
-    the decision: `fidelity` may stay high where no graph survives.
+    graph.  `words` measures the similarity whatever the decisions are.  Random networks, too, have words that follow
+    from the decision: `fidelity` may stay high where no graph survives.
 
     References
     ----------

@@ -322,50 +322,41 @@ class Scorer:
                 scores += feature @ theta
         return scores
 
+    def _filled(self, dtype: torch.dtype, work: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+        """Return what `work` returns for the log-joint densities of blocks of `rows` (n, d): one value a row."""
+        # Small results made between large temporary ones would keep the heap from being used again.
+        filled = torch.empty(len(rows), dtype=dtype, device=self._shift.device)
+        parts = self._by_blocks(lambda block: work(self._joint(block)), rows)
+        for place, part in zip(filled.split(self.block_rows), parts, strict=True):
+            place.copy_(part)
+        return filled
+
     def _joint(self, block: Tensor) -> Tensor:
         return self.log_joint(self.features(block))
 
     def predict(self, rows: Tensor) -> Tensor:
         """Return the likeliest component of each row, int64 of shape (n,)."""
-        # Small results made between large temporary ones would keep the heap from being used again.
-        found = torch.empty(len(rows), dtype=torch.int64, device=self._shift.device)
-        parts = self._by_blocks(lambda block: self._joint(block).argmax(1), rows)
-        for place, part in zip(found.split(self.block_rows), parts, strict=True):
-            place.copy_(part)
-        return found
+        return self._filled(torch.int64, lambda joint: joint.argmax(1), rows)
+
+    def evidence(self, rows: Tensor) -> Tensor:
+        """Return log p(x) of each row in nats, shape (n,)."""
+        return self._filled(self._shift.dtype, log_evidence, rows)
 
     def predict_proba(self, rows: Tensor) -> Tensor:
         """Return the responsibilities, shape (n, K)."""
         return torch.cat(list(self._by_blocks(lambda block: responsibilities(self._joint(block)), rows)))
 
-    def evidence(self, rows: Tensor) -> Tensor:
-        """Return log p(x) of each row in nats, shape (n,)."""
-        found = self._shift.new_empty(len(rows))
-        parts = self._by_blocks(lambda block: self._joint(block).logsumexp(1), rows)
-        for place, part in zip(found.split(self.block_rows), parts, strict=True):
-            place.copy_(part)
-        return found
-
     def assign(self, rows: Tensor) -> Assignment:
-        """Return the likeliest component of each row, and how likely it is."""
+        """Return the likeliest component of each row, and its probability and density."""
         return Assignment(*map(torch.cat, zip(*self._by_blocks(self._assign, rows), strict=True)))
 
     def _assign(self, block: Tensor) -> Assignment:
         joint = self._joint(block)
         largest, component = joint.max(1)
-        evidence = softmax_(joint)
+        evidence = log_evidence(joint)
         return Assignment(
             component, (largest - evidence).exp_().clamp_max_(1), largest - self._log_weights[component], evidence
         )
-
-
-def softmax_(joint: Tensor) -> Tensor:
-    """Turn log-joint densities (n, K) into responsibilities in place, and return log p(x), shape (n,)."""
-    largest = joint.amax(1, keepdim=True)
-    joint.sub_(largest).clamp_min_(_LEAST_LOG_RESPONSIBILITY).exp_()
-    total = joint.sum(1, keepdim=True)
-    joint.div_(total)
-    return (total.log_() + largest).squeeze(1)
 
 
 def log_evidence(joint: Tensor) -> Tensor:
@@ -392,10 +383,13 @@ def _weighted_shares(joint: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Te
     # What is left out weighs together less than the rounding of the sum, unless there are many hundreds of them.
     near = (joint < largest + math.log(torch.finfo(joint.dtype).eps / 64)).logical_not_()  # NaN is near
     if joint.is_cuda or near.count_nonzero() > _FEW * near.numel():
-        evidence = softmax_(joint)
-        return joint * weights[:, None], evidence, joint.argmax(1)
-    row, component = near.nonzero().unbind(1)
-    share = (joint[row, component] - largest[row, 0]).exp_()
+        # In place: small results made between large temporary ones would keep the heap from being used again.
+        likeliest = joint.argmax(1)
+        total = joint.sub_(largest).clamp_min_(_LEAST_LOG_RESPONSIBILITY).exp_().sum(1)
+        return joint.mul_((weights / total)[:, None]), largest[:, 0] + total.log(), likeliest
+    place = torch.from_numpy(np.flatnonzero(near.numpy()))  # ten times faster than torch's
+    row, component = place // joint.shape[1], place % joint.shape[1]
+    share = (joint.flatten()[place] - largest[row, 0]).exp_()
     best = share == 1
     likeliest = torch.zeros_like(weights, dtype=torch.int64).index_put_((row[best],), component[best])
     total = torch.zeros_like(weights).index_add_(0, row, share)

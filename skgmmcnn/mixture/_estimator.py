@@ -196,6 +196,7 @@ class DiagonalGaussianMixture(DensityMixin, BaseEstimator):
         self.verbose = verbose
         self.random_state = random_state
 
+    @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> DiagonalGaussianMixture:
         """Train the mixture.
 
@@ -213,11 +214,6 @@ class DiagonalGaussianMixture(DensityMixin, BaseEstimator):
         self : DiagonalGaussianMixture
             The fitted mixture.
         """
-        self._fit(X, sample_weight)
-        return self
-
-    @fit_context(prefer_skip_nested_validation=True)
-    def _fit(self, X: Any, sample_weight: Any) -> None:
         going_on = self.warm_start and hasattr(self, "_state")
         rows = self._check(X, sample_weight, reset=not going_on)
         generator = self._generator()
@@ -238,8 +234,9 @@ class DiagonalGaussianMixture(DensityMixin, BaseEstimator):
             warnings.warn(
                 f"The mixture did not converge in {self.max_iter} passes; raise max_iter or tol.",
                 ConvergenceWarning,
-                stacklevel=4,
+                stacklevel=3,
             )
+        return self
 
     @fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> DiagonalGaussianMixture:

@@ -35,25 +35,6 @@ class Model(Protocol):
         """Return the model on another device."""
 
 
-class Expected(Protocol):
-    """An E-step that is done; see :class:`Expectation`."""
-
-    statistics: Any
-    log_likelihood: Tensor
-
-    @property
-    def components(self) -> Tensor | None:
-        """The likeliest component of every row, None where these are not kept."""
-
-    @property
-    def n_rows(self) -> float:
-        """What the rows weigh together."""
-
-    @property
-    def bound(self) -> float:
-        """What training raises, per row in nats."""
-
-
 class Data(Protocol):
     """Rows to train on; see :class:`Rows`."""
 
@@ -65,8 +46,8 @@ class Data(Protocol):
 
     def __getitem__(self, index: Any) -> Self: ...
 
-    def expect(self, model: Any) -> Expected:
-        """Return the E-step over all rows."""
+    def expect(self, model: Any) -> Any:
+        """Return the E-step over all rows; see :class:`Expectation`."""
 
 
 M = TypeVar("M", bound=Model)
@@ -284,7 +265,7 @@ def online_pass(
 
 
 def online_step(
-    expectation: Expected, mixture: M, state: OnlineState[M] | None, schedule: Schedule = USUAL
+    expectation: Any, mixture: M, state: OnlineState[M] | None, schedule: Schedule = USUAL
 ) -> OnlineState[M]:
     """Return the state after one block: statistics averaged by the schedule's step, then one M-step.
 

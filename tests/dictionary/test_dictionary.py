@@ -1,4 +1,5 @@
 import copy
+import json
 from contextlib import suppress
 from dataclasses import replace
 from unittest import SkipTest
@@ -8,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.mixture import GaussianMixture
@@ -283,7 +285,7 @@ def test_partial_fit(maps):
     score, n_iter = fitted.score(maps), fitted.n_iter_
     assert n_iter != 9
     assert fitted.partial_fit(maps[:150]).score(maps) > score - 1  # goes on from the fit
-    few = maps[:10]  # of which fit does not take a quarter first
+    few = maps[:10]  # of which fit does not take an eighth first
     one_step = LayerDictionary(40, random_state=0).partial_fit(few)
     with pytest.warns(ConvergenceWarning):
         one_pass = LayerDictionary(40, random_state=0, max_iter=1).fit(few)
@@ -309,9 +311,25 @@ def test_word_names(maps):
     dictionary = LayerDictionary(4, random_state=0).fit(maps)
     dictionary.set_params(word_names={("conv3", 2): "loop"})
     assert dictionary.transform(maps[:1]).vocabulary.names == {("conv3", 2): "loop"}
-    for wrong in ({("conv9", 2): "loop"}, {("conv3", 4): "loop"}, {"conv3_w001": "loop"}):
+    for wrong in (
+        {("conv9", 2): "loop"},
+        {("conv3", 4): "loop"},
+        {"conv3_w004": "loop"},
+        {"conv3": "loop"},
+        {5: "loop"},
+    ):
         with pytest.raises(ValueError, match=r"word_names names .* words are .layer, number."):
             dictionary.set_params(word_names=wrong).transform(maps[:1])
+
+
+def test_names_of_words_by_their_keys(maps):
+    """As a page writes them to a JSON file."""
+    names = json.loads('{"conv3_w002": "loop", "conv1_w000": "edge"}')
+    dictionary = LayerDictionary(4, random_state=0, word_names=names).fit(maps)
+    assert dictionary.transform(maps[:1]).vocabulary.names == {("conv3", 2): "loop", ("conv1", 0): "edge"}
+    assert clone(dictionary).word_names == names
+    with pytest.raises(ValueError, match="word_names"):  # no file is read, neither now nor when it is loaded
+        clone(dictionary).set_params(word_names="names.json").fit(maps)
 
 
 def test_bad_input_is_named(maps, digits):

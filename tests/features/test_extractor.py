@@ -378,7 +378,6 @@ READY = np.zeros((4, 3, 9, 9), np.float32)
 BAD = {
     "unknown layer": (dict(layers=["layr"]), READY, "no layer 'layr'. Near names"),
     "no layers": (dict(layers=[]), READY, "at least one layer"),
-    "one name": (dict(layers="4"), READY, "must be an array-like"),
     "same tensor twice": (dict(layers=["4", "4_0"]), READY, "'4' and '4_0' are one and the same tensor"),
     "channels": ({}, np.zeros((4, 5, 9, 9), np.float32), "no axis of 3 channels"),
     "channels said": (dict(layout="channels_first"), np.zeros((4, 5, 9, 3), np.float32), "takes 3 channels; X has 5"),
@@ -698,3 +697,8 @@ def test_no_images_are_told(tmp_path):
             ask(maps[[]])
     with pytest.raises(ValueError, match="The folder of a store is ''"):
         maps.store("")
+
+
+def test_one_layer_by_its_name(digits):
+    one, listed = (FeatureExtractor(digits.network, layers).fit(digits.images[:4]) for layers in ("conv3", ["conv3"]))
+    assert one.spec_.layers == listed.spec_.layers == ("conv3",)
