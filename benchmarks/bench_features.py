@@ -108,16 +108,17 @@ def memory():
 def changed_words(name, network, layers, X, preprocess):
     """Print the share of locations whose word changes, and the time of a pass, against float32."""
 
-    def extractor(**settings):
-        return FeatureExtractor(network, layers, preprocess=preprocess, **settings)
+    def maps_of(network):
+        return FeatureExtractor(network, layers, preprocess=preprocess).fit_transform(X)
 
-    exact = extractor().fit_transform(X)
+    exact = maps_of(network)
     dictionary = LayerDictionary(200, random_state=0, keep_patches=False)
     expected, seconds = dictionary.fit(exact).predict(exact), timed(read, exact)[0]
     with tempfile.TemporaryDirectory() as folder:
-        stored = extractor(store=folder, store_dtype="float16").fit_transform(X)
+        stored = exact.store(folder, dtype="float16")
         found = {"float16 store": (dictionary.predict(stored), timed(read, stored)[0])}
-    reduced = extractor(precision="bfloat16").fit_transform(X)
+    reduced = maps_of(copy.deepcopy(network).bfloat16())
+    reduced.spec = exact.spec  # whose words else are those of another network
     found["bfloat16"] = dictionary.predict(reduced), timed(read, reduced)[0]
     for kind, (words, taken) in found.items():
         shares = "  ".join(f"{layer} {(words[layer] != expected[layer]).mean():.2%}" for layer in layers)

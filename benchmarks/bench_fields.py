@@ -15,18 +15,19 @@ from sklearn.pipeline import make_pipeline
 from torchvision import transforms
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
+from skgmmcnn.features._effective_field import effective_fields
 from skgmmcnn.metrics import completeness, deletion
 
 LAYERS = ["layer1", "layer2", "layer3"]
 SHARES = [0.5, 0.68, 0.8, 0.9]
 
 
-def extractor(data, share):
+def extractor(data):
     """Return an unfitted extractor."""
     preprocess = transforms.Compose(
         [transforms.ToTensor(), transforms.Normalize(data.IMAGENET_MEAN, data.IMAGENET_STD)]
     )
-    return FeatureExtractor(data.cifar_resnet20(), LAYERS, preprocess=preprocess, batch_size=100, field_share=share)
+    return FeatureExtractor(data.cifar_resnet20(), LAYERS, preprocess=preprocess, batch_size=100)
 
 
 def report(name, words, graph, maps, layers):
@@ -41,7 +42,7 @@ def report(name, words, graph, maps, layers):
 def main(n_words, n_test):
     data = load_data()
     train, test = data.cifar10("train")[0], data.cifar10("test")[0][:n_test]
-    fitted = extractor(data, SHARES[0]).fit(train)
+    fitted = extractor(data).fit(train)
     train_maps, maps = (fitted.transform(images).compute() for images in (train, test))
     words = [LayerDictionary(n_words, keep_patches=False, random_state=seed).fit(train_maps) for seed in range(3)]
     for seed, each in enumerate(words):
@@ -50,7 +51,9 @@ def main(n_words, n_test):
     print(f"{'fields':8}{'layer':8}{'by bits':>10}{'per location':>14}")
     report("whole", words[0], InferenceGraph(evidence="counts", fields="whole").fit(shown), maps, LAYERS[::-1])
     for share in SHARES:
-        spec = extractor(data, share).fit(train).spec_
+        whole = {pair: fitted.spec_.receptive_fields[pair] for pair in fitted.spec_.effective_fields}
+        some = next(train_maps[:: len(train) // 4].rerun(lambda part: part.images))
+        spec = replace(fitted.spec_, effective_fields=effective_fields(fitted._traced, some, whole, share))
         report(
             f"{share}", words[0], InferenceGraph(evidence="counts").fit(replace(shown, spec=spec)), maps, LAYERS[1::-1]
         )

@@ -44,7 +44,7 @@ def loop_over_locations(upper, lower, field, n_upper, n_lower):
 
 def spec_of(network):
     images = np.zeros((1, 3, 224, 224), dtype=np.float32)
-    return FeatureExtractor(network, LAYERS, preprocess=None, n_field_images=0).fit(images).spec_
+    return FeatureExtractor(network, LAYERS, preprocess=None).fit(images).spec_
 
 
 def random_words(spec, n_words, n_images, seed=0):

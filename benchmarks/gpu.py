@@ -59,7 +59,7 @@ def images_of(n, size):
 
 def extractor_of(network, device, **options):
     """Return an extractor on a device."""
-    return FeatureExtractor(network, LAYERS, preprocess=None, device=device, n_field_images=4, **options)
+    return FeatureExtractor(network, LAYERS, preprocess=None, device=device, **options)
 
 
 def compare(table, network, images, device, n_words):

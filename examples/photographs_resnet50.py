@@ -27,7 +27,6 @@ extractor = FeatureExtractor(
     ["layer2", "layer3", "layer4"],
     weights="IMAGENET1K_V2",
     store="resnet50_features",
-    store_dtype="float16",
     on_error="skip",
     verbose=1,
 )

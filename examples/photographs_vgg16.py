@@ -32,7 +32,6 @@ extractor = FeatureExtractor(
     ["features.16", "features.23", "features.30"],
     weights="IMAGENET1K_V1",
     store="vgg16_features",
-    store_dtype="float16",
     verbose=1,
 )
 maps = extractor.fit_transform(paths)

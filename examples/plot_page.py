@@ -23,8 +23,8 @@ pipe = Pipeline(
 ).fit(digits.images)
 
 # %%
-# Some digits that the network gets wrong, and some that it gets right.  Each decision is contrasted with the class that
-# comes next.
+# Some digits that the network gets wrong, and some that it gets right.  With the true labels, a wrong decision is
+# contrasted with the true class, and a right one with the class that comes next.
 import numpy as np
 
 words = pipe[:-1].transform(digits.test_images)
@@ -32,13 +32,13 @@ wrong = np.flatnonzero(words.decisions != digits.test_labels)[:4]
 right = np.flatnonzero(words.decisions == digits.test_labels)[:4]
 
 # %%
-# The page is one file and needs no network.  Point at a word, or tap it: its patches, the digits in whose images it
-# occurs, and what it explains appear beside the graph, and the image lights up where it shows the word.  Choose it, and
-# only what explains it is left.  Switch to the graph of all images with this decision, to another image, or to the
-# contrast.
+# The page is one file and needs no network.  Each word is shown by its most typical patches and by where it is in the
+# image, with its share of the decision, the probability without it, and the digits in whose images it occurs most.
+# Point at a word, or tap it, to see more beside the graph.  Choose it, and only what explains it is left; give it a
+# name there.  Switch to the graph of all images with this decision, to another image, or to the contrast.
 from skgmmcnn import InferenceGraphPage
 
-page = InferenceGraphPage.from_estimator(pipe["graph"], words, images=[*wrong, *right])
+page = InferenceGraphPage.from_estimator(pipe["graph"], words, digits.test_labels, images=[*wrong, *right])
 n_bytes = page.save("digits.html")
 print(f"Wrote digits.html, {n_bytes / 1000:.0f} kB")
 

@@ -236,7 +236,6 @@ def _fit(options: argparse.Namespace) -> None:
         options.layers,
         weights=_weights(options),
         class_names=_class_names(options.class_names),
-        random_state=options.seed,
         verbose=1,
         **preprocess,
     )

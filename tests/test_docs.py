@@ -90,6 +90,13 @@ def test_code_of_pages_is_run(page):
             assert found in file.read_text(encoding="utf-8")
 
 
+def test_files_of_the_architecture_exist():
+    text = (ROOT / "docs" / "architecture.rst").read_text(encoding="utf-8")
+    named = re.findall(r"``(\w+/_\w+\.py|_command_line\.py)``", text)
+    assert len(named) > 10
+    assert not [name for name in named if not (ROOT / "skgmmcnn" / name).exists()]
+
+
 def check_command(line):
     _, *words = shlex.split(line)
     assert callable(command_line_parser().parse_args(words).command)

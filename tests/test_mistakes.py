@@ -8,7 +8,6 @@ from sklearn.pipeline import make_pipeline
 
 from skgmmcnn import (
     DiagonalGaussianMixture,
-    FeatureMaps,
     InferenceGraph,
     InferenceGraphDisplay,
     InferenceGraphPage,
@@ -18,11 +17,12 @@ from skgmmcnn import (
     WordSimilarityDisplay,
     to_text,
 )
+from skgmmcnn.features import maps_of_arrays
 from skgmmcnn.graph import compare_graphs, typicality
 from skgmmcnn.metrics import fidelity
 
 ROWS = np.random.default_rng(0).normal(size=(40, 6))
-DENSE = FeatureMaps.from_arrays({"a": ROWS})
+DENSE = maps_of_arrays({"a": ROWS})
 FOREIGN = nx.DiGraph([(1, 2)])
 
 
@@ -105,11 +105,6 @@ MISTAKES = {
         lambda m: WordSimilarityDisplay.from_estimator(m.dictionary, m.maps, n_permutations=0),
         ValueError,
         "n_permutations must be at least 1",
-    ),
-    "a word by name": (
-        lambda m: m.graph.explain(m.words[0], "conv2_w001"),
-        ValueError,
-        r"is a word; give it by layer and number: target=\('conv2', 1\)",
     ),
     "image and class": (
         lambda m: InferenceGraphDisplay.from_estimator(m.graph, m.words, image=1, label=3),

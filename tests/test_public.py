@@ -28,8 +28,9 @@ def public_objects():
             yield f"{package.__name__}.{name}"
             for attribute in dir(value) if inspect.isclass(value) else ():
                 member = inspect.getattr_static(value, attribute)
-                method = isinstance(member, (FunctionType, classmethod)) and member.__module__.startswith("skgmmcnn.")
-                if method and not attribute.startswith("_"):
+                if attribute.startswith("_") or not isinstance(member, (FunctionType, classmethod)):
+                    continue
+                if member.__module__.startswith("skgmmcnn."):
                     yield f"{package.__name__}.{name}.{attribute}"
 
 

@@ -114,7 +114,7 @@ def test_the_road_on_image_files(data):
     (text,) = {to_text(graph) for graph in pipe["graph"].explain(words[:1])}
     assert names[words.decisions[0]] in text
     display = InferenceGraphDisplay.from_estimator(pipe["graph"], words, image=1)
-    assert np.ptp(display.images[0]) > 100
+    assert np.ptp(display.ax_.images[0].get_array()) > 100
     assert_readable(display.figure_)
     graph = display.graph
     chosen = [key for key in graph if key != graph.graph["root"]]

@@ -19,7 +19,7 @@ from .._compat import Interval, StrOptions, fit_context
 from .._device import exact_float32
 from .._threads import one_thread
 from ..dictionary import Sample, WordMaps, WordModel, check_shares, draw, passes
-from ..features import FeatureMaps
+from ..features import FeatureMaps, maps_of_arrays
 from ..mixture import Fitted, OnlineState, Training, fit_em, fit_online, in_blocks, online_pass, sampling
 from ._chain import Chain, ChainLabeller, ChainScorer, Examples, joined, uniform
 from ._paths import InferencePaths
@@ -70,8 +70,8 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         Whether word maps carry the posterior and the log-density of each layer's word.
     keep_patches : bool, default=True
         Whether pictures of typical images are stored, for drawing.
-    word_names : dict of (str, int) to str, default=None
-        Names for words, by layer and word; see :class:`LayerDictionary`.
+    word_names : dict of (str, int) or str to str, default=None
+        Names for words; see :class:`LayerDictionary`.
     verbose : int, default=0
         Whether to show progress.
     random_state : int, RandomState instance or None, default=None
@@ -168,7 +168,7 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         reg_covar: float = 0.1,
         keep_proba: bool = False,
         keep_patches: bool = True,
-        word_names: Mapping[tuple[str, int], str] | None = None,
+        word_names: Mapping[tuple[str, int] | str, str] | None = None,
         verbose: int = 0,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
@@ -423,7 +423,7 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         names = [f"dense{i}" for i in range(len(arrays))] if len(arrays) > 1 else ["dense"]
         if not reset and len(arrays) == len(self.layers_):
             names = list(self.layers_)
-        return FeatureMaps.from_arrays(dict(zip(names, arrays, strict=True)))
+        return maps_of_arrays(dict(zip(names, arrays, strict=True)))
 
     def _sizes(self, n_columns: int) -> list[int]:
         """Return how many of the columns of one array belong to each layer."""

@@ -54,7 +54,7 @@ class WordModel(ContainerOutput, TransformerMixin, BaseEstimator, auto_wrap_outp
     max_iter: int
     keep_proba: bool
     keep_patches: bool
-    word_names: Mapping[tuple[str, int], str] | None
+    word_names: Mapping[tuple[str, int] | str, str] | None
     layers_: tuple[str, ...]
     emissions_: dict[str, str]
     mixtures_: dict[str, Mixture]
@@ -223,12 +223,18 @@ class WordModel(ContainerOutput, TransformerMixin, BaseEstimator, auto_wrap_outp
                 )
         self._check_names(maps)
 
+    def _names(self) -> dict[tuple[str, int], str]:
+        """Return the names of words by layer and number, however `word_names` gives the words."""
+        return {_word_of(key): name for key, name in (self.word_names or {}).items()}
+
     def _check_names(self, maps: FeatureMaps) -> None:
         sizes = {layer: self._n_words(layer) for layer in maps.layers}
         known = {(layer, word) for layer, n_words in sizes.items() for word in range(n_words)}
-        for key, name in (self.word_names or {}).items():
+        for key, name in self._names().items():
             if key not in known:
-                raise ValueError(f"word_names names {key!r}; words are (layer, number), with so many a layer: {sizes}.")
+                raise ValueError(
+                    f"word_names names {key!r}; words are (layer, number) or 'layer_w017', and layers have {sizes}."
+                )
             if not isinstance(name, str):
                 raise TypeError(f"word_names calls {key!r} {name!r}; names are text.")
 
@@ -268,30 +274,36 @@ class WordModel(ContainerOutput, TransformerMixin, BaseEstimator, auto_wrap_outp
         self._check_names(maps)
         n_words = self.vocabulary_.n_words
         typical = {layer: Typical(n, _N_REPRESENTATIVES) for layer, n in n_words.items()} if illustrated else None
-        labels = label(maps, self._labeller(), n_words, keep_proba=self.keep_proba, typical=typical)
-        pictures = maps.pictures()
+        labels, decisions = label(maps, self._labeller(), n_words, keep_proba=self.keep_proba, typical=typical)
+        pictures, network = maps.pictures(), maps.of_network()
         if typical is not None:
             shown = pictures if self.keep_patches else None
             found = {layer: illustrate(typical[layer], layer, maps.spec, shown) for layer in maps.layers}
             n_outputs = max(1, maps.spec.n_outputs)
             counts = {
-                layer: count_classes(words, labels.decisions, n_words[layer], n_outputs)
-                for layer, words in labels.words.items()
+                layer: count_classes(words, decisions, n_words[layer], n_outputs)
+                for layer, words in labels["component"].items()
             }
             self.vocabulary_ = replace(
                 self.vocabulary_, representatives=found, statistics=counts, class_names=maps.spec.class_names
             )
             self.dead_words_ = {layer: count.dead for layer, count in counts.items()}
         return WordMaps(
-            words=labels.words,
-            decisions=labels.decisions,
+            words=labels["component"],
+            decisions=decisions,
             spec=maps.spec,
-            vocabulary=replace(self.vocabulary_, names=dict(self.word_names or {})),
+            vocabulary=replace(self.vocabulary_, names=self._names()),
             pictures=pictures,
-            proba=labels.proba,
-            log_density=labels.log_density,
-            influence=Influence.of(maps, self.mixtures_),
+            proba=labels.get("posterior"),
+            log_density=labels.get("log_density"),
+            influence=None if network is None else Influence(network, self.mixtures_),
         )
+
+
+def _word_of(key: Any) -> Any:
+    """Return layer and number of a word given as ``"layer3_w017"``; all else as it is."""
+    layer, _, number = key.rpartition("_w") if isinstance(key, str) else ("", "", "")
+    return (layer, int(number)) if number.isdecimal() else key
 
 
 def check_shares(maps: FeatureMaps) -> None:

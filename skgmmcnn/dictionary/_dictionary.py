@@ -14,7 +14,7 @@ from .._compat import StrOptions, fit_context
 from .._device import exact_float32
 from .._distributed import my_share
 from .._threads import one_thread
-from ..features import FeatureMaps
+from ..features import FeatureMaps, maps_of_arrays
 from ..mixture import STARTS, Expectation, Fitted, Mixture, OnlineState, Rows, Scorer, Training, online_step, train
 from ._base import WordModel, check_shares
 from ._labelling import MixtureLabeller, as_rows, average_posteriors
@@ -74,9 +74,10 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
     keep_patches : bool, default=True
         Whether the dictionary stores what typical locations see of their images, for drawing.  Say no for images that
         must not be stored; the numbers of image and location are kept in any case.
-    word_names : dict of (str, int) to str, default=None
-        Names for words, by layer and word, ``{("layer3", 17): "leaf"}``; shown in texts and pictures.  May be
-        set at any time, also after `fit`.
+    word_names : dict of (str, int) or str to str, default=None
+        Names for words, by layer and number, ``{("layer3", 17): "leaf"}``, or by key, ``{"layer3_w017": "leaf"}``, as
+        :class:`InferenceGraphPage` writes them to a JSON file: ``word_names=json.load(file)``.  Shown in texts and
+        pictures; may be set at any time, also after `fit`.
     verbose : int, default=0
         Whether to show progress, and at the end what the words are worth; see :meth:`report`.
     random_state : int, RandomState instance or None, default=None
@@ -161,7 +162,7 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
         reg_covar: float = 0.3,
         keep_proba: bool = False,
         keep_patches: bool = True,
-        word_names: Mapping[tuple[str, int], str] | None = None,
+        word_names: Mapping[tuple[str, int] | str, str] | None = None,
         verbose: int = 0,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
@@ -387,7 +388,7 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
                 f"LayerDictionary reads FeatureMaps, or a 2-D array; X has {X.ndim} dimensions. Images go through "
                 "a FeatureExtractor first."
             )
-        return FeatureMaps.from_arrays({"dense": validate_data(self, X, dtype=[np.float64, np.float32], reset=reset)})
+        return maps_of_arrays({"dense": validate_data(self, X, dtype=[np.float64, np.float32], reset=reset)})
 
     def _labeller(self) -> MixtureLabeller:
         return MixtureLabeller(self.mixtures_)

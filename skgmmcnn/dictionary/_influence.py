@@ -104,12 +104,6 @@ class Influence:
     def __init__(self, maps: FeatureMaps, mixtures: Mapping[str, Mixture]) -> None:
         self._maps, self.mixtures = maps, mixtures
 
-    @classmethod
-    def of(cls, maps: FeatureMaps, mixtures: Mapping[str, Mixture]) -> Influence | None:
-        """Return the influence of words in `maps`, None where these were made without a network."""
-        network = maps.of_network()
-        return None if network is None else cls(network, mixtures)
-
     def __len__(self) -> int:
         return len(self._maps)
 
@@ -149,9 +143,9 @@ class Influence:
 
         Parameters
         ----------
-        classes : int array of shape (n,), default=None
-            An output for each image; the network's decisions where None.
-        contrasts : int array of shape (n,), default=None
+        classes : array-like of shape (n,), default=None
+            An output for each image, by number or class name; the network's decisions where None.
+        contrasts : array-like of shape (n,), default=None
             Outputs over which the lead of `classes` is explained, rather than their log-odds.
         layers : sequence of str, default=None
             Some of the modelled layers; all by default.
@@ -178,7 +172,8 @@ class Influence:
                 raise ValueError(f"There is no layer {layer!r}; there is {', '.join(map(repr, self._maps.layers))}.")
         if n_steps < 1:
             raise ValueError(f"n_steps must be at least 1; got {n_steps}.")
-        given, others = (None if outputs is None else self._outputs(outputs) for outputs in (classes, contrasts))
+        encode = self._maps.spec.encode
+        given, others = (None if y is None else encode(y, len(self)) for y in (classes, contrasts))
 
         def work(part: Rerun) -> tuple[dict[str, Attribution], np.ndarray]:
             self.check(part)
@@ -199,14 +194,6 @@ class Influence:
         return InfluenceMaps(
             joined("influence"), np.concatenate([m for _, m in parts]), joined("begin"), joined("residual")
         )
-
-    def _outputs(self, given: Sequence[int] | np.ndarray) -> np.ndarray:
-        outputs, n_outputs = np.asarray(given), self._maps.spec.n_outputs
-        if outputs.shape != (len(self),) or outputs.dtype.kind not in "iu":
-            raise ValueError(f"Give one output number for each of the {len(self)} images.")
-        if len(outputs) and not 0 <= outputs.min() <= outputs.max() < n_outputs:
-            raise ValueError(f"Outputs are 0 to {n_outputs - 1}; got {outputs.min()} to {outputs.max()}.")
-        return outputs.astype(np.int64)
 
     def check(self, part: Rerun) -> None:
         """Refuse networks whose decision is not the largest of the scores that they return."""

@@ -1,10 +1,9 @@
-"""One pass over the images that gives every location its word."""
+"""Labelling of all locations with their words, in one pass over the images."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,16 +15,6 @@ from .._threads import one_thread
 from ..features import FeatureMaps
 from ..mixture import Assignment, Mixture, Scorer
 from ._representatives import Typical
-
-
-@dataclass(frozen=True)
-class Labels:
-    """What the pass found, by layer: words, posteriors and log-densities (n, H, W); and the decisions (n,)."""
-
-    words: dict[str, np.ndarray]
-    decisions: np.ndarray
-    proba: dict[str, np.ndarray] | None
-    log_density: dict[str, np.ndarray] | None
 
 
 class Labeller(Protocol):
@@ -68,43 +57,51 @@ def label(
     *,
     keep_proba: bool = False,
     typical: Mapping[str, Typical] | None = None,
-) -> Labels:
-    """Return the words of all images; with `typical`, also let it see how typical each location is.
+) -> tuple[dict[str, dict[str, np.ndarray]], np.ndarray]:
+    """Return the words of all images, and the decisions (n,); `typical` is shown how typical each location is.
 
-    With `typical` processes of ``torch.distributed`` divide the images.
+    Words are the "component" of each location, by layer (n, H, W); with `keep_proba` there are also their "posterior"
+    and "log_density".  With `typical`, processes of ``torch.distributed`` divide the images.
     """
     together = typical is not None and n_processes() > 1
     mine = my_share(len(maps)) if together else slice(0, len(maps))
-    labels = _empty(maps[mine], n_words, keep_proba)
+    labels, decisions = _empty(maps[mine], n_words, keep_proba), np.empty(mine.stop - mine.start, np.int64)
     with exact_float32(), one_thread():
         for batch in maps[mine].batches():
-            labels.decisions[batch.start : batch.start + len(batch.decisions)] = batch.decisions
-            if not keep_proba and typical is None:
-                for layer, words in labeller.predict(batch.activations):
-                    _put(labels.words[layer], batch.start, words)
-                continue
-            for layer, assigned in labeller.assign(batch.activations):
-                _note(labels, layer, batch.start, assigned)
+            place = slice(batch.start, batch.start + len(batch.decisions))
+            decisions[place] = batch.decisions
+            for layer, found in _found(labeller, batch.activations, keep_proba or typical is not None):
+                for name, arrays in labels.items():
+                    arrays[layer][place] = found[name].numpy(force=True).reshape(arrays[layer][place].shape)
                 if typical is not None:
-                    seen = labels.words[layer][batch.start : batch.start + len(batch.decisions)]
-                    typical[layer].add(
-                        mine.start + batch.start, seen.reshape(len(seen), -1), assigned.posterior, assigned.log_density
-                    )
-    return _joined(labels, typical) if together and typical is not None else labels
+                    words = labels["component"][layer][place].reshape(len(batch.decisions), -1)
+                    typical[layer].add(mine.start + batch.start, words, found["posterior"], found["log_density"])
+    if together and typical is not None:
+        for seen in typical.values():
+            seen.merge()
+        parts = gathered(labels)
+        labels = {
+            name: {layer: np.concatenate([part[name][layer] for part in parts]) for layer in arrays}
+            for name, arrays in labels.items()
+        }
+        decisions = np.concatenate(gathered(decisions))
+    return labels, decisions
 
 
-def _joined(mine: Labels, typical: Mapping[str, Typical]) -> Labels:
-    """Return the labels that all processes have found."""
-    parts = gathered(mine)
-    for found in typical.values():
-        found.merge()
+def _found(
+    labeller: Labeller, activations: Mapping[str, Tensor], scored: bool
+) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    if scored:
+        return ((layer, assigned._asdict()) for layer, assigned in labeller.assign(activations))
+    return ((layer, {"component": words}) for layer, words in labeller.predict(activations))
 
-    def joined(name: str) -> Any:
-        arrays = [getattr(part, name) for part in parts]
-        return None if arrays[0] is None else {k: np.concatenate([a[k] for a in arrays]) for k in arrays[0]}
 
-    decisions = np.concatenate([part.decisions for part in parts])
-    return Labels(joined("words"), decisions, joined("proba"), joined("log_density"))
+def _empty(maps: FeatureMaps, n_words: Mapping[str, int], keep_proba: bool) -> dict[str, dict[str, np.ndarray]]:
+    shapes = {layer: (len(maps), *shape[1:]) for layer, shape in maps.shapes.items()}
+    words = {layer: np.empty(shape, np.min_scalar_type(n_words[layer] - 1)) for layer, shape in shapes.items()}
+    kinds = {"posterior": np.float16, "log_density": np.float32} if keep_proba else {}
+    others = {name: {layer: np.empty(shape, kind) for layer, shape in shapes.items()} for name, kind in kinds.items()}
+    return {"component": words, **others}
 
 
 def average_posteriors(maps: FeatureMaps, mixtures: Mapping[str, Mixture]) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -126,30 +123,3 @@ def average_posteriors(maps: FeatureMaps, mixtures: Mapping[str, Mixture]) -> tu
 def as_rows(values: Tensor) -> Tensor:
     """Return the channels at each location of maps (n, C, H, W) as rows (n H W, C)."""
     return values.permute(0, 2, 3, 1).flatten(0, 2)
-
-
-def _empty(maps: FeatureMaps, n_words: Mapping[str, int], keep_proba: bool) -> Labels:
-    shapes = {layer: (len(maps), *shape[1:]) for layer, shape in maps.shapes.items()}
-
-    def blank(kind: Any) -> dict[str, np.ndarray]:
-        return {layer: np.empty(shape, kind) for layer, shape in shapes.items()}
-
-    return Labels(
-        words={layer: np.empty(shape, np.min_scalar_type(n_words[layer] - 1)) for layer, shape in shapes.items()},
-        decisions=np.empty(len(maps), np.int64),
-        proba=blank(np.float16) if keep_proba else None,
-        log_density=blank(np.float32) if keep_proba else None,
-    )
-
-
-def _note(labels: Labels, layer: str, start: int, assigned: Assignment) -> None:
-    _put(labels.words[layer], start, assigned.component)
-    if labels.proba is not None and labels.log_density is not None:
-        _put(labels.proba[layer], start, assigned.posterior)
-        _put(labels.log_density[layer], start, assigned.log_density)
-
-
-def _put(array: np.ndarray, start: int, values: Tensor) -> None:
-    """Write the values of consecutive images, the first of which is number `start`, into `array` (n, H, W)."""
-    part = values.numpy(force=True).reshape(-1, *array.shape[1:])
-    array[start : start + len(part)] = part

@@ -19,22 +19,9 @@ _LEAST = 8  # pixels: smaller pieces could not be recognised
 
 @dataclass(frozen=True, eq=False)
 class Representatives:
-    """The most typical locations of each of K words of a layer, best first.
+    """The most typical locations of each of K words of a layer, best first; see :class:`Vocabulary`.
 
-    Parameters
-    ----------
-    images : int array of shape (K, R)
-        Number of the image among those fitted; -1 where a word has fewer than R locations.
-    locations : int array of shape (K, R, 2)
-        Row and column in the layer's map.
-    patches : uint8 array of shape (K, R, height, width, 3), or None
-        The piece of its image from which each location gets most of its activity, its effective field, at most half of
-        the image along each axis; grey outside the image.  Where effective fields were not measured
-        (``FeatureExtractor(n_field_images=0)``), the whole field.  At most 64 pixels a side.
-    marks : float array of shape (K, R, 2)
-        Where in its patch the location lies, row and column in [0, 1].
-    whole : bool
-        Whether patches are nearly the whole image, so that only the mark tells them apart.
+    `whole` is whether patches are nearly the whole image, so that only the mark distinguishes them.
     """
 
     images: np.ndarray
@@ -45,16 +32,10 @@ class Representatives:
 
 
 class Typical:
-    """A running choice of the R best locations of every word.
+    """A running choice of the `n_best` most typical locations of every word.
 
-    Best is the highest posterior, ties by log-density; the best location of each image comes before any second-best.
-
-    Parameters
-    ----------
-    n_words : int
-        Number of words of the layer.
-    n_best : int
-        Locations to keep per word.
+    These have the highest posterior, ties broken by log-density; the best location of each image comes before any
+    second best one.
     """
 
     def __init__(self, n_words: int, n_best: int) -> None:

@@ -19,19 +19,7 @@ _MOST_BYTES = 2**28
 
 
 class Reservoir:
-    """Keep the rows of at most `max_samples` locations: those with the smallest hash of (seed, image, location).
-
-    Parameters
-    ----------
-    n_images : int
-        Number of images that will be seen.
-    n_locations : int
-        Number of locations of an image.
-    max_samples : int
-        Most rows to keep.
-    seed : int
-        Chooses the sample.
-    """
+    """At most `max_samples` locations of `n_images` images: those of the smallest hash of seed, image and place."""
 
     def __init__(self, n_images: int, n_locations: int, max_samples: int, seed: int) -> None:
         self._n_locations, self._seed, self._limit = n_locations, seed, max_samples

@@ -27,8 +27,9 @@ class Vocabulary:
     representatives : dict of str to Representatives
         The most typical locations of each layer's K words, at most R each, best first: `images` (K, R), their numbers
         among those fitted, -1 where there are fewer; `locations` (K, R, 2), row and column in the layer's map;
-        `patches` (K, R, height, width, 3), the pieces of image that they see, or None; `marks` (K, R, 2), the places of
-        the locations in their patches.  Empty after `partial_fit`.
+        `patches` (K, R, height, width, 3), or None: the pieces of image from which they get most of their activity, at
+        most half of the image along each axis and 64 pixels a side, or the whole fields where effective fields were not
+        measured; `marks` (K, R, 2), the places of the locations in their patches.  Empty after `partial_fit`.
     statistics : dict of str to WordStatistics
         Frequencies of each layer's K words in images of each class, of C: `counts` (K, C) of locations; `share` (K,),
         the fraction of all locations that show the word; `classes` (K, C), the fraction of each class among the

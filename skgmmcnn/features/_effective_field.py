@@ -14,9 +14,8 @@ from torch import Tensor
 from torch.autograd.graph import allow_mutation_on_saved_tensors
 
 from .._device import exact_float32
-from ._probing import HookedNetwork
+from ._captured import CapturedNetwork, Fields
 from ._receptive_field import ReceptiveField, Span
-from ._tracing import Fields, TracedNetwork
 
 _FROM_BORDER = np.array([0, 2, 5])  # positions that are measured; between them little changes but the place
 
@@ -32,10 +31,10 @@ class _Recorded(NamedTuple):
 
 
 def effective_fields(
-    network: TracedNetwork | HookedNetwork,
+    network: CapturedNetwork,
     batch: Tensor,
     fields: Mapping[tuple[str, str], ReceptiveField],
-    share: float,
+    share: float = 0.68,
 ) -> Fields:
     """Return where in their fields the layers of pairs (upper, lower) get most of their activity from.
 
@@ -46,14 +45,14 @@ def effective_fields(
 
     Parameters
     ----------
-    network : TracedNetwork or HookedNetwork
+    network : CapturedNetwork
         With the layers of all pairs.
     batch : Tensor of shape (n, ...)
         Images to measure on.
     fields : dict of (upper, lower) to ReceptiveField
         Whole fields.
-    share : float
-        Between 0 and 1.
+    share : float, default=0.68
+        Between 0 and 1.  Smaller fields depend more on the word above; too small ones miss locations below.
     """
     if not any(_has_choice(span) for field in fields.values() for span in (field.rows, field.columns)):
         return dict(fields)
@@ -73,8 +72,7 @@ def effective_fields(
             return found
     except RuntimeError as error:
         warnings.warn(
-            f"Effective receptive fields cannot be measured: {str(error).splitlines()[0]}  Whole ones are taken; "
-            "n_field_images=0 says so from the start.",
+            f"Effective receptive fields cannot be measured: {str(error).splitlines()[0]}  Whole ones are taken.",
             stacklevel=4,
         )
         return dict(fields)
@@ -85,7 +83,7 @@ def _has_choice(span: Span) -> bool:
     return int((span[1] - span[0]).max(initial=0)) > 1
 
 
-def _record(network: TracedNetwork | HookedNetwork, batch: Tensor) -> _Recorded:
+def _record(network: CapturedNetwork, batch: Tensor) -> _Recorded:
     """Run the network such that gradients can be had between any two of its layers."""
     read: dict[str, Tensor] = {}
 

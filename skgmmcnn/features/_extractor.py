@@ -2,41 +2,40 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from numbers import Integral, Real
+from numbers import Integral
 from os import PathLike
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.utils import Tags, check_random_state
+from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 from torchvision.models import WeightsEnum
 
 from .._compat import ContainerOutput, Interval, StrOptions, fit_context
 from .._device import resolve_device
-from .._progress import progress
+from ._captured import CapturedNetwork
 from ._copying import plain
 from ._decisions import Judge, Meaning, check_one_decision, count_outputs, is_bounded
 from ._effective_field import effective_fields
 from ._images import Images, InputKind, PixelScale, gather, listed, of_bytes, unreadable, warn_if_random
 from ._layers import choose_layers, split_layout
-from ._maps import Change, FeatureBatch, FeatureMaps, Network, Rerun, Result, Source
+from ._maps import FeatureMaps
 from ._network import Portable, build, fingerprint, share, usual_preprocess
-from ._probing import HookedNetwork
 from ._receptive_field import ReceptiveField
-from ._rerun import Edits
-from ._running import images_at_once, in_parts, lay_out, precisely
+from ._running import lay_out
+from ._sources import NetworkSource, Running
 from ._spec import NetworkSpec, check_class_names
-from ._store import StoredSource, code_of, identify
-from ._tracing import TracedNetwork, watch
+from ._store import StoredSource, check_folder
+from ._tracing import watch
 
+_N_FIELD_IMAGES = 4  # on which effective fields are measured
 _N_ASKED = 8  # images that tell whether a network returns probabilities
 _ROUNDING = 0.05  # relative, and far above what batches of other sizes change in half precision
 _SAME_AS_NETWORK = "the frozen network"  # stands for the model in pickles, so that they hold it once
@@ -52,17 +51,18 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
     ----------
     model : str, callable or torch.nn.Module
         A torchvision model name (``"resnet50"``), a function without arguments that returns a network, or a network.
-    layers : sequence of str, default=None
+    layers : str or sequence of str, default=None
         Names of submodules as in ``model.named_modules()``, or torchvision's names of operations
         (:func:`torchvision.models.feature_extraction.get_graph_node_names`).  Any order.  None takes the last block of
         each of the four smallest map sizes, or the hidden layers of a network of vectors;
         :func:`skgmmcnn.features.list_layers` lists what there is.
     weights : str, path or torchvision weights, default=None
-        A name of torchvision weights (``"DEFAULT"``, ``"IMAGENET1K_V1"``), or the path of a state dict
-        (``.pth``, ``.safetensors``), also under a prefix or nested in a checkpoint.  None keeps the weights that the
-        network has; a torchvision name then gives random ones.  A file that bears the name of published torchvision
-        weights brings their metadata too.  Pickles refer to weights that have a name or a file, and the SHA-256 is
-        checked when they are loaded; :func:`skgmmcnn.save` and a network that has its weights keep them inside.
+        A name of torchvision weights (``"DEFAULT"``, ``"IMAGENET1K_V1"``), or the path of a state dict (``.pth``,
+        ``.safetensors``), also under a prefix or nested in a checkpoint.  None keeps the weights that the network has;
+        a torchvision name then gives random ones, the same each time.  A file that bears the name of published
+        torchvision weights brings their metadata too.  Pickles refer to weights that have a name or a file, and the
+        SHA-256 is checked when they are loaded; :func:`skgmmcnn.save` and a network that has its weights keep them
+        inside.
     preprocess : "auto", callable or None, default="auto"
         Preprocessing of one image.  ``"auto"`` is that of the torchvision weights; where a torchvision model has
         other ones, that of its published ones, with a warning, for images of bytes.  A callable
@@ -81,17 +81,9 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         out at fit.  Networks that decide several things (multi-label) are refused where that shows: several
         probabilities that do not add up to 1, or a `y` that marks several classes.  Scores alone do not show it; give a
         network that returns one of them, ``x[:, [3]]``, or the decision that is meant.
-    n_field_images : int, default=4
-        On how many images of X, evenly spaced, :meth:`fit` measures effective receptive fields (see Notes); 0 leaves
-        them out.  It takes at most 16 backward passes over these for each pair of layers.
-    field_share : float, default=0.68
-        The share of the gradient energy that effective fields hold along each axis, above 0 and at most 1.  Smaller
-        fields tell more of the word above; too small ones miss locations of the layer below.
     store : str or path, default=None
         Folder in which activations are kept on disk when they are first computed, so that the network runs once over
         the same images; see :meth:`FeatureMaps.store`.
-    store_dtype : {"float32", "float16"}, default="float32"
-        Precision of the store.
     batch_size : int, default=32
         Images per forward pass.  On a CPU only how many are held at once: they pass in smaller parts, 64 digits
         or one photograph, one thread each, so that values depend neither on it nor on the number of threads.
@@ -105,12 +97,6 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         Whether to show the progress of passes over the images.
     device : str or torch.device, default="auto"
         Where the network runs; ``"auto"`` is a GPU when there is one.
-    precision : {"float32", "bfloat16"}, default="float32"
-        How exactly the network computes.  With ``"bfloat16"`` its convolutions and matrix products run under
-        :class:`torch.autocast`: up to twice as fast where the hardware knows the type, for some changed words;
-        ``benchmarks/README.rst`` tells how many.
-    random_state : int, RandomState instance or None, default=None
-        Seeds random weights.
 
     Attributes
     ----------
@@ -129,7 +115,7 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
     whole maps, and most of such a field hardly matters [1]_.  *Effective fields*, `spec_.effective_fields`, are
     measured: with random signs g on one row of a layer's map y, the expected square of the gradient of g . y at a
     location of the layer below is the sum of the squared derivatives there, its energy.  The effective field of the row
-    is the shortest interval of lower rows, inside its receptive field, that holds `field_share` of the energy; columns
+    is the shortest interval of lower rows, inside its receptive field, that holds 68 % of the energy; columns
     likewise.  On large maps some rows are measured, and the ends of fields interpolated between them.
 
     References
@@ -150,46 +136,36 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
 
     _parameter_constraints: ClassVar[dict] = {
         "model": [str, callable, nn.Module],
-        "layers": ["array-like", None],
+        "layers": [str, "array-like", None],
         "weights": [str, PathLike, WeightsEnum, None],
         "preprocess": [StrOptions({"auto"}), callable, None],
         "layout": [StrOptions({"auto", "channels_first", "channels_last"}), dict],
         "class_names": ["array-like", None],
         "decision": [callable, None],
-        "n_field_images": [Interval(Integral, 0, None, closed="left")],
-        "field_share": [Interval(Real, 0, 1, closed="right")],
         "store": [str, PathLike, None],
-        "store_dtype": [StrOptions({"float32", "float16"})],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "n_jobs": [Integral, None],
         "on_error": [StrOptions({"raise", "skip"})],
         "verbose": ["verbose"],
         "device": [str, torch.device],
-        "precision": [StrOptions({"float32", "bfloat16"})],
-        "random_state": ["random_state"],
     }
 
     def __init__(
         self,
         model: str | nn.Module | Callable[[], nn.Module],
-        layers: Sequence[str] | None = None,
+        layers: str | Sequence[str] | None = None,
         *,
         weights: str | PathLike | WeightsEnum | None = None,
         preprocess: str | Callable | None = "auto",
         layout: str | Mapping[str, str] = "auto",
         class_names: Sequence[str] | Mapping[int, str] | None = None,
         decision: Callable | None = None,
-        n_field_images: int = 4,
-        field_share: float = 0.68,
         store: str | PathLike | None = None,
-        store_dtype: str = "float32",
         batch_size: int = 32,
         n_jobs: int | None = None,
         on_error: str = "raise",
         verbose: int = 0,
         device: str | torch.device = "auto",
-        precision: str = "float32",
-        random_state: int | np.random.RandomState | None = None,
     ) -> None:
         self.model = model
         self.layers = layers
@@ -198,17 +174,12 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         self.layout = layout
         self.class_names = class_names
         self.decision = decision
-        self.n_field_images = n_field_images
-        self.field_share = field_share
         self.store = store
-        self.store_dtype = store_dtype
         self.batch_size = batch_size
         self.n_jobs = n_jobs
         self.on_error = on_error
         self.verbose = verbose
         self.device = device
-        self.precision = precision
-        self.random_state = random_state
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any = None) -> FeatureExtractor:
@@ -230,9 +201,8 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         """
         self._check_parameters()
         X = listed(X, existing=self.on_error == "raise")  # before weights are downloaded
-        seed = check_random_state(self.random_state).randint(2**31)
         device = resolve_device(self.device)
-        built = build(self.model, self.weights, seed)
+        built = build(self.model, self.weights, seed=0)
         preprocess: Any = built.preprocess if self.preprocess == "auto" else self.preprocess
         if self.preprocess == "auto" and preprocess is None and isinstance(self.model, str) and of_bytes(X):
             preprocess = usual_preprocess(self.model)
@@ -257,13 +227,13 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         return self
 
     def _check_parameters(self) -> None:
-        if isinstance(self.layers, str) or (self.layers is not None and not len(self.layers)):
+        if self.layers is not None and not len(self.layers):
             raise ValueError(f"layers must list at least one layer name; got {self.layers!r}.")
-        strange = [layer for layer in self.layers or () if not isinstance(layer, str)]
+        strange = [layer for layer in self._named_layers() or () if not isinstance(layer, str)]
         if strange:
             raise TypeError(f"layers must list names of layers, as list_layers gives them; got {strange[0]!r}.")
         if self.store is not None:
-            _check_folder(self.store)
+            check_folder(self.store)
         if self.n_jobs is not None and (not self.n_jobs or self.n_jobs < -1 - (os.cpu_count() or 1)):
             raise ValueError(
                 f"n_jobs={self.n_jobs}: give a number of processes, -1 for as many as there are processors, or None."
@@ -290,11 +260,10 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         check_is_fitted(self)
         images = self._gather(X, InputKind.of(self._traced.first_layer), self.preprocess_)
         images.batch(0, 1, self.spec_.input_shape)
-        run = _Run(self.decision, self.batch_size, self.n_jobs, self.verbose, self.device, self.precision)
-        source: Source = _NetworkSource(self._traced, self.spec_, self.fingerprint_, images, run)
-        if self.store is not None:
-            source = source.stored(self.store, np.arange(len(images)), self.store_dtype)
-        return FeatureMaps(self.spec_, images, source, self._scale)
+        run = Running(self.decision, self.batch_size, self.n_jobs, self.verbose, self.device)
+        network = NetworkSource(self._traced, self.spec_, self.fingerprint_, images, run)
+        source = network if self.store is None else StoredSource(network, self.store, "float32")
+        return FeatureMaps(self.spec_, images, source, network, self._scale)
 
     def score(self, X: Any, y: Any) -> float:
         """Return the network's own accuracy: the share of images that it decides as they are labelled.
@@ -330,10 +299,13 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
             warnings.warn(f"{len(bad)} of {len(images)} images cannot be read and are skipped: {shown}", stacklevel=4)
         return images[np.setdiff1d(np.arange(len(images)), list(bad))] if bad else images
 
-    def _layers_of(self, watched: TracedNetwork | HookedNetwork, image: Tensor) -> tuple[list[str], dict[str, str]]:
+    def _named_layers(self) -> Sequence[str] | None:
+        return [self.layers] if isinstance(self.layers, str) else self.layers
+
+    def _layers_of(self, watched: CapturedNetwork, image: Tensor) -> tuple[list[str], dict[str, str]]:
         """Return the layers to model, and the layouts that the user tells of them."""
         _, layouts = split_layout(self.layout)
-        layers = self.layers
+        layers = self._named_layers()
         if layers is None:
             layers = choose_layers(watched.survey(image, layouts), watched.network)
             if not layers:
@@ -345,7 +317,7 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
 
     def _survey(
         self,
-        traced: TracedNetwork | HookedNetwork,
+        traced: CapturedNetwork,
         fields: Mapping[tuple[str, str], ReceptiveField],
         images: Images,
         image: Tensor,
@@ -376,14 +348,12 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         )
 
     def _effective_fields(
-        self, traced: TracedNetwork | HookedNetwork, spec: NetworkSpec, images: Images
+        self, traced: CapturedNetwork, spec: NetworkSpec, images: Images
     ) -> dict[tuple[str, str], ReceptiveField]:
         """Measure the effective fields between neighbouring layers on some of the images."""
         pairs = [(upper, lower) for upper, lowers in spec.below.items() for lower in lowers]
-        if not self.n_field_images or not pairs:
-            return {}
-        batch = _some(images, self.n_field_images, spec.input_shape)
-        return effective_fields(traced, batch, {pair: spec.receptive_fields[pair] for pair in pairs}, self.field_share)
+        batch = _some(images, _N_FIELD_IMAGES, spec.input_shape)
+        return effective_fields(traced, batch, {pair: spec.receptive_fields[pair] for pair in pairs})
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -409,151 +379,13 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
             self.model = self.network_
 
 
-class _Run(NamedTuple):
-    """How a network is run, as the parameters of the extractor say."""
-
-    decision: Callable | None
-    batch_size: int
-    n_jobs: int | None
-    verbose: int
-    device: str | torch.device
-    precision: str
-
-
-class _NetworkSource:
-    """Activations straight from the network, as it was when the maps were made."""
-
-    def __init__(
-        self,
-        traced: TracedNetwork | HookedNetwork,
-        spec: NetworkSpec,
-        fingerprint: str,
-        images: Images,
-        run: _Run,
-    ) -> None:
-        self._traced, self._spec, self._images, self._run = traced, spec, images, run
-        self._fingerprint, self.device = fingerprint, run.device
-
-    def batches(self, rows: np.ndarray) -> Iterator[FeatureBatch]:
-        """Yield the batches of the images `rows`, in that order."""
-        return self._passes(rows, self._pass, "network", self._size)
-
-    def rerun(self, rows: np.ndarray, work: Callable[[Rerun], Result], what: str) -> Iterator[Result]:
-        """Yield what `work` makes of the images `rows`, batch by batch; `what` names it for the progress."""
-        return self._passes(rows, lambda batch, start, _: work(self._rerun(batch, start)), what, self._run.batch_size)
-
-    def network(self, rows: np.ndarray) -> Network:
-        """Return what runs the network for the images `rows`."""
-        return Network(self, self._images, rows)
-
-    def _passes(
-        self, rows: np.ndarray, work: Callable[[Tensor, int, int], Result], what: str, size: int
-    ) -> Iterator[Result]:
-        """Yield what `work` makes of batches of `size` images; of smaller ones once the device's memory is short."""
-        images, start, most = self._images[rows], 0, size
-        self._traced.to(resolve_device(self.device))
-        with progress(total=len(images), desc=what, unit="image", shown=self._run.verbose) as bar:
-            for whole in images.batches(size, self._spec.input_shape, self._run.n_jobs):
-                rest = whole
-                while len(rest):
-                    batch = rest[:size]
-                    try:
-                        result = work(batch, start, size)
-                    except torch.OutOfMemoryError:
-                        if len(batch) == 1:
-                            raise
-                        if size == most:
-                            self._warn_of_memory()
-                        size = -(-len(batch) // 2)
-                        continue
-                    yield result
-                    bar.update(len(batch))
-                    start, rest = start + len(batch), rest[len(batch) :]
-
-    @property
-    def _size(self) -> int:
-        """The size of the batches; on a CPU whole numbers of the images that pass at once."""
-        if resolve_device(self.device).type != "cpu":
-            return self._run.batch_size
-        at_once = images_at_once(self._spec.input_shape)
-        return -(-self._run.batch_size // at_once) * at_once
-
-    def _pass(self, batch: Tensor, start: int, size: int) -> FeatureBatch:
-        device = resolve_device(self.device)
-
-        def run(part: Tensor) -> tuple[Any, dict[str, Tensor]]:
-            with precisely(self._run.precision, device):
-                return self._traced.run(part)
-
-        at_once = min(size, images_at_once(self._spec.input_shape))
-        outputs, maps = in_parts(run, batch, at_once) if device.type == "cpu" else run(batch)
-        activations = {name: values.float() for name, values in maps.items()}
-        return FeatureBatch(start, activations, *self._judge.read(outputs, start, activations))
-
-    @property
-    def _judge(self) -> Judge:
-        return Judge(self._run.decision, self._spec.n_outputs, self._spec.probabilities)
-
-    def _rerun(self, batch: Tensor, start: int) -> Rerun:
-        device = resolve_device(self.device)
-        with precisely(self._run.precision, device):
-            passed = self._traced.start(batch)
-
-        def again(edits: Edits, until: str | None = None) -> tuple[Any, dict[str, Tensor]]:
-            with precisely(self._run.precision, device):
-                return passed.again(edits, until)
-
-        def whole(images: Tensor) -> tuple[Any, np.ndarray]:
-            done = self._pass(images, start, len(images))
-            return done.outputs, done.decisions
-
-        maps = {name: values.float() for name, values in passed.maps.items()}
-        original = FeatureBatch(start, maps, *self._judge.read(passed.outputs, start, maps))
-        return Rerun(original, again, lambda outputs: self._judge.read(outputs, start, maps), batch, whole)
-
-    def changed(self, rows: np.ndarray, change: Change) -> _NetworkSource:
-        """Return a source of the images `rows` alone, whose network is a copy that `change` has changed."""
-        images = self._images[rows]
-        network = copy.deepcopy(self._traced.network)
-        traced = self._traced.on(network).to(resolve_device(self.device))
-        with torch.no_grad():
-            change(network, traced.prepare(images.batch(0, self._run.batch_size, self._spec.input_shape)))
-        network.eval().requires_grad_(False)
-        return _NetworkSource(traced, self._spec, fingerprint(network), images, self._run)
-
-    def _warn_of_memory(self) -> None:
-        warnings.warn(
-            f"The device ran out of memory with batch_size={self._run.batch_size}; going on with smaller batches.",
-            stacklevel=4,
-        )
-
-    def code(self) -> tuple[Any, ...]:
-        """Return the code that is run for each image."""
-        return tuple(map(code_of, (self._traced.network, self._images.preprocess, self._run.decision)))
-
-    def stored(self, root: str | PathLike, rows: np.ndarray, dtype: str) -> StoredSource:
-        """Return a source of the images `rows` alone, that keeps what it yields under the folder `root`."""
-        _check_folder(root)
-        images = self._images[rows]
-        run = self._run
-        identity = identify(self._fingerprint, images.preprocess, self._spec, run.decision, run.precision)
-        source = _NetworkSource(self._traced, self._spec, self._fingerprint, images, run)
-        return StoredSource(source, images, root, self._spec, identity, source.code, dtype, self._size)
-
-
-def _check_folder(root: str | PathLike) -> None:
-    """Refuse an empty path, which would be the current folder."""
-    if not str(root):
-        raise ValueError("The folder of a store is ''; give a path, '.' for the current folder.")
-
-
 def _some(images: Images, n: int, shape: tuple[int, ...]) -> Tensor:
     """Return at most `n` of the images, evenly spaced, as the network takes them."""
     rows = np.linspace(0, len(images) - 1, min(n, len(images))).astype(int).tolist()
     return torch.cat([images.batch(row, row + 1, shape) for row in rows])
 
 
-def warn_if_unsteady(network: TracedNetwork | HookedNetwork, images: Tensor, activations: dict[str, Tensor]) -> None:
+def warn_if_unsteady(network: CapturedNetwork, images: Tensor, activations: dict[str, Tensor]) -> None:
     """Warn where the maps of the first image are others when it passes once more, beside another one."""
     _, again = network.run(images)
     for layer, values in activations.items():

@@ -98,6 +98,11 @@ class Follower(TorchDispatchMode):
                 )
         return self.geometry
 
+    def survey(self) -> dict[str, tuple[tuple[int, int, int], ReceptiveField | None]]:
+        """Return the shape (C, H, W) of each layer's map, and its field in the image."""
+        fields = self.geometry.fields
+        return {name: (shape, fields.get((name, "input"))) for name, shape in self.geometry.shapes.items()}
+
     def see(self, name: str, tensor: Any) -> None:
         """Note that `tensor` is the layer called `name`."""
         if not isinstance(tensor, Tensor):

@@ -80,12 +80,19 @@ class Images:
         return Images(self._data, self.preprocess, self._mode, np.atleast_1d(self._rows[key]))
 
     def __getstate__(self) -> dict[str, Any]:
-        # Files are named, not kept: sizes and times of change tell whoever hashes the state that one was replaced.
+        # No data but these images'.  Files are named; sizes and times of change show that one was replaced.
         stamps = [self._stamp(row) for row in self._rows.tolist()] if self.of_data_set or self._of_files else []
-        data = self._data.numpy(force=True) if isinstance(self._data, Tensor) else self._data
+        data, rows = self._data, self._rows
+        if not self.of_data_set:
+            rows = np.arange(len(rows))
+            if isinstance(data, list):
+                data = [data[row] for row in self._rows]
+            elif not np.array_equal(self._rows, np.arange(len(data))):
+                data = data[self._rows]
+        data = data.numpy(force=True) if isinstance(data, Tensor) else data
         if isinstance(data, np.ndarray):  # in plain C order and no memory map, since hashes tell those apart
             data = np.asarray(data).reshape(-1).reshape(data.shape)
-        return {**self.__dict__, "_data": data, "_stamps": stamps}
+        return {**self.__dict__, "_data": data, "_rows": rows, "_stamps": stamps}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         state.pop("_stamps")
@@ -136,21 +143,13 @@ class Images:
         found = os.stat(file)
         return found.st_size, found.st_mtime_ns
 
-    def part(self, start: int, stop: int) -> Images:
-        """Return images start to stop with no data but theirs, to be sent to another process."""
-        rows = self._rows[start:stop]
-        data = [self._data[row] for row in rows] if isinstance(self._data, list) else self._data
-        if isinstance(data, (list, Dataset)):
-            return Images(data, self.preprocess, self._mode, None if isinstance(data, list) else rows)
-        return Images(data[rows], self.preprocess, self._mode)
-
     def batches(self, size: int, shape: tuple[int, ...], n_jobs: int | None) -> Iterator[Tensor]:
         """Yield the images in order, `size` at a time, read and preprocessed by `n_jobs` processes."""
         starts = range(0, len(self), size)
         if effective_n_jobs(n_jobs) == 1:
             yield from (self.batch(start, start + size, shape) for start in starts)
             return
-        tasks = (delayed(_read_part)(self.part(start, start + size), shape, start) for start in starts)
+        tasks = (delayed(_read_part)(self[start : start + size], shape, start) for start in starts)
         yield from map(torch.from_numpy, Parallel(n_jobs, return_as="generator")(tasks))
 
     def batch(self, start: int, stop: int, shape: tuple[int, ...] | None = None, first: int = 0) -> Tensor:
@@ -387,7 +386,7 @@ def _check_data_set(data: Dataset) -> None:
 def unreadable(images: Images, n_jobs: int | None) -> dict[int, str]:
     """Make every image ready, and return what is wrong with those that cannot be read, by number."""
     size = max(1, min(64, len(images) // effective_n_jobs(n_jobs)))
-    parts = (delayed(_try_part)(images.part(start, start + size), start) for start in range(0, len(images), size))
+    parts = (delayed(_try_part)(images[start : start + size], start) for start in range(0, len(images), size))
     return {number: error for found in Parallel(n_jobs)(parts) for number, error in found.items()}
 
 

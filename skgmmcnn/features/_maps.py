@@ -2,236 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from os import PathLike
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from .._device import resolve_device
+from ._batch import FeatureBatch, Rerun
 from ._decisions import not_finite
 from ._images import Images, PixelScale
 from ._receptive_field import ReceptiveField
-from ._rerun import Edits, Run
+from ._sources import Change, HeldSource, NetworkSource, Result, Source
 from ._spec import NetworkSpec
-
-Change = Callable[[nn.Module, Tensor], None]
-Result = TypeVar("Result")
-
-
-class FeatureBatch(NamedTuple):
-    """What the network did with consecutive images.
-
-    Parameters
-    ----------
-    start : int
-        Number of the first image.
-    activations : dict of str to float32 Tensor of shape (n, C, H, W)
-        What each layer returned, on the device of the network.
-    outputs : object
-        What the network returned; probabilities are those of all classes, (n, 2) where it returns a single one.
-    decisions : int64 array of shape (n,)
-        The outputs that it decided for.
-    """
-
-    start: int
-    activations: dict[str, Tensor]
-    outputs: Any
-    decisions: np.ndarray
-
-
-class Rerun:
-    """Consecutive images whose network can be run again with changed activations.
-
-    Given by :meth:`FeatureMaps.rerun` to its work.
-
-    Parameters
-    ----------
-    original : FeatureBatch
-        What the network did with the images.
-    again : callable
-        Runs the network from the lowest edited layer on.
-    read : callable
-        Makes outputs and decisions of what the network returns.
-    images : Tensor of shape (n, ...)
-        The images as the network takes them.
-    whole : callable
-        Runs the network as a whole over images of that shape, without gradients; returns outputs and decisions.
-
-    Examples
-    --------
-    >>> from skgmmcnn import FeatureExtractor
-    >>> from skgmmcnn.datasets import load_digits_network
-    >>> digits = load_digits_network()
-    >>> maps = FeatureExtractor(digits.network, ["conv2", "conv3"]).fit_transform(digits.images[:20])
-    >>> def silence(rerun):
-    ...     return rerun.run({"conv2": lambda values: 0 * values}).decisions
-    >>> decisions, = maps.rerun(silence)
-    >>> decisions.shape
-    (20,)
-    """
-
-    def __init__(
-        self,
-        original: FeatureBatch,
-        again: Run,
-        read: Callable[[Any], tuple[Any, np.ndarray]],
-        images: Tensor,
-        whole: Callable[[Tensor], tuple[Any, np.ndarray]],
-    ) -> None:
-        self.original, self.images, self.run_images = original, images, whole
-        self._again, self._read = again, read
-
-    def __len__(self) -> int:
-        return len(self.original.decisions)
-
-    @property
-    def rows(self) -> slice:
-        """The numbers of the images."""
-        return slice(self.original.start, self.original.start + len(self))
-
-    def run(self, edits: Edits) -> FeatureBatch:
-        """Run the network with changed layers.
-
-        Gradients flow through where torch records them.
-
-        Parameters
-        ----------
-        edits : dict of str to callable
-            By layer, what makes of its map, a float32 tensor (n, C, H, W), the map of that shape that the network goes
-            on with.  What a layer gets already shows the changes below it.  The network goes on from the lowest of
-            these layers.
-
-        Returns
-        -------
-        batch : FeatureBatch
-            What the network did; activations are those that it went on with, of the layers that were run.
-
-        Raises
-        ------
-        ValueError
-            If a layer is to be changed that is not modelled; or if a changed map has another shape.
-        """
-        self._check(edits)
-        outputs, maps = self._again(edits)
-        activations = {layer: values.float() for layer, values in maps.items()}
-        return FeatureBatch(self.original.start, activations, *self._read(outputs))
-
-    def map_of(self, layer: str, edits: Edits) -> Tensor:
-        """Run the network with changed layers up to a layer, and return its map.
-
-        Parameters
-        ----------
-        layer : str
-            A modelled layer.
-        edits : dict of str to callable
-            As in :meth:`run`.
-
-        Returns
-        -------
-        values : float32 Tensor of shape (n, C, H, W)
-            The map with which the network would go on.
-        """
-        self._check([layer, *edits])
-        _, maps = self._again(edits, layer)
-        return maps[layer].float() if layer in maps else self.original.activations[layer]
-
-    def _check(self, layers: Iterable[str]) -> None:
-        for layer in layers:
-            if layer not in self.original.activations:
-                raise ValueError(
-                    f"Layer {layer!r} cannot be changed or read: the modelled layers are "
-                    f"{list(self.original.activations)}."
-                )
-
-
-class Network(NamedTuple):
-    """A source that runs the network, all its images, and the numbers of those that are meant."""
-
-    source: Source
-    images: Images
-    rows: np.ndarray
-
-
-class Source(Protocol):
-    """Where the activations of numbered images come from, and where they are to be computed with."""
-
-    device: str | torch.device
-
-    def batches(self, rows: np.ndarray) -> Iterator[FeatureBatch]:
-        """Yield the batches of the images `rows`, in that order."""
-
-    def stored(self, root: str | PathLike, rows: np.ndarray, dtype: str) -> Source:
-        """Return a source of the images `rows` alone, that keeps what it yields under the folder `root`."""
-
-    def rerun(self, rows: np.ndarray, work: Callable[[Rerun], Result], what: str) -> Iterator[Result]:
-        """Yield what `work` makes of the images `rows`, batch by batch; `what` names it for the progress."""
-
-    def network(self, rows: np.ndarray) -> Network | None:
-        """Return what runs the network for the images `rows`; None without a network."""
-
-    def changed(self, rows: np.ndarray, change: Change) -> Source:
-        """Return a source of the images `rows` alone, whose network is a copy that `change` has changed."""
-
-
-class HeldSource:
-    """Activations held in memory: arrays (n, H, W, C) by layer, outputs and decisions; in batches of `size` images.
-
-    `origin` is the source that they come from, with their numbers there.
-    """
-
-    def __init__(
-        self,
-        arrays: dict[str, np.ndarray],
-        outputs: np.ndarray | None,
-        decisions: np.ndarray,
-        size: int,
-        origin: tuple[Source, np.ndarray] | None = None,
-    ) -> None:
-        self._arrays, self._outputs, self._decisions, self._size = arrays, outputs, decisions, size
-        self._origin = origin
-        self.device: str | torch.device = origin[0].device if origin else "auto"
-
-    def batches(self, rows: np.ndarray) -> Iterator[FeatureBatch]:
-        """Yield the batches of the images `rows`, in that order."""
-        device = resolve_device(self.device)
-        for start in range(0, len(rows), self._size):
-            part = rows[start : start + self._size]
-            maps = {
-                name: torch.from_numpy(array[part]).to(device).permute(0, 3, 1, 2)
-                for name, array in self._arrays.items()
-            }
-            outputs = None if self._outputs is None else self._outputs[part]
-            yield FeatureBatch(start, maps, outputs, self._decisions[part])
-
-    def stored(self, root: str | PathLike, rows: np.ndarray, dtype: str) -> Source:
-        """Refuse: it is not known what the values depend on."""
-        raise ValueError("These maps are held in memory already; store those that FeatureExtractor.transform returns.")
-
-    def rerun(self, rows: np.ndarray, work: Callable[[Rerun], Result], what: str) -> Iterator[Result]:
-        """Yield what `work` makes of the images `rows`, batch by batch; `what` names it for the progress."""
-        network = self._network(rows)
-        return network.source.rerun(network.rows, work, what)
-
-    def network(self, rows: np.ndarray) -> Network | None:
-        """Return what runs the network for the images `rows`; None without a network."""
-        if self._origin is None:
-            return None
-        source, numbers = self._origin
-        return source.network(numbers[rows])
-
-    def changed(self, rows: np.ndarray, change: Change) -> Source:
-        """Return a source of the images `rows` alone, whose network is a copy that `change` has changed."""
-        network = self._network(rows)
-        return network.source.changed(network.rows, change)
-
-    def _network(self, rows: np.ndarray) -> Network:
-        found = self.network(rows)
-        if found is None:
-            raise ValueError("These maps were made from arrays, so there is no network that could be run again.")
-        return found
+from ._store import StoredSource
 
 
 class FeatureMaps:
@@ -247,7 +32,9 @@ class FeatureMaps:
     images : Images
         The images, for drawing.
     source : Source
-        Yields the activations of given rows: from the network, or from memory.
+        Yields the activations of given rows: from the network, memory or disk.
+    network : NetworkSource or None
+        Runs the network over given rows; None where there is none.
     scale : PixelScale or None
         How the network's input is shown as pixels; None where it is no image.
     rows : int array or None
@@ -277,33 +64,19 @@ class FeatureMaps:
         spec: NetworkSpec,
         images: Images,
         source: Source,
+        network: NetworkSource | None,
         scale: PixelScale | None,
         rows: np.ndarray | None = None,
     ) -> None:
-        self.spec, self._images, self._source, self._scale = spec, images, source, scale
+        self.spec, self._images, self._source, self._network, self._scale = spec, images, source, network, scale
         self._rows = np.arange(len(images)) if rows is None else rows
 
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> FeatureMaps:
-        """Return rows of numbers as maps of fully connected layers, without a network.
-
-        Parameters
-        ----------
-        arrays : dict of str to array of shape (n, d)
-            One row per example, by layer, the lowest first.
-
-        Returns
-        -------
-        maps : FeatureMaps
-            Maps of shape (d, 1, 1).
-        """
-        arrays = _checked(arrays)
-        shapes = {layer: (values.shape[1], 1, 1) for layer, values in arrays.items()}
-        first = next(iter(arrays.values()))
-        spec = NetworkSpec(tuple(arrays), shapes, (first.shape[1],), {}, 0, None)
-        held = {layer: values[:, None, None] for layer, values in arrays.items()}
-        source = HeldSource(held, np.empty((len(first), 0)), np.zeros(len(first), np.int64), len(first))
-        return cls(spec, Images(first, None, None), source, None)
+    def __getstate__(self) -> dict[str, Any]:
+        if len(self._rows) == len(self._images) and np.array_equal(self._rows, np.arange(len(self._images))):
+            return self.__dict__
+        own = self.__dict__ | {"_images": self._images[self._rows], "_rows": np.arange(len(self))}
+        own |= {"_network": None if self._network is None else self._network.of(self._rows)}
+        return own | {"_source": own["_network"] if self._source is self._network else self._source.of(self._rows)}
 
     @property
     def shape(self) -> tuple[int]:
@@ -340,7 +113,8 @@ class FeatureMaps:
 
     def __getitem__(self, key: Any) -> FeatureMaps:
         rows = key[0] if isinstance(key, tuple) else key
-        return FeatureMaps(self.spec, self._images, self._source, self._scale, np.atleast_1d(self._rows[rows]))
+        rows = np.atleast_1d(self._rows[rows])
+        return FeatureMaps(self.spec, self._images, self._source, self._network, self._scale, rows)
 
     def __repr__(self) -> str:
         return f"FeatureMaps(n={len(self)}, shapes={self.shapes})"
@@ -387,7 +161,7 @@ class FeatureMaps:
         ValueError
             If the maps were made without a network.
         """
-        yield from self._source.rerun(self._rows, work, what)
+        yield from self._of_network().rerun(self._rows, work, what)
 
     def of_network(self) -> FeatureMaps | None:
         """Return the same maps as the network makes them, neither held nor stored.
@@ -397,41 +171,15 @@ class FeatureMaps:
         maps : FeatureMaps or None
             Computed when they are read; None where there is no network.
         """
-        found = self._source.network(self._rows)
-        if found is None:
+        network = self._network
+        if network is None:
             return None
-        return FeatureMaps(self.spec, found.images, found.source, self._scale, found.rows)
+        return FeatureMaps(self.spec, self._images, network, network, self._scale, self._rows)
 
-    def of_changed_network(self, change: Change) -> FeatureMaps:
-        """Return the maps of the same images as a changed copy of the network makes them.
-
-        Parameters
-        ----------
-        change : callable
-            Gets a copy of the network, in evaluation mode and without gradients, and the first images (n, C, H, W) as
-            the network takes them; changes weights, in place.  Layers and geometry must stay.
-
-        Returns
-        -------
-        maps : FeatureMaps
-            Computed when they are read, neither held nor stored; the network of this one is as before.
-
-        Raises
-        ------
-        ValueError
-            If the maps were made without a network.
-
-        Examples
-        --------
-        >>> from skgmmcnn import FeatureExtractor
-        >>> from skgmmcnn.datasets import load_digits_network
-        >>> digits = load_digits_network()
-        >>> maps = FeatureExtractor(digits.network, ["conv3"]).fit_transform(digits.images[:20])
-        >>> halved = maps.of_changed_network(lambda network, images: network.head.weight.mul_(0.5))
-        >>> halved.outputs.shape
-        (20, 10)
-        """
-        return FeatureMaps(self.spec, self._images[self._rows], self._source.changed(self._rows, change), self._scale)
+    def _of_network(self) -> NetworkSource:
+        if self._network is None:
+            raise ValueError("These maps were made from arrays, so there is no network that could be run again.")
+        return self._network
 
     @property
     def outputs(self) -> np.ndarray:
@@ -462,9 +210,9 @@ class FeatureMaps:
                 arrays[name][batch.start : batch.start + len(values)] = values.permute(0, 2, 3, 1).numpy(force=True)
             outputs.append(batch.outputs)
             decisions.append(batch.decisions)
-        origin = self._source, self._rows
-        source = HeldSource(arrays, _joined(outputs), np.concatenate(decisions), size, origin)
-        return FeatureMaps(self.spec, self._images[self._rows], source, self._scale)
+        source = HeldSource(arrays, _joined(outputs), np.concatenate(decisions), size, self._source.device)
+        network = None if self._network is None else self._network.of(self._rows)
+        return FeatureMaps(self.spec, self._images[self._rows], source, network, self._scale)
 
     def store(self, folder: str | PathLike, dtype: str = "float32") -> FeatureMaps:
         """Run the network once and keep all activations on disk.
@@ -496,11 +244,11 @@ class FeatureMaps:
         OSError
             If the disk has no room for all activations, or the folder cannot be used.
         """
-        images = self._images[self._rows]
-        source = self._source.stored(folder, self._rows, dtype)
-        for _ in source.batches(np.arange(len(images))):
+        network = self._of_network().of(self._rows)
+        source = StoredSource(network, folder, dtype)
+        for _ in source.batches(np.arange(len(self))):
             pass
-        return FeatureMaps(self.spec, images, source, self._scale)
+        return FeatureMaps(self.spec, network.images, source, network, self._scale)
 
     def _check_some(self) -> None:
         if not len(self):
@@ -515,6 +263,27 @@ class FeatureMaps:
             One picture per image; None where the network's input is no image.
         """
         return None if self._scale is None else Pictures(self._images[self._rows], self._scale, self.spec.input_shape)
+
+
+def maps_of_changed_network(maps: FeatureMaps, change: Change) -> FeatureMaps:
+    """Return the maps of the same images as a changed copy of the network makes them, neither held nor stored.
+
+    `change` gets the copy, in evaluation mode and without gradients, and the first images as the network takes them; it
+    changes weights in place.  Layers and geometry must stay.
+    """
+    network = maps._of_network().changed(maps._rows, change)
+    return FeatureMaps(maps.spec, network.images, network, network, maps._scale)
+
+
+def maps_of_arrays(arrays: Mapping[str, np.ndarray]) -> FeatureMaps:
+    """Return rows of numbers (n, d), by layer, the lowest first, as maps (d, 1, 1) without a network."""
+    arrays = _checked(arrays)
+    shapes = {layer: (values.shape[1], 1, 1) for layer, values in arrays.items()}
+    first = next(iter(arrays.values()))
+    spec = NetworkSpec(tuple(arrays), shapes, (first.shape[1],), {}, 0, None)
+    held = {layer: values[:, None, None] for layer, values in arrays.items()}
+    source = HeldSource(held, np.empty((len(first), 0)), np.zeros(len(first), np.int64), len(first))
+    return FeatureMaps(spec, Images(first, None, None), source, None, None)
 
 
 def _checked(arrays: Any) -> dict[str, np.ndarray]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from math import prod
 from typing import Any
 
@@ -49,7 +49,7 @@ def in_memory(network: nn.Module, memory_format: torch.memory_format) -> nn.Modu
     """Lay the weights of two-dimensional convolutions in a format; return the network."""
     for weight in network.parameters():
         if weight.ndim == 4:  # the module's own way refuses those of volumes
-            weight.data = weight.data.contiguous(memory_format=memory_format)
+            weight.data = weight.data.to(memory_format=memory_format)
     return network
 
 
@@ -81,13 +81,10 @@ def prepare(network: nn.Module, batch: Tensor) -> Tensor:
     return batch.to(like.device, like.dtype, non_blocking=True)
 
 
-@contextmanager
-def precisely(precision: str, device: torch.device) -> Iterator[None]:
-    """Compute in float32, or convolutions and products in "bfloat16"."""
+def precisely(device: torch.device) -> AbstractContextManager:
+    """Compute in float32 where the weights are: a GPU may round to fewer digits else."""
     # The switches that make a GPU exact are the process's, which several threads cannot set and put back.
-    exact = nullcontext() if device.type == "cpu" else exact_float32()
-    with exact, torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-        yield
+    return nullcontext() if device.type == "cpu" else exact_float32()
 
 
 def images_at_once(shape: Sequence[int]) -> int:

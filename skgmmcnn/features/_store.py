@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import errno
-import functools
 import hashlib
 import json
 import os
 import zlib
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO, Any
 from weakref import WeakSet
 
-import joblib
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .._device import resolve_device
 from .._files import replace
-from ._images import Images
-from ._maps import Change, FeatureBatch, Network, Rerun, Result, Source
+from ._batch import FeatureBatch
+from ._sources import NetworkSource
 from ._spec import NetworkSpec
 
 _VERSION = 2
@@ -31,7 +29,8 @@ _INDEX = np.dtype([("key", "V16"), ("sum", "<u4"), ("present", "u1"), ("rest", "
 _FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 _N_COMPARED = 8
 # What other hardware and rounding to float16 make of a layer's map is below this, relative to its norm.
-_TOLERANCE = {"float32": 2e-3, "bfloat16": 5e-2}
+_TOLERANCE, _HALF_TOLERANCE = 2e-3, 5e-2
+_PRECISE = ("torch.float32", "torch.float64")
 # Stores that this process has compared with what the network gives, and the code that gave it.
 _compared: dict[Path, Any] = {}
 _compared_data_sets: WeakSet[StoredSource] = WeakSet()
@@ -48,44 +47,23 @@ class StoredSource:
 
     Parameters
     ----------
-    source : Source
-        Computes activations of given images.
-    images : Images
-        The images.
-    root : Path
+    source : NetworkSource
+        Computes activations, and says what they depend on.
+    root : path
         Where stores lie, each in a folder of its own; made if it is not there.
-    spec : NetworkSpec
-        The layers and their shapes.
-    identity : dict
-        What the values depend on, by name, as hashes.
-    code : callable
-        Returns the code that hashes do not tell; where it is another than before, some images are computed again and
-        compared.
     dtype : {"float32", "float16"}
         Precision on disk.
-    batch_size : int
-        Images to read at once.
     """
 
-    def __init__(
-        self,
-        source: Source,
-        images: Images,
-        root: str | os.PathLike,
-        spec: NetworkSpec,
-        identity: dict[str, str],
-        code: Callable[[], Any],
-        dtype: str,
-        batch_size: int,
-    ) -> None:
+    def __init__(self, source: NetworkSource, root: str | os.PathLike, dtype: str) -> None:
+        check_folder(root)
         if dtype not in _DTYPES:
             raise ValueError(f"Activations are stored as float32 or float16, not as {dtype!r}.")
-        self.device = source.device
-        self._source, self._images, self._spec, self._batch_size = source, images, spec, batch_size
-        self._dtype, self._code = np.dtype(dtype), code
-        self._identity = identity | {"dtype": dtype, "version": str(_VERSION)}
+        self.device, self._root, self._dtype = source.device, root, np.dtype(dtype)
+        self._source, self._images, self._spec, self._batch_size = source, source.images, source.spec, source.size
+        self._identity = source.identity() | {"dtype": dtype, "version": str(_VERSION)}
         self._folder = Path(root) / _digest(self._identity)
-        self._record = _record(spec, self._dtype)
+        self._record = _record(self._spec, self._dtype)
         self._values, self._index = self._folder / "values.bin", self._folder / "index.bin"
         self._open()
 
@@ -247,7 +225,7 @@ class StoredSource:
 
         Hashes see neither code that has changed nor files behind a data set.
         """
-        code = self._code()
+        code = self._source.code()
         known = not self._images.of_data_set or self in _compared_data_sets
         if known and _compared.get(self._folder) == code:
             return
@@ -263,31 +241,19 @@ class StoredSource:
 
     def _refuse_changed(self, held: np.ndarray, found: np.ndarray, rows: np.ndarray) -> None:
         names = {f"layer{place}": f"layer {layer!r}" for place, layer in enumerate(self._spec.layers)}
+        rounding = _TOLERANCE if self._identity["precision"] in _PRECISE else _HALF_TOLERANCE
         for field, name in {**names, "outputs": "the outputs", "decision": "the decision"}.items():
             for before, now, row in zip(held[field], found[field], rows.tolist(), strict=True):
-                tolerance = _TOLERANCE[self._identity["precision"]] if field != "decision" else 0
-                if _distance(before, now) > tolerance:
+                if _distance(before, now) > (rounding if field != "decision" else 0):
                     raise ValueError(
                         f"The store {str(self._folder)!r} is stale: the network now gives {name} of image {row} "
                         "another value. The code of preprocess, of decision or of the network has changed, or a file "
                         "behind a data set. Delete the store; it will be made again."
                     )
 
-    def stored(self, root: str | os.PathLike, rows: np.ndarray, dtype: str) -> Source:
-        """Return a source of the images `rows` alone, that keeps what it yields under the folder `root`."""
-        return self._source.stored(root, rows, dtype)
-
-    def rerun(self, rows: np.ndarray, work: Callable[[Rerun], Result], what: str) -> Iterator[Result]:
-        """Yield what `work` makes of the images `rows`, batch by batch; `what` names it for the progress."""
-        return self._source.rerun(rows, work, what)
-
-    def network(self, rows: np.ndarray) -> Network | None:
-        """Return what runs the network for the images `rows`."""
-        return self._source.network(rows)
-
-    def changed(self, rows: np.ndarray, change: Change) -> Source:
-        """Return a source of the images `rows` alone, whose network is a copy that `change` has changed."""
-        return self._source.changed(rows, change)
+    def of(self, rows: np.ndarray) -> StoredSource:
+        """Return the source of the images `rows`."""
+        return StoredSource(self._source.of(rows), self._root, self._dtype.name)
 
     def _damage(self, what: str) -> ValueError:
         return ValueError(
@@ -373,39 +339,11 @@ def _take(file: IO[bytes], start: int, size: int) -> None:
     file.flush()
 
 
-def identify(
-    network: str, preprocess: Callable | None, spec: NetworkSpec, decision: Any, precision: str
-) -> dict[str, str]:
-    """Return hashes of all that activations depend on, but for the images."""
-    return {
-        "weights": network,
-        "preprocessing": _hash(preprocess, "preprocess"),
-        "layers": json.dumps(list(spec.shapes.items())),
-        "outputs": str(spec.n_outputs),
-        "probabilities": str(spec.probabilities),
-        "decision": _hash(decision, "decision"),
-        "precision": precision,
-    }
-
-
 def _digest(identity: dict[str, str]) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:20]
 
 
-def _hash(function: Any, name: str) -> str:
-    try:
-        return joblib.hash(function)
-    except Exception as error:
-        raise ValueError(
-            f"{name}={function!r} cannot be hashed, so a store could not tell whether it has changed; use a function "
-            "or class that is defined in a module."
-        ) from error
-
-
-def code_of(function: Any) -> Any:
-    """Return the code of a function or network, which hashes name and do not see."""
-    if isinstance(function, functools.partial):
-        return code_of(function.func)
-    if isinstance(function, nn.Module):
-        return frozenset(type(module).forward for module in function.modules())
-    return getattr(function, "__code__", vars(type(function)).get("__call__"))
+def check_folder(root: str | os.PathLike) -> None:
+    """Refuse an empty path, which would be the current folder."""
+    if not str(root):
+        raise ValueError("The folder of a store is ''; give a path, '.' for the current folder.")

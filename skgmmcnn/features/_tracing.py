@@ -19,16 +19,13 @@ from torch.fx._symbolic_trace import _wrapped_fns_to_patch
 from torch.utils._pytree import tree_flatten
 from torchvision.models.feature_extraction import NodePathTracer
 
+from ._captured import CapturedNetwork, Fields, Survey
 from ._following import Follower
 from ._forms import Form
-from ._network import Portable
 from ._probing import HookedNetwork, first_of, several_calls
-from ._receptive_field import ReceptiveField
 from ._rerun import Edits, Layers, Passed, run_edited, start
-from ._running import move, prepare
 from ._watching import route, sharing
 
-Fields = dict[tuple[str, str], ReceptiveField]
 _MATHS = {name: value for name, value in vars(math).items() if callable(value) and not name.startswith("_")}
 _MATHS_BY_ID = frozenset(map(id, _MATHS.values()))
 
@@ -131,18 +128,8 @@ class _LayerTracer(NodePathTracer):
         return recorded
 
 
-class TracedNetwork:
-    """A network in evaluation mode, in which layers are found by name and captured on the way.
-
-    Parameters
-    ----------
-    network : nn.Module
-        In evaluation mode.  Its submodules are used as they are, not copied.
-    layers : sequence of str
-        Names of submodules as in ``network.named_modules()``, or torchvision's names of operations.
-    forms : dict of str to Form
-        How each layer is read as a map; found by :meth:`select`.
-    """
+class TracedNetwork(CapturedNetwork):
+    """A network as a graph of operations; layers are submodules, or operations by torchvision's names."""
 
     def __init__(
         self,
@@ -170,31 +157,18 @@ class TracedNetwork:
     def _capturing(self) -> fx.GraphModule:
         return _capturing(self.network, self._graph, self._last)
 
-    def __reduce__(self) -> tuple:
-        return TracedNetwork, (Portable(self.network), self.layers, dict(self._forms))
-
     def select(
         self, layers: Sequence[str], image: Tensor, layouts: Mapping[str, str] | None = None
     ) -> tuple[TracedNetwork, Fields]:
-        """Return the network with `layers`, in the order in which they run, captured, and their receptive fields.
-
-        Fields are those of every layer in each layer below that it depends on, and in the ``"input"``.
-        """
         selected = TracedNetwork(self.network, layers, tracer=self._tracer)
-        geometry = selected._looked_at(selected._nodes, image, pairs=True, layouts=layouts or {}).of(layers)
+        geometry = self._follow(selected._nodes, image, layouts, pairs=True).of(layers)
         return TracedNetwork(self.network, layers, geometry.forms, self._tracer), geometry.fields
 
     def on(self, network: nn.Module) -> TracedNetwork:
-        """Return the same for an equal `network`."""
         return TracedNetwork(network, self.layers, self._forms, self._tracer)
 
-    def survey(
-        self, image: Tensor, layouts: Mapping[str, str] | None = None
-    ) -> dict[str, tuple[tuple[int, int, int], ReceptiveField | None]]:
-        """Return for every submodule that can be modelled the shape (C, H, W) of its map and its field in the image.
-
-        Where several return the same tensor, the outermost stands for all.
-        """
+    def survey(self, image: Tensor, layouts: Mapping[str, str] | None = None) -> Survey:
+        # Where several return the same tensor, the outermost stands for all.
         nodes: dict[fx.Node, str] = {}
         for path, values in sorted(self._tracer.returned.items(), key=lambda item: item[0].count(".")):
             for place, value in enumerate(values):
@@ -202,45 +176,30 @@ class TracedNetwork:
                     nodes.setdefault(value.node, path if len(values) == 1 else f"{path}_{place}")
         order = {node: place for place, node in enumerate(self._graph.nodes)}
         nodes = dict(sorted(nodes.items(), key=lambda item: order[item[0]]))
-        geometry = self._looked_at(nodes, image, pairs=False, layouts=layouts or {}).geometry
-        return {name: (shape, geometry.fields.get((name, "input"))) for name, shape in geometry.shapes.items()}
+        return self._follow(nodes, image, layouts, pairs=False).survey()
 
-    def _looked_at(
-        self, nodes: Mapping[fx.Node, str], image: Tensor, *, pairs: bool, layouts: Mapping[str, str]
-    ) -> Follower:
-        image = self.prepare(image)
-        with torch.no_grad(), Follower(image, pairs=pairs, layouts=layouts, n_layers=len(nodes)) as follower:
-            _Seen(self.network, self._graph, nodes, follower).run(image)
-        return follower
+    def _pass(self, image: Tensor, layers: Mapping[fx.Node, str], follower: Follower) -> None:
+        _Seen(self.network, self._graph, layers, follower).run(image)
 
     @property
     def first_layer(self) -> nn.Module | None:
-        """The first convolution or fully connected layer that runs, None without any."""
         return first_of(map(self.network.get_submodule, self._tracer.returned))
 
     def to(self, device: torch.device) -> TracedNetwork:
-        """Move the network to `device`, if it is not there; return self."""
-        move(self.network, device)
+        super().to(device)
         self._capturing.to(device)  # it may hold tensors of its own
         return self
 
-    def prepare(self, batch: Tensor) -> Tensor:
-        """Return `batch` as the network takes it."""
-        return prepare(self.network, batch)
-
     def run(self, batch: Tensor) -> tuple[Any, dict[str, Tensor]]:
-        """Return what the network returns for `batch`, and the map (n, C, H, W) of each layer on the way."""
         with torch.no_grad():
             output, captured = self._capturing(self.prepare(batch))
         values = zip(self.layers, captured, strict=True)
         return output, {layer: self._forms[layer].as_map(value) for layer, value in values}
 
     def start(self, batch: Tensor) -> Passed:
-        """Run the network over `batch`, such that its part from any layer on can be run again."""
         return start(self.network, self._graph, self._captured, self.prepare(batch))
 
     def run_edited(self, batch: Tensor, edits: Edits) -> tuple[Any, dict[str, Tensor]]:
-        """Run the network over `batch` with changed layers; return what it returned, and the maps of all layers."""
         return run_edited(self.network, self._graph, self._captured, self.prepare(batch), edits)
 
     @property
@@ -276,7 +235,7 @@ class UntraceableError(ValueError):
     """torch.fx cannot trace a network."""
 
 
-def watch(network: nn.Module) -> TracedNetwork | HookedNetwork:
+def watch(network: nn.Module) -> CapturedNetwork:
     """Return `network` made ready to capture layers: traced, or watched where it cannot be traced."""
     try:
         return TracedNetwork(network)

@@ -9,7 +9,7 @@ from ._kinds import evidence_of, strength_of
 from ._pairs import PairEffect, pair_effects
 from ._surprise import surprise, typicality
 from ._targets import Target
-from ._text import is_part, nats, percent, probable, sentence, telling, to_text
+from ._text import is_part, nats, percent, probable, telling, to_text
 
 __all__ = [
     "InferenceGraph",

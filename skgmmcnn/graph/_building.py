@@ -21,7 +21,7 @@ def build_graphs(
     for rows, selection in zip(images, selections, strict=True):
         graph: nx.DiGraph = nx.DiGraph(n_images=len(words.decisions[rows]), evidence=evidence, **selection.graph)
         root = targets.layer, int(targets.words[rows][0])
-        _add_root(graph, words, targets, root, selection)
+        _add_root(graph, words, targets, root, None if targets.contrast is None else int(targets.contrast[rows][0]))
         for word, attributes in {root: selection.root, **selection.words}.items():
             shown = _shown(words, rows, word)
             graph.add_node(_key(words, word), **shown, **attributes, depth=structure.depths[word[0]])
@@ -32,7 +32,7 @@ def build_graphs(
     return graphs
 
 
-def _add_root(graph: nx.DiGraph, words: WordMaps, targets: Targets, root: Word, selection: Selection) -> None:
+def _add_root(graph: nx.DiGraph, words: WordMaps, targets: Targets, root: Word, contrast: int | None) -> None:
     """Note what is explained, in the graph and in its root."""
     key = _key(words, root)
     named: dict[str, Any] = {}
@@ -40,8 +40,8 @@ def _add_root(graph: nx.DiGraph, words: WordMaps, targets: Targets, root: Word, 
         named = dict(zip(("row", "column"), targets.place, strict=True))
     if targets.layer == DECISION:
         named = {"class_name": words.spec.class_name(root[1])}
-        if targets.contrast is not None:
-            named |= {"contrast": targets.contrast, "contrast_name": words.spec.class_name(targets.contrast)}
+        if contrast is not None:
+            named |= {"contrast": contrast, "contrast_name": words.spec.class_name(contrast)}
         graph.graph |= {"target": root[1], **named}
     graph.graph["root"] = key
     graph.add_node(key, **named)

@@ -100,7 +100,7 @@ def compare_graphs(
         As made by :class:`InferenceGraph`.
     alignment : Alignment, default=None
         Which words of the second are which of the first; None where both have the words of one dictionary.  Words
-        without a partner are in one graph alone.
+        without a partner are in one graph only.
     tolerance : float, default=0.1
         An item is "changed" where its evidence differs by more than this share of the larger.
 
@@ -250,7 +250,7 @@ def compare_models(first: Pipeline, second: Pipeline, X: Any, *, tolerance: floa
 
 
 def _place(key: str, node: Mapping[str, Any], alignment: Alignment | None) -> Any:
-    """Return what a node is in the first graph: its layer and word; of a word of the second alone, its key."""
+    """Return what a node is in the first graph: its layer and word; of a word of the second only, its key."""
     if node["layer"] == DECISION:
         return DECISION
     word = node["word"] if alignment is None else alignment.partner(node["layer"], node["word"])
@@ -330,6 +330,6 @@ def _compare_counts(first: Any, second: Any, alignment: Alignment, words: list[W
 
 def _shares_in_common(first: np.ndarray, second: np.ndarray, upper: np.ndarray, lower: np.ndarray) -> float:
     """Return sum min / sum max of the shares of all cells, those of words without partner counting as different."""
-    mine, its = (table / max(1, table.sum()) for table in (first, second))
-    common = np.minimum(mine[np.ix_(upper[:, 0], lower[:, 0])], its[np.ix_(upper[:, 1], lower[:, 1])]).sum()
-    return float(common / (mine.sum() + its.sum() - common))
+    one, other = (table / max(1, table.sum()) for table in (first, second))
+    common = np.minimum(one[np.ix_(upper[:, 0], lower[:, 0])], other[np.ix_(upper[:, 1], lower[:, 1])]).sum()
+    return float(common / (one.sum() + other.sum() - common))

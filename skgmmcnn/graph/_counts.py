@@ -115,7 +115,7 @@ class CountEvidence(Evidence):
         table, field = self.estimator.log_ratios_[upper, layer], self.structure.fields[upper, layer]
         ratios = table[above]
         if upper == DECISION and targets.contrast is not None:
-            ratios = ratios - table[targets.contrast]
+            ratios = ratios - table[targets.contrast[rows][: len(above), None]]
         counts, lower = np.zeros(ratios.shape, dtype=np.int64), self.words.words[layer][rows]
         each = above.shape[1] * max(len(field.rows[0]) * len(field.columns[0]), lower[0].size, table.shape[1])
         for part in gen_batches(len(lower), max(1, _HELD // each)):
@@ -155,7 +155,7 @@ class CountEvidence(Evidence):
         if targets.layer != DECISION:
             return
         spec, counts, outputs = self.words.spec, self.estimator.class_counts_, np.unique(targets.words).tolist()
-        for output in [] if targets.contrast is None else [*outputs, targets.contrast]:
+        for output in [] if targets.contrast is None else [*outputs, *np.unique(targets.contrast)]:
             if not counts[output]:
                 raise ValueError(
                     f"No fitted image was decided for {spec.class_name(output)!r}, so that there is nothing to "

@@ -89,7 +89,7 @@ def write_graph(graph: nx.DiGraph, path: str | PathLike) -> None:
     graph : networkx.DiGraph
         As made by :class:`InferenceGraph`.
     path : str or path
-        The file; its suffix tells the format: ``.graphml``, ``.gexf`` (Gephi), ``.json`` (networkx's node-link form,
+        The file; its suffix is the format: ``.graphml``, ``.gexf`` (Gephi), ``.json`` (networkx's node-link form,
         as D3 reads it), ``.cyjs`` (Cytoscape) or ``.dot`` (Graphviz).
 
     Raises
@@ -151,9 +151,9 @@ def _packed(name: Any, value: Any, nested: bool) -> Any:
 
 def _check_kept(graph: nx.DiGraph, again: nx.DiGraph, form: str) -> None:
     """Refuse a graph that comes back as another: formats and programs have names of their own."""
-    for key, its, found in _pairs(graph, again):
-        lost = [repr(name) for name in its if name not in found or not _same(its[name], found[name])]
-        gained = [repr(name) for name in found if name not in its]
+    for key, kept, found in _pairs(graph, again):
+        lost = [repr(name) for name in kept if name not in found or not _same(kept[name], found[name])]
+        gained = [repr(name) for name in found if name not in kept]
         if lost or gained:
             raise ValueError(
                 f"Files of form {form} cannot hold {', '.join(lost + gained)} of {key}: it means something else "
@@ -179,7 +179,7 @@ def read_graph(path: str | PathLike) -> nx.DiGraph:
     Parameters
     ----------
     path : str or path
-        The file; its suffix tells the format.
+        The file; its suffix is the format.
 
     Returns
     -------
@@ -213,7 +213,7 @@ def read_graph(path: str | PathLike) -> nx.DiGraph:
 def _form(path: str | PathLike) -> tuple[Path, _Format]:
     file = Path(path)
     if file.suffix.lower() not in _FORMATS:
-        raise ValueError(f"The suffix tells the format, {', '.join(_FORMATS)}; {str(file)!r} has none of these.")
+        raise ValueError(f"The suffix is the format, {', '.join(_FORMATS)}; {str(file)!r} has none of these.")
     return file, _FORMATS[file.suffix.lower()]
 
 

@@ -46,7 +46,7 @@ _USUAL = 3  # words of a layer
 
 
 class InferenceGraph(TransformerMixin, BaseEstimator):
-    """Explain decisions by the visual words that the network made them of, layer by layer.
+    """Explain decisions by the visual words that led to them, layer by layer.
 
     :meth:`explain` asks the network what each word contributed to a decision, keeps the few words of each layer that
     did most, and measures exactly what happens without each of them, and without what each gives to the words above
@@ -58,12 +58,12 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
     ----------
     n_nodes : int, dict of str to int, or "enough", default=3
         Most words to keep, of every layer or by layer name.  "enough": of each image the smallest number, at most 20,
-        of words of every layer, by influence, with which alone the network still decides the same.
+        of words of every layer, by influence, that keep the decision without any other.
     evidence : {"auto", "influence", "counts"}, default="auto"
-        What graphs show: what the network used, in nats, or what goes together in the fitted images, in bits.  "auto":
-        influence of words that have a network, counts of others.
+        Evidence that graphs show: influence, the words that the network used, in nats; or counts, the words that go
+        together in the fitted images, in bits.  "auto": influence of words that have a network, counts of others.
     n_against : int, default=0
-        Most words of a layer to keep that spoke against the target; of influence alone.
+        Most words of a layer to keep that spoke against the target; only under influence.
     n_steps : int, default=4
         Segments of the path along which influence is integrated.
     max_images : int, default=100
@@ -74,18 +74,18 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         weighs less against it, which tempers contrasts.
     fields : {"effective", "whole"}, default="effective"
         Where lower words count for an upper one: in its effective fields, where most of its activity comes from, or in
-        its whole receptive fields.  Whole ones are also taken where effective ones were not measured
-        (``FeatureExtractor(n_field_images=0)``); `fields_` tells.
+        its whole receptive fields.  Whole ones are also taken where effective ones could not be measured; see
+        `fields_`.
     verbose : int, default=0
-        Whether :meth:`fit` prints how far counts can speak: how many of the fitted decisions are for classes with at
-        least ten images, and how many of them the words predict, with y also of right and wrong ones.
+        Whether :meth:`fit` prints the number of the fitted decisions that are for classes with at least ten images, and
+        the share of decisions that the words predict, with y also of right and wrong ones.
     random_state : int, RandomState instance or None, default=None
         Draws images for graphs of many, and resamples of them.
 
     Attributes
     ----------
     evidence_ : {"influence", "counts"}
-        What graphs of words like the fitted ones show.
+        Evidence of graphs of words like the fitted ones.
     classes_ : int array of shape (n_outputs,)
         The network's outputs, in order.
     class_counts_ : int array of shape (n_outputs,)
@@ -112,10 +112,11 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
     m = z_c - log sum over j != c of exp z_j; a contrast, z_a - z_b; or the log-odds of a word under its layer's
     mixture.  With b the mean of a layer over the fitted images and x its activations, a location's influence is the
     integral of the gradient of m from b to x times x - b [2]_: over the layer these add up to m(x) - m(b).  A word's
-    influence is the sum over its locations.  Of the words with most influence those are kept without which m really
-    falls; `effect` is this fall.  Flows tell to first order what an upper word gets from a lower one; an edge is drawn
-    where the exact effect of taking the lower word away from the upper one alone (path patching) agrees in sign, and is
-    at least 2 % of what the upper word does.
+    influence is the sum over its locations.  Words are ranked by their salience, the influence divided by the square
+    root of the number of locations, since influence itself prefers words that cover most of the image.  The first are
+    kept without which m really falls; `effect` is this fall.  Flows are the contributions of lower words to upper ones,
+    to first order; an edge is drawn where the exact effect of taking the lower word away from only the upper one (path
+    patching) agrees in sign, and is at least 2 % of the influence of the upper word.
 
     *Counts.*  With C the counts and b the smoothing, P(t) = C[., t] / C[., .] and
     P(t | s) = (C[s, t] + b P(t)) / (C[s, .] + b).  Counts add up: :meth:`partial_fit` on parts of the images, or
@@ -127,7 +128,7 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
 
     *Fields.*  Deep in a network a receptive field is nearly the whole map, and counts in it are nearly counts of the
     whole image.  Most of what a location shows comes from a small part of its field [3]_: counts in this effective
-    field, which :class:`FeatureExtractor` measures, tell much more of the word above.  The decision's field is the
+    field, which :class:`FeatureExtractor` measures, say much more about the word above.  The decision's field is the
     whole map.
 
     References
@@ -204,7 +205,7 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         X : WordMaps
             Words of the images to learn from.
         y : array-like of shape (n,), default=None
-            Output numbers or class names.  Only checked: the graph explains what the network decides.
+            Output numbers or class names.  Only checked: graphs explain the decisions of the network.
 
         Returns
         -------
@@ -290,7 +291,9 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         self.transition_counts_ = counted.transitions
         self.log_ratios_ = {pair: log_ratios(counts, self.smoothing) for pair, counts in counted.transitions.items()}
 
-    def explain(self, X: WordMaps, target: Target = None, *, contrast: int | str | None = None) -> list[nx.DiGraph]:
+    def explain(
+        self, X: WordMaps, target: Target = None, *, contrast: int | str | Sequence[int | str] | None = None
+    ) -> list[nx.DiGraph]:
         """Return for each image the graph that explains the network's decision, or another target.
 
         Parameters
@@ -298,12 +301,12 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         X : WordMaps
             Words of the images to explain.
         target : int, str or tuple, default=None
-            What is explained: the network's decision by default; another output, by number or name, to see what spoke
-            for it; a word ``(layer, word)``, or the word at one location, ``(layer, row, column)``, to see what it is
-            made of in this image.
-        contrast : int or str, default=None
+            The network's decision by default; another output, by number or name, to see the words that spoke for it; a
+            word, ``(layer, word)`` or by its key or name, as ``"layer3_w017"``, or the word at one location,
+            ``(layer, row, column)``, to see what it is made of in this image.
+        contrast : int, str or array-like of shape (n,), default=None
             An output, by number or name, with which a decision is contrasted: the graph shows the words that made it
-            the target rather than this.
+            the target rather than this.  Or one output for each image, as the true classes of wrong decisions.
 
         Returns
         -------
@@ -346,7 +349,8 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         X : WordMaps
             Words of any images, as ``words[rows]``: those of a class that the network gets wrong, say.
         target : int, str or tuple
-            An output, by number or name, whatever the network decided; or a word ``(layer, word)``.
+            An output, by number or name, whatever the network decided; or a word, ``(layer, word)`` or by its key or
+            name.
         contrast : int or str, default=None
             As in :meth:`explain`.
 
@@ -355,7 +359,7 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         graph : networkx.DiGraph
             As from :meth:`explain`.  Under influence with means over at most `max_images` images (`n_explained`), the
             interval of the mean influence over resamples of these (`low`, `high`), the share of images in which a word
-            is among those with most influence (`selected`), and in which the network decides otherwise without it
+            is among the most salient ones (`selected`), and in which the network decides otherwise without it
             (`changed`).  Words of a class are chosen by their influence per location, times how often all fitted
             images of the class show them.
         """
@@ -472,7 +476,7 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         return dict(self._structure(X).fields)
 
     def decision_function(self, X: WordMaps) -> np.ndarray:
-        """Return how much the words of the uppermost layers speak for each output.
+        """Return the evidence of the words of the uppermost layers for each output.
 
         Parameters
         ----------
@@ -494,7 +498,7 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         return evidence
 
     def predict(self, X: WordMaps) -> np.ndarray:
-        """Return the decision that the words of the uppermost layers speak for.
+        """Return the output with most evidence in the words of the uppermost layers.
 
         Parameters
         ----------
@@ -611,11 +615,11 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
             )
 
     def _check_fields(self, other: InferenceGraph) -> None:
-        mine, its = (
+        ours, others = (
             {pair: [ends.tolist() for ends in (*field.rows, *field.columns)] for pair, field in fit._effective.items()}
             for fit in (self, other)
         )
-        if (self.fields_, mine) != (other.fields_, its):
+        if (self.fields_, ours) != (other.fields_, others):
             raise ValueError(
                 f"Counts in different receptive fields do not add up: here {self.fields_} ones, there {other.fields_} "
                 "ones, or others. Take all words from one fitted FeatureExtractor, which measures them once."

@@ -1,4 +1,4 @@
-"""Evidence of influence: the words that the network used, asked of the network."""
+"""Evidence of influence: the words that the network used."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ._evidence import Evidence, Selection, Strength
 from ._hierarchy import DECISION
 from ._summary import summarise
 from ._targets import Targets
-from ._tracing import Question, Trace, influences, order, trace
+from ._tracing import Question, Trace, influences, order, salience, trace
 
 if TYPE_CHECKING:
     from ._inference_graph import InferenceGraph
@@ -54,10 +54,9 @@ class InfluenceEvidence(Evidence):
 
     def _question(self, targets: Targets) -> Question:
         layers, below, estimator = self.words.layers, self.structure.below, self.estimator
-        outputs, contrasts = None, None
+        outputs, contrasts = None, targets.contrast
         if targets.layer == DECISION:
             outputs = targets.words.astype(np.int64)
-            contrasts = None if targets.contrast is None else np.full(len(outputs), targets.contrast)
             margin = ClassMargin(outputs, contrasts)
         else:
             layers = tuple(layer for layer in layers if layer in self.structure.reached[targets.layer])
@@ -75,17 +74,18 @@ class InfluenceEvidence(Evidence):
             drawn = np.random.RandomState(estimator._seed).permutation(len(self.words))[: estimator.max_images]
             rows = np.sort(drawn)
             chosen = InfluenceEvidence(estimator, self.words[rows], self.structure, self.n_nodes)
-            targets = replace(targets, words=targets.words[rows])
+            contrast = None if targets.contrast is None else targets.contrast[rows]
+            targets = replace(targets, words=targets.words[rows], contrast=contrast)
         question = chosen._question(targets)
         own, fixed = influences(chosen.words, network_of(chosen.words), question), {}
         for layer in question.layers:
-            reliable = chosen._reliable(layer, np.stack([found.totals[layer] for found in own]), targets)
+            reliable = chosen._reliable(layer, own, targets)
             kept = order(reliable)[: self.n_nodes[layer]] + order(-reliable)[: estimator.n_against]
             fixed[layer] = [kept] * len(chosen.words)
         return trace(chosen.words, network_of(chosen.words), replace(question, fixed=fixed, n_against=0))
 
-    def _reliable(self, layer: str, totals: np.ndarray, targets: Targets) -> np.ndarray:
-        """Return a cautious estimate (K,) of the influence of each word from those in n images, `totals` (n, K).
+    def _reliable(self, layer: str, traces: list[Trace], targets: Targets) -> np.ndarray:
+        """Return a cautious estimate (K,) of the salience of each word in many images, from traces of n images.
 
         Words of a class: their influence per location, times the number of locations that images of the class have in
         the vocabulary's statistics, which count all fitted images.  The influence per location of a word that few
@@ -95,14 +95,16 @@ class InfluenceEvidence(Evidence):
         statistics = self.words.vocabulary.statistics.get(layer)
         output = int(targets.words[0])
         if statistics is not None and targets.layer == DECISION and statistics.counts[:, output].any():
-            shown = np.stack([np.bincount(each.ravel(), minlength=totals.shape[1]) for each in self.words.words[layer]])
-            share = statistics.counts[:, output] / statistics.counts[:, output].sum()
+            totals, images = np.stack([found.totals[layer] for found in traces]), self.words.words[layer]
+            shown = np.stack([np.bincount(each.ravel(), minlength=totals.shape[1]) for each in images])
+            expected = statistics.counts[:, output] / statistics.counts[:, output].sum() * images[0].size
             each, average = totals.sum(0) / np.maximum(shown.sum(0), 1), totals.sum() / shown.sum()
             n_images = (shown > 0).sum(0)
             trust = n_images / (n_images + _PRIOR_IMAGES)
-            return (trust * each + (1 - trust) * average) * share * self.words.words[layer][0].size
-        mean = totals.mean(0)
-        error = totals.std(0, ddof=1) / np.sqrt(len(totals)) if len(totals) > 1 else np.zeros_like(mean)
+            return salience((trust * each + (1 - trust) * average) * expected, expected)
+        saliences = np.stack([found.saliences[layer] for found in traces])
+        mean = saliences.mean(0)
+        error = saliences.std(0, ddof=1) / np.sqrt(len(traces)) if len(traces) > 1 else np.zeros_like(mean)
         return np.sign(mean) * np.maximum(np.abs(mean) - error, 0)
 
 
@@ -110,7 +112,7 @@ def network_of(words: WordMaps) -> Influence:
     """Return the network behind words, or raise an error that explains itself."""
     if words.influence is None:
         raise ValueError(
-            "These words have no network that could tell what it used: they were made from arrays. Make them of images "
-            "by a FeatureExtractor, or use InferenceGraph(evidence='counts')."
+            "These words have no network, from which influence is measured: they were made from arrays. Make them of "
+            "images by a FeatureExtractor, or use InferenceGraph(evidence='counts')."
         )
     return words.influence

@@ -1,4 +1,4 @@
-"""The kinds of evidence: a new one is a file with an `Evidence`, and an entry here."""
+"""The kinds of evidence: a new one is a file with an `Evidence`, an entry here, and one for text in ``_text.py``."""
 
 from __future__ import annotations
 

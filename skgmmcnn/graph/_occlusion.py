@@ -1,4 +1,4 @@
-"""A check of one picture: the places of the words kept are hidden in the image, and other places of that shape."""
+"""Occlusion of the places of words in the image, and of other places of the same shape."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _N_ELSEWHERE = 8  # places
 def check_graphs(words: WordMaps, graphs: Sequence[nx.DiGraph], seed: int) -> None:
     """Note in each image's graph its probability with the words' places hidden, and with other places hidden."""
     if len(words.spec.input_shape) != 3:
-        raise ValueError("Places can be hidden in images alone; this network takes vectors.")
+        raise ValueError("Places can be hidden only in images; this network takes vectors.")
     if len(graphs) != len(words):
         raise ValueError(f"Give one graph for each of the {len(words)} images; got {len(graphs)}.")
     for graph in graphs:
@@ -31,12 +31,12 @@ def check_graphs(words: WordMaps, graphs: Sequence[nx.DiGraph], seed: int) -> No
     rolls = random.randint(words.spec.input_shape[1:], size=(_N_ELSEWHERE, 2))
 
     def work(part: Rerun) -> np.ndarray:
-        mine = masks[part.rows].to(part.images.device)
-        there = [mine, *(mine.roll(tuple(roll), (1, 2)) for roll in rolls.tolist())]
+        shown = masks[part.rows].to(part.images.device)
+        there = [shown, *(shown.roll(tuple(roll), (1, 2)) for roll in rolls.tolist())]
         return np.stack([_proba(part, where, targets[part.rows]) for where in there], axis=1)
 
-    found = np.concatenate(list(network_of(words).rerun(work, "hiding")))
-    for graph, mask, (hidden, *elsewhere) in zip(graphs, masks, found.tolist(), strict=True):
+    measured = np.concatenate(list(network_of(words).rerun(work, "hiding")))
+    for graph, mask, (hidden, *elsewhere) in zip(graphs, masks, measured.tolist(), strict=True):
         graph.graph |= {
             "probability_hidden": hidden,
             "probability_hidden_elsewhere": float(np.mean(elsewhere)),

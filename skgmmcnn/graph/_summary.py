@@ -114,7 +114,7 @@ class _Summary:
         drawn = np.random.RandomState(self._seed).randint(n, size=(_N_RESAMPLES, n))
         low, high = np.percentile(influence[drawn].mean(1), _INTERVAL)
         most, sign = len(self._traces[0].kept[layer]), np.sign(influence.mean())
-        selected = [word[1] in order(sign * found.totals[layer])[:most] for found in self._traces]
+        selected = [word[1] in order(sign * found.saliences[layer])[:most] for found in self._traces]
         attributes = {"low": float(low), "high": float(high), "selected": float(np.mean(selected))}
         if self._traces[0].decision is not None:
             changed = [found.effects[word].decision != found.decision for found in self._traces]

@@ -25,15 +25,15 @@ class Targets:
         The layer of the words that are explained, or ``"decision"``.
     words : int64 array of shape (n,)
         The word of each image; of the decision, the output.
-    contrast : int or None
-        The output with which decisions are contrasted.
+    contrast : int64 array of shape (n,) or None
+        The outputs with which decisions are contrasted.
     place : tuple (row, column) or None
         The only location that is explained.
     """
 
     layer: str
     words: np.ndarray
-    contrast: int | None = None
+    contrast: np.ndarray | None = None
     place: tuple[int, int] | None = None
 
     def where(self, words: WordMaps, rows: slice = slice(None)) -> np.ndarray:
@@ -48,41 +48,54 @@ class Targets:
 
 def targets_of(words: WordMaps, target: Any = None, contrast: Any = None) -> Targets:
     """Return what is explained of each image, by default the decision; raise an error that names what there is."""
+    if isinstance(target, str):
+        target = _word_named(words, target)
     if isinstance(target, tuple):
         if contrast is not None:
             raise ValueError(f"contrast={contrast!r} is for decisions; {target!r} is a word.")
         return _words_of(words, target)
-    outputs = words.decisions.astype(np.int64) if target is None else np.full(len(words), _output_of(words, target))
+    decisions = words.decisions.astype(np.int64)
+    outputs = decisions if target is None else np.full_like(decisions, words.spec.class_index(target))
     if contrast is None:
         return Targets(DECISION, outputs)
-    against = words.spec.class_index(contrast)
+    against = _outputs_against(words, contrast)
     if (outputs == against).any():
         raise ValueError(
             f"contrast={contrast!r} is the very class that is explained; give another one, or only the images that the "
-            f"network calls something else: words[words.decisions != {against}]."
+            f"network calls something else: words[words.decisions != {against[outputs == against][0]}]."
         )
     return Targets(DECISION, outputs, against)
 
 
 def target_together(words: WordMaps, target: Any, contrast: Any = None) -> Targets:
     """Return one target of all images, an output or a word."""
-    targets = targets_of(words, target, contrast)
+    targets = targets_of(words, target, None if contrast is None else words.spec.class_index(contrast))
     if targets.place is not None:
         raise ValueError(f"A location, as {target!r}, belongs to one image; use explain, or give a word.")
     if targets.layer != DECISION and not targets.where(words).any():
-        raise ValueError(f"None of these {len(words)} images shows the word {words.vocabulary.key(*target)}.")
+        key = words.vocabulary.key(targets.layer, int(targets.words[0]))
+        raise ValueError(f"None of these {len(words)} images shows the word {key}.")
     return targets
 
 
-def _output_of(words: WordMaps, target: Any) -> int:
-    if isinstance(target, str) and target not in (words.spec.class_names or ()):
-        for layer, n_words in words.vocabulary.n_words.items():
-            for word in range(n_words):
-                if target == words.vocabulary.key(layer, word):
-                    raise ValueError(
-                        f"target={target!r} is a word; give it by layer and number: target={(layer, word)!r}."
-                    )
-    return words.spec.class_index(target)
+def _word_named(words: WordMaps, target: str) -> tuple[str, int] | str:
+    """Return the word that has this key, as ``"layer3_w017"``, or was given this name; else the target as it is."""
+    if target in (words.spec.class_names or ()):
+        return target
+    vocabulary = words.vocabulary
+    every = [(layer, word) for layer, n_words in vocabulary.n_words.items() for word in range(n_words)]
+    found = [word for word in every if target in (vocabulary.key(*word), vocabulary.names.get(word))]
+    if len(found) > 1:
+        raise ValueError(f"target={target!r} is the name of several words; give one of {found} instead.")
+    return found[0] if found else target
+
+
+def _outputs_against(words: WordMaps, contrast: Any) -> np.ndarray:
+    """Return outputs (n,) from one for all images, or one for each."""
+    each = [contrast] * len(words) if isinstance(contrast, (str, Integral)) else list(contrast)
+    if len(each) != len(words):
+        raise ValueError(f"contrast must be one class, or one for each of {len(words)} images; got {len(each)}.")
+    return np.array([words.spec.class_index(one) for one in each], np.int64)
 
 
 def _words_of(words: WordMaps, target: tuple) -> Targets:

@@ -1,4 +1,4 @@
-"""Graphs in plain words: as text, and in the pieces that pictures and pages write."""
+"""Graphs as text, and pieces of text for pictures and pages."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from typing import Any
 
 import networkx as nx
 
-from ._coverage import FEW_FITTED
 from ._hierarchy import DECISION
 from ._kinds import check_graph, evidence_of
 
-_SURE = 1e-4  # probabilities nearer to 0 or 1 are not told apart
+_LEAST = 1e-4  # probabilities nearer to 0 or 1 are shown as a bound
 
 
 def to_text(graph: nx.DiGraph) -> str:
@@ -47,10 +46,10 @@ def to_text(graph: nx.DiGraph) -> str:
       0.41, and the network says one
     """
     check_graph(graph)
-    told, lines, layer = telling(graph), [], None
+    text, lines, layer = telling(graph), [], None
     for key, node in graph.nodes(data=True):
         if node["layer"] == DECISION:
-            lines.append(f"{key} {told.decision(node)}")
+            lines.append(f"{key} {text.decision(node)}")
             continue
         if node["layer"] != layer:
             layer = node["layer"]
@@ -58,14 +57,14 @@ def to_text(graph: nx.DiGraph) -> str:
         name = f" {node['word_name']}" if "word_name" in node else ""
         where = f", here at row {node['row']}, column {node['column']}" if "row" in node else ""
         shown = f"{node['count']} of {node['n_locations']} locations{where}"
-        lines.append(f"  {key}{name}: {shown}, {told.word(node)}")
+        lines.append(f"  {key}{name}: {shown}, {text.word(node)}")
         edges = graph.out_edges(key, data=True)
-        lines += [f"    for {head}: {told.edge(edge)}" for _, head, edge in edges if told.is_told(head)]
-    return "\n".join(lines if len(graph) > 1 else [*lines, f"  {told.why_no_word()}"])
+        lines += [f"    for {head}: {text.edge(edge)}" for _, head, edge in edges if text.has_edge(head)]
+    return "\n".join(lines if len(graph) > 1 else [*lines, f"  {text.why_no_word()}"])
 
 
 class _Influence:
-    """What there is to say of what a network used, in pieces of text."""
+    """Text of graphs of influence, in pieces."""
 
     def __init__(self, graph: nx.DiGraph) -> None:
         self._graph = graph
@@ -75,10 +74,10 @@ class _Influence:
         """Return what text says of the decision."""
         images = f"the decision for {node['count']} of {node['n_locations']} images, " if self._several() else ""
         parts = [f"{images}{self._outcome()}", self._alone(), *hidden(self._graph)]
-        return f"{asked(node)}: " + "; ".join(filter(None, parts))
+        return f"{target_name(node)}: " + "; ".join(filter(None, parts))
 
     def _several(self) -> bool:
-        """Tell whether the graph is of more images than one."""
+        """Return whether the graph is of more images than one."""
         return self._of["n_images"] > 1
 
     def _outcome(self) -> str:
@@ -129,11 +128,11 @@ class _Influence:
         return becomes + (f", and the network says {node['class_without']}" if self._changes(node) else "")
 
     def _is_still(self, node: Mapping[str, Any]) -> bool:
-        """Tell whether a probability without a word reads as the one with it."""
+        """Return whether a probability without a word reads as the one with it."""
         return probable(self._of["probability"]) == probable(node["probability_without"])
 
     def _changes(self, node: Mapping[str, Any]) -> bool:
-        """Tell whether the network decides something else without a word."""
+        """Return whether the network decides something else without a word."""
         return "decision_without" in node and node["decision_without"] != self._of["decision"]
 
     def edge(self, edge: Mapping[str, Any]) -> str:
@@ -144,27 +143,13 @@ class _Influence:
     def _share(self, edge: Mapping[str, Any]) -> str:
         """Return how much of what the upper word does comes from the lower one; nothing where it does the opposite.
 
-        Nothing of several images, either: a mean of shares tells little.
+        Nothing of several images, either: a mean of shares says little.
         """
         return "" if self._several() or not 0 <= edge["share"] <= 1 else percent(edge["share"])
 
-    def is_told(self, head: str) -> bool:
-        """Tell whether edges to a node are told, beside what is told of the word."""
+    def has_edge(self, head: str) -> bool:
+        """Return whether edges to a node are written, beside the text of the word."""
         return head != self._of["root"]
-
-    def card(self, node: Mapping[str, Any], wide: bool) -> str:
-        """Return what stands below a node in a picture, in lines."""
-        if node["layer"] == DECISION:
-            return f"probability {probable(node['probability'])}"
-        shown = f"{node['count']}/{node['n_locations']}"
-        if "influence" not in node:
-            return f"{shown}\n{nats(node['margin'])}"
-        told = percent(math.copysign(node["share"], node["influence"])) if is_part(node) else None
-        first = f"{shown}   {told or nats(node['influence'])}"
-        if "probability_without" not in node or self._is_still(node):
-            return f"{first}\nwithout it {nats(-node['effect'])}"
-        says = f", {node['class_without']}" if wide and self._changes(node) else ""
-        return f"{first}\nwithout it {probable(node['probability_without'])}{says}"
 
     def panel(self, node: Mapping[str, Any]) -> list[str]:
         """Return what a page says of a node beside the warnings, in paragraphs."""
@@ -173,33 +158,20 @@ class _Influence:
             return [sentence(part) for part in (self._outcome(), alone, *hidden(self._graph)) if part]
         return [sentence(locations(self._graph, node)), sentence(self.word(node))]
 
-    def short(self, edge: Mapping[str, Any]) -> str:
-        """Return what stands on an edge of a page."""
-        return nats(edge["effect"]).removesuffix(" nats")
-
-    def beside(self, edge: Mapping[str, Any]) -> str:
-        """Return what a page says of an edge."""
-        share = self._share(edge)
-        return nats(edge["effect"]) + (f", {share} of what the upper one does" if share else "")
-
-    def warnings(self, node: Mapping[str, Any]) -> list[str]:
-        """Return why not to trust a picture."""
-        return [] if self._of.get("held", True) else list(filter(None, [self._alone()]))
-
     def why_no_word(self) -> str:
-        """Return why a graph is its root alone."""
+        """Return the reason why a graph has no word."""
         return "No word speaks for it: without any of those tried it would be no less likely."
 
 
 class _Counts:
-    """What there is to say of what goes with a decision in the fitted images, in the same pieces."""
+    """Text of graphs of counts, in the same pieces."""
 
     def __init__(self, graph: nx.DiGraph) -> None:
         self._graph = graph
 
     def decision(self, node: Mapping[str, Any]) -> str:
         shown = f"the decision for {node['count']} of {node['n_locations']} images, {node['score']:.1f} bits"
-        return f"{asked(node)}: " + "; ".join([f"{shown}, {learnt_from(node)}", *hidden(self._graph)])
+        return f"{target_name(node)}: " + "; ".join([f"{shown}, {learnt_from(node)}", *hidden(self._graph)])
 
     def word(self, node: Mapping[str, Any]) -> str:
         return f"{node['score']:.1f} bits"
@@ -207,33 +179,15 @@ class _Counts:
     def edge(self, edge: Mapping[str, Any]) -> str:
         return f"{edge['log_ratio']:.2f} bits each, {percent(edge['frequency'])} of its field"
 
-    def is_told(self, head: str) -> bool:
+    def has_edge(self, head: str) -> bool:
         return True
-
-    def card(self, node: Mapping[str, Any], wide: bool) -> str:
-        bits = f"{node['score']:.1f} bits"
-        if node["layer"] == DECISION:
-            return bits
-        between = "   " if wide else "\n"
-        return f"{node['count']}/{node['n_locations']}{between}{bits}"
 
     def panel(self, node: Mapping[str, Any]) -> list[str]:
         bits = f"{node['score']:.1f} bits"
         if node["layer"] != DECISION:
             return [f"{locations(self._graph, node)}, {bits}."]
-        learnt = [] if learnt_from_few(node) else [f"{learnt_from(node).capitalize()} with this decision."]
-        return [f"{bits} of evidence from all words below.", *learnt, *map(sentence, hidden(self._graph))]
-
-    def short(self, edge: Mapping[str, Any]) -> str:
-        return f"{edge['log_ratio']:.1f} bits"
-
-    def beside(self, edge: Mapping[str, Any]) -> str:
-        return f"{edge['log_ratio']:.1f} bits each, {percent(edge['frequency'])} of its field"
-
-    def warnings(self, node: Mapping[str, Any]) -> list[str]:
-        denied = "contrast" in node and node["score"] < 0
-        few = [learnt_from(node)] if learnt_from_few(node) else []
-        return few + ["all words together speak against it"] * denied
+        learnt = f"{learnt_from(node).capitalize()} with this decision."
+        return [f"{bits} of evidence from all words below.", learnt, *map(sentence, hidden(self._graph))]
 
     def why_no_word(self) -> str:
         root = self._graph.nodes[self._graph.graph["root"]]
@@ -242,18 +196,21 @@ class _Counts:
         return "No word speaks for it: none has enough evidence."
 
 
+_TEXTS: dict[str, type[_Influence] | type[_Counts]] = {"influence": _Influence, "counts": _Counts}
+
+
 def telling(graph: nx.DiGraph) -> _Counts | _Influence:
-    """Return what there is to say of a graph."""
-    return _Counts(graph) if evidence_of(graph) == "counts" else _Influence(graph)
+    """Return the text of a graph, in pieces."""
+    return _TEXTS[evidence_of(graph)](graph)
 
 
-def asked(node: Mapping[str, Any]) -> str:
+def target_name(node: Mapping[str, Any]) -> str:
     """Return the class that is explained, and what it is contrasted with."""
     return node["class_name"] + (f" rather than {node['contrast_name']}" if "contrast_name" in node else "")
 
 
 def hidden(graph: nx.DiGraph) -> list[str]:
-    """Return what :meth:`InferenceGraph.check` found, in one piece of text; none where it was not asked."""
+    """Return what :meth:`InferenceGraph.check` measured, in one piece of text; none where it was not called."""
     of = graph.graph
     if "probability_hidden" not in of:
         return []
@@ -272,18 +229,13 @@ def sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:]}."
 
 
-def learnt_from_few(node: Mapping[str, Any]) -> bool:
-    """Tell whether few of the fitted images have the decision of this node."""
-    return node["n_fitted"] < FEW_FITTED
-
-
 def learnt_from(node: Mapping[str, Any]) -> str:
     """Return as text how many of the fitted images have the decision of this node."""
     return f"learnt from {node['n_fitted']} image{'s' if node['n_fitted'] != 1 else ''}"
 
 
 def is_part(node: Mapping[str, Any]) -> bool:
-    """Tell whether a share says something: not where what is against outweighs what is for, or leaves little of it."""
+    """Return whether a share says something: not where the sum is near 0 or has another sign."""
     return abs(node["share"]) <= 1 and node["share"] * node["influence"] > 0
 
 
@@ -295,7 +247,7 @@ def percent(share: float) -> str:
 
 
 def nats(value: float, sign: str = "+") -> str:
-    """Return a number of nats as text, with its sign unless told otherwise."""
+    """Return a number of nats as text, with its sign by default."""
     digits = next((digits for least, digits in ((1, 1), (0.01, 2), (1e-4, 4)) if abs(value) >= least), 0)
     return f"{value:{sign}.{digits}f} nats"
 
@@ -303,6 +255,6 @@ def nats(value: float, sign: str = "+") -> str:
 def probable(probability: float) -> str:
     """Return a probability as text, near 0 and 1 with more digits."""
     rest = min(probability, 1 - probability)
-    if rest < _SURE:
-        return f">{1 - _SURE}" if probability > 0.5 else f"<{_SURE:.4f}"
+    if rest < _LEAST:
+        return f">{1 - _LEAST}" if probability > 0.5 else f"<{_LEAST:.4f}"
     return f"{probability:.{max(2, math.ceil(-math.log10(rest)))}f}"

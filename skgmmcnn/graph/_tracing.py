@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..dictionary import Influence, Margin, WordMaps
-from ..features import Attribution, Rerun, attribute, proba_of, replace, runners_up
+from ..features import Rerun, attribute, proba_of, replace, runners_up
 from ._evidence import NONE, Word
 
 MOST_ENOUGH = 20  # words of a layer
@@ -45,10 +45,12 @@ class Trace:
         Of the target; None where the target is a word.
     totals : dict of str to array of shape (K,)
         The influence of each word, by layer.
+    saliences : dict of str to array of shape (K,)
+        The same relative to the number of locations, see :func:`salience`.
     begins : dict of str to float
         The margin with the layer's mean everywhere.
     kept : dict of str to list of int
-        The words kept, by layer, the most influential first; those that spoke against follow.
+        The words kept, by layer, the most salient first; those that spoke against follow.
     effects : dict of (str, int) to Effect
         Without each of these.
     flows : dict of ((str, int), (str, int)) to Flow
@@ -67,6 +69,7 @@ class Trace:
     runner_up: int | None = None
     runner_up_probability: float | None = None
     totals: dict[str, np.ndarray] = field(default_factory=dict)
+    saliences: dict[str, np.ndarray] = field(default_factory=dict)
     begins: dict[str, float] = field(default_factory=dict)
     kept: dict[str, list[int]] = field(default_factory=dict)
     effects: dict[Word, Effect] = field(default_factory=dict)
@@ -173,16 +176,17 @@ class Tracer:
         for layer in self._question.layers:
             attribution = self._handle.attribute(self._part, layer, self._question.margin, self._question.n_steps)
             self._slopes[layer] = attribution.slope
-            totals = self._by_word(layer, attribution)
+            influence = attribution.influence.flatten(1)
+            totals, counts = (self._by_word(layer, values) for values in (influence, torch.ones_like(influence)))
+            saliences = salience(totals, counts)
             for i, found in enumerate(self.traces):
-                found.totals[layer] = totals[i]
+                found.totals[layer], found.saliences[layer] = totals[i], saliences[i]
                 found.begins[layer] = float(attribution.begin[i])
 
-    def _by_word(self, layer: str, attribution: Attribution) -> np.ndarray:
-        """Return the influence of each word, shape (n, K)."""
-        influence = attribution.influence.flatten(1)
-        totals = influence.new_zeros(len(influence), self._n_words[layer])
-        return totals.scatter_add_(1, self._shown[layer].flatten(1), influence).numpy(force=True)
+    def _by_word(self, layer: str, values: Tensor) -> np.ndarray:
+        """Return the sums (n, K) of the values (n, H * W) of each word's locations."""
+        totals = values.new_zeros(len(values), self._n_words[layer])
+        return totals.scatter_add_(1, self._shown[layer].flatten(1), values).numpy(force=True)
 
     def choose(self) -> None:
         """Keep words of every layer, and measure what each of them does."""
@@ -192,7 +196,8 @@ class Tracer:
         for layer in question.layers:
             for found in self.traces:
                 found.kept[layer] = []
-            orders = [order(found.totals[layer]) for found in self.traces]
+            enough = question.n_nodes is None
+            orders = [order((found.totals if enough else found.saliences)[layer]) for found in self.traces]
             if question.fixed is not None:
                 fixed = question.fixed[layer][self._part.rows]
                 self._try(layer, fixed, [len(each) for each in fixed], any_sign)
@@ -201,7 +206,7 @@ class Tracer:
             else:
                 self._try(layer, orders, [question.n_nodes[layer]] * len(orders), speaks_for)
             if question.n_against:
-                reverse = [order(-found.totals[layer]) for found in self.traces]
+                reverse = [order(-found.saliences[layer]) for found in self.traces]
                 self._try(layer, reverse, [question.n_against] * len(reverse), speaks_against)
 
     def _try(self, layer: str, orders: list[list[int]], limits: list[int], accepts: Callable[[float], bool]) -> None:
@@ -283,10 +288,11 @@ class Tracer:
             return ((reached - self._mean[upper]) * slope).sum((1, 2, 3))
 
         found = attribute(into, self._maps[lower], self._mean[lower], self._question.n_steps)
-        return self._by_word(lower, found), found.end.numpy(force=True), found.begin.numpy(force=True)
+        totals = self._by_word(lower, found.influence.flatten(1))
+        return totals, found.end.numpy(force=True), found.begin.numpy(force=True)
 
     def _patched(self, upper: str, lower: str, words: np.ndarray, above: list[np.ndarray]) -> list[np.ndarray]:
-        """Return for each upper word the fall of the margin without its contribution of a lower word alone."""
+        """Return for each upper word the fall of the margin without the contribution of one lower word."""
         held = self._held_between(upper, lower)
         with torch.no_grad():
             without = replace(self._at(lower, words), self._mean[lower])
@@ -333,10 +339,20 @@ class Tracer:
                     found.enough = k
 
 
-def order(totals: np.ndarray) -> list[int]:
-    """Return the words with positive influence, the most influential first; of equal ones the lower number."""
-    ranked = np.argsort(-totals, kind="stable")
-    return ranked[totals[ranked] > NOTHING].tolist()
+def salience(influence: np.ndarray, n_locations: np.ndarray) -> np.ndarray:
+    """Return the influence of words divided by the square root of the number of their locations.
+
+    Influences that scatter alike at every location add up to a scatter of sqrt(n): this ranks words by how far they
+    stand out from it, where their influence itself prefers those that cover most of the image.  Less than one location,
+    on average over images, is no reason to rank a word higher.
+    """
+    return influence / np.sqrt(np.maximum(n_locations, 1))
+
+
+def order(ranks: np.ndarray) -> list[int]:
+    """Return the words with positive ranks, the largest first; of equal ones the lower number."""
+    ranked = np.argsort(-ranks, kind="stable")
+    return ranked[ranks[ranked] > NOTHING].tolist()
 
 
 def speaks_for(effect: float) -> bool:

@@ -11,9 +11,8 @@ from sklearn.utils import check_random_state, gen_batches
 
 from .._progress import progress
 from ..graph import PairEffect, pair_effects
-from ._correlation import rank_correlation
 from ._evidence import of_any_worth
-from ._intervals import Interval
+from ._intervals import Interval, rank_correlation
 from ._measured import NOTHING, Figure, Measured
 from ._parts import check_scores, graph_of, take_apart
 

@@ -96,7 +96,10 @@ class Circuit(Measured):
             figure("faithfulness", *self.of(self.graph), "near 1, above random"),
             figure("faithfulness, complement", *self.of(self.complement), "near 0"),
             *(figure(f"faithfulness, {o}", *self.of(values), BASELINE) for o, values in self.alike.items()),
-            *(figure(f"CPR, {o}", *self.cpr(o), "high" if o == "graph" else BASELINE) for o in self.curves),
+            *(
+                figure(f"area under the curve, {o}", *self.cpr(o), "high" if o == "graph" else BASELINE)
+                for o in self.curves
+            ),
             figure("nodes needed", self.nodes.needed, (np.nan, np.nan), "near 1"),
         ]
 
@@ -144,9 +147,8 @@ class Faithfulness(Measured):
 
     def __str__(self) -> str:
         lines = [
-            f"With the graph's words alone (fill: {self.fill}; graphs by {self.by}), the share of the "
-            f"log-odds of the decision that is left, over {len(self.together.full)} images, where all is 1 and nothing "
-            "0:",
+            "Share of the log-odds of the decision that is left with only the graph's words, 1 being all (fill: "
+            f"{self.fill}; graphs by {self.by}), over {len(self.together.full)} images:",
             *(f"  {circuit}" for circuit in self._circuits()),
         ]
         if self.n_undefined:
@@ -163,6 +165,7 @@ def faithfulness(
     fill: str = "mean",
     orders: Sequence[str] = ORDERS,
     n_random: int = 3,
+    each_layer: bool = True,
     verbose: int = 0,
     random_state: int | np.random.RandomState | None = None,
 ) -> Faithfulness:
@@ -196,6 +199,8 @@ def faithfulness(
         Orders of words for the curves, as in :func:`deletion`.
     n_random : int, default=3
         Number of random orders.
+    each_layer : bool, default=True
+        Whether columns are also taken away in each layer by itself.
     verbose : int, default=0
         Whether to show progress.
     random_state : int, RandomState instance or None, default=None
@@ -231,7 +236,7 @@ def faithfulness(
     A graph keeps a few words of many, and through several layers one behind the other what is lost adds up.  So compare
     with frequent and random words that take as many columns, and look at single layers, too.
 
-    Whether all nodes are needed (minimality) is told by taking each away as well: what is measured should fall.
+    Whether all nodes are needed (minimality) is measured by taking each away as well: m should fall.
 
     References
     ----------
@@ -264,12 +269,12 @@ def faithfulness(
     words = parts.words()
     plan = plan_of(graph_of(parts), words, by, layers)
     ranks = {order: plan.rank(order, n_random if order == "random" else 1, random) for order in orders}
-    scopes = [layers, *((layer,) for layer in layers if len(layers) > 1)]
+    scopes = [layers, *((layer,) for layer in layers if each_layer and len(layers) > 1)]
     with progress(total=len(scopes) * len(words), desc="faithfulness", unit="image", shown=verbose) as bar:
         run = partial(run_with, parts, words, fillings, bar)
         circuits = {scope: _circuit(run, plan, scope, ranks, int(random.randint(2**31))) for scope in scopes}
-    alone = {scope[0]: circuit for scope, circuit in circuits.items() if len(scope) == 1}
-    return Faithfulness(circuits[layers], alone, fill, by)
+    single = {scope[0]: circuit for scope, circuit in circuits.items() if len(scope) == 1}
+    return Faithfulness(circuits[layers], single, fill, by)
 
 
 def _circuit(

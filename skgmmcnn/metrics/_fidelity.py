@@ -67,28 +67,28 @@ class Fidelity(Measured):
         low, high = self.agreement_interval
         text = (
             f"The words decide as the network for {self.agreement:.1%} of {len(self.agrees)} images ({low:.1%} to "
-            f"{high:.1%}).  They are too sure of themselves, {self.temperature:.3g} times, since locations of one "
-            f"image repeat each other; corrected for that, their class probabilities differ from the network's by "
-            f"{self.tempered_divergence.mean():.2f} bits, where 0 is best.  For "
-            f"{self.coverage:.0%} of the images at least {FEW_FITTED} of the fitted ones have the same decision."
+            f"{high:.1%}).  Their class probabilities, with one scale for all images, differ from the network's by "
+            f"{self.tempered_divergence.mean():.2f} bits; 0 is best.  For {self.coverage:.0%} of the images at least "
+            f"{FEW_FITTED} of the fitted ones have the same decision."
         )
         if self.right is None:
             return text
-        right, wrong = self.agreement_of(True), self.agreement_of(False)
         low, high = interval_of_share(self.right)
         text += (
             f"  The network itself is right for {self.accuracy:.1%} ({low:.1%} to {high:.1%}); if you know it to be "
             "better, look at the preprocessing first."
         )
-        return f"{text}  Agreement is {right:.0%} where the network decides right, {wrong:.0%} where it decides wrong."
+        groups = [(self.agreement_of(right), name) for right, name in ((True, "right"), (False, "wrong"))]
+        parts = [f"{value:.0%} where it decides {name}" for value, name in groups if not np.isnan(value)]
+        return f"{text}  Agreement is {', '.join(parts)}."
 
 
 def fidelity(estimator: Any, X: Any, y: Any = None) -> Fidelity:
     """Compare the decision that the words speak for with the network's.
 
     With p the network's class probabilities and q those of the words (naive Bayes over the locations of the uppermost
-    layers), agreement is the share of images with one and the same largest class, and the divergence is
-    sum_c p(c) log2 p(c) / q(c).  Naive Bayes takes locations to be independent, so q is far too sure; the tempered
+    layers), agreement is the share of images with one and the same largest class, and the divergence is sum_c p(c) log2
+    p(c) / q(c).  Naive Bayes takes locations to be independent, so that q is far too near to 0 and 1; the tempered
     divergence takes q(c)^(1 / T), renormalised, with the one T that is best for all images.  Classes without fitted
     images are left out of both distributions; agreement counts them as missed.
 

@@ -146,7 +146,7 @@ def _checked(labels: Sequence[int] | np.ndarray, paths: InferencePaths, name: st
 def _labels_of_words(
     words: np.ndarray, labels: np.ndarray, test_words: np.ndarray, n_words: int, n_labels: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the label of each example's word, told by the other training examples, and that of each test word."""
+    """Return the label of each example's word, from the other training examples, and that of each test word."""
     counts = np.zeros((n_words, n_labels), dtype=np.int64)
     np.add.at(counts, (words, labels), 1)
     own = counts[words]

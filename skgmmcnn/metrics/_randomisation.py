@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from .._progress import progress
 from ..dictionary import WordMaps, align_words
-from ..features import Change, FeatureMaps
+from ..features import Change, FeatureMaps, maps_of_changed_network
 from ..graph import InferenceGraph
 from ._intervals import interval
 from ._measured import Figure, Measured
@@ -137,8 +137,8 @@ def randomisation_test(
     with a number for a seed.
 
     A random network often decides for very few classes; those that it never decides for have no evidence, and an empty
-    graph.  `words` tells what survives whatever the decisions are.  Random networks, too, have words that follow from
-    the decision: `fidelity` may stay high where no graph survives.
+    graph.  `words` measures the similarity whatever the decisions are.  Random networks, too, have words that follow
+    from the decision: `fidelity` may stay high where no graph survives.
 
     References
     ----------
@@ -170,8 +170,8 @@ def randomisation_test(
     found = [_compare(first, *_fit(parts, parts.maps, seen, y, seed))]
     other = _compare(first, *_fit(parts, parts.maps, seen, y, int(random.randint(2**31))))
     for names in progress(steps, desc="steps", shown=verbose):
-        maps = in_memory(parts.maps.of_changed_network(cascade.randomise(names)))
-        shown = maps if explained is None else seen.of_changed_network(cascade.repeat)
+        maps = in_memory(maps_of_changed_network(parts.maps, cascade.randomise(names)))
+        shown = maps if explained is None else maps_of_changed_network(seen, cascade.repeat)
         found.append(_compare(first, *_fit(parts, maps, shown, y, seed)))
     return Randomisation(
         modules=tuple(map(tuple, steps)),
@@ -203,7 +203,7 @@ def _run_order(maps: FeatureMaps) -> list[str]:
             module.register_forward_pre_hook(note)
         network(batch[:1])
 
-    maps[:1].of_changed_network(watch)
+    maps_of_changed_network(maps[:1], watch)
     ranks, rank = {}, -1
     for name, module in named.items():
         rank = ranks[name] = calls.get(module, rank)

@@ -107,8 +107,8 @@ def _explain_images(graph: InferenceGraph, words: WordMaps, cases: list[Case]) -
     rows, targets = np.concatenate([case.rows for case in cases]), np.array([case.target for case in cases])
     found: dict[int, nx.DiGraph] = {}
     for target in np.unique(targets).tolist():
-        mine = rows[targets == target]
-        found |= zip(mine.tolist(), graph.explain(words[mine], target), strict=True)
+        chosen = rows[targets == target]
+        found |= zip(chosen.tolist(), graph.explain(words[chosen], target), strict=True)
     return [found[row] for row in rows.tolist()]
 
 

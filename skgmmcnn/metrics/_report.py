@@ -22,7 +22,7 @@ from ._measured import Figure, Measured
 from ._parts import Parts, check_scores, graph_of, in_memory, take_apart
 from ._randomisation import randomisation_test
 from ._stability import stability
-from ._verdicts import Verdict, verdicts
+from ._verdicts import Verdict, pictures, summary, verdicts
 
 BUDGETS = ("default", "full")
 _N_IMAGES = 50
@@ -37,8 +37,13 @@ class TrustReport:
 
     results: Mapping[str, Measured]
     evidence: str
-    n_images: int
+    rows: np.ndarray
     seconds: float
+
+    @property
+    def n_images(self) -> int:
+        """Number of images."""
+        return len(self.rows)
 
     def figures(self) -> list[Figure]:
         """Return the figures of all measures."""
@@ -68,14 +73,16 @@ class TrustReport:
         """Return the answers that the figures come to, by rules of thumb."""
         return verdicts(self.results, self.evidence)
 
+    def pictures(self) -> list[Verdict]:
+        """Return for each image whether its graph can be relied on."""
+        return pictures(self.results, self.evidence, self.rows)
+
     def __str__(self) -> str:
         few = f"  {self.n_images} images are few: intervals are wide." if self.n_images < _FEW else ""
-        head = (
-            f"Graphs of {self.evidence}, over {self.n_images} images, in {self.seconds:.0f} s, by rules of thumb (user "
-            f"guide, page trust):{few}"
-        )
-        told = [f"- {verdict}" for verdict in self.verdicts()]
-        return "\n".join([head, *told, "", "In full:", *(str(result) for result in self.results.values())])
+        head = f"Graphs of {self.evidence}, over {self.n_images} images, in {self.seconds:.0f} s, by rules of thumb:"
+        answers = [f"- {verdict}" for verdict in self.verdicts()]
+        single = [summary(self.pictures())] if self.pictures() else []
+        return "\n".join([head + few, *answers, *single, "", "In full:", *map(str, self.results.values())])
 
 
 @dataclass(frozen=True)
@@ -120,11 +127,12 @@ def trust_report(
     X : images or FeatureMaps
         Images that the pipeline takes, or feature maps of a network; best of images that were not fitted.
     y : array-like of shape (n,), default=None
-        Output numbers or class names, to tell right decisions from wrong ones; see :func:`fidelity`.
+        Output numbers or class names, to separate right decisions from wrong ones; see :func:`fidelity`.
     budget : {"default", "full"}, default="default"
-        "default" takes the layers' means for what is taken away, and does not fit again: minutes on two cores for a
-        network like ResNet18.  "full" takes all fills, insertion and graphs of classes, too, and fits words and graphs
-        again, to these images, for stability and randomised weights; it prints how long that may take before it begins.
+        "default" takes the layers' means for what is taken away, and does not fit again: about a minute on two cores
+        for a network like SqueezeNet.  "full" takes all fills, insertion and graphs of classes, too, and fits words and
+        graphs again, to these images, for stability and randomised weights; it prints how long that may take before it
+        begins.
     layers : sequence of str, default=None
         The layers that are rebuilt and whose words are taken away, all where None; edges are those of all layers.
     n_images : int, default=None
@@ -137,8 +145,12 @@ def trust_report(
     Returns
     -------
     report : TrustReport
-        Table, picture, verdicts and sentences; the user guide's page "Does the graph tell the truth?" tells how to read
-        them.  A measure that these images do not allow is skipped, and says why.
+        As text, sentences.  ``verdicts()`` : rows of `question`, `answer` ("yes", "partly" or "no", by rules of thumb)
+        and `why`; ``pictures()`` : the same for the graph of each image.  ``to_frame()`` : a pandas table of all
+        figures, and ``figures()`` a list of the same, with `measure`, `where`, `value`, `low`, `high` (a 95 % interval
+        over the images) and `good`.  ``plot()`` draws a panel for each measure that has one.  `results` : dict of the
+        results of the measures, by name; one that these images do not allow is skipped, with the reason.  `evidence`,
+        `n_images`, `seconds` and `rows`, the numbers of the images in X, say what was measured.
 
     Examples
     --------
@@ -166,7 +178,6 @@ def trust_report(
     rows = np.sort(random.permutation(len(parts.maps))[:most])
     parts = parts._replace(maps=in_memory(parts.maps[rows]))
     check_scores(parts)
-    evidence = graph.evidence_
     labels = None if labels is None else labels[rows]
     jobs = _jobs(estimator, parts, labels, chosen, budget, int(random.randint(2**31)))
     if budget == "full":
@@ -177,9 +188,9 @@ def trust_report(
         bar.set_postfix_str(job.name)
         try:
             results[job.name] = job.run()
-        except ValueError as error:  # what these images cannot tell, as too few of them, must not cost the rest
+        except ValueError as error:  # as of too few images; the other measures go on
             results[job.name] = _Skipped(job.name, str(error))
-    return TrustReport(results, evidence, len(rows), time.monotonic() - began)
+    return TrustReport(results, graph.evidence_, rows, time.monotonic() - began)
 
 
 def _jobs(
@@ -200,15 +211,15 @@ def _jobs(
 
     # A layer of one location shows one word, which has no others beside it.
     ordered = [layer for layer in layers if np.prod(parts.maps.shapes[layer][1:]) > 1]
+    quick = budget == "default"
+    orders = ("graph", "random") if quick else _ORDERS
     found = [
         fixed("fidelity", 2, fidelity, labels),
         fixed("completeness", 3 * len(layers), completeness, layers=layers),
-        *_ablations(job, layers, ordered),
-        job("edges", 30 * len(layers), edge_effects),
+        *_ablations(job, layers, ordered, orders=orders, quick=quick),
+        job("edges", 15 * len(layers), edge_effects),
     ]
-    if budget == "full":
-        found += _further(job, parts, layers, ordered)
-    return found
+    return found if quick else [*found, *_further(job, parts, layers, ordered)]
 
 
 def _ablations(
@@ -217,12 +228,14 @@ def _ablations(
     ordered: Sequence[str],
     name: str = "",
     orders: Sequence[str] = _ORDERS,
+    quick: bool = False,
     **how: str,
 ) -> list[_Job]:
-    """Return what takes words away, in another way than the usual one if `how` tells."""
-    found = [job(f"deletion {layer}{name}", 60, deletion, layer, orders=orders, **how) for layer in ordered]
+    """Return the measures that take words away, in another way than the usual one by `how`."""
+    taken = {"orders": orders, "n_random": 1 if quick else 3, "n_steps": 5 if quick else 10, **how}
+    found = [job(f"deletion {layer}{name}", 60, deletion, layer, **taken) for layer in ordered]
     if ordered:
-        kept = {"layers": layers, "orders": _ORDERS, "n_random": 1}
+        kept = {"layers": layers, "orders": orders if quick else _ORDERS, "n_random": 1, "each_layer": not quick}
         found.append(job(f"faithfulness{name}", 60 * len(layers), faithfulness, **kept, **how))
     return found
 

@@ -218,9 +218,9 @@ class _Compared(NamedTuple):
 
 
 def _compare(
-    first: Explained, mine: WordModel, dictionary: WordModel, graph: InferenceGraph, seen: FeatureMaps
+    first: Explained, original: WordModel, dictionary: WordModel, graph: InferenceGraph, seen: FeatureMaps
 ) -> _Compared:
-    tables = similarity_of_means(mine, dictionary, "cosine")
+    tables = similarity_of_means(original, dictionary, "cosine")
     return _Compared(tables, first.compare(graph, dictionary.transform(seen), assign(tables)))
 
 

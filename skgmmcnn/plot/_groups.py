@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import networkx as nx
@@ -21,25 +21,21 @@ Group = tuple[str, ...]
 def alike(graph: nx.DiGraph, words: WordMaps) -> list[Group]:
     """Return the nodes of words that are nearly the same and touch, two or more in each group, the strongest first.
 
-    Nearly the same are words whose means are as near as those of nearest neighbours usually are in their layer.
-
-    Words that a person named differently, and words for and against, stay apart.
+    Nearly the same are words whose means are as near as those of nearest neighbours usually are in their layer.  Words
+    that a person named differently, and words for and against, stay apart.
     """
     if words.influence is None:
         return []
     pairs: nx.Graph = nx.Graph()
-    candidates = [key for key, node in graph.nodes.items() if "influence" in node]
     near = {layer: near_words(words, layer) for layer in words.layers}
-    for one, other in itertools.combinations(candidates, 2):
-        first, second = graph.nodes[one], graph.nodes[other]
-        same = all(first.get(name) == second.get(name) for name in ("layer", "word_name"))
-        if (
-            same
-            and first["influence"] * second["influence"] > 0
-            and near[first["layer"]][first["word"], second["word"]]
-        ):
-            shown = words.words[first["layer"]]
-            if _touch(shown == first["word"], shown == second["word"]):
+    nodes = {key: node for key, node in graph.nodes.items() if node["layer"] in near and key != graph.graph["root"]}
+    does = {key: np.sign(node.get("influence", node.get("score", 0))) for key, node in nodes.items()}
+    for one, other in itertools.combinations(nodes, 2):
+        (layer, first), (other_layer, second) = ((nodes[key]["layer"], nodes[key]["word"]) for key in (one, other))
+        same = layer == other_layer and nodes[one].get("word_name") == nodes[other].get("word_name")
+        if same and does[one] == does[other] and near[layer][first, second]:
+            shown = words.words[layer]
+            if _touch(shown == first, shown == second):
                 pairs.add_edge(one, other)
     return [tuple(key for key in graph if key in group) for group in nx.connected_components(pairs)]
 
@@ -92,7 +88,9 @@ def merged(graph: nx.DiGraph, groups: Mapping[Group, Mapping[str, Any]]) -> nx.D
         nodes, kept = [graph.nodes[key] for key in group], small.nodes[group[0]]
         for name in ("effect", "probability_without", "decision_without", "class_without", "changed"):
             kept.pop(name, None)
-        sums = {name: sum(node[name] for node in nodes) for name in ("count", "influence", "share")}
+        sums = {
+            name: sum(node[name] for node in nodes) for name in ("count", "influence", "share", "score") if name in kept
+        }
         kept.update(sums, words=[node["word"] for node in nodes], **found)
     edges: dict[tuple[str, str], list[tuple[str, Mapping[str, Any]]]] = {}
     for tail, head, edge in graph.edges(data=True):
@@ -103,14 +101,12 @@ def merged(graph: nx.DiGraph, groups: Mapping[Group, Mapping[str, Any]]) -> nx.D
 
 
 def _together(parts: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
-    """Return the attributes of edges, each with its head, that become one: first-order flows add up."""
+    """Return the attributes of edges, each with its head, that become one: first-order flows and counts add up."""
     if len(parts) == 1:
         return dict(parts[0][1])
-    flow, effect = (_sum(parts, name) for name in ("flow", "effect"))
-    wholes = {head: edge["flow"] / edge["share"] for head, edge in parts if edge["share"]}
-    whole = sum(wholes.values())
-    return {"flow": flow, "effect": effect, "share": flow / whole if whole else 0.0}
-
-
-def _sum(parts: Iterable[tuple[str, Mapping[str, Any]]], name: str) -> float:
-    return sum(edge[name] for _, edge in parts)
+    counts = "contribution" in parts[0][1]
+    added, share, others = ("count", "frequency", ["contribution"]) if counts else ("flow", "share", ["effect"])
+    sums: dict[str, Any] = {name: sum(edge[name] for _, edge in parts) for name in (added, *others)}
+    whole = sum({head: edge[added] / edge[share] for head, edge in parts if edge[share]}.values())
+    sums[share] = sums[added] / whole if whole else 0.0
+    return sums | ({"log_ratio": sums["contribution"] / sums["count"]} if counts else {})

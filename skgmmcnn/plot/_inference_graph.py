@@ -39,7 +39,7 @@ from ._groups import Group, alike, measured, merged
 from ._layout import Box, Line, attach, edge_strengths, place_cells, place_labels, rows_of
 from ._pruning import prune
 from ._reading import check_image, pictures, run
-from ._wording import Bar, Wording
+from ._wording import Bar, Wording, counted
 
 _SQUARE, _BETWEEN = 1.35, 0.06  # of a word: its typical patches, and beside them where it is
 _CARD = 2 * _SQUARE + _BETWEEN
@@ -148,7 +148,6 @@ class InferenceGraphDisplay(Display):
         label: int | str | None = None,
         target: Target = None,
         contrast: int | str | None = None,
-        n_patches: int = 4,
         edge_maps: bool = False,
         ax: Any = None,
     ) -> InferenceGraphDisplay:
@@ -171,8 +170,6 @@ class InferenceGraphDisplay(Display):
             or a location.
         contrast : int or str, default=None
             A class, by number or name, with which the decision is contrasted.
-        n_patches : {1, 4, 9}, default=4
-            Typical patches per word.
         edge_maps : bool, default=False
             Whether to draw on the edges where in the upper word's receptive field the lower word is.
         ax : matplotlib.axes.Axes, default=None
@@ -199,11 +196,14 @@ class InferenceGraphDisplay(Display):
         display._ask(estimator)
         if edge_maps:
             display.edge_maps = maps_of_edges(estimator, words, graph)
-        return display.plot(n_patches=n_patches, ax=ax)
+        return display.plot(ax=ax)
 
     def _ask(self, estimator: InferenceGraph) -> None:
-        """Find out what a graph does not say: where its words did most, and whether it can be relied on."""
+        """Find out what a graph does not say: where its words did most, which are alike, and whether to rely on it."""
         of, words = self.graph.graph, self.words[:_MOST_IMAGES]
+        known = evidence_of(self.graph) != "counts" and "target" in of and of["n_images"] == 1
+        groups = alike(self.graph, words)
+        self.groups = {group: measured(self.graph, words, group) if known else {} for group in groups}
         if evidence_of(self.graph) == "counts":
             if of["n_images"] == 1 and of.get("target") == words.decisions[0]:
                 self.predicted = words.spec.class_name(int(estimator.predict(words)[0]))
@@ -212,16 +212,12 @@ class InferenceGraphDisplay(Display):
             found = words.influence.of_classes([of["target"]] * len(words), contrast, n_steps=estimator.n_steps)
             self.influence = found.maps
             self.residuals = {layer: float(each.max()) for layer, each in found.residuals.items()}
-            groups, alone = alike(self.graph, words), of["n_images"] == 1
-            self.groups = {group: measured(self.graph, words, group) if alone else {} for group in groups}
 
-    def plot(self, *, n_patches: int = 4, ax: Any = None) -> InferenceGraphDisplay:
+    def plot(self, *, ax: Any = None) -> InferenceGraphDisplay:
         """Draw the graph.
 
         Parameters
         ----------
-        n_patches : {1, 4, 9}, default=4
-            Typical patches per word.
         ax : matplotlib.axes.Axes, default=None
             Axes to draw into; None makes a figure of fitting size.
 
@@ -230,10 +226,7 @@ class InferenceGraphDisplay(Display):
         display : InferenceGraphDisplay
             The display itself.
         """
-        if n_patches not in (1, 4, 9):
-            raise ValueError(f"n_patches must be 1, 4 or 9, to fill a square; got {n_patches}.")
-        graph = merged(self.graph, self.groups or {})
-        self._drawn = prune(graph, _MOST_NODES, _MOST_EDGES)
+        self._drawn = prune(merged(self.graph, self.groups or {}), _MOST_NODES, _MOST_EDGES)
         self._wording, self._theme = Wording(self._drawn, self.words), Theme.current()
         self._images = pictures(self.words, range(min(_MOST_IMAGES, len(self.words))))
         boxes, layers = self._place(), dict(self._drawn.nodes(data="layer"))
@@ -248,7 +241,7 @@ class InferenceGraphDisplay(Display):
                 if "class_name" in self._drawn.nodes[key_]:
                     self._draw_decision(boxes[key_])
                 else:
-                    self._draw_word(key_, boxes[key_], int(n_patches**0.5))
+                    self._draw_word(key_, boxes[key_])
         write_key(self.ax_, limits, key, size=9)
         frame(self.ax_, limits)
         return self
@@ -261,7 +254,7 @@ class InferenceGraphDisplay(Display):
         rise = _RISE + (_MAP if self.edge_maps else 0)
         boxes = place_cells(rows, layers, (_CARD, _SQUARE + caption), gap=_GAP, rise=rise)
         if "class_name" in self._drawn.nodes[root]:
-            widest = max(box.width - 2 * box.left - box.width for box in boxes.values())
+            widest = -2 * min(box.left for box in boxes.values())
             title, images = self._title(), self._image_boxes(0, 0)
             width = max(widest, images[-1].right + 0.25 + _BESIDE if images else _BESIDE)
             text = sum(style["size"] for _, style in title) * _LEADING
@@ -279,24 +272,21 @@ class InferenceGraphDisplay(Display):
     def _title(self) -> list[tuple[str, dict[str, Any]]]:
         """Return the lines beside the images of a decision that is explained, and how they are written."""
         node, wording, theme = self._drawn.nodes[self._drawn.graph["root"]], self._wording, self._theme
-        name = wrap(shortened(node["class_name"], 66), _letters(_BESIDE, 15))
-        lines = [(line, {"size": 15, "weight": "bold"}) for line in name]
-        if wording.probability():
-            if len(name[-1]) + 6 <= _letters(_BESIDE, 15):
-                lines[-1] = (f"{name[-1]}  {wording.probability()}", lines[-1][1])
-            else:
-                lines.append((wording.probability(), {"size": 15, "weight": "bold"}))
         file = self.words.pictures.file_name(0) if len(self.words) == 1 and self.words.pictures is not None else ""
-        if file:
-            lines.insert(0, (file, {"size": 9.5, "color": theme.grey()}))
-        for text in wording.outcome():
-            lines += [(line, {"size": 11}) for line in wrap(text, _letters(_BESIDE, 11))]
-        for text, wrong in self._judged():
-            style = {"size": 11, "weight": "bold", "color": theme.against if wrong else theme.ink}
-            lines += [(line, style) for line in wrap(text, _letters(_BESIDE, 11))]
-        for text in wording.warnings(self.predicted, self.residuals or {}):
-            lines += [(line, {"size": 9.5, "color": theme.against}) for line in wrap(text, _letters(_BESIDE, 9.5))]
-        return lines
+        name = shortened(node["class_name"], 66)
+        name = counted(name, wording.probability()) if wording.probability() else name
+        warnings = wording.warnings(self.predicted, self.residuals or {})
+        texts: list[tuple[str, dict[str, Any]]] = [
+            (file, {"size": 9.5, "color": theme.grey()}),
+            (name, {"size": 15, "weight": "bold"}),
+            *((text, {"size": 11}) for text in wording.outcome()),
+            *(
+                (text, {"size": 11, "weight": "bold", "color": theme.against if wrong else theme.ink})
+                for text, wrong in self._judged()
+            ),
+            *((text, {"size": 9.5, "color": theme.against}) for text in warnings),
+        ]
+        return [(line, style) for text, style in texts for line in wrap(text, _letters(_BESIDE, style["size"]))]
 
     def _judged(self) -> list[tuple[str, bool]]:
         """Return what y says of the decisions, and whether they are wrong."""
@@ -362,21 +352,20 @@ class InferenceGraphDisplay(Display):
             return here
         return strongest(shown, None if self.influence is None else self.influence[layer][row])
 
-    def _draw_word(self, key: str, box: Box, side: int) -> None:
+    def _draw_word(self, key: str, box: Box) -> None:
         node, theme = self._drawn.nodes[key], self._theme
         patches = Box(box.left, box.top - _SQUARE, _SQUARE if self._images else _CARD, _SQUARE)
         found = self.words.vocabulary.representatives.get(node["layer"])
-        draw_patches(self.ax_, patches, found, node["word"], side if self._images else 2 * side, side)
+        draw_patches(self.ax_, patches, found, node["word"], 2 if self._images else 4, 2)
         if self._images:
             row = max(range(len(self._images)), key=lambda row: np.sum(self._shown(node, row)))
             self._draw_lit(Box(patches.right + _BETWEEN, patches.bottom, _SQUARE, _SQUARE), {key: node}, row)
         bar, y = self._wording.bar(node), patches.bottom - 0.06
-        colour = theme.against if bar and bar.length < 0 else theme.ink
-        room = _letters(_CARD, 11) - (len(bar.text) + 2 if bar else 0)
+        colour = theme.against if bar.length < 0 else theme.ink
+        room = _letters(_CARD, 11) - len(bar.text) - 2
         write(self.ax_, box.left, y, shortened(_name(node), room), size=11, weight="bold", ha="left", va="top")
-        if bar:
-            write(self.ax_, box.right, y, bar.text, size=11, weight="bold", color=colour, ha="right", va="top")
-            self._draw_bar(Box(box.left, y - _NAME - _BAR + 0.03, _CARD, _BAR), bar, colour)
+        write(self.ax_, box.right, y, bar.text, size=11, weight="bold", color=colour, ha="right", va="top")
+        self._draw_bar(Box(box.left, y - _NAME - _BAR + 0.03, _CARD, _BAR), bar, colour)
         y -= _NAME + _BAR
         for line, back in self._lines(key):
             ink = theme.grey() if back else theme.letters
@@ -494,11 +483,11 @@ def _chosen(image: int | Sequence[int] | None, label: Any, target: Target, n_ima
 def _fitting(classes: Sequence[tuple[str, str]], width: int) -> list[str]:
     """Return names and shares of classes, the longest names shortened until all find room."""
     names = [name for name, _ in classes]
-    excess = len(", ".join(map(" ".join, classes))) - width
+    excess = len(", ".join(itertools.starmap(counted, classes))) - width
     for _ in range(max(excess, 0)):
         longest = max(range(len(names)), key=lambda place: len(names[place]))
         names[longest] = shortened(names[longest], len(names[longest]) - 1)
-    return [f"{name} {share}" for name, (_, share) in zip(names, classes, strict=True)]
+    return [counted(name, share) for name, (_, share) in zip(names, classes, strict=True)]
 
 
 def _tag(node: Mapping[str, Any]) -> str:

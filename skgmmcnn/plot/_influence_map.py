@@ -32,6 +32,7 @@ from ._drawing import (
 )
 from ._layout import Box
 from ._reading import check_image, check_layers, pictures, run
+from ._wording import counted
 
 _SIDE, _GAP, _MARGIN = 1.9, 0.2, 1.15
 _LINE, _LETTERS = 0.17, 24  # height and length of a line of text
@@ -159,10 +160,12 @@ class InfluenceMapDisplay(Display):
             raise ValueError(f"contrast={contrast!r} is the very class that is explained; give another one.")
         found = words.influence.of_classes(explained, others, layers=check_layers(layers, words), n_steps=n_steps)
         if others is None:  # the log-odds are those of the probability
-            ends = [probable(float(each)) for each in 1 / (1 + np.exp(-found.margins))]
+            sure = [probable(float(each)) for each in 1 / (1 + np.exp(-found.margins))]
+            titles = [counted(spec.class_name(int(each)), p) for each, p in zip(explained, sure, strict=True)]
         else:
-            ends = [f"rather than {spec.class_name(int(each))}" for each in others]
-        titles = [f"{spec.class_name(int(each))} {end}" for each, end in zip(explained, ends, strict=True)]
+            titles = [
+                f"{spec.class_name(int(each))} rather than {spec.class_name(int(others[0]))}" for each in explained
+            ]
         labels = None if y is None else spec.encode(y, n_images)[rows]
         return cls(words, found.maps, titles=titles, labels=labels).plot(n_words=n_words, ax=ax)
 

@@ -6,9 +6,8 @@ import base64
 import hashlib
 import html
 import io
-import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache, partial
 from importlib.resources import files
 from numbers import Integral
@@ -46,6 +45,8 @@ class InferenceGraphPage:
     graphs : dict of int to sequence of networkx.DiGraph
         For each image to show, by its number in `words`, its graphs, as made by :class:`~skgmmcnn.InferenceGraph`: of
         this image or of its class.  At most 100 images.
+    y : array-like of shape (n,), default=None
+        True labels of the images of `words`, as output numbers or class names; shown beside the decisions.
     max_nodes, max_edges : int, default=80, 240
         Most nodes and edges of a graph; of larger ones the page shows the strongest, and says so.
 
@@ -64,7 +65,7 @@ class InferenceGraphPage:
     ...     LayerDictionary(30, random_state=0),
     ...     InferenceGraph(),
     ... ).fit(digits.images)
-    >>> page = InferenceGraphPage.from_estimator(pipe, digits.test_images, images=[3, 7])
+    >>> page = InferenceGraphPage.from_estimator(pipe, digits.test_images, digits.test_labels, images=[3, 7])
     >>> n_bytes = page.save("why.html")  # doctest: +SKIP
     """
 
@@ -73,11 +74,13 @@ class InferenceGraphPage:
         words: WordMaps,
         graphs: Mapping[int, Sequence[nx.DiGraph]],
         *,
+        y: Sequence[Any] | np.ndarray | None = None,
         max_nodes: int = 80,
         max_edges: int = 240,
     ) -> None:
         self.words = words
         self.graphs = graphs
+        self.y = y
         self.max_nodes = max_nodes
         self.max_edges = max_edges
 
@@ -86,9 +89,10 @@ class InferenceGraphPage:
         cls,
         estimator: InferenceGraph | Pipeline,
         X: Any,
+        y: Sequence[Any] | np.ndarray | None = None,
         *,
         images: Sequence[int] | None = None,
-        contrast: int | str | bool = True,
+        contrast: int | str | bool | Sequence[int | str] = True,
         max_nodes: int = 80,
         max_edges: int = 240,
     ) -> InferenceGraphPage:
@@ -101,11 +105,14 @@ class InferenceGraphPage:
         X : WordMaps, or what the pipeline takes
             Words for an InferenceGraph, images for a pipeline.  The graph of a class is about all images of X that the
             network gives this class; there is none of a class with a single image.
+        y : array-like of shape (n,), default=None
+            True labels of the images of X, as output numbers or class names.
         images : sequence of int, default=None
             Which images of X to explain; None takes the first eight.
-        contrast : int, str or bool, default=True
-            A class, by number or name, with which the decisions are contrasted.  True takes for each image the
-            runner-up: the network's, or under ``evidence="counts"`` that of its words; False leaves contrasts out.
+        contrast : int, str, bool or sequence of int or str, default=True
+            A class, by number or name, with which the decisions are contrasted, or several, among which the page
+            lets choose.  True takes the true class of a wrong decision, where y is given; else the runner-up: the
+            network's, or under ``evidence="counts"`` that of its words.  False leaves contrasts out.
         max_nodes, max_edges : int, default=80, 240
             Most nodes and edges of a graph; of larger ones the page shows the strongest, and says so.
 
@@ -117,17 +124,20 @@ class InferenceGraphPage:
         before, estimator, X = open_pipeline(estimator, X, InferenceGraph)
         if isinstance(images, (str, Integral)):
             raise TypeError(f"images must list numbers of images in X, as [3, 7]; got {images!r}.")
-        rows = [check_image(image, len(X)) for image in (range(min(_N_IMAGES, len(X))) if images is None else images)]
+        wanted = range(min(_N_IMAGES, len(X))) if images is None else images
+        rows = list(dict.fromkeys(check_image(image, len(X)) for image in wanted))
         words = run(before, X)
-        own = estimator.explain(words[rows])
-        others = _contrasts(estimator, words[rows], own, contrast)
+        labels = words.decisions if y is None else words.spec.encode(y, len(words))
+        graphs = {row: [graph] for row, graph in zip(rows, estimator.explain(words[rows]), strict=True)}
+        for others in _contrasts(estimator, words, graphs, labels, contrast):
+            asked = list(others)
+            for row, graph in zip(asked, estimator.explain(words[asked], contrast=list(others.values())), strict=True):
+                graphs[row].append(graph)
         of_class = cache(partial(_of_class, estimator, words))
-        graphs = {}
-        for row, graph, other in zip(rows, own, others, strict=True):
-            contrasted = [] if other is None else estimator.explain(words[row : row + 1], contrast=other)
-            of_classes = [of_class(int(words.decisions[row]), against) for against in dict.fromkeys((None, other))]
-            graphs[row] = [graph, *contrasted, *filter(None, of_classes)]
-        return cls(words, graphs, max_nodes=max_nodes, max_edges=max_edges)
+        for row, its in graphs.items():
+            together = [of_class(int(words.decisions[row]), graph.graph.get("contrast")) for graph in its]
+            its.extend(filter(None, together))
+        return cls(words, graphs, y=y, max_nodes=max_nodes, max_edges=max_edges)
 
     def to_html(self) -> str:
         """Return the page as text.
@@ -138,14 +148,14 @@ class InferenceGraphPage:
             HTML in ASCII characters alone.  It forbids itself to load anything.
         """
         self._check()
-        data = describe(self.words, self.graphs, max_nodes=self.max_nodes, max_edges=self.max_edges)
+        data = describe(self.words, self.graphs, self.y, max_nodes=self.max_nodes, max_edges=self.max_edges)
         style, script = _read("page.css"), _read("page.js")
         return Template(_read("page.html")).substitute(
             style=style,
             style_hash=_hash(style),
             script=script,
             script_hash=_hash(script),
-            data=json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
+            data=data.replace("<", "\\u003c"),
         )
 
     def save(self, path: str | os.PathLike) -> int:
@@ -201,28 +211,42 @@ def _of_class(estimator: InferenceGraph, words: WordMaps, target: int, contrast:
 
 
 def _contrasts(
-    estimator: InferenceGraph, words: WordMaps, graphs: Sequence[nx.DiGraph], contrast: int | str | bool
-) -> list[int | None]:
-    """Return for each image, with its graph, the class with which its decision is contrasted, or None."""
-    counted = [evidence_of(graph) == "counts" for graph in graphs]
+    estimator: InferenceGraph,
+    words: WordMaps,
+    graphs: Mapping[int, Sequence[nx.DiGraph]],
+    labels: np.ndarray,
+    contrast: int | str | bool | Sequence[int | str],
+) -> list[dict[int, int]]:
+    """Return the classes with which the decisions for some images are contrasted: by image, one dict a contrast."""
     if contrast is False:
-        others = words.decisions
-    elif contrast is not True:
-        others = np.full(len(words), words.spec.class_index(contrast))
-    elif any(counted):
-        others = _most_like(estimator, words)
+        return []
+    counted = any(evidence_of(graph) == "counts" for graph, *_ in graphs.values())
+    if contrast is True:
+        others = _most_like(estimator, words, list(graphs)) if counted else _runners_up(graphs)
+        rounds = [{row: int(other if labels[row] == words.decisions[row] else labels[row]) for row, other in others}]
     else:
-        others = np.array([graph.graph["runner_up"] for graph in graphs])
-    fitted = estimator.class_counts_ > 0
-    known = (others != words.decisions) & (fitted[words.decisions] & fitted[others] | ~np.array(counted))
-    return [int(other) if kept else None for other, kept in zip(others, known, strict=True)]
+        classes = [contrast] if isinstance(contrast, (str, int, np.integer)) else contrast
+        rounds = [dict.fromkeys(graphs, words.spec.class_index(each)) for each in classes]
+    known = estimator.class_counts_ > 0 if counted else np.ones(words.spec.n_outputs, dtype=bool)
+    decided = words.decisions
+    kept = (
+        {row: other for row, other in others.items() if other != decided[row] and known[decided[row]] and known[other]}
+        for others in rounds
+    )
+    return [others for others in kept if others]
 
 
-def _most_like(estimator: InferenceGraph, words: WordMaps) -> np.ndarray:
-    """Return for each image the class that its words speak for beside the decision, or that where there is none."""
-    evidence = estimator.decision_function(words)
-    evidence[np.arange(len(words)), words.decisions] = -np.inf
-    return np.where(np.isfinite(evidence.max(1)), evidence.argmax(1), words.decisions)
+def _runners_up(graphs: Mapping[int, Sequence[nx.DiGraph]]) -> Iterator[tuple[int, int]]:
+    for row, (graph, *_) in graphs.items():
+        yield row, graph.graph["runner_up"]
+
+
+def _most_like(estimator: InferenceGraph, words: WordMaps, rows: list[int]) -> Iterator[tuple[int, int]]:
+    """Yield images with the class that their words speak for beside the decision, or that where there is none."""
+    evidence = estimator.decision_function(words[rows])
+    evidence[np.arange(len(rows)), words.decisions[rows]] = -np.inf
+    for row, each in zip(rows, evidence, strict=True):
+        yield row, each.argmax() if np.isfinite(each.max()) else words.decisions[row]
 
 
 def _read(name: str) -> str:

@@ -3,29 +3,44 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import networkx as nx
 import numpy as np
 
 from ..dictionary import WordMaps
-from ..graph import DECISION, evidence_of, sentence, strength_of, telling
+from ..graph import DECISION, evidence_of, strength_of, telling
 from ._cells import cells_of, equal_cells
-from ._layout import Box, attach, edge_strengths, place_cells, place_labels, rows_of
+from ._layout import edge_strengths, rows_of
 from ._pruning import prune
 from ._reading import pictures
 from ._sprites import encode_patches, encode_picture
+from ._wording import Wording
 
-_CAPTION, _GAP, _RISE = 0.56, 0.25, 0.8  # in sides of a word's square
-_MORE = 0.3  # of a caption, where it is longer
-_LABEL = (0.62, 0.2)
 _N_CLASSES = 5  # shown of a word's histogram
 _EXAMPLE = 96  # pixels, of the images of a class
+# Names of classes may be long and stand in many texts: these have a mark instead, which the script replaces.
+_MARK, _MARKED = "\ue000{}\ue001", r"\\ue000(\d+)\\ue001"
+_NAMES = {
+    "class_name": "target",
+    "contrast_name": "contrast",
+    "decision_name": "decision",
+    "runner_up_name": "runner_up",
+    "class_without": "decision_without",
+}
 
 
-def describe(words: WordMaps, graphs: Mapping[int, Sequence[nx.DiGraph]], *, max_nodes: int, max_edges: int) -> dict:
-    """Return all that the page shows; a graph that several images have, a word and its patches are there once."""
+def describe(
+    words: WordMaps, graphs: Mapping[int, Sequence[nx.DiGraph]], y: Any, *, max_nodes: int, max_edges: int
+) -> str:
+    """Return all that the page shows as JSON; a graph that several images have, a word, a class are there once."""
+    spec = words.spec
+    labels = None if y is None else spec.encode(y, len(words))
+    words = replace(words, spec=replace(spec, class_names=tuple(map(_MARK.format, range(spec.n_outputs)))))
     views: list[dict[str, Any]] = []
     numbers: dict[int, int] = {}
     shown: dict[str, tuple[str, int]] = {}
@@ -33,97 +48,89 @@ def describe(words: WordMaps, graphs: Mapping[int, Sequence[nx.DiGraph]], *, max
         if id(graph) in numbers:
             continue
         numbers[id(graph)] = len(views)
-        part = prune(graph, max_nodes, max_edges)
-        views.append({**_describe_graph(words, part), "remark": _remark(graph, part)})
+        part = _marked(prune(graph, max_nodes, max_edges))
+        views.append({**_describe_graph(words, part), "remarks": _remarks(words, graph, part)})
         shown |= {key: (node["layer"], node["word"]) for key, node in part.nodes.items() if node["layer"] != DECISION}
-    return {
+    data = {
         "layers": {layer: _describe_cells(words, layer) for layer in words.layers},
         "words": {key: _describe_word(words, *word) for key, word in shown.items()},
         "images": [
-            {**_describe_image(words, row, shown), "views": [numbers[id(graph)] for graph in its]}
+            {**_describe_image(words, row, shown, labels), "views": [numbers[id(graph)] for graph in its]}
             for row, its in graphs.items()
         ],
         "views": views,
     }
+    text = json.dumps(data, allow_nan=False, separators=(",", ":"))
+    named = {int(number) for number in re.findall(_MARKED, text)} & set(range(spec.n_outputs))
+    classes = {number: spec.class_name(number) for number in sorted(named)}
+    return f'{{"classes":{json.dumps(classes)},{text[1:]}'
 
 
-def _remark(graph: nx.DiGraph, part: nx.DiGraph) -> str:
+def _marked(graph: nx.DiGraph) -> nx.DiGraph:
+    """Return a graph with marks in place of the names of classes."""
+    marked = nx.DiGraph(**_marks(graph.graph))
+    marked.add_nodes_from((key, _marks({"target": node["word"], **node})) for key, node in graph.nodes.items())
+    marked.add_edges_from(graph.edges(data=True))
+    return marked
+
+
+def _marks(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    named = {name: _MARK.format(attributes[number]) for name, number in _NAMES.items() if name in attributes}
+    return {**attributes, **named}
+
+
+def _remarks(words: WordMaps, graph: nx.DiGraph, part: nx.DiGraph) -> list[str]:
+    """Return in sentences why not to rely on a graph, and what of it is not shown."""
     if len(graph) == 1:
-        return telling(graph).why_no_word()
-    if (len(graph), graph.number_of_edges()) == (len(part), part.number_of_edges()):
-        return ""
-    return (
-        f"This graph is too large for a page: it shows the strongest {len(part)} of {len(graph)} nodes and "
-        f"{part.number_of_edges()} of {graph.number_of_edges()} edges."
-    )
+        return [telling(part).why_no_word()]
+    remarks = Wording(part, words).warnings(None, {})
+    if (len(graph), graph.number_of_edges()) != (len(part), part.number_of_edges()):
+        remarks.append(
+            f"This graph is too large for a page: it shows the strongest {len(part)} of {len(graph)} nodes and "
+            f"{part.number_of_edges()} of {graph.number_of_edges()} edges."
+        )
+    return remarks
 
 
 def _describe_graph(words: WordMaps, graph: nx.DiGraph) -> dict[str, Any]:
-    """Return nodes and edges with their places: x to the right, y upwards, in sides of a word's square."""
-    rows, layers = rows_of(graph), dict(graph.nodes(data="layer"))
-    told, of = telling(graph), strength_of(graph)
-    cards = {key: told.card(node, wide=False).replace("   ", " · ").split("\n") for key, node in graph.nodes.items()}
-    caption = _CAPTION + (0 if evidence_of(graph) == "counts" else _MORE)
-    boxes = place_cells(rows, layers, (1, 1 + caption), gap=_GAP, rise=_RISE)
-    lines, strengths = attach(graph, boxes), edge_strengths(graph)
-    groups = [[list(keys) for _, keys in itertools.groupby(row, key=layers.get)] for row in rows]
-    names = [_name(layers[keys[0]], boxes[keys[0]]) for keys in itertools.chain.from_iterable(groups)]
-    strongest = sorted(lines.items(), key=lambda line: -abs(strengths[line[0]]))
-    labels = place_labels(strongest, *_LABEL, [*boxes.values(), *names])
+    """Return nodes, row by row and layer by layer, and edges."""
+    layers, told, of = dict(graph.nodes(data="layer")), telling(graph), strength_of(graph)
+    wording, strengths = Wording(graph, words), edge_strengths(graph)
     return {
         "root": graph.graph["root"],
         "n_images": graph.graph["n_images"],
         "evidence": evidence_of(graph),
-        "class_name": graph.graph.get("class_name"),
         "contrast_name": graph.graph.get("contrast_name"),
         "pictures": _examples(words, graph),
-        "limits": _limits(boxes.values()),
-        "rows": groups,
-        "nodes": {
-            key: {
-                **node,
-                "box": _rounded(boxes[key]),
-                "card": cards[key],
-                "panel": told.panel(node),
-                "warnings": list(map(sentence, told.warnings(node))) if node["layer"] == DECISION else [],
-            }
-            for key, node in graph.nodes.items()
-        },
+        "rows": [[list(keys) for _, keys in itertools.groupby(row, key=layers.get)] for row in rows_of(graph)],
+        "nodes": {key: _describe_node(wording, node, told.panel(node)) for key, node in graph.nodes.items()},
         "edges": [
             {
                 "tail": edge[0],
                 "head": edge[1],
-                **graph.edges[edge],
                 "strength": round(abs(strengths[edge]), 3),
                 "against": strengths[edge] < 0,
                 "rank": of.rank(graph.edges[edge]),
-                "short": told.short(graph.edges[edge]),
-                "told": told.beside(graph.edges[edge]),
-                "line": _rounded(lines[edge]),
-                "label": _centre(labels.get(edge)),
+                "short": wording.edge(graph.edges[edge]),
+                "told": told.edge(graph.edges[edge]),
             }
             for edge in graph.edges
         ],
     }
 
 
-def _name(layer: str, box: Box) -> Box:
-    """Return the room for the name of a layer and its number of locations, above its first word."""
-    return Box(box.left, box.top, 0.1 * (len(layer) + 25), 0.25)
-
-
-def _limits(boxes: Iterable[Box]) -> list[float]:
-    """Return left, bottom, right and top of all that is drawn."""
-    lefts, bottoms, rights, tops = zip(*((box.left, box.bottom, box.right, box.top) for box in boxes), strict=True)
-    return _rounded([min(lefts), min(bottoms), max(rights), max(tops)])
-
-
-def _rounded(numbers: Iterable[float]) -> list[float]:
-    return [round(float(number), 3) for number in numbers]
-
-
-def _centre(box: Box | None) -> list[float] | None:
-    return None if box is None else _rounded([box.middle, box.bottom + box.height / 2])
+def _describe_node(wording: Wording, node: Mapping[str, Any], panel: list[str]) -> dict[str, Any]:
+    known = ("layer", "word", "row", "column", "count", "n_locations", "class_name")
+    shown = {**{name: node[name] for name in known if name in node}, "panel": panel}
+    if node["layer"] == DECISION:
+        share = {} if wording.counts else {"bar": [wording.probability(), node["probability"]]}
+        return {**shown, **share, "lines": wording.outcome()}
+    bar, classes = wording.bar(node), ", ".join(f"{name} {share}" for name, share in wording.classes(node))
+    return {
+        **shown,
+        "bar": None if bar is None else [bar.text, round(bar.length, 3)],
+        "lines": [wording.without(node)] + [f"seen in {classes}"] * bool(classes),
+    }
 
 
 def _examples(words: WordMaps, graph: nx.DiGraph) -> list[str]:
@@ -159,14 +166,19 @@ def _describe_word(words: WordMaps, layer: str, word: int) -> dict[str, Any]:
     return found
 
 
-def _describe_image(words: WordMaps, row: int, shown: Mapping[str, tuple[str, int]]) -> dict[str, Any]:
+def _describe_image(
+    words: WordMaps, row: int, shown: Mapping[str, tuple[str, int]], labels: np.ndarray | None
+) -> dict[str, Any]:
     """Return one image, and where it shows which of the words that the page has."""
     encoded = [encode_picture(picture) for picture in pictures(words, [row])]
     maps = {layer: words.words[layer][row].ravel() for layer in words.layers}
     places = {key: _runs(maps[layer] == word) for key, (layer, word) in shown.items()}
+    file = words.pictures.file_name(int(row)) if words.pictures is not None else ""
     return {
         "number": int(row),
+        "name": file or f"Image {row}",
         "decision": words.spec.class_name(int(words.decisions[row])),
+        "label": None if labels is None else words.spec.class_name(int(labels[row])),
         "picture": encoded[0] if encoded else None,
         "places": {key: runs for key, runs in places.items() if runs},
     }

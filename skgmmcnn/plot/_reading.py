@@ -15,7 +15,7 @@ from ..dictionary import Vocabulary, WordMaps, WordModel, WordStatistics
 
 def named_vocabulary(model: WordModel) -> Vocabulary:
     """Return the words of a dictionary or chain with the names that they have now."""
-    return replace(model.vocabulary_, names=dict(model.word_names or {}))
+    return replace(model.vocabulary_, names=model._names())
 
 
 def statistics_of(vocabulary: Vocabulary) -> Mapping[str, WordStatistics]:

@@ -20,7 +20,7 @@ def encode(picture: np.ndarray) -> str:
     """Return an image (height, width, 3 or 4) as a data URI: PNG for large pixels and few colours, else WebP."""
     image = Image.fromarray(picture)
     file = io.BytesIO()
-    if len(np.unique(picture.reshape(-1, picture.shape[2]), axis=0)) <= 256:
+    if image.getcolors(256):
         image.save(file, "PNG", optimize=True)
         kind = "png"
     else:

@@ -37,6 +37,7 @@ from ._reading import check_image, check_layers, pictures, run, words_by_name
 _SIDE, _GAP = 1.75, 0.2
 _ENTRY, _PATCH = 0.36, 0.3  # height of an entry of the legend, and side of the patch in it
 _COLUMNS = 4
+_TINT = 0.6  # how opaque colours are
 _KEY = (
     "Colours: words of the image, each with its most typical patch of the fitted images, and the locations that show "
     "it, of all. Grey: other words."
@@ -97,7 +98,6 @@ class WordMapDisplay(Display):
         graph: nx.DiGraph | None = None,
         layers: Sequence[str] | None = None,
         n_words: int = 6,
-        alpha: float = 0.7,
         ax: Any = None,
     ) -> WordMapDisplay:
         """Find the words of one image and draw them.
@@ -119,8 +119,6 @@ class WordMapDisplay(Display):
             Layers to draw; all if None, or those that have words to colour.
         n_words : int, default=6
             Most words to colour of each layer where these are not given: those that the image shows most, 1 to 8.
-        alpha : float, default=0.7
-            How opaque the colours are, in (0, 1].
         ax : matplotlib.axes.Axes, default=None
             Axes to draw into; None makes a figure of fitting size.
 
@@ -137,15 +135,13 @@ class WordMapDisplay(Display):
         chosen = _choose(maps, words, graph, n_words)
         if layers is not None:
             chosen = {layer: chosen.get(layer, []) for layer in check_layers(layers, maps)}
-        return cls(maps, chosen).plot(alpha=alpha, ax=ax)
+        return cls(maps, chosen).plot(ax=ax)
 
-    def plot(self, *, alpha: float = 0.7, ax: Any = None) -> WordMapDisplay:
+    def plot(self, *, ax: Any = None) -> WordMapDisplay:
         """Draw the maps.
 
         Parameters
         ----------
-        alpha : float, default=0.7
-            How opaque the colours are, in (0, 1].
         ax : matplotlib.axes.Axes, default=None
             Axes to draw into; None makes a figure of fitting size.
 
@@ -164,7 +160,7 @@ class WordMapDisplay(Display):
         for layer, box in boxes.items():
             self._draw_title(layer, box)
             if layer is not None:
-                self._draw_map(layer, box, picture, alpha)
+                self._draw_map(layer, box, picture)
                 self._draw_legend(layer, box)
             elif picture is not None:
                 draw_image(self.ax_, box, picture)
@@ -214,7 +210,7 @@ class WordMapDisplay(Display):
         write(self.ax_, box.middle, box.top + 0.18, name, size=9, weight="bold", va="bottom")
         write(self.ax_, box.middle, box.top + 0.04, about, size=7.5, color=Theme.current().grey(), va="bottom")
 
-    def _draw_map(self, layer: str, box: Box, picture: np.ndarray | None, alpha: float) -> None:
+    def _draw_map(self, layer: str, box: Box, picture: np.ndarray | None) -> None:
         shown, spec = self.words.words[layer][0], self.words.spec
         ground = np.full((*shown.shape, 3), 235, np.uint8) if picture is None else grey(picture)
         drawn = draw_image(self.ax_, box, ground)
@@ -224,7 +220,7 @@ class WordMapDisplay(Display):
             return
         colours = np.zeros((*shown.shape, 4))
         for colour, word in zip(self._colours(layer), self.chosen[layer], strict=True):
-            colours[shown == word] = (*colour, alpha)
+            colours[shown == word] = (*colour, _TINT)
         cells = equal_cells(shown.shape) if picture is None else cells_of(spec, layer)
         draw_cells(self.ax_, drawn, cells, colours)
         draw_borders(self.ax_, drawn, cells, np.where(np.isin(shown, self.chosen[layer]), shown, -1))

@@ -9,11 +9,15 @@ from typing import Any, NamedTuple
 import networkx as nx
 
 from ..dictionary import WordMaps
-from ..graph import DECISION, evidence_of, is_part, nats, percent, probable, strength_of
+from ..graph import DECISION, FEW_FITTED, evidence_of, is_part, nats, percent, probable, strength_of
 
-FEW = 10  # fitted images
 _RARE = 0.03  # of the locations of a word: classes below are not named
 _SURE = 1 / 3  # of the influence: more that does not add up is told
+
+
+def counted(name: str, number: str) -> str:
+    """Return a class with a number, told apart where the name is one, too."""
+    return f"{name}{':' * name[-1:].isdigit()} {number}".strip()
 
 
 class Bar(NamedTuple):
@@ -45,10 +49,10 @@ class Wording:
         text = f"{value:.1f} bits" if self.counts else nats(value)
         return Bar(text, max(-1.0, min(value / self._longest, 1.0)))
 
-    def bar(self, node: Mapping[str, Any]) -> Bar | None:
-        """Return what a word does; None of a word that is explained."""
+    def bar(self, node: Mapping[str, Any]) -> Bar:
+        """Return what a word does; of a word that is explained, its log-odds."""
         if not self._measured(node):
-            return None
+            return Bar(nats(node["margin"]), 1.0)
         value = self._strength.of_node(node)
         return self._bar(value, math.copysign(node.get("share", 0), value))
 
@@ -68,8 +72,7 @@ class Wording:
     def without(self, node: Mapping[str, Any]) -> str:
         """Return what happens without a word; of counts, how often it is there."""
         if self.counts or "effect" not in node:
-            margin = "" if self.counts or "margin" not in node else f", log-odds {nats(node['margin'])}"
-            return f"{node['count']} of {node['n_locations']} locations{margin}"
+            return f"{node['count']} of {node['n_locations']} locations"
         before, after = (
             probable(of.get(name, 0)) for of, name in ((self._of, "probability"), (node, "probability_without"))
         )
@@ -80,7 +83,7 @@ class Wording:
             if node.get("decision_without", self._of.get("decision")) != self._of.get("decision")
             else ""
         )
-        changed = f", {percent(node['changed'])} decided otherwise" if node.get("changed") else ""
+        changed = f", {percent(node['changed'])} change" if node.get("changed") else ""
         return f"without it {before} → {after}{says}{changed}"
 
     def classes(self, node: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -114,10 +117,10 @@ class Wording:
         if self.several:
             lines.append(self._images())
         elif "runner_up_name" in of and of["runner_up_name"] != of.get("contrast_name"):
-            other = f"{of['runner_up_name']} {probable(of['runner_up_probability'])}"
+            other = counted(of["runner_up_name"], probable(of["runner_up_probability"]))
             lines.append(f"then {other}" if of["decision"] == of["target"] else f"the network says {other}")
         elif "runner_up_name" in of:
-            lines[-1] += f" {probable(of['runner_up_probability'])}"
+            lines[-1] = counted(lines[-1], probable(of["runner_up_probability"]))
         if "probability_hidden" in of:
             here, there = probable(of["probability_hidden"]), probable(of["probability_hidden_elsewhere"])
             lines.append(f"{here} with the words' places hidden, {there} with other places")
@@ -141,7 +144,7 @@ class Wording:
         if "contrast" in of and root.get("score", 0) < 0:
             lines.append("All its words together speak against it.")
         fitted = self._n_fitted(root)
-        if fitted is not None and fitted < FEW:
+        if fitted is not None and fitted < FEW_FITTED:
             lines.append(f"Fitted images with this decision: {fitted or 'none'}.")
         unsure = {layer: share for layer, share in residuals.items() if share > _SURE}
         if unsure:

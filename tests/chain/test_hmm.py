@@ -358,37 +358,51 @@ class TestDegenerate:
         assert hmm.transform(parts).shape == (300, 7)
 
 
-def test_bad_input_is_named(digits, maps, layers, rng):
+BAD_INPUT = {
+    "too few examples": (lambda parts: parts, {"n_components": 400}, "too few for 400 words"),
+    "sizes of layers": (np.hstack, {"layer_sizes": [2, 2]}, r"\[2, 2\] does not divide the 5 feature"),
+    "layers of different length": (lambda parts: [parts[0], parts[1][:-1]], {}, "inconsistent numbers of samples"),
+    "images": (lambda parts: np.zeros((3, 4, 5)), {}, "X has 3 dimensions"),
+    "a layer without a number of words": (lambda parts: parts, {"n_components": {"dense0": 3}}, "names layers"),
+    "negative values": (lambda parts: parts, {"emission": "rectified"}, "describes what stands behind a ReLU"),
+    "NaN": (lambda parts: [parts[0] * np.nan, parts[1]], {}, "NaN"),
+}
+
+
+@pytest.mark.parametrize(("bad", "settings", "message"), BAD_INPUT.values(), ids=BAD_INPUT)
+def test_bad_input_is_named(layers, bad, settings, message):
+    with pytest.raises(ValueError, match=message):
+        LayerHMM(**{"n_components": 2} | settings).fit(bad(layers[0]))
+
+
+def test_bad_labels_are_named(maps, layers):
+    parts, y = layers
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        LayerHMM(2).fit(parts, y[:-1])
+    with pytest.raises(ValueError, match="no class 'ten'"):
+        LayerHMM(2).fit(maps, ["ten"] * len(maps))
+
+
+def test_maps_of_many_locations_are_refused(digits):
     convolutional = FeatureExtractor(digits.network, ["conv2", "conv3"]).fit_transform(digits.images[:20])
     with pytest.raises(ValueError, match=r"layer 'conv2' has a map of 8 x 8. Use LayerDictionary"):
         LayerHMM(2).fit(convolutional)
-    parts, y = layers
-    with pytest.raises(ValueError, match=r"layer_sizes=\[2, 2\] does not divide the 5 feature"):
-        LayerHMM(2, layer_sizes=[2, 2]).fit(np.concatenate(parts, axis=1))
-    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
-        LayerHMM(2).fit([parts[0], parts[1][:-1]])
-    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
-        LayerHMM(2).fit(parts, y[:-1])
-    with pytest.raises(ValueError, match="X has 3 dimensions"):
-        LayerHMM(2).fit(np.zeros((3, 4, 5)))
-    with pytest.raises(ValueError, match="too few for 400 words"):
-        LayerHMM(400).fit(parts)
-    with pytest.raises(ValueError, match="n_components names layers"):
-        LayerHMM({"dense0": 3}).fit(parts)
-    with pytest.raises(ValueError, match="emission='rectified' describes what stands behind a ReLU"):
-        LayerHMM(2, emission="rectified").fit(parts)
-    with pytest.raises(ValueError, match="no class 'ten'"):
-        LayerHMM(2).fit(maps, ["ten"] * len(maps))
+
+
+def test_a_fit_that_fails_leaves_the_chain_as_it_was(layers):
+    parts, _ = layers
+    hmm = LayerHMM(3, solver="em", random_state=0)
     with pytest.raises(NotFittedError):
-        LayerHMM(2).paths(parts)
-    hmm = LayerHMM(3, solver="em", random_state=0).fit(parts)
-    score = hmm.score(parts)
+        hmm.paths(parts)
+    score = hmm.fit(parts).score(parts)
     with pytest.raises(ValueError, match="fitted on layers with channels"):
         hmm.score(parts[::-1])
-    broken = [parts[0].copy(), parts[1]]
-    broken[0][7, 0] = np.nan
     with pytest.raises(ValueError, match="NaN"):
-        hmm.fit(broken)
+        hmm.fit([parts[0] * np.nan, parts[1]])
     assert hmm.score(parts) == score
-    with pytest.warns(ConvergenceWarning, match="did not converge in 1 passes"):
-        LayerHMM(3, max_iter=1, random_state=0).fit(parts)
+
+
+def test_slow_convergence_gets_a_warning_at_the_call(layers):
+    with pytest.warns(ConvergenceWarning, match="did not converge in 1 passes") as caught:
+        LayerHMM(3, max_iter=1, random_state=0).fit(layers[0])
+    assert caught[0].filename == __file__

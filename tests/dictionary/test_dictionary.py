@@ -1,5 +1,7 @@
 import copy
+import json
 from contextlib import suppress
+from dataclasses import replace
 from unittest import SkipTest
 
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.mixture import GaussianMixture
@@ -19,6 +22,7 @@ from skgmmcnn.dictionary._readouts import fit_readout
 from skgmmcnn.dictionary._representatives import Typical
 from skgmmcnn.dictionary._reservoir import Reservoir
 from skgmmcnn.dictionary._statistics import count_classes
+from skgmmcnn.features import maps_of_changed_network
 from skgmmcnn.mixture._em import Scorer
 from skgmmcnn.mixture._emissions import TiedDiagonalGaussian
 from skgmmcnn.mixture._solvers import Rows, Training, fit_em
@@ -105,9 +109,6 @@ class CountedMaps(FeatureMaps):
         for batch in self._inner.batches(rows):
             self.n_images += len(batch.decisions)
             yield batch
-
-    def network(self, rows):
-        return self._inner.network(rows)
 
 
 def test_same_seed_same_fit_and_words_whatever_the_batches(digits):
@@ -217,17 +218,18 @@ def test_patches_of_deep_layers_are_parts_of_the_image():
     layers = [nn.Conv2d(3, 4, 5, padding=2), *(nn.Conv2d(4, 4, 9, padding=4) for _ in range(3))]
     network = nn.Sequential(*layers, nn.Flatten(), nn.Linear(4 * 32 * 32, 3))
     images = np.random.default_rng(0).random((12, 3, 32, 32), dtype=np.float32)
-    for n_field_images, side in ((4, 16), (0, 29)):
-        fields = {"n_field_images": n_field_images, "field_share": 1.0}
-        extractor = FeatureExtractor(network, ["0", "3"], **fields, preprocess=None)
-        fitted = LayerDictionary(3, random_state=0).fit(extractor.fit_transform(images))
-        found = fitted.vocabulary_.representatives["3"]
+    maps = FeatureExtractor(network, ["0", "3"], preprocess=None).fit_transform(images)
+    all_of_it = {("3", "0"): maps.receptive_fields["3", "0"]}
+    for fields, side in ((all_of_it, 16), ({}, 29)):
+        maps.spec = replace(maps.spec, effective_fields=fields)
+        found = LayerDictionary(3, random_state=0).fit(maps).vocabulary_.representatives["3"]
         assert found.patches.shape[2:4] == (side, side)
-        assert found.whole == (n_field_images == 0)
+        assert found.whole == (not fields)
 
 
 def test_whole_fields_reach_outside_the_image(digits):
-    maps = FeatureExtractor(digits.network, ["conv2", "conv3"], n_field_images=0).fit_transform(digits.images[:100])
+    maps = FeatureExtractor(digits.network, ["conv2", "conv3"]).fit_transform(digits.images[:100])
+    maps.spec = replace(maps.spec, effective_fields={})
     vocabulary = LayerDictionary(12, random_state=0).fit(maps).vocabulary_
     found = vocabulary.representatives["conv2"]
     assert found.patches.shape[2:] == (5, 5, 3)
@@ -294,7 +296,7 @@ def test_partial_fit(maps):
 def test_failed_fit_loses_nothing(digits):
     dictionary = LayerDictionary(4, random_state=0)
     maps = FeatureExtractor(digits.network, ["conv2", "conv3"]).fit_transform(digits.images[:50])
-    bad = maps.of_changed_network(lambda network, images: network.conv3[0].weight.fill_(3e38))
+    bad = maps_of_changed_network(maps, lambda network, images: network.conv3[0].weight.fill_(3e38))
     with pytest.raises(ValueError, match="NaN or infinity for image 0, first in layer 'conv3'"):
         dictionary.fit(bad)
     with pytest.raises(NotFittedError):
@@ -309,9 +311,25 @@ def test_word_names(maps):
     dictionary = LayerDictionary(4, random_state=0).fit(maps)
     dictionary.set_params(word_names={("conv3", 2): "loop"})
     assert dictionary.transform(maps[:1]).vocabulary.names == {("conv3", 2): "loop"}
-    for wrong in ({("conv9", 2): "loop"}, {("conv3", 4): "loop"}, {"conv3_w001": "loop"}):
+    for wrong in (
+        {("conv9", 2): "loop"},
+        {("conv3", 4): "loop"},
+        {"conv3_w004": "loop"},
+        {"conv3": "loop"},
+        {5: "loop"},
+    ):
         with pytest.raises(ValueError, match=r"word_names names .* words are .layer, number."):
             dictionary.set_params(word_names=wrong).transform(maps[:1])
+
+
+def test_names_of_words_by_their_keys(maps):
+    """As a page writes them to a JSON file."""
+    names = json.loads('{"conv3_w002": "loop", "conv1_w000": "edge"}')
+    dictionary = LayerDictionary(4, random_state=0, word_names=names).fit(maps)
+    assert dictionary.transform(maps[:1]).vocabulary.names == {("conv3", 2): "loop", ("conv1", 0): "edge"}
+    assert clone(dictionary).word_names == names
+    with pytest.raises(ValueError, match="word_names"):  # no file is read, neither now nor when it is loaded
+        clone(dictionary).set_params(word_names="names.json").fit(maps)
 
 
 def test_bad_input_is_named(maps, digits):
@@ -565,6 +583,6 @@ def test_maps_of_another_network_are_refused(digits, tmp_path):
             fitted.partial_fit(its)
     again = FeatureExtractor(copy.deepcopy(digits.network), ["conv2"]).fit_transform(digits.images[60:90])
     assert len(dictionary.transform(again)) == 30
-    changed = mine.of_changed_network(lambda network, images: network.conv2[0].weight.mul_(0.5))
+    changed = maps_of_changed_network(mine, lambda network, images: network.conv2[0].weight.mul_(0.5))
     assert len(dictionary.transform(changed)) == 60  # asked for by name
     assert len(dictionary.fit(its).transform(its)) == 60

@@ -122,7 +122,7 @@ def test_a_torchvision_model_with_other_weights_is_preprocessed_as_usual(tmp_pat
     model = torchvision.models.squeezenet1_1()
     torch.save(under("module.", model.state_dict()), tmp_path / "mine.pth")
     images = np.random.default_rng(0).integers(0, 255, (2, 64, 64, 3), dtype=np.uint8)
-    extractor = FeatureExtractor("squeezenet1_1", ["features.12"], weights=tmp_path / "mine.pth", n_field_images=0)
+    extractor = FeatureExtractor("squeezenet1_1", ["features.12"], weights=tmp_path / "mine.pth")
     with pytest.warns(UserWarning, match=r"preprocessed as for SqueezeNet1_1_Weights\..* pass preprocess"):
         maps = extractor.fit_transform(images)
     batch = torch.stack([usual(Image.fromarray(image)) for image in images])

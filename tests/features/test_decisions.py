@@ -140,7 +140,7 @@ def test_outputs_that_are_no_numbers_name_the_image(images, bad):
     network.last.limit.copy_(scores[-2:].mean())
     worst = int(run(network, images).amax(1).argmax())
     images[[worst, 5]] = images[[5, worst]]
-    maps = maps_of(network, images, n_field_images=0)
+    maps = maps_of(network, images)
     with pytest.raises(ValueError, match="returns NaN or infinity for image 5"):
         list(maps.batches())
 

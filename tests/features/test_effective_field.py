@@ -3,6 +3,8 @@
 import copy
 import pickle
 import warnings
+from functools import partial
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -10,19 +12,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from sklearn.base import clone
 from torch import nn
 
 from skgmmcnn import FeatureExtractor
-from skgmmcnn.features import _effective_field
-from skgmmcnn.features._effective_field import _narrowed, _shortest
+from skgmmcnn.features import _effective_field, _extractor
+from skgmmcnn.features._effective_field import _narrowed, _shortest, effective_fields
 from skgmmcnn.features._tracing import watch
 from tests.features.test_receptive_field import Fork, Gated
 from tests.features.test_rerun import Residual, Untraceable
 
 
-def extract(network, layers, images, **options):
-    return FeatureExtractor(network, layers, preprocess=None, device="cpu", **options).fit(images)
+def extract(network, layers, images, share=0.68):
+    extractor = FeatureExtractor(network, layers, preprocess=None, device="cpu")
+    with mock.patch.object(_extractor, "effective_fields", partial(effective_fields, share=share)):
+        return extractor.fit(images)
 
 
 def head(channels):
@@ -79,7 +82,7 @@ class Column(nn.Module):
 def test_fields_equal_all_derivatives(share):
     torch.manual_seed(0)
     network, images = Column().double(), torch.randn(1, 1, 6, 6)
-    field = extract(network, ["low", "top"], images, field_share=share).spec_.effective_fields["top", "low"]
+    field = extract(network, ["low", "top"], images, share=share).spec_.effective_fields["top", "low"]
     energies = derivatives(network, "top", "low", images.double())[0, :, 0]
     found = [naive_interval(energy.sum(1), share) for energy in energies]
     for ends, expected in zip(field.rows, zip(*found, strict=True), strict=True):
@@ -133,9 +136,7 @@ def test_an_even_kernel_is_narrowed_by_its_share():
     network = nn.Sequential(nn.Identity(), nn.Conv2d(1, 1, (9, 1), padding=(4, 0), bias=False), *head(1))
     nn.init.ones_(network[1].weight)
     for share, length in [(0.1, 1), (0.34, 4), (5 / 9, 5), (0.99, 9), (1, 9)]:
-        field = extract(network, ["0", "1"], torch.rand(4, 1, 30, 3), field_share=share).spec_.effective_fields[
-            "1", "0"
-        ]
+        field = extract(network, ["0", "1"], torch.rand(4, 1, 30, 3), share=share).spec_.effective_fields["1", "0"]
         assert (np.subtract(*field.rows[::-1])[10:20] == length).all()
         assert [field.window(0, j)[1] for j in range(3)] == [slice(0, 1), slice(1, 2), slice(2, 3)]
 
@@ -188,7 +189,7 @@ def test_fields_of_random_stacks(data, height, width):
     share = data.draw(st.sampled_from([0.1, 0.5, 0.9, 1]))
     names = [name for name, (_, field) in watch(network).survey(torch.rand(1, 1, height, width)).items() if field]
     names = [name for name in names if name in {str(i) for i in range(len(layers))}]
-    spec = extract(network, names, torch.rand(2, 1, height, width), field_share=share).spec_
+    spec = extract(network, names, torch.rand(2, 1, height, width), share=share).spec_
     assert set(spec.effective_fields) == {
         (u, v) for u, v in spec.receptive_fields if v != "input" and int(u) - int(v) == 1
     }
@@ -262,7 +263,7 @@ def test_fields_stay_whole_where_there_is_no_gradient():
         spec = extract(network, ["stem", "inner"], images).spec_
         assert same_fields(spec.effective_fields["inner", "stem"], spec.receptive_fields["inner", "stem"])
     with (
-        pytest.warns(UserWarning, match=r"cannot be measured: OneWay has no derivative.*n_field_images=0"),
+        pytest.warns(UserWarning, match=r"cannot be measured: OneWay has no derivative.*Whole ones are taken"),
         pytest.warns(UserWarning, match="cannot be traced"),
     ):
         spec = extract(Refusing(), ["stem", "inner"], images).spec_
@@ -325,24 +326,16 @@ def test_the_network_and_the_settings_of_torch_stay_as_they_were():
     assert all(torch.equal(value, before[1][name]) for name, value in network.state_dict().items())
 
 
-def test_measured_on_few_images_or_none():
+def test_measured_on_few_images():
     torch.manual_seed(0)
-    images = torch.randn(9, 3, 9, 9)
-    network = Residual()
-    fits = [extract(network, ["stem", "inner"], x, n_field_images=3) for x in (images, images[[0, 4, 8]])]
-    pair = "inner", "stem"
+    images, network, pair = torch.randn(9, 3, 9, 9), Residual(), ("inner", "stem")
+    fits = [extract(network, ["stem", "inner"], x) for x in (images, images[[0, 2, 5, 8]])]
     assert same_fields(*(fitted.spec_.effective_fields[pair] for fitted in fits))
-    none = extract(network, ["stem", "inner"], images, n_field_images=0)
-    assert none.spec_.effective_fields == {} == none.transform(images).effective_fields
-    assert clone(none).n_field_images == 0
-    for options in ({"n_field_images": -1}, {"field_share": 0}, {"field_share": 1.5}):
-        with pytest.raises(ValueError, match=next(iter(options))):
-            extract(network, ["stem"], images, **options)
 
 
 def test_fields_travel():
     torch.manual_seed(0)
-    fitted = extract(Residual(), ["stem", "inner"], torch.randn(4, 3, 9, 9), field_share=0.3)
+    fitted = extract(Residual(), ["stem", "inner"], torch.randn(4, 3, 9, 9), share=0.3)
     maps = fitted.transform(torch.randn(2, 3, 9, 9))
     for other in (pickle.loads(pickle.dumps(fitted)).spec_.effective_fields, maps[:1].compute().effective_fields):
         assert same_fields(other["inner", "stem"], fitted.spec_.effective_fields["inner", "stem"])

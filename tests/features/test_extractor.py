@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchvision import transforms
 
 from skgmmcnn import FeatureExtractor, FeatureMaps, LayerDictionary
+from skgmmcnn.features import maps_of_arrays
 
 TO_TENSOR = transforms.Compose([transforms.ToTensor(), transforms.Normalize([0.5] * 3, [0.25] * 3)])
 
@@ -207,15 +208,14 @@ def test_pickle_keeps_the_network_once_and_gives_the_same(pixels):
     assert with_extras[0].weight.requires_grad
 
 
-def test_fit_is_seeded_for_random_weights(pixels):
-    def outputs(random_state):
+def test_random_weights_are_the_same_each_time(pixels):
+    def outputs():
         extractor = FeatureExtractor("squeezenet1_1", ["features.0"], preprocess=transforms.Compose([TO_TENSOR, big]))
-        return extractor.set_params(random_state=random_state).fit_transform(pixels[:2]).outputs
+        return extractor.fit_transform(pixels[:2]).outputs
 
     big = transforms.Resize((40, 40))
     before = torch.random.get_rng_state()
-    np.testing.assert_array_equal(outputs(3), outputs(3))
-    assert not np.array_equal(outputs(3), outputs(4))
+    np.testing.assert_array_equal(outputs(), outputs())
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
@@ -310,17 +310,16 @@ def test_channels_last_where_the_network_can(pixels):
 
 
 def test_reduced_precision(digits):
-    def maps(precision):
-        extractor = FeatureExtractor(digits.network, ["conv2", "conv3"], precision=precision)
-        return extractor.fit_transform(digits.images[:300])
-
-    exact, reduced = maps("float32"), maps("bfloat16")
+    networks = digits.network, copy.deepcopy(digits.network).bfloat16()
+    extractors = [FeatureExtractor(network, ["conv2", "conv3"]) for network in networks]
+    exact, reduced = (extractor.fit_transform(digits.images[:300]) for extractor in extractors)
     for mine, its in zip(exact.batches(), reduced.batches(), strict=True):
         for layer, values in mine.activations.items():
             assert its.activations[layer].dtype == torch.float32
             assert not torch.equal(values, its.activations[layer])
             assert (values - its.activations[layer]).abs().max() < 0.03 * values.abs().max()
     dictionary = LayerDictionary(20, random_state=0).fit(exact)
+    reduced.spec = exact.spec  # whose words else are those of another network
     for layer, words in dictionary.predict(exact).items():
         assert (words != dictionary.predict(reduced)[layer]).mean() < 0.03
 
@@ -379,7 +378,6 @@ READY = np.zeros((4, 3, 9, 9), np.float32)
 BAD = {
     "unknown layer": (dict(layers=["layr"]), READY, "no layer 'layr'. Near names"),
     "no layers": (dict(layers=[]), READY, "at least one layer"),
-    "one name": (dict(layers="4"), READY, "must be an array-like"),
     "same tensor twice": (dict(layers=["4", "4_0"]), READY, "'4' and '4_0' are one and the same tensor"),
     "channels": ({}, np.zeros((4, 5, 9, 9), np.float32), "no axis of 3 channels"),
     "channels said": (dict(layout="channels_first"), np.zeros((4, 5, 9, 3), np.float32), "takes 3 channels; X has 5"),
@@ -683,12 +681,12 @@ ROWS = np.ones((4, 3), np.float32)
 )
 def test_arrays_that_are_no_maps(arrays, error, told):
     with pytest.raises(error, match=told):
-        FeatureMaps.from_arrays(arrays)
+        maps_of_arrays(arrays)
 
 
 def test_lists_and_integers_can_be_maps():
     for values in (ROWS.tolist(), ROWS.astype(int)):
-        (batch,) = FeatureMaps.from_arrays({"a": values}).batches()
+        (batch,) = maps_of_arrays({"a": values}).batches()
         np.testing.assert_array_equal(batch.activations["a"][:, :, 0, 0], ROWS)
 
 
@@ -699,3 +697,8 @@ def test_no_images_are_told(tmp_path):
             ask(maps[[]])
     with pytest.raises(ValueError, match="The folder of a store is ''"):
         maps.store("")
+
+
+def test_one_layer_by_its_name(digits):
+    one, listed = (FeatureExtractor(digits.network, layers).fit(digits.images[:4]) for layers in ("conv3", ["conv3"]))
+    assert one.spec_.layers == listed.spec_.layers == ("conv3",)

@@ -1,5 +1,7 @@
 """Images from folders, data sets and broken files, read here or in other processes."""
 
+import pickle
+
 import joblib
 import numpy as np
 import pytest
@@ -246,9 +248,7 @@ def test_errors_of_data_sets_and_preprocessing_carry_number_and_type(network, tm
         Image.new("RGB", (12, 12), (i, i, i)).save(tmp_path / f"{i}.png")
     for n_jobs in (None, 2):
         with pytest.raises(ValueError, match=r"preprocess failed on image 2 \('.*2\.png'\), a PIL image: ZeroDivision"):
-            extractor(network, preprocess=_broken_on_2, n_field_images=0, n_jobs=n_jobs).fit(tmp_path).transform(
-                tmp_path
-            ).compute()
+            extractor(network, preprocess=_broken_on_2, n_jobs=n_jobs).fit(tmp_path).transform(tmp_path).compute()
 
 
 @pytest.mark.parametrize(
@@ -304,6 +304,18 @@ def test_images_with_nan_can_be_skipped(network):
     X[3, 0, 0, 0] = np.nan
     with pytest.warns(UserWarning, match="1 of 5 images .* Image 3 holds NaN"):
         assert len(extractor(network, preprocess=None, on_error="skip").fit_transform(X)) == 4
+
+
+def test_a_subset_is_pickled_alone(network):
+    images = np.random.default_rng(0).random((200, 3, 12, 12), dtype=np.float32)
+    maps = extractor(network, preprocess=None).fit_transform(images)
+    for whole in (maps, maps.compute(), maps[::2]):
+        part = whole[[7, 3]]
+        again = pickle.loads(pickle.dumps(part))
+        np.testing.assert_array_equal(again.outputs, part.outputs)
+        np.testing.assert_array_equal(again.pictures()[1], part.pictures()[1])
+        sizes = [len(pickle.dumps(each)) - len(pickle.dumps(maps[:0])) for each in (part, whole)]
+        assert sizes[0] < sizes[1] / 20
 
 
 def test_containers_are_no_images(network, folder):

@@ -10,7 +10,7 @@ import torchvision
 from torch import nn
 
 from skgmmcnn import FeatureExtractor
-from skgmmcnn.features import FeatureMaps
+from skgmmcnn.features import maps_of_arrays, maps_of_changed_network
 
 
 class Residual(nn.Module):
@@ -217,7 +217,7 @@ def test_maps_of_a_changed_network(kind, tmp_path):
 
     expected = torch.cat([part.outputs for part in extract(other, ["inner"], images).transform(images).batches()])
     for held in (maps, maps.compute(), maps.store(tmp_path)):
-        changed = held[[5, 2]].of_changed_network(change)
+        changed = maps_of_changed_network(held[[5, 2]], change)
         torch.testing.assert_close(seen[-1], images[[5, 2]])
         (batch,) = changed.batches()
         torch.testing.assert_close(batch.outputs, expected[[5, 2]])
@@ -254,4 +254,4 @@ def test_bad_layers():
         with pytest.raises(ValueError, match="Layer 'stem' cannot be changed or read"):
             asked()
     with pytest.raises(ValueError, match="made from arrays"):
-        next(FeatureMaps.from_arrays({"dense": np.zeros((3, 2), np.float32)}).rerun(lambda part: part))
+        next(maps_of_arrays({"dense": np.zeros((3, 2), np.float32)}).rerun(lambda part: part))

@@ -21,7 +21,8 @@ from torchvision.transforms import ToTensor
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
 from skgmmcnn.datasets import DigitsNetwork
-from skgmmcnn.features._extractor import _NetworkSource
+from skgmmcnn.features import maps_of_arrays
+from skgmmcnn.features._sources import NetworkSource
 from skgmmcnn.features._store import _INDEX
 
 
@@ -84,13 +85,13 @@ def test_maps_can_be_stored_by_themselves(digits, tmp_path):
     half = plain.store(tmp_path, dtype="float16")
     for layer, values in arrays(half).items():
         np.testing.assert_array_equal(values, arrays(plain)[layer].astype(np.float16))
-    with pytest.raises(ValueError, match="held in memory already"):
-        plain.compute().store(tmp_path)
+    with pytest.raises(ValueError, match="made from arrays, so there is no network"):
+        maps_of_arrays({"dense": np.zeros((3, 2))}).store(tmp_path)
 
 
 def test_half_precision_is_the_same_on_the_way_and_from_disk(digits, tmp_path):
-    extractor = FeatureExtractor(digits.network, ["conv3"], store=tmp_path, store_dtype="float16", device="cpu")
-    maps = extractor.fit_transform(digits.images[:40])
+    extractor = FeatureExtractor(digits.network, ["conv3"], device="cpu")
+    maps = extractor.fit_transform(digits.images[:40]).store(tmp_path, dtype="float16")
     first, second = arrays(maps), arrays(maps)
     np.testing.assert_array_equal(first["conv3"], second["conv3"])
 
@@ -323,9 +324,9 @@ def test_folds_share_a_store(kind, extractor, digits, tmp_path, monkeypatch):
         for image, file in zip(digits.images, X, strict=False):
             Image.fromarray((255 * image.squeeze()).astype(np.uint8)).save(file)
         extractor.set_params(preprocess=ToTensor())
-    run, seen = _NetworkSource._pass, []
+    run, seen = NetworkSource._pass, []
     monkeypatch.setattr(
-        _NetworkSource, "_pass", lambda self, batch, *rest: seen.append(len(batch)) or run(self, batch, *rest)
+        NetworkSource, "_pass", lambda self, batch, *rest: seen.append(len(batch)) or run(self, batch, *rest)
     )
     pipe = make_pipeline(extractor, LayerDictionary(4, random_state=0), InferenceGraph(evidence="counts"))
     for cv in (KFold(3), KFold(4, shuffle=True, random_state=0)):

@@ -198,7 +198,7 @@ def test_large_graphs_take_seconds(suffix, tmp_path):
 
 
 def test_bad_input_is_named(monkeypatch, tmp_path):
-    with pytest.raises(ValueError, match=r"The suffix tells the format, \.graphml, .*'graph.txt' has none"):
+    with pytest.raises(ValueError, match=r"The suffix is the format, \.graphml, .*'graph.txt' has none"):
         write_graph(nx.DiGraph(), "graph.txt")
     with pytest.raises(TypeError, match="keys of nodes must be strings; 3 is a int"):
         write_graph(nx.DiGraph([(3, 4)]), tmp_path / "graph.json")

@@ -1,4 +1,5 @@
 import itertools
+import sys
 from dataclasses import replace
 
 import networkx as nx
@@ -265,6 +266,15 @@ def test_bad_input_is_named(graph, words):
         graph.score(words, [1, 2])
 
 
+def test_words_are_targets_by_key_and_by_name():
+    words = random_words(0, names={("top", 1): "loop", ("top", 2): "arc", ("middle", 2): "arc"})
+    graph = InferenceGraph().fit(words)
+    by_number, *others = (graph.explain_together(words, word) for word in (("top", 1), "top_w001", "loop"))
+    assert all(nx.utils.graphs_equal(by_number, other) for other in others)
+    with pytest.raises(ValueError, match="'arc' is the name of several words"):
+        graph.explain(words, "arc")
+
+
 def test_bad_targets_are_named(graph, words):
     for target, message in [
         (("conv", 1), r"there is no layer 'conv'; there is 'conv\d'"),
@@ -287,7 +297,17 @@ def test_bad_targets_are_named(graph, words):
         graph.explain_together(words[[]], 3)
 
 
+def test_a_contrast_for_each_image(graph, words):
+    others = (words.decisions[:3] + np.arange(1, 4)) % 10
+    together = graph.explain(words[:3], contrast=others)
+    for i, found in enumerate(together):
+        (alone,) = graph.explain(words[i : i + 1], contrast=words.spec.class_name(others[i]))
+        assert nx.utils.graphs_equal(found, alone)
+
+
 def test_bad_contrasts_are_named(graph, words):
+    with pytest.raises(ValueError, match="one class, or one for each of 3 images; got 2"):
+        graph.explain(words[:3], contrast=[1, 2])
     with pytest.raises(ValueError, match="is for decisions"):
         graph.explain(words[:1], ("conv3", 0), contrast=1)
     with pytest.raises(ValueError, match=r"the very class that is explained.*words\[words.decisions != \d\]"):
@@ -360,3 +380,23 @@ def test_select_returns_the_words_of_the_graphs(words, evidence, by):
         assert found == {(node["layer"], node["word"]) for node in list(explained.nodes.values())[1:]}
     with pytest.raises(ValueError, match="'image' or 'class'"):
         estimator.select(some, by="all")
+
+
+@pytest.mark.parametrize("evidence", ["influence", "counts"])
+def test_a_call_of_explain_visits_each_file_once(words, evidence):
+    """The order in which a person would tell it, as the docstring of the estimator's module does."""
+    estimator, visited = InferenceGraph(evidence=evidence).fit(words), []
+
+    def note(frame, event, arg):
+        folder, _, name = frame.f_code.co_filename.rpartition("/")
+        if event == "call" and folder.endswith("skgmmcnn/graph") and visited[-1:] != [name]:
+            visited.append(name)
+
+    sys.setprofile(note)
+    try:
+        estimator.explain(words[:1])
+    finally:
+        sys.setprofile(None)
+    kinds = {"influence": ["_influence.py", "_tracing.py", "_summary.py"], "counts": ["_counts.py"]}
+    first = ["_inference_graph.py", "_targets.py", "_hierarchy.py", "_evidence.py"]
+    assert visited == [*first, *kinds[evidence], "_building.py"]

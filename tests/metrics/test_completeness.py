@@ -5,7 +5,7 @@ from sklearn.pipeline import make_pipeline
 from torch import nn
 
 from skgmmcnn import FeatureExtractor, LayerDictionary, LayerHMM
-from skgmmcnn.features import FeatureMaps
+from skgmmcnn.features import maps_of_arrays
 from skgmmcnn.metrics import completeness, completeness_score
 from tests.metrics.naive import maps_of, run_with
 
@@ -77,6 +77,4 @@ def test_bad_input(pipe, shown):
         completeness(pipe, shown, layers=["conv9"])
     rows = np.random.default_rng(0).normal(size=(30, 3)).astype("float32")
     with pytest.raises(ValueError, match="made from arrays"):
-        completeness(
-            make_pipeline(LayerDictionary(2, random_state=0).fit(rows)), FeatureMaps.from_arrays({"dense": rows})
-        )
+        completeness(make_pipeline(LayerDictionary(2, random_state=0).fit(rows)), maps_of_arrays({"dense": rows}))

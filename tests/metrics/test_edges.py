@@ -11,8 +11,8 @@ from torch import nn
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary, LayerHMM
 from skgmmcnn.metrics import edge_effects
-from skgmmcnn.metrics._correlation import rank_correlation, weighted_spearman
 from skgmmcnn.metrics._edges import EdgeEffects, PairEffects
+from skgmmcnn.metrics._intervals import rank_correlation, weighted_spearman
 from tests.metrics.naive import maps_of, run_with
 from tests.metrics.test_faithfulness import run_with_and_see
 

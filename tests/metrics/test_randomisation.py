@@ -8,7 +8,7 @@ from torch import nn
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
 from skgmmcnn.dictionary import align_words
-from skgmmcnn.features import FeatureMaps
+from skgmmcnn.features import maps_of_arrays, maps_of_changed_network
 from skgmmcnn.graph import compare_graphs
 from skgmmcnn.metrics import randomisation_test
 from skgmmcnn.metrics._randomisation import _Cascade, _run_order, _steps
@@ -97,7 +97,7 @@ def test_a_step_equals_a_model_of_the_changed_network(pipe, digits, found):
     images, cascade = digits.images[:150], _Cascade(np.random.RandomState(0))
     maps = pipe[0].transform(images)
     for names in found.modules:
-        changed = maps.of_changed_network(cascade.randomise(names))
+        changed = maps_of_changed_network(maps, cascade.randomise(names))
     weights = cascade._weights
     assert {name for name, values in weights_of(digits.network).items() if not torch.equal(values, weights[name])} == {
         f"{name}.{part}" for name in ("head", "conv1.0", "conv2.0", "conv3.0") for part in ("weight", "bias")
@@ -145,7 +145,7 @@ def test_weights_are_permuted_and_batch_norms_fit_them():
     network = Late().eval()
     maps = FeatureExtractor(network, ["body"], preprocess=None).fit_transform(torch.rand(16, 1, 8, 8) * 100)
     before, cascade = weights_of(network), _Cascade(np.random.RandomState(0))
-    changed = maps.of_changed_network(cascade.randomise(["body.1", "body.0"]))
+    changed = maps_of_changed_network(maps, cascade.randomise(["body.1", "body.0"]))
     after = cascade._weights
     for name in ("body.0.weight", "body.0.bias", "head.weight"):
         assert torch.equal(after[name].flatten().sort()[0], before[name].flatten().sort()[0])
@@ -153,7 +153,7 @@ def test_weights_are_permuted_and_batch_norms_fit_them():
     assert torch.equal(after["head.weight"], before["head.weight"])
     (batch,) = changed.batches()
     assert 0.2 < batch.activations["body"].std() < 1  # of the norm's output above zero, though inputs go up to 100
-    repeated = maps[3:5].of_changed_network(cascade.repeat)
+    repeated = maps_of_changed_network(maps[3:5], cascade.repeat)
     torch.testing.assert_close(next(repeated.batches()).outputs, batch.outputs[3:5])
     assert_same(network, before)
 
@@ -199,4 +199,4 @@ def test_bad_input(pipe, digits):
     with pytest.raises(TypeError, match="ends with an InferenceGraph"):
         randomisation_test(pipe[:2], digits.images[:20])
     with pytest.raises(ValueError, match="made from arrays"):
-        FeatureMaps.from_arrays({"dense": np.zeros((3, 2))}).of_changed_network(lambda *_: None)
+        maps_of_changed_network(maps_of_arrays({"dense": np.zeros((3, 2))}), lambda *_: None)

@@ -31,7 +31,7 @@ def test_a_report_holds_what_the_measures_say(pipe, digits, report):
     chosen = pipe[0].transform(digits.test_images)[rows]
     assert report.results["fidelity"].agreement == fidelity(pipe, chosen).agreement
     np.testing.assert_array_equal(report.results["completeness"].right, completeness(pipe, chosen).right)
-    expected = deletion(pipe, chosen, "conv3", orders=["graph"], random_state=0).proba["graph"]
+    expected = deletion(pipe, chosen, "conv3", orders=["graph"], n_steps=5, random_state=0).proba["graph"]
     np.testing.assert_allclose(report.results["deletion conv3"].proba["graph"], expected, rtol=1e-5)
     for result in report.results.values():
         assert str(result) in str(report)
@@ -73,11 +73,11 @@ def test_verdicts_say_what_figures_come_to(counts_report, digits, pipe):
     )
     assert told["Were images of these decisions fitted?"] == "yes"
     _, (_, high) = report.results["deletion conv3"].ratio()
-    asked = "Does it use the words of conv3 that the graph shows?"
+    asked = "Does the network use the words of conv3 that the graph shows?"
     assert told[asked] == ("yes" if high < 0.8 else "partly" if high < 1 else "no")
     assert f"{asked}  {told[asked].upper()}: " in str(report)
     rho, (low, _) = report.results["edges"].pairs["conv3", "conv2"].correlation()
-    asked = "Do edges from conv2 to conv3 tell what it is given?"
+    asked = "Do edges from conv2 to conv3 show what the upper layer gets?"
     assert told[asked] == ("no" if not low > 0 else "yes" if rho >= 0.5 else "partly")
     poor = make_pipeline(pipe[0], LayerDictionary(1, random_state=0), InferenceGraph(evidence="counts"))
     few = trust_report(poor.fit(digits.images[:30]), digits.test_images, n_images=30, verbose=0, random_state=0)
@@ -85,7 +85,24 @@ def test_verdicts_say_what_figures_come_to(counts_report, digits, pipe):
     assert told[0].startswith("Do the words decide as the network?  NO: for ")
     assert "do not rely on these graphs" in told[0]
     assert told[1].startswith("Were images of these decisions fitted?  NO: for ")
-    assert "Does it use the words of conv3 that the graph shows?  NO: " in "".join(told)
+    assert "Does the network use the words of conv3 that the graph shows?  NO: " in "".join(told)
+
+
+def test_pictures_that_can_be_relied_on(report, counts_report):
+    circuit = report.results["faithfulness"].together
+    stake = circuit.full - circuit.empty
+    gone = (circuit.full - circuit.complement) / stake
+    kept, others = (np.clip((part - circuit.empty) / stake, 0, 1) for part in (circuit.graph, circuit.alike["random"]))
+    expected = [
+        {0: "no", 1: "partly", 2: "yes"}[int(lost >= 0.5) + int(mine > other)]
+        for lost, mine, other in zip(gone, kept, others, strict=True)
+    ]
+    verdicts = report.pictures()
+    assert [verdict.answer for verdict in verdicts] == expected
+    assert verdicts[0].question == f"Can the picture of image {report.rows[0]} be relied on?"
+    assert f"Of 50 pictures {expected.count('yes')} can be relied on, {expected.count('partly')} partly" in str(report)
+    denied = ~counts_report.results["fidelity"].agrees
+    assert {verdict.answer for verdict, no in zip(counts_report.pictures(), denied, strict=True) if no} <= {"no"}
 
 
 def test_what_cannot_be_measured_does_not_cost_the_rest(counts_pipe, shown):

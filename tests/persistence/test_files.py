@@ -214,7 +214,7 @@ def test_a_network_of_torchvision_is_built_by_name(rng, tmp_path):
     preprocess = transforms.Compose(
         [transforms.Resize(32), transforms.ToTensor(), transforms.Normalize([0.5] * 3, [0.2] * 3)]
     )
-    extractor = FeatureExtractor("resnet18", ["layer3", "layer4"], preprocess=preprocess, random_state=0)
+    extractor = FeatureExtractor("resnet18", ["layer3", "layer4"], preprocess=preprocess)
     pipe = make_pipeline(extractor, LayerDictionary(2, random_state=0), InferenceGraph()).fit(images)
     save(pipe, tmp_path / "pipe")
     again = load(tmp_path / "pipe")

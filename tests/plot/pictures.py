@@ -47,7 +47,7 @@ def _fields():
     """Return the fields of four layers, one on the other: a convolution, two poolings, and all of it."""
     layers = {"low": nn.Conv2d(1, 1, 3, 1, 1), "mid": nn.MaxPool2d(2), "top": nn.MaxPool2d(4, 2, 1)}
     network = nn.Sequential(OrderedDict(**layers, last=nn.Conv2d(1, 1, 2), flatten=nn.Flatten()))
-    extractor = FeatureExtractor(network, [*layers, "last"], preprocess=None, n_field_images=0)
+    extractor = FeatureExtractor(network, [*layers, "last"], preprocess=None)
     fields = extractor.fit(torch.zeros(1, 1, 8, 8)).spec_.receptive_fields
     return {(upper.replace("last", "code"), lower): field for (upper, lower), field in fields.items()}
 

@@ -1,5 +1,6 @@
 import html
 import itertools
+import re
 import time
 from dataclasses import replace
 
@@ -44,15 +45,17 @@ def test_picture_of_an_image(graph, words):
     display = InferenceGraphDisplay.from_estimator(graph, words, image=7)
     explained = graph.explain(words[7:8])[0]
     assert display.graph.nodes.keys() == explained.nodes.keys()
-    texts = written(display)
-    for _, node in explained.nodes(data=True):
+    texts, drawn = written(display), display._drawn  # alike words as one
+    for _, node in drawn.nodes(data=True):
         if node["layer"] != "decision":
-            assert {f"w{node['word']}", f"{node['score']:.1f} bits"} <= set(texts)
-            assert f"{node['count']} of {node['n_locations']} locations" in texts
-    for *_, edge in explained.edges(data=True):
-        assert any(f"{edge['log_ratio']:.2f} bits" in text for text in texts)
+            assert any(text.endswith(f"w{node['word']}") for text in texts)
+            assert {f"{node['score']:.1f} bits", f"{node['count']} of {node['n_locations']} locations"} <= set(texts)
+    labels = [text for text in texts if re.match(r"[0-9.]+ bits, ", text)]
+    expected = [f"{edge['log_ratio']:.2f} bits, {percent(edge['frequency'])}" for *_, edge in drawn.edges(data=True)]
+    assert set(labels) <= set(expected)
+    assert len(labels) >= 0.9 * len(expected)  # where there is room
     assert "Lit: where the word is in the image." in " ".join(" ".join(texts).split())
-    n_words = len(explained) - 1
+    n_words = len(drawn) - 1
     n_images = len(display.ax_.images)
     assert n_images == 2 + n_words * 5  # the decision's, as it is and lit; for a word four patches and the image
     assert_readable(display.figure_)
@@ -121,13 +124,11 @@ def test_from_a_pipeline(digits):
             ("graph", InferenceGraph(evidence="counts")),
         ]
     ).fit(digits.images[:100])
-    display = InferenceGraphDisplay.from_estimator(pipe, digits.test_images, image=-1, n_patches=9)
+    display = InferenceGraphDisplay.from_estimator(pipe, digits.test_images, image=-1)
     np.testing.assert_array_equal(display.ax_.images[0].get_array()[..., 0], (digits.test_images[-1] * 255).round())
     assert "no patches\nstored" in written(display)
     with pytest.raises(IndexError, match="no image 450"):
         InferenceGraphDisplay.from_estimator(pipe, digits.test_images, image=450)
-    with pytest.raises(ValueError, match="n_patches must be 1, 4 or 9"):
-        InferenceGraphDisplay.from_estimator(pipe, digits.test_images, n_patches=5)
 
 
 def test_from_a_folder(digits, tmp_path):
@@ -348,8 +349,8 @@ def test_influence_in_plain_words(against, words):
     display = InferenceGraphDisplay.from_estimator(against, words, image=7)
     graph, shown = display.graph, written(display)
     root, names = graph.graph, words.spec.class_name
-    assert f"{root['class_name']}  {probable(root['probability'])}" in shown
-    assert f"then {root['runner_up_name']} {probable(root['runner_up_probability'])}" in shown
+    assert f"{root['class_name']}: {probable(root['probability'])}" in shown
+    assert f"then {root['runner_up_name']}: {probable(root['runner_up_probability'])}" in shown
     for node in list(display._drawn.nodes.values())[1:]:
         before, after = probable(root["probability"]), probable(node["probability_without"])
         without = f"without it {before} → {after}" if before != after else f"without it {nats(-node['effect'])}"
@@ -358,7 +359,7 @@ def test_influence_in_plain_words(against, words):
         assert without in shown
         counts = words.vocabulary.statistics[node["layer"]].counts[node.get("words", [node["word"]])].sum(0)
         first = int(counts.argmax())
-        assert any(text.startswith(f"{names(first)} {percent(counts[first] / counts.sum())}") for text in shown)
+        assert any(text.startswith(f"{names(first)}: {percent(counts[first] / counts.sum())}") for text in shown)
     assert_readable(display.figure_)
     assert not any("bits" in text or "Fitted images" in text for text in shown)
 
@@ -547,7 +548,7 @@ def test_influence_of_targets_and_contrasts(against, words):
         display = InferenceGraphDisplay.from_estimator(against, long, image=7, edge_maps=True, **asked)
         assert_readable(display.figure_)
     said = " ".join(written(InferenceGraphDisplay.from_estimator(against, words, image=7, target=other)))
-    assert f"the network says {decided} " in said
+    assert f"the network says {decided}: " in said
     assert_readable(InferenceGraphDisplay.from_estimator(against, long, label=decided, contrast=other).figure_)
 
 

@@ -50,8 +50,8 @@ def test_colours_are_influences(contrast, dictionary, words):
         np.testing.assert_allclose(heat, grey(image) / 255 * (1 - strength) + colour * strength, atol=1e-6)
         assert f"in all {nats(influence.sum())}" in written(display)
         decided = words.spec.class_name(words.decisions[row])
-        ending = "rather than 1" if contrast else probable(1 / (1 + np.exp(-found.margins[number])))
-        assert f"{decided} {ending}" in written(display)
+        ending = " rather than 1" if contrast else f": {probable(1 / (1 + np.exp(-found.margins[number])))}"
+        assert f"{decided}{ending}" in written(display)
 
 
 def test_words_are_segments_with_their_influence(dictionary, words):

@@ -11,12 +11,13 @@ from html.parser import HTMLParser
 import networkx as nx
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from sklearn.pipeline import make_pipeline
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, InferenceGraphPage, LayerDictionary
-from skgmmcnn.graph._text import nats, probable
-from skgmmcnn.plot._page_data import prune
+from skgmmcnn.graph import nats, percent, probable
+from skgmmcnn.plot._pruning import prune
 from skgmmcnn.plot._reading import pictures
 from tests.graph.test_inference_graph import random_words
 
@@ -40,7 +41,14 @@ class Parts(HTMLParser):
 
 def data_of(page):
     found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page.to_html(), re.DOTALL)
-    return json.loads(found[1])
+    classes = json.loads(found[1])["classes"]
+    return json.loads(
+        re.sub(
+            r"\\ue000(\d+)\\ue001",
+            lambda mark: json.dumps(classes[mark[1]])[1:-1] if mark[1] in classes else mark[0],
+            found[1],
+        )
+    )
 
 
 def picture_of(uri):
@@ -87,6 +95,64 @@ def test_contrast_is_chosen_given_or_left_out(graph, words):
     assert [len(its) for its in alone.graphs.values()] == [2]  # the class is this image
 
 
+def test_a_wrong_decision_is_contrasted_with_the_true_class(graph, words):
+    labels = words.decisions.copy()
+    labels[7] = true = (labels[7] + 3) % 10
+    names = [words.spec.class_name(label) for label in labels]
+    page = InferenceGraphPage.from_estimator(graph, words, labels, images=[7, 8])
+    right = InferenceGraphPage.from_estimator(graph, words, images=[8])
+    assert [its[1].graph["contrast"] for its in page.graphs.values()] == [true, right.graphs[8][1].graph["contrast"]]
+    assert [(image["decision"], image["label"]) for image in data_of(page)["images"]] == [
+        (words.spec.class_name(words.decisions[row]), names[row]) for row in (7, 8)
+    ]
+    assert {image["label"] for image in data_of(right)["images"]} == {None}
+    with pytest.raises(ValueError, match="one label per image"):
+        InferenceGraphPage.from_estimator(graph, words, [0, 1], images=[7])
+
+
+def test_several_contrasts(graph, words):
+    decided = int(words.decisions[7])
+    others = [(decided + 1) % 10, str((decided + 2) % 10)]
+    page = InferenceGraphPage.from_estimator(graph, words, images=[7], contrast=others)
+    assert [g.graph.get("contrast") for g in page.graphs[7]] == 2 * [None, *map(int, others)]
+    for found, other in zip(page.graphs[7][1:3], others, strict=True):
+        assert nx.utils.graphs_equal(found, graph.explain(words[7:8], contrast=other)[0])
+
+
+def test_names_of_classes_are_there_once(influence_graph, words):
+    """A page had one for every node that it is told of."""
+    long = tuple(f"{'very ' * 200}long name {number}" for number in range(10))
+    named = replace(words, spec=replace(words.spec, class_names=long))
+    text = InferenceGraphPage.from_estimator(influence_graph, named, images=[3, 7]).to_html()
+    assert {text.count(name) for name in long} <= {0, 1}
+
+
+def test_names_that_look_like_marks_of_classes_stay(graph, words):
+    mark = "\ue000999\ue001"
+    named = replace(
+        words, vocabulary=replace(words.vocabulary, names=dict.fromkeys([("conv3", i) for i in range(16)], mark))
+    )
+    assert mark in {
+        word.get("name")
+        for word in data_of(InferenceGraphPage.from_estimator(graph, named, images=[3]))["words"].values()
+    }
+
+
+def test_images_of_files_have_their_names(digits, tmp_path):
+    files = [tmp_path / f"digit {number}.png" for number in range(3)]
+    for file, image in zip(files, digits.test_images, strict=False):
+        Image.fromarray((image.squeeze() * 255).astype(np.uint8)).save(file)
+    pipe = make_pipeline(
+        FeatureExtractor(
+            digits.network, ["conv3"], preprocess=lambda image: torch.tensor(np.array(image) / 255.0)[None]
+        ),
+        LayerDictionary(6, random_state=0),
+        InferenceGraph(),
+    ).fit(files)
+    data = data_of(InferenceGraphPage.from_estimator(pipe, files, images=[2, 0]))
+    assert [image["name"] for image in data["images"]] == ["digit 2.png", "digit 0.png"]
+
+
 def test_a_class_without_fitted_images_is_no_contrast(words):
     few = np.isin(words.decisions, [1, 2])
     estimator = InferenceGraph(evidence="counts").fit(words[np.flatnonzero(few)])
@@ -110,13 +176,16 @@ def test_data_says_what_the_graphs_say(page, words):
         assert image["decision"] == words.spec.class_name(words.decisions[row])
         for number, graph in zip(image["views"], graphs, strict=True):
             view = data["views"][number]
-            assert view["remark"] == ""
+            assert view["remarks"] == []
             assert view["root"] == graph.graph["root"]
             assert view["nodes"].keys() == graph.nodes.keys()
             for key, node in graph.nodes.items():
-                assert {**view["nodes"][key], **node} == view["nodes"][key]
-            assert {(edge["tail"], edge["head"]): edge["log_ratio"] for edge in view["edges"]} == {
-                (tail, head): ratio for tail, head, ratio in graph.edges.data("log_ratio")
+                shown, of = view["nodes"][key], node["layer"]
+                assert shown.items() >= {name: node[name] for name in ("layer", "word", "count")}.items()
+                assert of == "decision" or shown["bar"][0] == f"{node['score']:.1f} bits"
+                assert shown.get("class_name") == node.get("class_name")
+            assert {(edge["tail"], edge["head"]): edge["short"].split()[0] for edge in view["edges"]} == {
+                (tail, head): f"{ratio:.2f}" for tail, head, ratio in graph.edges.data("log_ratio")
             }
 
 
@@ -128,20 +197,27 @@ def test_influence_says_what_the_graphs_say(influence_graph, words):
     for view, graph in zip(data_of(page)["views"], page.graphs[7], strict=True):
         assert view["evidence"] == "influence"
         for key, node in graph.nodes.items():
-            assert {**view["nodes"][key], **node} == view["nodes"][key]
+            told, length = view["nodes"][key]["bar"]
+            if node["layer"] == "decision":
+                assert (told, length) == (probable(node["probability"]), node["probability"])
+            else:
+                assert told in (nats(node["influence"]), percent(node["share"]))
+                assert 0 < length <= 1
         largest = max(abs(effect) for *_, effect in graph.edges.data("effect"))
         for edge in view["edges"]:
             effect = graph.edges[edge["tail"], edge["head"]]["effect"]
             assert edge["strength"] == pytest.approx(abs(effect) / largest, abs=1e-3)
             assert edge["against"] == (effect < 0)
-            assert edge["short"] + " nats" == nats(effect)
+            assert edge["told"].startswith(nats(effect))
     views = data_of(page)["views"]
     key = next(key for key, node in of_image.nodes.items() if node["layer"] != "decision")
     word, shown = of_image.nodes[key], views[0]["nodes"][key]
-    assert shown["card"][1] == f"without it {probable(word['probability_without'])}"
+    before, after = probable(of_image.graph["probability"]), probable(word["probability_without"])
+    assert shown["lines"][0] == f"without it {before} \u2192 {after}"
+    first, second = np.argsort(-words.vocabulary.statistics[word["layer"]].classes[word["word"]], kind="stable")[:2]
+    assert re.fullmatch(rf"seen in {first} \d+ %, {second} \d+ %", shown["lines"][1])
     assert shown["panel"][0] == f"{word['count']} of {word['n_locations']} locations in this image."
-    root = views[0]["nodes"][views[0]["root"]]
-    assert root["warnings"] == ["These words alone do not keep the decision."]
+    assert views[0]["remarks"] == ["A part of the story: these words alone do not keep the decision."]
     assert views[2]["nodes"][views[2]["root"]]["panel"] == [
         f"Mean probability {probable(of_class.graph['probability'])}."
     ]
@@ -213,8 +289,8 @@ def test_nothing_can_get_out_of_the_data(words):
     row = int(np.flatnonzero(words.decisions == 0)[0])
     page = InferenceGraphPage.from_estimator(InferenceGraph(evidence="counts").fit(named), named, images=[row])
     data = data_of(page)
-    assert data["views"][0]["class_name"] == NASTY
-    assert NASTY in {node.get("word_name") for node in data["views"][0]["nodes"].values()}
+    assert data["views"][0]["nodes"]["decision_0"]["class_name"] == NASTY
+    assert NASTY in {word.get("name") for word in data["words"].values()}
     parts = Parts(page.to_html())
     assert [tag for tag, _ in parts.elements].count("script") == 2
     assert "alert(1)" not in page.to_html().replace("\\u003cscript>alert(1)\\u003c/script>", "")
@@ -245,10 +321,10 @@ def test_large_graphs_are_cut_and_say_so(words):
     whole = page.graphs[3][0]  # 21 to 24 nodes with other seeds; 17 to 23 edges between the strongest 13
     view = data_of(page)["views"][0]
     assert (len(view["nodes"]), len(view["edges"])) == (13, 12)
-    assert view["remark"] == (
+    assert view["remarks"] == [
         f"This graph is too large for a page: it shows the strongest 13 of {len(whole)} nodes and 12 of "
         f"{whole.number_of_edges()} edges."
-    )
+    ]
     part = prune(whole, 13, 12)
     by_layer = {}
     for key, node in whole.nodes.items():
@@ -327,18 +403,19 @@ def test_a_decision_that_no_word_speaks_for_says_so(words):
     page = InferenceGraphPage.from_estimator(
         InferenceGraph(evidence="counts").fit(words[words.decisions == words.decisions[0]]), words, images=[0]
     )
-    assert {view["remark"] for view in data_of(page)["views"]} == {"No word speaks for it: none has enough evidence."}
+    assert {" ".join(view["remarks"]) for view in data_of(page)["views"]} == {
+        "No word speaks for it: none has enough evidence."
+    }
 
 
 def test_a_class_that_was_not_fitted_says_so(words):
     four = int(np.flatnonzero(words.decisions == 4)[0])
     fitted = InferenceGraph(evidence="counts").fit(words[np.flatnonzero(words.decisions != 4)])
     data = data_of(InferenceGraphPage.from_estimator(fitted, words, images=[four]))
-    assert {view["remark"] for view in data["views"]} == {
+    assert {" ".join(view["remarks"]) for view in data["views"]} == {
         "No fitted image was decided so: fit images that the network calls 4."
     }
-    assert all(view["nodes"][view["root"]]["warnings"] == ["Learnt from 0 images."] for view in data["views"])
     data = data_of(
         InferenceGraphPage.from_estimator(InferenceGraph(evidence="counts").fit(words), words, images=[four])
     )
-    assert not any(view["nodes"][view["root"]]["warnings"] for view in data["views"])
+    assert not any(view["remarks"] for view in data["views"])

@@ -1,12 +1,17 @@
 """The page in a real browser: clicks, keys, layouts, and no complaint; skipped where there is no Chromium."""
 
+import base64
+import itertools
+import json
 import shutil
+import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from skgmmcnn import InferenceGraph, InferenceGraphPage
+from skgmmcnn.graph import probable
 from skgmmcnn.plot._cells import cells_of
 
 # Without these Chromium looks for the network, and fails noisily where there is none.
@@ -14,6 +19,16 @@ FLAGS = (
     "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync"
 ).split()
+# Tips of arrows that are not at the lower side of a node.
+LOOSE_ARROWS = """
+const graph = document.getElementById("graph").getBoundingClientRect();
+const scale = graph.width / document.getElementById("graph").offsetWidth;
+const sides = [...document.querySelectorAll(".node")].map(e => e.getBoundingClientRect());
+return [...document.querySelectorAll(".arrows path")].filter(e => {
+  const [x, y] = e.getAttribute("d").match(/^M([\\d.-]+) ([\\d.-]+)/).slice(1).map(Number);
+  const [right, down] = [scale * x + graph.left, scale * y + graph.top];
+  return !sides.some(s => Math.abs(s.bottom - down) < 1 && s.left - 1 < right && right < s.right + 1);
+}).length"""
 NASTY = "<script>alert(1)</script>"
 WIDE, PHONE = (1400, 1000, False), (390, 844, True)
 
@@ -127,16 +142,21 @@ def overlapping(boxes):
     ]
 
 
+def name_of(key, page):
+    """Return what the page calls a word."""
+    node = page.graphs[7][0].nodes[key]
+    return node.get("word_name", f"word {node['word']}")
+
+
 def test_every_node_edge_and_patch_is_there(open_page, page):
     shown, graph = open_page(), page.graphs[7][0]
     assert shown.keys_of("") == set(graph)
     assert len(shown.all(".arrows line")) == graph.number_of_edges()
-    assert "w" in shown.text("#graph")
     for key, node in graph.nodes.items():
-        text = shown.node(key).text.split("\n")
-        assert f"{node['score']:.1f} bits" in text
         if node["layer"] != "decision":
-            assert f"{node['count']}/{node['n_locations']}" in text
+            text = shown.node(key).text.split("\n")
+            assert f"{node['score']:.1f} bits" in text
+            assert f"{node['count']} of {node['n_locations']} locations" in text
     decoded = "return Promise.all([...document.querySelectorAll('img')].map(e => e.decode())).then(all => all.length)"
     assert shown.browser.execute_script(decoded) > 2
     sheets = (
@@ -148,12 +168,12 @@ def test_every_node_edge_and_patch_is_there(open_page, page):
 
 def test_pointing_at_a_word_shows_it_and_lights_up_the_image(open_page, page, named):
     shown, graph = open_page(), page.graphs[7][0]
-    assert shown.all("#query .area") == []
     for key, node in list(graph.nodes.items())[1:6]:
         shown.point_at(shown.node(key))
-        assert shown.text("#facts h2") == f"w{node['word']}"
+        assert shown.text("#facts h2") == name_of(key, page)
         assert f"{node['count']} of {node['n_locations']} locations in this image" in shown.text("#facts")
-        cells = shown.one("#query .area").get_attribute("d").split("M")[1:]
+        _, *cells = shown.one("#query .rest").get_attribute("d").split("M")[1:]  # all else, and in it these
+        assert shown.one(f'.node[data-key="{key}"] .rest').get_attribute("d").split("M")[2:] == cells
         rows, columns = np.nonzero(named.words[node["layer"]][7] == node["word"])
         y, x = (ends.round(4).tolist() for ends in cells_of(named.spec, node["layer"]))
         assert cells == [
@@ -161,7 +181,7 @@ def test_pointing_at_a_word_shows_it_and_lights_up_the_image(open_page, page, na
         ]
         assert len(shown.all("#facts .near li")) == graph.degree(key)
         statistics = named.vocabulary.statistics[node["layer"]]
-        assert f"purity {100 * statistics.purity[node['word']]:.0f} %" in shown.text("#facts")
+        assert shown.all("#facts .bars dd")[1].text == f"{100 * statistics.purity[node['word']]:.0f} %"
     shown.point_at(shown.one("h1"))
     assert shown.text("#facts h2") == shown.text("h1")
 
@@ -177,7 +197,7 @@ def test_a_chosen_word_shows_only_what_explains_it(open_page, page):
         assert shown.keys_of(":not(.gone)") == kept
         assert shown.keys_of("[aria-pressed=true]") == {key}
         inside = sum(tail in kept and head in kept for tail, head in graph.edges)
-        assert len(shown.all(".arrows g.edge:not(.gone)")) == inside
+        assert len(shown.all(".arrows g:not(.gone) > line")) == inside
         assert f"what explains it: {len(kept) - 1} word" in shown.text("[role=status]")
     shown.one("#all").click()
     assert shown.keys_of(".gone") == set()
@@ -191,7 +211,7 @@ def test_neighbours_lead_on(open_page, page):
     explained = sorted(graph.in_edges(graph.graph["root"], data="contribution"), key=lambda edge: -edge[2])
     shown.all(".near button")[0].click()
     assert shown.focused() == explained[0][0]
-    assert shown.text("#facts h2") == f"w{graph.nodes[explained[0][0]]['word']}"
+    assert shown.text("#facts h2") == name_of(explained[0][0], page)
 
 
 def test_switches_of_image_scope_and_question(open_page, page):
@@ -205,7 +225,7 @@ def test_switches_of_image_scope_and_question(open_page, page):
     assert shown.keys_of("") == set(page.graphs[7][3])
     shown.choose("questions", 0)
     assert shown.keys_of("") == set(of_class)
-    assert f"all {of_class.graph['n_images']} images" in shown.text("#about")
+    assert f"ver all {of_class.graph['n_images']} images" in shown.text("#about")
     assert len(shown.all(".node .mosaic img")) == 4
     other = list(page.graphs)[1]
     shown.choose("images", 1)  # the scope stays
@@ -243,7 +263,7 @@ def test_keys_alone_are_enough(open_page, page):
     shown.press(Keys.UP)
     key = shown.focused()
     assert graph.nodes[key]["layer"] == "conv2"
-    assert shown.text("#facts h2") == f"w{graph.nodes[key]['word']}"
+    assert shown.text("#facts h2") == name_of(key, page)
     shown.press(Keys.ENTER)
     assert shown.keys_of("[aria-pressed=true]") == {key}
     assert root in shown.keys_of(".gone")
@@ -284,13 +304,14 @@ def test_layout(size, scheme, open_page):
 def assert_in_place(shown):
     """Nothing leaves what it belongs to, and nothing covers anything."""
     assert overlapping(shown.boxes(".node, .layer")) == []
-    assert overlapping(shown.boxes(".arrows text, .layer")) == []
+    assert overlapping(shown.boxes(".arrows rect, .layer")) == []
     (frame,) = shown.boxes("#frame")
     for box in shown.boxes(".node, .layer"):
         assert frame["left"] <= box["left"] < box["right"] <= frame["right"] + 1
         assert frame["top"] <= box["top"] < box["bottom"] <= frame["bottom"]
-    inside = "return [...document.querySelectorAll('.caption')].filter(e => e.scrollHeight > e.clientHeight + 1).length"
+    inside = "return [...document.querySelectorAll('.node')].filter(e => e.scrollWidth > e.clientWidth + 1).length"
     assert shown.browser.execute_script(inside) == 0
+    assert shown.browser.execute_script(LOOSE_ARROWS) == 0
     outside = """return [...document.querySelectorAll('.mosaic img')].filter(e => {
         const a = e.getBoundingClientRect(), b = e.parentElement.getBoundingClientRect();
         return a.right > b.right + 1 || a.bottom > b.bottom + 1;
@@ -306,7 +327,7 @@ def test_a_phone_shows_a_word_in_a_sheet(open_page, page):
     (sheet,), (node,) = shown.boxes("#panel"), shown.boxes(f'.node[data-key="{key}"]')
     assert sheet["bottom"] == pytest.approx(844, abs=1)
     assert 0 <= node["top"] < node["bottom"] <= sheet["top"]
-    assert shown.one("#query .area").is_displayed()
+    assert shown.one("#query .rest").is_displayed()
     shown.one("#close").click()
     assert not shown.one("#panel").is_displayed()
     assert shown.keys_of(".gone") == set()
@@ -351,20 +372,19 @@ def used(named, tmp_path_factory):
 def test_influence_is_shown(open_page, used):
     file, (graph, *_) = used
     shown = open_page(page=file)
-    assert "These words alone do not keep the decision." in shown.text("#facts .warning")
+    assert shown.text("#remark") == "A part of the story: these words alone do not keep the decision."
     colours = [line.value_of_css_property("stroke") for line in shown.all(".arrows line")]
-    effects = [effect for *_, effect in graph.edges.data("effect")]
+    effects = sorted((effect for *_, effect in graph.edges.data("effect")), key=abs, reverse=True)
     assert len(set(colours)) == 2
     for sign in (True, False):
         assert len({colour for colour, effect in zip(colours, effects, strict=True) if (effect > 0) == sign}) == 1
-    for key, node in list(graph.nodes.items())[1:]:
+    for key in list(graph)[1:]:
         shown.point_at(shown.node(key))
-        assert f"{node['count']}/{node['n_locations']} \u00b7 " in shown.node(key).text
-        assert "without it" in shown.node(key).text
+        assert f"without it {probable(graph.graph['probability'])} \u2192 " in shown.node(key).text
         assert "of the log-odds" in shown.text("#facts")
     shown.one("#help summary").click()
-    assert [part.is_displayed() for part in shown.all("#help .counts")] == [False] * 3
-    assert [part.is_displayed() for part in shown.all("#help .influence")] == [True] * 3
+    assert not any(part.is_displayed() for part in shown.all("#help .counts"))
+    assert all(part.is_displayed() for part in shown.all("#help .influence"))
 
 
 @pytest.mark.parametrize("size", [WIDE, PHONE], ids=["1400", "390"])
@@ -375,3 +395,74 @@ def test_layout_of_influence(size, open_page, used):
             shown.choose("scopes", scope)
             shown.choose("questions", question)
             assert_in_place(shown)
+
+
+def test_words_are_named_and_the_names_downloaded(open_page, named, page, tmp_path):
+    from selenium.webdriver.common.keys import Keys
+
+    shown, graph = open_page(), page.graphs[7][0]
+    key, other, *_ = (key for key, node in graph.nodes.items() if node["layer"] == "conv3")
+    assert not shown.one("#names").is_displayed()
+    shown.node(key).click()
+    shown.one("#facts input").send_keys(f" {NASTY} ")
+    shown.point_at(shown.node(other))  # what is written is not taken away
+    assert shown.text("#facts h2") == NASTY == shown.text(f'.node[data-key="{key}"] b')
+    assert shown.node(key).get_attribute("aria-label").startswith(f"{NASTY}, layer conv3.")
+    shown.press(Keys.ENTER)
+    assert shown.focused() == key
+    shown.choose("images", 1)
+    shown.choose("images", 0)
+    assert shown.text(f'.node[data-key="{key}"] b') == NASTY
+    folder = {"behavior": "allow", "downloadPath": str(tmp_path)}
+    shown.browser.execute_cdp_cmd("Browser.setDownloadBehavior", folder)
+    shown.one("#download").click()
+    file = tmp_path / "word_names.json"
+    for _ in range(100):
+        if file.exists():
+            break
+        time.sleep(0.05)
+    names = json.loads(file.read_text())
+    before = {named.vocabulary.key(*word): name for word, name in named.vocabulary.names.items()}
+    assert names.items() >= {key: NASTY}.items()
+    assert names.items() <= {**before, key: NASTY}.items()
+
+
+def test_everything_has_a_name_for_screen_readers(open_page, used):
+    shown = open_page(page=used[0])
+    shown.all(".node")[1].click()
+    elements = shown.browser.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
+    roles = {}
+    for element in elements:
+        if not element["ignored"]:
+            roles.setdefault(element["role"]["value"], []).append(element.get("name", {}).get("value"))
+    for role in ("button", "radio", "textbox", "image", "heading", "complementary", "DisclosureTriangle"):
+        assert roles[role], role
+        assert all(roles[role]), role
+    assert {"Decision", "Layer conv1", "Layer conv2", "Layer conv3"} <= set(roles["group"])
+    headings = shown.browser.execute_script(
+        "return [...document.querySelectorAll('h1, h2, h3')].map(e => +e.tagName[1])"
+    )
+    assert headings[0] == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(headings))
+    ids = shown.browser.execute_script("return [...document.querySelectorAll('[id]')].map(e => e.id)")
+    assert len(ids) == len(set(ids))
+
+
+@pytest.mark.parametrize("size", [WIDE, PHONE], ids=["1400", "390"])
+def test_print(size, open_page, used):
+    shown = open_page(*size, page=used[0])
+    nodes = shown.boxes(".node")
+    paper = base64.b64decode(shown.browser.execute_cdp_cmd("Page.printToPDF", {"printBackground": True})["data"])
+    assert paper.startswith(b"%PDF")
+    assert shown.boxes(".node") == nodes  # as before, when it is printed
+    shown.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    shown.browser.execute_script("dispatchEvent(new Event('beforeprint'))")
+    assert shown.browser.execute_script(LOOSE_ARROWS) == 0
+    assert overlapping(shown.boxes(".node, .layer")) == []
+    assert not any(part.is_displayed() for part in shown.all("#controls, #help, #panel, #status"))
+    (graph,) = shown.boxes("#graph")
+    assert graph["width"] <= 718  # pixels of CSS between the margins of A4, as is the height
+    assert graph["height"] <= 901
+    shown.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    shown.browser.execute_script("dispatchEvent(new Event('afterprint'))")
+    assert shown.boxes(".node") == nodes

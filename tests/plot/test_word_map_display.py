@@ -31,7 +31,7 @@ def overlays(display):
 
 
 def test_each_location_has_the_colour_of_its_word(dictionary, maps, words):
-    display = WordMapDisplay.from_estimator(dictionary, maps, image=7, n_words=3, alpha=0.5)
+    display = WordMapDisplay.from_estimator(dictionary, maps, image=7, n_words=3)
     assert_readable(display.figure_)
     shown = [text for text, _ in texts_of(display.figure_)]
     for colours, layer in zip(overlays(display), words.layers, strict=True):
@@ -41,7 +41,7 @@ def test_each_location_has_the_colour_of_its_word(dictionary, maps, words):
         assert list(display.chosen[layer]) == frequent
         for i, j in np.ndindex(its.shape):
             known = its[i, j] in frequent
-            expected = (*to_rgb(PALETTE[frequent.index(its[i, j])]), 0.5) if known else (0, 0, 0, 0)
+            expected = (*to_rgb(PALETTE[frequent.index(its[i, j])]), 0.6) if known else (0, 0, 0, 0)
             np.testing.assert_allclose(colours[i, j], expected)
         for word in frequent:
             assert f"w{word}\n{(its == word).sum()}/{its.size}" in shown

@@ -1,10 +1,16 @@
 "use strict";
 
-const data = JSON.parse(document.getElementById("data").textContent);
+// Names of classes may be long: texts hold their numbers between two marks, and are shown with the beginnings of names.
+const text = document.getElementById("data").textContent, { classes } = JSON.parse(text);
+const named = (value) => value.replace(/\ue000(\d+)\ue001/g, (mark, number) => {
+  const name = classes[number] ?? mark;
+  return mark === value ? name : quoted(cut(name));
+});
+const cut = (name) => (name.length > 32 ? `${name.slice(0, 30)}\u2026` : name);
+const quoted = (name) => `\u201c${name}\u201d`;
+const data = JSON.parse(text, (_, value) => typeof value === "string" ? named(value).replace(/ %/g, "\u00a0%") : value);
 const state = { image: data.images[0], view: data.views[data.images[0].views[0]], active: null, chosen: null };
 const at = (id) => document.getElementById(id);
-const narrow = matchMedia("(max-width: 760px)");
-const MARGIN = 0.15, ABOVE = 0.3;  // in sides of a word's square
 
 // ---- building elements: all text goes in as text, never as HTML
 
@@ -37,26 +43,26 @@ const isDecision = (node) => "class_name" in node;
 
 function title(key) {
   const node = state.view.nodes[key];
-  if (isDecision(node)) return node.class_name;
-  return node.word_name ? `${node.word_name} (w${node.word})` : `w${node.word}`;
+  return isDecision(node) ? node.class_name : (data.words[key].name ?? `word ${node.word}`);
 }
 
 function question(view) {
   const node = view.nodes[view.root];
-  if (!isDecision(node)) return `What is ${node.word_name ?? view.root} made of?`;
-  if (view.contrast_name) return `Why \u201c${view.class_name}\u201d rather than \u201c${view.contrast_name}\u201d?`;
-  return node.count ? `Why \u201c${view.class_name}\u201d?` : `What speaks for \u201c${view.class_name}\u201d?`;
+  if (!isDecision(node)) return `What is ${data.words[view.root].name ?? view.root} made of?`;
+  if (view.contrast_name) return `Why ${quoted(node.class_name)} rather than ${quoted(view.contrast_name)}?`;
+  return node.count ? `Why ${quoted(node.class_name)}?` : `What speaks for ${quoted(node.class_name)}?`;
 }
 
 function scope(view) {
   if (view.n_images === 1) return "this image";
   const node = view.nodes[view.root];
-  const called = isDecision(node) && node.count === view.n_images ? ` decided \u201c${view.class_name}\u201d` : "";
+  const called = isDecision(node) && node.count === view.n_images ? ` decided ${quoted(node.class_name)}` : "";
   return `all ${view.n_images} images${called}`;
 }
 
 function imageName(image) {
-  return `Image ${image.number}, which the network calls \u201c${image.decision}\u201d`;
+  const label = image.label === null ? "" : `, true label ${quoted(image.label)}`;
+  return `${image.name}: the network says ${quoted(image.decision)}${label}`;
 }
 
 // ---- what belongs together
@@ -114,84 +120,51 @@ function nearest(views) {
   return views.reduce((best, view) => (likeness(view) > likeness(best) ? view : best));
 }
 
-// ---- the graph
+// ---- the graph: laid out by the style, then arrows are drawn between what stands where
 
-let unit = 100, offset = 0;  // pixels: of a word's square, and left of a graph that is narrower than its frame
 const nodes = new Map();
+const narrow = matchMedia("(max-width: 760px)");
+const ROOM = 7;  // pixels for a letter on an arrow
 let arrows = [];
 
-const x = (value) => unit * (value - state.view.limits[0] + MARGIN);
-const y = (value) => unit * (state.view.limits[3] - value + ABOVE);
-
-function place(element, left, top, width, height) {
-  Object.assign(element.style, { left: `${left}px`, top: `${top}px`, width: `${width}px`, height: `${height}px` });
-}
-
 function drawGraph() {
-  const graph = at("graph"), [left, bottom, right, top] = state.view.limits;
-  const width = right - left + 2 * MARGIN, height = top - bottom + ABOVE + MARGIN;
-  const room = at("frame").clientWidth, tall = narrow.matches ? Infinity : innerHeight - 24;
-  unit = Math.max(narrow.matches ? 76 : 104, Math.min(132, room / width, tall / height));
-  offset = Math.max(0, (room - unit * width) / 2);
-  graph.style.setProperty("--unit", `${unit}px`);
-  graph.style.width = `${unit * width}px`;
-  graph.style.height = `${unit * height}px`;
-  graph.setAttribute("aria-label", `${question(state.view)} Arrow keys move, enter keeps only what explains a node.`);
-  const strokes = draw("svg", { class: "arrows", width: unit * width, height: unit * height, "aria-hidden": "true" });
-  arrows = state.view.edges.map(drawArrow);
-  strokes.append(...arrows.map((arrow) => arrow.line), ...arrows.map((arrow) => arrow.text));
   nodes.clear();
-  const names = state.view.rows.flat().map(drawLayerName);
-  for (const key of state.view.rows.flat(2)) nodes.set(key, drawNode(key));
-  graph.replaceChildren(strokes, ...names, ...nodes.values());
+  const rows = state.view.rows.map((groups) => make("div", { className: "row" }, ...groups.map(drawGroup)));
+  at("graph").setAttribute("aria-label", `${question(state.view)} Arrow keys move, enter keeps only what explains a node.`);
+  at("graph").replaceChildren(draw("svg", { class: "arrows", "aria-hidden": "true" }), ...rows);
+  drawArrows();
 }
 
-function drawArrow(edge) {
-  const [x0, y0, x1, y1] = [x(edge.line[0]), y(edge.line[1]), x(edge.line[2]), y(edge.line[3])];
-  const length = Math.hypot(x1 - x0, y1 - y0), wide = 1 + 4 * edge.strength, head = 6 + 2 * wide;
-  const [dx, dy] = [(x1 - x0) / length, (y1 - y0) / length];
-  const [bx, by] = [x1 - head * dx, y1 - head * dy];
-  const line = draw("line", { x1: x0, y1: y0, x2: bx, y2: by, "stroke-width": wide });
-  const half = head / 2;
-  const tip = `M${x1} ${y1}L${bx - half * dy} ${by + half * dx}L${bx + half * dy} ${by - half * dx}Z`;
-  const group = draw("g", { class: edge.against ? "edge against" : "edge", "stroke-opacity": 0.4 + 0.6 * edge.strength, "fill-opacity": 0.4 + 0.6 * edge.strength },
-    line, draw("path", { d: tip }));
-  const text = draw("text", { class: "edge" });
-  if (edge.label) {
-    text.setAttribute("x", x(edge.label[0]));
-    text.setAttribute("y", y(edge.label[1]));
-    text.textContent = edge.short;
-  }
-  return { edge, line: group, text };
-}
-
-function drawLayerName(keys) {
-  const node = state.view.nodes[keys[0]], first = state.view.rows.some((row) => row[0] === keys);
-  const count = node.n_locations / state.view.n_images;
-  const text = isDecision(node) ? "decision" : `${node.layer} \u00b7 ${plural(count, "location")}${state.view.n_images > 1 ? " an image" : ""}`;
-  const name = make("div", { className: "layer", textContent: text });
-  const beside = first && offset > 120;  // pixels: room for a name to the left of the row
-  name.classList.toggle("beside", beside);
-  name.style.left = `${first ? 8 - offset : x(node.box[0])}px`;
-  name.style.top = `${y(node.box[1] + node.box[3]) - (beside ? 0 : 20)}px`;
-  if (beside) name.style.width = `${offset + x(node.box[0]) - 16}px`;
-  return name;
+function drawGroup(keys) {
+  const node = state.view.nodes[keys[0]], count = node.n_locations / state.view.n_images;
+  const places = isDecision(node) ? "" : `${plural(count, "location")}${state.view.n_images > 1 ? " an image" : ""}`;
+  const group = make("div", { className: "group" },
+    make("h2", { className: "layer", textContent: node.layer }, make("span", { textContent: places })),
+    make("div", { className: "cards" }, ...keys.map(drawNode)));
+  group.style.flexGrow = keys.length;
+  group.setAttribute("role", "group");
+  group.setAttribute("aria-label", isDecision(node) ? "Decision" : `Layer ${node.layer}`);
+  return group;
 }
 
 function drawNode(key) {
   const node = state.view.nodes[key], decision = isDecision(node);
   const button = make("button", { type: "button", className: "node", tabIndex: key === state.view.root ? 0 : -1 },
-    decision ? mosaic() : patches(key, 2), caption(key));
+    make("span", { className: decision ? "inside decided" : "inside" }, looks(key), caption(key)));
   button.dataset.key = key;
   button.classList.toggle("decision", decision);
   button.setAttribute("aria-pressed", "false");
-  button.setAttribute("aria-label", describe(key));
-  const [left, bottom, width, height] = node.box;
-  place(button, x(left), y(bottom + height), unit * width, unit * height);
-  button.addEventListener("pointerenter", (event) => event.pointerType === "mouse" && look(key));
+  button.addEventListener("pointerenter", (event) => event.pointerType === "mouse" && hover(key));
   button.addEventListener("focus", () => { rove(key); look(key); });
   button.addEventListener("click", () => choose(state.chosen === key ? null : key, key));
+  nodes.set(key, button);
+  button.setAttribute("aria-label", describe(key));
   return button;
+}
+
+function looks(key) {
+  if (isDecision(state.view.nodes[key])) return mosaic();
+  return make("span", { className: "looks" }, patches(key, 2), state.image.picture ? lit([key]) : null);
 }
 
 function mosaic() {
@@ -200,16 +173,89 @@ function mosaic() {
 }
 
 function caption(key) {
-  const lines = state.view.nodes[key].card.map((textContent) => make("span", { textContent }));
-  return make("span", { className: "caption" }, make("b", { textContent: title(key) }), ...lines);
+  const node = state.view.nodes[key], label = isDecision(node) && state.view.n_images === 1 ? state.image.label : null;
+  const lines = label === null ? node.lines : [...node.lines, `true label ${quoted(cut(label))}`];
+  return make("span", {}, make("b", { className: "long", textContent: title(key) }), node.bar ? bar(...node.bar) : null,
+    ...lines.map((textContent) => make("span", { className: "line long", textContent })));
+}
+
+function bar(textContent, length) {
+  const rect = draw("rect", { width: 100 * Math.abs(length), height: 10, class: length < 0 ? "against" : "for" });
+  const svg = draw("svg", { viewBox: "0 0 100 10", preserveAspectRatio: "none", "aria-hidden": "true" }, rect);
+  return make("span", { className: "bar" }, svg, make("span", { textContent }));
 }
 
 function describe(key) {
   const node = state.view.nodes[key], facts = node.panel.join(" ");
   if (isDecision(node)) return `Decision ${node.class_name}. ${facts}`;
   const heads = above(key).map((edge) => `${title(edge.head)}, ${edge.told}`);
-  return `Word ${title(key)} of layer ${node.layer}. ${facts}` + (heads.length ? ` Explains ${heads.join("; ")}.` : "");
+  return `${title(key)}, layer ${node.layer}. ${facts}` + (heads.length ? ` Explains ${heads.join("; ")}.` : "");
 }
+
+/** The boxes of elements, in the graph, which may be drawn smaller than it is. */
+function boxes(elements) {
+  const { left, top, width } = at("graph").getBoundingClientRect(), scale = at("graph").offsetWidth / width;
+  return elements.map((element) => {
+    const box = element.getBoundingClientRect();
+    const [x, y] = [scale * (box.left - left), scale * (box.top - top)];
+    return { left: x, right: x + scale * box.width, top: y, bottom: y + scale * box.height };
+  });
+}
+
+/** The least width of the graph: of nodes with their gaps, and of the names of layers where these stand beside. */
+function leastWidth() {
+  const [node, name] = narrow.matches ? [84, 0] : [116, 116];
+  return Math.max(...state.view.rows.map((groups) => name * groups.length + node * groups.flat().length)) + 28;
+}
+
+function drawArrows() {
+  at("graph").style.minWidth = `${leastWidth()}px`;
+  const keys = [...nodes.keys()], around = boxes([...nodes.values()]);
+  const box = Object.fromEntries(keys.map((key, i) => [key, around[i]]));
+  const taken = [...around, ...boxes([...document.querySelectorAll(".layer")])];
+  const strongest = [...state.view.edges].sort((a, b) => b.strength - a.strength);
+  arrows = strongest.map((edge) => drawArrow(edge, ends(edge, box), taken));
+  document.querySelector(".arrows").replaceChildren(...arrows.map((arrow) => arrow.line), ...arrows.map((arrow) => arrow.text));
+}
+
+/** Where an edge begins and ends: edges spread along a node in the order of their other ends. */
+function ends({ tail, head }, box) {
+  const at = (key) => (box[key].left + box[key].right) / 2;
+  const spread = (key, others, other) => {
+    const order = others.sort((a, b) => at(a) - at(b));
+    return box[key].left + (box[key].right - box[key].left) * (0.2 + (0.6 * (order.indexOf(other) + 0.5)) / order.length);
+  };
+  return [spread(tail, above(tail).map((edge) => edge.head), head), box[tail].top,
+    spread(head, below(head).map((edge) => edge.tail), tail), box[head].bottom];
+}
+
+function drawArrow(edge, [x0, y0, x1, y1], taken) {
+  const length = Math.hypot(x1 - x0, y1 - y0), wide = 1 + 4 * edge.strength, head = 6 + 2 * wide, half = head / 2;
+  const [dx, dy] = [(x1 - x0) / length, (y1 - y0) / length];
+  const [bx, by] = [x1 - head * dx, y1 - head * dy];
+  const tip = `M${x1} ${y1}L${bx - half * dy} ${by + half * dx}L${bx + half * dy} ${by - half * dx}Z`;
+  const opacity = 0.4 + 0.6 * edge.strength;
+  const line = draw("g", { class: edge.against ? "edge against" : "edge", "stroke-opacity": opacity, "fill-opacity": opacity },
+    draw("line", { x1: x0, y1: y0, x2: bx, y2: by, "stroke-width": wide }), draw("path", { d: tip }));
+  return { edge, line, text: drawLabel(edge.short, (share) => [x0 + share * (x1 - x0), y0 + share * (y1 - y0)], taken) };
+}
+
+/** What stands on an arrow, at the first place along it that is free; nothing where none is. */
+function drawLabel(textContent, along, taken) {
+  const label = draw("g", { class: "edge" });
+  if (!textContent) return label;
+  const half = (ROOM * textContent.length) / 2 + 2;
+  for (const [x, y] of [0.5, 0.4, 0.6, 0.3, 0.7, 0.25, 0.75].map(along)) {
+    const place = { left: x - half, right: x + half, top: y - 8, bottom: y + 8 };
+    if (place.left < 0 || taken.some((other) => overlap(place, other))) continue;
+    taken.push(place);
+    label.append(draw("rect", { x: x - half, y: y - 8, width: 2 * half, height: 16 }), draw("text", { x, y }, textContent));
+    break;
+  }
+  return label;
+}
+
+const overlap = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
 
 // ---- looking at a node, choosing one
 
@@ -217,6 +263,11 @@ function look(key) {
   state.active = key;
   drawPanel();
   highlight();
+}
+
+/** Look at what the mouse is over, but not while a name is being written. */
+function hover(key) {
+  if (!at("facts").contains(document.activeElement)) look(key);
 }
 
 function rove(key) {
@@ -263,25 +314,44 @@ function drawPanel() {
 }
 
 function drawQuery() {
-  const node = state.view.nodes[state.active], runs = state.image.places[state.active] ?? [];
-  const box = make("div"), layer = data.layers[node.layer];
-  if (state.image.picture) box.append(make("img", { src: state.image.picture, alt: imageName(state.image) }));
-  let text = imageName(state.image);
-  if (layer) {
-    const [height, width] = [layer.rows.length - 1, layer.columns.length - 1];
-    const cells = [];
-    for (let i = 0; i < runs.length; i += 2) for (let j = runs[i]; j < runs[i] + runs[i + 1]; j++) cells.push(j);
-    const tint = tinted("row" in node ? [node.row * width + node.column] : cells, layer);
-    if (!state.image.picture) box.style.aspectRatio = `${width} / ${height}`;
-    box.append(draw("svg", { viewBox: "0 0 1 1", preserveAspectRatio: "none" }, ...tint));
-    text = `Image ${state.image.number}, tinted at the ${plural(cells.length, "location")} of ${title(state.active)}`;
-    if (!cells.length) text = `Image ${state.image.number} does not show ${title(state.active)}`;
-  }
-  at("query").replaceChildren(box, make("figcaption", { textContent: text }));
+  const { active, image, view } = state, node = view.nodes[active];
+  const keys = isDecision(node) ? below(active).filter((edge) => !edge.against).map((edge) => edge.tail) : [active];
+  const count = isDecision(node) ? 0 : cellsOf([active]).length;
+  const what = isDecision(node) ? "where it shows the words below the decision"
+    : count ? `at the ${plural(count, "location")} of ${title(active)}` : "";
+  const textContent = what ? `${image.name}, lit ${what}` : `${image.name} does not show ${title(active)}`;
+  at("query").replaceChildren(lit(keys), make("figcaption", { textContent }));
 }
 
-/** The locations as an area, and its border: where a location's neighbour is not one of them. */
-function tinted(cells, { rows, columns }) {
+/** The locations of the image that show some of the words of one layer, or the one that is explained. */
+function cellsOf(keys) {
+  const node = state.view.nodes[keys[0]];
+  if ("row" in node) return [node.row * (data.layers[node.layer].columns.length - 1) + node.column];
+  const cells = [];
+  for (const key of keys) {
+    const runs = state.image.places[key] ?? [];
+    for (let i = 0; i < runs.length; i += 2) for (let j = runs[i]; j < runs[i] + runs[i + 1]; j++) cells.push(j);
+  }
+  return cells;
+}
+
+/** The image, darkened but where it shows these words of one layer; as it is for words of several. */
+function lit(keys) {
+  const box = make("span", { className: "lit" }), { picture } = state.image;
+  if (picture) box.append(make("img", { src: picture, alt: imageName(state.image) }));
+  const nodes = keys.map((key) => state.view.nodes[key]);
+  if (!keys.length || nodes.some((node) => node.layer !== nodes[0].layer)) return box;
+  const layer = data.layers[nodes[0].layer], cells = cellsOf(keys);
+  if (!picture) box.style.aspectRatio = `${layer.columns.length - 1} / ${layer.rows.length - 1}`;
+  const [areas, sides] = outlined(cells, layer), against = nodes.every((node) => node.bar?.[1] < 0) ? " against" : "";
+  box.append(draw("svg", { viewBox: "0 0 1 1", preserveAspectRatio: "none", "aria-hidden": "true" },
+    draw("path", { d: `M0 0H1V1H0z${areas}`, class: "rest" }),
+    draw("path", { d: sides, class: "halo" }), draw("path", { d: sides, class: `border${against}` })));
+  return box;
+}
+
+/** The locations as areas, and their border: where a location's neighbour is not one of them. */
+function outlined(cells, { rows, columns }) {
   const width = columns.length - 1, inside = new Set(cells), areas = [], sides = [];
   for (const cell of cells) {
     const [i, j] = [Math.floor(cell / width), cell % width];
@@ -292,22 +362,50 @@ function tinted(cells, { rows, columns }) {
     if (j === 0 || !inside.has(cell - 1)) sides.push(`M${left} ${top}V${bottom}`);
     if (j === width - 1 || !inside.has(cell + 1)) sides.push(`M${right} ${top}V${bottom}`);
   }
-  return [draw("path", { d: areas.join(""), class: "area" }), draw("path", { d: sides.join(""), class: "border" })];
+  return [areas.join(""), sides.join("")];
 }
 
 const paragraphs = (texts, className = "") => texts.map((textContent) => make("p", { className, textContent }));
 
 function aboutDecision(node) {
   const view = state.view, over = view.n_images > 1 ? [`Over ${scope(view)}.`] : [];
-  return [make("h2", { textContent: question(view) }), ...paragraphs([...node.panel, ...over]), ...paragraphs(node.warnings, "warning")];
+  return [make("h2", { textContent: question(view) }), ...paragraphs([...node.panel, ...over])];
 }
 
 function aboutWord(key, node) {
   const word = data.words[key];
   const facts = [make("h2", { textContent: title(key) }), ...paragraphs([`Word ${node.word} of layer ${node.layer}`], "soft"),
-    ...paragraphs(node.panel), make("h3", { textContent: "Most typical patches" }), patches(key, 3)];
+    naming(key), ...paragraphs(node.panel), make("h3", { textContent: "Most typical patches" }), patches(key, 3)];
   return word.classes ? [...facts, ...statistics(word)] : facts;
 }
+
+// ---- names that a person gives to words
+
+let unsaved = false;
+
+function naming(key) {
+  const input = make("input", { value: data.words[key].name ?? "", placeholder: "what it shows" });
+  input.addEventListener("input", () => rename(key, input.value.trim()));
+  input.addEventListener("keydown", (event) => event.key === "Enter" && nodes.get(key).focus());
+  return make("label", {}, "Name", input);
+}
+
+function rename(key, name) {
+  data.words[key].name = name || undefined;
+  unsaved = true;
+  at("names").hidden = false;
+  nodes.get(key).querySelector("b").textContent = document.querySelector("#facts h2").textContent = title(key);
+  for (const [other, button] of nodes) button.setAttribute("aria-label", describe(other));
+}
+
+at("download").addEventListener("click", () => {
+  const names = Object.entries(data.words).filter(([, word]) => word.name).map(([key, word]) => [key, word.name]);
+  const href = `data:application/json,${encodeURIComponent(JSON.stringify(Object.fromEntries(names), null, 1))}`;
+  make("a", { href, download: "word_names.json" }).click();
+  unsaved = false;
+});
+
+addEventListener("beforeunload", (event) => unsaved && event.preventDefault());
 
 function statistics(word) {
   const rows = word.classes.flatMap(([name, share]) => [
@@ -320,8 +418,8 @@ function statistics(word) {
   return [
     make("h3", { textContent: "Where it occurs in the images that it was learnt from" }),
     make("dl", { className: "bars" }, ...rows),
-    make("p", { className: "soft", textContent: (more > 0 ? `and ${plural(more, "other class").replace("classs", "classes")}; ` : "")
-      + `purity ${percent(word.classes[0]?.[1] ?? 0)}; ${percent(word.share)} of all locations` }),
+    make("p", { className: "soft", textContent: (more > 0 ? `and ${more} other class${more === 1 ? "" : "es"}; ` : "")
+      + `${percent(word.share)} of all locations show it` }),
   ];
 }
 
@@ -346,7 +444,7 @@ function goto(key) {
 
 // ---- keys
 
-const middle = (key) => state.view.nodes[key].box[0] + state.view.nodes[key].box[2] / 2;
+const middle = (key) => nodes.get(key).offsetLeft + nodes.get(key).offsetWidth / 2;
 
 function step(key, arrow) {
   const rows = state.view.rows.map((row) => row.flat());
@@ -374,16 +472,17 @@ function showAll() {
 
 at("all").addEventListener("click", showAll);
 at("close").addEventListener("click", showAll);
-at("graph").addEventListener("pointerleave", () => look(document.activeElement.dataset.key ?? state.chosen ?? state.view.root));
+at("graph").addEventListener("pointerleave", () => hover(document.activeElement.dataset.key ?? state.chosen ?? state.view.root));
 
 // ---- all together
 
 function show(image, view) {
   Object.assign(state, { image, view, active: view.root, chosen: null });
   at("question").textContent = document.title = question(view);
-  at("about").textContent = view.n_images > 1 ? `Over ${scope(view)}; beside it image ${image.number}` : imageName(image);
-  at("remark").textContent = view.remark;
-  at("remark").hidden = !view.remark;
+  const over = view.n_images > 1 ? `Over ${scope(view)}. Shown: ` : "";
+  at("about").textContent = over + imageName(image);
+  at("remark").textContent = view.remarks.join(" ");
+  at("remark").hidden = !view.remarks.length;
   document.body.classList.remove("open");
   document.body.dataset.evidence = view.evidence;
   drawControls();
@@ -391,6 +490,22 @@ function show(image, view) {
   look(view.root);
 }
 
-addEventListener("resize", () => { drawGraph(); highlight(); });
+function redraw() {
+  drawArrows();
+  highlight();
+}
+
+/** Lay the graph out for one sheet of paper, or for the screen again. */
+function print(onPaper) {
+  const graph = at("graph");
+  document.body.classList.toggle("print", onPaper);
+  graph.style.zoom = "";
+  redraw();
+  if (onPaper) graph.style.zoom = Math.min(1, 700 / graph.offsetWidth, 900 / graph.offsetHeight);
+}
+
+new ResizeObserver(redraw).observe(at("graph"));
+addEventListener("beforeprint", () => print(true));
+addEventListener("afterprint", () => print(false));
 drawImages();
 show(state.image, state.view);
