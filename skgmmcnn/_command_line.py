@@ -68,6 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = make_parser().parse_args(arguments)
     with warnings.catch_warnings():
+        warnings.simplefilter("default")
         warnings.showwarning = _print_warning
         try:
             options.command(options)
