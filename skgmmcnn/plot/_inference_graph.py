@@ -13,7 +13,7 @@ from sklearn.pipeline import Pipeline
 
 from .._pipelines import open_pipeline
 from ..dictionary import WordMaps
-from ..graph import DECISION, InferenceGraph, Target, evidence_of, strength_of, targets_of, telling
+from ..graph import DECISION, InferenceGraph, Target, evidence_of, percent, strength_of, targets_of, telling
 from ._cells import HELD, cells_of, draw_borders, grown, lit, place_tags, strongest
 from ._drawing import (
     AGAINST,
@@ -57,12 +57,12 @@ _MOST_NODES, _MOST_EDGES, _MOST_IMAGES = 40, 120, 4
 class InferenceGraphDisplay(Display):
     """An inference graph as a picture: the decision on top, below it one row of words per layer.
 
-    On top stands the image that is explained, and beside it the same image with only those places lit through which the
-    uppermost words did most of what they did.  A word is shown by the pieces of the fitted images that are most typical
-    of it, and beside them by where in the image it is.  Below stand its name, its share of the log-odds as a bar, what
-    the network says without it, and the two commonest classes of the fitted images that show it.  What all other words
-    of a layer do together stands at the left.  Edges lead up to what a word explains: the stronger, the wider and
-    darker.  What speaks against the class is orange.
+    On top stands the image that is explained, and beside it the same image with only those locations lit that hold 80 %
+    of the influence of the uppermost words together.  A word is shown by the patches of the fitted images that are most
+    typical of it, and beside them by its locations in the image.  Below stand its name, its share of the log-odds as a
+    bar, the probability without it, and the two commonest classes of the fitted images that show it.  The sum of all
+    other words of a layer stands at the left.  Edges lead from the words of a layer up to those that they explain: the
+    stronger, the wider and darker.  Words against the class are orange.
 
     Of a class, or of several images, up to four are shown, each with where its words are; words are shown in the one
     that has most of them.  Of a graph of counts, words have their evidence in bits, and edges theirs per location.
@@ -317,9 +317,7 @@ class InferenceGraphDisplay(Display):
 
     def _draw_lit(self, square: Box, nodes: Mapping[str, Mapping[str, Any]], row: int, *, tags: bool = False) -> None:
         """Draw an image with the places of some words in colour, outlined, and all else pale."""
-        shown = {key: grown(self._shown(node, row)) for key, node in nodes.items()}
-        shown = {key: where for key, where in shown.items() if where.any()}
-        picture = self._images[row]
+        shown, picture = self._strongest(nodes, row), self._images[row]
         cells = {key: cells_of(self.words.spec, nodes[key]["layer"]) for key in shown}
         drawn = draw_image(self.ax_, square, lit(picture, [(cells[key], where) for key, where in shown.items()]))
         taken: list[Box] = []
@@ -341,15 +339,25 @@ class InferenceGraphDisplay(Display):
                     )
                     break
 
+    def _strongest(self, nodes: Mapping[str, Mapping[str, Any]], row: int) -> dict[str, np.ndarray]:
+        """Return where words are strongest in one image, bool (H, W): together, those of a layer for, or against."""
+        sides: dict[tuple[str, bool], dict[str, np.ndarray]] = {}
+        for key, node in nodes.items():
+            sides.setdefault((node["layer"], self._wording.against(node)), {})[key] = self._shown(node, row)
+        found: dict[str, np.ndarray] = {}
+        for (layer, _), places in sides.items():
+            influence = None if self.influence is None else self.influence[layer][row]
+            pooled = strongest(np.any(list(places.values()), axis=0), influence)
+            found |= {key: grown(where & pooled) for key, where in places.items()}
+        return {key: where for key, where in found.items() if where.any()}
+
     def _shown(self, node: Mapping[str, Any], row: int) -> np.ndarray:
-        """Return where in one image a word did most, bool (H, W); the one location, where that is explained."""
-        layer = node["layer"]
-        shown = np.isin(self.words.words[layer][row], node.get("words", [node["word"]]))
+        """Return where one image shows a word, bool (H, W); the location of a node that is one."""
+        shown = np.isin(self.words.words[node["layer"]][row], node.get("words", [node["word"]]))
         if "row" in node:
-            here = np.zeros_like(shown)
-            here[node["row"], node["column"]] = True
-            return here
-        return strongest(shown, None if self.influence is None else self.influence[layer][row])
+            shown = np.zeros_like(shown)
+            shown[node["row"], node["column"]] = True
+        return shown
 
     def _draw_word(self, key: str, box: Box) -> None:
         node, theme = self._drawn.nodes[key], self._theme
@@ -399,8 +407,8 @@ class InferenceGraphDisplay(Display):
         if self._any_rings():
             parts.append("Rings: the location, where they are nearly the whole image.")
         if self._images:
-            held = "" if self.influence is None else f", as far as it did {HELD:.0%} of what it did"
-            parts.append(f"Lit: where the word is in the image{held}.")
+            share = "" if self.influence is None else f" with {percent(HELD)} of their influence"
+            parts.append(f"Lit: the locations of words in the image{share}.")
         parts += self._wording.key()
         if self.edge_maps:
             parts.append(
