@@ -10,7 +10,6 @@ from skgmmcnn import (
     DiagonalGaussianMixture,
     InferenceGraph,
     InferenceGraphDisplay,
-    InferenceGraphPage,
     LayerDictionary,
     LayerHMM,
     VisualWordDisplay,
@@ -106,20 +105,10 @@ MISTAKES = {
         ValueError,
         "n_permutations must be at least 1",
     ),
-    "image and class": (
-        lambda m: InferenceGraphDisplay.from_estimator(m.graph, m.words, image=1, label=3),
-        ValueError,
-        "label=3 explains a class, image=1 one image",
-    ),
     "image True": (
         lambda m: InferenceGraphDisplay.from_estimator(m.graph, m.words, image=True),
         TypeError,
-        "image must be the number of an image",
-    ),
-    "a page of a number": (
-        lambda m: InferenceGraphPage.from_estimator(m.graph, m.words, images=3),
-        TypeError,
-        r"images must list numbers .* got 3",
+        "An image is a number",
     ),
     "words that are a number": (
         lambda m: VisualWordDisplay.from_estimator(make_pipeline(m.dictionary), 5),
