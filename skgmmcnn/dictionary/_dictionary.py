@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .._compat import StrOptions, fit_context
 from .._device import exact_float32
-from .._distributed import my_share
+from .._distributed import local_slice
 from .._threads import one_thread
 from ..features import FeatureMaps, maps_of_arrays
 from ..mixture import STARTS, Expectation, Fitted, Mixture, OnlineState, Rows, Scorer, Training, online_step, train
@@ -245,7 +245,7 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
             mixtures = {layer: self._begin(layer, sample) for layer, sample in samples.items()}
         else:
             mixtures = {layer: state.mixture for layer, state in before.items()}
-        expectations = self._expect(maps[my_share(len(maps))], mixtures)
+        expectations = self._expect(maps[local_slice(len(maps))], mixtures)
         for layer in maps.layers:
             expectations[layer].merge()
         states = {

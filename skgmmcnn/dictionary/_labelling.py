@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .._device import exact_float32
-from .._distributed import gathered, my_share, n_processes
+from .._distributed import all_gather, local_slice, n_processes
 from .._threads import one_thread
 from ..features import FeatureMaps
 from ..mixture import Assignment, Mixture, Scorer
@@ -64,7 +64,7 @@ def label(
     and "log_density".  With `typical`, processes of ``torch.distributed`` divide the images.
     """
     together = typical is not None and n_processes() > 1
-    mine = my_share(len(maps)) if together else slice(0, len(maps))
+    mine = local_slice(len(maps)) if together else slice(0, len(maps))
     labels, decisions = _empty(maps[mine], n_words, keep_proba), np.empty(mine.stop - mine.start, np.int64)
     with exact_float32(), one_thread():
         for batch in maps[mine].batches():
@@ -79,12 +79,12 @@ def label(
     if together and typical is not None:
         for seen in typical.values():
             seen.merge()
-        parts = gathered(labels)
+        parts = all_gather(labels)
         labels = {
             name: {layer: np.concatenate([part[name][layer] for part in parts]) for layer in arrays}
             for name, arrays in labels.items()
         }
-        decisions = np.concatenate(gathered(decisions))
+        decisions = np.concatenate(all_gather(decisions))
     return labels, decisions
 
 

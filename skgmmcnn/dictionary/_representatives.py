@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from .._distributed import gathered
+from .._distributed import all_gather
 from ..features import NetworkSpec, Pictures, ReceptiveField, Span
 
 PATCH_SIDE = 64
@@ -57,7 +57,7 @@ class Typical:
 
     def merge(self) -> None:
         """Add what the other processes have seen; all must call this."""
-        self._table = self._best(np.concatenate(gathered(self._table)))
+        self._table = self._best(np.concatenate(all_gather(self._table)))
 
     def _best(self, table: np.ndarray) -> np.ndarray:
         table = table[_order(table, "turn")]

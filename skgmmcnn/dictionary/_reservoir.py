@@ -9,7 +9,7 @@ import torch
 from sklearn.utils import check_random_state
 from torch import Tensor
 
-from .._distributed import gathered, my_share, n_processes
+from .._distributed import all_gather, local_slice, n_processes
 from .._hashing import mixed
 from ..features import FeatureMaps
 from ._labelling import as_rows
@@ -50,7 +50,7 @@ class Reservoir:
             return
         device = self._rows[0].device
         mine = np.concatenate(self._keys), np.concatenate(self._images), torch.cat(self._rows).cpu()
-        keys, images, rows = zip(*gathered(mine), strict=True)
+        keys, images, rows = zip(*all_gather(mine), strict=True)
         self._keys, self._images, self._rows = list(keys), list(images), [part.to(device) for part in rows]
 
     def sample(self) -> tuple[Tensor, np.ndarray]:
@@ -69,7 +69,7 @@ def draw(
     `together` the same locations of all layers.
     """
     seeds = check_random_state(random_state).randint(2**31, size=1 if together else len(maps.layers))
-    generators = [(seed, torch.Generator().manual_seed(seed)) for seed in gathered(seeds.tolist())[0]]
+    generators = [(seed, torch.Generator().manual_seed(seed)) for seed in all_gather(seeds.tolist())[0]]
     sources = dict(zip(maps.layers, generators * (len(maps.layers) if together else 1), strict=True))
     n_channels = {layer: shape[0] for layer, shape in maps.shapes.items()}
     if together:
@@ -78,7 +78,7 @@ def draw(
     for layer, (_, height, width) in maps.shapes.items():
         limit = min(max_samples, max(1, _MOST_BYTES // (4 * n_channels[layer])))
         reservoirs[layer] = Reservoir(len(maps), height * width, limit, sources[layer][0])
-    decisions, mine = [], my_share(len(maps))
+    decisions, mine = [], local_slice(len(maps))
     for batch in maps[mine].batches():
         decisions.append(batch.decisions)
         for layer, values in batch.activations.items():
@@ -86,4 +86,4 @@ def draw(
     for reservoir in reservoirs.values():
         reservoir.merge()
     samples = {layer: Sample(*reservoirs[layer].sample(), generator) for layer, (_, generator) in sources.items()}
-    return samples, np.concatenate(gathered(np.concatenate(decisions)))
+    return samples, np.concatenate(all_gather(np.concatenate(decisions)))
