@@ -18,21 +18,17 @@ from ._cells import HELD, cells_of, draw_borders, grown, lit, place_tags, strong
 from ._drawing import (
     AGAINST,
     INK,
-    Display,
+    Drawing,
     Limits,
     Theme,
     draw_image,
     draw_patches,
     draw_rectangle,
     draw_share,
-    frame,
     has_rings,
     in_lines,
-    make_axes,
     shortened,
-    with_key,
     write,
-    write_key,
 )
 from ._edge_maps import edge_maps as maps_of_edges
 from ._groups import Group, alike, measured, merged
@@ -54,7 +50,7 @@ _LABEL = 0.2
 _MOST_NODES, _MOST_EDGES, _MOST_IMAGES = 40, 120, 4
 
 
-class InferenceGraphDisplay(Display):
+class InferenceGraphDisplay(Drawing):
     """An inference graph as a picture: the decision on top, below it one row of words per layer.
 
     On top stands the image that is explained, and beside it the same image with only those locations lit that hold 80 %
@@ -212,38 +208,26 @@ class InferenceGraphDisplay(Display):
             self.influence = found.maps
             self.residuals = {layer: float(each.max()) for layer, each in found.residuals.items()}
 
-    def plot(self, *, ax: Any = None) -> InferenceGraphDisplay:
-        """Draw the graph.
+    _key_size = 9.0
 
-        Parameters
-        ----------
-        ax : matplotlib.axes.Axes, default=None
-            Axes to draw into; None makes a figure of fitting size.
-
-        Returns
-        -------
-        display : InferenceGraphDisplay
-            The display itself.
-        """
+    def _lay_out(self) -> Limits:
         self._drawn = prune(merged(self.graph, self.groups or {}), _MOST_NODES, _MOST_EDGES)
         self._wording, self._theme = Wording(self._drawn, self.words), Theme.current()
         self._images = pictures(self.words, range(min(_MOST_IMAGES, len(self.words))))
-        boxes, layers = self._place(), dict(self._drawn.nodes(data="layer"))
-        limits, key = with_key(_limits(boxes), self._key(), size=9)
-        self.ax_ = make_axes(limits) if ax is None else ax
-        self.figure_ = self.ax_.figure
+        self._boxes = self._place()
+        return _limits(self._boxes)
+
+    def _draw(self) -> None:
+        boxes, layers = self._boxes, dict(self._drawn.nodes(data="layer"))
         self._draw_edges(boxes)
         for row in rows_of(self._drawn):
             for _, keys in itertools.groupby(row, key=layers.get):
                 self._draw_layer_name(next(keys), row[0], boxes)
-            for key_ in row:
-                if "class_name" in self._drawn.nodes[key_]:
-                    self._draw_decision(boxes[key_])
+            for key in row:
+                if "class_name" in self._drawn.nodes[key]:
+                    self._draw_decision(boxes[key])
                 else:
-                    self._draw_word(key_, boxes[key_])
-        write_key(self.ax_, limits, key, size=9)
-        frame(self.ax_, limits)
-        return self
+                    self._draw_word(key, boxes[key])
 
     def _place(self) -> dict[str, Box]:
         """Return where nodes are: words in rows, and the decision above them, as wide as they are."""
