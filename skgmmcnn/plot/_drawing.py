@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Sequence
 from os import PathLike
 from textwrap import wrap
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
@@ -33,7 +34,7 @@ class Display:
         """Draw the picture."""
         raise NotImplementedError
 
-    def save(self, path: str | PathLike, **options: Any) -> None:
+    def save(self, path: str | PathLike | IO[bytes], **options: Any) -> None:
         """Write the picture to a file, whose name's ending tells the format.
 
         In SVG, PDF and PostScript text stays text, to be searched for and edited.
@@ -51,6 +52,15 @@ class Display:
             self.plot()
         with mpl.rc_context(_TEXT_AS_TEXT):
             self.figure_.savefig(path, **options)
+
+    def _repr_png_(self) -> bytes:
+        """Return the picture for a notebook, which would show it twice if pyplot still had the figure."""
+        import matplotlib.pyplot as plt
+
+        file = io.BytesIO()
+        self.save(file, format="png")
+        plt.close(self.figure_)
+        return file.getvalue()
 
 
 class Theme(NamedTuple):

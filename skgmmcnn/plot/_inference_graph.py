@@ -13,7 +13,7 @@ from sklearn.pipeline import Pipeline
 
 from .._pipelines import open_pipeline
 from ..dictionary import WordMaps
-from ..graph import InferenceGraph, Target, evidence_of, strength_of, telling
+from ..graph import DECISION, InferenceGraph, Target, evidence_of, strength_of, targets_of, telling
 from ._cells import HELD, cells_of, draw_borders, grown, lit, place_tags, strongest
 from ._drawing import (
     AGAINST,
@@ -38,7 +38,7 @@ from ._edge_maps import edge_maps as maps_of_edges
 from ._groups import Group, alike, measured, merged
 from ._layout import Box, Line, attach, edge_strengths, place_cells, place_labels, rows_of
 from ._pruning import prune
-from ._reading import check_image, pictures, run
+from ._reading import find_images, pictures, run
 from ._wording import Bar, Wording, counted
 
 _SQUARE, _BETWEEN = 1.35, 0.06  # of a word: its typical patches, and beside them where it is
@@ -144,8 +144,7 @@ class InferenceGraphDisplay(Display):
         X: Any,
         y: Any = None,
         *,
-        image: int | Sequence[int] | None = None,
-        label: int | str | None = None,
+        image: int | str | Sequence[int | str] | None = None,
         target: Target = None,
         contrast: int | str | None = None,
         edge_maps: bool = False,
@@ -161,13 +160,13 @@ class InferenceGraphDisplay(Display):
             Words for an InferenceGraph, images for a pipeline.
         y : array-like of shape (n,), default=None
             The true classes of X, by number or name, to be written beside the decision.
-        image : int or sequence of int, default=None
-            Which image of X to explain; None takes the first.  Several are explained together, for the class `label`.
-        label : int or str, default=None
-            A class, by number or name: explain all images of X that the network gives this class, instead of one.
+        image : int, str or sequence of these, default=None
+            The image of X to explain, by number or file name.  Several are explained together, for one `target`.  None
+            takes the first; given a target, all images: those that the network decides to be of the class, or those
+            that show the word.
         target : int, str or tuple, default=None
-            What is explained of one image, as in :meth:`InferenceGraph.explain`: its decision, another class, a word
-            or a location.
+            The target of the graph, as in :meth:`InferenceGraph.explain`: a class, a word or a location; None for the
+            decision.
         contrast : int or str, default=None
             A class, by number or name, with which the decision is contrasted.
         edge_maps : bool, default=False
@@ -181,17 +180,17 @@ class InferenceGraphDisplay(Display):
             The drawn display.
         """
         before, estimator, X = open_pipeline(estimator, X, InferenceGraph)
-        rows = _chosen(image, label, target, len(X))
+        rows = _chosen(image, target, X)
         words = run(before, X[rows])
         labels = None if y is None else words.spec.encode(y, len(X))[rows]
-        if label is None:
+        if len(rows) == 1:
             (graph,) = estimator.explain(words, target, contrast=contrast)
-        elif image is not None:
-            graph = estimator.explain_together(words, words.spec.class_index(label), contrast=contrast)
-        else:
-            graph = estimator.explain_class(words, label, contrast=contrast)
+        elif image is None and targets_of(words, target).layer == DECISION:
+            graph = estimator.explain_class(words, target, contrast=contrast)
             decided = np.flatnonzero(words.decisions == graph.graph["target"])
             words, labels = words[decided], None if labels is None else labels[decided]
+        else:
+            graph = estimator.explain_together(words, target, contrast=contrast)
         display = cls(graph, words, labels=labels)
         display._ask(estimator)
         if edge_maps:
@@ -466,18 +465,14 @@ class InferenceGraphDisplay(Display):
         return self._wording.counts or edge[1] != self._drawn.graph["root"]
 
 
-def _chosen(image: int | Sequence[int] | None, label: Any, target: Target, n_images: int) -> np.ndarray:
-    """Return the rows of the images that are meant: one, some that are explained together, or all."""
-    if image is None and label is not None and target is None:
-        return np.arange(n_images)
-    several = isinstance(image, Sequence | np.ndarray)
-    if label is not None and (target is not None or not several):
-        one = f"image={image!r}" if target is None else f"target={target!r}"
-        raise ValueError(f"label={label!r} explains a class, {one} one image; give one of them.")
-    if several and label is None:
-        raise ValueError(f"Several images, image={image!r}, are explained together for a class; give label=, too.")
-    given: Any = image if several else [image or 0]
-    return np.array([check_image(one, n_images) for one in given])
+def _chosen(image: Any, target: Target, X: Any) -> np.ndarray:
+    """Return the rows of the images to explain: the given ones, the first one, or all to choose a target's from."""
+    if image is None:
+        return np.arange(1 if target is None else len(X))
+    rows = find_images(image, X)
+    if len(rows) != 1 and target is None:
+        raise ValueError(f"Several images, image={image!r}, are explained together for one target; give target=, too.")
+    return rows
 
 
 def _fitting(classes: Sequence[tuple[str, str]], width: int) -> list[str]:

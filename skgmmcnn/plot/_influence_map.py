@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from textwrap import wrap
 from typing import Any
 
@@ -31,7 +31,7 @@ from ._drawing import (
     write_key,
 )
 from ._layout import Box
-from ._reading import check_image, check_layers, pictures, run
+from ._reading import check_layers, find_images, pictures, run
 from ._wording import counted
 
 _SIDE, _GAP, _MARGIN = 1.9, 0.2, 1.15
@@ -104,7 +104,7 @@ class InfluenceMapDisplay(Display):
         X: Any,
         y: Any = None,
         *,
-        image: int | Sequence[int] | None = None,
+        image: int | str | Sequence[int | str] | None = None,
         target: int | str | None = None,
         contrast: int | str | None = None,
         layers: str | Sequence[str] | None = None,
@@ -122,8 +122,8 @@ class InfluenceMapDisplay(Display):
             Images.
         y : array-like of shape (n,), default=None
             The true classes of X, by number or name, to be written above the images.
-        image : int or sequence of int, default=None
-            Which images of X to draw; None takes the first eight.
+        image : int, str or sequence of these, default=None
+            The images of X to draw, by number or file name; None takes the first eight.
         target : int or str, default=None
             A class, by number or name; the network's decisions if None.
         contrast : int or str, default=None
@@ -143,8 +143,7 @@ class InfluenceMapDisplay(Display):
             The drawn display.
         """
         before, model, X = open_pipeline(estimator, X, LayerDictionary, LayerHMM)
-        given: Any = range(min(len(X), _MOST_IMAGES)) if image is None else image
-        rows = np.array([check_image(each, len(X)) for each in (given if isinstance(given, Iterable) else [given])])
+        rows = find_images(range(min(len(X), _MOST_IMAGES)) if image is None else image, X)
         X, n_images = X[rows], len(X)
         words = X if isinstance(X, WordMaps) else model.transform(run(before, X))
         if words.influence is None or words.pictures is None:

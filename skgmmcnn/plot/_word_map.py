@@ -32,7 +32,7 @@ from ._drawing import (
     write_key,
 )
 from ._layout import Box
-from ._reading import check_image, check_layers, pictures, run, words_by_name
+from ._reading import check_layers, find_images, pictures, run, words_by_name
 
 _SIDE, _GAP = 1.75, 0.2
 _ENTRY, _PATCH = 0.36, 0.3  # height of an entry of the legend, and side of the patch in it
@@ -93,7 +93,7 @@ class WordMapDisplay(Display):
         estimator: LayerDictionary | LayerHMM | Pipeline,
         X: Any,
         *,
-        image: int = 0,
+        image: int | str = 0,
         words: Sequence[tuple[str, int] | str] | None = None,
         graph: nx.DiGraph | None = None,
         layers: Sequence[str] | None = None,
@@ -108,8 +108,8 @@ class WordMapDisplay(Display):
             Fitted; a pipeline has one of these among its steps.
         X : WordMaps or FeatureMaps, or what the pipeline takes
             Images.
-        image : int, default=0
-            Which image of X to draw.
+        image : int or str, default=0
+            The image of X to draw, by number or file name.
         words : sequence of (str, int) or str, default=None
             Words to colour, by layer and number, ``("layer3", 17)``, or as graphs and tables name them,
             ``"layer3_w017"``.
@@ -128,7 +128,7 @@ class WordMapDisplay(Display):
             The drawn display.
         """
         before, model, X = open_pipeline(estimator, X, LayerDictionary, LayerHMM)
-        X = X[check_image(image, len(X)) :][:1]
+        X = X[find_images(image, X)]
         maps = X if isinstance(X, WordMaps) else model.transform(run(before, X))
         if maps.vocabulary.fingerprint != model.vocabulary_.fingerprint:
             raise ValueError("These words come from another dictionary than the one that is given.")

@@ -350,7 +350,7 @@ def test_bad_input_is_named(maps, digits):
         LayerDictionary(4).transform(maps)
     with pytest.raises(ValueError, match="'tol' parameter"):
         LayerDictionary(4, tol=-1).fit(maps)
-    with pytest.raises(ValueError, match=r"X has 4 dimensions\. Images go through a FeatureExtractor"):
+    with pytest.raises(ValueError, match=r"X has 4 dimensions\. Pass images to a FeatureExtractor"):
         LayerDictionary(2).fit(np.zeros((5, 3, 8, 8)))
     with pytest.raises(ValueError, match="NaN"):
         LayerDictionary(2).fit(np.full((5, 2), np.nan))
