@@ -385,18 +385,16 @@ class InferenceGraphDisplay(Drawing):
     def _key(self) -> str:
         if len(self.graph) == 1:
             return telling(self.graph).why_no_word()
-        parts = [
-            "Small pictures: pieces of the fitted images most typical of a word, and the classes that show it most."
-        ]
+        parts = ["Small pictures: the most typical patches of a word in the fitted images, and its commonest classes."]
         if self._any_rings():
-            parts.append("Rings: the location, where they are nearly the whole image.")
+            parts.append("Rings: the location, where a patch is nearly the whole image.")
         if self._images:
             share = "" if self.influence is None else f" with {percent(HELD)} of their influence"
             parts.append(f"Lit: the locations of words in the image{share}.")
         parts += self._wording.key()
         if self.edge_maps:
             parts.append(
-                "Squares on arrows: where in the upper word's field the lower word is, darkest where most often."
+                "Squares on arrows: places of the lower word in the upper word's field, darkest where most frequent."
             )
         n_nodes = len(self.graph) - sum(len(group) - 1 for group in self.groups or {})
         if len(self._drawn) < n_nodes:

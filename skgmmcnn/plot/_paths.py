@@ -320,7 +320,7 @@ class PathDisplay(Drawing):
         else:
             draw_image(self.ax_, box, self.picture)
         draw_rectangle(self.ax_, box, fc="none", ec=MARK, linewidth=2)
-        title = f"image {self.image}" + ("" if self.true_label is None else f"\ntruly: {self._name(self.true_label)}")
+        title = f"image {self.image}" + ("" if self.true_label is None else f"\nlabel: {self._name(self.true_label)}")
         write(self.ax_, box.middle, box.bottom - 0.05, title, size=9, va="top", color=MARK)
         for tail, head in zip([Node(-1, 0), *nodes[:-1]], nodes, strict=True):
             x0, y0, x1, y1 = _line(boxes[tail], boxes[head], 0)
@@ -345,12 +345,12 @@ class PathDisplay(Drawing):
 
     def _key(self) -> str:
         parts = [
-            "Squares: words, each shown by the fitted images that are most typical of it.",
-            "Below: the decisions that are most probable after this word.",
+            "Squares: words, shown by their most typical fitted images.",
+            "Below: the most probable decisions after a word.",
             f"Lines: the {self.n_paths} most used paths of each class; percentages are shares of the class's images.",
         ]
         if self.image is not None:
-            parts.append("Magenta: the path of one image, told from its activations alone.")
+            parts.append("Magenta: the path of one image, inferred from its activations without the decision.")
         return " ".join(parts)
 
 

@@ -200,7 +200,7 @@ class VisualWordDisplay(Drawing):
     def _key(self) -> str:
         layers = {layer for layer, _ in self.words}
         shown = [found for layer, found in self.vocabulary.representatives.items() if layer in layers]
-        parts = ["Patches: pieces of the fitted images that are most typical of a word."]
+        parts = ["Patches: the most typical ones of a word in the fitted images."]
         if any(map(has_rings, shown)):
             parts.append("Rings: the location.")
         if any(self.vocabulary.statistics[layer].counts.shape[1] > 1 for layer in layers):

@@ -533,7 +533,7 @@ def test_words_that_do_not_keep_the_decision_say_so(held, influence_graph, words
     explained.graph["held"] = held
     display = InferenceGraphDisplay(explained, words[7:8]).plot()
     said = " ".join(text.get_text() for text in display.ax_.texts if text.get_color() == AGAINST)
-    assert said == ("" if held else "A part of the story: these words alone do not keep the decision.")
+    assert said == ("" if held else "Incomplete: these words alone do not keep the decision.")
     assert_readable(display.figure_)
 
 

@@ -217,7 +217,7 @@ def test_influence_says_what_the_graphs_say(influence_graph, words):
     first, second = np.argsort(-words.vocabulary.statistics[word["layer"]].classes[word["word"]], kind="stable")[:2]
     assert re.fullmatch(rf"seen in {first} \d+ %, {second} \d+ %", shown["lines"][1])
     assert shown["panel"][0] == f"{word['count']} of {word['n_locations']} locations in this image."
-    assert views[0]["remarks"] == ["A part of the story: these words alone do not keep the decision."]
+    assert views[0]["remarks"] == ["Incomplete: these words alone do not keep the decision."]
     assert views[2]["nodes"][views[2]["root"]]["panel"] == [
         f"Mean probability {probable(of_class.graph['probability'])}."
     ]

@@ -42,7 +42,7 @@ def test_a_wrong_decision_among_two_classes(pipe, digits, wrong):
     paths, shown = display.paths, texts(display)
     true, decision = digits.test_labels[wrong], paths.decisions[wrong]
     assert display.targets == [true, decision]
-    assert f"image {wrong}\ntruly: {'abcdefghij'[true]}" in shown
+    assert f"image {wrong}\nlabel: {'abcdefghij'[true]}" in shown
     for label in (true, decision):
         table = paths.path_table(label, n_paths=3)
         counted = f"{100 * table.shares.sum():.0f} % of {(paths.decisions == label).sum()}\nimages shown"
@@ -82,7 +82,7 @@ def test_axes_names_and_plain_arrays(pipe, digits, rng):
     parts = [rng.normal(side, 1, (200, 3)), rng.normal(-side, 1, (200, 2))]
     hmm = LayerHMM(3, solver="em", random_state=0).fit(parts, y)
     shown = texts(PathDisplay.from_estimator(hmm, parts, y, targets=["right", "left"], image=4))
-    assert {"left", "right", "layer dense0", f"image 4\ntruly: {y[4]}"} <= {*shown}
+    assert {"left", "right", "layer dense0", f"image 4\nlabel: {y[4]}"} <= {*shown}
 
 
 def test_long_names_of_classes_can_be_read(digits):
