@@ -31,7 +31,7 @@ class _Silent(Generic[T]):
         """Take no notice of what is being done."""
 
 
-def progress(things: Iterable[T] = (), *, shown: Any, total: int | None = None, **named: str) -> Any:
+def progress(things: Iterable[T] = (), *, shown: Any, total: int | None = None, **named: Any) -> Any:
     """Return a bar over `things`, or one to be told of `total` of them; it is `shown`, or does nothing.
 
     Its names `desc` and `unit` are those of tqdm, which is imported only for a bar that is shown.
