@@ -9,7 +9,7 @@ Each dictionary is fitted twice, with two seeds that draw other locations and ot
 - nats: held-out log-density per location and channel; comparable between Gaussian mixtures of one layer
 - deletion: area under the decision's probability as words are taken away in the order of their influence per location,
   by that of a random order
-- seconds of one fit, without the network
+- seconds of one fit on all processors together, without the network
 
     SKGMMCNN_DATA=... python benchmarks/bench_words.py resnet20|squeezenet|tiny_darknet|efficientnet_lite0 \
         [number of images] [number of test images] [n_words ...]
@@ -37,12 +37,12 @@ AT = 200  # words, where families are compared
 
 
 class Timed(LayerDictionary):
-    """A dictionary that notes how long it trains each mixture."""
+    """A dictionary that notes the processors' time for training each mixture."""
 
     def _train(self, layer, sample, emission):
-        begun = time.perf_counter()
+        begun = time.process_time()
         found = self._mixture(layer, sample, emission)
-        self.__dict__.setdefault("seconds", {})[layer] = time.perf_counter() - begun
+        self.__dict__.setdefault("seconds", {})[layer] = time.process_time() - begun
         return found
 
     def _mixture(self, layer, sample, emission):

@@ -1,6 +1,6 @@
-"""Work shared among the processes of ``torch.distributed``, where that has been initialised; else all of it is ours.
+"""Division of work among the processes of ``torch.distributed``, if it is initialised; one process otherwise.
 
-Sampled rows, words and sums travel between processes, activations do not.  Every process ends with the same.
+Processes exchange sampled rows, words and sums, never activations, and all end with the same result.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ import torch.distributed as dist
 
 
 def n_processes() -> int:
-    """Return how many processes share the work."""
+    """Return the number of processes that divide the work."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
-def my_share(n: int) -> slice:
-    """Return which of n consecutive things this process takes."""
+def local_slice(n: int) -> slice:
+    """Return the slice of n consecutive items that this process takes."""
     if n_processes() == 1:
         return slice(0, n)
     rank, size = dist.get_rank(), dist.get_world_size()
     return slice(n * rank // size, n * (rank + 1) // size)
 
 
-def gathered(mine: Any) -> list[Any]:
-    """Return what each process has, in their order; all must call this."""
+def all_gather(item: Any) -> list[Any]:
+    """Return the items of all processes, in rank order; every process must call this."""
     if n_processes() == 1:
-        return [mine]
-    everyones: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(everyones, mine)
-    return everyones
+        return [item]
+    items: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(items, item)
+    return items

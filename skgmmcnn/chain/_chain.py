@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import threshold
 
-from .._distributed import gathered, my_share, n_processes
+from .._distributed import all_gather, local_slice, n_processes
 from .._threads import by_blocks
 from ..mixture import Assignment, Mixture, Scorer, Statistics, dead_and_heavy
 from ._recursions import forward_backward, state_posteriors
@@ -258,7 +258,7 @@ class ChainExpectation:
     def merge(self) -> None:
         """Add what the other processes have summed; all must call this."""
         device = self.log_likelihood.device
-        (likelihood, statistics), *others = gathered((self.log_likelihood.cpu(), self.statistics.to("cpu")))
+        (likelihood, statistics), *others = all_gather((self.log_likelihood.cpu(), self.statistics.to("cpu")))
         for more, added in others:
             likelihood, statistics = likelihood + more, statistics.add_(added)
         self.log_likelihood, self.statistics = likelihood.to(device), statistics.to(device)
@@ -299,7 +299,7 @@ class Examples:
     def expect(self, chain: Chain) -> ChainExpectation:
         """Return the E-step over all examples."""
         expectation = ChainExpectation(chain, self.values[:0])
-        mine = self[my_share(len(self))] if self.shared else self
+        mine = self[local_slice(len(self))] if self.shared else self
         expectation.add(mine.values, mine.targets)
         if self.shared and n_processes() > 1:
             expectation.merge()

@@ -18,7 +18,7 @@ from torch import Tensor
 from .._compat import Interval, StrOptions, fit_context
 from .._device import exact_float32
 from .._threads import one_thread
-from ..dictionary import Sample, WordMaps, WordModel, check_shares, draw, passes
+from ..dictionary import Sample, WordMaps, WordModel, check_processes, draw, passes
 from ..features import FeatureMaps, maps_of_arrays
 from ..mixture import Fitted, OnlineState, Training, fit_em, fit_online, in_blocks, online_pass, sampling
 from ._chain import Chain, ChainLabeller, ChainScorer, Examples, joined, uniform
@@ -454,7 +454,7 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
     ) -> tuple[FeatureMaps, Any, np.ndarray | None]:
         """Return X as maps, the distinct decisions, and for plain arrays those of the examples as their numbers."""
         maps = self._check(X, y, reset=reset)
-        check_shares(maps)
+        check_processes(maps)
         if reset:
             self._check_sizes(maps)
         if isinstance(X, FeatureMaps):
@@ -483,7 +483,7 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
 
     def _start(self, samples: Mapping[str, Sample], classes: np.ndarray | None) -> Chain:
         """Return the chain from which training starts."""
-        mixtures = tuple(self._begin(layer, sample) for layer, sample in samples.items())
+        mixtures = tuple(self._initialize(layer, sample) for layer, sample in samples.items())
         tables = uniform([len(mixture.weights) for mixture in mixtures], 0 if classes is None else len(classes))
         chain = Chain((), mixtures, float(self.smoothing))
         return chain.with_tables([table.to(mixtures[0].weights.device) for table in tables])

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from .._distributed import gathered, n_processes
+from .._distributed import all_gather, n_processes
 from .._threads import by_blocks
 from ._emissions import Emission, Parameters, SphericalGaussian, Statistics, TiedDiagonalGaussian
 
@@ -441,7 +441,7 @@ class Expectation:
         """Add what the other processes have summed; all must call this."""
         if n_processes() == 1:
             return
-        parts = gathered((self.log_likelihood.cpu(), self.statistics.to("cpu"), self.components))
+        parts = all_gather((self.log_likelihood.cpu(), self.statistics.to("cpu"), self.components))
         device = self.log_likelihood.device
         self.log_likelihood = sum((part[0] for part in parts), torch.zeros((), dtype=torch.float64)).to(device)
         if self._components is not None:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._distributed import my_share
+from .._distributed import local_slice
 from ._em import Expectation, Mixture, Scorer, log_evidence
 
 # A component that holds less than one row is moved, in so many rounds at most.
@@ -111,7 +111,7 @@ class Rows:
     def expect(self, mixture: Mixture) -> Expectation:
         """Return the E-step over all rows."""
         expectation = Expectation(mixture, self.like, keep_components=True)
-        mine = self[my_share(len(self.values))] if self.shared else self
+        mine = self[local_slice(len(self.values))] if self.shared else self
         expectation.add(mine.values, mine.weights)
         if self.shared:
             expectation.merge()
