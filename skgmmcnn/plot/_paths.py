@@ -18,18 +18,14 @@ from ..graph import percent
 from ._drawing import (
     MARK,
     PALETTE,
-    Display,
+    Drawing,
     Limits,
     Theme,
     draw_image,
     draw_patches,
     draw_rectangle,
-    frame,
-    make_axes,
     shortened,
-    with_key,
     write,
-    write_key,
 )
 from ._layout import Box, Line, place_labels
 from ._reading import find_images, named_vocabulary, run
@@ -46,7 +42,7 @@ class Node(NamedTuple):
     number: int
 
 
-class PathDisplay(Display):
+class PathDisplay(Drawing):
     """The most used paths of some classes, from the lowest layer on the left to the decision on the right.
 
     A word is shown by the fitted images that are most typical of it, and below it stands which decisions are most
@@ -182,26 +178,17 @@ class PathDisplay(Display):
         )
         return display.plot(ax=ax)
 
-    def plot(self, *, ax: Any = None) -> PathDisplay:
-        """Draw the paths.
+    _key_size = 8.5
 
-        Parameters
-        ----------
-        ax : matplotlib.axes.Axes, default=None
-            Axes to draw into; None makes a figure of fitting size.
-
-        Returns
-        -------
-        display : PathDisplay
-            The display itself.
-        """
+    def _lay_out(self) -> Limits:
         if not 1 <= len(self.targets) <= _MOST_CLASSES:
             raise ValueError(f"1 to {_MOST_CLASSES} classes can be drawn; got {len(self.targets)}.")
-        flows = [self._flow(target) for target in self.targets]
-        boxes = self._place(flows)
-        limits, key = with_key(_limits(boxes), self._key(), 8.5)
-        self.ax_ = make_axes(limits) if ax is None else ax
-        self.figure_ = self.ax_.figure
+        self._flows = [self._flow(target) for target in self.targets]
+        self._boxes = self._place(self._flows)
+        return _limits(self._boxes)
+
+    def _draw(self) -> None:
+        flows, boxes = self._flows, self._boxes
         self._draw_flows(flows, boxes)
         for node, box in boxes.items():
             if node.column == len(self.paths.layers):
@@ -211,9 +198,6 @@ class PathDisplay(Display):
         self._draw_layer_names(boxes)
         if self.image is not None:
             self._draw_image_path(boxes)
-        write_key(self.ax_, limits, key, 8.5)
-        frame(self.ax_, limits)
-        return self
 
     def _flow(self, target: int) -> dict[tuple[Node, Node], float]:
         """Return the share of the class's images on each step of its most used paths."""

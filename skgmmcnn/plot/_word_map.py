@@ -17,19 +17,15 @@ from ..graph import DECISION, strength_of
 from ._cells import cells_of, draw_borders, draw_cells, equal_cells
 from ._drawing import (
     PALETTE,
-    Display,
+    Drawing,
     Limits,
     Theme,
     draw_image,
     draw_rectangle,
-    frame,
     grey,
     in_lines,
-    make_axes,
     shortened,
-    with_key,
     write,
-    write_key,
 )
 from ._layout import Box
 from ._reading import check_layers, find_images, pictures, run, words_by_name
@@ -45,7 +41,7 @@ _KEY = (
 _SHORT = 7  # letters of entries that stand two by two
 
 
-class WordMapDisplay(Display):
+class WordMapDisplay(Drawing):
     """An image with its maps of words, one panel per layer.
 
     In each panel some words are coloured on the grey image, and named below, each with its most typical patch and the
@@ -137,36 +133,23 @@ class WordMapDisplay(Display):
             chosen = {layer: chosen.get(layer, []) for layer in check_layers(layers, maps)}
         return cls(maps, chosen).plot(ax=ax)
 
-    def plot(self, *, ax: Any = None) -> WordMapDisplay:
-        """Draw the maps.
-
-        Parameters
-        ----------
-        ax : matplotlib.axes.Axes, default=None
-            Axes to draw into; None makes a figure of fitting size.
-
-        Returns
-        -------
-        display : WordMapDisplay
-            The display itself.
-        """
+    def _lay_out(self) -> Limits:
         self._check()
-        picture = next(iter(pictures(self.words, [0])), None)
-        boxes, bottom = self._place(picture)
-        right = max(box.right for box in boxes.values())
-        limits, key = with_key(Limits(-_GAP / 2, right + _GAP / 2, bottom, 0), _KEY)
-        self.ax_ = make_axes(limits) if ax is None else ax
-        self.figure_ = self.ax_.figure
-        for layer, box in boxes.items():
+        self._picture = next(iter(pictures(self.words, [0])), None)
+        self._boxes, bottom = self._place(self._picture)
+        return Limits(-_GAP / 2, max(box.right for box in self._boxes.values()) + _GAP / 2, bottom, 0)
+
+    def _draw(self) -> None:
+        for layer, box in self._boxes.items():
             self._draw_title(layer, box)
             if layer is not None:
-                self._draw_map(layer, box, picture)
+                self._draw_map(layer, box, self._picture)
                 self._draw_legend(layer, box)
-            elif picture is not None:
-                draw_image(self.ax_, box, picture)
-        write_key(self.ax_, limits, key)
-        frame(self.ax_, limits)
-        return self
+            elif self._picture is not None:
+                draw_image(self.ax_, box, self._picture)
+
+    def _key(self) -> str:
+        return _KEY
 
     def _check(self) -> None:
         for layer, numbers in self.chosen.items():

@@ -20,6 +20,12 @@ def counted(name: str, number: str) -> str:
     return f"{name}{':' * name[-1:].isdigit()} {number}".strip()
 
 
+def _few(n_fitted: int) -> str:
+    if n_fitted > 1:
+        return f"Only {n_fitted} fitted images have this decision."
+    return f"{'Only one' if n_fitted else 'No'} fitted image has this decision."
+
+
 class Bar(NamedTuple):
     """What a bar shows: a number as text, and its length as a share of the longest possible, of either sign."""
 
@@ -145,7 +151,7 @@ class Wording:
             lines.append("All its words together speak against it.")
         fitted = self._n_fitted(root)
         if fitted is not None and fitted < FEW_FITTED:
-            lines.append(f"Fitted images with this decision: {fitted or 'none'}.")
+            lines.append(_few(fitted))
         unsure = {layer: share for layer, share in residuals.items() if share > _SURE}
         if unsure:
             layer = max(unsure, key=unsure.__getitem__)

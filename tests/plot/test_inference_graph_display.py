@@ -54,7 +54,7 @@ def test_picture_of_an_image(graph, words):
     expected = [f"{edge['log_ratio']:.2f} bits, {percent(edge['frequency'])}" for *_, edge in drawn.edges(data=True)]
     assert set(labels) <= set(expected)
     assert len(labels) >= 0.9 * len(expected)  # where there is room
-    assert "Lit: where the word is in the image." in " ".join(" ".join(texts).split())
+    assert "Lit: the locations of words in the image." in " ".join(" ".join(texts).split())
     n_words = len(drawn) - 1
     n_images = len(display.ax_.images)
     assert n_images == 2 + n_words * 5  # the decision's, as it is and lit; for a word four patches and the image
@@ -302,11 +302,12 @@ def test_a_graph_learnt_from_few_images_says_so(n_fitted, words):
     names = tuple(f"{digit}, whose name is by far longer than usual, and then goes on" for digit in range(10))
     long = replace(words, spec=replace(words.spec, class_names=names))
     for shown in (words, long):
-        for asked in ({"image": of_class[0]}, {"label": 4}, {"image": of_class[0], "contrast": 7}):
+        for asked in ({"image": of_class[0]}, {"target": 4}, {"image": of_class[0], "contrast": 7}):
             display = InferenceGraphDisplay.from_estimator(fitted, shown, **asked)
             assert_readable(display.figure_)
-            warnings = [text for text in written(display) if text.startswith("Fitted images with")]
-            assert warnings == ([f"Fitted images with this decision: {n_fitted}."] if n_fitted < 10 else [])
+            warnings = [text for text in written(display) if text.endswith("this decision.")]
+            few = "Only one fitted image has" if n_fitted == 1 else f"Only {n_fitted} fitted images have"
+            assert warnings == ([f"{few} this decision."] if n_fitted < 10 else [])
 
 
 def test_a_contrast_that_counts_deny_says_so(graph, words):
@@ -327,7 +328,7 @@ def test_a_class_that_was_not_fitted(words):
     assert to_text(display.graph).endswith(why)
     texts = [" ".join(text.split()) for text in written(display)]
     assert why in texts
-    assert "Fitted images with this decision: none." in texts
+    assert "No fitted image has this decision." in texts
     assert_readable(display.figure_)
 
 
@@ -410,6 +411,17 @@ def test_several_images_together(influence_graph, words):
     assert_readable(display.figure_)
     with pytest.raises(ValueError, match="explained together for one target; give target="):
         InferenceGraphDisplay.from_estimator(influence_graph, words, image=[1, 2])
+
+
+def test_words_together_hold_most_of_their_influence(influence_graph, words):
+    display = InferenceGraphDisplay.from_estimator(influence_graph, words, image=7)
+    nodes = {key: node for key, node in display.graph.nodes.items() if node["layer"] == "conv3"}
+    assert len(nodes) > 1
+    assert all(node["influence"] > 0 for node in nodes.values())
+    shown = np.isin(words.words["conv3"][7], [node["word"] for node in nodes.values()])
+    lit = np.any(list(display._strongest(nodes, 0).values()), axis=0)
+    np.testing.assert_array_equal(lit, strongest(shown, display.influence["conv3"][0]))
+    assert lit.sum() < shown.sum()
 
 
 def test_large_graphs_show_the_strongest_quickly(words):
