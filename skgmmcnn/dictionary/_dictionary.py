@@ -67,8 +67,8 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
         Training stops when a pass gains less than this, in nats per row and channel.  "em" also stops when fewer than
         one row in fifty changes its word in a pass.
     reg_covar : float, default=0.3
-        Floor of the variance of a component, as a fraction of the channel's variance.  (In scikit-learn the parameter
-        of this name is added.)  With lower values, words describe small differences in nearly silent channels, recur
+        Floor of the variance of a component, as a fraction of the channel's variance; scikit-learn's parameter of this
+        name is added instead.  With lower values, words describe small differences in nearly silent channels, recur
         less often with another sample, and predict the class less well.
     keep_proba : bool, default=False
         Whether word maps hold the posterior and the log-density of the word at each location.

@@ -51,7 +51,7 @@ class DiagonalGaussianMixture(DensityMixin, BaseEstimator):
         Training stops when a pass gains less than this, in nats per row.  With "em", this is the gain of a step without
         momentum; with the other solvers, that of the mean over a pass, with each block scored before the update.
     reg_covar : float or array-like of shape (d,), default=1e-6
-        Floor of the variances.  (In scikit-learn the parameter of this name is added.)
+        Floor of the variances; scikit-learn's parameter of this name is added instead.
     max_iter : int, default=100
         Maximum number of passes over the rows.
     n_init : int, default=1
