@@ -15,7 +15,7 @@ from .._device import exact_float32
 from .._distributed import local_slice
 from .._threads import one_thread
 from ..features import FeatureMaps, maps_of_arrays
-from ..mixture import STARTS, Expectation, Fitted, Mixture, OnlineState, Rows, Scorer, Training, online_step, train
+from ..mixture import SOLVERS, STARTS, Expectation, Fitted, Mixture, OnlineState, Rows, Scorer, Training, online_step
 from ._base import WordModel, check_processes
 from ._labelling import MixtureLabeller, as_rows, average_posteriors
 from ._readouts import Grouped, Readout, fit_readout, train_words
@@ -67,8 +67,8 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
         Training stops when a pass gains less than this, in nats per row and channel.  "em" also stops when fewer than
         one row in fifty changes its word in a pass.
     reg_covar : float, default=0.3
-        Floor of the variance of a component, as a fraction of the channel's variance.  (In scikit-learn the parameter
-        of this name is added.)  With lower values, words describe small differences in nearly silent channels, recur
+        Floor of the variance of a component, as a fraction of the channel's variance; scikit-learn's parameter of this
+        name is added instead.  With lower values, words describe small differences in nearly silent channels, recur
         less often with another sample, and predict the class less well.
     keep_proba : bool, default=False
         Whether word maps hold the posterior and the log-density of the word at each location.
@@ -87,7 +87,8 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
     Attributes
     ----------
     mixtures_ : dict of str to Mixture
-        By layer, with `weights_`, `means_` and `covariances_` as in :class:`sklearn.mixture.GaussianMixture`.
+        By layer, with `weights_`, `means_` and `covariances_` as in :class:`sklearn.mixture.GaussianMixture`.  Of
+        rectified mixtures, `means_` are those before the ReLU, `emitted_means_` those behind it.
     layers_ : tuple of str
         The layers, in network order.
     emissions_ : dict of str to str
@@ -144,7 +145,7 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
         **WordModel._parameter_constraints,
         "objective": [StrOptions({"generative", "discriminative"})],
         "init_params": [StrOptions(set(STARTS))],
-        "solver": [StrOptions({"em", "online", "sgd"})],
+        "solver": [StrOptions(set(SOLVERS))],
     }
 
     def __init__(
@@ -417,8 +418,8 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
             training = Training(self.max_iter, tol, generator=sample.generator, report=report, still=_STILL)
             n_first = len(rows) // _FIRST
             if self.solver == "em" and n_first >= _ROWS_EACH * self._n_words(layer):
-                mixture = train(self.solver, rows[:n_first], mixture, training).mixture  # in random order
-            return train(self.solver, rows, mixture, training)
+                mixture = SOLVERS["em"](rows[:n_first], mixture, training).mixture  # in random order
+            return SOLVERS[self.solver](rows, mixture, training)
 
     def _expect(self, maps: FeatureMaps, mixtures: Mapping[str, Mixture]) -> dict[str, Expectation]:
         """Return the E-step of each layer over all locations, after one pass through the network."""

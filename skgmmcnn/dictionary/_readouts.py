@@ -101,7 +101,7 @@ def train_words(data: Grouped, mixture: Mixture, n_outputs: int, generator: torc
     descent = Descent(mixture, [coef, intercept], step=_STEP_OF_ONE_WORD / math.sqrt(len(mixture.weights)))
     n_epochs = max(_LEAST_EPOCHS, math.ceil(_LEAST_STEPS * _IMAGES_PER_STEP / len(data)))
     for epoch in range(n_epochs):
-        descent.share = 1 - epoch / n_epochs
+        descent.rate = 1 - epoch / n_epochs
         for batch in data.batches(torch.randperm(len(data), generator=generator)):
             scores = batch.average(descent.mixture()) @ coef.T + intercept
             descent.step(cross_entropy(scores, batch.targets) + _SHRINKAGE * coef.square().sum())
