@@ -63,21 +63,8 @@ def log_ratios(counts: np.ndarray, smoothing: float) -> np.ndarray:
 def count_pairs(upper: np.ndarray, lower: np.ndarray, field: ReceptiveField, n_upper: int, n_lower: int) -> np.ndarray:
     """Return C[s, t] = sum over images and upper locations p with word s of the number of q in R(p) with word t.
 
-    Parameters
-    ----------
-    upper : int array of shape (n, H, W)
-        Words of the upper layer, below `n_upper`.
-    lower : int array of shape (n, h, w)
-        Words of the lower layer, below `n_lower`.
-    field : ReceptiveField
-        The window of each upper location in the lower map.
-    n_upper, n_lower : int
-        Numbers of words.
-
-    Returns
-    -------
-    counts : int64 array of shape (n_upper, n_lower)
-        Exact numbers of pairs.
+    The words are `upper` (n, H, W), below `n_upper`, and `lower` (n, h, w), below `n_lower`; the counts, of shape
+    (n_upper, n_lower), are exact.
     """
     counts = np.zeros(n_upper * n_lower, dtype=np.int64)
     for _, _, cells in pair_chunks(upper, lower, field, n_lower, max(_CHUNK, len(counts))):

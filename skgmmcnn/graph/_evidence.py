@@ -85,19 +85,7 @@ class Strength:
 
 
 class Evidence(ABC):
-    """One kind of evidence, for the words of n images.
-
-    Parameters
-    ----------
-    estimator : InferenceGraph
-        Fitted; its parameters and counts.
-    words : WordMaps
-        Words of the images.
-    structure : Hierarchy
-        What is explained by what.
-    n_nodes : dict of str to int
-        Most words to keep of each layer.
-    """
+    """One kind of evidence, for the words of n images; graphs keep at most `n_nodes` words of each layer."""
 
     name: ClassVar[str]
     strength: ClassVar[Strength]

@@ -61,7 +61,7 @@ def hierarchy(spec: NetworkSpec, effective: Mapping[Pair, ReceptiveField]) -> Hi
     return Hierarchy(below, above, reached, depths, fields)
 
 
-def measured(spec: NetworkSpec) -> dict[Pair, ReceptiveField] | None:
+def effective_fields(spec: NetworkSpec) -> dict[Pair, ReceptiveField] | None:
     """Return the effective fields of all layers that explain each other; None where some were not measured."""
     known = spec.effective_fields
     return {pair: known[pair] for pair in _pairs(spec)} if set(known).issuperset(_pairs(spec)) else None

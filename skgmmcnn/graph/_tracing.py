@@ -168,9 +168,9 @@ class Tracer:
         outputs, targets = self._part.original.outputs, self._question.outputs[self._part.rows]
         seconds = zip(*(each.tolist() for each in runners_up(outputs, targets)), strict=True)
         known = zip(self.traces, proba_of(outputs, targets), self._part.original.decisions, seconds, strict=True)
-        for found, probability, decision, (second, second_probability) in known:
-            found.probability, found.decision = float(probability), int(decision)
-            found.runner_up, found.runner_up_probability = second, second_probability
+        for trace, probability, decision, (second, second_probability) in known:
+            trace.probability, trace.decision = float(probability), int(decision)
+            trace.runner_up, trace.runner_up_probability = second, second_probability
 
     def _attribute(self) -> None:
         for layer in self._question.layers:
@@ -179,9 +179,9 @@ class Tracer:
             influence = attribution.influence.flatten(1)
             totals, counts = (self._by_word(layer, values) for values in (influence, torch.ones_like(influence)))
             saliences = salience(totals, counts)
-            for i, found in enumerate(self.traces):
-                found.totals[layer], found.saliences[layer] = totals[i], saliences[i]
-                found.begins[layer] = float(attribution.begin[i])
+            for i, trace in enumerate(self.traces):
+                trace.totals[layer], trace.saliences[layer] = totals[i], saliences[i]
+                trace.begins[layer] = float(attribution.begin[i])
 
     def _by_word(self, layer: str, values: Tensor) -> np.ndarray:
         """Return the sums (n, K) of the values (n, H * W) of each word's locations."""
@@ -194,19 +194,19 @@ class Tracer:
         if question.n_nodes is None and question.fixed is None:
             self._find_enough()
         for layer in question.layers:
-            for found in self.traces:
-                found.kept[layer] = []
+            for trace in self.traces:
+                trace.kept[layer] = []
             enough = question.n_nodes is None
-            orders = [order((found.totals if enough else found.saliences)[layer]) for found in self.traces]
+            orders = [order((trace.totals if enough else trace.saliences)[layer]) for trace in self.traces]
             if question.fixed is not None:
                 fixed = question.fixed[layer][self._part.rows]
                 self._try(layer, fixed, [len(each) for each in fixed], any_sign)
             elif question.n_nodes is None:
-                self._try(layer, orders, [found.enough or MOST_ENOUGH for found in self.traces], any_sign)
+                self._try(layer, orders, [trace.enough or MOST_ENOUGH for trace in self.traces], any_sign)
             else:
                 self._try(layer, orders, [question.n_nodes[layer]] * len(orders), speaks_for)
             if question.n_against:
-                reverse = [order(-found.saliences[layer]) for found in self.traces]
+                reverse = [order(-trace.saliences[layer]) for trace in self.traces]
                 self._try(layer, reverse, [question.n_against] * len(reverse), speaks_against)
 
     def _try(self, layer: str, orders: list[list[int]], limits: list[int], accepts: Callable[[float], bool]) -> None:
@@ -258,18 +258,18 @@ class Tracer:
         for i_upper, words in enumerate(above):
             flows, whole, rest = self.flows_into(upper, lower, words)
             for i in np.flatnonzero(words != NONE).tolist():
-                s, found = (upper, int(words[i])), self.traces[i]
-                found.wholes[s] = float(whole[i])
-                found.backgrounds[s] = found.backgrounds.get(s, found.wholes[s]) - float(whole[i] - rest[i])
+                s, trace = (upper, int(words[i])), self.traces[i]
+                trace.wholes[s] = float(whole[i])
+                trace.backgrounds[s] = trace.backgrounds.get(s, trace.wholes[s]) - float(whole[i] - rest[i])
                 for lower_words, fall in zip(below, falls, strict=True):
                     t = int(lower_words[i])
                     if t != NONE:
-                        found.flows[(lower, t), s] = Flow(float(flows[i, t]), float(fall[i_upper][i]))
+                        trace.flows[(lower, t), s] = Flow(float(flows[i, t]), float(fall[i_upper][i]))
 
     def ranked(self, layer: str) -> list[np.ndarray]:
         """Return the first word kept of each image, the second one, and so on, shape (n,)."""
-        most = max(len(found.kept[layer]) for found in self.traces)
-        padded = [found.kept[layer] + [NONE] * (most - len(found.kept[layer])) for found in self.traces]
+        most = max(len(trace.kept[layer]) for trace in self.traces)
+        padded = [trace.kept[layer] + [NONE] * (most - len(trace.kept[layer])) for trace in self.traces]
         return list(np.array(padded, np.int64).reshape(len(padded), most).T)
 
     def _held_between(self, upper: str, lower: str) -> dict[str, Callable[[Tensor], Tensor]]:
@@ -287,9 +287,9 @@ class Tracer:
             reached = self._part.map_of(upper, {lower: lambda _: changed, **held})
             return ((reached - self._mean[upper]) * slope).sum((1, 2, 3))
 
-        found = attribute(into, self._maps[lower], self._mean[lower], self._question.n_steps)
-        totals = self._by_word(lower, found.influence.flatten(1))
-        return totals, found.end.numpy(force=True), found.begin.numpy(force=True)
+        attribution = attribute(into, self._maps[lower], self._mean[lower], self._question.n_steps)
+        totals = self._by_word(lower, attribution.influence.flatten(1))
+        return totals, attribution.end.numpy(force=True), attribution.begin.numpy(force=True)
 
     def _patched(self, upper: str, lower: str, words: np.ndarray, above: list[np.ndarray]) -> list[np.ndarray]:
         """Return for each upper word the fall of the margin without the contribution of one lower word."""
@@ -305,9 +305,9 @@ class Tracer:
         """Note whether the words kept are enough for the decision."""
         if self._question.outputs is None or self._question.fixed is not None:
             return
-        kept = {layer: [found.kept[layer] for found in self.traces] for layer in self._question.layers}
-        for found, held in zip(self.traces, self._alone(kept), strict=True):
-            found.held = bool(held)
+        kept = {layer: [trace.kept[layer] for trace in self.traces] for layer in self._question.layers}
+        for trace, held in zip(self.traces, self._alone(kept), strict=True):
+            trace.held = bool(held)
 
     def _alone(self, kept: Mapping[str, list[list[int]]]) -> np.ndarray:
         """Return whether images keep their decision, or the sign of a contrast, with only these words, bool (n,)."""
@@ -331,12 +331,12 @@ class Tracer:
         """Note the smallest number of words of every layer that keeps the decision, taken by influence."""
         layers = self._question.layers
         for k in range(1, MOST_ENOUGH + 1):
-            if all(found.enough is not None for found in self.traces):
+            if all(trace.enough is not None for trace in self.traces):
                 return
-            kept = {layer: [order(found.totals[layer])[:k] for found in self.traces] for layer in layers}
-            for found, held in zip(self.traces, self._alone(kept), strict=True):
-                if held and found.enough is None:
-                    found.enough = k
+            kept = {layer: [order(trace.totals[layer])[:k] for trace in self.traces] for layer in layers}
+            for trace, held in zip(self.traces, self._alone(kept), strict=True):
+                if held and trace.enough is None:
+                    trace.enough = k
 
 
 def salience(influence: np.ndarray, n_locations: np.ndarray) -> np.ndarray:

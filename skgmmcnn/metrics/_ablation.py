@@ -17,19 +17,7 @@ _N_DONORS = 32  # images
 
 
 class Fillings:
-    """Fillings of columns.
-
-    Parameters
-    ----------
-    fill : {"mean", "zero", "resample"}
-        The layer's mean, by its mixture; zeros; or columns of other images, drawn for each location.
-    parts : Parts
-        The images, and the dictionary that knows the means.
-    layers : sequence of str
-        Layers whose columns are replaced.
-    random : RandomState instance
-        Draws columns.
-    """
+    """Fillings of columns: the layer's mean, by its mixture; zeros; or columns of other images, at random locations."""
 
     def __init__(self, fill: str, parts: Parts, layers: Sequence[str], random: np.random.RandomState) -> None:
         if fill not in FILLS:

@@ -19,20 +19,10 @@ Kept = Mapping[str, np.ndarray]  # by layer, which words of each image stay: boo
 
 
 class Plan(NamedTuple):
-    """Words that graphs keep, and numbers of their columns.
+    """Words that graphs keep, removal priorities by layer and order, and numbers of columns, each of shape (n, K).
 
-    Parameters
-    ----------
-    kept : dict of str to bool array of shape (n, K)
-        By layer, the words that each image's graph keeps.
-    by_graph : dict of str to dict of str to array of shape (n, K)
-        By layer and order of the graph, the removal priority of each word.
-    counts : dict of str to int array of shape (n, K)
-        Columns of each image that show each word.
-    of_graph : dict of str to int array of shape (n, K)
-        Columns of all images with the same graph.
-    leaders : int array of shape (n,)
-        Number of the first image with the same graph.
+    `counts` are the columns of each image, `of_graph` those of all images with the same graph, and `leaders` the number
+    of the first of these, shape (n,).
     """
 
     kept: Kept

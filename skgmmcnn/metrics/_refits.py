@@ -57,25 +57,9 @@ def take_apart_held(estimator: Any, X: Any) -> Parts:
 
 
 class Explained:
-    """The graphs of a first fit: of all classes, and of some images, drawn at random from `seen`.
+    """The graphs of a first fit: of all classes, and of `n_images` images, drawn at random from `seen`.
 
-    Parameters
-    ----------
-    parts : Parts
-        The first fit.
-    seen : FeatureMaps
-        Images that are explained.
-    n_images : int
-        How many of these are explained one by one.
-    random : RandomState instance
-        Draws them, and partners by chance.
-
-    Attributes
-    ----------
-    words : WordMaps
-        Words of these images.
-    cases, graphs : tuple (classes, images) of lists
-        What is explained, and how.
+    `cases` and `graphs` are pairs of lists, of classes and of images; `words` are those of `seen`.
     """
 
     def __init__(self, parts: Parts, seen: FeatureMaps, n_images: int, random: np.random.RandomState) -> None:
