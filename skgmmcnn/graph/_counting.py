@@ -16,17 +16,10 @@ _CHUNK = 2**18  # pairs of locations counted at a time: what is added up stays i
 
 @dataclass(frozen=True, eq=False)
 class Counts:
-    """Counts over the fitted images; they add up.
+    """Counts over the fitted images; they add up."""
 
-    Parameters
-    ----------
-    classes : int array of shape (n_outputs,)
-        Number of images decided for each output.
-    transitions : dict of (upper, lower) to int array of shape (K_upper, K_lower)
-        How often each lower word lies in the fields of each upper word.
-    """
-
-    classes: np.ndarray
+    classes: np.ndarray  # number of images decided for each output, (n_outputs,)
+    # how often each lower word lies in the fields of each upper word, (K_upper, K_lower)
     transitions: dict[Pair, np.ndarray]
 
     @classmethod

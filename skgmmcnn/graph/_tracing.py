@@ -35,86 +35,43 @@ class Flow(NamedTuple):
 
 @dataclass
 class Trace:
-    """Measurements of one image.
+    """Measurements of one image."""
 
-    Parameters
-    ----------
-    margin : float
-        The scalar that is explained, in nats.
-    probability, decision, runner_up, runner_up_probability : float, int, int, float or None
-        Of the target; None where the target is a word.
-    totals : dict of str to array of shape (K,)
-        The influence of each word, by layer.
-    saliences : dict of str to array of shape (K,)
-        The same relative to the number of locations, see :func:`salience`.
-    begins : dict of str to float
-        The margin with the layer's mean everywhere.
-    kept : dict of str to list of int
-        The words kept, by layer, the most salient first; those that spoke against follow.
-    effects : dict of (str, int) to Effect
-        Without each of these.
-    flows : dict of ((str, int), (str, int)) to Flow
-        From all lower words kept to the upper words kept.
-    wholes, backgrounds : dict of (str, int) to float
-        The contribution of an upper word, to first order, and the part of it that comes from no word below.
-    held : bool or None
-        Whether the words kept, and nothing else, keep the decision.
-    enough : int or None
-        The smallest number of words of every layer that keeps it, where it was looked for and found.
-    """
-
-    margin: float
-    probability: float | None = None
+    margin: float  # the scalar that is explained, in nats
+    probability: float | None = None  # of the target; None where the target is a word
     decision: int | None = None
     runner_up: int | None = None
     runner_up_probability: float | None = None
-    totals: dict[str, np.ndarray] = field(default_factory=dict)
+    totals: dict[str, np.ndarray] = field(default_factory=dict)  # the influence of each word, by layer, (K,)
+    # the same relative to the number of locations, (K,)
     saliences: dict[str, np.ndarray] = field(default_factory=dict)
-    begins: dict[str, float] = field(default_factory=dict)
+    begins: dict[str, float] = field(default_factory=dict)  # the margin with the layer's mean everywhere
+    # the words kept, by layer, the most salient first; those that spoke against follow
     kept: dict[str, list[int]] = field(default_factory=dict)
-    effects: dict[Word, Effect] = field(default_factory=dict)
+    effects: dict[Word, Effect] = field(default_factory=dict)  # without each of these
+    # from all lower words kept to the upper words kept
     flows: dict[tuple[Word, Word], Flow] = field(default_factory=dict)
+    # the contribution of an upper word, to first order, and the part of it that comes from no word below
     wholes: dict[Word, float] = field(default_factory=dict)
     backgrounds: dict[Word, float] = field(default_factory=dict)
-    held: bool | None = None
+    held: bool | None = None  # whether the words kept, and nothing else, keep the decision
+    # the smallest number of words of every layer that keeps it, where it was looked for and found
     enough: int | None = None
 
 
 @dataclass(frozen=True)
 class Question:
-    """The target of n images, and the words to keep.
+    """The target of n images, and the words to keep."""
 
-    Parameters
-    ----------
-    margin : Margin
-        The scalar that is explained.
-    outputs : int array of shape (n,) or None
-        The target of each image; None where it is a word.
-    contrasted : bool
-        Whether the margin is the lead over another output.
-    layers : tuple of str
-        The layers below the target, in network order.
-    pairs : list of (upper, lower)
-        Layers between which flows are measured, from the top down.
-    n_steps : int
-        Number of segments of the integration.
-    n_nodes : dict of str to int, or None
-        Most words that speak for the target, by layer; None for as many as are enough.
-    n_against : int
-        Most words that speak against it.
-    fixed : dict of str to list of list of int, or None
-        Words to keep of each image, whatever they do.
-    """
-
-    margin: Margin
-    outputs: np.ndarray | None
-    contrasted: bool
-    layers: tuple[str, ...]
-    pairs: list[tuple[str, str]]
-    n_steps: int
-    n_nodes: Mapping[str, int] | None
-    n_against: int = 0
-    fixed: Mapping[str, list[list[int]]] | None = None
+    margin: Margin  # the scalar that is explained
+    outputs: np.ndarray | None  # the target of each image; None where it is a word, (n,)
+    contrasted: bool  # whether the margin is the lead over another output
+    layers: tuple[str, ...]  # the layers below the target, in network order
+    pairs: list[tuple[str, str]]  # layers between which flows are measured, from the top down
+    n_steps: int  # number of segments of the integration
+    n_nodes: Mapping[str, int] | None  # most words that speak for the target, by layer; None for as many as are enough
+    n_against: int = 0  # most words that speak against it
+    fixed: Mapping[str, list[list[int]]] | None = None  # words to keep of each image, whatever they do
 
 
 def influences(words: WordMaps, handle: Influence, question: Question) -> list[Trace]:

@@ -145,7 +145,8 @@ def trust_report(
     layers : sequence of str, default=None
         The layers that are rebuilt and whose words are removed, all where None; edges are those of all layers.
     n_images : int, default=None
-        Number of images to take, the first ones; 50 under the default budget where None, all under the full one.
+        Number of images to take, the first ones; 50 under the default budget where None, all under the full one.  Mix
+        images that are sorted by class.
     verbose : int, default=1
         Whether to show progress.
     random_state : int, RandomState instance or None, default=None

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import networkx as nx
 import numpy as np
 from sklearn.utils import check_random_state
 
 from .._progress import progress
-from ..dictionary import WordModel, assign, similarity_of_means
-from ..features import FeatureMaps
-from ..graph import GraphComparison, InferenceGraph
+from ..dictionary import assign, similarity_of_means
+from ..graph import GraphComparison
 from ._intervals import Interval, interval
 from ._measured import BASELINE, Figure, Measured
 from ._refits import Case, Comparisons, Explained, refit, seed_of, similarities, take_apart_held
@@ -190,38 +189,28 @@ def stability(
     random, parts = check_random_state(random_state), take_apart_held(estimator, X)
     seen = parts.maps if explained is None else take_apart_held(estimator, explained).maps
     labels = None if y is None else parts.maps.spec.encode(y, len(parts.maps))
-    first, fits = Explained(parts, seen, n_images, random), []
+    first = Explained(parts, seen, n_images, random)
+    tables: list[dict[str, np.ndarray]] = []  # cosines of all words, by layer
+    comparisons: list[tuple[Comparisons, Comparisons]] = []  # of graphs, also with partners at random
     for _ in progress(range(n_refits), desc="refits", shown=verbose):
         rows = np.arange(len(parts.maps)) if kind == "seed" else random.randint(len(parts.maps), size=len(parts.maps))
         seed = seed_of(parts.dictionary, random) if kind == "resample" else int(random.randint(2**31))
         dictionary, graph = refit(parts, parts.maps[rows], None if labels is None else labels[rows], seed)
-        fits.append(_compare(first, parts.dictionary, dictionary, graph, seen))
-    compared, by_chance = (zip(*found, strict=True) for found in zip(*(fit.graphs for fit in fits), strict=True))
+        table = similarity_of_means(parts.dictionary, dictionary, "cosine")
+        tables.append(table)
+        comparisons.append(first.compare(graph, dictionary.transform(seen), assign(table)))
+    compared, by_chance = (zip(*found, strict=True) for found in zip(*comparisons, strict=True))
     classes, images = (
         _graph_stability(*found, random) for found in zip(first.cases, first.graphs, compared, by_chance, strict=True)
     )
     return Stability(
         kind=kind,
-        words={layer: np.stack([_of_partners(fit.tables[layer]) for fit in fits]) for layer in fits[0].tables},
+        words={layer: np.stack([_of_partners(table[layer]) for table in tables]) for layer in tables[0]},
         # the mean over all matchings is the mean over all pairs
-        chance_words={layer: np.array([fit.tables[layer].mean() for fit in fits]) for layer in fits[0].tables},
+        chance_words={layer: np.array([table[layer].mean() for table in tables]) for layer in tables[0]},
         classes=classes,
         images=images,
     )
-
-
-class _Compared(NamedTuple):
-    """A refit beside the first fit: cosines of all words by layer, and graphs, also with partners at random."""
-
-    tables: dict[str, np.ndarray]
-    graphs: tuple[Comparisons, Comparisons]
-
-
-def _compare(
-    first: Explained, original: WordModel, dictionary: WordModel, graph: InferenceGraph, seen: FeatureMaps
-) -> _Compared:
-    tables = similarity_of_means(original, dictionary, "cosine")
-    return _Compared(tables, first.compare(graph, dictionary.transform(seen), assign(tables)))
 
 
 def _of_partners(table: np.ndarray) -> np.ndarray:
