@@ -62,7 +62,7 @@ print(to_text(display.graph))
 # %%
 # Is that so in this photograph only, or in all?  The graph of the class tells, and in how many of them each of its
 # words is among the first.
-display = InferenceGraphDisplay.from_estimator(graph, words, label=wanted)
+display = InferenceGraphDisplay.from_estimator(graph, words, target=wanted)
 display.figure_.savefig("why_all.png", dpi=150)
 for key, node in list(display.graph.nodes.items())[1:]:
     print(f"{key} is among the first words of {node['selected']:.0%} of them")

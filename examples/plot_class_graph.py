@@ -27,7 +27,7 @@ pipe = Pipeline(
 from skgmmcnn import InferenceGraphDisplay
 
 words = pipe[:-1].transform(digits.test_images)
-display = InferenceGraphDisplay.from_estimator(pipe["graph"], words, label="3")
+display = InferenceGraphDisplay.from_estimator(pipe["graph"], words, target="3")
 display.figure_.savefig("inference_graph_class.png")
 
 # %%

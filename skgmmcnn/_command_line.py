@@ -184,6 +184,7 @@ def _add_explain(commands: Any) -> None:
     parser.add_argument(
         "--rather-than", metavar="CLASS", help="contrast the decision with this class, by name or number"
     )
+    parser.add_argument("--label", metavar="CLASS", help="true class of the photographs, for a page or pictures")
 
 
 def _add_report(commands: Any) -> None:
@@ -253,13 +254,17 @@ def _explain(options: argparse.Namespace) -> None:
     output = options.output and Path(options.output)
     ending = output.suffix.lower() if output else _TEXTS[0]
     _check_ending(ending)
-    if ending in _PAGES:
-        _write_page(pipe, X, contrast, output)
-        return
+    label = _class(options.label)
+    if label is not None and ending not in _PAGES + _PICTURES:
+        raise ValueError(f"--label is shown by {', '.join(_PAGES + _PICTURES)}; a {ending} file has no place for it.")
     words = pipe[:-1].transform(X)
+    y = None if label is None else [label] * len(words)
+    if ending in _PAGES:
+        _write_page(pipe[-1], words, y, contrast, output)
+        return
     files = _files(output, len(words))
     if ending in _PICTURES:
-        _write_pictures(pipe[-1], words, contrast, files)
+        _write_pictures(pipe[-1], words, y, contrast, files)
         return
     for number, (graph, file) in enumerate(zip(pipe[-1].explain(words, contrast=contrast), files, strict=True)):
         if file is None:
@@ -271,15 +276,17 @@ def _explain(options: argparse.Namespace) -> None:
     _print_written(files)
 
 
-def _write_page(pipe: Pipeline, X: Any, contrast: int | str | None, output: Path) -> None:
-    page = InferenceGraphPage.from_estimator(pipe, X, contrast=True if contrast is None else contrast)
+def _write_page(graph: InferenceGraph, words: Any, y: Any, contrast: int | str | None, output: Path) -> None:
+    page = InferenceGraphPage.from_estimator(graph, words, y, contrast=True if contrast is None else contrast)
     page.save(output)
     print(f"Wrote {output}; open it in a browser.")
 
 
-def _write_pictures(graph: InferenceGraph, words: Any, contrast: int | str | None, files: Sequence[Path]) -> None:
+def _write_pictures(
+    graph: InferenceGraph, words: Any, y: Any, contrast: int | str | None, files: Sequence[Path]
+) -> None:
     for number, file in enumerate(files):
-        display = InferenceGraphDisplay.from_estimator(graph, words, image=number, contrast=contrast)
+        display = InferenceGraphDisplay.from_estimator(graph, words, y, image=number, contrast=contrast)
         display.figure_.savefig(file)
     _print_written(files)
 

@@ -31,7 +31,7 @@ class _Silent(Generic[T]):
         """Do nothing."""
 
 
-def progress(things: Iterable[T] = (), *, shown: Any, total: int | None = None, **named: str) -> Any:
+def progress(things: Iterable[T] = (), *, shown: Any, total: int | None = None, **named: Any) -> Any:
     """Return a progress bar over `things`, or over `total` updates; it does nothing unless `shown`.
 
     `named` are keywords of tqdm, which is imported only if a bar is shown.

@@ -1,5 +1,6 @@
 """The command line: each command in an empty folder, and what it answers to mistakes."""
 
+import re
 import subprocess
 import sys
 
@@ -79,6 +80,17 @@ def test_contrast(inside, capsys):
     words = ["explain", "model.safetensors", "photographs/000.png", *LOADED]
     assert run(*words, "--rather-than", load_digits_network().class_names[1]) == 0
     assert "rather than" in capsys.readouterr().out
+
+
+def test_true_labels(inside, capsys):
+    words = ["explain", "model.safetensors", "photographs/000.png", *LOADED]
+    names = load_digits_network().class_names
+    assert run(*words, "--label", names[9], "-o", "labelled.svg") == 0
+    assert re.search(r"(right|wrong): labelled", (inside / "labelled.svg").read_text(encoding="utf-8"))
+    assert run(*words, "--label", "9", "-o", "labelled.html") == 0
+    assert f'"label":"\\ue000{9}' in (inside / "labelled.html").read_text(encoding="utf-8")
+    assert run(*words, "--label", "9") == 1
+    assert "a .txt file has no place for it" in capsys.readouterr().err
 
 
 def test_report(inside, capsys):

@@ -94,10 +94,13 @@ def test_two_processes_equal_one(tmp_path):
     alone, _ = pickle.loads((tmp_path / "of one 0").read_bytes())
     for name, expected in alone.items():
         np.testing.assert_array_equal(parts[0][0][name], parts[1][0][name], err_msg=name)
-        if name in ("words", "transitions", "statistics", "images", "patches"):
+        if name in ("transitions", "statistics"):  # counts of words, of which few may be others
+            assert np.abs(parts[0][0][name] - expected).sum() < 0.02 * expected.sum(), name
+        elif name in ("words", "images", "patches"):
             assert np.mean(parts[0][0][name] != expected) < 0.02, name
         else:
-            np.testing.assert_allclose(parts[0][0][name], expected, rtol=5e-3, atol=5e-3, err_msg=name)
+            tolerance = 1e-2 if name == "proba" else 1e-3  # posteriors between two words amplify rounding
+            np.testing.assert_allclose(parts[0][0][name], expected, rtol=tolerance, atol=tolerance, err_msg=name)
     # Each takes half the images: two passes to fit, one for each step, and all for the start of the steps.
     passes = [passed for _, passed in parts]
     assert sum(passes) == pytest.approx(5 * 301, abs=2)

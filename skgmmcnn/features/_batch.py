@@ -33,7 +33,7 @@ class FeatureBatch(NamedTuple):
 
 
 class Rerun:
-    """Reruns of the network on consecutive images with edited activations, made by :meth:`FeatureMaps.rerun`.
+    """Reruns of the network on consecutive images with edited activations, made by `FeatureMaps.rerun`.
 
     ``len(rerun)`` is the number of images.
 

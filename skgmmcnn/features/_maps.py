@@ -146,7 +146,7 @@ class FeatureMaps:
         Parameters
         ----------
         work : callable
-            Function of a :class:`Rerun` of consecutive images.  If the memory of the device is exhausted, it is called
+            Function of a ``Rerun`` of consecutive images.  If the memory of the device is exhausted, it is called
             again for the first half of them, so it must not depend on previous calls.
         what : str, default="network"
             Name of the progress bar.

@@ -29,7 +29,7 @@ from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from .._compat import Interval, StrOptions, fit_context
-from .._distributed import gathered, my_share
+from .._distributed import all_gather, local_slice
 from ..dictionary import WordMaps, count_words
 from ..features import ReceptiveField
 from ._building import build_graphs
@@ -271,13 +271,13 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         self._nodes_of(words.layers)
         kind = self._kind_of(words)
         kind.check(self, words)
-        counted = reduce(add, gathered(Counts.of(words[my_share(len(words))], structure)))
+        counted = reduce(add, all_gather(Counts.of(words[local_slice(len(words))], structure)))
         if again:
             self.layers_, self.explained_by_ = words.layers, dict(structure.below)
             self.evidence_, self.fields_ = kind.name, WHOLE if effective is None else EFFECTIVE
             self._effective = effective or {}
             self.classes_ = np.arange(words.spec.n_outputs)
-            self._seed = gathered(int(check_random_state(self.random_state).randint(2**31)))[0]
+            self._seed = all_gather(int(check_random_state(self.random_state).randint(2**31)))[0]
             self._fingerprint, self._names = words.vocabulary.fingerprint, words.vocabulary.keys()
             self._shapes = {layer: words.words[layer].shape[1:] for layer in words.layers}
         self._set_counts(counted if again else self._counts() + counted)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Sequence
 from os import PathLike
 from textwrap import wrap
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple, Self
 
 import numpy as np
 
@@ -29,11 +30,26 @@ class Display:
 
     figure_: Any
 
-    def plot(self) -> Any:
-        """Draw the picture."""
+    def plot(self, *, ax: Any = None) -> Self:
+        """Draw the picture.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes or array-like of them, default=None
+            Axes to draw into, for panels one for each; None makes a figure of fitting size.
+
+        Returns
+        -------
+        display : Display
+            The display itself.
+        """
+        self._plot(ax)
+        return self
+
+    def _plot(self, ax: Any) -> None:
         raise NotImplementedError
 
-    def save(self, path: str | PathLike, **options: Any) -> None:
+    def save(self, path: str | PathLike | IO[bytes], **options: Any) -> None:
         """Write the picture to a file, whose name's ending tells the format.
 
         In SVG, PDF and PostScript text stays text, to be searched for and edited.
@@ -51,6 +67,15 @@ class Display:
             self.plot()
         with mpl.rc_context(_TEXT_AS_TEXT):
             self.figure_.savefig(path, **options)
+
+    def _repr_png_(self) -> bytes:
+        """Return the picture for a notebook, which would show it twice if pyplot still had the figure."""
+        import matplotlib.pyplot as plt
+
+        file = io.BytesIO()
+        self.save(file, format="png")
+        plt.close(self.figure_)
+        return file.getvalue()
 
 
 class Theme(NamedTuple):
@@ -88,17 +113,56 @@ class Limits(NamedTuple):
     top: float
 
 
-def make_axes(limits: Limits) -> Any:
-    """Return axes that fill a new figure of the drawing's natural size."""
-    import matplotlib.pyplot as plt
+class Drawing(Display):
+    """A display with one drawing, and a key below it."""
 
-    return plt.figure(figsize=(limits.right - limits.left, limits.top - limits.bottom)).add_axes((0, 0, 1, 1))
+    _key_size = 7.0  # points
+
+    def _plot(self, ax: Any) -> None:
+        import matplotlib.pyplot as plt
+
+        limits, size = self._lay_out(), self._key_size
+        lines = wrap(self._key(), int(119 / size * (limits.right - limits.left - 0.3)))
+        limits = limits._replace(bottom=limits.bottom - 0.0186 * size * len(lines) - 0.1)
+        natural = limits.right - limits.left, limits.top - limits.bottom
+        self.ax_ = plt.figure(figsize=natural).add_axes((0, 0, 1, 1)) if ax is None else ax
+        self.figure_ = self.ax_.figure
+        self._draw()
+        x, y = limits.left + 0.15, limits.bottom + 0.05
+        write(self.ax_, x, y, "\n".join(lines), size=size, color=Theme.current().grey(), ha="left", va="bottom")
+        self.ax_.set(xlim=limits[:2], ylim=limits[2:], aspect="equal")
+        self.ax_.axis("off")
+
+    def _lay_out(self) -> Limits:
+        """Place all parts; return the limits of the drawing without its key."""
+        raise NotImplementedError
+
+    def _key(self) -> str:
+        raise NotImplementedError
+
+    def _draw(self) -> None:
+        raise NotImplementedError
 
 
-def frame(ax: Any, limits: Limits) -> None:
-    """Show the drawing alone."""
-    ax.set(xlim=limits[:2], ylim=limits[2:], aspect="equal")
-    ax.axis("off")
+class Panels(Display):
+    """A display with several panels."""
+
+    def _plot(self, ax: Any) -> None:
+        self.axes_ = self._make_axes() if ax is None else np.asarray(ax, dtype=object).ravel()
+        if len(self.axes_) != self._n_panels:
+            raise ValueError(f"There are {self._n_panels} panels; ax has {len(self.axes_)} axes.")
+        self.figure_ = self.axes_[0].figure
+        self._draw()
+
+    @property
+    def _n_panels(self) -> int:
+        raise NotImplementedError
+
+    def _make_axes(self) -> np.ndarray:
+        raise NotImplementedError
+
+    def _draw(self) -> None:
+        raise NotImplementedError
 
 
 def write(ax: Any, x: float, y: float, text: str, *, size: float, box: bool = False, **style: Any) -> None:
@@ -122,26 +186,6 @@ def in_lines(name: str, width: int = 15) -> str:
 def shortened(text: str, width: int) -> str:
     """Return text of at most `width` letters."""
     return text if len(text) <= width else text[: width - 1].rstrip() + "…"
-
-
-def with_key(limits: Limits, text: str, size: float = 7) -> tuple[Limits, str]:
-    """Return limits with room for a key below the drawing, and its text in lines that fit."""
-    lines = wrap(text, int(119 / size * (limits.right - limits.left - 0.3)))
-    return limits._replace(bottom=limits.bottom - 0.0186 * size * len(lines) - 0.1), "\n".join(lines)
-
-
-def write_key(ax: Any, limits: Limits, key: str, size: float = 7) -> None:
-    """Write the key where there is room for it."""
-    write(
-        ax,
-        limits.left + 0.15,
-        limits.bottom + 0.05,
-        key,
-        size=size,
-        color=Theme.current().grey(),
-        ha="left",
-        va="bottom",
-    )
 
 
 def draw_rectangle(ax: Any, box: Box, **style: Any) -> None:

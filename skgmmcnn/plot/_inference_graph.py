@@ -13,32 +13,28 @@ from sklearn.pipeline import Pipeline
 
 from .._pipelines import open_pipeline
 from ..dictionary import WordMaps
-from ..graph import InferenceGraph, Target, evidence_of, strength_of, telling
+from ..graph import DECISION, InferenceGraph, Target, evidence_of, percent, strength_of, targets_of, telling
 from ._cells import HELD, cells_of, draw_borders, grown, lit, place_tags, strongest
 from ._drawing import (
     AGAINST,
     INK,
-    Display,
+    Drawing,
     Limits,
     Theme,
     draw_image,
     draw_patches,
     draw_rectangle,
     draw_share,
-    frame,
     has_rings,
     in_lines,
-    make_axes,
     shortened,
-    with_key,
     write,
-    write_key,
 )
 from ._edge_maps import edge_maps as maps_of_edges
 from ._groups import Group, alike, measured, merged
 from ._layout import Box, Line, attach, edge_strengths, place_cells, place_labels, rows_of
 from ._pruning import prune
-from ._reading import check_image, pictures, run
+from ._reading import find_images, pictures, run
 from ._wording import Bar, Wording, counted
 
 _SQUARE, _BETWEEN = 1.35, 0.06  # of a word: its typical patches, and beside them where it is
@@ -54,15 +50,15 @@ _LABEL = 0.2
 _MOST_NODES, _MOST_EDGES, _MOST_IMAGES = 40, 120, 4
 
 
-class InferenceGraphDisplay(Display):
+class InferenceGraphDisplay(Drawing):
     """An inference graph as a picture: the decision on top, below it one row of words per layer.
 
-    On top stands the image that is explained, and beside it the same image with only those places lit through which the
-    uppermost words did most of what they did.  A word is shown by the pieces of the fitted images that are most typical
-    of it, and beside them by where in the image it is.  Below stand its name, its share of the log-odds as a bar, what
-    the network says without it, and the two commonest classes of the fitted images that show it.  What all other words
-    of a layer do together stands at the left.  Edges lead up to what a word explains: the stronger, the wider and
-    darker.  What speaks against the class is orange.
+    On top stands the image that is explained, and beside it the same image with only those locations lit that hold 80 %
+    of the influence of the uppermost words together.  A word is shown by the patches of the fitted images that are most
+    typical of it, and beside them by its locations in the image.  Below stand its name, its share of the log-odds as a
+    bar, the probability without it, and the two commonest classes of the fitted images that show it.  The sum of all
+    other words of a layer stands at the left.  Edges lead from the words of a layer up to those that they explain: the
+    stronger, the wider and darker.  Words against the class are orange.
 
     Of a class, or of several images, up to four are shown, each with where its words are; words are shown in the one
     that has most of them.  Of a graph of counts, words have their evidence in bits, and edges theirs per location.
@@ -144,8 +140,7 @@ class InferenceGraphDisplay(Display):
         X: Any,
         y: Any = None,
         *,
-        image: int | Sequence[int] | None = None,
-        label: int | str | None = None,
+        image: int | str | Sequence[int | str] | None = None,
         target: Target = None,
         contrast: int | str | None = None,
         edge_maps: bool = False,
@@ -161,13 +156,13 @@ class InferenceGraphDisplay(Display):
             Words for an InferenceGraph, images for a pipeline.
         y : array-like of shape (n,), default=None
             The true classes of X, by number or name, to be written beside the decision.
-        image : int or sequence of int, default=None
-            Which image of X to explain; None takes the first.  Several are explained together, for the class `label`.
-        label : int or str, default=None
-            A class, by number or name: explain all images of X that the network gives this class, instead of one.
+        image : int, str or sequence of these, default=None
+            The image of X to explain, by number or file name.  Several are explained together, for one `target`.  None
+            takes the first; given a target, all images: those that the network decides to be of the class, or those
+            that show the word.
         target : int, str or tuple, default=None
-            What is explained of one image, as in :meth:`InferenceGraph.explain`: its decision, another class, a word
-            or a location.
+            The target of the graph, as in :meth:`InferenceGraph.explain`: a class, a word or a location; None for the
+            decision.
         contrast : int or str, default=None
             A class, by number or name, with which the decision is contrasted.
         edge_maps : bool, default=False
@@ -181,17 +176,17 @@ class InferenceGraphDisplay(Display):
             The drawn display.
         """
         before, estimator, X = open_pipeline(estimator, X, InferenceGraph)
-        rows = _chosen(image, label, target, len(X))
+        rows = _chosen(image, target, X)
         words = run(before, X[rows])
         labels = None if y is None else words.spec.encode(y, len(X))[rows]
-        if label is None:
+        if len(rows) == 1:
             (graph,) = estimator.explain(words, target, contrast=contrast)
-        elif image is not None:
-            graph = estimator.explain_together(words, words.spec.class_index(label), contrast=contrast)
-        else:
-            graph = estimator.explain_class(words, label, contrast=contrast)
+        elif image is None and targets_of(words, target).layer == DECISION:
+            graph = estimator.explain_class(words, target, contrast=contrast)
             decided = np.flatnonzero(words.decisions == graph.graph["target"])
             words, labels = words[decided], None if labels is None else labels[decided]
+        else:
+            graph = estimator.explain_together(words, target, contrast=contrast)
         display = cls(graph, words, labels=labels)
         display._ask(estimator)
         if edge_maps:
@@ -213,38 +208,26 @@ class InferenceGraphDisplay(Display):
             self.influence = found.maps
             self.residuals = {layer: float(each.max()) for layer, each in found.residuals.items()}
 
-    def plot(self, *, ax: Any = None) -> InferenceGraphDisplay:
-        """Draw the graph.
+    _key_size = 9.0
 
-        Parameters
-        ----------
-        ax : matplotlib.axes.Axes, default=None
-            Axes to draw into; None makes a figure of fitting size.
-
-        Returns
-        -------
-        display : InferenceGraphDisplay
-            The display itself.
-        """
+    def _lay_out(self) -> Limits:
         self._drawn = prune(merged(self.graph, self.groups or {}), _MOST_NODES, _MOST_EDGES)
         self._wording, self._theme = Wording(self._drawn, self.words), Theme.current()
         self._images = pictures(self.words, range(min(_MOST_IMAGES, len(self.words))))
-        boxes, layers = self._place(), dict(self._drawn.nodes(data="layer"))
-        limits, key = with_key(_limits(boxes), self._key(), size=9)
-        self.ax_ = make_axes(limits) if ax is None else ax
-        self.figure_ = self.ax_.figure
+        self._boxes = self._place()
+        return _limits(self._boxes)
+
+    def _draw(self) -> None:
+        boxes, layers = self._boxes, dict(self._drawn.nodes(data="layer"))
         self._draw_edges(boxes)
         for row in rows_of(self._drawn):
             for _, keys in itertools.groupby(row, key=layers.get):
                 self._draw_layer_name(next(keys), row[0], boxes)
-            for key_ in row:
-                if "class_name" in self._drawn.nodes[key_]:
-                    self._draw_decision(boxes[key_])
+            for key in row:
+                if "class_name" in self._drawn.nodes[key]:
+                    self._draw_decision(boxes[key])
                 else:
-                    self._draw_word(key_, boxes[key_])
-        write_key(self.ax_, limits, key, size=9)
-        frame(self.ax_, limits)
-        return self
+                    self._draw_word(key, boxes[key])
 
     def _place(self) -> dict[str, Box]:
         """Return where nodes are: words in rows, and the decision above them, as wide as they are."""
@@ -318,9 +301,7 @@ class InferenceGraphDisplay(Display):
 
     def _draw_lit(self, square: Box, nodes: Mapping[str, Mapping[str, Any]], row: int, *, tags: bool = False) -> None:
         """Draw an image with the places of some words in colour, outlined, and all else pale."""
-        shown = {key: grown(self._shown(node, row)) for key, node in nodes.items()}
-        shown = {key: where for key, where in shown.items() if where.any()}
-        picture = self._images[row]
+        shown, picture = self._strongest(nodes, row), self._images[row]
         cells = {key: cells_of(self.words.spec, nodes[key]["layer"]) for key in shown}
         drawn = draw_image(self.ax_, square, lit(picture, [(cells[key], where) for key, where in shown.items()]))
         taken: list[Box] = []
@@ -342,15 +323,25 @@ class InferenceGraphDisplay(Display):
                     )
                     break
 
+    def _strongest(self, nodes: Mapping[str, Mapping[str, Any]], row: int) -> dict[str, np.ndarray]:
+        """Return where words are strongest in one image, bool (H, W): together, those of a layer for, or against."""
+        sides: dict[tuple[str, bool], dict[str, np.ndarray]] = {}
+        for key, node in nodes.items():
+            sides.setdefault((node["layer"], self._wording.against(node)), {})[key] = self._shown(node, row)
+        found: dict[str, np.ndarray] = {}
+        for (layer, _), places in sides.items():
+            influence = None if self.influence is None else self.influence[layer][row]
+            pooled = strongest(np.any(list(places.values()), axis=0), influence)
+            found |= {key: grown(where & pooled) for key, where in places.items()}
+        return {key: where for key, where in found.items() if where.any()}
+
     def _shown(self, node: Mapping[str, Any], row: int) -> np.ndarray:
-        """Return where in one image a word did most, bool (H, W); the one location, where that is explained."""
-        layer = node["layer"]
-        shown = np.isin(self.words.words[layer][row], node.get("words", [node["word"]]))
+        """Return where one image shows a word, bool (H, W); the location of a node that is one."""
+        shown = np.isin(self.words.words[node["layer"]][row], node.get("words", [node["word"]]))
         if "row" in node:
-            here = np.zeros_like(shown)
-            here[node["row"], node["column"]] = True
-            return here
-        return strongest(shown, None if self.influence is None else self.influence[layer][row])
+            shown = np.zeros_like(shown)
+            shown[node["row"], node["column"]] = True
+        return shown
 
     def _draw_word(self, key: str, box: Box) -> None:
         node, theme = self._drawn.nodes[key], self._theme
@@ -394,18 +385,16 @@ class InferenceGraphDisplay(Display):
     def _key(self) -> str:
         if len(self.graph) == 1:
             return telling(self.graph).why_no_word()
-        parts = [
-            "Small pictures: pieces of the fitted images most typical of a word, and the classes that show it most."
-        ]
+        parts = ["Small pictures: the most typical patches of a word in the fitted images, and its commonest classes."]
         if self._any_rings():
-            parts.append("Rings: the location, where they are nearly the whole image.")
+            parts.append("Rings: the location, where a patch is nearly the whole image.")
         if self._images:
-            held = "" if self.influence is None else f", as far as it did {HELD:.0%} of what it did"
-            parts.append(f"Lit: where the word is in the image{held}.")
+            share = "" if self.influence is None else f" with {percent(HELD)} of their influence"
+            parts.append(f"Lit: the locations of words in the image{share}.")
         parts += self._wording.key()
         if self.edge_maps:
             parts.append(
-                "Squares on arrows: where in the upper word's field the lower word is, darkest where most often."
+                "Squares on arrows: places of the lower word in the upper word's field, darkest where most frequent."
             )
         n_nodes = len(self.graph) - sum(len(group) - 1 for group in self.groups or {})
         if len(self._drawn) < n_nodes:
@@ -466,18 +455,14 @@ class InferenceGraphDisplay(Display):
         return self._wording.counts or edge[1] != self._drawn.graph["root"]
 
 
-def _chosen(image: int | Sequence[int] | None, label: Any, target: Target, n_images: int) -> np.ndarray:
-    """Return the rows of the images that are meant: one, some that are explained together, or all."""
-    if image is None and label is not None and target is None:
-        return np.arange(n_images)
-    several = isinstance(image, Sequence | np.ndarray)
-    if label is not None and (target is not None or not several):
-        one = f"image={image!r}" if target is None else f"target={target!r}"
-        raise ValueError(f"label={label!r} explains a class, {one} one image; give one of them.")
-    if several and label is None:
-        raise ValueError(f"Several images, image={image!r}, are explained together for a class; give label=, too.")
-    given: Any = image if several else [image or 0]
-    return np.array([check_image(one, n_images) for one in given])
+def _chosen(image: Any, target: Target, X: Any) -> np.ndarray:
+    """Return the rows of the images to explain: the given ones, the first one, or all to choose a target's from."""
+    if image is None:
+        return np.arange(1 if target is None else len(X))
+    rows = find_images(image, X)
+    if len(rows) != 1 and target is None:
+        raise ValueError(f"Several images, image={image!r}, are explained together for one target; give target=, too.")
+    return rows
 
 
 def _fitting(classes: Sequence[tuple[str, str]], width: int) -> list[str]:

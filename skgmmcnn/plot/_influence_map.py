@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from textwrap import wrap
 from typing import Any
 
@@ -16,22 +16,18 @@ from ..graph import nats, probable
 from ._cells import cells_of, draw_borders, draw_cells, smoothed
 from ._drawing import (
     PALETTE,
-    Display,
+    Drawing,
     Limits,
     Theme,
     draw_image,
     draw_rectangle,
-    frame,
     grey,
     in_lines,
-    make_axes,
     shortened,
-    with_key,
     write,
-    write_key,
 )
 from ._layout import Box
-from ._reading import check_image, check_layers, pictures, run
+from ._reading import check_layers, find_images, pictures, run
 from ._wording import counted
 
 _SIDE, _GAP, _MARGIN = 1.9, 0.2, 1.15
@@ -40,7 +36,7 @@ _MOST_IMAGES = 8
 _MOST, _TINT = 0.95, 0.3  # how opaque the largest influence is, and the colour of a word
 
 
-class InfluenceMapDisplay(Display):
+class InfluenceMapDisplay(Drawing):
     """What the locations of images contributed to decisions, laid over the images, one column per image.
 
     Below each image stands a heat map of every layer that is asked for: blue for the class, orange against it, the
@@ -58,6 +54,8 @@ class InfluenceMapDisplay(Display):
         What is explained of each image.
     labels : int array of shape (n,), default=None
         The true class of each image.
+    n_words : int, default=3
+        Most words to draw of each layer, 0 to 8; with 0 only heat maps are drawn.
 
     Attributes
     ----------
@@ -91,11 +89,15 @@ class InfluenceMapDisplay(Display):
         *,
         titles: Sequence[str],
         labels: np.ndarray | None = None,
+        n_words: int = 3,
     ) -> None:
+        if not 0 <= n_words <= len(PALETTE):
+            raise ValueError(f"n_words must be 0 to {len(PALETTE)}; got {n_words}.")
         self.words = words
         self.maps = maps
         self.titles = titles
         self.labels = labels
+        self.n_words = n_words
 
     @classmethod
     def from_estimator(
@@ -104,7 +106,7 @@ class InfluenceMapDisplay(Display):
         X: Any,
         y: Any = None,
         *,
-        image: int | Sequence[int] | None = None,
+        image: int | str | Sequence[int | str] | None = None,
         target: int | str | None = None,
         contrast: int | str | None = None,
         layers: str | Sequence[str] | None = None,
@@ -122,8 +124,8 @@ class InfluenceMapDisplay(Display):
             Images.
         y : array-like of shape (n,), default=None
             The true classes of X, by number or name, to be written above the images.
-        image : int or sequence of int, default=None
-            Which images of X to draw; None takes the first eight.
+        image : int, str or sequence of these, default=None
+            The images of X to draw, by number or file name; None takes the first eight.
         target : int or str, default=None
             A class, by number or name; the network's decisions if None.
         contrast : int or str, default=None
@@ -143,8 +145,7 @@ class InfluenceMapDisplay(Display):
             The drawn display.
         """
         before, model, X = open_pipeline(estimator, X, LayerDictionary, LayerHMM)
-        given: Any = range(min(len(X), _MOST_IMAGES)) if image is None else image
-        rows = np.array([check_image(each, len(X)) for each in (given if isinstance(given, Iterable) else [given])])
+        rows = find_images(range(min(len(X), _MOST_IMAGES)) if image is None else image, X)
         X, n_images = X[rows], len(X)
         words = X if isinstance(X, WordMaps) else model.transform(run(before, X))
         if words.influence is None or words.pictures is None:
@@ -167,52 +168,34 @@ class InfluenceMapDisplay(Display):
                 f"{spec.class_name(int(each))} rather than {spec.class_name(int(others[0]))}" for each in explained
             ]
         labels = None if y is None else spec.encode(y, n_images)[rows]
-        return cls(words, found.maps, titles=titles, labels=labels).plot(n_words=n_words, ax=ax)
+        return cls(words, found.maps, titles=titles, labels=labels, n_words=n_words).plot(ax=ax)
 
-    def plot(self, *, n_words: int = 3, ax: Any = None) -> InfluenceMapDisplay:
-        """Draw the maps.
+    _key_size = 9.0
 
-        Parameters
-        ----------
-        n_words : int, default=3
-            Most words to draw of each layer, 0 to 8; with 0 only heat maps are drawn.
-        ax : matplotlib.axes.Axes, default=None
-            Axes to draw into; None makes a figure of fitting size.
-
-        Returns
-        -------
-        display : InfluenceMapDisplay
-            The display itself.
-        """
-        if not 0 <= n_words <= len(PALETTE):
-            raise ValueError(f"n_words must be 0 to {len(PALETTE)}; got {n_words}.")
-        shown, self._theme = pictures(self.words, range(len(self.words))), Theme.current()
-        tall = _SIDE * max(min(max(each.shape[0] / each.shape[1] for each in shown), 1.6), 0.4)
-        titles = [self._title(number) for number in range(len(shown))]
-        tops = [-tall - 0.12]
+    def _lay_out(self) -> Limits:
+        self._shown, self._theme = pictures(self.words, range(len(self.words))), Theme.current()
+        self._side = _SIDE * max(min(max(each.shape[0] / each.shape[1] for each in self._shown), 1.6), 0.4)
+        self._titles = [self._title(number) for number in range(len(self._shown))]
+        self._tops = [-self._side - 0.12]
         for _ in self.maps:
-            tops.append(tops[-1] - tall - 2 * _LINE - 0.15)
-            tops.append(tops[-1] - (tall + _LINE * n_words + 0.2 if n_words else 0))
-        right = len(shown) * (_SIDE + _GAP)
-        above = _LINE * max(map(len, titles)) + 0.15
-        limits, key = with_key(Limits(-_MARGIN, right, tops[-1], above), self._key(n_words), size=9)
-        self.ax_ = make_axes(limits) if ax is None else ax
-        self.figure_ = self.ax_.figure
-        for number, picture in enumerate(shown):
+            self._tops.append(self._tops[-1] - self._side - 2 * _LINE - 0.15)
+            self._tops.append(self._tops[-1] - (self._side + _LINE * self.n_words + 0.2 if self.n_words else 0))
+        right, above = len(self._shown) * (_SIDE + _GAP), _LINE * max(map(len, self._titles)) + 0.15
+        return Limits(-_MARGIN, right, self._tops[-1], above)
+
+    def _draw(self) -> None:
+        tall, tops = self._side, self._tops
+        for number, picture in enumerate(self._shown):
             left = number * (_SIDE + _GAP)
-            self._write_lines(left, _LINE * len(titles[number]) + 0.05, titles[number])
+            self._write_lines(left, _LINE * len(self._titles[number]) + 0.05, self._titles[number])
             draw_image(self.ax_, Box(left, -tall, _SIDE, tall), picture)
             for place, layer in enumerate(self.maps):
                 self._draw_heat(Box(left, tops[2 * place] - tall, _SIDE, tall), layer, number, picture)
-                if n_words:
-                    top = tops[2 * place + 1]
-                    self._draw_words(Box(left, top - tall, _SIDE, tall), layer, number, picture, n_words)
+                if self.n_words:
+                    self._draw_words(Box(left, tops[2 * place + 1] - tall, _SIDE, tall), layer, number, picture)
         for place, layer in enumerate(self.maps):
             y = tops[2 * place] - tall / 2
             write(self.ax_, -0.15, y, in_lines(layer), size=10, color=self._theme.grey(), ha="right")
-        write_key(self.ax_, limits, key, size=9)
-        frame(self.ax_, limits)
-        return self
 
     def _title(self, number: int) -> list[tuple[str, dict[str, Any]]]:
         """Return the lines above an image, and how they are written."""
@@ -246,13 +229,13 @@ class InfluenceMapDisplay(Display):
         ]
         self._write_lines(box.left, box.bottom - 0.05, [(line, {}) for line in said])
 
-    def _draw_words(self, box: Box, layer: str, number: int, picture: np.ndarray, n_words: int) -> None:
+    def _draw_words(self, box: Box, layer: str, number: int, picture: np.ndarray) -> None:
         """Draw the words that did most as segments of an image, and below it what each did."""
         from matplotlib.colors import to_rgb
 
         shown, cells = self.words.words[layer][number], cells_of(self.words.spec, layer)
         sums = np.bincount(shown.ravel().astype(np.int64), self.maps[layer][number].ravel())
-        chosen = [int(word) for word in np.argsort(-np.abs(sums), kind="stable")[:n_words] if sums[word]]
+        chosen = [int(word) for word in np.argsort(-np.abs(sums), kind="stable")[: self.n_words] if sums[word]]
         drawn, tint = draw_image(self.ax_, box, picture), np.zeros((*shown.shape, 4))
         for place, (word, colour) in enumerate(zip(chosen, PALETTE, strict=False)):
             tint[shown == word] = (*to_rgb(colour), _TINT)
@@ -264,11 +247,11 @@ class InfluenceMapDisplay(Display):
         for word, colour in zip(chosen, PALETTE, strict=False):
             draw_borders(self.ax_, drawn, cells, np.where(shown == word, 0, -1), colour=colour, halo="white")
 
-    def _key(self, n_words: int) -> str:
+    def _key(self) -> str:
         heat = (
             "Maps: what each location contributed to the class, blue for it, orange against it, each on its own scale."
         )
         segments = (
-            " Segments: the words that contributed most, with the sum over all their locations." if n_words else ""
+            " Segments: the words that contributed most, with the sum over all their locations." if self.n_words else ""
         )
         return f"{heat}{segments} Nats of the log-odds: +1 makes the odds 2.7 times as large."

@@ -5,12 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
-import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache, partial
 from importlib.resources import files
-from numbers import Integral
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -21,10 +19,9 @@ from sklearn.pipeline import Pipeline
 
 from .._pipelines import open_pipeline
 from ..dictionary import WordMaps
-from ..graph import InferenceGraph, evidence_of, to_text
-from ._inference_graph import InferenceGraphDisplay
+from ..graph import InferenceGraph, evidence_of
 from ._page_data import describe
-from ._reading import check_image, run
+from ._reading import find_images, run
 
 _N_IMAGES = 8
 _MOST_IMAGES = 100
@@ -91,7 +88,7 @@ class InferenceGraphPage:
         X: Any,
         y: Sequence[Any] | np.ndarray | None = None,
         *,
-        images: Sequence[int] | None = None,
+        images: int | str | Sequence[int | str] | None = None,
         contrast: int | str | bool | Sequence[int | str] = True,
         max_nodes: int = 80,
         max_edges: int = 240,
@@ -107,8 +104,8 @@ class InferenceGraphPage:
             network gives this class; there is none of a class with a single image.
         y : array-like of shape (n,), default=None
             True labels of the images of X, as output numbers or class names.
-        images : sequence of int, default=None
-            Which images of X to explain; None takes the first eight.
+        images : int, str or sequence of these, default=None
+            The images of X to explain, by number or file name; None takes the first eight.
         contrast : int, str, bool or sequence of int or str, default=True
             A class, by number or name, with which the decisions are contrasted, or several, among which the page
             lets choose.  True takes the true class of a wrong decision, where y is given; else the runner-up: the
@@ -122,10 +119,8 @@ class InferenceGraphPage:
             The page, to be saved.
         """
         before, estimator, X = open_pipeline(estimator, X, InferenceGraph)
-        if isinstance(images, (str, Integral)):
-            raise TypeError(f"images must list numbers of images in X, as [3, 7]; got {images!r}.")
-        wanted = range(min(_N_IMAGES, len(X))) if images is None else images
-        rows = list(dict.fromkeys(check_image(image, len(X)) for image in wanted))
+        chosen = find_images(range(min(_N_IMAGES, len(X))) if images is None else images, X)
+        rows = list(dict.fromkeys(chosen.tolist()))
         words = run(before, X)
         labels = words.decisions if y is None else words.spec.encode(y, len(words))
         graphs = {row: [graph] for row, graph in zip(rows, estimator.explain(words[rows]), strict=True)}
@@ -184,23 +179,13 @@ class InferenceGraphPage:
             raise ValueError(
                 f"A graph needs two nodes and an edge; got max_nodes={self.max_nodes}, max_edges={self.max_edges}."
             )
-        for row in self.graphs:
-            check_image(row, len(self.words))
+        find_images(self.graphs, self.words)
 
     def _repr_html_(self) -> str:
-        """Return a picture of the first graph, for notebooks."""
-        import matplotlib.pyplot as plt
-
-        self._check()
-        row, (graph, *_) = next(iter(self.graphs.items()))
-        display = InferenceGraphDisplay(graph, self.words[row : row + 1]).plot()
-        file = io.BytesIO()
-        display.figure_.savefig(file, format="png", dpi=100)
-        plt.close(display.figure_)
-        data = base64.b64encode(file.getvalue()).decode()
+        """Return the page in a frame, for notebooks."""
         return (
-            f'<img style="max-width: 100%" alt="{html.escape(to_text(graph))}" src="data:image/png;base64,{data}">'
-            f"<p>The first of {len(self.graphs)} images; <code>save</code> writes all, to be opened in a browser.</p>"
+            '<iframe sandbox="allow-scripts allow-downloads" style="width: 100%; height: 45rem; border: 0" '
+            f'srcdoc="{html.escape(self.to_html())}"></iframe>'
         )
 
 

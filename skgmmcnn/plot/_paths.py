@@ -18,21 +18,17 @@ from ..graph import percent
 from ._drawing import (
     MARK,
     PALETTE,
-    Display,
+    Drawing,
     Limits,
     Theme,
     draw_image,
     draw_patches,
     draw_rectangle,
-    frame,
-    make_axes,
     shortened,
-    with_key,
     write,
-    write_key,
 )
 from ._layout import Box, Line, place_labels
-from ._reading import check_image, named_vocabulary, run
+from ._reading import find_images, named_vocabulary, run
 
 _MOST_CLASSES = 4
 _STEP, _RISE = 2.7, 1.75  # from column to column, from row to row, in sides of a word's square
@@ -46,7 +42,7 @@ class Node(NamedTuple):
     number: int
 
 
-class PathDisplay(Display):
+class PathDisplay(Drawing):
     """The most used paths of some classes, from the lowest layer on the left to the decision on the right.
 
     A word is shown by the fitted images that are most typical of it, and below it stands which decisions are most
@@ -57,8 +53,8 @@ class PathDisplay(Display):
     ----------
     paths : InferencePaths
         Paths of the images to draw from.
-    labels : sequence of int
-        Numbers of the classes; at most four.
+    targets : sequence of int
+        The decisions whose paths are drawn; at most four.
     vocabulary : Vocabulary
         The words, with their representatives.
     class_names : sequence of str, default=None
@@ -94,7 +90,7 @@ class PathDisplay(Display):
     def __init__(
         self,
         paths: InferencePaths,
-        labels: Sequence[int],
+        targets: Sequence[int],
         vocabulary: Vocabulary,
         *,
         class_names: Sequence[str] | None = None,
@@ -104,7 +100,7 @@ class PathDisplay(Display):
         picture: np.ndarray | None = None,
     ) -> None:
         self.paths = paths
-        self.labels = labels
+        self.targets = targets
         self.vocabulary = vocabulary
         self.class_names = class_names
         self.n_paths = n_paths
@@ -119,8 +115,8 @@ class PathDisplay(Display):
         X: Any,
         y: Any = None,
         *,
-        labels: Sequence[int | str] | None = None,
-        image: int | None = None,
+        targets: Sequence[int | str] | None = None,
+        image: int | str | None = None,
         n_paths: int = 3,
         ax: Any = None,
     ) -> PathDisplay:
@@ -134,11 +130,11 @@ class PathDisplay(Display):
             Images as the pipeline takes them, or what the chain reads.
         y : array-like of shape (n,), default=None
             True classes, for `image`.
-        labels : sequence of int or str, default=None
-            Classes to draw, by number or name.  None takes the image's true class and its decision, where these are
-            known, and otherwise the two most frequent decisions.
-        image : int, default=None
-            Number of an image whose path to draw along.
+        targets : sequence of int or str, default=None
+            Decisions whose paths are drawn, by number or name.  None takes the image's true class and its decision,
+            where these are known, and otherwise the two most frequent decisions.
+        image : int or str, default=None
+            An image, by number or file name, whose path is drawn along.
         n_paths : int, default=3
             Most paths per class.
         ax : matplotlib.axes.Axes, default=None
@@ -154,8 +150,7 @@ class PathDisplay(Display):
         paths = hmm.paths(X)
         if paths.decisions is None or hmm.classes_ is None:
             raise ValueError("These paths lead to no decision: the chain was fitted on plain arrays without y.")
-        if image is not None:
-            image = check_image(image, len(paths))
+        row: int | None = None if image is None else find_images(image, X, len(paths)).item()
         of_network = isinstance(X, FeatureMaps)
         classes: np.ndarray = hmm.classes_
         names = X.class_names if of_network else tuple(map(str, classes.tolist()))
@@ -163,11 +158,11 @@ class PathDisplay(Display):
         def number(label: Any) -> int:
             return X.spec.class_index(label) if of_network else _place(label, classes)
 
-        true_label = None if y is None or image is None else number(np.asarray(y)[image].item())
-        if labels is not None:
-            chosen = [number(label) for label in labels]
-        elif image is not None and true_label not in (None, paths.decisions[image]):
-            chosen = [true_label, int(paths.decisions[image])]
+        true_label = None if y is None or row is None else number(np.asarray(y)[row].item())
+        if targets is not None:
+            chosen = [number(target) for target in targets]
+        elif row is not None and true_label not in (None, paths.decisions[row]):
+            chosen = [true_label, int(paths.decisions[row])]
         else:
             chosen = np.bincount(paths.decisions).argsort()[::-1][:2].tolist()
         pictures = X.pictures() if of_network else None
@@ -177,32 +172,23 @@ class PathDisplay(Display):
             named_vocabulary(hmm),
             class_names=names,
             n_paths=n_paths,
-            image=image,
+            image=row,
             true_label=true_label,
-            picture=None if pictures is None or image is None else pictures[image],
+            picture=None if pictures is None or row is None else pictures[row],
         )
         return display.plot(ax=ax)
 
-    def plot(self, *, ax: Any = None) -> PathDisplay:
-        """Draw the paths.
+    _key_size = 8.5
 
-        Parameters
-        ----------
-        ax : matplotlib.axes.Axes, default=None
-            Axes to draw into; None makes a figure of fitting size.
+    def _lay_out(self) -> Limits:
+        if not 1 <= len(self.targets) <= _MOST_CLASSES:
+            raise ValueError(f"1 to {_MOST_CLASSES} classes can be drawn; got {len(self.targets)}.")
+        self._flows = [self._flow(target) for target in self.targets]
+        self._boxes = self._place(self._flows)
+        return _limits(self._boxes)
 
-        Returns
-        -------
-        display : PathDisplay
-            The display itself.
-        """
-        if not 1 <= len(self.labels) <= _MOST_CLASSES:
-            raise ValueError(f"1 to {_MOST_CLASSES} classes can be drawn; got {len(self.labels)}.")
-        flows = [self._flow(label) for label in self.labels]
-        boxes = self._place(flows)
-        limits, key = with_key(_limits(boxes), self._key(), 8.5)
-        self.ax_ = make_axes(limits) if ax is None else ax
-        self.figure_ = self.ax_.figure
+    def _draw(self) -> None:
+        flows, boxes = self._flows, self._boxes
         self._draw_flows(flows, boxes)
         for node, box in boxes.items():
             if node.column == len(self.paths.layers):
@@ -212,16 +198,13 @@ class PathDisplay(Display):
         self._draw_layer_names(boxes)
         if self.image is not None:
             self._draw_image_path(boxes)
-        write_key(self.ax_, limits, key, 8.5)
-        frame(self.ax_, limits)
-        return self
 
-    def _flow(self, label: int) -> dict[tuple[Node, Node], float]:
+    def _flow(self, target: int) -> dict[tuple[Node, Node], float]:
         """Return the share of the class's images on each step of its most used paths."""
-        table = self.paths.path_table(label, n_paths=self.n_paths)
+        table = self.paths.path_table(target, n_paths=self.n_paths)
         flow: dict[tuple[Node, Node], float] = {}
         for path, share in zip(table.paths.tolist(), table.shares.tolist(), strict=True):
-            for step in _steps([*path, label]):
+            for step in _steps([*path, target]):
                 flow[step] = flow.get(step, 0.0) + share
         return flow
 
@@ -251,7 +234,7 @@ class PathDisplay(Display):
 
     def _leaning(self, node: Node) -> float:
         """Return how much more probable the first class is than the last, after a word; other classes lie between."""
-        first, last = self.labels[0], self.labels[-1]
+        first, last = self.targets[0], self.targets[-1]
         if node.column == len(self.paths.layers):
             return float(node.number == first) - float(node.number == last)
         chances = self._chances(node)
@@ -300,8 +283,8 @@ class PathDisplay(Display):
         write(self.ax_, box.middle, box.bottom - 0.2, text, size=8, va="top")
 
     def _draw_class(self, node: Node, box: Box, flows: list[dict[tuple[Node, Node], float]]) -> None:
-        shown = node.number in self.labels
-        colour = PALETTE[list(self.labels).index(node.number)] if shown else "0.5"
+        shown = node.number in self.targets
+        colour = PALETTE[list(self.targets).index(node.number)] if shown else "0.5"
         draw_rectangle(self.ax_, box, fc=(colour, 0.15), ec=colour, linewidth=2)
         middle = box.bottom + 0.5
         name = self._name(node.number)
@@ -309,7 +292,7 @@ class PathDisplay(Display):
         lines = "\n".join(wrap(shortened(name, 44), 11))
         write(self.ax_, box.middle, middle, lines, size=size, weight="bold", color=colour)
         if shown:
-            flow = flows[list(self.labels).index(node.number)]
+            flow = flows[list(self.targets).index(node.number)]
             share = sum(share for (_, head), share in flow.items() if head.column == node.column)
             assert self.paths.decisions is not None
             n_images = int((self.paths.decisions == node.number).sum())
@@ -337,7 +320,7 @@ class PathDisplay(Display):
         else:
             draw_image(self.ax_, box, self.picture)
         draw_rectangle(self.ax_, box, fc="none", ec=MARK, linewidth=2)
-        title = f"image {self.image}" + ("" if self.true_label is None else f"\ntruly: {self._name(self.true_label)}")
+        title = f"image {self.image}" + ("" if self.true_label is None else f"\nlabel: {self._name(self.true_label)}")
         write(self.ax_, box.middle, box.bottom - 0.05, title, size=9, va="top", color=MARK)
         for tail, head in zip([Node(-1, 0), *nodes[:-1]], nodes, strict=True):
             x0, y0, x1, y1 = _line(boxes[tail], boxes[head], 0)
@@ -362,12 +345,12 @@ class PathDisplay(Display):
 
     def _key(self) -> str:
         parts = [
-            "Squares: words, each shown by the fitted images that are most typical of it.",
-            "Below: the decisions that are most probable after this word.",
+            "Squares: words, shown by their most typical fitted images.",
+            "Below: the most probable decisions after a word.",
             f"Lines: the {self.n_paths} most used paths of each class; percentages are shares of the class's images.",
         ]
         if self.image is not None:
-            parts.append("Magenta: the path of one image, told from its activations alone.")
+            parts.append("Magenta: the path of one image, inferred from its activations without the decision.")
         return " ".join(parts)
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from numbers import Integral
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..dictionary import Vocabulary, WordMaps, WordModel, WordStatistics
+from ..features import FeatureMaps
 
 
 def named_vocabulary(model: WordModel) -> Vocabulary:
@@ -58,13 +60,34 @@ def run(steps: Iterable[Any], X: Any) -> Any:
     return X
 
 
-def check_image(image: int, n_images: int) -> int:
-    """Return the number of an image, counted from the front."""
-    if not isinstance(image, Integral) or isinstance(image, bool):
-        raise TypeError(f"image must be the number of an image in X, 0 to {n_images - 1}; got {image!r}.")
+def find_images(images: Any, X: Any, n_images: int | None = None) -> np.ndarray:
+    """Return the rows in X of one or several images, given by their numbers or the names of their files."""
+    n_images = len(X) if n_images is None else n_images
+    several = isinstance(images, Iterable) and not isinstance(images, str | PathLike)
+    return np.array([_row_of(image, X, n_images) for image in (images if several else [images])], dtype=int)
+
+
+def _row_of(image: Any, X: Any, n_images: int) -> int:
+    if isinstance(image, str | PathLike):
+        return _row_of_file(Path(image).name, X)
+    if not isinstance(image, int | np.integer) or isinstance(image, bool):
+        raise TypeError(f"An image is a number, 0 to {n_images - 1}, or the name of its file in X; got {image!r}.")
     if not -n_images <= image < n_images:
         raise IndexError(f"There is no image {image} in X, which has {n_images}.")
     return int(image) % n_images
+
+
+def _row_of_file(name: str, X: Any) -> int:
+    shown = X.pictures if isinstance(X, WordMaps) else X.pictures() if isinstance(X, FeatureMaps) else None
+    names = [shown.file_name(row) for row in range(len(shown))] if shown is not None else []
+    if names.count(name) > 1:
+        raise ValueError(
+            f"{names.count(name)} images of X have the file name {name!r}; give the number of one of them."
+        )
+    if name not in names:
+        near = ", ".join(map(repr, difflib.get_close_matches(name, names))) or "none of a similar name"
+        raise ValueError(f"There is no file {name!r} among the images of X; there is {near}.")
+    return names.index(name)
 
 
 def check_layers(layers: Sequence[str], maps: WordMaps) -> list[str]:

@@ -12,13 +12,13 @@ from .._pipelines import find_step
 from ..chain import LayerHMM
 from ..dictionary import LayerDictionary
 from ..mixture import DiagonalGaussianMixture
-from ._drawing import INK, Display, in_lines
+from ._drawing import INK, Panels, in_lines
 
 _COLUMNS = 3
 _ENDED = {None: "", True: ", converged", False: ", stopped at max_iter"}
 
 
-class TrainingDisplay(Display):
+class TrainingDisplay(Panels):
     """The log-likelihood after every pass of training, one panel per layer.
 
     Training converges when a pass gains less than `tol` of the estimator, and stops at its `max_iter` at the latest;
@@ -94,29 +94,23 @@ class TrainingDisplay(Display):
             bounds, retrained = {name: model.lower_bounds_}, False
         return cls(bounds, unit=unit, retrained=retrained, converged=_converged(model, bounds, retrained)).plot(ax=ax)
 
-    def plot(self, *, ax: Any = None) -> TrainingDisplay:
-        """Draw the panels.
+    @property
+    def _n_panels(self) -> int:
+        return len(self.lower_bounds)
 
-        Parameters
-        ----------
-        ax : matplotlib.axes.Axes or array-like of them, default=None
-            Axes to draw into, one per panel; None makes a figure.
+    def _make_axes(self) -> np.ndarray:
+        import matplotlib.pyplot as plt
 
-        Returns
-        -------
-        display : TrainingDisplay
-            The display itself.
-        """
-        n_panels = len(self.lower_bounds)
-        self.axes_ = _make_axes(n_panels) if ax is None else np.asarray(ax, dtype=object).ravel()
-        if len(self.axes_) != n_panels:
-            raise ValueError(f"There are {n_panels} panels; ax has {len(self.axes_)} axes.")
-        self.figure_ = self.axes_[0].figure
+        columns = min(_COLUMNS, self._n_panels)
+        rows = -(-self._n_panels // columns)
+        figure = plt.figure(figsize=(0.6 + 2.2 * columns, 2.3 * rows), layout="constrained")
+        return np.array([figure.add_subplot(rows, columns, place + 1) for place in range(self._n_panels)], dtype=object)
+
+    def _draw(self) -> None:
         for ax, (name, bounds) in zip(self.axes_, self.lower_bounds.items(), strict=True):
             self._draw_panel(ax, name, np.asarray(bounds))
         for ax in self.axes_[::_COLUMNS]:
             ax.set_ylabel(f"log-density,\nnats per {self.unit}")
-        return self
 
     def _draw_panel(self, ax: Any, name: str, bounds: np.ndarray) -> None:
         from matplotlib.ticker import MaxNLocator
@@ -151,12 +145,3 @@ def _converged(model: Any, bounds: Mapping[str, Sequence[float]], retrained: boo
 
 def _passes(number: int) -> str:
     return f"{number} pass{'es' if number != 1 else ''}"
-
-
-def _make_axes(n_panels: int) -> np.ndarray:
-    import matplotlib.pyplot as plt
-
-    columns = min(_COLUMNS, n_panels)
-    rows = -(-n_panels // columns)
-    figure = plt.figure(figsize=(0.6 + 2.2 * columns, 2.3 * rows), layout="constrained")
-    return np.array([figure.add_subplot(rows, columns, place + 1) for place in range(n_panels)], dtype=object)

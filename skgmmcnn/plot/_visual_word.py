@@ -14,19 +14,15 @@ from ..chain import LayerHMM
 from ..dictionary import LayerDictionary, Vocabulary
 from ..graph import percent
 from ._drawing import (
-    Display,
+    Drawing,
     Limits,
     Theme,
     draw_patches,
     draw_rectangle,
-    frame,
     has_rings,
     in_lines,
-    make_axes,
     shortened,
-    with_key,
     write,
-    write_key,
 )
 from ._layout import Box
 from ._reading import named_vocabulary, statistics_of, words_by_name
@@ -49,7 +45,7 @@ class _Title(NamedTuple):
         return _NAME_LINE * len(self.name) + _ABOUT_LINE * len(self.about)
 
 
-class VisualWordDisplay(Display):
+class VisualWordDisplay(Drawing):
     """What some words look like, and in images of which classes they occur, one row per word.
 
     On the left the patches that are most typical of the word, from the fitted images; on the right the classes in whose
@@ -62,6 +58,10 @@ class VisualWordDisplay(Display):
         The words, with representatives and statistics.
     words : sequence of (str, int)
         The words to show, by layer and number.
+    n_patches : int, default=5
+        Typical patches per word, 1 to 9.
+    n_classes : int, default=4
+        Most classes per word.
 
     Attributes
     ----------
@@ -87,9 +87,15 @@ class VisualWordDisplay(Display):
     >>> display.save("words.svg")  # doctest: +SKIP
     """
 
-    def __init__(self, vocabulary: Vocabulary, words: Sequence[tuple[str, int]]) -> None:
+    def __init__(
+        self, vocabulary: Vocabulary, words: Sequence[tuple[str, int]], *, n_patches: int = 5, n_classes: int = 4
+    ) -> None:
+        if not 1 <= n_patches <= 9 or n_classes < 0:
+            raise ValueError(f"1 to 9 patches and 0 or more classes can be drawn; got {n_patches} and {n_classes}.")
         self.vocabulary = vocabulary
         self.words = words
+        self.n_patches = n_patches
+        self.n_classes = n_classes
 
     @classmethod
     def from_estimator(
@@ -124,53 +130,34 @@ class VisualWordDisplay(Display):
         _, model = find_step(estimator, LayerDictionary, LayerHMM)
         vocabulary = named_vocabulary(model)
         statistics_of(vocabulary)
-        return cls(vocabulary, words_by_name(vocabulary, words)).plot(n_patches=n_patches, n_classes=n_classes, ax=ax)
+        return cls(vocabulary, words_by_name(vocabulary, words), n_patches=n_patches, n_classes=n_classes).plot(ax=ax)
 
-    def plot(self, *, n_patches: int = 5, n_classes: int = 4, ax: Any = None) -> VisualWordDisplay:
-        """Draw the words.
+    def _lay_out(self) -> Limits:
+        self._bars = [self._shares(*word) for word in self.words]
+        names = max((len(name) for lines in self._bars for name, *_ in lines), default=0) * _LETTER
+        self._height = max(
+            _PATCH, _LINE * max(map(len, self._bars)), *(self._title(*word).height for word in self.words)
+        )
+        self._left = _NAME + self.n_patches * _PATCH + 0.2 + names
+        right = self._left + (_BARS + 0.6 if names else 0)
+        return Limits(-0.1, right, -len(self.words) * (self._height + _GAP), _GAP / 2)
 
-        Parameters
-        ----------
-        n_patches : int, default=5
-            Typical patches per word, 1 to 9.
-        n_classes : int, default=4
-            Most classes per word.
-        ax : matplotlib.axes.Axes, default=None
-            Axes to draw into; None makes a figure of fitting size.
+    def _draw(self) -> None:
+        scale = _BARS / max((share for lines in self._bars for _, *shares in lines for share in shares), default=1)
+        for number, (word, lines) in enumerate(zip(self.words, self._bars, strict=True)):
+            middle = -number * (self._height + _GAP) - self._height / 2
+            self._draw_word(word, middle)
+            self._draw_bars(lines, self._left, middle, scale)
 
-        Returns
-        -------
-        display : VisualWordDisplay
-            The display itself.
-        """
-        if not 1 <= n_patches <= 9 or n_classes < 0:
-            raise ValueError(f"1 to 9 patches and 0 or more classes can be drawn; got {n_patches} and {n_classes}.")
-        shares = [self._shares(*word, n_classes) for word in self.words]
-        names = max((len(name) for lines in shares for name, *_ in lines), default=0) * _LETTER
-        height = max(_PATCH, _LINE * max(map(len, shares)), *(self._title(*word).height for word in self.words))
-        bars = _NAME + n_patches * _PATCH + 0.2 + names
-        right = bars + (_BARS + 0.6 if names else 0)
-        limits, key = with_key(Limits(-0.1, right, -len(self.words) * (height + _GAP), _GAP / 2), self._key())
-        self.ax_ = make_axes(limits) if ax is None else ax
-        self.figure_ = self.ax_.figure
-        scale = _BARS / max((share for lines in shares for _, *its in lines for share in its), default=1)
-        for number, (word, lines) in enumerate(zip(self.words, shares, strict=True)):
-            middle = -number * (height + _GAP) - height / 2
-            self._draw_word(word, middle, n_patches)
-            self._draw_bars(lines, bars, middle, scale)
-        write_key(self.ax_, limits, key)
-        frame(self.ax_, limits)
-        return self
-
-    def _shares(self, layer: str, word: int, most: int) -> list[tuple[str, float, float]]:
+    def _shares(self, layer: str, word: int) -> list[tuple[str, float, float]]:
         """Return names of classes, their shares of the word's locations, and of all locations; 0 for the rest."""
         found = self.vocabulary.statistics[layer]
         if found.counts.shape[1] == 1 or not found.share[word]:  # no classes, or a dead word
             return []
         shares, usual = found.classes[word], found.counts.sum(0) / found.counts.sum()
         order = [int(label) for label in np.argsort(-shares, kind="stable") if shares[label]]
-        lines = [(self._class_name(label), float(shares[label]), float(usual[label])) for label in order[:most]]
-        rest = order[most:]
+        first, rest = order[: self.n_classes], order[self.n_classes :]
+        lines = [(self._class_name(label), float(shares[label]), float(usual[label])) for label in first]
         if rest:
             lines.append((f"{len(rest)} other{'s' if len(rest) > 1 else ''}", float(shares[rest].sum()), 0.0))
         return lines
@@ -187,15 +174,15 @@ class VisualWordDisplay(Display):
             [*in_lines(layer).splitlines(), f"{percent(share)} of locations" if share else "at no location"],
         )
 
-    def _draw_word(self, word: tuple[str, int], middle: float, n_patches: int) -> None:
+    def _draw_word(self, word: tuple[str, int], middle: float) -> None:
         layer, number = word
         title = self._title(*word)
         y = middle + title.height / 2
         write(self.ax_, 0, y, "\n".join(title.name), size=9, weight="bold", ha="left", va="top")
         y -= _NAME_LINE * len(title.name)
         write(self.ax_, 0, y, "\n".join(title.about), size=7.5, color=Theme.current().grey(), ha="left", va="top")
-        box = Box(_NAME, middle - _PATCH / 2, n_patches * _PATCH, _PATCH)
-        draw_patches(self.ax_, box, self.vocabulary.representatives.get(layer), number, n_patches)
+        box = Box(_NAME, middle - _PATCH / 2, self.n_patches * _PATCH, _PATCH)
+        draw_patches(self.ax_, box, self.vocabulary.representatives.get(layer), number, self.n_patches)
 
     def _draw_bars(self, lines: list[tuple[str, float, float]], left: float, middle: float, scale: float) -> None:
         for place, (name, share, usual) in enumerate(lines):
@@ -213,7 +200,7 @@ class VisualWordDisplay(Display):
     def _key(self) -> str:
         layers = {layer for layer, _ in self.words}
         shown = [found for layer, found in self.vocabulary.representatives.items() if layer in layers]
-        parts = ["Patches: pieces of the fitted images that are most typical of a word."]
+        parts = ["Patches: the most typical ones of a word in the fitted images."]
         if any(map(has_rings, shown)):
             parts.append("Rings: the location.")
         if any(self.vocabulary.statistics[layer].counts.shape[1] > 1 for layer in layers):

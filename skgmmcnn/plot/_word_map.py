@@ -17,22 +17,18 @@ from ..graph import DECISION, strength_of
 from ._cells import cells_of, draw_borders, draw_cells, equal_cells
 from ._drawing import (
     PALETTE,
-    Display,
+    Drawing,
     Limits,
     Theme,
     draw_image,
     draw_rectangle,
-    frame,
     grey,
     in_lines,
-    make_axes,
     shortened,
-    with_key,
     write,
-    write_key,
 )
 from ._layout import Box
-from ._reading import check_image, check_layers, pictures, run, words_by_name
+from ._reading import check_layers, find_images, pictures, run, words_by_name
 
 _SIDE, _GAP = 1.75, 0.2
 _ENTRY, _PATCH = 0.36, 0.3  # height of an entry of the legend, and side of the patch in it
@@ -45,7 +41,7 @@ _KEY = (
 _SHORT = 7  # letters of entries that stand two by two
 
 
-class WordMapDisplay(Display):
+class WordMapDisplay(Drawing):
     """An image with its maps of words, one panel per layer.
 
     In each panel some words are coloured on the grey image, and named below, each with its most typical patch and the
@@ -93,7 +89,7 @@ class WordMapDisplay(Display):
         estimator: LayerDictionary | LayerHMM | Pipeline,
         X: Any,
         *,
-        image: int = 0,
+        image: int | str = 0,
         words: Sequence[tuple[str, int] | str] | None = None,
         graph: nx.DiGraph | None = None,
         layers: Sequence[str] | None = None,
@@ -108,8 +104,8 @@ class WordMapDisplay(Display):
             Fitted; a pipeline has one of these among its steps.
         X : WordMaps or FeatureMaps, or what the pipeline takes
             Images.
-        image : int, default=0
-            Which image of X to draw.
+        image : int or str, default=0
+            The image of X to draw, by number or file name.
         words : sequence of (str, int) or str, default=None
             Words to colour, by layer and number, ``("layer3", 17)``, or as graphs and tables name them,
             ``"layer3_w017"``.
@@ -128,7 +124,7 @@ class WordMapDisplay(Display):
             The drawn display.
         """
         before, model, X = open_pipeline(estimator, X, LayerDictionary, LayerHMM)
-        X = X[check_image(image, len(X)) :][:1]
+        X = X[find_images(image, X)]
         maps = X if isinstance(X, WordMaps) else model.transform(run(before, X))
         if maps.vocabulary.fingerprint != model.vocabulary_.fingerprint:
             raise ValueError("These words come from another dictionary than the one that is given.")
@@ -137,36 +133,23 @@ class WordMapDisplay(Display):
             chosen = {layer: chosen.get(layer, []) for layer in check_layers(layers, maps)}
         return cls(maps, chosen).plot(ax=ax)
 
-    def plot(self, *, ax: Any = None) -> WordMapDisplay:
-        """Draw the maps.
-
-        Parameters
-        ----------
-        ax : matplotlib.axes.Axes, default=None
-            Axes to draw into; None makes a figure of fitting size.
-
-        Returns
-        -------
-        display : WordMapDisplay
-            The display itself.
-        """
+    def _lay_out(self) -> Limits:
         self._check()
-        picture = next(iter(pictures(self.words, [0])), None)
-        boxes, bottom = self._place(picture)
-        right = max(box.right for box in boxes.values())
-        limits, key = with_key(Limits(-_GAP / 2, right + _GAP / 2, bottom, 0), _KEY)
-        self.ax_ = make_axes(limits) if ax is None else ax
-        self.figure_ = self.ax_.figure
-        for layer, box in boxes.items():
+        self._picture = next(iter(pictures(self.words, [0])), None)
+        self._boxes, bottom = self._place(self._picture)
+        return Limits(-_GAP / 2, max(box.right for box in self._boxes.values()) + _GAP / 2, bottom, 0)
+
+    def _draw(self) -> None:
+        for layer, box in self._boxes.items():
             self._draw_title(layer, box)
             if layer is not None:
-                self._draw_map(layer, box, picture)
+                self._draw_map(layer, box, self._picture)
                 self._draw_legend(layer, box)
-            elif picture is not None:
-                draw_image(self.ax_, box, picture)
-        write_key(self.ax_, limits, key)
-        frame(self.ax_, limits)
-        return self
+            elif self._picture is not None:
+                draw_image(self.ax_, box, self._picture)
+
+    def _key(self) -> str:
+        return _KEY
 
     def _check(self) -> None:
         for layer, numbers in self.chosen.items():

@@ -10,7 +10,7 @@ from sklearn.pipeline import Pipeline
 
 from .._pipelines import open_pipeline
 from ..dictionary import LayerDictionary, WordMaps, similarity_of_means
-from ._drawing import INK, Display, in_lines
+from ._drawing import INK, Panels, in_lines
 from ._reading import run, statistics_of
 from ._similarity import Cohesion, Locality, class_cohesion, class_similarity, locality, word_classes
 
@@ -18,7 +18,7 @@ _SAME, _OTHER = INK, (0.85, 0.45, 0.1)
 _NAME = 11  # letters of a layer's name in one line
 
 
-class WordSimilarityDisplay(Display):
+class WordSimilarityDisplay(Panels):
     """How alike the words of one class are, and how local words are, layer by layer.
 
     Four panels: the similarity of all words by the classes of the images that they occur in; its mean over words that
@@ -122,28 +122,20 @@ class WordSimilarityDisplay(Display):
         )
         return display.plot(ax=ax)
 
-    def plot(self, *, ax: Any = None) -> WordSimilarityDisplay:
-        """Draw the four panels.
+    _n_panels = 4
 
-        Parameters
-        ----------
-        ax : array-like of four matplotlib.axes.Axes, default=None
-            Axes to draw into; None makes a figure.
+    def _make_axes(self) -> np.ndarray:
+        import matplotlib.pyplot as plt
 
-        Returns
-        -------
-        display : WordSimilarityDisplay
-            The display itself.
-        """
-        self.axes_ = _make_axes(len(self.spread)) if ax is None else np.asarray(ax, dtype=object).ravel()
-        if len(self.axes_) != 4:
-            raise ValueError(f"There are four panels; ax has {len(self.axes_)} axes.")
-        self.figure_ = self.axes_[0].figure
+        width = max(10, 2 + 1.9 * len(self.spread))  # room for the layers' names
+        _, axes = plt.subplots(2, 2, figsize=(width, 8), layout="constrained")
+        return axes.ravel()
+
+    def _draw(self) -> None:
         self._draw_table(self.axes_[0])
         _draw_cohesion(self.axes_[1], self.by_class, "Words by their classes", "cosine of class histograms")
         _draw_cohesion(self.axes_[2], self.by_mean, "Words by their means", "1 - distance / mean distance")
         self._draw_spread(self.axes_[3])
-        return self
 
     def _draw_table(self, ax: Any) -> None:
         order, bounds = [], [0]
@@ -208,11 +200,3 @@ def _add_legend(ax: Any) -> None:
     low, high = ax.get_ylim()
     ax.set_ylim(low, high + 0.38 * (high - low))
     ax.legend(fontsize=8, loc="upper center", framealpha=0)
-
-
-def _make_axes(n_layers: int) -> np.ndarray:
-    import matplotlib.pyplot as plt
-
-    width = max(10, 2 + 1.9 * n_layers)  # room for the layers' names
-    _, axes = plt.subplots(2, 2, figsize=(width, 8), layout="constrained")
-    return axes.ravel()

@@ -1,4 +1,4 @@
-"""The few words that a picture of a graph needs, for either evidence."""
+"""Texts on the picture of a graph, for either kind of evidence."""
 
 from __future__ import annotations
 
@@ -11,24 +11,30 @@ import networkx as nx
 from ..dictionary import WordMaps
 from ..graph import DECISION, FEW_FITTED, evidence_of, is_part, nats, percent, probable, strength_of
 
-_RARE = 0.03  # of the locations of a word: classes below are not named
-_SURE = 1 / 3  # of the influence: more that does not add up is told
+_RARE = 0.03  # share of a word's locations below which a class is not named
+_SURE = 1 / 3  # share of the influence above which what does not add up is a warning
 
 
 def counted(name: str, number: str) -> str:
-    """Return a class with a number, told apart where the name is one, too."""
+    """Return a class with a number, after a colon where the name ends with a digit."""
     return f"{name}{':' * name[-1:].isdigit()} {number}".strip()
 
 
+def _few(n_fitted: int) -> str:
+    if n_fitted > 1:
+        return f"Only {n_fitted} fitted images have this decision."
+    return f"{'Only one' if n_fitted else 'No'} fitted image has this decision."
+
+
 class Bar(NamedTuple):
-    """What a bar shows: a number as text, and its length as a share of the longest possible, of either sign."""
+    """A number as text, and the signed length of its bar as a share of the longest possible."""
 
     text: str
     length: float
 
 
 class Wording:
-    """What there is to say of a graph of the images `words`."""
+    """Texts on a graph of the images `words`."""
 
     def __init__(self, graph: nx.DiGraph, words: WordMaps) -> None:
         self._graph, self._of, self._words = graph, graph.graph, words
@@ -43,25 +49,25 @@ class Wording:
         return node["layer"] != DECISION and (self.counts or "influence" in node)
 
     def _bar(self, value: float, share: float) -> Bar:
-        """Return a share of the whole, where that says something; else nats or bits, by the most of a word."""
+        """Return a share of the whole, where all shares are parts of it; else nats or bits, relative to the largest."""
         if self._shares:
             return Bar(percent(share), max(-1.0, min(share, 1.0)))
         text = f"{value:.1f} bits" if self.counts else nats(value)
         return Bar(text, max(-1.0, min(value / self._longest, 1.0)))
 
     def bar(self, node: Mapping[str, Any]) -> Bar:
-        """Return what a word does; of a word that is explained, its log-odds."""
+        """Return the contribution of a word; of a word that is explained, its log-odds."""
         if not self._measured(node):
             return Bar(nats(node["margin"]), 1.0)
         value = self._strength.of_node(node)
         return self._bar(value, math.copysign(node.get("share", 0), value))
 
     def against(self, node: Mapping[str, Any]) -> bool:
-        """Tell whether a word works against what is explained."""
+        """Return whether a word is against the target."""
         return self._strength.of_node(node) < 0
 
     def rest(self, layer: str) -> Bar | None:
-        """Return what all other words of a layer do together; None where that is not known."""
+        """Return the sum over all other words of a layer; None where that is not known."""
         baseline = f"baseline_margin_{layer}"
         if self.counts or baseline not in self._of:
             return None
@@ -70,7 +76,7 @@ class Wording:
         return self._bar(value, value / lead if lead else 0)
 
     def without(self, node: Mapping[str, Any]) -> str:
-        """Return what happens without a word; of counts, how often it is there."""
+        """Return the probability before and after ablation of a word; of counts, the number of its locations."""
         if self.counts or "effect" not in node:
             return f"{node['count']} of {node['n_locations']} locations"
         before, after = (
@@ -78,13 +84,10 @@ class Wording:
         )
         if "probability_without" not in node or before == after:
             return f"without it {nats(-node['effect'])}"
-        says = (
-            f", {node['class_without']}"
-            if node.get("decision_without", self._of.get("decision")) != self._of.get("decision")
-            else ""
-        )
+        decision = self._of.get("decision")
+        other = f", {node['class_without']}" if node.get("decision_without", decision) != decision else ""
         changed = f", {percent(node['changed'])} change" if node.get("changed") else ""
-        return f"without it {before} → {after}{says}{changed}"
+        return f"without it {before} → {after}{other}{changed}"
 
     def classes(self, node: Mapping[str, Any]) -> list[tuple[str, str]]:
         """Return the two commonest classes of the fitted images that show a word, with their shares."""
@@ -98,7 +101,7 @@ class Wording:
         return [(self._words.spec.class_name(label), percent(counts[label] / counts.sum())) for label in first]
 
     def edge(self, edge: Mapping[str, Any]) -> str:
-        """Return what stands on an arrow: how much of what the upper word does comes from the lower one."""
+        """Return the label of an arrow: the share of the upper word's effect that is due to the lower one."""
         if self.counts:
             return f"{edge['log_ratio']:.2f} bits, {percent(edge['frequency'])}"
         if self.several:
@@ -106,11 +109,11 @@ class Wording:
         return percent(edge["share"]) if 0 <= edge["share"] <= 1 and edge["effect"] > 0 else ""
 
     def probability(self) -> str:
-        """Return how probable the class is that is explained; nothing of counts, which do not know."""
+        """Return the probability of the class that is explained; nothing of counts."""
         return "" if self.counts else probable(self._of["probability"])
 
     def outcome(self) -> list[str]:
-        """Return what stands below the class: what it is contrasted with, what comes next, and what was checked."""
+        """Return the lines below the class: contrast, runner-up, and check by occlusion."""
         of, lines = self._of, []
         if "contrast_name" in of:
             lines.append(f"rather than {of['contrast_name']}")
@@ -132,20 +135,20 @@ class Wording:
         return f"{root['count']} of {root['n_locations']} images{mean}"
 
     def warnings(self, predicted: str | None, residuals: Mapping[str, float]) -> list[str]:
-        """Return why not to rely on the picture, in a line each."""
+        """Return warnings about the graph, one line each."""
         of, root = self._of, self._graph.nodes[self._of["root"]]
         if "target" not in of:
             return []
         lines = []
         if not of.get("held", True) and ("contrast" in of or of["decision"] == of["target"]):
-            lines.append("A part of the story: these words alone do not keep the decision.")
+            lines.append("Incomplete: these words alone do not keep the decision.")
         if predicted not in (None, of["class_name"]):
             lines.append(f"Its words speak for {predicted}.")
         if "contrast" in of and root.get("score", 0) < 0:
             lines.append("All its words together speak against it.")
         fitted = self._n_fitted(root)
         if fitted is not None and fitted < FEW_FITTED:
-            lines.append(f"Fitted images with this decision: {fitted or 'none'}.")
+            lines.append(_few(fitted))
         unsure = {layer: share for layer, share in residuals.items() if share > _SURE}
         if unsure:
             layer = max(unsure, key=unsure.__getitem__)
@@ -153,7 +156,7 @@ class Wording:
         return lines
 
     def _n_fitted(self, root: Mapping[str, Any]) -> int | None:
-        """Return how many of the fitted images have the decision that is explained."""
+        """Return the number of fitted images with the decision that is explained."""
         if "n_fitted" in root:
             return root["n_fitted"]
         for layer, statistics in self._words.vocabulary.statistics.items():
@@ -161,14 +164,14 @@ class Wording:
         return None
 
     def key(self) -> list[str]:
-        """Return what bars, numbers and arrows mean."""
+        """Return the meaning of bars, numbers and arrows."""
         if self.counts:
             return [
-                "Bits: evidence of the word for what stands above.",
-                "Arrows: evidence of one location, and the share of the upper word's fields that show the lower one.",
+                "Bits: evidence of a word for the words or the decision above it.",
+                "Arrows: evidence per location, and the share of the upper word's fields that show the lower word.",
             ]
         what = f"the lead over {self._of['contrast_name']}" if "contrast" in self._of else "the log-odds"
         bars = f"Bars: the share of {what} that the word carries" if self._shares else f"Bars: nats of {what}"
-        edges = "by how much that falls without" if self.several else "how much of what the upper word does comes from"
-        parts = [f"{bars}; orange is against it.", "Without it: the probability when the word is taken away."]
-        return [*parts, f"Arrows: {edges} the lower one."]
+        edges = "mean fall of that without the" if self.several else "share of the upper word's effect due to the"
+        parts = [f"{bars}; orange is against it.", "Without it: the probability after ablation of the word."]
+        return [*parts, f"Arrows: the {edges} lower word."]

@@ -96,7 +96,7 @@ def _graph_of_an_image():
 
 
 def _graph_of_a_class():
-    return InferenceGraphDisplay.from_estimator(estimator(), words(), label=6, edge_maps=True)
+    return InferenceGraphDisplay.from_estimator(estimator(), words(), target=6, edge_maps=True)
 
 
 def _graph_of_influence():

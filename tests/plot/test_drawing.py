@@ -82,6 +82,11 @@ def test_the_ending_tells_the_format(display, tmp_path):
     assert (tmp_path / "words.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_notebook_shows_a_display_once(display):
+    assert display._repr_png_().startswith(b"\x89PNG")
+    assert not plt.get_fignums()
+
+
 def test_names_are_never_markup(monkeypatch):
     formula = "$5 and $6_{$"
 

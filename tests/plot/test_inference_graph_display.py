@@ -54,7 +54,7 @@ def test_picture_of_an_image(graph, words):
     expected = [f"{edge['log_ratio']:.2f} bits, {percent(edge['frequency'])}" for *_, edge in drawn.edges(data=True)]
     assert set(labels) <= set(expected)
     assert len(labels) >= 0.9 * len(expected)  # where there is room
-    assert "Lit: where the word is in the image." in " ".join(" ".join(texts).split())
+    assert "Lit: the locations of words in the image." in " ".join(" ".join(texts).split())
     n_words = len(drawn) - 1
     n_images = len(display.ax_.images)
     assert n_images == 2 + n_words * 5  # the decision's, as it is and lit; for a word four patches and the image
@@ -101,7 +101,7 @@ def test_readable_with_few_and_many_nodes(n_nodes, evidence, words):
     fitted = InferenceGraph(n_nodes=n_nodes, evidence=evidence).fit(words)
     display = InferenceGraphDisplay.from_estimator(fitted, words, image=2)
     assert_readable(display.figure_)
-    display = InferenceGraphDisplay.from_estimator(fitted, words, label=4)
+    display = InferenceGraphDisplay.from_estimator(fitted, words, target=4)
     assert_readable(display.figure_)
     n = (words.decisions == 4).sum()
     assert f"{n} of {n} images" + ("" if evidence == "counts" else f", the mean of {n}") in written(display)
@@ -110,7 +110,7 @@ def test_readable_with_few_and_many_nodes(n_nodes, evidence, words):
 def test_readable_with_many_images(words):
     many = words[np.repeat(np.flatnonzero(words.decisions == 4), 300)]
     display = InferenceGraphDisplay.from_estimator(
-        InferenceGraph(n_nodes=6, evidence="counts").fit(words), many, label=4
+        InferenceGraph(n_nodes=6, evidence="counts").fit(words), many, target=4
     )
     assert max(node["score"] for _, node in display.graph.nodes(data=True)) > 100_000
     assert_readable(display.figure_)
@@ -143,11 +143,16 @@ def test_from_a_folder(digits, tmp_path):
             ("graph", InferenceGraph(evidence="counts")),
         ]
     ).fit(tmp_path)
-    display = InferenceGraphDisplay.from_estimator(pipe, tmp_path, image=7)
+    display = InferenceGraphDisplay.from_estimator(pipe, tmp_path, image=str(tmp_path / "07.png"))
     np.testing.assert_array_equal(display.ax_.images[0].get_array()[..., 0], pixels[7])
     assert "07.png" in written(display)
     with pytest.raises(IndexError, match="no image 60 in X, which has 60"):
         InferenceGraphDisplay.from_estimator(pipe, tmp_path, image=60)
+    with pytest.raises(ValueError, match=r"no file '7.png' among the images of X; there is '(.7|7.).png'"):
+        InferenceGraphDisplay.from_estimator(pipe, tmp_path, image="7.png")
+    twice = [tmp_path / "07.png"] * 2
+    with pytest.raises(ValueError, match="2 images of X have the file name"):
+        InferenceGraphDisplay.from_estimator(pipe, twice, image="07.png")
 
 
 def test_draws_into_given_axes_and_shows_names(graph, words):
@@ -249,7 +254,7 @@ def test_edges_with_maps(graph, words):
         assert any(image.shape == other.shape and np.allclose(image, other) for other in expected)
     assert "Squares on arrows" in " ".join(" ".join(written(display)).split())
     assert_readable(display.figure_)
-    assert_readable(InferenceGraphDisplay.from_estimator(graph, words, label=4, edge_maps=True).figure_)
+    assert_readable(InferenceGraphDisplay.from_estimator(graph, words, target=4, edge_maps=True).figure_)
     plain = InferenceGraphDisplay.from_estimator(graph, words, image=7)
     assert plain.edge_maps is None
     assert plain.figure_.get_figheight() < display.figure_.get_figheight()
@@ -261,7 +266,7 @@ def test_targets_and_contrasts(graph, words):
     display = InferenceGraphDisplay.from_estimator(graph, words, image=7, contrast=other)
     assert {str(decided), f"rather than {other}"} <= set(written(display))
     assert_readable(display.figure_)
-    assert_readable(InferenceGraphDisplay.from_estimator(graph, words, label=int(decided), contrast=other).figure_)
+    assert_readable(InferenceGraphDisplay.from_estimator(graph, words, target=int(decided), contrast=other).figure_)
     assert_readable(InferenceGraphDisplay.from_estimator(graph, words, image=7, target=other).figure_)
     of_location = InferenceGraphDisplay.from_estimator(graph, words, image=7, target=("conv3", 1, 2))
     root = of_location.graph.graph["root"]
@@ -275,9 +280,10 @@ def test_targets_and_contrasts(graph, words):
     assert names[decided] in said
     assert f"rather than {names[other]}" in said
     assert_readable(display.figure_)
-    assert_readable(InferenceGraphDisplay.from_estimator(graph, long, label=int(decided)).figure_)
-    with pytest.raises(ValueError, match="give one of them"):
-        InferenceGraphDisplay.from_estimator(graph, words, label=1, target=2)
+    assert_readable(InferenceGraphDisplay.from_estimator(graph, long, target=int(decided)).figure_)
+    of_word = InferenceGraphDisplay.from_estimator(graph, words, target="conv3_w002")
+    assert of_word.graph.graph["root"] == "conv3_w002"
+    assert of_word.graph.graph["n_images"] > 1
 
 
 def test_long_layer_names_take_several_lines():
@@ -296,11 +302,12 @@ def test_a_graph_learnt_from_few_images_says_so(n_fitted, words):
     names = tuple(f"{digit}, whose name is by far longer than usual, and then goes on" for digit in range(10))
     long = replace(words, spec=replace(words.spec, class_names=names))
     for shown in (words, long):
-        for asked in ({"image": of_class[0]}, {"label": 4}, {"image": of_class[0], "contrast": 7}):
+        for asked in ({"image": of_class[0]}, {"target": 4}, {"image": of_class[0], "contrast": 7}):
             display = InferenceGraphDisplay.from_estimator(fitted, shown, **asked)
             assert_readable(display.figure_)
-            warnings = [text for text in written(display) if text.startswith("Fitted images with")]
-            assert warnings == ([f"Fitted images with this decision: {n_fitted}."] if n_fitted < 10 else [])
+            warnings = [text for text in written(display) if text.endswith("this decision.")]
+            few = "Only one fitted image has" if n_fitted == 1 else f"Only {n_fitted} fitted images have"
+            assert warnings == ([f"{few} this decision."] if n_fitted < 10 else [])
 
 
 def test_a_contrast_that_counts_deny_says_so(graph, words):
@@ -316,12 +323,12 @@ def test_a_contrast_that_counts_deny_says_so(graph, words):
 
 def test_a_class_that_was_not_fitted(words):
     fitted = InferenceGraph(evidence="counts").fit(words[np.flatnonzero(words.decisions != 4)])
-    display = InferenceGraphDisplay.from_estimator(fitted, words, label=4)
+    display = InferenceGraphDisplay.from_estimator(fitted, words, target=4)
     why = "No fitted image was decided so: fit images that the network calls 4."
     assert to_text(display.graph).endswith(why)
     texts = [" ".join(text.split()) for text in written(display)]
     assert why in texts
-    assert "Fitted images with this decision: none." in texts
+    assert "No fitted image has this decision." in texts
     assert_readable(display.figure_)
 
 
@@ -388,7 +395,7 @@ def test_true_classes_are_named(right, influence_graph, words):
     said = "right: labelled so" if right else f"wrong: labelled {words.spec.class_name(true[7])}"
     assert said in written(InferenceGraphDisplay.from_estimator(influence_graph, words, true, image=7))
     decided = int(words.decisions[7])
-    display = InferenceGraphDisplay.from_estimator(influence_graph, words, true, label=decided)
+    display = InferenceGraphDisplay.from_estimator(influence_graph, words, true, target=decided)
     n = (words.decisions == decided).sum()
     assert any(text == f"{n - (not right)} of {n} labelled so" for text in written(display))
     with pytest.raises(ValueError, match="y must contain one label per image"):
@@ -398,12 +405,23 @@ def test_true_classes_are_named(right, influence_graph, words):
 def test_several_images_together(influence_graph, words):
     """Each with where the words are."""
     rows = np.flatnonzero(words.decisions == 4)[:3]
-    display = InferenceGraphDisplay.from_estimator(influence_graph, words, image=rows.tolist(), label=4)
+    display = InferenceGraphDisplay.from_estimator(influence_graph, words, image=rows.tolist(), target=4)
     assert display.graph.graph["n_images"] == 3
     assert "3 of 3 images, the mean of 3" in written(display)
     assert_readable(display.figure_)
-    with pytest.raises(ValueError, match="explained together for a class; give label="):
+    with pytest.raises(ValueError, match="explained together for one target; give target="):
         InferenceGraphDisplay.from_estimator(influence_graph, words, image=[1, 2])
+
+
+def test_words_together_hold_most_of_their_influence(influence_graph, words):
+    display = InferenceGraphDisplay.from_estimator(influence_graph, words, image=7)
+    nodes = {key: node for key, node in display.graph.nodes.items() if node["layer"] == "conv3"}
+    assert len(nodes) > 1
+    assert all(node["influence"] > 0 for node in nodes.values())
+    shown = np.isin(words.words["conv3"][7], [node["word"] for node in nodes.values()])
+    lit = np.any(list(display._strongest(nodes, 0).values()), axis=0)
+    np.testing.assert_array_equal(lit, strongest(shown, display.influence["conv3"][0]))
+    assert lit.sum() < shown.sum()
 
 
 def test_large_graphs_show_the_strongest_quickly(words):
@@ -515,7 +533,7 @@ def test_words_that_do_not_keep_the_decision_say_so(held, influence_graph, words
     explained.graph["held"] = held
     display = InferenceGraphDisplay(explained, words[7:8]).plot()
     said = " ".join(text.get_text() for text in display.ax_.texts if text.get_color() == AGAINST)
-    assert said == ("" if held else "A part of the story: these words alone do not keep the decision.")
+    assert said == ("" if held else "Incomplete: these words alone do not keep the decision.")
     assert_readable(display.figure_)
 
 
@@ -549,7 +567,7 @@ def test_influence_of_targets_and_contrasts(against, words):
         assert_readable(display.figure_)
     said = " ".join(written(InferenceGraphDisplay.from_estimator(against, words, image=7, target=other)))
     assert f"the network says {decided}: " in said
-    assert_readable(InferenceGraphDisplay.from_estimator(against, long, label=decided, contrast=other).figure_)
+    assert_readable(InferenceGraphDisplay.from_estimator(against, long, target=decided, contrast=other).figure_)
 
 
 def test_a_decision_that_the_words_do_not_speak_for_says_so(graph, words):

@@ -372,7 +372,7 @@ def used(named, tmp_path_factory):
 def test_influence_is_shown(open_page, used):
     file, (graph, *_) = used
     shown = open_page(page=file)
-    assert shown.text("#remark") == "A part of the story: these words alone do not keep the decision."
+    assert shown.text("#remark") == "Incomplete: these words alone do not keep the decision."
     colours = [line.value_of_css_property("stroke") for line in shown.all(".arrows line")]
     effects = sorted((effect for *_, effect in graph.edges.data("effect")), key=abs, reverse=True)
     assert len(set(colours)) == 2

@@ -41,8 +41,8 @@ def test_a_wrong_decision_among_two_classes(pipe, digits, wrong):
     assert display.plot() is display
     paths, shown = display.paths, texts(display)
     true, decision = digits.test_labels[wrong], paths.decisions[wrong]
-    assert display.labels == [true, decision]
-    assert f"image {wrong}\ntruly: {'abcdefghij'[true]}" in shown
+    assert display.targets == [true, decision]
+    assert f"image {wrong}\nlabel: {'abcdefghij'[true]}" in shown
     for label in (true, decision):
         table = paths.path_table(label, n_paths=3)
         counted = f"{100 * table.shares.sum():.0f} % of {(paths.decisions == label).sum()}\nimages shown"
@@ -62,7 +62,7 @@ def test_a_wrong_decision_among_two_classes(pipe, digits, wrong):
 
 
 def test_lines_are_as_wide_as_shares(pipe, digits):
-    display = PathDisplay.from_estimator(pipe, digits.test_images, labels=["c"], n_paths=1)
+    display = PathDisplay.from_estimator(pipe, digits.test_images, targets=["c"], n_paths=1)
     table = display.paths.path_table(2, n_paths=1)
     widths = {line.get_linewidth() for line in display.ax_.lines}
     assert len(display.ax_.lines) == 2
@@ -71,9 +71,9 @@ def test_lines_are_as_wide_as_shares(pipe, digits):
 
 def test_axes_names_and_plain_arrays(pipe, digits, rng):
     _, ax = plt.subplots()
-    path = PathDisplay.from_estimator(pipe, digits.test_images, labels=[3]).paths.path_table(3).paths[0]
+    path = PathDisplay.from_estimator(pipe, digits.test_images, targets=[3]).paths.path_table(3).paths[0]
     pipe["layerhmm"].set_params(word_names={("mean", int(path[0])): "loop"})
-    display = PathDisplay.from_estimator(pipe, digits.test_images, labels=[3, 5, 8], ax=ax)
+    display = PathDisplay.from_estimator(pipe, digits.test_images, targets=[3, 5, 8], ax=ax)
     assert display.ax_ is ax
     assert f"loop (w{path[0]})" in texts(display)
     pipe["layerhmm"].set_params(word_names=None)
@@ -81,15 +81,15 @@ def test_axes_names_and_plain_arrays(pipe, digits, rng):
     side = 8 * (y == "left")[:, None]
     parts = [rng.normal(side, 1, (200, 3)), rng.normal(-side, 1, (200, 2))]
     hmm = LayerHMM(3, solver="em", random_state=0).fit(parts, y)
-    shown = texts(PathDisplay.from_estimator(hmm, parts, y, labels=["right", "left"], image=4))
-    assert {"left", "right", "layer dense0", f"image 4\ntruly: {y[4]}"} <= {*shown}
+    shown = texts(PathDisplay.from_estimator(hmm, parts, y, targets=["right", "left"], image=4))
+    assert {"left", "right", "layer dense0", f"image 4\nlabel: {y[4]}"} <= {*shown}
 
 
 def test_long_names_of_classes_can_be_read(digits):
     names = [f"{digit}, which is a class of a very long name" for digit in digits.class_names]
     pipe = make_pipe(FeatureExtractor(digits.network, ["mean", "head"], class_names=names)).fit(digits.images[:400])
     for image in (0, 3):
-        display = PathDisplay.from_estimator(pipe, digits.test_images[:100], labels=[3, 8, 5], n_paths=3, image=image)
+        display = PathDisplay.from_estimator(pipe, digits.test_images[:100], targets=[3, 8, 5], n_paths=3, image=image)
         assert_readable(display.figure_)
 
 
@@ -98,13 +98,13 @@ def test_bad_input(pipe, digits, rng):
         PathDisplay.from_estimator(pipe[:1], digits.test_images)
     with pytest.raises(IndexError, match="There is no image 500 in X, which has 450"):
         PathDisplay.from_estimator(pipe, digits.test_images, image=500)
-    with pytest.raises(TypeError, match=r"image must be the number of an image in X, 0 to 449; got 'a.png'"):
-        PathDisplay.from_estimator(pipe, digits.test_images, image="a.png")
+    with pytest.raises(ValueError, match=r"There is no file 'a.png' among the images of X; there is none"):
+        PathDisplay.from_estimator(pipe, digits.test_images, image="folder/a.png")
     with pytest.raises(ValueError, match="1 to 4 classes can be drawn; got 5"):
-        PathDisplay.from_estimator(pipe, digits.test_images, labels=range(5))
+        PathDisplay.from_estimator(pipe, digits.test_images, targets=range(5))
     parts = [rng.normal(size=(50, 2)), rng.normal(size=(50, 2))]
     with pytest.raises(ValueError, match="fitted on plain arrays without y"):
         PathDisplay.from_estimator(LayerHMM(2, random_state=0, tol=1).fit(parts), parts)
     hmm = LayerHMM(2, random_state=0, tol=1).fit(parts, np.arange(50) % 2)
     with pytest.raises(ValueError, match="no class 7"):
-        PathDisplay.from_estimator(hmm, parts, labels=[7])
+        PathDisplay.from_estimator(hmm, parts, targets=[7])

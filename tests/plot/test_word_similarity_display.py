@@ -59,7 +59,7 @@ def test_draws_into_given_axes_and_takes_words(pipe, digits):
     words = pipe[:-1].transform(digits.test_images[:50])
     display = WordSimilarityDisplay.from_estimator(pipe[1], words, n_permutations=20, ax=axes)
     assert list(display.axes_) == list(axes)
-    with pytest.raises(ValueError, match="four panels; ax has 2"):
+    with pytest.raises(ValueError, match="4 panels; ax has 2"):
         display.plot(ax=axes[:2])
     single = make_pipeline(FeatureExtractor(digits.network, ["conv3"]), LayerDictionary(9, random_state=0))
     WordSimilarityDisplay.from_estimator(single.fit(digits.images[:60]), digits.images[:60], n_permutations=20)

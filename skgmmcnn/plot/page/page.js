@@ -315,7 +315,7 @@ function drawPanel() {
 
 function drawQuery() {
   const { active, image, view } = state, node = view.nodes[active];
-  const keys = isDecision(node) ? below(active).filter((edge) => !edge.against).map((edge) => edge.tail) : [active];
+  const keys = isDecision(node) ? below(active).map((edge) => edge.tail) : [active];
   const count = isDecision(node) ? 0 : cellsOf([active]).length;
   const what = isDecision(node) ? "where it shows the words below the decision"
     : count ? `at the ${plural(count, "location")} of ${title(active)}` : "";
@@ -326,7 +326,7 @@ function drawQuery() {
 /** The locations of the image that show some of the words of one layer, or the one that is explained. */
 function cellsOf(keys) {
   const node = state.view.nodes[keys[0]];
-  if ("row" in node) return [node.row * (data.layers[node.layer].columns.length - 1) + node.column];
+  if (node && "row" in node) return [node.row * (data.layers[node.layer].columns.length - 1) + node.column];
   const cells = [];
   for (const key of keys) {
     const runs = state.image.places[key] ?? [];
@@ -343,10 +343,13 @@ function lit(keys) {
   if (!keys.length || nodes.some((node) => node.layer !== nodes[0].layer)) return box;
   const layer = data.layers[nodes[0].layer], cells = cellsOf(keys);
   if (!picture) box.style.aspectRatio = `${layer.columns.length - 1} / ${layer.rows.length - 1}`;
-  const [areas, sides] = outlined(cells, layer), against = nodes.every((node) => node.bar?.[1] < 0) ? " against" : "";
+  const [areas] = outlined(cells, layer);
+  const borders = ["border", "border against"].map((className, against) => [className,
+    outlined(cellsOf(keys.filter((_, i) => Number(nodes[i].bar?.[1] < 0) === against)), layer)[1]]);
   box.append(draw("svg", { viewBox: "0 0 1 1", preserveAspectRatio: "none", "aria-hidden": "true" },
     draw("path", { d: `M0 0H1V1H0z${areas}`, class: "rest" }),
-    draw("path", { d: sides, class: "halo" }), draw("path", { d: sides, class: `border${against}` })));
+    ...borders.map(([, d]) => draw("path", { d, class: "halo" })),
+    ...borders.map(([className, d]) => draw("path", { d, class: className }))));
   return box;
 }
 
