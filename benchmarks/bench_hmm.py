@@ -16,7 +16,7 @@ from torch import nn
 
 from skgmmcnn import FeatureExtractor, LayerDictionary, LayerHMM
 from skgmmcnn.chain._chain import Chain, Examples, joined, uniform
-from skgmmcnn.dictionary._training import Sample, begin
+from skgmmcnn.dictionary import Sample
 from skgmmcnn.mixture._solvers import Rows, Training, fit_em, in_blocks, online_pass
 
 LAYERS = ["2", "4", "6"]
@@ -109,7 +109,7 @@ def speed(train, _, __):
     generator = torch.Generator().manual_seed(0)
     for n_words in (50, 200):
         mixtures = [
-            begin("", Sample(part, np.empty(0), generator), n_words, "rectified", covariance_type="diag", reg_covar=0.1)
+            LayerHMM(n_words, emission="rectified")._initialize("", Sample(part, np.empty(0), generator))
             for part in values.split(sizes, 1)
         ]
         chain = Chain(tuple(uniform([n_words] * 3, 0)), tuple(mixtures), 1.0)
@@ -148,7 +148,7 @@ def hmmlearn(train, _, __):
     generator = torch.Generator().manual_seed(0)
     parts = [part + 0.3 * part.std() * torch.randn(part.shape, generator=generator).double() for part in parts]
     mixtures = [
-        begin("", Sample(part, np.empty(0), generator), n_words, "gaussian", covariance_type="diag", reg_covar=1e-9)
+        LayerHMM(n_words, emission="gaussian", reg_covar=1e-9)._initialize("", Sample(part, np.empty(0), generator))
         for part in parts
     ]
     chain = Chain(tuple(uniform([n_words] * 3, 0)), tuple(mixtures), 0.0)

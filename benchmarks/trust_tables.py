@@ -149,7 +149,7 @@ def peers(name, asked, n_images):
 
 def curves_of(direction, dictionary, maps, layer, given):
     """Return the curves of words in the order of what they are given, and of that by location."""
-    graph = Given()
+    graph = Given("enough")  # chooses by totals
     graph.given = given
     pipe, orders = make_pipeline(dictionary, graph), ["graph", "per_location", "random"]
     return deletion(pipe, maps, layer, direction=direction, orders=orders, n_random=2, random_state=0)

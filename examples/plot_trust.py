@@ -21,14 +21,14 @@ report = trust_report(pipe, digits.test_images, verbose=0, random_state=0)
 print(report)
 
 # %%
-# The first panel tells how often the network decides the same when it gets only the words of a layer.  The others take
-# words away: the sooner a curve falls, the better the order tells what the network uses.  The graph's order lies below
-# random order in every layer.  The last panel keeps only the best words of all layers, in all layers at once.
+# In the first panel every image is a point: below the diagonal its decision is less probable without the words shown
+# than without random words at as many locations.  The second one shows how often the network decides the same when it
+# gets only the words of a layer.
 figure = report.plot()
 
 # %%
 # Every figure has an interval over images, where that makes sense, and says what would be good.
-report.to_frame().query("measure.str.startswith('deletion')").round(2)
+report.to_frame().round(2)
 
 # %%
 # A measure that cannot come out badly would tell nothing.  Here the same words get a graph of counts of another

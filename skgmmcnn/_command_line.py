@@ -1,4 +1,4 @@
-"""The command line: fit, explain and audit without writing code."""
+"""The command line interface."""
 
 from __future__ import annotations
 
@@ -338,7 +338,7 @@ def _loaded(options: argparse.Namespace) -> Pipeline:
 
 
 def _network(name: str) -> Any:
-    """Return a torchvision name as it is, or what ``module:callable`` names."""
+    """Return a torchvision name unchanged, or the object at ``module:callable``."""
     return _imported(name) if ":" in name else name
 
 
@@ -349,7 +349,7 @@ def _weights(options: argparse.Namespace) -> str | None:
 
 
 def _imported(place: str) -> Any:
-    """Return the object that ``module:name`` names; modules of the current folder are found, too."""
+    """Return the object at ``module:name``, where the module may lie in the current folder."""
     module, _, name = place.partition(":")
     if not module or not name:
         raise ValueError(f"{place!r} must name a module and something in it, as in 'mynetwork:make'.")
@@ -378,7 +378,7 @@ def _class_names(place: str | None) -> list[str] | None:
 
 
 def _class(name: str | None) -> int | str | None:
-    """Return a class by its number where it is one, else by name."""
+    """Return the number of a class if `name` is one, else the name."""
     return int(name) if name is not None and name.isdecimal() else name
 
 
@@ -389,12 +389,12 @@ def _check_ending(ending: str) -> None:
 
 
 def _files(output: Path | None, n: int) -> list[Any]:
-    """Return the file of each photograph, numbered from 1 where there are several, or None for the screen."""
+    """Return the output file of each photograph, numbered from 1 if there are several; None is the screen."""
     if output is None or n == 1:
         return [output] * n
     return [output.with_stem(f"{output.stem}_{number}") for number in range(1, n + 1)]
 
 
 def _title(X: Any, number: int) -> str:
-    """Return the name of a photograph as a heading, where there are several files."""
+    """Return the name of a photograph as a heading if there are several."""
     return f"{X[number]}\n" if isinstance(X, list) and len(X) > 1 else ""

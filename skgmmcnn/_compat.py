@@ -1,4 +1,4 @@
-"""scikit-learn's private helpers, in one place."""
+"""Private helpers of scikit-learn, imported in one place."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ __all__ = ["ContainerOutput", "Interval", "StrOptions", "fit_context", "wrap_tab
 
 
 class Interval(_Interval):
-    """Numbers between two bounds; True and False, which Python counts among the integers, are none."""
+    """Numbers between two bounds; booleans are rejected although they are integers in Python."""
 
     def is_satisfied_by(self, val: Any) -> bool:
-        """Return whether a parameter may have this value."""
+        """Return whether a value lies in the interval."""
         return not isinstance(val, (bool, np.bool_)) and super().is_satisfied_by(val)
 
 
 class ContainerOutput:
-    """Mixin for transformers that return containers: ``set_output`` is accepted and leaves containers alone.
+    """Mixin for transformers that return containers, which ``set_output`` does not convert.
 
-    Declare the class with ``auto_wrap_output_keys=None``, or scikit-learn would put a container into a data frame.
+    Declare the class with ``auto_wrap_output_keys=None``; otherwise scikit-learn puts a container into a data frame.
     """
 
     def set_output(self, *, transform: str | None = None) -> ContainerOutput:
-        """Choose the form of 2-D outputs; containers are returned as they are.
+        """Set the output container of 2-D outputs; other containers are returned unchanged.
 
         Parameters
         ----------
         transform : {"default", "pandas", "polars"}, default=None
-            The form of the output of `transform` where it is a 2-D array.  None changes nothing.
+            Container of the output of `transform` if that is a 2-D array.  None leaves the setting unchanged.
 
         Returns
         -------
         self : object
-            The estimator itself.
+            The estimator.
         """
         if transform is not None:
             self._sklearn_output_config = {"transform": transform}
@@ -47,7 +47,7 @@ class ContainerOutput:
 
 
 def wrap_table(estimator: Any, table: Any, original: Any) -> Any:
-    """Return the 2-D output `table` in the form that ``set_output`` or the global configuration asks for."""
+    """Return the 2-D output `table` in the container configured by ``set_output`` or globally."""
     form = _get_output_config("transform", estimator)["dense"]
     if form == "default":
         return table

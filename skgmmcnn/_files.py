@@ -1,4 +1,4 @@
-"""Files that are written beside their place, and put there whole."""
+"""Atomic replacement of files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ except ImportError:  # Windows, which removes and moves no open file
 
 
 def replace(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    """Put at `path` what `write` writes; what is there stays whole until that is complete."""
+    """Replace the file at `path` by what `write` writes to a temporary file, once that is complete."""
     _check_target(path)
     try:
         _sweep(path.parent)
@@ -32,7 +32,7 @@ def replace(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
         finally:
             draft.unlink(missing_ok=True)
     except OSError as error:
-        raise OSError(error.errno, f"Nothing could be written: {error.strerror}", str(path)) from error
+        raise OSError(error.errno, f"The file cannot be written: {error.strerror}", str(path)) from error
 
 
 def _check_target(path: Path) -> None:
@@ -43,23 +43,23 @@ def _check_target(path: Path) -> None:
             raise FileNotFoundError(f"There is no folder {str(path.parent)!r} to save in.") from None
         return
     if not stat.S_ISREG(mode):
-        what = "a folder" if stat.S_ISDIR(mode) else "no regular file"
-        raise ValueError(f"{str(path)!r} is {what}; name a file to write.")
+        what = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
+        raise ValueError(f"{str(path)!r} is {what}; give the path of a file.")
 
 
 def _draft(folder: Path) -> tuple[Path, IO[bytes]]:
-    """Open a new file that is locked as long as it is open, so that it can be told from what a kill has left."""
+    """Open a new temporary file, locked while it is open, which distinguishes it from files of killed processes."""
     draft = folder / f".{uuid.uuid4().hex}.skgmmcnn"
     while True:
         file = open(draft, "xb")  # noqa: SIM115 - the caller closes it
         _lock(file, wait=True)
-        if draft.exists():  # else another process swept it before it was locked
+        if draft.exists():  # otherwise another process removed it before it was locked
             return draft, file
         file.close()
 
 
 def _sweep(folder: Path) -> None:
-    """Remove the drafts of writers that are no more."""
+    """Remove temporary files of processes that have ended."""
     for draft in filter(Path.is_file, folder.glob(".*.skgmmcnn")):
         with suppress(OSError), open(draft, "rb") as file:
             _lock(file, wait=False)

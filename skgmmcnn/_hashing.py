@@ -1,4 +1,4 @@
-"""Random numbers that depend on what they are for, and not on the order in which they are drawn."""
+"""Hashes as random numbers that do not depend on the order in which they are drawn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Packages that few things need."""
+"""Optional dependencies."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def need(package: str, purpose: str) -> Any:
-    """Import a package, or say how to install it."""
+    """Import an optional package; the error explains how to install it."""
     try:
         return importlib.import_module(package)
     except ImportError as error:

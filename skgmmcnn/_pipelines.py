@@ -1,4 +1,4 @@
-"""Access to the steps of fitted pipelines, for displays and measures."""
+"""Access to the steps of fitted pipelines."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from .features import FeatureExtractor, FeatureMaps
 
 
 def steps_of(estimator: Any) -> list[Any]:
-    """Return the steps of a pipeline, or the estimator itself as the only one."""
+    """Return the steps of a pipeline, or a list of the estimator itself."""
     return [step for _, step in estimator.steps] if isinstance(estimator, Pipeline) else [estimator]
 
 
 def find_step(estimator: Any, *kinds: type) -> tuple[list[Any], Any]:
-    """Return the steps before the first fitted estimator of these kinds, and that estimator."""
+    """Return the first fitted estimator of the given classes, preceded by the steps before it."""
     steps = steps_of(estimator)
     for place, step in enumerate(steps):
         if isinstance(step, kinds):
@@ -29,9 +29,9 @@ def find_step(estimator: Any, *kinds: type) -> tuple[list[Any], Any]:
 
 
 def open_pipeline(estimator: Any, X: Any, *kinds: type) -> tuple[list[Any], Any, Any]:
-    """Return the steps that X has still to go through, the fitted estimator of these kinds, and X in a form to index.
+    """Return the steps still to be applied to X, the fitted estimator of the given classes, and an indexable X.
 
-    Images become feature maps, which can be indexed also where the images cannot, as in a folder.
+    Images become feature maps, which can be indexed even if X is a folder.
     """
     before, found = find_step(estimator, *kinds)
     if isinstance(X, WordMaps):

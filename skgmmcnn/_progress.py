@@ -1,4 +1,4 @@
-"""Progress bars, and nothing in their place where none is shown."""
+"""Progress bars."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 class _Silent(Generic[T]):
-    """What a bar can do, without a bar."""
+    """The interface of a progress bar, without output."""
 
     def __init__(self, things: Iterable[T]) -> None:
         self._things = things
@@ -25,16 +25,16 @@ class _Silent(Generic[T]):
         pass
 
     def update(self, n: int) -> None:
-        """Take no notice of n more."""
+        """Do nothing."""
 
     def set_postfix_str(self, text: str) -> None:
-        """Take no notice of what is being done."""
+        """Do nothing."""
 
 
-def progress(things: Iterable[T] = (), *, shown: Any, total: int | None = None, **named: str) -> Any:
-    """Return a bar over `things`, or one to be told of `total` of them; it is `shown`, or does nothing.
+def progress(things: Iterable[T] = (), *, shown: Any, total: int | None = None, **named: Any) -> Any:
+    """Return a progress bar over `things`, or over `total` updates; it does nothing unless `shown`.
 
-    Its names `desc` and `unit` are those of tqdm, which is imported only for a bar that is shown.
+    `named` are keywords of tqdm, which is imported only if a bar is shown.
     """
     if not shown:
         return _Silent(things)
@@ -43,16 +43,8 @@ def progress(things: Iterable[T] = (), *, shown: Any, total: int | None = None, 
     return tqdm(things, total=total, **named) if total is None else tqdm(total=total, **named)
 
 
-class Late:
-    """A bar that appears once the work has taken longer than anybody waits for without a word.
-
-    Parameters
-    ----------
-    total : int
-        The number of steps.
-    **named
-        Names for tqdm.
-    """
+class DelayedBar:
+    """A progress bar of `total` steps that appears after `PATIENCE` seconds; `named` are keywords of tqdm."""
 
     PATIENCE = 2.0  # seconds
 
@@ -62,7 +54,7 @@ class Late:
         self._bar: Any = None
 
     def update(self, n: int) -> None:
-        """Count n more steps."""
+        """Advance by n steps."""
         self._n += n
         if self._bar is not None:
             self._bar.update(n)
@@ -71,6 +63,6 @@ class Late:
             self._bar.update(self._n)
 
     def close(self) -> None:
-        """End the bar, if there is one."""
+        """Close the bar."""
         if self._bar is not None:
             self._bar.close()

@@ -1,4 +1,4 @@
-"""What a report of a fault must tell about the machine."""
+"""Versions and hardware for bug reports."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ DEPENDENCIES = """filelock joblib matplotlib networkx numpy pillow safetensors s
 
 
 def show_versions() -> None:
-    """Print the versions of Python, of this package and of those that it uses, and what torch computes with.
+    """Print the versions of Python, this package and its dependencies, and the hardware that torch uses.
 
-    Reports of faults should begin with it.  Packages that few things need are listed even where they are not there.
+    Include the output in bug reports.  Optional dependencies are listed even if they are not installed.
 
     Examples
     --------

@@ -1,8 +1,7 @@
-"""Work divided among threads such that its results do not depend on their number.
+"""Computation in threads with results that do not depend on the number of threads.
 
-Torch divides one product among its threads, which costs more than small products are worth, waits long where other
-programs want the processor, and rounds by the number of threads.  Here each block of the work is computed by one
-thread, and threads take different blocks.
+Torch divides one product among its threads.  That is slow for small products and on a busy processor, and rounding
+depends on the number of threads.  Here each block of the work is computed by one thread, and blocks run in parallel.
 """
 
 from __future__ import annotations
@@ -20,13 +19,13 @@ import torch
 B = TypeVar("B")
 R = TypeVar("R")
 
-# New threads take 0.3 ms to begin; less work than some ten times that is done at once.
+# New threads take 0.3 ms to start; less than about ten times that much work is done in the calling thread.
 _WORTH = 2**27
 _beginning = threading.Lock()
 
 
 class _Outside(threading.local):
-    """How many threads torch had in this thread before :func:`one_thread`; 0 outside of it."""
+    """The number of torch threads before :func:`one_thread` was entered; 0 outside of it."""
 
     n_threads = 0
 
@@ -35,13 +34,13 @@ _outside = _Outside()
 
 
 def n_threads() -> int:
-    """Return how many threads the caller of the package lets torch have."""
+    """Return the number of torch threads set by the user."""
     return _outside.n_threads or torch.get_num_threads()
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Let torch compute in the calling thread alone; the number of threads is then put back."""
+    """Restrict torch to the calling thread; the number of threads is restored on exit."""
     before = torch.get_num_threads()
     if before == 1:
         yield
@@ -56,46 +55,35 @@ def one_thread() -> Iterator[None]:
 
 
 def by_blocks(work: Callable[[B], R], blocks: Iterable[B], n_operations: float) -> Iterator[R]:
-    """Yield what `work` returns for each of the blocks, in their order.
+    """Yield the results of `work` for each block in order, each computed by one thread.
 
-    Parameters
-    ----------
-    work : callable
-        Gets a block.  It is called in several threads at once where all blocks together are worth it.
-    blocks : iterable
-        What to work on.
-    n_operations : float
-        Multiplications of all blocks together, roughly; 0 where another device computes.
-
-    Yields
-    ------
-    found : object
-        Results, each computed by one thread.
+    Threads are used if `n_operations`, the approximate number of multiplications in all blocks, justifies it; 0 stands
+    for work on another device.
     """
     blocks, n = iter(blocks), n_threads()
     if n == 1 or n_operations < _WORTH:
         for block in blocks:
             with one_thread():
-                found = work(block)
-            yield found
+                result = work(block)
+            yield result
         return
-    # Threads that outlive the call would be missing in processes forked from this one, which would wait for them.
+    # A process forked from this one would wait for threads that outlive the call, which it lacks.
     pool = ThreadPoolExecutor(n, "skgmmcnn", _compute_alone)
     try:
         waiting = deque(pool.submit(work, block) for block in islice(blocks, 2 * n))
         while waiting:
-            found = waiting.popleft().result()
+            result = waiting.popleft().result()
             waiting.extend(pool.submit(work, block) for block in islice(blocks, 1))
-            yield found
+            yield result
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def _compute_alone() -> None:
-    """Let torch use no other threads in the calling one, which is new.
+    """Restrict torch to the calling, new thread.
 
-    `torch.set_num_threads` sets the number of the calling thread, and that of threads that have not begun yet: a
-    thread that ends at once puts the latter back.
+    `torch.set_num_threads` applies to the calling thread and to threads that have not started yet; a short-lived
+    thread restores the latter.
     """
     with _beginning:
         usual = torch.get_num_threads()

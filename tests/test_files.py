@@ -63,13 +63,13 @@ def test_permissions_follow_the_umask(umask, mode, tmp_path):
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names")
 def test_only_regular_files_are_replaced(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(ValueError, match="pipe' is no regular file"):
+    with pytest.raises(ValueError, match="pipe' is not a regular file"):
         replace(tmp_path / "pipe", lambda file: file.write(b"x"))
 
 
 def test_a_failure_leaves_what_was_there(tmp_path):
     (tmp_path / "file").write_bytes(b"before")
-    with pytest.raises(OSError, match=r"Nothing could be written: No space left.*file'"):
+    with pytest.raises(OSError, match=r"The file cannot be written: No space left.*file'"):
         replace(tmp_path / "file", lambda file: _full())
     assert (tmp_path / "file").read_bytes() == b"before"
     assert os.listdir(tmp_path) == ["file"]

@@ -50,9 +50,9 @@ def named(names):
 
 
 MISTAKES = {
-    "words to a dictionary": (lambda m: LayerDictionary().fit(m.words), TypeError, "X is WordMaps.*reads FeatureMaps"),
-    "words to a chain": (lambda m: LayerHMM().fit(m.words), TypeError, "X is WordMaps.*reads FeatureMaps"),
-    "fit to none": (lambda m: LayerDictionary().fit(m.maps[[]]), ValueError, "There are no images in X"),
+    "words to a dictionary": (lambda m: LayerDictionary().fit(m.words), TypeError, "X is WordMaps.*expected FeatureM"),
+    "words to a chain": (lambda m: LayerHMM().fit(m.words), TypeError, "X is WordMaps.*expected FeatureM"),
+    "fit to none": (lambda m: LayerDictionary().fit(m.maps[[]]), ValueError, "X holds no images"),
     "measure none": (lambda m: fidelity(m.dictionary, m.maps[[]]), ValueError, "no images in these FeatureMaps"),
     "masked rows": (lambda m: LayerDictionary().fit(np.ma.masked_less(ROWS, 0)), TypeError, r"X\.filled\(value\)"),
     "masked rows of a mixture": (
@@ -80,8 +80,8 @@ MISTAKES = {
     },
     "True words": (lambda m: LayerDictionary(True).fit(m.maps), ValueError, "'n_components' parameter .* Got True"),
     "True nodes": (lambda m: InferenceGraph(n_nodes=True).fit(m.words), ValueError, "'n_nodes' parameter .* Got True"),
-    "a name that is a number": (named(5), TypeError, r"word_names calls \('a', 0\) 5; names are text"),
-    "a name that is none": (named(None), TypeError, "names are text"),
+    "a name that is a number": (named(5), TypeError, r"word_names has the name 5 for .*names must be str"),
+    "a name that is none": (named(None), TypeError, "names must be str"),
     "labels of halves": (lambda m: LayerHMM(2).fit(ROWS, np.full(40, 0.5)), ValueError, "continuous"),
     "merge with itself": (lambda m: m.graph.merge(m.graph), ValueError, "the same estimator, counted already"),
     **{

@@ -1,4 +1,4 @@
-"""Hidden Markov models of layers: feature maps of fully connected layers in, visual words and paths out."""
+"""Hidden Markov models of the layers of fully connected networks."""
 
 from ._hmm import LayerHMM
 from ._paths import InferencePaths

@@ -1,43 +1,40 @@
-"""Hidden Markov chains over layers: mixtures as emissions, tables of transitions, and their EM.
-
-The E-step and the M-step are in the form that the solvers of mixtures train.
-"""
+"""Hidden Markov chains over layers, with mixtures as emissions, for the solvers of :mod:`skgmmcnn.mixture`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import accumulate, pairwise, repeat
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import threshold
 
-from .._distributed import all_gather, local_slice, n_processes
+from .._distributed import local_slice
 from .._threads import by_blocks
-from ..mixture import Assignment, Mixture, Scorer, Statistics, dead_and_heavy
+from ..mixture import Assignment, Expectation, Mixture, Scorer, Statistics, dead_and_heavy
 from ._recursions import forward_backward, state_posteriors
 
 _TINY = torch.finfo(torch.float64).tiny
-# Smaller posteriors would be denormal numbers in float32; they lie far below the rounding of any sum that they enter.
-_LEAST_SHARE = 1e-26
+# Smaller posteriors would be denormal numbers in float32; they are far below the rounding error of any sum.
+_LEAST_POSTERIOR = 1e-26
 
 
 @dataclass(frozen=True)
 class Chain:
-    """P(h, x, c) = prod P(h_l | h_l-1) prod p(x_l | h_l) P(c | h_L).  Immutable, as mixtures are.
+    """P(h, x, c) = prod P(h_l | h_l-1) prod p(x_l | h_l) P(c | h_L).  Immutable.
 
     Parameters
     ----------
     tables : tuple of Tensor of shape (K_l-1, K_l), float64
-        P(word | word of the layer below), one per layer; the first has one row.  Where decisions c are observed, a last
+        P(word | word of the layer below), one per layer; the first has one row.  If decisions c are observed, a last
         table (K_L, n_outputs) holds P(decision | word of the last layer).
     mixtures : tuple of Mixture
-        Emissions; the weights are the marginal probabilities of the words.
+        Emissions, with the marginal probabilities of the words as weights.
     smoothing : float
-        Pseudo-count of each row of a table, spread evenly over its cells.
+        Pseudo-count of each row of a table, divided evenly among the cells.
     """
 
     tables: tuple[Tensor, ...]
@@ -56,7 +53,7 @@ class Chain:
 
     @property
     def decision(self) -> Tensor | None:
-        """P(decision | word of the last layer), shape (K_L, n_outputs), where decisions are observed."""
+        """P(decision | word of the last layer), shape (K_L, n_outputs), if decisions are observed."""
         return self.tables[-1] if len(self.tables) > len(self.mixtures) else None
 
     @property
@@ -70,7 +67,7 @@ class Chain:
         return replace(self, tables=tables, mixtures=tuple(mixture.to(device) for mixture in self.mixtures))
 
     def with_tables(self, tables: Sequence[Tensor]) -> Chain:
-        """Return the chain with other tables, and the weights of its mixtures in agreement with them."""
+        """Return the chain with new tables and the corresponding marginal weights."""
         marginals = accumulate(tables[1 : len(self.mixtures)], torch.matmul, initial=tables[0][0])
         mixtures = (replace(mixture, weights=part) for mixture, part in zip(self.mixtures, marginals, strict=True))
         return replace(self, tables=tuple(tables), mixtures=tuple(mixtures))
@@ -80,23 +77,20 @@ class Chain:
         return [*accumulate(self.tables[:0:-1], lambda above, table: table @ above)][::-1]
 
     def log_prior(self) -> float:
-        """Return the log of the prior that `smoothing` stands for, up to a constant.
-
-        Every row of a table has a Dirichlet prior of concentration 1 + smoothing / K in its K cells.
-        """
+        """Return the log-prior up to a constant: Dirichlet with concentration 1 + smoothing / K for rows of K cells."""
         if not self.smoothing:
             return 0.0
         return self.smoothing * sum(table.log().mean(1).sum().item() for table in self.tables)
 
     def maximize(self, statistics: ChainStatistics) -> Chain:
-        """Return the chain that is most likely given `statistics` and the prior (the M-step)."""
+        """Return the maximum a posteriori chain given `statistics` (the M-step)."""
         strength = self.smoothing * statistics.total / statistics.n_rows
         mixtures = tuple(mixture.maximize(part) for mixture, part in zip(self.mixtures, statistics.layers, strict=True))
         counted = zip(statistics.tables, self.tables, strict=True)
         return replace(self, mixtures=mixtures).with_tables([_maximized(*pair, strength) for pair in counted])
 
     def revived(self, n_rows: float) -> Chain | None:
-        """Return the chain with words that hold less than one of the examples moved, None if there are none."""
+        """Return the chain with words that hold less than one example moved beside the heaviest, or None."""
         chain = self
         for layer, mixture in enumerate(self.mixtures):
             dead, heavy = dead_and_heavy(mixture.weights, n_rows)
@@ -105,12 +99,12 @@ class Chain:
         return None if chain is self else chain
 
     def _split(self, layer: int, dead: Tensor, heavy: Tensor) -> Chain:
-        """Divide `heavy` words between themselves and the `dead` ones, which thereby come to be beside them."""
+        """Return the chain with `heavy` words split in two, in place of the `dead` ones."""
         mixtures, tables = list(self.mixtures), list(self.tables)
         mixtures[layer] = mixtures[layer].split(dead, heavy)
-        into = tables[layer] = tables[layer].clone()
-        into[:, heavy] /= 2
-        into[:, dead] += into[:, heavy]
+        incoming = tables[layer] = tables[layer].clone()
+        incoming[:, heavy] /= 2
+        incoming[:, dead] += incoming[:, heavy]
         if layer + 1 < len(tables):
             tables[layer + 1] = tables[layer + 1].clone()
             tables[layer + 1][dead] = tables[layer + 1][heavy]
@@ -118,23 +112,20 @@ class Chain:
 
 
 def uniform(n_states: Sequence[int], n_outputs: int) -> list[Tensor]:
-    """Return the tables of a chain without knowledge: equal probabilities everywhere."""
+    """Return tables of equal probabilities."""
     sizes = [1, *n_states, *([n_outputs] if n_outputs else [])]
     return [torch.full(pair, 1 / pair[1], dtype=torch.float64) for pair in pairwise(sizes)]
 
 
 def _maximized(counts: Tensor, table: Tensor, strength: float) -> Tensor:
-    """Return the probabilities (J, K) that are most likely given expected counts and the prior; empty rows stay."""
+    """Return the maximum a posteriori probabilities (J, K) given expected counts; empty rows do not change."""
     counts = counts + strength / counts.shape[1]
     total = counts.sum(1, keepdim=True)
     return (counts / total).where(total > 0, table)
 
 
 class ChainStatistics(NamedTuple):
-    """Sums over examples: of each layer's rows, and the expected counts of each table.
-
-    `n_rows` is the number of examples that they are worth; averages keep it.
-    """
+    """Sums over examples: statistics of each layer, expected counts of each table, and the effective `n_rows`."""
 
     layers: tuple[Statistics, ...]
     tables: tuple[Tensor, ...]
@@ -146,7 +137,7 @@ class ChainStatistics(NamedTuple):
         return self.layers[0].total.sum().item()
 
     def add_(self, other: ChainStatistics) -> ChainStatistics:
-        """Add the sums over other examples in place, and return them with the number of all examples."""
+        """Add the sums over other examples in place, and return the result."""
         for layer, more in zip(self.layers, other.layers, strict=True):
             layer.add_(more)
         for table, counts in zip(self.tables, other.tables, strict=True):
@@ -157,7 +148,7 @@ class ChainStatistics(NamedTuple):
         """Return ``(1 - share) * self + share * other`` of two averages."""
         layers = (first.blend(second, share) for first, second in zip(self.layers, other.layers, strict=True))
         tables = (torch.lerp(first, second, share) for first, second in zip(self.tables, other.tables, strict=True))
-        # The variance of a weighted mean equals that of a plain one of this number of examples.
+        # The effective sample size of the weighted mean.
         n_rows = 1 / ((1 - share) ** 2 / self.n_rows + share**2 / other.n_rows)
         return ChainStatistics(tuple(layers), tuple(tables), n_rows)
 
@@ -173,39 +164,36 @@ class ChainStatistics(NamedTuple):
 
 
 class ChainScorer:
-    """The chain made ready to score examples in one dtype on one device, those of the tensor `like`.
-
-    The layers' densities are computed in that dtype, the recursions in float64.
-    """
+    """Scores of examples under a chain: densities in the dtype of the tensor `like`, recursions in float64."""
 
     def __init__(self, chain: Chain, like: Tensor) -> None:
         self.chain = chain = chain.to(like.device)
         self._scorers = [Scorer(mixture, like) for mixture in chain.mixtures]
 
     def blocks(self, values: Tensor) -> Iterator[list[tuple[Tensor, ...]]]:
-        """Yield blocks of examples (n, sum of d), as phi of every layer."""
+        """Yield blocks of examples (n, sum of d), as phi of each layer."""
         return map(self.features, values.split(self.block_rows))
 
     def features(self, block: Tensor) -> list[tuple[Tensor, ...]]:
-        """Return phi of every layer for examples (n, sum of d)."""
+        """Return phi of each layer for examples (n, sum of d)."""
         parts = self._scorers[0].ready(block).split(self.chain.sizes, 1)
         return [scorer.features(part) for scorer, part in zip(self._scorers, parts, strict=True)]
 
     @property
     def block_rows(self) -> int:
-        """How many examples are computed at once."""
+        """Number of examples of a block."""
         return self._scorers[0].block_rows
 
     def n_operations(self, n_rows: int) -> int:
-        """Return roughly how many multiplications it takes to score so many examples, as for mixtures."""
+        """Return the approximate number of multiplications to score `n_rows` examples on the CPU."""
         tables = sum(map(torch.numel, self.chain.transitions)) if self.chain.start.device.type == "cpu" else 0
         return sum(scorer.n_operations(n_rows) for scorer in self._scorers) + n_rows * tables
 
     def emissions(self, block: list[tuple[Tensor, ...]], targets: Tensor | None = None) -> list[Tensor]:
-        """Return log p(x_l | h_l) of every layer, each (n, K_l); with `targets`, the last one with the decision's."""
+        """Return log p(x_l | h_l) of each layer, (n, K_l); with `targets`, the last includes that of the decision."""
         densities = [scorer.log_density(part).double() for scorer, part in zip(self._scorers, block, strict=True)]
         if targets is not None and self.chain.decision is not None:
-            # A decision that no word knows of tells nothing, rather than that the example cannot be.
+            # Clamped: a decision of probability zero under all words carries no information.
             densities[-1] += self._log_decision[targets.to(self.chain.decision.device)]
         return densities
 
@@ -220,48 +208,26 @@ class ChainScorer:
         return ChainStatistics(layers, tuple(map(torch.zeros_like, self.chain.tables)), 0.0)
 
 
-class ChainExpectation:
-    """The E-step of a chain as a running sum: feed it examples, in any number of calls, then read `statistics`."""
+class ChainExpectation(Expectation):
+    """The E-step of a chain as a running sum over examples; see :class:`Expectation`."""
 
-    components = None
+    _scorer_type = ChainScorer
 
-    def __init__(self, chain: Chain, like: Tensor) -> None:
-        self._scorer = ChainScorer(chain, like)
-        self.log_likelihood = torch.zeros((), dtype=torch.float64, device=like.device)
-        self.statistics = self._scorer.no_statistics()
-
-    def add(self, values: Tensor, targets: Tensor | None) -> None:
-        """Add examples (n, sum of d) and their decisions (n,)."""
-        n_rows = self._scorer.block_rows
-        decided = repeat(None) if targets is None else targets.split(n_rows)
-        blocks = zip(values.split(n_rows), decided, strict=False)
-        for log_likelihood, statistics in by_blocks(self._of_block, blocks, 2 * self._scorer.n_operations(len(values))):
-            self.log_likelihood += log_likelihood
-            self.statistics = self.statistics.add_(statistics)
-
-    def _of_block(self, block: tuple[Tensor, Tensor | None]) -> tuple[Tensor, ChainStatistics]:
+    def _of_block(self, block: tuple[Tensor, Tensor | None]) -> tuple[Tensor, ChainStatistics, None]:
         values, targets = block
         chain, features = self._scorer.chain, self._scorer.features(values)
-        found = forward_backward(chain.start, chain.transitions, self._scorer.emissions(features, targets))
+        posteriors = forward_backward(chain.start, chain.transitions, self._scorer.emissions(features, targets))
         ones = torch.ones_like(features[0][0][:, 0])
         layers = tuple(
-            layer.of_rows(part, threshold(states, _LEAST_SHARE, 0.0).to(ones), ones)
-            for part, layer, states in zip(features, self.statistics.layers, found.states, strict=True)
+            layer.of_rows(part, threshold(states, _LEAST_POSTERIOR, 0.0).to(ones), ones)
+            for part, layer, states in zip(features, self.statistics.layers, posteriors.states, strict=True)
         )
-        tables = [found.states[0].sum(0, keepdim=True), *found.pairs]
+        tables = [posteriors.states[0].sum(0, keepdim=True), *posteriors.pairs]
         if chain.decision is not None:
             tables.append(torch.zeros_like(chain.decision))
             if targets is not None:
-                tables[-1].T.index_add_(0, targets.to(ones.device), found.states[-1])
-        return found.log_evidence.sum(), ChainStatistics(layers, tuple(tables), len(values))
-
-    def merge(self) -> None:
-        """Add what the other processes have summed; all must call this."""
-        device = self.log_likelihood.device
-        (likelihood, statistics), *others = all_gather((self.log_likelihood.cpu(), self.statistics.to("cpu")))
-        for more, added in others:
-            likelihood, statistics = likelihood + more, statistics.add_(added)
-        self.log_likelihood, self.statistics = likelihood.to(device), statistics.to(device)
+                tables[-1].T.index_add_(0, targets.to(ones.device), posteriors.states[-1])
+        return posteriors.log_evidence.sum(), ChainStatistics(layers, tuple(tables), len(values)), None
 
     @property
     def n_rows(self) -> float:
@@ -270,15 +236,15 @@ class ChainExpectation:
 
     @property
     def bound(self) -> float:
-        """What training raises, per example in nats: the log-likelihood and the log-prior."""
+        """Objective of training, per example in nats: the log-likelihood and the log-prior."""
         return (self.log_likelihood.item() + self._scorer.chain.log_prior()) / self.n_rows
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Training examples (n, sum of d), their decisions (n,) or None, and the dtype and device to compute with.
+    """Training examples (n, sum of d) and their decisions (n,) or None.
 
-    Those that are `shared` are the same in all processes of ``torch.distributed``, which divide the E-step.
+    `shared` examples are equal in all processes of ``torch.distributed``, which divide the E-step.
     """
 
     values: Tensor
@@ -299,26 +265,26 @@ class Examples:
     def expect(self, chain: Chain) -> ChainExpectation:
         """Return the E-step over all examples."""
         expectation = ChainExpectation(chain, self.values[:0])
-        mine = self[local_slice(len(self))] if self.shared else self
-        expectation.add(mine.values, mine.targets)
-        if self.shared and n_processes() > 1:
+        local = self[local_slice(len(self))] if self.shared else self
+        expectation.add(local.values, local.targets)
+        if self.shared:
             expectation.merge()
         return expectation
 
 
 class ChainLabeller:
-    """Gives every layer of an image its likeliest word by the posteriors of the chain, activations alone."""
+    """Assigns to each layer of an image the word with the highest posterior given all activations."""
 
     def __init__(self, chain: Chain, layers: Sequence[str]) -> None:
         self._chain, self._layers = chain, layers
         self._scorer: ChainScorer | None = None
 
     def predict(self, activations: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-        """Yield each layer and its word for each image, shape (n,)."""
+        """Yield each layer and the words of the images, shape (n,)."""
         return ((layer, assigned.component) for layer, assigned in self.assign(activations))
 
     def assign(self, activations: Mapping[str, Tensor]) -> Iterator[tuple[str, Assignment]]:
-        """Yield each layer and its words with how likely they are."""
+        """Yield each layer and the words of the images, with posteriors and log-densities."""
         values = joined(activations, self._layers)
         self._scorer = self._scorer or ChainScorer(self._chain, values)
         scorer = self._scorer
@@ -335,11 +301,11 @@ class ChainLabeller:
         evidence, states = state_posteriors(scorer.chain.start, scorer.chain.transitions, emissions)
         assigned = []
         for posterior, densities in zip(states, emissions, strict=True):
-            share, word = posterior.max(1)
-            assigned.append(Assignment(word, share, densities.gather(1, word[:, None]).squeeze(1), evidence))
+            largest, word = posterior.max(1)
+            assigned.append(Assignment(word, largest, densities.gather(1, word[:, None]).squeeze(1), evidence))
         return assigned
 
 
 def joined(activations: Mapping[str, Tensor], layers: Sequence[str]) -> Tensor:
-    """Return the activity of fully connected layers (n, d, 1, 1) side by side, (n, sum of d)."""
+    """Concatenate activations of fully connected layers (n, d, 1, 1) to (n, sum of d)."""
     return torch.cat([activations[layer].flatten(1) for layer in layers], 1)

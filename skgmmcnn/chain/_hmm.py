@@ -1,4 +1,4 @@
-"""LayerHMM: the layers of a fully connected network as a hidden Markov chain."""
+"""Hidden Markov model over the layers of a fully connected network."""
 
 from __future__ import annotations
 
@@ -18,78 +18,74 @@ from torch import Tensor
 from .._compat import Interval, StrOptions, fit_context
 from .._device import exact_float32
 from .._threads import one_thread
-from ..dictionary import Sample, WordMaps, WordModel, check_shares, draw, passes
+from ..dictionary import Sample, WordMaps, WordModel, check_processes, draw, passes
 from ..features import FeatureMaps, maps_of_arrays
-from ..mixture import Fitted, OnlineState, Training, fit_em, fit_online, in_blocks, online_pass, sampling
+from ..mixture import SOLVERS, OnlineState, Training, in_blocks, online_pass, sampling
 from ._chain import Chain, ChainLabeller, ChainScorer, Examples, joined, uniform
 from ._paths import InferencePaths
 from ._recursions import likeliest_paths, state_posteriors, viterbi
 
-_SOLVERS: dict[str, Callable[[Examples, Chain, Training], Fitted[Chain]]] = {"online": fit_online, "em": fit_em}
-
 
 class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
-    """Model the layers of a fully connected network as a hidden Markov chain, whose states are visual words.
+    """Model the layers of a fully connected network as a hidden Markov chain whose states are visual words.
 
-    The whole activity of a layer is one observation of a word, and words follow each other from layer to layer [1]_::
+    The activations of a layer are one observation of a word, and the words of successive layers form a chain [1]_::
 
         P(h, x) = P(h_1) prod_l P(h_l+1 | h_l) prod_l p(x_l | h_l)
 
-    Densities and transitions are fitted jointly.  The estimator stands where :class:`LayerDictionary` does, and gives
-    word maps from which :class:`InferenceGraph` follows unchanged.  :meth:`paths` returns the path of each example
-    through the words.
+    Densities and transitions are fitted jointly.  The estimator replaces :class:`LayerDictionary` in a pipeline and
+    returns word maps for :class:`InferenceGraph`.  :meth:`paths` returns the path of each example through the words.
 
     Parameters
     ----------
     n_components : int or dict of str to int, default=50
-        Number of words, of every layer or by layer name.
+        Number of words of each layer, or by layer name.
     layer_sizes : sequence of int, default=None
-        Where X is one array (n, sum of d): how many of its columns belong to each layer.  One of them may be -1: what
-        the others leave.  None takes all columns as one layer.
+        Number of columns of each layer if X is one array (n, sum of d).  One of them may be -1, for the remaining
+        columns.  None treats all columns as one layer.
     covariance_type : {"diag", "tied_diag", "spherical"}, default="diag"
-        Whose variances the words' densities have; see :class:`LayerDictionary`.
+        Variances of the words; see :class:`LayerDictionary`.
     emission : {"gaussian", "rectified", "auto"}, default="auto"
-        "rectified" models the values before a ReLU, with ``covariance_type="diag"``; "auto" does so there for layers at
-        least a tenth of whose values are exact zeros, and none negative.
+        "rectified" models the input of a ReLU and requires ``covariance_type="diag"``.  With "diag", "auto" selects it
+        for layers with at least a tenth of exact zeros and no negative values.
     solver : {"online", "em"}, default="online"
-        "online" takes a step of stepwise EM [2]_ after each `batch_size` examples; "em" passes over all examples before
-        each step, and never lowers the penalised likelihood.
+        "online" takes a step of stepwise EM [2]_ after each `batch_size` examples.  "em" passes over all examples
+        before each step and never lowers the penalised likelihood.
     max_samples : int, default=200_000
-        Most examples to train on; fewer where they would take more than 256 MiB.
+        Maximum number of training examples, further limited to 256 MiB.
     max_iter : int, default=100
-        Most passes over them.
+        Maximum number of passes over the examples.
     tol : float, default=1e-3
         Training stops when a pass gains less than this, in nats per example and channel.
     batch_size : int, default=1024
         Examples per step of "online" and of :meth:`partial_fit`.
     smoothing : float, default=1.0
-        Pseudo-count, in examples, of each row of a table, spread evenly over its cells.
+        Pseudo-count, in examples, of each row of a table, divided evenly among the cells.
     reg_covar : float, default=0.1
-        Smallest variance of a word, as a share of the channel's variance; see :class:`LayerDictionary`.
+        Floor of the variance of a word, as a fraction of the channel's variance; see :class:`LayerDictionary`.
     keep_proba : bool, default=False
-        Whether word maps carry the posterior and the log-density of each layer's word.
+        Whether word maps hold the posterior and the log-density of the word of each layer.
     keep_patches : bool, default=True
-        Whether pictures of typical images are stored, for drawing.
+        Whether to store patches of typical images, for displays.
     word_names : dict of (str, int) or str to str, default=None
-        Names for words; see :class:`LayerDictionary`.
+        Names of words; see :class:`LayerDictionary`.
     verbose : int, default=0
         Whether to show progress.
     random_state : int, RandomState instance or None, default=None
-        Chooses the sample, starting means, the order of examples, and what :meth:`sample` draws.
+        Determines the sample, initial means, order of examples, and draws of :meth:`sample`.
 
     Attributes
     ----------
     startprob_ : array of shape (K_1,)
-        Distribution of the lowest layer's word.
+        Distribution of the word of the lowest layer.
     transmats_ : list of array of shape (K_l, K_l+1)
         P(word of the layer above | word), one per pair of layers.
     decisionprob_ : array of shape (K_L, n_classes) or None
-        P(decision | word of the last layer); None where there was no decision to observe.
+        P(decision | word of the last layer); None if no decisions were observed.
     classes_ : array of shape (n_classes,) or None
-        The network's outputs, or for plain arrays the distinct values of y.
+        The outputs of the network, or the distinct values of y for plain arrays.
     mixtures_ : dict of str to Mixture
-        The words' densities by layer, with `means_` and `covariances_`; `weights_` are the words' marginal
-        probabilities.
+        Densities of the words by layer, with `means_` and `covariances_`; `weights_` are marginal probabilities.
     layers_ : tuple of str
         The layers, in network order; "dense", or "dense0", "dense1" and so on, for plain arrays.
     emissions_ : dict of str to str
@@ -97,31 +93,30 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
     vocabulary_ : Vocabulary
         Sizes, fingerprint, representatives and statistics of the words.
     dead_words_ : dict of str to int array
-        Words that no fitted example shows, by layer.
+        Words that occur in no fitted example, by layer.
     lower_bounds_ : list of float
-        Mean log-likelihood of the examples and their decisions in nats, after every pass; with `solver="em"` the
-        penalised one that `smoothing` asks for.
+        Mean log-likelihood of the examples and their decisions in nats, after each pass; penalised by `smoothing` with
+        ``solver="em"``.
     lower_bound_ : float
-        The last of them.
+        The last entry of `lower_bounds_`.
     n_iter_ : int
-        Passes over the examples; after :meth:`partial_fit` the number of steps.
+        Number of passes over the examples; number of steps after :meth:`partial_fit`.
     converged_ : bool
-        Whether `fit` converged.
+        True if `fit` converged.
     n_features_in_ : int
-        Number of columns, where X holds plain arrays.
+        Number of columns if X holds plain arrays.
 
     See Also
     --------
-    LayerDictionary : Independent mixtures, also for maps of many locations.
+    LayerDictionary : Independent mixtures, also for maps with many locations.
     PathDisplay : Draws paths.
 
     Notes
     -----
-    Decisions are observed in `fit` and `partial_fit` only, as a last node of the chain.  All other methods see
-    activations only, except :meth:`paths` with y.
+    Decisions are observed only in `fit` and `partial_fit`, as the last node of the chain, and by :meth:`paths` with y.
 
-    X may be feature maps, a list of arrays (n, d_l), or one array (n, sum of d).  For plain arrays, y takes the place
-    of decisions, and `transform` returns the posteriors of the words of all layers.
+    X may be feature maps, a list of arrays (n, d_l), or one array (n, sum of d).  For plain arrays, y replaces the
+    decisions, and `transform` returns the posteriors of the words of all layers.
 
     References
     ----------
@@ -198,12 +193,12 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
             training = Training(
                 self.max_iter,
                 self.tol * examples.values.shape[1],
-                momentum=0,  # responsibilities are nearly 0 or 1, so every longer step goes too far
+                momentum=0,  # longer steps overshoot: responsibilities are nearly 0 or 1
                 batch_size=self.batch_size,
                 generator=samples[maps.layers[0]].generator,
                 report=report,
             )
-            fitted = _SOLVERS[self.solver](examples, chain, training)
+            fitted = SOLVERS[self.solver](examples, chain, training)
         self._set_state(fitted.state, maps, classes)
         self.lower_bounds_ = fitted.lower_bounds
         self.lower_bound_ = fitted.lower_bounds[-1]
@@ -215,26 +210,27 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
 
     @fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any = None, classes: Any = None) -> LayerHMM:
-        """Take a step of online EM for each `batch_size` examples of X, or of `max_samples` of them; none are kept.
+        """Take a step of online EM for each `batch_size` examples of X, which are not stored.
 
-        A first call also chooses starting means and variance floors; after :meth:`fit`, steps go on from there.
+        At most `max_samples` examples are used.  The first call also chooses initial means and variance floors; after
+        :meth:`fit`, steps continue from there.
         Representatives are not collected; see :meth:`collect_representatives`.
 
         Parameters
         ----------
         X : FeatureMaps, list of array-like of shape (n, d_l), or array-like of shape (n, sum of d)
-            Activity of fully connected layers.
+            Activations of fully connected layers.
         y : array-like of shape (n,), default=None
             As in :meth:`fit`.
         classes : array-like of shape (n_classes,), default=None
-            For plain arrays, in a first call: all values that y will ever take; those that it takes now if None.
+            For plain arrays, in the first call: all possible values of y.  The values in y if None.
 
         Returns
         -------
         self : LayerHMM
             The chain after the steps.
         """
-        state: OnlineState[Chain] | None = getattr(self, "_state", None)
+        state: OnlineState | None = getattr(self, "_state", None)
         maps, classes, targets = self._check_examples(X, y, reset=state is None, classes=classes)
         samples, examples = self._sample(maps, targets)
         chain = self._start(samples, classes) if state is None else state.mixture
@@ -253,7 +249,7 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         Parameters
         ----------
         X : FeatureMaps, list of array-like of shape (n, d_l), or array-like of shape (n, sum of d)
-            Activity of the layers.
+            Activations of the layers.
         y : object
             Ignored.
 
@@ -265,76 +261,76 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         return float(self.score_samples(X).mean())
 
     def score_samples(self, X: Any) -> np.ndarray:
-        """Return the log-likelihood of every example, by the forward recursion.
+        """Return the log-likelihood of each example.
 
         Parameters
         ----------
         X : FeatureMaps, list of array-like of shape (n, d_l), or array-like of shape (n, sum of d)
-            Activity of the layers.
+            Activations of the layers.
 
         Returns
         -------
         log_likelihood : array of shape (n,)
             In nats.
         """
-        return self._ask(X, lambda *model: state_posteriors(*model)[:1])[0]
+        return self._infer(X, lambda *model: state_posteriors(*model)[:1])[0]
 
     def posteriors(self, X: Any) -> dict[str, np.ndarray]:
-        """Return the posterior of every word, by the forward-backward recursions.
+        """Return the posterior of each word, by the forward-backward recursions.
 
         Parameters
         ----------
         X : FeatureMaps, list of array-like of shape (n, d_l), or array-like of shape (n, sum of d)
-            Activity of the layers.
+            Activations of the layers.
 
         Returns
         -------
         posteriors : dict of str to array of shape (n, K)
             By layer; each row sums to one.
         """
-        return dict(zip(self.layers_, self._ask(X, lambda *model: state_posteriors(*model)[1]), strict=False))
+        return dict(zip(self.layers_, self._infer(X, lambda *model: state_posteriors(*model)[1]), strict=False))
 
     def decode(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Return the likeliest path of every example, by the Viterbi recursion.
+        """Return the most likely path of each example, by the Viterbi recursion.
 
         Parameters
         ----------
         X : FeatureMaps, list of array-like of shape (n, d_l), or array-like of shape (n, sum of d)
-            Activity of the layers.
+            Activations of the layers.
 
         Returns
         -------
         log_proba : array of shape (n,)
-            Joint log-density of path and activity, in nats.
+            Joint log-density of path and activations, in nats.
         paths : int array of shape (n, L)
             One word per layer.
         """
-        log_proba, paths, _ = self._ask(X, viterbi)
+        log_proba, paths, _ = self._infer(X, viterbi)
         return log_proba, paths
 
     def predict(self, X: Any) -> np.ndarray:
-        """Return the decision that the chain expects.
+        """Predict the decision.
 
         Parameters
         ----------
         X : FeatureMaps, list of array-like of shape (n, d_l), or array-like of shape (n, sum of d)
-            Activity of the layers.
+            Activations of the layers.
 
         Returns
         -------
         decisions : array of shape (n,)
-            Output numbers, or for plain arrays values of y.
+            Output indices, or values of y for plain arrays.
         """
         columns = self.predict_proba(X).argmax(1)
         return self.classes_[columns]  # type: ignore[index]
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Return the probability of every decision, given the activity of the layers.
+        """Return the probability of each decision given the activations.
 
         Parameters
         ----------
         X : FeatureMaps, list of array-like of shape (n, d_l), or array-like of shape (n, sum of d)
-            Activity of the layers.
+            Activations of the layers.
 
         Returns
         -------
@@ -345,20 +341,20 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         return self.posteriors(X)[self.layers_[-1]] @ self.decisionprob_
 
     def paths(self, X: Any, y: Any = None) -> InferencePaths:
-        """Return the most likely path of every example, with its probabilities.
+        """Return the most likely path of each example, with probabilities.
 
         Parameters
         ----------
         X : FeatureMaps, list of array-like of shape (n, d_l), or array-like of shape (n, sum of d)
-            Activity of the layers.
+            Activations of the layers.
         y : array-like of shape (n,), default=None
-            Decisions to condition on: output numbers or class names, or for plain arrays values of y.  None leaves the
-            decision open.
+            Decisions to condition on: output indices or class names, or values of y for plain arrays.  None does not
+            condition on decisions.
 
         Returns
         -------
         paths : InferencePaths
-            Words, as :meth:`decode` returns them for ``y=None``, with their probabilities given the activity, and y.
+            Words as from :meth:`decode` for ``y=None``, with probabilities given activations and y.
         """
         check_is_fitted(self)
         maps = self._check(X, None, reset=False)
@@ -366,7 +362,7 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         if y is not None:
             self._check_decides()
             targets = maps.spec.encode(y, len(maps)) if isinstance(X, FeatureMaps) else self._encode(y, self.classes_)
-        words, path_proba, posteriors, last, decisions = self._ask(maps, likeliest_paths, targets)
+        words, path_proba, posteriors, last, decisions = self._infer(maps, likeliest_paths, targets)
         class_tables = None
         if self.decisionprob_ is not None:
             class_tables = tuple(table.numpy() for table in self._chain.class_tables())
@@ -382,19 +378,19 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         return InferencePaths(self.layers_, n_words, words, log_proba, posteriors, path_proba, targets, class_tables)
 
     def sample(self, n_samples: int = 1) -> tuple[list[np.ndarray], np.ndarray]:
-        """Draw whole chains.
+        """Draw activations and words.
 
         Parameters
         ----------
         n_samples : int, default=1
-            How many.
+            Number of examples.
 
         Returns
         -------
         X : list of array of shape (n_samples, d_l)
-            Activity of each layer; exact zeros where a rectified density draws a negative value.
+            Activations of each layer, with exact zeros from rectified densities.
         words : int array of shape (n_samples, L)
-            The words that it was drawn from.
+            Words from which X was drawn.
         """
         check_is_fitted(self)
         generator = torch.Generator().manual_seed(int(check_random_state(self.random_state).randint(2**31)))
@@ -415,8 +411,8 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         else:
             if getattr(X, "ndim", 2) > 2:
                 raise ValueError(
-                    f"LayerHMM reads FeatureMaps, a list of 2-D arrays, or a 2-D array; X has {X.ndim} dimensions. "
-                    "Images go through a FeatureExtractor first."
+                    f"LayerHMM expects FeatureMaps, a list of 2-D arrays, or a 2-D array; X has {X.ndim} dimensions. "
+                    "Pass images to a FeatureExtractor first."
                 )
             whole = validate_data(self, X, dtype=[np.float64, np.float32], reset=reset)
             arrays = np.split(whole, np.cumsum(self._sizes(whole.shape[1]))[:-1], axis=1)
@@ -426,7 +422,7 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         return maps_of_arrays(dict(zip(names, arrays, strict=True)))
 
     def _sizes(self, n_columns: int) -> list[int]:
-        """Return how many of the columns of one array belong to each layer."""
+        """Return the number of columns of each layer."""
         if self.layer_sizes is None:
             return [n_columns]
         sizes = [int(size) for size in self.layer_sizes]
@@ -444,17 +440,17 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         for layer, (_, height, width) in maps.shapes.items():
             if (height, width) != (1, 1):
                 raise ValueError(
-                    f"LayerHMM models fully connected layers, of one location each; layer {layer!r} has a map of "
-                    f"{height} x {width}. Use LayerDictionary for it, or name other layers."
+                    f"LayerHMM needs layers with one location; layer {layer!r} has a map of {height} x {width}. Use "
+                    "LayerDictionary, or other layers."
                 )
         return maps
 
     def _check_examples(
         self, X: Any, y: Any, *, reset: bool, classes: Any = None
     ) -> tuple[FeatureMaps, Any, np.ndarray | None]:
-        """Return X as maps, the distinct decisions, and for plain arrays those of the examples as their numbers."""
+        """Return X as maps, the distinct decisions, and the indices of the decisions for plain arrays."""
         maps = self._check(X, y, reset=reset)
-        check_shares(maps)
+        check_processes(maps)
         if reset:
             self._check_sizes(maps)
         if isinstance(X, FeatureMaps):
@@ -474,7 +470,7 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         return LabelEncoder().fit(classes).transform(y)
 
     def _sample(self, maps: FeatureMaps, targets: np.ndarray | None) -> tuple[dict[str, Sample], Examples]:
-        """Run the network once; return a sample of the same examples for each layer, and all layers side by side."""
+        """Return a sample of equal examples of each layer, and the layers side by side."""
         samples, decisions = draw(maps, self.max_samples, self.random_state, together=True)
         values = torch.cat([samples[layer].rows for layer in maps.layers], 1)
         targets = decisions if maps.spec.n_outputs else targets
@@ -482,13 +478,13 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         return samples, Examples(values, chosen, shared=True)
 
     def _start(self, samples: Mapping[str, Sample], classes: np.ndarray | None) -> Chain:
-        """Return the chain from which training starts."""
-        mixtures = tuple(self._begin(layer, sample) for layer, sample in samples.items())
+        """Return the initial chain."""
+        mixtures = tuple(self._initialize(layer, sample) for layer, sample in samples.items())
         tables = uniform([len(mixture.weights) for mixture in mixtures], 0 if classes is None else len(classes))
         chain = Chain((), mixtures, float(self.smoothing))
         return chain.with_tables([table.to(mixtures[0].weights.device) for table in tables])
 
-    def _set_state(self, state: OnlineState[Chain], maps: FeatureMaps, classes: np.ndarray | None) -> None:
+    def _set_state(self, state: OnlineState, maps: FeatureMaps, classes: np.ndarray | None) -> None:
         self._state = state.to("cpu")
         self._chain = chain = self._state.mixture
         self.classes_ = classes
@@ -509,22 +505,22 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
     def _posterior_table(self, maps: FeatureMaps) -> np.ndarray:
         return np.concatenate(list(self.posteriors(maps).values()), axis=1)
 
-    def _ask(
-        self, X: Any, question: Callable[..., Sequence[Tensor]], targets: np.ndarray | None = None
+    def _infer(
+        self, X: Any, recursion: Callable[..., Sequence[Tensor]], targets: np.ndarray | None = None
     ) -> list[np.ndarray]:
-        """Return the answers of a recursion for all examples, and last the decisions of their network."""
+        """Return the results of a recursion for all examples, and the decisions of the network."""
         check_is_fitted(self)
-        answers, decisions, scorer = [], [], None
+        results, decisions, scorer = [], [], None
         maps = self._check(X, None, reset=False)
         for batch in maps.batches():
             values = joined(batch.activations, self.layers_)
             scorer = scorer or ChainScorer(self._chain, values)
-            given: Any = repeat(None)
+            observed: Any = repeat(None)
             if targets is not None:
-                given = torch.from_numpy(targets[batch.start : batch.start + len(values)]).split(scorer.block_rows)
-            for block, decided in zip(scorer.blocks(values), given, strict=False):
+                observed = torch.from_numpy(targets[batch.start : batch.start + len(values)]).split(scorer.block_rows)
+            for block, decided in zip(scorer.blocks(values), observed, strict=False):
                 with exact_float32(), one_thread():
-                    found = question(scorer.chain.start, scorer.chain.transitions, scorer.emissions(block, decided))
-                answers.append([part.numpy(force=True) for part in found])
+                    parts = recursion(scorer.chain.start, scorer.chain.transitions, scorer.emissions(block, decided))
+                results.append([part.numpy(force=True) for part in parts])
             decisions.append(batch.decisions)
-        return [*(np.concatenate(parts) for parts in zip(*answers, strict=True)), np.concatenate(decisions)]
+        return [*(np.concatenate(parts) for parts in zip(*results, strict=True)), np.concatenate(decisions)]

@@ -10,7 +10,7 @@ import numpy as np
 
 
 class PathTable(NamedTuple):
-    """Paths (n_paths, L), the most used first, with counts, fractions of the examples, and log-probabilities."""
+    """Paths (n_paths, L), the most frequent first, with counts, fractions of the examples, and log-probabilities."""
 
     paths: np.ndarray
     counts: np.ndarray
@@ -20,9 +20,9 @@ class PathTable(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class InferencePaths:
-    """The likeliest path of each of n examples through the words of L layers.
+    """The most likely paths of n examples through the words of L layers.
 
-    Made by :meth:`LayerHMM.paths`.  It can be indexed by rows as arrays are (``paths[rows]``).
+    Returned by :meth:`LayerHMM.paths`.  Supports indexing by example (``paths[rows]``).
 
     Parameters
     ----------
@@ -33,16 +33,16 @@ class InferencePaths:
     words : int array of shape (n, L)
         The paths.
     log_proba : float array of shape (n, L)
-        Log-probability of each word given the one below it, in nats; the first is that of the path's beginning.
+        Log-probability of each word given the word below it, in nats; of the first word, the initial log-probability.
     posteriors : float array of shape (n, L)
-        Posterior of each word by itself, given the example's activity.
+        Posterior of each single word given the activations.
     path_proba : float array of shape (n,)
-        Posterior of the whole path, given the example's activity.
+        Posterior of the whole path given the activations.
     decisions : int array of shape (n,) or None
-        Number of the decision at the end of each path: the network's, or the chain's where there is no network; None
-        where the chain knows of none.
+        Index of the decision of the network, or of the chain if there is no network; None for chains without
+        decisions.
     class_tables : tuple of array of shape (K, n_outputs), or None
-        Probability of each decision given a word, by layer.
+        Probability of each decision given the word, by layer.
 
     Examples
     --------
@@ -88,21 +88,21 @@ class InferencePaths:
         )
 
     def path_table(self, label: int | None = None, *, n_paths: int | None = None) -> PathTable:
-        """Return the paths that these examples take, the most used first.
+        """Count the paths of the examples, the most frequent first.
 
         Parameters
         ----------
         label : int, default=None
             Only examples with this decision.
         n_paths : int, default=None
-            At most so many paths; all by default.
+            Maximum number of paths; all by default.
 
         Returns
         -------
         table : named tuple
             `paths`, int array (n_paths, L) of one word per layer; `counts` (n_paths,) of the examples on each path;
-            `shares`, the same as fractions of all chosen examples; `log_proba`, the log-probability of each path under
-            the chain, in nats.  Among equally used paths the likelier one comes first.
+            `shares`, the same as fractions of the selected examples; `log_proba`, the log-probability of each path
+            under the chain, in nats.  Ties are broken by `log_proba`.
         """
         chosen = self if label is None else self[np.flatnonzero(self._known_decisions() == label)]
         if not len(chosen):
@@ -113,18 +113,18 @@ class InferencePaths:
         return PathTable(paths[order], counts[order], counts[order] / len(chosen), log_proba[order])
 
     def leaves(self, labels: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Return where each path leaves the paths of a class.
+        """Return the layer from which on the words of each path indicate other classes.
 
         Parameters
         ----------
         labels : int array of shape (n,)
-            Number of one class per example, as the true one.
+            Index of a class per example, such as the true class.
 
         Returns
         -------
         layers : int array of shape (n,)
-            Number of the first layer from which on no word of the path has this class as its most probable decision;
-            L where the last word has, so that only the decision itself goes another way, if it does.
+            Index of the first layer from which on no word of the path has this class as the most probable decision; L
+            if the last word has it.
         """
         self._known_decisions()
         assert self.class_tables is not None

@@ -16,17 +16,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# Sums of products in float64 are trusted where they and all that matters in them lie above this, its log being -576.
+# Sums of products in float64 are accurate if they and the terms that matter are above this; the log is -576.
 _LEAST = 1e-250
-# Most numbers that a step holds at once: examples times pairs of states.
+# Maximum number of cells of a step: examples times pairs of states.
 _CELLS = 2**22
 
 
 class Posteriors(NamedTuple):
-    """What n examples say of their states.
+    """Posteriors of n examples.
 
-    `log_evidence` (n,) is log p(x), `states` has P(state | x) of every layer, (n, K_l), and `pairs` the sum over the
-    examples of P(state, next state | x) for every table.
+    `log_evidence` (n,) is log p(x), `states` holds P(state | x) of each layer, (n, K_l), and `pairs` the sum over the
+    examples of P(state, next state | x) for each table.
     """
 
     log_evidence: Tensor
@@ -37,7 +37,7 @@ class Posteriors(NamedTuple):
 def log_product(values: Tensor, table: Tensor) -> Tensor:
     """Return log(exp(values) @ table), shape (n, K), from log-values (n, J) and a table (J, K) of numbers >= 0.
 
-    A matrix product of values less their row's largest, and where that underflows, the exact sum.
+    This is a scaled matrix product, replaced by a log-sum-exp where it underflows.
     """
     largest = values.amax(1, keepdim=True).clamp_min(torch.finfo(values.dtype).min)
     product = (values - largest).exp() @ table
@@ -69,7 +69,7 @@ def backward(tables: Sequence[Tensor], emissions: Sequence[Tensor]) -> list[Tens
 def state_posteriors(
     start: Tensor, tables: Sequence[Tensor], emissions: Sequence[Tensor]
 ) -> tuple[Tensor, list[Tensor]]:
-    """Return log p(x), shape (n,), and P(state | x) of every layer, each (n, K_l)."""
+    """Return log p(x), shape (n,), and P(state | x) of each layer, (n, K_l)."""
     joint = forward(start, tables, emissions)
     states = [(here + there).softmax(1) for here, there in zip(joint, backward(tables, emissions), strict=True)]
     return joint[-1].logsumexp(1), states
@@ -88,7 +88,7 @@ def _sum_pairs(below: Tensor, table: Tensor, above: Tensor, evidence: Tensor) ->
     """Return the sum over examples of exp(below_j + above_k - evidence) table_jk, shape (J, K)."""
     lower, upper = below.amax(1, keepdim=True), above.amax(1, keepdim=True)
     excess = lower + upper - evidence[:, None]
-    # What counts lies no more than the excess below both largest values.
+    # Terms that matter lie at most the excess below both maxima.
     steep = (excess > -math.log(_LEAST)).flatten()
     weights = (below - lower + excess.where(~steep[:, None], -math.inf)).exp()
     total = (weights.T @ (above - upper).exp()) * table
@@ -99,7 +99,7 @@ def _sum_pairs(below: Tensor, table: Tensor, above: Tensor, evidence: Tensor) ->
 
 
 def viterbi(start: Tensor, tables: Sequence[Tensor], emissions: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Return log p(x, path) of each example's likeliest path, shape (n,), and the path (n, L); ties: lower states."""
+    """Return log p(x, path) of the likeliest paths, shape (n,), and the paths (n, L); ties go to lower states."""
     best = start.log() + emissions[0]
     origins = []
     for table, emission in zip(tables, emissions[1:], strict=True):
@@ -114,9 +114,9 @@ def viterbi(start: Tensor, tables: Sequence[Tensor], emissions: Sequence[Tensor]
 
 
 def likeliest_paths(start: Tensor, tables: Sequence[Tensor], emissions: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Return each example's likeliest path (n, L), its posterior (n,), that of each of its states alone (n, L).
+    """Return likeliest paths (n, L), their posteriors (n,), posteriors of their states (n, L), and of the last layer.
 
-    And the posteriors of all states of the last layer, (n, K_L).
+    The posteriors of the last layer have shape (n, K_L).
     """
     log_joint, path = viterbi(start, tables, emissions)
     evidence, states = state_posteriors(start, tables, emissions)
@@ -125,7 +125,7 @@ def likeliest_paths(start: Tensor, tables: Sequence[Tensor], emissions: Sequence
 
 
 def _best_product(values: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the largest of values_j + log table_jk over j, and that j, both (n, K)."""
+    """Return the maximum over j of values_j + log table_jk and the argmax, both (n, K)."""
     log_table = table.log()
     parts = [(part[:, :, None] + log_table).max(1) for part in values.split(_most_rows(table))]
     return torch.cat([part.values for part in parts]), torch.cat([part.indices for part in parts])

@@ -1,4 +1,4 @@
-"""The common base of LayerDictionary and LayerHMM: checks of feature maps, and labelling."""
+"""Base class of LayerDictionary and LayerHMM: checks of feature maps, and labelling."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ from sklearn.utils.validation import check_is_fitted
 
 from .._compat import ContainerOutput, Interval, StrOptions, wrap_table
 from .._distributed import n_processes
+from .._threads import one_thread
 from ..features import FeatureMaps
-from ..mixture import Mixture, RectifiedGaussian
+from ..mixture import EMISSIONS, STARTS, Mixture, RectifiedGaussian, check_scale, moments, start, variance_floor
 from ._influence import Influence
 from ._labelling import Labeller, label
 from ._representatives import Typical, illustrate
 from ._statistics import count_classes
-from ._training import Sample, begin
+from ._training import Sample, emission_of
 from ._words import Vocabulary, WordMaps
 
 _N_REPRESENTATIVES = 9
 
 
 class WordModel(ContainerOutput, TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]
-    """An estimator that reads feature maps and gives word maps."""
+    """Base of estimators that turn feature maps into word maps."""
 
     _parameter_constraints: ClassVar[dict] = {
         "n_components": [Interval(Integral, 1, None, closed="left"), dict],
@@ -79,15 +80,15 @@ class WordModel(ContainerOutput, TransformerMixin, BaseEstimator, auto_wrap_outp
         """Return the posteriors of all words for maps of one location, shape (n, sum of K)."""
 
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Train the words, and find the most typical locations of each.
+        """Fit the words and collect their most typical locations.
 
         Parameters
         ----------
         X : FeatureMaps or array-like
-            Activity of the layers.  The notes of the class describe the arrays that it takes.
+            Activations of the layers.  The notes of the class describe the accepted arrays.
         y : array-like of shape (n,), default=None
-            Output numbers or class names.  The discriminative objective of :class:`LayerDictionary` predicts them, and
-            :class:`LayerHMM` takes them as the decisions for plain arrays; otherwise they are only checked.
+            Output indices or class names: targets of the discriminative objective of :class:`LayerDictionary`, and
+            decisions for plain arrays in :class:`LayerHMM`; only validated otherwise.
 
         Returns
         -------
@@ -98,7 +99,7 @@ class WordModel(ContainerOutput, TransformerMixin, BaseEstimator, auto_wrap_outp
         return self
 
     def fit_transform(self, X: Any, y: Any = None) -> Any:
-        """Fit, and return the words of X without running the network again.
+        """Fit, and return the words of X without another pass through the network.
 
         Parameters
         ----------
@@ -121,12 +122,12 @@ class WordModel(ContainerOutput, TransformerMixin, BaseEstimator, auto_wrap_outp
         Parameters
         ----------
         X : FeatureMaps or array-like
-            Activity of the layers.
+            Activations of the layers.
 
         Returns
         -------
         words : WordMaps or array of shape (n, sum of K)
-            Word maps for feature maps; the posteriors of all words, layer by layer, for plain arrays.
+            Word maps for feature maps; posteriors of all words, layer by layer, for plain arrays.
         """
         check_is_fitted(self)
         maps = self._check(X, None, reset=False)
@@ -135,12 +136,12 @@ class WordModel(ContainerOutput, TransformerMixin, BaseEstimator, auto_wrap_outp
         return wrap_table(self, self._posterior_table(maps), X)
 
     def collect_representatives(self, X: FeatureMaps) -> Self:
-        """Take each word's most typical locations from X, in place of those that there are.
+        """Replace the most typical locations of each word by those found in X.
 
         Parameters
         ----------
         X : FeatureMaps
-            Activity of the layers for the images to choose from.
+            Activations of the layers for the images to search.
 
         Returns
         -------
@@ -162,13 +163,13 @@ class WordModel(ContainerOutput, TransformerMixin, BaseEstimator, auto_wrap_outp
         Returns
         -------
         names : array of str
-            Layer and word, as ``"layer3_w017"``.
+            For example ``"layer3_w017"``.
         """
         check_is_fitted(self)
         return np.asarray(self.vocabulary_.keys(), dtype=object)
 
     def _check(self, X: Any, y: Any, *, reset: bool) -> FeatureMaps:
-        """Return X as feature maps that this model can read."""
+        """Return X as validated feature maps."""
         if isinstance(X, FeatureMaps):
             maps = X
             if y is not None:
@@ -176,14 +177,14 @@ class WordModel(ContainerOutput, TransformerMixin, BaseEstimator, auto_wrap_outp
         else:
             if isinstance(X, WordMaps):
                 raise TypeError(
-                    f"X is WordMaps, which {type(self).__name__} returns; it reads FeatureMaps. Give them to the step "
-                    "behind it, or give what FeatureExtractor.transform returns."
+                    f"X is WordMaps, the output of {type(self).__name__}; expected FeatureMaps. Pass X to the next "
+                    "step, or pass the result of FeatureExtractor.transform."
                 )
             if np.ma.is_masked(X):
-                raise TypeError("X is a masked array; fill what is masked: X.filled(value).")
+                raise TypeError("X is a masked array; fill the masked entries: X.filled(value).")
             maps = self._as_maps(X, reset=reset)
         if reset and not len(maps):
-            raise ValueError("There are no images in X (n_samples = 0).")
+            raise ValueError("X holds no images (n_samples = 0).")
         if not reset and {layer: maps.shapes[layer][0] for layer in maps.layers} != self._channels():
             raise ValueError(
                 f"{type(self).__name__} was fitted on layers with channels {self._channels()}; X has "
@@ -198,8 +199,7 @@ class WordModel(ContainerOutput, TransformerMixin, BaseEstimator, auto_wrap_outp
         if fitted is not None and fingerprint is not None and fingerprint != fitted:
             raise ValueError(
                 f"{type(self).__name__} was fitted on maps of another network: its weights had SHA-256 "
-                f"{fitted[:12]}..., these have {fingerprint[:12]}..., whose channels mean something else. Take maps of "
-                "the network that was fitted, or fit again."
+                f"{fitted[:12]}..., these have {fingerprint[:12]}.... Pass maps of the fitted network, or fit again."
             )
 
     def _channels(self) -> dict[str, int]:
@@ -209,7 +209,7 @@ class WordModel(ContainerOutput, TransformerMixin, BaseEstimator, auto_wrap_outp
         if isinstance(self.n_components, Mapping) and not all(
             isinstance(n, Integral) and n >= 1 for n in self.n_components.values()
         ):
-            raise ValueError(f"n_components must give every layer at least one word; got {dict(self.n_components)}.")
+            raise ValueError(f"n_components must be at least 1 for each layer; got {dict(self.n_components)}.")
         if isinstance(self.n_components, Mapping) and set(self.n_components) != set(maps.layers):
             raise ValueError(
                 f"n_components names layers {list(self.n_components)}; the layers are {list(maps.layers)}."
@@ -219,12 +219,12 @@ class WordModel(ContainerOutput, TransformerMixin, BaseEstimator, auto_wrap_outp
             if min(n_rows, self.max_samples) < n_words:
                 raise ValueError(
                     f"Layer {layer!r} has {n_rows} locations (n_samples = {len(maps)}, max_samples = "
-                    f"{self.max_samples}), too few for {n_words} words; give more images or a smaller n_components."
+                    f"{self.max_samples}), too few for {n_words} words; pass more images or decrease n_components."
                 )
         self._check_names(maps)
 
     def _names(self) -> dict[tuple[str, int], str]:
-        """Return the names of words by layer and number, however `word_names` gives the words."""
+        """Return `word_names` by layer and number."""
         return {_word_of(key): name for key, name in (self.word_names or {}).items()}
 
     def _check_names(self, maps: FeatureMaps) -> None:
@@ -233,44 +233,43 @@ class WordModel(ContainerOutput, TransformerMixin, BaseEstimator, auto_wrap_outp
         for key, name in self._names().items():
             if key not in known:
                 raise ValueError(
-                    f"word_names names {key!r}; words are (layer, number) or 'layer_w017', and layers have {sizes}."
+                    f"word_names has key {key!r}; keys are (layer, number) or 'layer_w017', layers have {sizes} words."
                 )
             if not isinstance(name, str):
-                raise TypeError(f"word_names calls {key!r} {name!r}; names are text.")
+                raise TypeError(f"word_names has the name {name!r} for {key!r}; names must be str.")
 
     def _n_words(self, layer: str) -> int:
         return self.n_components[layer] if isinstance(self.n_components, Mapping) else self.n_components
 
-    def _begin(self, layer: str, sample: Sample, init_params: str = "random_from_data") -> Mixture:
-        """Return the mixture of a layer from which training starts."""
-        return begin(
-            layer,
-            sample,
-            self._n_words(layer),
-            self.emission,
-            covariance_type=self.covariance_type,
-            reg_covar=self.reg_covar,
-            init_params=init_params,
-        )
+    @one_thread()
+    def _initialize(self, layer: str, sample: Sample, init_params: str = "random_from_data") -> Mixture:
+        """Return the initial mixture of a layer: means at some rows, all with the variance of all rows."""
+        mean, variance = moments(sample.rows)
+        check_scale(f"Layer {layer!r}", variance)
+        family = EMISSIONS[emission_of(layer, sample.rows, self.emission, self.covariance_type), self.covariance_type]
+        means = STARTS[init_params](sample.rows, self._n_words(layer), sample.generator)
+        return start(means, family(variance_floor(variance, self.reg_covar)), mean, variance, sample.rows)
 
     def _set_words(self, maps: FeatureMaps, mixtures: dict[str, Mixture], others: Iterable[np.ndarray] = ()) -> None:
-        """Set the attributes of words that were trained on `maps`; `others` are arrays that they depend on."""
+        """Set the attributes of words fitted on `maps`; `others` are further arrays that determine words."""
         self.layers_ = maps.layers
         self.mixtures_ = mixtures
-        rectified = {layer: isinstance(mixture.emission, RectifiedGaussian) for layer, mixture in mixtures.items()}
-        self.emissions_ = {layer: "rectified" if found else "gaussian" for layer, found in rectified.items()}
-        self.vocabulary_ = _vocabulary_of(mixtures, others)
+        self.emissions_ = {
+            layer: "rectified" if isinstance(mixture.emission, RectifiedGaussian) else "gaussian"
+            for layer, mixture in mixtures.items()
+        }
+        self.vocabulary_ = _vocabulary(mixtures, others)
         self._network = maps.spec.fingerprint
 
     def _warn_unconverged(self, what: str) -> None:
         warnings.warn(
-            f"{what} did not converge in {self.max_iter} passes; raise max_iter or tol.",
+            f"{what} did not converge in {self.max_iter} passes; increase max_iter or tol.",
             ConvergenceWarning,
             stacklevel=5,
         )
 
     def _label(self, maps: FeatureMaps, *, illustrated: bool) -> WordMaps:
-        """Run the network once and return the words, with `illustrated` noting each word's representatives."""
+        """Return the words after one pass through the network; with `illustrated`, collect representatives."""
         self._check_names(maps)
         n_words = self.vocabulary_.n_words
         typical = {layer: Typical(n, _N_REPRESENTATIVES) for layer, n in n_words.items()} if illustrated else None
@@ -278,14 +277,14 @@ class WordModel(ContainerOutput, TransformerMixin, BaseEstimator, auto_wrap_outp
         pictures, network = maps.pictures(), maps.of_network()
         if typical is not None:
             shown = pictures if self.keep_patches else None
-            found = {layer: illustrate(typical[layer], layer, maps.spec, shown) for layer in maps.layers}
+            representatives = {layer: illustrate(typical[layer], layer, maps.spec, shown) for layer in maps.layers}
             n_outputs = max(1, maps.spec.n_outputs)
             counts = {
                 layer: count_classes(words, decisions, n_words[layer], n_outputs)
                 for layer, words in labels["component"].items()
             }
             self.vocabulary_ = replace(
-                self.vocabulary_, representatives=found, statistics=counts, class_names=maps.spec.class_names
+                self.vocabulary_, representatives=representatives, statistics=counts, class_names=maps.spec.class_names
             )
             self.dead_words_ = {layer: count.dead for layer, count in counts.items()}
         return WordMaps(
@@ -301,19 +300,19 @@ class WordModel(ContainerOutput, TransformerMixin, BaseEstimator, auto_wrap_outp
 
 
 def _word_of(key: Any) -> Any:
-    """Return layer and number of a word given as ``"layer3_w017"``; all else as it is."""
+    """Return layer and number for ``"layer3_w017"``; other keys unchanged."""
     layer, _, number = key.rpartition("_w") if isinstance(key, str) else ("", "", "")
     return (layer, int(number)) if number.isdecimal() else key
 
 
-def check_shares(maps: FeatureMaps) -> None:
-    """Refuse fewer images than there are processes."""
+def check_processes(maps: FeatureMaps) -> None:
+    """Raise ValueError if there are fewer images than processes."""
     if len(maps) < n_processes():
-        raise ValueError(f"{n_processes()} processes cannot share {len(maps)} images; start fewer.")
+        raise ValueError(f"{len(maps)} images cannot be divided among {n_processes()} processes; start fewer.")
 
 
-def _vocabulary_of(mixtures: Mapping[str, Mixture], others: Iterable[np.ndarray] = ()) -> Vocabulary:
-    """Return the words of mixtures by layer, with a fingerprint of these and of `others` that words depend on."""
+def _vocabulary(mixtures: Mapping[str, Mixture], others: Iterable[np.ndarray]) -> Vocabulary:
+    """Return the words of mixtures by layer, with a fingerprint of these and of `others`."""
     digest = hashlib.sha256()
     for layer, mixture in mixtures.items():
         digest.update(layer.encode())

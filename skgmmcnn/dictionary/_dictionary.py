@@ -1,4 +1,4 @@
-"""LayerDictionary: feature maps in, visual words out."""
+"""Dictionary of visual words: one Gaussian mixture per layer."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from .._device import exact_float32
 from .._distributed import local_slice
 from .._threads import one_thread
 from ..features import FeatureMaps, maps_of_arrays
-from ..mixture import STARTS, Expectation, Fitted, Mixture, OnlineState, Rows, Scorer, Training, online_step, train
-from ._base import WordModel, check_shares
+from ..mixture import SOLVERS, STARTS, Expectation, Fitted, Mixture, OnlineState, Rows, Scorer, Training, online_step
+from ._base import WordModel, check_processes
 from ._labelling import MixtureLabeller, as_rows, average_posteriors
 from ._readouts import Grouped, Readout, fit_readout, train_words
 from ._reservoir import draw
@@ -24,69 +24,71 @@ from ._training import Sample, passes
 from ._words import WordMaps
 from ._worth import DictionaryReport, worth
 
-# EM begins with an eighth of the rows, if these are twenty a word: that saves a third of the time, and words of two
-# seeds are as alike.
+# EM starts on an eighth of the rows if there are at least twenty per word.  This saves a third of the time, and the
+# words of two seeds agree as well.
 _FIRST, _ROWS_EACH = 8, 20
-# The share of the rows that may change their word in a pass at which training ends.
+# Training ends at a pass in which fewer than this fraction of the rows change their word.
 _STILL = 0.02
 
 
 class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
-    """Model every layer's activity as a mixture of Gaussians, whose components are visual words.
+    """Model the activations of each layer as a Gaussian mixture whose components are visual words.
 
-    The channels at one location of a layer's map are one row.  Each layer has its own mixture of Gaussians [1]_ without
-    covariances of channels, trained on a random sample of rows; memory stays bounded.  :meth:`fit` runs the network
-    once to gather the samples of all layers, and once to label all locations and to find the most typical ones of every
-    word.
+    The channels at one location of a layer are one row.  Each layer has a mixture of Gaussians with diagonal
+    covariances [1]_, fitted to a random sample of rows of bounded size.  :meth:`fit` makes two passes through the
+    network: one to sample rows of all layers, and one to assign a word to each location and to collect the most typical
+    locations of each word.
 
     Parameters
     ----------
     n_components : int or dict of str to int, default=100
-        Number of words, of every layer or by layer name.
+        Number of words of each layer, or by layer name.
     objective : {"generative", "discriminative"}, default="generative"
-        What the words are trained for: to describe the rows (L_G of [1]_), or, from there on, to predict the class:
-        posteriors are averaged over an image and read by a linear softmax classifier (L_D of [1]_).  The classes are y,
-        or the network's decisions where y is None.  The latter profits from a `max_samples` that lets in all locations.
+        "generative" maximises the likelihood of the rows (L_G of [1]_).  "discriminative" continues from there and
+        minimises the cross-entropy of a linear softmax classifier on posteriors averaged over each image (L_D of [1]_).
+        The classes are y, or the network's decisions if y is None.  It works best if `max_samples` admits all
+        locations.
     covariance_type : {"tied_diag", "diag", "spherical"}, default="tied_diag"
-        Whose variances the mixtures have: each channel one for all words, each word one for each channel (the paper's),
-        or each word one for all channels.  With variances of their own, words come to tell which channels are zero:
-        fewer of them are found again from another sample, and fewer decisions stand on them.
+        Variances per channel, common to all words; per word and channel, as in the paper; or per word.  With "diag",
+        words specialise in channels that are zero: fewer of them recur with another sample, and they preserve fewer
+        decisions.
     emission : {"gaussian", "rectified", "auto"}, default="auto"
-        "rectified" models the values before a ReLU [2]_, with ``covariance_type="diag"``; "auto" does so there for
-        layers at least a tenth of whose values are exact zeros, and none negative.
+        "rectified" models the input of a ReLU [2]_ and requires ``covariance_type="diag"``.  With "diag", "auto"
+        selects it for layers with at least a tenth of exact zeros and no negative values.
     init_params : {"random_from_data", "k-means++"}, default="random_from_data"
-        The rows at which training starts.
+        Initial means: random rows, or rows far from each other.
     solver : {"em", "online", "sgd"}, default="em"
-        How the mixtures are trained; see :class:`DiagonalGaussianMixture`.  "em" begins with an eighth of the sample.
+        Training algorithm; see :class:`DiagonalGaussianMixture`.  "em" starts on an eighth of the sample.
     max_samples : int, default=200_000
-        Most rows per layer on which the mixture is trained; fewer where they would take more than 256 MiB.
+        Maximum number of training rows per layer, further limited to 256 MiB.
     max_iter : int, default=200
-        Most passes over the sample.
+        Maximum number of passes over the sample.
     tol : float, default=1e-4
-        Training stops when a pass gains less than this, in nats per row and channel; "em" also when a pass gives fewer
-        than one row in fifty another word.
+        Training stops when a pass gains less than this, in nats per row and channel.  "em" also stops when fewer than
+        one row in fifty changes its word in a pass.
     reg_covar : float, default=0.3
-        Smallest variance of a component, as a share of the channel's variance.  It is a floor: scikit-learn's
-        parameter of this name is added instead.  Below it, words describe small differences in channels that are
-        nearly silent, are less often found again from another sample, and tell less of the class.
+        Floor of the variance of a component, as a fraction of the channel's variance; scikit-learn's parameter of this
+        name is added instead.  With lower values, words describe small differences in nearly silent channels, recur
+        less often with another sample, and predict the class less well.
     keep_proba : bool, default=False
-        Whether word maps carry the posterior and the log-density of each location's word.
+        Whether word maps hold the posterior and the log-density of the word at each location.
     keep_patches : bool, default=True
-        Whether the dictionary stores what typical locations see of their images, for drawing.  Say no for images that
-        must not be stored; the numbers of image and location are kept in any case.
+        Whether to store image patches of typical locations, for displays.  Set to False if image content must not be
+        stored; the indices of images and locations are stored in any case.
     word_names : dict of (str, int) or str to str, default=None
-        Names for words, by layer and number, ``{("layer3", 17): "leaf"}``, or by key, ``{"layer3_w017": "leaf"}``, as
-        :class:`InferenceGraphPage` writes them to a JSON file: ``word_names=json.load(file)``.  Shown in texts and
-        pictures; may be set at any time, also after `fit`.
+        Names of words, by layer and number, ``{("layer3", 17): "leaf"}``, or by key, ``{"layer3_w017": "leaf"}``, as in
+        the JSON file of :class:`InferenceGraphPage`: ``word_names=json.load(file)``.  Displays and texts show them.
+        They may also be set after `fit`.
     verbose : int, default=0
-        Whether to show progress, and at the end what the words are worth; see :meth:`report`.
+        Whether to show progress and the final :meth:`report`.
     random_state : int, RandomState instance or None, default=None
-        Chooses sample and starting means.
+        Determines the sample and the initial means.
 
     Attributes
     ----------
     mixtures_ : dict of str to Mixture
-        By layer, with `weights_`, `means_` and `covariances_` as in :class:`sklearn.mixture.GaussianMixture`.
+        By layer, with `weights_`, `means_` and `covariances_` as in :class:`sklearn.mixture.GaussianMixture`.  Of
+        rectified mixtures, `means_` are those before the ReLU, `emitted_means_` those behind it.
     layers_ : tuple of str
         The layers, in network order.
     emissions_ : dict of str to str
@@ -94,34 +96,33 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
     vocabulary_ : Vocabulary
         Sizes, fingerprint, representatives and statistics of the words.
     dead_words_ : dict of str to int array
-        Words that no location of the fitted images shows, by layer.
+        Words that occur at no location of the fitted images, by layer.
     readouts_ : dict of str to Readout
-        Linear classifiers on the words of each layer, under the discriminative objective or after
+        Linear classifiers on the words of each layer, with the discriminative objective or after
         :meth:`fit_readout`: `coef` (n_outputs, K) and `intercept` (n_outputs,).
     lower_bounds_ : dict of str to list of float
-        Mean log-density of the training rows in nats after every pass, by layer; under "em" the best so far.  Under the
-        discriminative objective the last one is that of the words as they were trained on.  :meth:`partial_fit` adds
-        that of its rows before the step.
+        Mean log-density of the training rows in nats after each pass, by layer; the best so far with "em".  With the
+        discriminative objective, the last entry refers to the final words.  :meth:`partial_fit` appends the mean
+        log-density of its rows before the step.
     lower_bound_ : float
-        The last of them, summed over the layers.
+        Sum over the layers of the last entries of `lower_bounds_`.
     n_iter_ : int
-        Passes over the sample that the slowest layer took to describe the rows; after `partial_fit` the number of
-        steps.
+        Number of generative passes of the slowest layer; number of steps after `partial_fit`.
     converged_ : bool
-        Whether all layers converged.
+        True if all layers converged.
     n_features_in_ : int
-        Number of columns, where X is a 2-D array.
+        Number of columns if X is a 2-D array.
 
     See Also
     --------
-    InferenceGraph : Connects the words of successive layers.
+    InferenceGraph : Graph of the words of successive layers.
 
     Notes
     -----
-    Where ``torch.distributed`` is initialised, the processes divide the images in `fit`, `partial_fit` and
-    `collect_representatives`; all must call these with the same X and parameters, and end with the same dictionary.
+    If ``torch.distributed`` is initialised, the processes divide the images in `fit`, `partial_fit` and
+    `collect_representatives`.  All must call these with equal X and parameters; all end with the same dictionary.
 
-    A 2-D array (n, d) is taken as one fully connected layer named "dense"; `transform` then returns the posteriors.
+    A 2-D array (n, d) is treated as one fully connected layer named "dense"; `transform` then returns posteriors.
 
     References
     ----------
@@ -144,7 +145,7 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
         **WordModel._parameter_constraints,
         "objective": [StrOptions({"generative", "discriminative"})],
         "init_params": [StrOptions(set(STARTS))],
-        "solver": [StrOptions({"em", "online", "sgd"})],
+        "solver": [StrOptions(set(SOLVERS))],
     }
 
     def __init__(
@@ -185,7 +186,7 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
     @fit_context(prefer_skip_nested_validation=True)
     def _fit(self, X: Any, y: Any) -> WordMaps:
         maps = self._check(X, y, reset=True)
-        check_shares(maps)
+        check_processes(maps)
         if self.objective == "discriminative" and not maps.spec.n_outputs:
             raise ValueError("objective='discriminative' needs the FeatureMaps of a network; X is a plain array.")
         samples, decisions = self._sample(maps)
@@ -212,17 +213,17 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
 
     @fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any = None) -> LayerDictionary:
-        """Take one step of online EM with the rows of X, which are not kept.
+        """Take one step of online EM with the rows of X, which are not stored.
 
-        A first call also chooses the starting means and the variance floor; after :meth:`fit`, steps go on from there.
-        Representatives are not collected; see :meth:`collect_representatives`.
+        The first call also chooses the initial means and the variance floor; after :meth:`fit`, steps continue from
+        there.  Representatives are not collected; see :meth:`collect_representatives`.
 
         Parameters
         ----------
         X : FeatureMaps or array-like of shape (n, d)
-            Activity of the layers.
+            Activations of the layers.
         y : array-like of shape (n,), default=None
-            Output numbers or class names; only checked.
+            Output indices or class names; only validated.
 
         Returns
         -------
@@ -235,14 +236,14 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
         """
         if self.objective == "discriminative":
             raise ValueError(
-                "partial_fit trains the generative objective only; set objective='generative', or use fit."
+                "partial_fit supports the generative objective only; set objective='generative', or use fit."
             )
         before: dict[str, OnlineState] | None = getattr(self, "_states", None)
         maps = self._check(X, y, reset=before is None)
-        check_shares(maps)
+        check_processes(maps)
         if before is None:
             samples, _ = self._sample(maps)
-            mixtures = {layer: self._begin(layer, sample) for layer, sample in samples.items()}
+            mixtures = {layer: self._initialize(layer, sample) for layer, sample in samples.items()}
         else:
             mixtures = {layer: state.mixture for layer, state in before.items()}
         expectations = self._expect(maps[local_slice(len(maps))], mixtures)
@@ -260,12 +261,12 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
         return self
 
     def predict(self, X: Any) -> Any:
-        """Return the words alone.
+        """Return the words as plain arrays.
 
         Parameters
         ----------
         X : FeatureMaps or array-like of shape (n, d)
-            Activity of the layers.
+            Activations of the layers.
 
         Returns
         -------
@@ -282,42 +283,41 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
         Parameters
         ----------
         X : FeatureMaps or array-like of shape (n, d)
-            Activity of the layers.
+            Activations of the layers.
         y : object
             Ignored.
 
         Returns
         -------
         score : float
-            The higher, the better the mixtures fit.  Compare only at equal layers and `reg_covar`.
+            Higher is better.  Comparable only for equal layers and `reg_covar`.
         """
         check_is_fitted(self)
         expectations = self._expect(self._check(X, None, reset=False), self.mixtures_)
         return sum(expectation.mean_log_likelihood for expectation in expectations.values())
 
     def report(self, X: Any, *, n_images: int = 100) -> DictionaryReport:
-        """Return the number of words in use, the variance that they explain, and the decisions that they preserve.
+        """Measure the use of words, the variance that they explain, and the decisions that they preserve.
 
         Parameters
         ----------
         X : FeatureMaps or array-like of shape (n, d)
-            Activity of the layers, best for images that were not fitted.
+            Activations of the layers, preferably for held-out images.
         n_images : int, default=100
-            How many of the images to take, spread evenly.  For each of them the network runs once, and its part above
-            each layer once again.
+            Number of images, spread evenly over X.  Each takes one run of the network, and one more from each layer.
 
         Returns
         -------
         report : DictionaryReport
-            As text, one line a layer.  ``report.layers[layer]`` has `n_words`; `n_used`, the words that a location of
-            these images shows; `r2`, the fraction of the layer's variance over locations that the words' means explain;
-            and `kept`, the fraction of the decisions that stay when each location is replaced by the mean of its word,
-            NaN without a network.
+            One line of text per layer.  ``report.layers[layer]`` has `n_words`; `n_used`, the number of words in use;
+            `r2`, the fraction of the layer's variance explained by the means of the words; and `kept`, the fraction of
+            decisions that are preserved when each location is replaced by the mean of its word, NaN without a
+            network.
 
         Warns
         -----
         UserWarning
-            If there are layers whose words preserve fewer than half of the decisions.
+            If the words of a layer preserve fewer than half of the decisions.
 
         Examples
         --------
@@ -338,14 +338,14 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
         return worth(maps[rows], self._labeller(), self.mixtures_)
 
     def fit_readout(self, X: FeatureMaps, y: Any = None) -> LayerDictionary:
-        """Fit linear classifiers that predict the class from the words of each layer, which stay as they are.
+        """Fit a linear classifier of the class on the words of each layer; the words are not changed.
 
         Parameters
         ----------
         X : FeatureMaps
-            Activity of the layers.
+            Activations of the layers.
         y : array-like of shape (n,), default=None
-            Output numbers or class names; the network's decisions where None.
+            Output indices or class names; the network's decisions if None.
 
         Returns
         -------
@@ -364,12 +364,12 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
         return self
 
     def predict_class_proba(self, X: FeatureMaps) -> dict[str, np.ndarray]:
-        """Return class probabilities, predicted from the words of each layer by itself.
+        """Return class probabilities, predicted from the words of each single layer.
 
         Parameters
         ----------
         X : FeatureMaps
-            Activity of the layers.
+            Activations of the layers.
 
         Returns
         -------
@@ -378,15 +378,15 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
         """
         check_is_fitted(self)
         if not hasattr(self, "readouts_"):
-            raise NotFittedError("The words have no readout: call fit_readout, or fit with objective='discriminative'.")
+            raise NotFittedError("There are no readouts: call fit_readout, or fit with objective='discriminative'.")
         posteriors, _ = average_posteriors(self._check(X, None, reset=False), self.mixtures_)
         return {layer: readout.predict_proba(posteriors[layer]) for layer, readout in self.readouts_.items()}
 
     def _as_maps(self, X: Any, *, reset: bool) -> FeatureMaps:
         if getattr(X, "ndim", 2) > 2:
             raise ValueError(
-                f"LayerDictionary reads FeatureMaps, or a 2-D array; X has {X.ndim} dimensions. Images go through "
-                "a FeatureExtractor first."
+                f"LayerDictionary expects FeatureMaps or a 2-D array; X has {X.ndim} dimensions. Pass images to a "
+                "FeatureExtractor first."
             )
         return maps_of_arrays({"dense": validate_data(self, X, dtype=[np.float64, np.float32], reset=reset)})
 
@@ -403,26 +403,26 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
         self._check_sizes(maps)
         return draw(maps, self.max_samples, self.random_state)
 
-    def _begin(self, layer: str, sample: Sample, init_params: str = "") -> Mixture:
+    def _initialize(self, layer: str, sample: Sample, init_params: str = "") -> Mixture:
         if self._n_words(layer) > 1 and (sample.rows == sample.rows[0]).all():
             raise ValueError(
-                f"Layer {layer!r} is the same everywhere in all images, so that there are no words in it; leave it out."
+                f"Layer {layer!r} is constant over all locations and images, so it has no words; leave it out."
             )
-        return super()._begin(layer, sample, init_params or self.init_params)
+        return super()._initialize(layer, sample, init_params or self.init_params)
 
     def _train(self, layer: str, sample: Sample) -> Fitted:
-        mixture = self._begin(layer, sample)
+        mixture = self._initialize(layer, sample)
         rows = Rows(sample.rows, None, sample.rows, shared=True)
         with passes(self.max_iter, layer, shown=self.verbose) as report:
             tol = self.tol * rows.values.shape[1]
             training = Training(self.max_iter, tol, generator=sample.generator, report=report, still=_STILL)
             n_first = len(rows) // _FIRST
             if self.solver == "em" and n_first >= _ROWS_EACH * self._n_words(layer):
-                mixture = train(self.solver, rows[:n_first], mixture, training).mixture  # the sample's order is random
-            return train(self.solver, rows, mixture, training)
+                mixture = SOLVERS["em"](rows[:n_first], mixture, training).mixture  # in random order
+            return SOLVERS[self.solver](rows, mixture, training)
 
     def _expect(self, maps: FeatureMaps, mixtures: Mapping[str, Mixture]) -> dict[str, Expectation]:
-        """Run the network once and take the E-step of every layer over all locations."""
+        """Return the E-step of each layer over all locations, after one pass through the network."""
         expectations: dict[str, Expectation] = {}
         with exact_float32(), one_thread():
             for batch in maps.batches():
@@ -434,7 +434,7 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
         return expectations
 
     def _set_states(self, maps: FeatureMaps, states: dict[str, OnlineState]) -> None:
-        if hasattr(self, "readouts_"):  # they read other words
+        if hasattr(self, "readouts_"):  # of the previous words
             del self.readouts_
         self._states = {layer: state.to("cpu") for layer, state in states.items()}
         self._set_words(maps, {layer: state.mixture for layer, state in self._states.items()})
@@ -445,7 +445,7 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
 
 
 def _retrain(fitted: Fitted, sample: Sample, targets: np.ndarray, n_outputs: int) -> tuple[Fitted, Readout]:
-    """Return the words trained on to predict the targets, and their readout."""
+    """Continue training with the discriminative objective; return the words and their readout."""
     data = Grouped.by_image(sample.rows, sample.images, targets)
     mixture, readout = train_words(data, fitted.mixture, n_outputs, sample.generator)
     expectation = Rows(sample.rows, None, sample.rows).expect(mixture)

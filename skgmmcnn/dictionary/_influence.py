@@ -1,4 +1,4 @@
-"""Contributions of the locations of the modelled layers to the decisions of a network."""
+"""Contributions of locations to the decisions of a network."""
 
 from __future__ import annotations
 
@@ -16,34 +16,31 @@ from ..mixture import Mixture, Scorer
 
 
 class Margin(Protocol):
-    """A scalar of each image that is explained, in nats, for images given by their numbers."""
+    """Scalar of each image that is explained, in nats."""
 
     def __call__(self, part: Rerun, edits: Edits) -> Tensor:
-        """Return it for the images of `part` with changed layers, shape (n,), differentiable."""
+        """Return the scalar for the images of `part` with edited layers, shape (n,), differentiable."""
 
 
 @dataclass(frozen=True)
 class ClassMargin:
-    """The log-odds of one output for each image; with `contrasts` the lead over another output."""
+    """Log-odds of one output for each image; with `contrasts`, the margin over another output."""
 
     classes: np.ndarray
     contrasts: np.ndarray | None = None
 
     def __call__(self, part: Rerun, edits: Edits) -> Tensor:
-        """Return it for the images of `part` with changed layers, shape (n,), differentiable."""
+        """Return the scalar for the images of `part` with edited layers, shape (n,), differentiable."""
         return self.of_outputs(part.run(edits).outputs, part.rows)
 
     def of_outputs(self, outputs: Any, rows: slice) -> Tensor:
-        """Return it from what the network returns for the images `rows`."""
+        """Return the scalar, given the outputs of the network for the images `rows`."""
         return margins(outputs, self.classes[rows], None if self.contrasts is None else self.contrasts[rows])
 
 
 @dataclass(frozen=True)
 class WordMargin:
-    """The log-odds under the mixture of one word of a layer, the mean over the locations `where` (n, H, W).
-
-    Images without such a location have 0.
-    """
+    """Log-odds of one word of a layer under the mixture, averaged over the locations `where` (n, H, W); 0 for none."""
 
     layer: str
     word: np.ndarray
@@ -51,7 +48,7 @@ class WordMargin:
     mixture: Mixture
 
     def __call__(self, part: Rerun, edits: Edits) -> Tensor:
-        """Return it for the images of `part` with changed layers, shape (n,), differentiable."""
+        """Return the scalar for the images of `part` with edited layers, shape (n,), differentiable."""
         values = part.map_of(self.layer, edits)
         where = torch.from_numpy(self.where[part.rows]).to(values.device)
         rows = values.permute(0, 2, 3, 1).flatten(0, 2)
@@ -78,15 +75,15 @@ class InfluenceMaps:
 class Influence:
     """Contributions of locations to the decisions for n images, computed on demand.
 
-    It is the attribute `influence` of :class:`WordMaps`, holds the network and the images, never activations, and can
-    be indexed by rows as arrays are.
+    This is the attribute `influence` of :class:`WordMaps`.  It holds the network and the images, but no activations,
+    and supports indexing by image.
 
     Parameters
     ----------
     maps : FeatureMaps
-        Maps that run the network.
+        Lazy feature maps of the network.
     mixtures : dict of str to Mixture
-        The mixture of each layer.
+        Mixture of each layer.
 
     Examples
     --------
@@ -96,8 +93,8 @@ class Influence:
     >>> digits = load_digits_network()
     >>> extractor = FeatureExtractor(digits.network, layers=["conv2", "conv3"])
     >>> words = make_pipeline(extractor, LayerDictionary(5, random_state=0)).fit_transform(digits.images[:50])
-    >>> found = words.influence[:2].of_classes()
-    >>> found.maps["conv3"].shape
+    >>> influence = words.influence[:2].of_classes()
+    >>> influence.maps["conv3"].shape
     (2, 4, 4)
     """
 
@@ -114,18 +111,15 @@ class Influence:
         return f"Influence(n={len(self)}, layers={list(self._maps.layers)})"
 
     def rerun(self, work: Callable[[Rerun], Result], what: str = "influence") -> Iterator[Result]:
-        """Yield the results of `work` for the images, batch by batch, as :meth:`FeatureMaps.rerun` does."""
+        """Yield the results of `work` batch by batch; see :meth:`FeatureMaps.rerun`."""
         yield from self._maps.rerun(work, what)
 
     def baseline(self, layer: str, like: Tensor) -> Tensor:
-        """Return the mean of a layer over the fitted images, (1, C, 1, 1), of the dtype and device of `like`."""
+        """Return the mean of a layer over the fitted images, (1, C, 1, 1), with dtype and device of `like`."""
         return layer_mean(self.mixtures[layer], like)
 
     def attribute(self, part: Rerun, layer: str, margin: Margin, n_steps: int) -> Attribution:
-        """Return the attribution of a scalar of the images of `part` to the locations of a layer.
-
-        The path from the mean of the layer to the activations is integrated in `n_steps` segments.
-        """
+        """Attribute `margin` to the locations of a layer, along `n_steps` segments from the mean of the layer."""
         values = part.original.activations[layer]
         return attribute(
             lambda changed: margin(part, {layer: lambda _: changed}), values, self.baseline(layer, values), n_steps
@@ -144,32 +138,32 @@ class Influence:
         Parameters
         ----------
         classes : array-like of shape (n,), default=None
-            An output for each image, by number or class name; the network's decisions where None.
+            An output for each image, by index or class name; the network's decisions if None.
         contrasts : array-like of shape (n,), default=None
-            Outputs over which the lead of `classes` is explained, rather than their log-odds.
+            Outputs to compare with: the margin of `classes` over these is explained instead of the log-odds.
         layers : sequence of str, default=None
-            Some of the modelled layers; all by default.
+            Subset of the modelled layers; all if None.
         n_steps : int, default=4
             Number of segments of the path from the layer's mean to the activations.
 
         Returns
         -------
         influence : InfluenceMaps
-            In nats: `maps`, by layer (n, H, W), positive where a location speaks for the class, the sum over a map
-            being `margins` - `baselines` but for rounding; `margins` (n,), the log-odds of the class, or its lead;
-            `baselines`, by layer (n,), the same with the mean of the layer everywhere; `residuals`, by layer (n,), the
-            fraction of the absolute contributions that the rule of integration missed, divided among the locations in
-            proportion.
+            In nats: `maps`, by layer (n, H, W), positive for evidence for the class, with the sum `margins` -
+            `baselines` up to rounding; `margins` (n,), the log-odds of the class or its margin over `contrasts`;
+            `baselines`, by layer (n,), the same with the mean of the layer at all locations; `residuals`, by layer
+            (n,), the integration error as a fraction of the absolute contributions, which is divided among the
+            locations in proportion.
 
         Raises
         ------
         ValueError
-            If outputs are no scores, if there is no such layer or output, or if n_steps is less than 1.
+            If the network returns no scores, for unknown layers or outputs, or if n_steps is less than 1.
         """
         names = self._maps.layers if layers is None else tuple(layers)
         for layer in names:
             if layer not in self._maps.layers:
-                raise ValueError(f"There is no layer {layer!r}; there is {', '.join(map(repr, self._maps.layers))}.")
+                raise ValueError(f"Unknown layer {layer!r}; the layers are {', '.join(map(repr, self._maps.layers))}.")
         if n_steps < 1:
             raise ValueError(f"n_steps must be at least 1; got {n_steps}.")
         encode = self._maps.spec.encode
@@ -182,25 +176,26 @@ class Influence:
                 outputs = np.zeros(len(self), np.int64)
                 outputs[part.rows] = part.original.decisions
             margin = ClassMargin(outputs, others)
-            found = {layer: self.attribute(part, layer, margin, n_steps) for layer in names}
-            return found, margin(part, {}).numpy(force=True)
+            attributions = {layer: self.attribute(part, layer, margin, n_steps) for layer in names}
+            return attributions, margin(part, {}).numpy(force=True)
 
         parts = list(self.rerun(work))
 
-        def joined(name: str) -> dict[str, np.ndarray]:
-            values = {layer: [getattr(found[layer], name).numpy(force=True) for found, _ in parts] for layer in names}
-            return {layer: np.concatenate(part) for layer, part in values.items()}
+        def collect(name: str) -> dict[str, np.ndarray]:
+            return {
+                layer: np.concatenate([getattr(batch[layer], name).numpy(force=True) for batch, _ in parts])
+                for layer in names
+            }
 
-        return InfluenceMaps(
-            joined("influence"), np.concatenate([m for _, m in parts]), joined("begin"), joined("residual")
-        )
+        margins_ = np.concatenate([margin for _, margin in parts])
+        return InfluenceMaps(collect("influence"), margins_, collect("begin"), collect("residual"))
 
     def check(self, part: Rerun) -> None:
-        """Refuse networks whose decision is not the largest of the scores that they return."""
+        """Raise ValueError unless the decision is the largest of the scores that the network returns."""
         check_decided(part.original.outputs, part.original.decisions, self._maps.spec.n_outputs)
 
 
 def layer_mean(mixture: Mixture, like: Tensor) -> Tensor:
-    """Return the mean column of a layer as its mixture has it, shape (1, C, 1, 1)."""
+    """Return the mean of a layer under its mixture, shape (1, C, 1, 1)."""
     mean = torch.from_numpy(mixture.weights_ @ mixture.emitted_means_)
     return mean.to(like)[None, :, None, None]

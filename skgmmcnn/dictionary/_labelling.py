@@ -1,4 +1,4 @@
-"""Labelling of all locations with their words, in one pass over the images."""
+"""Assignment of words to all locations, in one pass over the images."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from ._representatives import Typical
 
 
 class Labeller(Protocol):
-    """Gives words to the locations of feature maps (n, C, H, W), whose layers come by name."""
+    """Assigns words to the locations of feature maps (n, C, H, W), given by layer name."""
 
     def predict(self, activations: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-        """Yield each layer and the word of each of its locations, shape (n H W,)."""
+        """Yield each layer and the words of its locations, shape (n H W,)."""
 
     def assign(self, activations: Mapping[str, Tensor]) -> Iterator[tuple[str, Assignment]]:
-        """Yield each layer and the words of its locations with how likely they are."""
+        """Yield each layer and the words of its locations, with posteriors and log-densities."""
 
 
 class MixtureLabeller:
-    """Gives every location the likeliest component of its layer's mixture."""
+    """Assigns to each location the likeliest component of the layer's mixture."""
 
     def __init__(self, mixtures: Mapping[str, Mixture]) -> None:
         self._mixtures = mixtures
@@ -42,11 +42,11 @@ class MixtureLabeller:
             yield layer, self._scorers[layer], rows
 
     def predict(self, activations: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-        """Yield each layer and the word of each of its locations, shape (n H W,)."""
+        """Yield each layer and the words of its locations, shape (n H W,)."""
         return ((layer, scorer.predict(rows)) for layer, scorer, rows in self._scored(activations))
 
     def assign(self, activations: Mapping[str, Tensor]) -> Iterator[tuple[str, Assignment]]:
-        """Yield each layer and the words of its locations with how likely they are."""
+        """Yield each layer and the words of its locations, with posteriors and log-densities."""
         return ((layer, scorer.assign(rows)) for layer, scorer, rows in self._scored(activations))
 
 
@@ -58,27 +58,27 @@ def label(
     keep_proba: bool = False,
     typical: Mapping[str, Typical] | None = None,
 ) -> tuple[dict[str, dict[str, np.ndarray]], np.ndarray]:
-    """Return the words of all images, and the decisions (n,); `typical` is shown how typical each location is.
+    """Return the words of all images and the decisions (n,); update `typical` with each location.
 
-    Words are the "component" of each location, by layer (n, H, W); with `keep_proba` there are also their "posterior"
-    and "log_density".  With `typical`, processes of ``torch.distributed`` divide the images.
+    Words are under "component", by layer (n, H, W); with `keep_proba` there are also "posterior" and "log_density".
+    With `typical`, processes of ``torch.distributed`` divide the images.
     """
-    together = typical is not None and n_processes() > 1
-    mine = local_slice(len(maps)) if together else slice(0, len(maps))
-    labels, decisions = _empty(maps[mine], n_words, keep_proba), np.empty(mine.stop - mine.start, np.int64)
+    distributed = typical is not None and n_processes() > 1
+    local = local_slice(len(maps)) if distributed else slice(0, len(maps))
+    labels, decisions = _empty(maps[local], n_words, keep_proba), np.empty(local.stop - local.start, np.int64)
     with exact_float32(), one_thread():
-        for batch in maps[mine].batches():
+        for batch in maps[local].batches():
             place = slice(batch.start, batch.start + len(batch.decisions))
             decisions[place] = batch.decisions
-            for layer, found in _found(labeller, batch.activations, keep_proba or typical is not None):
+            for layer, values in _assign(labeller, batch.activations, keep_proba or typical is not None):
                 for name, arrays in labels.items():
-                    arrays[layer][place] = found[name].numpy(force=True).reshape(arrays[layer][place].shape)
+                    arrays[layer][place] = values[name].numpy(force=True).reshape(arrays[layer][place].shape)
                 if typical is not None:
                     words = labels["component"][layer][place].reshape(len(batch.decisions), -1)
-                    typical[layer].add(mine.start + batch.start, words, found["posterior"], found["log_density"])
-    if together and typical is not None:
-        for seen in typical.values():
-            seen.merge()
+                    typical[layer].add(local.start + batch.start, words, values["posterior"], values["log_density"])
+    if distributed and typical is not None:
+        for choice in typical.values():
+            choice.merge()
         parts = all_gather(labels)
         labels = {
             name: {layer: np.concatenate([part[name][layer] for part in parts]) for layer in arrays}
@@ -88,7 +88,7 @@ def label(
     return labels, decisions
 
 
-def _found(
+def _assign(
     labeller: Labeller, activations: Mapping[str, Tensor], scored: bool
 ) -> Iterator[tuple[str, dict[str, Tensor]]]:
     if scored:
@@ -116,7 +116,7 @@ def average_posteriors(maps: FeatureMaps, mixtures: Mapping[str, Mixture]) -> tu
             for layer, values in batch.activations.items():
                 scorer = scorers.setdefault(layer, Scorer(mixtures[layer], values))
                 means = [scorer.predict_proba(as_rows(image[None])).mean(0) for image in values]
-                averages[layer][place] = torch.stack(means).numpy(force=True)  # a GPU is waited for once
+                averages[layer][place] = torch.stack(means).numpy(force=True)  # one wait for the GPU
     return averages, decisions
 
 

@@ -1,4 +1,4 @@
-"""Class probabilities from the words of one layer, and words that are trained to give them."""
+"""Linear classifiers on the words of one layer, and discriminative training of words."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _INVERSE_PENALTY = 0.03
 class Readout:
     """A linear softmax classifier on the posteriors of a layer's words, averaged over an image.
 
-    `coef` (n_outputs, K) are the weights of the words for each network output; `intercept` (n_outputs,) is minus
-    infinity for outputs without examples."""
+    `coef` has shape (n_outputs, K); `intercept` (n_outputs,) is minus infinity for outputs without examples.
+    """
 
     coef: np.ndarray
     intercept: np.ndarray
@@ -37,16 +37,16 @@ class Readout:
 
 
 def fit_readout(posteriors: np.ndarray, targets: np.ndarray, n_outputs: int) -> Readout:
-    """Return the readout of averaged posteriors (n, K) that logistic regression finds for `targets` (n,)."""
+    """Fit logistic regression of `targets` (n,) on averaged posteriors (n, K)."""
     classes, n_words = np.unique(targets), posteriors.shape[1]
     coef, intercept = np.zeros((n_outputs, n_words)), np.full(n_outputs, -np.inf)
     if len(classes) == 1:
         intercept[classes] = 0
         return Readout(coef, intercept)
-    # A word's posterior is 1 / K on average; in units of that, one penalty suits all K.
+    # Posteriors are 1 / K on average; in these units one penalty suits all K.
     model = LogisticRegression(C=_INVERSE_PENALTY, max_iter=1000).fit(posteriors * n_words, targets)
     fitted, offset = model.coef_ * n_words, model.intercept_
-    if len(classes) == 2:  # scikit-learn keeps the second class's part alone
+    if len(classes) == 2:  # scikit-learn stores coefficients of the second class only
         fitted, offset = np.concatenate([-fitted, fitted]) / 2, np.concatenate([-offset, offset]) / 2
     coef[classes], intercept[classes] = fitted, offset
     return Readout(coef, intercept)
@@ -54,7 +54,7 @@ def fit_readout(posteriors: np.ndarray, targets: np.ndarray, n_outputs: int) -> 
 
 @dataclass(frozen=True, eq=False)
 class Grouped:
-    """Rows (n, d) of a layer in groups: the row numbers of each image, and what the image should be told to be."""
+    """Rows (n, d) of a layer, the row indices of each image, and the target of each image."""
 
     rows: Tensor
     groups: list[Tensor]
@@ -62,7 +62,7 @@ class Grouped:
 
     @classmethod
     def by_image(cls, rows: Tensor, images: np.ndarray, targets: np.ndarray) -> Grouped:
-        """Group rows by the numbers (n,) of their `images`; `targets` holds all images', also of those without rows."""
+        """Group rows by the indices (n,) of their `images`; `targets` includes images without rows."""
         order = np.argsort(images, kind="stable")
         present, starts = np.unique(images[order], return_index=True)
         groups = [torch.from_numpy(part).to(rows.device) for part in np.split(order, starts[1:])]
@@ -75,11 +75,11 @@ class Grouped:
         return Grouped(self.rows, [self.groups[i] for i in chosen.tolist()], self.targets[chosen.to(self.rows.device)])
 
     def batches(self, order: Tensor) -> Iterator[Grouped]:
-        """Yield the groups in `order`, some at a time."""
+        """Yield batches of groups in `order`."""
         return (self[chosen] for chosen in order.split(_IMAGES_PER_STEP))
 
     def average(self, mixture: Mixture) -> Tensor:
-        """Return the posteriors averaged over each group, in units of 1 / K, with gradients; shape (groups, K)."""
+        """Return the posteriors averaged over each group, times K, with gradients; shape (groups, K)."""
         scorer = Scorer(mixture, self.rows)
         posteriors = responsibilities(scorer.log_joint(scorer.features(self.rows[torch.cat(self.groups)])))
         sizes = torch.tensor([len(group) for group in self.groups], device=self.rows.device)
@@ -89,19 +89,19 @@ class Grouped:
 
 
 def train_words(data: Grouped, mixture: Mixture, n_outputs: int, generator: torch.Generator) -> tuple[Mixture, Readout]:
-    """Return words, and their readout, trained to predict the targets.
+    """Train words and readout to predict the targets; return both.
 
-    The posteriors of an image's rows are averaged and read by a linear softmax classifier, and its cross-entropy goes
-    down by gradient steps on all parameters (the discriminative objective L_D of Konforti et al., ECCV 2020).  The
-    rows are a sample, so the averages are estimates.
+    A linear softmax classifier reads the posteriors averaged over the rows of an image.  Gradient steps on all
+    parameters minimise the cross-entropy (objective L_D of Konforti et al., ECCV 2020).  The rows are a sample, so the
+    averages are estimates.
     """
-    # Zeros, and not the best readout of the words as they come: that one has overfitted the images already.
+    # Start at zero: the readout fitted to the initial words already overfits the images.
     coef = torch.zeros(n_outputs, len(mixture.weights)).to(data.rows).requires_grad_()
     intercept = torch.zeros(n_outputs).to(data.rows).requires_grad_()
     descent = Descent(mixture, [coef, intercept], step=_STEP_OF_ONE_WORD / math.sqrt(len(mixture.weights)))
     n_epochs = max(_LEAST_EPOCHS, math.ceil(_LEAST_STEPS * _IMAGES_PER_STEP / len(data)))
     for epoch in range(n_epochs):
-        descent.share = 1 - epoch / n_epochs
+        descent.rate = 1 - epoch / n_epochs
         for batch in data.batches(torch.randperm(len(data), generator=generator)):
             scores = batch.average(descent.mixture()) @ coef.T + intercept
             descent.step(cross_entropy(scores, batch.targets) + _SHRINKAGE * coef.square().sum())

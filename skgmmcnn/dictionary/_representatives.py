@@ -1,4 +1,4 @@
-"""Representatives of words: their most typical locations, and the pieces of image that these see."""
+"""Representatives of words: the most typical locations and their image patches."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from .._distributed import all_gather
 from ..features import NetworkSpec, Pictures, ReceptiveField, Span
 
 PATCH_SIDE = 64
-OUTSIDE = 225  # the grey of what lies outside the image
-_MOST = 0.5  # of the image along each axis: larger pieces would not show which part of them is meant
-_LEAST = 8  # pixels: smaller pieces could not be recognised
+OUTSIDE = 225  # grey value outside the image
+_MOST = 0.5  # of the image along each axis: larger patches would not show which part is meant
+_LEAST = 8  # pixels: smaller patches could not be recognised
 
 
 @dataclass(frozen=True, eq=False)
 class Representatives:
     """The most typical locations of each of K words of a layer, best first; see :class:`Vocabulary`.
 
-    `whole` is whether patches are nearly the whole image, so that only the mark distinguishes them.
+    `whole` is True if patches are nearly the whole image, so that only the marks distinguish them.
     """
 
     images: np.ndarray
@@ -32,10 +32,9 @@ class Representatives:
 
 
 class Typical:
-    """A running choice of the `n_best` most typical locations of every word.
+    """Running selection of the `n_best` locations of each word with the highest posterior, ties broken by log-density.
 
-    These have the highest posterior, ties broken by log-density; the best location of each image comes before any
-    second best one.
+    The best location of each image comes before any second best one.
     """
 
     def __init__(self, n_words: int, n_best: int) -> None:
@@ -45,7 +44,7 @@ class Typical:
         )
 
     def add(self, start: int, words: np.ndarray, posterior: Tensor, log_density: Tensor) -> None:
-        """See the words (n, L) at all locations of consecutive images, the first of which is number `start`."""
+        """Add the words (n, L) at all locations of consecutive images, the first of index `start`."""
         table = np.empty(words.size, self._table.dtype)
         table["word"], table["turn"] = words.ravel(), 0
         table["proba"], table["density"] = posterior.numpy(force=True), log_density.numpy(force=True)
@@ -56,15 +55,15 @@ class Typical:
         self._table = self._best(np.concatenate([self._table, table[table["turn"] < self._n_best]]))
 
     def merge(self) -> None:
-        """Add what the other processes have seen; all must call this."""
+        """Merge the selections of all processes; every process must call this."""
         self._table = self._best(np.concatenate(all_gather(self._table)))
 
     def _best(self, table: np.ndarray) -> np.ndarray:
         table = table[_order(table, "turn")]
         return table[_rank(table["word"]) < self._n_best]
 
-    def found(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the numbers of images and of locations, each (K, R), -1 where there is none."""
+    def selection(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the indices of images and of locations, each (K, R), padded with -1."""
         images = np.full((self._n_words, self._n_best), -1)
         locations = np.full_like(images, -1)
         place = self._table["word"], _rank(self._table["word"])
@@ -73,14 +72,14 @@ class Typical:
 
 
 def _order(table: np.ndarray, second: str) -> np.ndarray:
-    """Return the order by word, then by `second`, then from the most typical on."""
+    """Return the order by word, then by `second`, then by decreasing typicality."""
     return np.lexsort(
         (table["location"], table["image"], -table["density"], -table["proba"], table[second], table["word"])
     )
 
 
 def _rank(*keys: np.ndarray) -> np.ndarray:
-    """Return for each entry of sorted keys how many equal ones stand before it."""
+    """Return the number of equal entries before each entry of sorted keys."""
     new = np.ones(len(keys[0]), dtype=bool)
     new[1:] = np.any([key[1:] != key[:-1] for key in keys], axis=0)
     first = np.flatnonzero(new)
@@ -88,11 +87,11 @@ def _rank(*keys: np.ndarray) -> np.ndarray:
 
 
 def illustrate(typical: Typical, layer: str, spec: NetworkSpec, pictures: Pictures | None) -> Representatives:
-    """Return the representatives of a layer's words, cut out of `pictures` where those are given."""
-    images, flat = typical.found()
+    """Return the representatives of the words of a layer, with patches if `pictures` are given."""
+    images, flat = typical.selection()
     _, height, width = spec.shapes[layer]
     locations = np.stack(np.divmod(flat, width), axis=-1)
-    field = _strongest(spec, layer)
+    field = _patch_field(spec, layer)
     if field is None:
         return Representatives(images, locations, None, np.full(locations.shape, 0.5))
     windows = [_windows(field, locations[..., axis], axis, size) for axis, size in enumerate((height, width))]
@@ -102,11 +101,8 @@ def illustrate(typical: Typical, layer: str, spec: NetworkSpec, pictures: Pictur
     return Representatives(images, locations, patches, marks, _sees_all(field))
 
 
-def _strongest(spec: NetworkSpec, layer: str) -> ReceptiveField | None:
-    """Return the part of the image that a layer's locations get most of their activity from; None for vectors.
-
-    Where effective fields were measured, windows of their size around the locations; else the whole fields.
-    """
+def _patch_field(spec: NetworkSpec, layer: str) -> ReceptiveField | None:
+    """Return windows of the size of the effective fields, if measured, or the whole fields; None for vectors."""
     field = spec.receptive_fields.get((layer, "input"))
     if field is None or not spec.effective_fields:
         return field
@@ -115,18 +111,18 @@ def _strongest(spec: NetworkSpec, layer: str) -> ReceptiveField | None:
 
 
 def _length(spec: NetworkSpec, layer: str, axis: int) -> int:
-    """Return how long effective fields of a layer are in the image, by way of the layers below it."""
+    """Return the length in the image of the effective fields of a layer, through the layers below it."""
     (start, stop), extent = _axis(spec.receptive_fields[layer, "input"], axis)
     longest = int((stop - start).max())
-    ways = []
+    lengths = []
     for lower in spec.below[layer]:
         (first, last), size = _axis(spec.effective_fields[layer, lower], axis)
-        ways.append(int((last - first).max() - 1) * extent // size + _length(spec, lower, axis))
-    return min([longest, max(ways, default=longest)])
+        lengths.append(int((last - first).max() - 1) * extent // size + _length(spec, lower, axis))
+    return min(longest, max(lengths, default=longest))
 
 
 def _around(field: ReceptiveField, axis: int, length: int) -> Span:
-    """Return windows of a length, at most half the image, around the locations; whole ones of a single location."""
+    """Return windows of a length, at most half the image, around the locations; the whole field for one location."""
     (start, stop), extent = _axis(field, axis)
     if len(start) == 1:
         return Span(start, stop)
@@ -142,27 +138,26 @@ def _axis(field: ReceptiveField, axis: int) -> tuple[tuple[np.ndarray, np.ndarra
 
 
 def _sees_all(field: ReceptiveField) -> bool:
-    """Tell whether the location in the middle of the map sees nearly the whole image."""
+    """Return whether the location in the middle of the map sees nearly the whole image."""
     window = field.window(len(field.rows[0]) // 2, len(field.columns[0]) // 2)
     return all(part.stop - part.start > 0.8 * size for part, size in zip(window, field.shape, strict=True))
 
 
 def _windows(field: ReceptiveField, positions: np.ndarray, axis: int, size: int) -> tuple[np.ndarray, ...]:
-    """Return start and stop of the windows of `positions` along one axis, and where in them the position lies.
+    """Return start and stop of the windows of `positions` along one axis, and the relative position in the window.
 
-    A window that the border cuts at one end is given its full length again; it then reaches outside the image.
+    A window that the border cuts at one end is extended to its full length outside the image.
     """
-    start, stop = (ends[positions] for ends in (field.rows, field.columns)[axis])
-    length = (field.rows, field.columns)[axis]
-    full = int((length[1] - length[0]).max())
-    extent = field.shape[axis]
+    span, extent = _axis(field, axis)
+    full = int((span[1] - span[0]).max())
+    start, stop = (ends[positions] for ends in span)
     start = np.where((start == 0) & (stop < extent), stop - full, start)
     stop = np.where((stop == extent) & (start > 0), start + full, stop)
     return start, stop, np.clip(((positions + 0.5) * extent / size - start) / np.maximum(stop - start, 1), 0, 1)
 
 
 def _cut(pictures: Pictures, images: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Return the patches of `boxes` (top, left, bottom, right), reading each image once."""
+    """Return the patches of `boxes` (top, left, bottom, right); each image is read once."""
     sides = boxes[..., 2:] - boxes[..., :2]
     height, width = np.minimum(sides.reshape(-1, 2).max(0), PATCH_SIDE)
     patches = np.full((*images.shape, height, width, 3), OUTSIDE, dtype=np.uint8)

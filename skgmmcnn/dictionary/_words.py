@@ -1,4 +1,4 @@
-"""WordMaps: which visual word each location of each layer shows."""
+"""Word maps: the visual word at each location of each layer."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ class Vocabulary:
     n_words : dict of str to int
         Number of words of each layer.
     fingerprint : str
-        SHA-256 of the mixtures, by which words of different dictionaries are told apart.
+        SHA-256 hash of the mixtures, which identifies the dictionary.
     representatives : dict of str to Representatives
-        The most typical locations of each layer's K words, at most R each, best first: `images` (K, R), their numbers
-        among those fitted, -1 where there are fewer; `locations` (K, R, 2), row and column in the layer's map;
-        `patches` (K, R, height, width, 3), or None: the pieces of image from which they get most of their activity, at
-        most half of the image along each axis and 64 pixels a side, or the whole fields where effective fields were not
-        measured; `marks` (K, R, 2), the places of the locations in their patches.  Empty after `partial_fit`.
+        The R most typical locations of each of the K words of a layer, best first: `images` (K, R), indices of the
+        fitted images, -1 where there are fewer; `locations` (K, R, 2), row and column in the layer's map; `patches`
+        (K, R, height, width, 3) or None, image crops of the effective receptive fields, at most half of the image along
+        each axis and 64 pixels a side, or of the whole receptive fields if effective ones were not measured; `marks`
+        (K, R, 2), positions of the locations in the patches.  Empty after `partial_fit`.
     statistics : dict of str to WordStatistics
-        Frequencies of each layer's K words in images of each class, of C: `counts` (K, C) of locations; `share` (K,),
-        the fraction of all locations that show the word; `classes` (K, C), the fraction of each class among the
-        locations of the word; `purity` (K,), the largest of them; `entropy` (K,) in bits; `dead`, the words that no
+        Frequencies of the K words of a layer in images of each of C classes: `counts` (K, C) of locations; `share`
+        (K,), the fraction of all locations that show the word; `classes` (K, C), the fraction of each class among the
+        locations of the word; `purity` (K,), the largest of these; `entropy` (K,) in bits; `dead`, the words that no
         location shows.  Empty after `partial_fit`.
     names : dict of (str, int) to str
-        Names that a person gave to words, by layer and word.
+        Names given to words, by layer and word.
     class_names : tuple of str or None
-        Names of the classes that `statistics` count.
+        Names of the classes.
     """
 
     n_words: Mapping[str, int]
@@ -56,12 +56,12 @@ class Vocabulary:
         layer : str
             Name of the layer.
         word : int
-            Number of the word.
+            Index of the word.
 
         Returns
         -------
         key : str
-            As ``"layer3_w017"``.
+            For example ``"layer3_w017"``.
         """
         return f"{layer}_w{word:0{max(3, len(str(self.n_words[layer] - 1)))}d}"
 
@@ -80,28 +80,28 @@ class Vocabulary:
 class WordMaps:
     """The visual word at every location of the modelled layers, for n images.
 
-    Made by :meth:`LayerDictionary.transform`.  It can be indexed by rows as arrays are (``words[rows]``).
+    Returned by :meth:`LayerDictionary.transform`.  Supports indexing by image (``words[rows]``).
 
     Parameters
     ----------
     words : dict of str to int array of shape (n, H, W)
-        Words by layer, in network order, in the smallest integers that fit.
+        Words by layer, in network order, as the smallest integer type that fits.
     decisions : int array of shape (n,)
-        The network output that was decided for.
+        Index of the network output that is the decision for each image.
     spec : NetworkSpec
-        The layers, their receptive fields and the outputs.
+        Layers, receptive fields and outputs of the network.
     vocabulary : Vocabulary
-        The words that the numbers stand for.
+        Identifiers, examples and statistics of the words.
     pictures : Pictures or None
-        The images as the network sees them.
+        The preprocessed images.
     proba : dict of str to float16 array of shape (n, H, W), or None
-        Posterior of the word at each location, where asked for.
+        Posterior of the word at each location, if ``keep_proba=True``.
     log_density : dict of str to float32 array of shape (n, H, W), or None
-        Log-density of the location under its word in nats, where asked for.
+        Log-density of each location under its word in nats, if ``keep_proba=True``.
     influence : Influence or None
         Contributions of locations to the decisions, computed on demand: ``influence.of_classes()`` returns `maps`, by
-        layer (n, H, W), in nats of the log-odds of the class decided for; ``of_classes(classes, contrasts)`` those of
-        other outputs, and of leads over others.  None for words that were made without a network.
+        layer (n, H, W), of contributions in nats to the log-odds of the decision; ``of_classes(classes, contrasts)``
+        those to other outputs, or to margins over other outputs.  None without a network.
 
     Examples
     --------
@@ -131,7 +131,7 @@ class WordMaps:
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """Names of the modelled layers in network order, the lowest first."""
+        """Names of the modelled layers, the lowest first."""
         return self.spec.layers
 
     def __len__(self) -> int:
@@ -154,7 +154,7 @@ class WordMaps:
         )
 
     def histogram(self) -> np.ndarray:
-        """Count how often each word occurs in each image.
+        """Count the locations of each word in each image.
 
         Returns
         -------
@@ -171,7 +171,7 @@ class WordMaps:
         Returns
         -------
         names : array of str, shape (sum of K over the layers,)
-            Layer and word, as ``"layer3_w017"``.
+            For example ``"layer3_w017"``.
         """
         return np.asarray(self.vocabulary.keys(), dtype=object)
 
@@ -181,7 +181,7 @@ def _rows(arrays: Mapping[str, np.ndarray], rows: np.ndarray) -> dict[str, np.nd
 
 
 def count_words(words: np.ndarray, n_words: int) -> np.ndarray:
-    """Count the words (n, H, W) of a layer by image, (n, n_words)."""
+    """Return the counts (n, n_words) of the words (n, H, W) of a layer in each image."""
     n = len(words)
     cells = words.reshape(n, int(np.prod(words.shape[1:]))) + n_words * np.arange(n)[:, None]
     return np.bincount(cells.ravel(), minlength=n * n_words).reshape(n, n_words)

@@ -1,4 +1,4 @@
-"""A copy of a network that is its weights and its structure alone: no wrappers, no hooks, nothing parametrised."""
+"""Copies of a network without wrappers, hooks and parametrisations."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _HOOKS_OF_LOADING = (
 
 
 def private_copy(network: nn.Module) -> nn.Module:
-    """Return a deep copy on the CPU without the caller's hooks, which would report our passes to the caller.
+    """Return a deep copy on the CPU without the hooks of the caller.
 
-    Hooks of torch's own, as those that compute normalised weights, are part of the network and stay.  What
-    ``torch.compile`` and ``DataParallel`` have wrapped is unwrapped.
+    Hooks of torch, such as those that compute normalised weights, are kept.  Wrappers by ``torch.compile`` and
+    ``DataParallel`` are removed.
     """
-    _refuse_what_cannot_be_watched(network)
+    _check_supported(network)
     network = _unwrapped(network)
-    memo = needed(network)
+    memo = copy_memo(network)
     try:
         for module in reversed(list(network.modules())):  # wrappers in wrappers first
             if _unwrapped(module) is not module:
@@ -36,15 +36,15 @@ def private_copy(network: nn.Module) -> nn.Module:
         copied = copy.deepcopy(network, memo).cpu()
     except Exception as error:
         raise ValueError(
-            f"{type(network).__name__} cannot be copied ({type(error).__name__}: {error}), and only a copy is run, so "
-            "that yours stays as it is. Take from it what is neither weights nor layers, as caches, loggers and open "
-            "files, or give a function that makes the network and weights=... ."
+            f"{type(network).__name__} cannot be copied ({type(error).__name__}: {error}), and the extractor runs a "
+            "copy. Remove attributes that are neither weights nor layers, such as caches, loggers and open files, or "
+            "give a function that returns the network, and weights=... ."
         ) from error
     return copied
 
 
 def settle(network: nn.Module) -> nn.Module:
-    """Make parametrised weights of a copy plain ones, and drop what only loading needs; return the network."""
+    """Replace parametrised weights of a copy by plain ones and remove hooks of loading; return the network."""
     for module in list(network.modules()):
         for kind in _HOOKS_OF_LOADING:
             getattr(module, kind).clear()
@@ -54,11 +54,11 @@ def settle(network: nn.Module) -> nn.Module:
 
 
 def _settle(module: nn.Module) -> None:
-    # torch's remove_parametrizations would change the class, which is that of the caller's module, too.
+    # remove_parametrizations of torch would also change the class of the caller's module.
     module.__class__ = parametrize.type_before_parametrizations(module)
     parametrised: Any = module._modules.pop("parametrizations")
     for name, weight in parametrised.items():
-        weight.eval()  # or it goes on to estimate norms
+        weight.eval()  # stops the estimation of norms
         with torch.no_grad():
             value = weight()
         if weight._parameters:
@@ -68,27 +68,27 @@ def _settle(module: nn.Module) -> None:
 
 
 def plain(network: nn.Module) -> nn.Module:
-    """Return `network`, or a private copy where it is wrapped or parametrised, as no pickle could hold it."""
+    """Return `network`, or a private copy if it is wrapped or parametrised and cannot be pickled."""
     usual = all(
         _unwrapped(module) is module and not parametrize.is_parametrized(module) for module in network.modules()
     )
     return network if usual else settle(private_copy(network))
 
 
-def needed(network: nn.Module) -> dict[int, Any]:
-    """Return what a deep copy takes in the place of what it cannot or need not copy, by the identity of that."""
-    found: dict[int, Any] = {}
+def copy_memo(network: nn.Module) -> dict[int, Any]:
+    """Return the memo of a deep copy: replacements of hooks and computed tensors, by id."""
+    memo: dict[int, Any] = {}
     for module in network.modules():
         for kind in _HOOKS:
             hooks = getattr(module, kind)
-            found[id(hooks)] = type(hooks)((key, hook) for key, hook in hooks.items() if _is_torchs(hook))
+            memo[id(hooks)] = type(hooks)((key, hook) for key, hook in hooks.items() if _is_torchs(hook))
         for tensor in _computed(module):
-            found[id(tensor)] = tensor.detach().clone()
-    return found
+            memo[id(tensor)] = tensor.detach().clone()
+    return memo
 
 
 def _computed(module: nn.Module) -> Iterator[Tensor]:
-    """Yield the tensors that a module holds as the result of a computation; torch refuses to copy these."""
+    """Yield the attributes of a module that are results of a computation, which torch does not copy."""
     for value in vars(module).values():
         yield from (leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor) and not leaf.is_leaf)
 
@@ -99,9 +99,9 @@ def _is_torchs(hook: Any) -> bool:
 
 
 def _unwrapped(network: nn.Module) -> nn.Module:
-    """Return what ``torch.compile`` or data parallelism has wrapped."""
+    """Return the network inside wrappers by ``torch.compile`` or data parallelism."""
     while True:
-        if "_orig_mod" in network._modules:  # the class itself would take seconds to import
+        if "_orig_mod" in network._modules:  # importing the class would take seconds
             network = network._orig_mod  # type: ignore[assignment]
         elif isinstance(network, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
             network = network.module
@@ -109,20 +109,20 @@ def _unwrapped(network: nn.Module) -> nn.Module:
             return network
 
 
-def _refuse_what_cannot_be_watched(network: nn.Module) -> None:
+def _check_supported(network: nn.Module) -> None:
     for name, module in network.named_modules():
         where = f"Its submodule {name!r}" if name else "The network"
         if isinstance(module, torch.jit.ScriptModule):
             raise ValueError(
-                f"{where} is TorchScript, whose layers cannot be watched or run one by one. Give the network of Python "
-                "code that was scripted or traced, with weights=..., a file of the TorchScript's state_dict()."
+                f"{where} is TorchScript, whose layers cannot be captured. Give the network that was scripted or "
+                "traced, with weights=..., a file of the state_dict() of the TorchScript."
             )
         if ".quantized" in type(module).__module__:
             raise ValueError(
-                f"{where} is quantised ({type(module).__name__}): it computes with integers, and has no gradients. "
-                "Give the network as it was before, in floating point."
+                f"{where} is quantised ({type(module).__name__}): it computes with integers and has no gradients. "
+                "Give the network before quantisation, in floating point."
             )
         if any(map(nn.parameter.is_lazy, module._parameters.values())):
             raise ValueError(
-                f"{where} has weights of unknown shape ({type(module).__name__}); run it once on an image."
+                f"{where} has weights of unknown shape ({type(module).__name__}); run it once on an image first."
             )

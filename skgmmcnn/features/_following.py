@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from .._progress import Late
-from ._forms import Form, refuse
+from .._progress import DelayedBar
+from ._forms import Form, no_form
 from ._receptive_field import ReceptiveField, Span
 
 # A shadow of a tensor of shape S has the shape (k, *S), of which axes that make no difference have length 1.  Its first
@@ -58,7 +58,7 @@ class Follower(TorchDispatchMode):
 
     def __init__(self, image: Tensor, *, pairs: bool, layouts: Mapping[str, str], n_layers: int) -> None:
         super().__init__()
-        self._bar = Late(n_layers, desc="receptive fields", unit="layer")
+        self._bar = DelayedBar(n_layers, desc="receptive fields", unit="layer")
         self.geometry = Geometry({}, {}, {})
         self.formless: dict[str, Any] = {}
         self._pairs, self._layouts = pairs, layouts
@@ -90,7 +90,7 @@ class Follower(TorchDispatchMode):
         """Return the geometry of `layers`, all of which must be maps, vectors or tokens that depend on the image."""
         for layer in layers:
             if layer in self.formless:
-                raise refuse(layer, self.formless[layer])
+                raise no_form(layer, self.formless[layer])
             if (layer, "input") not in self.geometry.fields:
                 raise ValueError(
                     f"Layer {layer!r} does not depend on the image, as far as it can be followed: it is the same for "

@@ -1,4 +1,4 @@
-"""What a layer's tensor looks like, and the map (n, C, H, W) that it is read as."""
+"""Conversion of layer tensors to maps (n, C, H, W)."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
-_MOST_EXTRA_TOKENS = 8  # class, distillation and register tokens stand before those of the image
+_MOST_EXTRA_TOKENS = 8  # class, distillation and register tokens precede those of the image
 
 
 class Form(NamedTuple):
-    """How the tensor that a layer returns is read as a map.
+    """The conversion of the tensor of a layer to a map.
 
     Parameters
     ----------
     axes : tuple of int or None
-        Which of the four axes of a map are its rows and its columns; None for vectors and tokens.
+        Axes of rows and columns in a 4-D tensor; None for vectors and tokens.
     grid : tuple (height, width) or None
-        How the last tokens of (n, T, C) lie in the image; None for vectors and maps.
+        Grid of the last tokens of (n, T, C); None for vectors and maps.
     """
 
     axes: tuple[int, int] | None = None
@@ -26,17 +26,10 @@ class Form(NamedTuple):
 
     @classmethod
     def of(cls, tensor: Tensor, place: Tensor | None, layout: str | None = None) -> Form | None:
-        """Find it for the tensor of one image, None if it is neither map, vector nor grid of tokens.
+        """Return the form of the tensor (1, ...) of one image, None if it is neither map, vector nor grid of tokens.
 
-        Parameters
-        ----------
-        tensor : Tensor of shape (1, ...)
-            What the layer returned.
-        place : Tensor of shape (2, 1, ...) or None
-            The row and the column at which each value lies, infinite where it lies nowhere, None where nothing is
-            known; axes that make no difference may be shorter.
-        layout : {"channels_first", "channels_last"} or None
-            What the user says.
+        `place` (2, 1, ...) is the row and the column of each value, infinite if unknown, with axes of length 1 where
+        it is constant.  `layout` is set by the user.
         """
         if tensor.ndim == 2:
             return cls()
@@ -51,9 +44,9 @@ class Form(NamedTuple):
 
     @classmethod
     def _of_map(cls, tensor: Tensor, rows: list[int], columns: list[int]) -> Form | None:
-        """Find the axes of a map, whose values lie in different rows, and columns, along some.
+        """Return the form of a map, given the axes along which the rows, and the columns, of values differ.
 
-        An axis along which nothing differs holds the channels, unless it is as short as rows or columns may be.
+        Channels lie along an axis without differences, a longer one rather than an axis of length 1.
         """
         same = [axis for axis in (1, 2, 3) if axis not in rows + columns]
         long = [axis for axis in same if tensor.shape[axis] > 1]
@@ -65,7 +58,7 @@ class Form(NamedTuple):
 
     @classmethod
     def _of_tokens(cls, places: Tensor) -> Form | None:
-        """Find the grid in which the last of the tokens lie, row by row; `places` are (2, T)."""
+        """Return the form of tokens at `places` (2, T), the last of which form a grid in row-major order."""
         size = [len(part[part.isfinite()].unique()) for part in places]
         grid = places[:, places.shape[1] - size[0] * size[1] :]
         if grid.shape[1] <= _MOST_EXTRA_TOKENS or places.shape[1] - grid.shape[1] > _MOST_EXTRA_TOKENS:
@@ -76,7 +69,7 @@ class Form(NamedTuple):
         return cls(grid=(size[0], size[1])) if in_order else None
 
     def as_map(self, values: Tensor) -> Tensor:
-        """Return activations as maps (n, C, H, W): a vector is a map of one location; tokens without place are left."""
+        """Return activations as maps (n, C, H, W): vectors as one location, tokens without those before the grid."""
         if self.axes is not None:
             (channels,) = {1, 2, 3} - set(self.axes)
             return values.permute(0, channels, *self.axes)
@@ -94,36 +87,36 @@ class Form(NamedTuple):
         return channels, height, width
 
 
-def refuse(layer: str, values: Any) -> ValueError:
-    """Return what to raise for a layer that has no form."""
+def no_form(layer: str, values: Any) -> ValueError:
+    """Return the error for a layer that has no form."""
     if not isinstance(values, Tensor):
         return ValueError(
-            f"Layer {layer!r} returns a {type(values).__name__}, not one tensor. Name a layer inside or behind it that "
-            "returns the tensor you mean."
+            f"Layer {layer!r} returns a {type(values).__name__}, not a single tensor. Name a layer inside or behind it "
+            "that returns the tensor."
         )
     if values.ndim == 4 and len(values) == 1:
         return ValueError(
-            f"Layer {layer!r} returns a tensor of shape {tuple(values.shape)}, and nothing tells which axis holds its "
-            f"channels. Say so: layout={{{layer!r}: 'channels_first'}}, or 'channels_last'."
+            f"Layer {layer!r} returns a tensor of shape {tuple(values.shape)}, and its channel axis is unknown. Set "
+            f"layout={{{layer!r}: 'channels_first'}} or 'channels_last'."
         )
     return ValueError(
-        f"Layer {layer!r} returns a tensor of shape {tuple(values.shape)}; maps (n, C, H, W) or (n, H, W, C), vectors "
-        "(n, d), and tokens (n, T, d) of the locations of a map, row by row, can be modelled."
+        f"Layer {layer!r} returns a tensor of shape {tuple(values.shape)}; supported are maps (n, C, H, W) "
+        "or (n, H, W, C), vectors (n, d), and tokens (n, T, d) of the locations of a map, row by row."
     )
 
 
 def _along(place: np.ndarray) -> list[int]:
-    """Return the axes along which values lie at different places, wherever one goes along them.
+    """Return the axes along which the places of values differ everywhere.
 
-    Where patches of a map were merged into channels, those differ a little too: what differs less than half as much as
-    along another axis does not count.
+    Channels into which patches of a map were merged differ a little, too: differences below half of those along another
+    axis are ignored.
     """
-    how_far = {axis: _least_distance(place, axis) for axis in range(1, place.ndim) if place.shape[axis] > 1}
-    return [axis for axis, far in how_far.items() if far > 0 and far >= max(how_far.values()) / 2]
+    distances = {axis: _least_distance(place, axis) for axis in range(1, place.ndim) if place.shape[axis] > 1}
+    return [axis for axis, far in distances.items() if far > 0 and far >= max(distances.values()) / 2]
 
 
 def _least_distance(place: np.ndarray, axis: int) -> float:
-    """Return how far places are apart along an axis, where they are least."""
+    """Return the smallest extent of places along an axis."""
     least, most = place.min(axis), np.where(np.isfinite(place), place, -np.inf).max(axis)
     known = np.isfinite(least)
     return float((most[known] - least[known]).min()) if known.any() else 0.0

@@ -146,7 +146,7 @@ class FeatureMaps:
         Parameters
         ----------
         work : callable
-            Gets a :class:`Rerun` of consecutive images.  Where the device's memory is short it is called again for
+            Gets a ``Rerun`` of consecutive images.  Where the device's memory is short it is called again for
             the first half of them, so that it must not depend on what was called before.
         what : str, default="network"
             What the progress is called, where the extractor shows it.

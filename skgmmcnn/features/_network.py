@@ -20,7 +20,7 @@ import torchvision
 from torch import Tensor, nn
 
 from ._checkpoints import load_weights
-from ._copying import needed, private_copy, settle
+from ._copying import copy_memo, private_copy, settle
 from ._running import in_memory
 
 _WEIGHT_FILES = (".pth", ".pt", ".th", ".safetensors", ".ckpt", ".bin", ".tar")
@@ -206,7 +206,7 @@ class Portable:
         slots = list(_slots(self._network))
         tensors = {id(tensor): tensor for *_, tensor in slots}
         place = {key: i for i, key in enumerate(tensors)}
-        skeleton = copy.deepcopy(self._network, needed(self._network) | dict.fromkeys(tensors))
+        skeleton = copy.deepcopy(self._network, copy_memo(self._network) | dict.fromkeys(tensors))
         arrays = [_described(tensor) for tensor in tensors.values()]
         where = [(path, kind, name, place[id(tensor)]) for path, kind, name, tensor in slots]
         trainable = [tensor.requires_grad for tensor in tensors.values()]

@@ -1,10 +1,10 @@
-"""Networks that torch.fx cannot trace: their submodules are watched while they run."""
+"""Capture of layers in networks that torch.fx cannot trace."""
 
 from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,19 +14,19 @@ from torch import Tensor, nn
 from ._captured import CapturedNetwork, Fields, Survey
 from ._following import Follower
 from ._forms import Form
-from ._rerun import Edits, Passed, Reached, edit
-from ._watching import See, Watched
+from ._rerun import Edits, ForwardPass, StopRun, edit
+from ._watching import CopyPool, See
 
 
 class HookedNetwork(CapturedNetwork):
-    """A network whose submodules are watched while it runs.
+    """A network whose submodules report what they return while it runs.
 
-    ``name_0`` and ``name_1`` are the first and second call of one that runs twice.
+    ``name_0`` and ``name_1`` are the first and second call of a submodule that runs twice.
     """
 
     def __init__(self, network: nn.Module, layers: Sequence[str] = (), forms: Mapping[str, Form] | None = None) -> None:
         self.network, self.layers, self._forms = network, tuple(layers), forms or {}
-        self._watched = Watched(network)
+        self._copies = CopyPool(network)
 
     def select(
         self, layers: Sequence[str], image: Tensor, layouts: Mapping[str, str] | None = None
@@ -36,14 +36,13 @@ class HookedNetwork(CapturedNetwork):
             if name not in calls:
                 times = sum(call.rpartition("_")[0] == name for call in calls)
                 if times > 1:
-                    raise ValueError(several_calls(name, times))
+                    raise several_calls(name, times)
                 if name in dict(self.network.named_modules()):
                     raise ValueError(
-                        f"Layer {name!r} does not run, or returns a tuple, a dict or another thing than one tensor. "
-                        "Name a layer inside it that returns the tensor you mean."
+                        f"Layer {name!r} does not run, or does not return a single tensor. Name a layer inside it that "
+                        "returns the tensor."
                     )
-                near = difflib.get_close_matches(name, calls, n=5, cutoff=0.4) or list(calls)[:10]
-                raise ValueError(f"The network has no layer {name!r}. Near names: {', '.join(map(repr, near))}.")
+                raise unknown_layer(name, calls, calls)
         ordered = [name for name in calls if name in set(layers)]
         geometry = self._follow(ordered, image, layouts, pairs=True).of(layers)
         return HookedNetwork(self.network, ordered, geometry.forms), geometry.fields
@@ -55,7 +54,7 @@ class HookedNetwork(CapturedNetwork):
         return self._follow(self._calls(image), image, layouts, pairs=False).survey()
 
     def _pass(self, image: Tensor, layers: Sequence[str], follower: Follower) -> None:
-        with self._watched.by(_of(layers, follower.see)) as network:
+        with self._copies.reporting_to(_of(layers, follower.see)) as network:
             network(image)
 
     @property
@@ -63,9 +62,9 @@ class HookedNetwork(CapturedNetwork):
         return first_of(self.network.modules())  # in the order of definition
 
     def _calls(self, batch: Tensor) -> list[str]:
-        """Return the names of all calls of submodules that return a tensor, in order."""
+        """Return the names of all calls of submodules that return a tensor, in network order."""
         returned: list[str] = []
-        with torch.no_grad(), self._watched.by(lambda name, result: returned.append(name)) as network:
+        with torch.no_grad(), self._copies.reporting_to(lambda name, result: returned.append(name)) as network:
             network(self.prepare(batch))
         total: Counter[str] = Counter(returned)
         seen: Counter[str] = Counter()
@@ -76,19 +75,11 @@ class HookedNetwork(CapturedNetwork):
         return calls
 
     def run(self, batch: Tensor) -> tuple[Any, dict[str, Tensor]]:
-        captured: dict[str, Tensor] = {}
-
-        def keep(name: str, result: Tensor) -> None:
-            captured[name] = result.clone()
-
-        with torch.no_grad(), self._watched.by(_of(self.layers, keep)) as network:
-            output = network(self.prepare(batch))
-        return output, {name: self._forms[name].as_map(captured[name]) for name in self.layers}
-
-    def start(self, batch: Tensor) -> Passed:
         with torch.no_grad():
-            outputs, maps = self.run_edited(batch, {})
-        return Passed(outputs, maps, partial(self.run_edited, batch))
+            return self.run_edited(batch, {})
+
+    def start(self, batch: Tensor) -> ForwardPass:
+        return ForwardPass(*self.run(batch), partial(self.run_edited, batch))
 
     def run_edited(self, batch: Tensor, edits: Edits, until: str | None = None) -> tuple[Any, dict[str, Tensor]]:
         maps: dict[str, Tensor] = {}
@@ -98,18 +89,18 @@ class HookedNetwork(CapturedNetwork):
             value = edit(result, form, edits[name]) if name in edits else result
             maps[name] = form.as_map(value.clone())
             if name == until:
-                raise Reached
+                raise StopRun
             return value
 
-        with self._watched.by(_of(self.layers, see)) as network:
+        with self._copies.reporting_to(_of(self.layers, see)) as network:
             try:
                 return network(self.prepare(batch)), maps
-            except Reached:
+            except StopRun:
                 return None, maps
 
 
 def _of(layers: Sequence[str], see: See) -> See:
-    """Let `see` get what `layers` return, by their own names."""
+    """Return a callback that passes the tensors of `layers` to `see` by layer name."""
     counts: dict[str, int] = {}
 
     def one(name: str, result: Tensor) -> Tensor | None:
@@ -121,14 +112,20 @@ def _of(layers: Sequence[str], see: See) -> See:
 
 
 def first_of(modules: Iterable[nn.Module]) -> nn.Module | None:
-    """Return the first convolution or fully connected layer, None without any."""
+    """Return the first convolution or fully connected layer, None if there is none."""
     kinds = (nn.modules.conv._ConvNd, nn.Linear)
     return next((module for module in modules if isinstance(module, kinds)), None)
 
 
-def several_calls(name: str, times: int) -> str:
-    """Return what to say of a layer that runs several times."""
-    return (
+def several_calls(name: str, times: int) -> ValueError:
+    """Return the error for a layer that runs several times."""
+    return ValueError(
         f"Layer {name!r} runs {times} times in one forward pass. Name one of these calls: {name + '_0'!r} is the "
         f"first, {name + '_1'!r} the second."
     )
+
+
+def unknown_layer(name: str, known: Collection[str], usual: Collection[str]) -> ValueError:
+    """Return the error for a layer that does not exist, with the most similar names, else the first of `usual`."""
+    near = difflib.get_close_matches(name, known, n=5, cutoff=0.4) or list(usual)[:10]
+    return ValueError(f"The network has no layer {name!r}. Near names: {', '.join(map(repr, near))}.")

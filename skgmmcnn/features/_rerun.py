@@ -1,4 +1,4 @@
-"""Running the part of a network above a layer again, with changed activations."""
+"""Reruns of the part of a network above an edited layer."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ Edits = Mapping[str, Callable[[Tensor], Tensor]]
 
 
 class Run(Protocol):
-    """Goes on from the lowest layer that is edited; stops once the layer `until` is final, if one is named.
+    """A rerun from the lowest edited layer on, up to the layer `until` if given.
 
-    Returns what the network returned, None where it was stopped, and the maps of the layers that ran.
+    Returns the output of the network, None if it was stopped, and the maps of the layers that ran.
     """
 
     def __call__(self, edits: Edits, until: str | None = None) -> tuple[Any, dict[str, Tensor]]: ...
 
 
-class Reached(BaseException):
-    """The layer up to which a network was to run is final.  No Exception: a network's own forward may catch these."""
+class StopRun(BaseException):
+    """Stop of a run at a layer.  Not an Exception, since the forward of a network may catch these."""
 
 
-class Passed(NamedTuple):
-    """A forward pass that can go on from a layer again: what it returned, its maps by layer, and how to go on."""
+class ForwardPass(NamedTuple):
+    """The output of a forward pass, its maps by layer, and a function that reruns it with edits."""
 
     outputs: Any
     maps: dict[str, Tensor]
@@ -35,16 +35,9 @@ class Passed(NamedTuple):
 
 
 class Layers(NamedTuple):
-    """The modelled layers in a traced graph.
+    """The modelled layers in a traced graph: their nodes in network order, and their forms.
 
-    Parameters
-    ----------
-    nodes : dict of fx.Node to str
-        What each layer returns, in network order.
-    last : dict of fx.Node to fx.Node
-        For each of these the node behind which its value is final.
-    forms : dict of str to Form
-        How each is read as a map.
+    The value of a node is final after its `last` node, since operations in place may follow.
     """
 
     nodes: Mapping[fx.Node, str]
@@ -53,7 +46,7 @@ class Layers(NamedTuple):
 
 
 def edit(value: Tensor, form: Form, change: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return a layer's tensor with its map replaced by what `change` makes of it; tokens without place stay."""
+    """Return the tensor of a layer with its map replaced by ``change(map)``; other tokens are unchanged."""
     old = form.as_map(value)
     new = change(old.float())
     if new.shape != old.shape:
@@ -64,17 +57,17 @@ def edit(value: Tensor, form: Form, change: Callable[[Tensor], Tensor]) -> Tenso
 
 
 def replace(where: Tensor, filling: Tensor) -> Callable[[Tensor], Tensor]:
-    """Return an edit that puts `filling` (broadcast to n, C, H, W) to the locations `where` (n, H, W)."""
+    """Return an edit that sets the locations `where` (n, H, W) to `filling`, broadcast to (n, C, H, W)."""
     return lambda maps: torch.where(where[:, None], filling, maps)
 
 
 def put(filling: Tensor) -> Callable[[Tensor], Tensor]:
-    """Return an edit that puts `filling` (broadcast to n, C, H, W) in the place of a whole map."""
+    """Return an edit that replaces whole maps by `filling`, broadcast to (n, C, H, W)."""
     return filling.expand_as
 
 
-def start(network: nn.Module, graph: fx.Graph, layers: Layers, batch: Tensor) -> Passed:
-    """Run `network` once over `batch` and keep what its part from each layer on needs."""
+def start(network: nn.Module, graph: fx.Graph, layers: Layers, batch: Tensor) -> ForwardPass:
+    """Run `network` once on `batch` and keep what reruns from each layer need."""
     order = list(layers.nodes)
     above = {node: _above(graph, layers, order[place:]) for place, node in enumerate(order)}
     with torch.no_grad():
@@ -91,19 +84,19 @@ def start(network: nn.Module, graph: fx.Graph, layers: Layers, batch: Tensor) ->
         run = _Pass(network, graph, layers, edits, until=until)
         return run.resume(values, order[edited[0] :]), run.maps
 
-    return Passed(outputs, first.maps, again)
+    return ForwardPass(outputs, first.maps, again)
 
 
 def run_edited(
     network: nn.Module, graph: fx.Graph, layers: Layers, batch: Tensor, edits: Edits
 ) -> tuple[Any, dict[str, Tensor]]:
-    """Run `network` once over `batch` with changed layers; return what it returned, and the maps of all layers."""
+    """Run `network` once on `batch` with edited layers; return its output and the maps of all layers."""
     run = _Pass(network, graph, layers, edits)
     return run.run(batch), run.maps
 
 
 def _above(graph: fx.Graph, layers: Layers, editable: list[fx.Node]) -> set[fx.Node]:
-    """Return the nodes that depend on a layer whose value may be edited once it is final."""
+    """Return the nodes that depend on the final value of one of the layers `editable`."""
     ending = {layers.last[node]: node for node in editable}
     changed: set[fx.Node] = set()
     above: set[fx.Node] = set()
@@ -117,14 +110,14 @@ def _above(graph: fx.Graph, layers: Layers, editable: list[fx.Node]) -> set[fx.N
 
 
 def _copy(value: Any) -> Any:
-    """Copy a tensor, since later operations may work in place."""
+    """Copy a tensor, which later operations may change in place."""
     return value.clone() if isinstance(value, Tensor) else value
 
 
 class _Pass(fx.Interpreter):
-    """A pass in which layers are edited and captured, and what the nodes `above` each layer read of others is kept.
+    """A pass that edits and captures layers, and keeps the values that the nodes `above` each layer read from below.
 
-    It is kept as the first of them finds it, since what lies below may change it in place before or afterwards.
+    Values are copied when the first of these nodes reads them, since others may change them in place.
     """
 
     def __init__(
@@ -145,13 +138,13 @@ class _Pass(fx.Interpreter):
         self.maps: dict[str, Tensor] = {}
 
     def resume(self, values: dict[fx.Node, Any], editable: list[fx.Node]) -> Any:
-        """Run what `values` does not hold, and edit what it holds of the layers `editable`; None where stopped."""
+        """Run the nodes that are not in `values`, and edit those of the layers `editable`; return None if stopped."""
         try:
             for node in editable:
                 if values.get(node) is not None:
                     values[node] = self._finish(node, values[node])
             return self.run(initial_env=values)
-        except Reached:
+        except StopRun:
             return None
 
     def run_node(self, n: fx.Node) -> Any:
@@ -173,7 +166,7 @@ class _Pass(fx.Interpreter):
                 kept[read] = self._copy_once(read)
 
     def _copy_once(self, read: fx.Node) -> Any:
-        """Copy what a node returned, once for all layers unless it was changed in place since."""
+        """Copy the value of a node, once for all layers unless it was changed in place in between."""
         value = self.env[read]
         if not isinstance(value, Tensor):
             return value
@@ -189,5 +182,5 @@ class _Pass(fx.Interpreter):
             value = edit(value, form, self._edits[layer])
         self.maps[layer] = form.as_map(_copy(value))
         if layer == self._until:
-            raise Reached
+            raise StopRun
         return value

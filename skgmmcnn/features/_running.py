@@ -1,4 +1,4 @@
-"""How a frozen network is run: where, in which memory layout, and how exactly."""
+"""Device, memory layout, precision and batching of frozen networks."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from .._device import exact_float32
 from .._threads import by_blocks
 
-# On a CPU so many values of images pass at once, of so many images at most: maps of that size stay in its caches.
+# Most values, and most images, in one pass on a CPU, whose caches then hold the maps.
 _VALUES_AT_ONCE, _IMAGES_AT_ONCE = 2**17, 64
-# Networks multiply each value of an image about so often.
+# Approximate number of multiplications of a network per value of an image.
 _OPERATIONS_EACH = 2000
 
 
 def lay_out(network: nn.Module, image: Tensor) -> None:
-    """Hold the weights of a network on the CPU channels last, unless it then cannot take `image` (1, ...).
+    """Store the weights of a network on the CPU channels last, if it then runs on `image` (1, ...).
 
-    Networks then take 15 to 45 % less time on a CPU, and rows of channels need no rearranging.  One that views a map as
-    a vector refuses, and stays as it is; one that cannot take the image at all gets an error that explains itself.
+    This saves 15 to 45 % of the time on a CPU.  A network that views a map as a vector fails and keeps its layout; an
+    error is raised if it cannot run on the image at all.
     """
     asked = [p for p in inspect.signature(network.forward).parameters.values() if p.default is p.empty]
     names = [p.name for p in asked if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     if len(names) > 1:
         raise ValueError(
-            f"The network takes {len(names)} inputs ({', '.join(names)}), and images are one. Wrap it in a module "
-            f"whose forward({names[0]}) calls it with the others held fixed."
+            f"The network takes {len(names)} inputs ({', '.join(names)}) instead of one. Wrap it in a module "
+            f"whose forward({names[0]}) calls it with the others fixed."
         )
     if image.ndim == 4 and _runs(in_memory(network, torch.channels_last), image) is None:
         return
@@ -40,21 +40,21 @@ def lay_out(network: nn.Module, image: Tensor) -> None:
     if error is not None:
         kind = "" if isinstance(error, RuntimeError) else f"{type(error).__name__}: "
         raise ValueError(
-            f"The network cannot take an image of shape {tuple(image.shape[1:])}: {kind}{error}. Is it too small, or "
-            "not preprocessed as in training?"
+            f"The network fails on an image of shape {tuple(image.shape[1:])}: {kind}{error}. Is the image too small, "
+            "or not preprocessed as in training?"
         ) from error
 
 
 def in_memory(network: nn.Module, memory_format: torch.memory_format) -> nn.Module:
-    """Lay the weights of two-dimensional convolutions in a format; return the network."""
+    """Set the memory format of the weights of 2-D convolutions; return the network."""
     for weight in network.parameters():
-        if weight.ndim == 4:  # the module's own way refuses those of volumes
+        if weight.ndim == 4:  # Module.to fails for weights of volumes
             weight.data = weight.data.to(memory_format=memory_format)
     return network
 
 
 def _runs(network: nn.Module, image: Tensor) -> Exception | None:
-    """Return what the network raises for an image, None where it runs."""
+    """Return the error that the network raises for an image, None if it runs."""
     try:
         with torch.no_grad():
             network(prepare(network, image))
@@ -64,14 +64,14 @@ def _runs(network: nn.Module, image: Tensor) -> Exception | None:
 
 
 def move(network: nn.Module, device: torch.device) -> None:
-    """Move a network to `device`; on a GPU its weights lie channels first, as float32 is computed there."""
+    """Move a network to `device`; on a GPU weights are stored channels first, the layout of float32 kernels."""
     network.to(device)
     if device.type != "cpu":
         in_memory(network, torch.contiguous_format)
 
 
 def prepare(network: nn.Module, batch: Tensor) -> Tensor:
-    """Return `batch` on the device, in the floating point type and in the memory layout of the network's weights."""
+    """Return `batch` with the device, floating-point type and memory layout of the weights."""
     weights = [weight for weight in network.parameters() if weight.is_floating_point()]
     like = weights[0] if weights else batch
     if batch.ndim == 4 and any(weight.ndim == 4 and not weight.is_contiguous() for weight in weights):
@@ -82,23 +82,23 @@ def prepare(network: nn.Module, batch: Tensor) -> Tensor:
 
 
 def precisely(device: torch.device) -> AbstractContextManager:
-    """Compute in float32 where the weights are: a GPU may round to fewer digits else."""
-    # The switches that make a GPU exact are the process's, which several threads cannot set and put back.
+    """Compute in full float32, which a GPU may not do by default."""
+    # The switches belong to the process, so several threads cannot set and restore them.
     return nullcontext() if device.type == "cpu" else exact_float32()
 
 
 def images_at_once(shape: Sequence[int]) -> int:
-    """Return how many images of a shape (C, H, W) pass a network on a CPU at once."""
+    """Return the number of images of shape (C, H, W) in one pass on a CPU."""
     return min(_IMAGES_AT_ONCE, max(1, _VALUES_AT_ONCE // prod(shape)))
 
 
 def in_parts(
     run: Callable[[Tensor], tuple[Any, dict[str, Tensor]]], batch: Tensor, size: int
 ) -> tuple[Any, dict[str, Tensor]]:
-    """Return what `run` returns for `batch`, whose images pass in parts of `size`.
+    """Return the result of `run` on `batch`, computed in parts of `size` images.
 
-    Products of other sizes are rounded in other ways: so that an image's values depend neither on the batch nor on the
-    number of threads, each part is computed by one thread, and the last is filled up.
+    Rounding depends on the size of products.  So that the values of an image depend neither on the batch nor on the
+    number of threads, each part is computed by one thread, and the last part is padded.
     """
     n = len(batch)
     if n % size:
@@ -110,12 +110,12 @@ def in_parts(
 
 
 def _joined(outputs: Sequence[Any], n: int) -> Any:
-    """Return what the network would have returned for n images: tensors in any containers, one row per image."""
+    """Return the concatenated output for n images: containers of tensors with one row per image."""
     leaves, (structure, *_) = zip(*map(tree_flatten, outputs), strict=True)
     return tree_unflatten([_rows(parts, n) for parts in zip(*leaves, strict=True)], structure)
 
 
 def _rows(parts: Sequence[Any], n: int) -> Any:
-    """Return the rows of n images; what has no rows is that of the first part."""
+    """Return the rows of n images; values without rows are those of the first part."""
     has_rows = isinstance(parts[0], Tensor) and parts[0].ndim
     return torch.cat(tuple(parts))[:n] if has_rows else parts[0]

@@ -1,9 +1,8 @@
-"""The network as a graph of operations: layers are found by name, and what they return is captured."""
+"""Capture of layers in networks that torch.fx traces to a graph of operations."""
 
 from __future__ import annotations
 
 import builtins
-import difflib
 import functools
 import inspect
 import math
@@ -22,8 +21,8 @@ from torchvision.models.feature_extraction import NodePathTracer
 from ._captured import CapturedNetwork, Fields, Survey
 from ._following import Follower
 from ._forms import Form
-from ._probing import HookedNetwork, first_of, several_calls
-from ._rerun import Edits, Layers, Passed, run_edited, start
+from ._probing import HookedNetwork, first_of, several_calls, unknown_layer
+from ._rerun import Edits, ForwardPass, Layers, run_edited, start
 from ._watching import route, sharing
 
 _MATHS = {name: value for name, value in vars(math).items() if callable(value) and not name.startswith("_")}
@@ -31,11 +30,11 @@ _MATHS_BY_ID = frozenset(map(id, _MATHS.values()))
 
 
 class _LayerTracer(NodePathTracer):
-    """Trace as torchvision's feature extraction does, and note also what each call of a submodule returned.
+    """Tracer like that of torchvision's feature extraction which records the values returned by submodules.
 
-    `torch.fx` would patch the class of all modules while it traces, and break what other threads do meanwhile.  Here a
-    copy of the network is traced, whose submodules are called through the tracer, whose parameters are symbols, and
-    whose methods see marked functions (:func:`torch.fx.wrap`, :mod:`math`) as operations.
+    `torch.fx` patches the class of all modules while it traces, which breaks other threads.  Here a copy of the network
+    is traced: its submodules are called through the tracer, its parameters are symbols, and its methods see the
+    functions of :func:`torch.fx.wrap` and :mod:`math` as operations.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -57,7 +56,7 @@ class _LayerTracer(NodePathTracer):
         symbol = self.create_proxy("placeholder", image, (), {})
         parameters = [self._parameter(module, name) for module in modules.values() for name in module._parameters]
         for module in modules.values():
-            if self.is_leaf_module(module, ""):  # torch's own hooks run when the module does
+            if self.is_leaf_module(module, ""):  # hooks of torch run with the module
                 module._forward_pre_hooks.clear()
                 module._forward_hooks.clear()
             else:
@@ -73,12 +72,12 @@ class _LayerTracer(NodePathTracer):
     def _called(self, name: str, module: nn.Module, forward: Callable, *args: Any, **kwargs: Any) -> Any:
         result = self.call_module(module, forward, args, kwargs)
         self.returned.setdefault(name, []).append(result)
-        if isinstance(result, fx.Proxy):  # the module may go on working in place on what it will return
+        if isinstance(result, fx.Proxy):  # operations in place may follow
             self.last[result.node] = next(iter(reversed(self.graph.nodes)))
         return result
 
     def _parameter(self, module: nn.Module, name: str) -> fx.Node | None:
-        """Put a symbol in the place of a parameter; return its node."""
+        """Replace a parameter by a symbol; return its node."""
         parameter = module._parameters[name]
         if parameter is None:
             return None
@@ -88,7 +87,7 @@ class _LayerTracer(NodePathTracer):
         return node
 
     def _marking_methods(self, kind: type) -> dict[str, FunctionType]:
-        """Return the methods of a class that name marked functions, made to see operations in their place."""
+        """Return the methods of a class that use marked functions, with these replaced by operations."""
         if kind not in self._marking:
             own = [vars(each) for each in kind.__mro__ if not each.__module__.startswith(("torch.nn.", "builtins"))]
             names = {name for each in own for name, value in each.items() if isinstance(value, FunctionType)}
@@ -104,7 +103,7 @@ class _LayerTracer(NodePathTracer):
         return self._marking[kind]
 
     def _marked(self, method: FunctionType) -> dict[str, Any]:
-        """Return those that a method names."""
+        """Return the marked functions that a method uses, as operations."""
         known: dict[str, Any] = method.__globals__
         marked: dict[str, Any] = {}
         for name in method.__code__.co_names:
@@ -117,7 +116,7 @@ class _LayerTracer(NodePathTracer):
         return marked
 
     def _operation(self, function: Callable) -> Callable:
-        """Return what is one operation of the graph where it gets symbols."""
+        """Return `function` recorded as one operation of the graph if it gets symbols."""
 
         @functools.wraps(function)
         def recorded(*args: Any, **kwargs: Any) -> Any:
@@ -129,7 +128,7 @@ class _LayerTracer(NodePathTracer):
 
 
 class TracedNetwork(CapturedNetwork):
-    """A network as a graph of operations; layers are submodules, or operations by torchvision's names."""
+    """A network as a graph of operations; layers are submodules, or operations named as in torchvision."""
 
     def __init__(
         self,
@@ -147,10 +146,10 @@ class TracedNetwork(CapturedNetwork):
         self._nodes = {nodes[name]: name for name in self.layers}  # in network order
         if len(self._nodes) < len(nodes):
             same = next(name for name in self.layers if self._nodes[nodes[name]] != name)
-            raise ValueError(f"Layers {same!r} and {self._nodes[nodes[same]]!r} are one and the same tensor; name one.")
+            raise ValueError(f"Layers {same!r} and {self._nodes[nodes[same]]!r} are the same tensor; name one.")
         reserved = {"input", "decision"} & set(self.layers)
         if reserved:
-            raise ValueError(f"A layer cannot be called {reserved.pop()!r} here; name a layer inside or behind it.")
+            raise ValueError(f"The layer name {reserved.pop()!r} is reserved; name a layer inside or behind it.")
         self._last = {node: tracer.last.get(node, node) for node in self._nodes}
 
     @cached_property
@@ -168,7 +167,7 @@ class TracedNetwork(CapturedNetwork):
         return TracedNetwork(network, self.layers, self._forms, self._tracer)
 
     def survey(self, image: Tensor, layouts: Mapping[str, str] | None = None) -> Survey:
-        # Where several return the same tensor, the outermost stands for all.
+        # Of several submodules that return the same tensor, the outermost is kept.
         nodes: dict[fx.Node, str] = {}
         for path, values in sorted(self._tracer.returned.items(), key=lambda item: item[0].count(".")):
             for place, value in enumerate(values):
@@ -179,7 +178,7 @@ class TracedNetwork(CapturedNetwork):
         return self._follow(nodes, image, layouts, pairs=False).survey()
 
     def _pass(self, image: Tensor, layers: Mapping[fx.Node, str], follower: Follower) -> None:
-        _Seen(self.network, self._graph, layers, follower).run(image)
+        _FollowedRun(self.network, self._graph, layers, follower).run(image)
 
     @property
     def first_layer(self) -> nn.Module | None:
@@ -187,7 +186,7 @@ class TracedNetwork(CapturedNetwork):
 
     def to(self, device: torch.device) -> TracedNetwork:
         super().to(device)
-        self._capturing.to(device)  # it may hold tensors of its own
+        self._capturing.to(device)  # it can contain tensors of its own
         return self
 
     def run(self, batch: Tensor) -> tuple[Any, dict[str, Tensor]]:
@@ -196,7 +195,7 @@ class TracedNetwork(CapturedNetwork):
         values = zip(self.layers, captured, strict=True)
         return output, {layer: self._forms[layer].as_map(value) for layer, value in values}
 
-    def start(self, batch: Tensor) -> Passed:
+    def start(self, batch: Tensor) -> ForwardPass:
         return start(self.network, self._graph, self._captured, self.prepare(batch))
 
     def run_edited(self, batch: Tensor, edits: Edits) -> tuple[Any, dict[str, Tensor]]:
@@ -207,8 +206,8 @@ class TracedNetwork(CapturedNetwork):
         return Layers(self._nodes, self._last, self._forms)
 
 
-class _Seen(fx.Interpreter):
-    """Run a graph, and let a follower see the layers among its nodes."""
+class _FollowedRun(fx.Interpreter):
+    """A run of a graph that reports layers to a follower."""
 
     def __init__(self, network: nn.Module, graph: fx.Graph, layers: Mapping[fx.Node, str], follower: Follower) -> None:
         super().__init__(network, graph=graph)
@@ -224,58 +223,57 @@ class _Seen(fx.Interpreter):
 def _trace(network: nn.Module) -> _LayerTracer:
     for name, _ in network.named_children():
         if hasattr(fx.GraphModule, name):
-            raise UntraceableError(f"it calls a submodule {name!r}, as torch.fx calls something of its own")
+            raise UntraceableError(f"the submodule name {name!r} is an attribute of torch.fx.GraphModule")
     try:
         return _LayerTracer(network)
-    except Exception as error:  # whatever a user's forward raises when it meets symbols instead of tensors
+    except Exception as error:  # a forward can fail in any way on symbols instead of tensors
         raise UntraceableError(str(error)) from error
 
 
 class UntraceableError(ValueError):
-    """torch.fx cannot trace a network."""
+    """Error for networks that torch.fx cannot trace."""
 
 
 def watch(network: nn.Module) -> CapturedNetwork:
-    """Return `network` made ready to capture layers: traced, or watched where it cannot be traced."""
+    """Return `network` as a traced network if torch.fx can trace it, else as a hooked network."""
     try:
         return TracedNetwork(network)
     except UntraceableError as error:
         warnings.warn(
             f"{type(network).__name__} cannot be traced by torch.fx ({str(error).splitlines()[0]}); its layers are "
-            "captured as its modules run, and all of it runs where a part would do.",
+            "captured by hooks, and reruns with edited layers run the whole network.",
             stacklevel=3,
         )
         return HookedNetwork(network)
 
 
 def _find(name: str, tracer: _LayerTracer) -> fx.Node:
-    """Return the graph's node for the layer called `name`."""
+    """Return the node of a layer in the graph."""
     calls = tracer.returned.get(name, ())
     if len(calls) > 1:
-        raise ValueError(several_calls(name, len(calls)))
+        raise several_calls(name, len(calls))
     known = {f"{path}_{i}": value for path, values in tracer.returned.items() for i, value in enumerate(values)}
     known |= {path: node for node, path in tracer.node_to_qualname.items() if node.op.startswith("call")}
     known |= {path: values[0] for path, values in tracer.returned.items()}
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=5, cutoff=0.4) or list(tracer.returned)[:10]
-        raise ValueError(f"The network has no layer {name!r}. Near names: {', '.join(map(repr, near))}.")
+        raise unknown_layer(name, known, tracer.returned)
     value = known[name]
     node = value.node if isinstance(value, fx.Proxy) else value
     if not isinstance(node, fx.Node):
         raise ValueError(
-            f"Layer {name!r} returns a {type(value).__name__}, not one tensor. Name a layer inside it that returns "
-            "the tensor you mean."
+            f"Layer {name!r} returns a {type(value).__name__}, not a single tensor. Name a layer inside it that "
+            "returns the tensor."
         )
     return node
 
 
 def _keep(tensor: Tensor) -> Tensor:
-    """Copy what a layer returned, since later operations may work in place."""
+    """Copy the tensor of a layer, which later operations may change in place."""
     return tensor.clone()
 
 
 def _capturing(network: nn.Module, graph: fx.Graph, nodes: dict[fx.Node, fx.Node]) -> fx.GraphModule:
-    """Return the graph with a copy of each node's value taken behind a second node, returned beside the output."""
+    """Return the graph with a second output: a copy of the value of each node, taken after its last node."""
     mirror: dict[fx.Node, fx.Node] = {}
     capturing = fx.Graph()
     result = capturing.graph_copy(graph, mirror)

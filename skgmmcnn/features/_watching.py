@@ -1,7 +1,7 @@
-"""Copies of a network that share its tensors, in which every call of a submodule can be watched.
+"""Copies of a network that share its tensors and intercept every call of a submodule.
 
-Neither hooks nor patched classes are safe beside other threads: torch numbers hooks without a lock, a network that is
-running sees them come and go, and a patched class changes whatever else runs in the process.  A copy is nobody else's.
+Hooks and patched classes are not thread-safe: torch numbers hooks without a lock, hooks affect a network that runs in
+another thread, and a patched class affects the whole process.  A copy belongs to one thread at a time.
 """
 
 from __future__ import annotations
@@ -19,40 +19,40 @@ See = Callable[[str, Tensor], Tensor | None]
 
 
 def sharing(network: nn.Module) -> nn.Module:
-    """Return a copy of the modules of `network` that holds the same parameters, buffers and other tensors."""
+    """Return a copy of the modules of `network` with the same parameters, buffers and other tensors."""
     modules = list(network.modules())
-    shared: dict[int, Any] = {id(held): held for module in modules for held in (module._parameters, module._buffers)}
+    shared: dict[int, Any] = {id(kept): kept for module in modules for kept in (module._parameters, module._buffers)}
     shared |= {id(value): value for module in modules for value in vars(module).values() if isinstance(value, Tensor)}
     return copy.deepcopy(network, shared)
 
 
 def route(network: nn.Module, call: Callable) -> None:
-    """Let every submodule of a copy run by ``call(name, module, forward, *args, **kwargs)``."""
+    """Route the calls of all submodules of a copy through ``call(name, module, forward, *args, **kwargs)``."""
     for name, module in network.named_modules():
         if name:
             vars(module)["forward"] = partial(call, name, module, module.forward)
 
 
-class Watched:
-    """Lets those who run a network see what its submodules return, each in a copy that is theirs while it runs."""
+class CopyPool:
+    """Copies of a network that report what their submodules return, one per concurrent run."""
 
     def __init__(self, network: nn.Module) -> None:
         self._network = network
-        self._idle: deque[_Copy] = deque()  # whose pop and append are safe among threads
+        self._idle: deque[_Copy] = deque()  # pop and append are thread-safe
 
     @contextmanager
-    def by(self, see: See) -> Iterator[nn.Module]:
-        """Give the network, of which `see` gets every tensor that a submodule returns, and may return another."""
+    def reporting_to(self, see: See) -> Iterator[nn.Module]:
+        """Return a copy that calls `see` on every tensor returned by a submodule, which `see` may replace."""
         try:
-            mine = self._idle.pop()
+            copied = self._idle.pop()
         except IndexError:
-            mine = _Copy(self._network)
-        mine.see = see
+            copied = _Copy(self._network)
+        copied.see = see
         try:
-            yield mine.network
+            yield copied.network
         finally:
-            mine.see = None
-            self._idle.append(mine)
+            copied.see = None
+            self._idle.append(copied)
 
 
 class _Copy:

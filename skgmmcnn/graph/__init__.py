@@ -2,11 +2,12 @@
 
 from ._comparison import GraphComparison, compare_graphs, compare_models
 from ._coverage import FEW_FITTED
+from ._evidence import Selection
 from ._export import read_graph, to_frame, write_graph
 from ._hierarchy import DECISION
 from ._inference_graph import InferenceGraph
 from ._kinds import evidence_of, strength_of
-from ._pairs import PairEffect, pair_effects
+from ._pairs import PairEffect, pair_effects, priorities, selections_of
 from ._surprise import surprise, typicality
 from ._targets import Target, targets_of
 from ._text import is_part, nats, percent, probable, telling, to_text

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import numpy as np
+
 from ..dictionary import WordMaps
 from ._evidence import Selection, Word
 from ._hierarchy import DECISION, Pair
-from ._inference_graph import InferenceGraph
+from ._inference_graph import ENOUGH, InferenceGraph
 from ._influence import InfluenceEvidence
 from ._targets import targets_of
+from ._tracing import salience
 
 
 class PairEffect(NamedTuple):
@@ -24,14 +27,27 @@ class PairEffect(NamedTuple):
     effect: float
 
 
-def pair_effects(estimator: InferenceGraph, words: WordMaps) -> tuple[str, dict[Pair, list[PairEffect]]]:
+def selections_of(estimator: InferenceGraph, words: WordMaps) -> list[Selection]:
+    """Return the words that the graph of each image's decision keeps, with all pairs of them."""
+    return estimator._evidence(words).select(targets_of(words))
+
+
+def priorities(estimator: InferenceGraph, words: WordMaps, evidence: np.ndarray, n_locations: np.ndarray) -> np.ndarray:
+    """Return the keys (n, K) by which graphs choose words, from their evidence: the salience of influence."""
+    by_salience = estimator._kind_of(words) is InfluenceEvidence and estimator.n_nodes != ENOUGH
+    return salience(evidence, n_locations) if by_salience else evidence
+
+
+def pair_effects(
+    estimator: InferenceGraph, words: WordMaps, selections: list[Selection] | None = None
+) -> tuple[str, dict[Pair, list[PairEffect]]]:
     """Return the kind of evidence, and by pair of layers all pairs of words that graphs keep, edges or not.
 
     The evidence is that of the graph; the effect is the fall of the decision's log-odds, in nats, when the lower word
-    is taken away from the upper one, and from nothing else.
+    is taken away from the upper one, and from nothing else.  Selections that are known are not made again.
     """
     evidence = estimator._evidence(words)
-    selections = evidence.select(targets_of(words))
+    selections = selections or selections_of(estimator, words)
     influence = InfluenceEvidence(estimator, words, evidence.structure, evidence.n_nodes)
     effects = _effects(influence, selections)
     found: dict[Pair, list[PairEffect]] = {pair: [] for pair in evidence.structure.fields}

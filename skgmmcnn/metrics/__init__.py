@@ -7,6 +7,7 @@ from ._faithfulness import faithfulness
 from ._fidelity import fidelity, fidelity_score
 from ._memorisation import memorisation
 from ._randomisation import randomisation_test
+from ._removal import removal
 from ._report import trust_report
 from ._stability import stability
 
@@ -20,6 +21,7 @@ __all__ = [
     "fidelity_score",
     "memorisation",
     "randomisation_test",
+    "removal",
     "stability",
     "trust_report",
 ]

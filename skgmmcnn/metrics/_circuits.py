@@ -9,11 +9,10 @@ import numpy as np
 
 from ..dictionary import WordMaps, count_words
 from ..features import Rerun, margins
-from ..graph import InferenceGraph
 from ._ablation import Fillings, at_locations, outputs_without
-from ._evidence import evidence_of, leaders, of_any_worth, over_graphs
-from ._orders import by_evidence, columns_of_first, ranks_of
-from ._parts import Parts
+from ._evidence import leaders, over_graphs, ranked_by_evidence
+from ._orders import columns_of_first, ranks_of
+from ._parts import Parts, graph_of, of_any_worth
 
 ORDERS = ("graph", "per_location", "frequency", "random")
 Kept = Mapping[str, np.ndarray]  # by layer, which words of each image stay: bool (n, K)
@@ -26,8 +25,8 @@ class Plan(NamedTuple):
     ----------
     kept : dict of str to bool array of shape (n, K)
         By layer, the words that each image's graph keeps.
-    evidence : dict of str to array of shape (n, K)
-        That of each word for the decision.
+    by_graph : dict of str to dict of str to array of shape (n, K)
+        By layer and order of the graph, the removal priority of each word.
     counts : dict of str to int array of shape (n, K)
         Columns of each image that show each word.
     of_graph : dict of str to int array of shape (n, K)
@@ -37,7 +36,7 @@ class Plan(NamedTuple):
     """
 
     kept: Kept
-    evidence: Mapping[str, np.ndarray]
+    by_graph: Mapping[str, Mapping[str, np.ndarray]]
     counts: Mapping[str, np.ndarray]
     of_graph: Mapping[str, np.ndarray]
     leaders: np.ndarray
@@ -57,10 +56,10 @@ class Plan(NamedTuple):
 
     def _importance(self, order: str, layer: str, random: np.random.RandomState) -> np.ndarray:
         if order == "random":
-            return random.random_sample(self.evidence[layer].shape)[self.leaders]
+            return random.random_sample(self.kept[layer].shape)[self.leaders]
         if order == "frequency":
             return self.of_graph[layer]
-        return by_evidence(order, self.evidence[layer], self.of_graph[layer])
+        return self.by_graph[layer][order]
 
     def nothing(self) -> Kept:
         """Return no word at all."""
@@ -107,16 +106,17 @@ def first(ranks: Mapping[str, np.ndarray], n_words: int) -> Kept:
     return {layer: rank < n_words for layer, rank in ranks.items()}
 
 
-def plan_of(graph: InferenceGraph, words: WordMaps, by: str, layers: Sequence[str]) -> Plan:
+def plan_of(parts: Parts, by: str, layers: Sequence[str]) -> Plan:
     """Return what the graphs of images, or of all images with one decision, keep of `layers`."""
-    leader, n_words = leaders(words, by), words.vocabulary.n_words
-    evidence = evidence_of(graph, words, by)
+    words, n_words = parts.words, parts.words.vocabulary.n_words
+    leader = leaders(words, by)
     with of_any_worth():
-        kept = graph.select(words, by=by)
+        kept = parts.kept() if by == "image" else graph_of(parts).select(words, by=by)
     counts = {layer: count_words(words.words[layer], n_words[layer]) for layer in layers}
     of_graph = {layer: over_graphs(values, leader) for layer, values in counts.items()}
-    kept, evidence = ({layer: each[layer] for layer in layers} for each in (kept, evidence))
-    return Plan(kept, evidence, counts, of_graph, leader)
+    return Plan(
+        {layer: kept[layer] for layer in layers}, ranked_by_evidence(parts, layers, by), counts, of_graph, leader
+    )
 
 
 def run_with(

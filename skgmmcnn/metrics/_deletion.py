@@ -15,11 +15,11 @@ from ..dictionary import count_words
 from ..features import Rerun, proba_of
 from ._ablation import Fillings, at_locations, outputs_without
 from ._completeness import check_layers
-from ._evidence import check_kind, evidence_of, leaders, over_graphs
+from ._evidence import check_kind, ranked_by_evidence
 from ._intervals import Interval, interval_of_ratio
 from ._measured import BASELINE, Figure, Measured, axes_for
-from ._orders import STYLES, by_evidence, check_orders, columns_of_first, ranks_of
-from ._parts import check_scores, graph_of, take_apart
+from ._orders import STYLES, check_orders, columns_of_first, ranks_of
+from ._parts import check_scores, take_apart
 
 ORDERS = ("graph", "per_location", "reverse", "frequency", "random")
 _VERBS = {"deletion": "taken away", "insertion": "given back"}
@@ -117,10 +117,11 @@ def deletion(
     direction : {"deletion", "insertion"}, default="deletion"
         Whether words are taken away from the full map, or given back to a map that has none.
     orders : sequence of str, default=all
-        "graph": in the order in which the graph chooses words, by their evidence for the image's decision as
-        :meth:`InferenceGraph.transform` gives it, influence or bits; "per_location": by this evidence divided by the
-        number of the word's locations, as columns are the cost of a step; "reverse": the graph's order from its end;
-        "frequency": by the number of locations; "random": the mean curve of `n_random` orders.
+        "graph": in the order in which the graph chooses words, by the salience of their influence on the image's
+        decision, which is the influence divided by the square root of the number of locations, or by the bits of their
+        counts; "per_location": by the evidence that :meth:`InferenceGraph.transform` returns divided by the number of
+        locations, as columns are the cost of a step; "reverse": the graph's order from its end; "frequency": by the
+        number of locations; "random": the mean curve of `n_random` orders.
     by : {"image", "class"}, default="image"
         Whether evidence is that of each image, or its mean over all images in X with the same decision.
     fill : {"mean", "zero", "resample"}, default="mean"
@@ -173,12 +174,10 @@ def deletion(
     if n_steps < 1:
         raise ValueError(f"n_steps must be at least 1; got {n_steps}.")
     check_scores(parts)
-    fillings, words = Fillings(fill, parts, [layer], random), parts.words()
-    n_words, graph = words.vocabulary.n_words[layer], graph_of(parts)
-    counts = count_words(words.words[layer], n_words)
-    evidence = counts if set(orders) <= {"frequency", "random"} else evidence_of(graph, words, by)[layer]
-    columns = over_graphs(counts, leaders(words, by))
-    importance = _importance(orders, n_random, evidence, counts, columns, random)
+    fillings, words = Fillings(fill, parts, [layer], random), parts.words
+    counts = count_words(words.words[layer], words.vocabulary.n_words[layer])
+    by_graph = {} if set(orders) <= {"frequency", "random"} else ranked_by_evidence(parts, [layer], by)[layer]
+    importance = _importance(orders, n_random, by_graph, counts, random)
 
     def work(part: Rerun) -> dict[str, np.ndarray]:
         original = part.original
@@ -215,19 +214,20 @@ def deletion(
 def _importance(
     orders: Sequence[str],
     n_random: int,
-    evidence: np.ndarray,
+    by_graph: Mapping[str, np.ndarray],
     counts: np.ndarray,
-    columns: np.ndarray,
     random: np.random.RandomState,
 ) -> dict[str, list[np.ndarray]]:
     """Return by order the removal priority (n, K) of each word of an image, in each of its runs."""
-    silent = ~((evidence != 0) & (counts > 0)).any(1)  # where no word has evidence, none comes first
-    evidence = np.where(silent[:, None], random.random_sample(counts.shape), evidence)
+    chance = random.random_sample(counts.shape)  # where no word has evidence, none comes first
 
     def runs(order: str) -> list[np.ndarray]:
         if order == "random":
             return [random.random_sample(counts.shape) for _ in range(n_random)]
-        return [counts if order == "frequency" else by_evidence(order, evidence, columns)]
+        if order == "frequency":
+            return [counts]
+        some = ((by_graph[order] != 0) & (counts > 0)).any(1, keepdims=True)
+        return [np.where(some, by_graph[order], chance)]
 
     return {order: runs(order) for order in orders}
 

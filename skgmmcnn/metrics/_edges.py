@@ -7,17 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sklearn.utils import check_random_state, gen_batches
+from sklearn.utils import check_random_state
 
-from .._progress import progress
-from ..graph import PairEffect, pair_effects
-from ._evidence import of_any_worth
+from ..graph import pair_effects
 from ._intervals import Interval, rank_correlation
 from ._measured import NOTHING, Figure, Measured
 from ._parts import check_scores, graph_of, take_apart
 
 _NAMES = {"influence": "flow", "counts": "bits"}  # of the evidence of a pair
-_AT_ONCE = 64  # images
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,18 +145,10 @@ def edge_effects(
     True
     """
     random = check_random_state(random_state)
-    parts = take_apart(estimator, X)
+    parts = take_apart(estimator, X, verbose)
     graph = graph_of(parts)
     check_scores(parts)
-    words = parts.words()
-    found: dict[tuple[str, str], list[PairEffect]] = {}
-    with progress(total=len(words), desc="edge_effects", unit="image", shown=verbose) as bar, of_any_worth():
-        for rows in gen_batches(len(words), _AT_ONCE):
-            kind, pairs = pair_effects(graph, words[rows])
-            for pair, effects in pairs.items():
-                numbered = [effect._replace(image=effect.image + rows.start) for effect in effects]
-                found.setdefault(pair, []).extend(numbered)
-            bar.update(rows.stop - rows.start)
+    kind, found = pair_effects(graph, parts.words, parts.selections)
     measured = {}
     for (upper, lower), effects in found.items():
         if effects:

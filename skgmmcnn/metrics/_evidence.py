@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import numpy as np
 
-from ..dictionary import WordMaps
-from ..graph import InferenceGraph
+from ..dictionary import WordMaps, count_words
+from ..graph import priorities
+from ._parts import Parts, graph_of
 
 KINDS = ("image", "class")
 
@@ -29,15 +28,24 @@ def leaders(words: WordMaps, by: str) -> np.ndarray:
     return first[group]
 
 
-def evidence_of(graph: InferenceGraph, words: WordMaps, by: str) -> dict[str, np.ndarray]:
-    """Return by layer the evidence of each word for each image's decision, (n, K), in the order of which graphs choose.
+def ranked_by_evidence(parts: Parts, layers: Sequence[str], by: str) -> dict[str, dict[str, np.ndarray]]:
+    """Return by layer, and by order of the graph, the removal priority of each word in each image, shape (n, K).
 
-    That of a class is the mean over the images with its decision.
+    The evidence of a class is the mean over the images with its decision.
     """
+    words, n_words = parts.words, parts.words.vocabulary.n_words
     leader = leaders(words, by)
-    evidence = over_graphs(graph.transform(words), leader) / np.bincount(leader)[leader, None]
-    ends = np.cumsum([words.vocabulary.n_words[layer] for layer in words.layers])
-    return dict(zip(words.layers, np.split(evidence, ends[:-1], axis=1), strict=True))
+    size = np.bincount(leader)[leader, None]
+    evidence = over_graphs(parts.evidence, leader) / size
+    ends = np.cumsum([n_words[layer] for layer in words.layers])
+    found = {}
+    for layer, values in zip(words.layers, np.split(evidence, ends[:-1], axis=1), strict=True):
+        if layer in layers:
+            columns = over_graphs(count_words(words.words[layer], n_words[layer]), leader)
+            priority = priorities(graph_of(parts), words, values, columns / size)
+            per_location = values / np.maximum(columns, 1)
+            found[layer] = {"graph": priority, "per_location": per_location, "reverse": -priority}
+    return found
 
 
 def over_graphs(values: np.ndarray, leader: np.ndarray) -> np.ndarray:
@@ -45,11 +53,3 @@ def over_graphs(values: np.ndarray, leader: np.ndarray) -> np.ndarray:
     sums = np.zeros_like(values)
     np.add.at(sums, leader, values)
     return sums[leader]
-
-
-@contextmanager
-def of_any_worth() -> Iterator[None]:
-    """Let graphs of counts be made of decisions with few fitted images: what they are worth is measured here."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Counts know little of decisions")
-        yield

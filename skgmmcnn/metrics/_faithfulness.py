@@ -18,7 +18,7 @@ from ._completeness import check_layers
 from ._intervals import Interval, interval_of_ratio
 from ._measured import BASELINE, NOTHING, Figure, Measured, axes_for
 from ._orders import STYLES, check_orders
-from ._parts import check_scores, graph_of, take_apart
+from ._parts import check_scores, take_apart
 
 
 @dataclass(frozen=True, eq=False)
@@ -266,8 +266,8 @@ def faithfulness(
     check_orders(orders, ORDERS, n_random)
     check_scores(parts)
     fillings = Fillings(fill, parts, layers, random)
-    words = parts.words()
-    plan = plan_of(graph_of(parts), words, by, layers)
+    words = parts.words
+    plan = plan_of(parts, by, layers)
     ranks = {order: plan.rank(order, n_random if order == "random" else 1, random) for order in orders}
     scopes = [layers, *((layer,) for layer in layers if each_layer and len(layers) > 1)]
     with progress(total=len(scopes) * len(words), desc="faithfulness", unit="image", shown=verbose) as bar:

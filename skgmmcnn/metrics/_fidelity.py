@@ -130,7 +130,7 @@ def fidelity(estimator: Any, X: Any, y: Any = None) -> Fidelity:
     parts = take_apart(estimator, X)
     graph = graph_of(parts)
     check_scores(parts)
-    words = parts.words()
+    words = parts.words
     evidence = graph.decision_function(words)
     network = np.concatenate([log_proba(batch.outputs).numpy(force=True) for batch in parts.maps.batches()])
     known = graph.class_counts_ > 0
@@ -184,7 +184,7 @@ def fidelity_score(estimator: Any, X: Any, y: Any = None) -> float:
     {'layerdictionary__n_components': 20}
     """
     parts = take_apart(estimator, X)
-    return graph_of(parts).score(parts.words())
+    return graph_of(parts).score(parts.words)
 
 
 def _divergence(log_p: np.ndarray, scores: np.ndarray) -> np.ndarray:

@@ -26,11 +26,6 @@ def check_orders(orders: Sequence[str], known: Sequence[str], n_random: int) -> 
         raise ValueError(f"n_random must be at least 1; got {n_random}.")
 
 
-def by_evidence(order: str, evidence: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Return the importance of words (n, K) in an order of the graph, from their evidence and numbers of columns."""
-    return {"graph": evidence, "per_location": evidence / np.maximum(counts, 1), "reverse": -evidence}[order]
-
-
 def ranks_of(importance: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Return the place of each word (n, K) among those of its image, the most important first.
 

@@ -3,32 +3,75 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from sklearn.utils import gen_batches
 
 from .._pipelines import open_pipeline, steps_of
+from .._progress import progress
 from ..chain import LayerHMM
 from ..dictionary import LayerDictionary, WordMaps, WordModel
 from ..features import FeatureMaps, check_decided
-from ..graph import InferenceGraph
+from ..graph import InferenceGraph, Selection, selections_of
 
 _N_CHECKED = 8  # images
+_AT_ONCE = 16  # images, at least
 _MOST_BYTES = 2**31  # of activations that are held
 
 
-class Parts(NamedTuple):
-    """Feature maps, the words that describe them, and the graph that connects these, None without one."""
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """Feature maps, the words that describe them, and the graph that connects these, None without one.
+
+    The words of all images, their influence and the graphs are computed once, for all measures of a report.
+    """
 
     maps: FeatureMaps
     dictionary: WordModel
     graph: InferenceGraph | None
+    verbose: int = 0
 
+    @cached_property
     def words(self) -> WordMaps:
-        """Return the words of all images."""
+        """Words of all images."""
         return self.dictionary.transform(self.maps)
 
+    @cached_property
+    def selections(self) -> list[Selection]:
+        """Words and pairs of words that the graph of each image keeps."""
+        graph, words = graph_of(self), self.words
+        parts = list(gen_batches(len(words), max(_AT_ONCE, len(words) // 20)))
+        with of_any_worth():
+            found = [
+                selections_of(graph, words[rows])
+                for rows in progress(parts, desc="graphs", unit="batch", shown=self.verbose, leave=False)
+            ]
+        return [selection for selections in found for selection in selections]
 
-def take_apart(estimator: Any, X: Any) -> Parts:
-    """Return the parts of a fitted pipeline that reads the images X, or their feature maps."""
+    def kept(self, least: float = -np.inf) -> dict[str, np.ndarray]:
+        """Return by layer whether the graph of each image keeps each word with more evidence than `least`, (n, K)."""
+        kept = {layer: np.zeros((len(self.maps), k), bool) for layer, k in self.words.vocabulary.n_words.items()}
+        for row, selection in enumerate(self.selections):
+            for (layer, word), node in selection.words.items():
+                kept[layer][row, word] = node.get("influence", node.get("score", 0)) > least
+        return kept
+
+    @cached_property
+    def evidence(self) -> np.ndarray:
+        """Evidence of each word for each image's decision, shape (n, sum of K over the layers)."""
+        return graph_of(self).transform(self.words)
+
+
+def take_apart(estimator: Any, X: Any, verbose: int = 0) -> Parts:
+    """Return the parts of a fitted pipeline that reads the images X, or their feature maps; parts as they are."""
+    if isinstance(estimator, Parts):
+        return estimator
     _, dictionary, maps = open_pipeline(estimator, X, LayerDictionary, LayerHMM)
     if not isinstance(maps, FeatureMaps):
         raise TypeError(
@@ -38,7 +81,7 @@ def take_apart(estimator: Any, X: Any) -> Parts:
     if not len(maps):
         raise ValueError("There are no images in these FeatureMaps.")
     graph = next((step for step in steps_of(estimator) if isinstance(step, InferenceGraph)), None)
-    return Parts(maps, dictionary, graph)
+    return Parts(maps, dictionary, graph, verbose)
 
 
 def in_memory(maps: FeatureMaps) -> FeatureMaps:
@@ -60,3 +103,11 @@ def check_scores(parts: Parts) -> None:
         raise ValueError("These maps were made from arrays, so there is no network that could be run again.")
     batch = next(parts.maps[:_N_CHECKED].batches())
     check_decided(batch.outputs, batch.decisions, parts.maps.spec.n_outputs)
+
+
+@contextmanager
+def of_any_worth() -> Iterator[None]:
+    """Let graphs of counts be made of decisions with few fitted images: what they are worth is measured here."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Counts know little of decisions")
+        yield

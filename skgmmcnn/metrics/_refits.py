@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import networkx as nx
@@ -11,8 +12,7 @@ from sklearn.base import clone
 from ..dictionary import Alignment, WordMaps, WordModel
 from ..features import FeatureMaps
 from ..graph import GraphComparison, InferenceGraph, compare_graphs
-from ._evidence import of_any_worth
-from ._parts import Parts, graph_of, in_memory, take_apart
+from ._parts import Parts, graph_of, in_memory, of_any_worth, take_apart
 
 Comparisons = list[list[GraphComparison]]  # of the graphs of classes, and of images
 
@@ -53,7 +53,7 @@ def take_apart_held(estimator: Any, X: Any) -> Parts:
     """Return the parts of a pipeline with a graph; maps of images that are not too many are held in memory."""
     parts = take_apart(estimator, X)
     graph_of(parts)
-    return parts if isinstance(X, FeatureMaps) else parts._replace(maps=in_memory(parts.maps))
+    return parts if isinstance(X, FeatureMaps) else replace(parts, maps=in_memory(parts.maps))
 
 
 class Explained:

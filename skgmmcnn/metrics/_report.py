@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +21,7 @@ from ._fidelity import fidelity
 from ._measured import Figure, Measured
 from ._parts import Parts, check_scores, graph_of, in_memory, take_apart
 from ._randomisation import randomisation_test
+from ._removal import Removal, removal
 from ._stability import stability
 from ._verdicts import Verdict, pictures, summary, verdicts
 
@@ -28,7 +29,7 @@ BUDGETS = ("default", "full")
 _N_IMAGES = 50
 _FEW = 20
 _ORDERS = ("graph", "frequency", "random")
-_DRAWN = (Completeness, AblationCurves, Faithfulness)
+_DRAWN = (Removal, Completeness, AblationCurves, Faithfulness)
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,13 +38,14 @@ class TrustReport:
 
     results: Mapping[str, Measured]
     evidence: str
-    rows: np.ndarray
+    names: tuple[str, ...]
+    n_given: int
     seconds: float
 
     @property
     def n_images(self) -> int:
         """Number of images."""
-        return len(self.rows)
+        return len(self.names)
 
     def figures(self) -> list[Figure]:
         """Return the figures of all measures."""
@@ -75,14 +77,21 @@ class TrustReport:
 
     def pictures(self) -> list[Verdict]:
         """Return for each image whether its graph can be relied on."""
-        return pictures(self.results, self.evidence, self.rows)
+        return pictures(self.results, self.evidence, self.names)
 
     def __str__(self) -> str:
+        of = f"the first {self.n_images} of {self.n_given}" if self.n_images < self.n_given else f"all {self.n_given}"
         few = f"  {self.n_images} images are few: intervals are wide." if self.n_images < _FEW else ""
-        head = f"Graphs of {self.evidence}, over {self.n_images} images, in {self.seconds:.0f} s, by rules of thumb:"
-        answers = [f"- {verdict}" for verdict in self.verdicts()]
-        single = [summary(self.pictures())] if self.pictures() else []
-        return "\n".join([head + few, *answers, *single, "", "In full:", *map(str, self.results.values())])
+        return "\n".join(
+            [
+                f"Graphs of {self.evidence}, measured on {of} images in {self.seconds:.0f} s.{few}",
+                *map(str, self.verdicts()),
+                *summary(self.pictures()),
+                "",
+                "In full:",
+                *map(str, self.results.values()),
+            ]
+        )
 
 
 @dataclass(frozen=True)
@@ -129,28 +138,29 @@ def trust_report(
     y : array-like of shape (n,), default=None
         Output numbers or class names, to separate right decisions from wrong ones; see :func:`fidelity`.
     budget : {"default", "full"}, default="default"
-        "default" takes the layers' means for what is taken away, and does not fit again: about a minute on two cores
-        for a network like SqueezeNet.  "full" takes all fills, insertion and graphs of classes, too, and fits words and
-        graphs again, to these images, for stability and randomised weights; it prints how long that may take before it
-        begins.
+        "default" removes words and pairs of words of the graphs, and rebuilds layers from words: about a minute on two
+        cores for a network like SqueezeNet.  "full" also takes curves of deletion and insertion with all fills,
+        faithfulness and graphs of classes, and fits words and graphs again, to these images, for stability and
+        randomised weights; it prints how long that may take before it begins.
     layers : sequence of str, default=None
-        The layers that are rebuilt and whose words are taken away, all where None; edges are those of all layers.
+        The layers that are rebuilt and whose words are removed, all where None; edges are those of all layers.
     n_images : int, default=None
-        How many of the images to take, at random; 50 under the default budget where None, all under the full one.
+        Number of images to take, the first ones; 50 under the default budget where None, all under the full one.
     verbose : int, default=1
         Whether to show progress.
     random_state : int, RandomState instance or None, default=None
-        Draws images, orders and resamples.
+        Draws words, orders and resamples.
 
     Returns
     -------
     report : TrustReport
-        As text, sentences.  ``verdicts()`` : rows of `question`, `answer` ("yes", "partly" or "no", by rules of thumb)
-        and `why`; ``pictures()`` : the same for the graph of each image.  ``to_frame()`` : a pandas table of all
-        figures, and ``figures()`` a list of the same, with `measure`, `where`, `value`, `low`, `high` (a 95 % interval
-        over the images) and `good`.  ``plot()`` draws a panel for each measure that has one.  `results` : dict of the
-        results of the measures, by name; one that these images do not allow is skipped, with the reason.  `evidence`,
-        `n_images`, `seconds` and `rows`, the numbers of the images in X, say what was measured.
+        As text, sentences.  ``verdicts()`` : rows of `question`, `answer` ("yes", "partly" or "no", by rules of thumb;
+        "" where the answer is a number) and `why`; ``pictures()`` : the same for the graph of each image.
+        ``to_frame()`` : a pandas table of all figures, and ``figures()`` a list of the same, with `measure`, `where`,
+        `value`, `low`, `high` (a 95 % interval over the images) and `good`.  ``plot()`` draws a panel for each measure
+        that has one.  `results` : dict of the results of the measures, by name; one that these images do not allow is
+        skipped, with the reason.  `evidence`, `n_images`, `n_given` (the images in X), `seconds` and `names`, of files
+        where X has them, say what was measured.
 
     Examples
     --------
@@ -174,15 +184,14 @@ def trust_report(
     chosen = check_layers(parts, layers)
     if n_images is not None and n_images < 1:
         raise ValueError(f"n_images must be at least 1; got {n_images}.")
-    most = (_N_IMAGES if budget == "default" else len(parts.maps)) if n_images is None else n_images
-    rows = np.sort(random.permutation(len(parts.maps))[:most])
-    parts = parts._replace(maps=in_memory(parts.maps[rows]))
+    n_given, first = len(parts.maps), slice(n_images or (_N_IMAGES if budget == "default" else None))
     check_scores(parts)
-    labels = None if labels is None else labels[rows]
-    jobs = _jobs(estimator, parts, labels, chosen, budget, int(random.randint(2**31)))
-    if budget == "full":
-        print(f"A full report over {len(rows)} images may take {_minutes(jobs, parts)} minutes.", flush=True)
+    seed = int(random.randint(2**31))
     began = time.monotonic()
+    parts = replace(parts, maps=in_memory(parts.maps[first]), verbose=verbose)
+    jobs = _jobs(parts, None if labels is None else labels[first], layers=chosen, full=budget == "full", seed=seed)
+    if budget == "full":
+        print(f"A full report over {len(parts.maps)} images may take {_minutes(jobs, parts)} minutes.", flush=True)
     results: dict[str, Measured] = {}
     for job in (bar := progress(jobs, desc="trust", unit="measure", shown=verbose)):
         bar.set_postfix_str(job.name)
@@ -190,36 +199,35 @@ def trust_report(
             results[job.name] = job.run()
         except ValueError as error:  # as of too few images; the other measures go on
             results[job.name] = _Skipped(job.name, str(error))
-    return TrustReport(results, graph.evidence_, rows, time.monotonic() - began)
+    return TrustReport(results, graph.evidence_, _names(parts), n_given, time.monotonic() - began)
 
 
-def _jobs(
-    estimator: Any,
-    parts: Parts,
-    labels: np.ndarray | None,
-    layers: tuple[str, ...],
-    budget: str,
-    seed: int,
-) -> list[_Job]:
-    """Return the measures of a budget."""
+def _names(parts: Parts) -> tuple[str, ...]:
+    """Return the name of the file of each image, or its number."""
+    pictures = parts.maps.pictures()
+    names = [pictures.file_name(row) if pictures is not None else "" for row in range(len(parts.maps))]
+    return tuple(name or f"image {row}" for row, name in enumerate(names))
+
+
+def _jobs(parts: Parts, labels: np.ndarray | None, *, layers: tuple[str, ...], full: bool, seed: int) -> list[_Job]:
+    """Return the measures of a budget, the most important first."""
 
     def fixed(name: str, passes: float, measure: Callable, *args: Any, **options: Any) -> _Job:
-        return _Job(name, lambda: measure(estimator, parts.maps, *args, **options), passes)
+        return _Job(name, lambda: measure(parts, parts.maps, *args, **options), passes)
 
     def job(name: str, passes: float, measure: Callable, *args: Any, **options: Any) -> _Job:
         return fixed(name, passes, measure, *args, random_state=seed, **options)
 
     # A layer of one location shows one word, which has no others beside it.
     ordered = [layer for layer in layers if np.prod(parts.maps.shapes[layer][1:]) > 1]
-    quick = budget == "default"
-    orders = ("graph", "random") if quick else _ORDERS
+    counted = graph_of(parts).evidence_ == "counts"
     found = [
-        fixed("fidelity", 2, fidelity, labels),
-        fixed("completeness", 3 * len(layers), completeness, layers=layers),
-        *_ablations(job, layers, ordered, orders=orders, quick=quick),
+        *([job("removal", 15 * len(layers) + 21, removal, layers=ordered)] if ordered else []),
         job("edges", 15 * len(layers), edge_effects),
+        *([fixed("fidelity", 2, fidelity, labels)] if full or counted or labels is not None else []),
+        fixed("completeness", 3 * len(layers), completeness, layers=layers),
     ]
-    return found if quick else [*found, *_further(job, parts, layers, ordered)]
+    return [*found, *_further(job, parts, layers, ordered)] if full else found
 
 
 def _ablations(
@@ -228,14 +236,12 @@ def _ablations(
     ordered: Sequence[str],
     name: str = "",
     orders: Sequence[str] = _ORDERS,
-    quick: bool = False,
     **how: str,
 ) -> list[_Job]:
-    """Return the measures that take words away, in another way than the usual one by `how`."""
-    taken = {"orders": orders, "n_random": 1 if quick else 3, "n_steps": 5 if quick else 10, **how}
-    found = [job(f"deletion {layer}{name}", 60, deletion, layer, **taken) for layer in ordered]
+    """Return the measures that remove words step by step, in another way than the usual one by `how`."""
+    found = [job(f"deletion {layer}{name}", 60, deletion, layer, orders=orders, **how) for layer in ordered]
     if ordered:
-        kept = {"layers": layers, "orders": orders if quick else _ORDERS, "n_random": 1, "each_layer": not quick}
+        kept = {"layers": layers, "orders": _ORDERS, "n_random": 1}
         found.append(job(f"faithfulness{name}", 60 * len(layers), faithfulness, **kept, **how))
     return found
 
@@ -249,6 +255,7 @@ def _further(job: Callable, parts: Parts, layers: Sequence[str], ordered: Sequen
         for fill in FILLS
     ]
     return [
+        *_ablations(job, layers, ordered),
         *(each for fill in FILLS[1:] for each in _ablations(job, layers, ordered, f", {fill}", fill=fill)),
         *_ablations(job, layers, ordered, ", by class", ("graph", "random"), by="class"),
         *insertions,

@@ -2,45 +2,51 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from ..graph import FEW_FITTED
+from ..graph import FEW_FITTED, probable
 from ._completeness import Completeness
 from ._deletion import AblationCurves
 from ._edges import EdgeEffects
 from ._faithfulness import Faithfulness
 from ._fidelity import Fidelity
-from ._measured import NOTHING, Measured
+from ._measured import Measured
+from ._removal import CLEAR, Removal
 
 # Rules of thumb; the figures stand beside the answers.
 _AGREES, _AGREES_PARTLY = 0.9, 0.7
 _COVERED, _COVERED_PARTLY = 0.9, 0.5
 _COMPLETE, _COMPLETE_PARTLY = 0.8, 0.5
 _CLEARLY_BELOW = 0.8
-_NEEDED = 0.5  # share of the decision
+_USED, _USED_PARTLY = 0.8, 0.5
+_HALF = 0.5  # of the draws
 _AGREE_IN_ORDER = 0.5  # rank correlation
 
 
 class Verdict(NamedTuple):
-    """The answer to one question, "yes", "partly" or "no", with the figure and the remedy."""
+    """The answer to one question, "yes", "partly", "no" or "" for a number, with the figure and the remedy."""
 
     question: str
     answer: str
     why: str
 
     def __str__(self) -> str:
-        return f"{self.question}  {self.answer.upper()}: {self.why}"
+        answer = f"{self.answer.upper()}: " if self.answer else ""
+        return f"{self.question}  {answer}{self.why[0].upper() + self.why[1:] if not answer else self.why}"
 
 
 def verdicts(results: Mapping[str, Measured], evidence: str) -> list[Verdict]:
     """Return the answers that results give of graphs of this evidence; influence rests on no counts."""
     answers: list[Verdict] = []
     for result in results.values():
-        if isinstance(result, Fidelity) and evidence == "counts":
+        if isinstance(result, Removal):
+            answers += [_use(result), _fall(result)]
+        elif isinstance(result, EdgeEffects):
+            answers += _edges(result)
+        elif isinstance(result, Fidelity) and evidence == "counts":
             answers += [_agreement(result), _coverage(result)]
         elif isinstance(result, Completeness):
             answers += _completeness(result)
@@ -48,9 +54,24 @@ def verdicts(results: Mapping[str, Measured], evidence: str) -> list[Verdict]:
             answers.append(_deletion(result))
         elif isinstance(result, Faithfulness) and _usual(result):
             answers.append(_faithfulness(result))
-        elif isinstance(result, EdgeEffects):
-            answers += _edges(result)
     return answers
+
+
+def _use(result: Removal) -> Verdict:
+    value, _ = result.used
+    answer = "yes" if value >= _USED else "partly" if value >= _USED_PARTLY else "no"
+    advice = "" if answer == "yes" else "; use only the pictures listed as reliable"
+    why = f"for {value:.0%} of the images the decision falls more without them than without random words{advice}"
+    return Verdict("Does the network use the words shown?", answer, f"{why}.")
+
+
+def _fall(result: Removal) -> Verdict:
+    full, without, chance = (float(values.mean()) for values in result.proba)
+    why = (
+        f"the probability of the decision falls from {full:.2f} to {without:.2f} on average; without random words at "
+        f"as many locations, to {chance:.2f}."
+    )
+    return Verdict("What happens without them?", "", why)
 
 
 def _usual(result: AblationCurves | Faithfulness) -> bool:
@@ -77,7 +98,7 @@ def _coverage(result: Fidelity) -> Verdict:
 def _completeness(result: Completeness) -> Iterator[Verdict]:
     for layer, value in zip(result.layers, result.completeness.tolist(), strict=True):
         answer = "yes" if value >= _COMPLETE else "partly" if value >= _COMPLETE_PARTLY else "no"
-        advice = "; read this row as an illustration" if answer == "no" else ""
+        advice = "; they are a coarse description of this layer" if answer == "no" else ""
         why = f"with only words in its place {value:.0%} of the decisions that depend on it stay{advice}."
         yield Verdict(f"Do words hold what the network needs of {layer}?", answer, why)
 
@@ -106,44 +127,43 @@ def _edges(result: EdgeEffects) -> Iterator[Verdict]:
     for (upper, lower), pair in result.pairs.items():
         value, (low, high) = pair.correlation()
         answer = "no" if not low > 0 else "yes" if value >= _AGREE_IN_ORDER else "partly"
-        advice = '; say "goes with", not "causes"' if answer == "no" else ""
-        why = f"evidence and exact effects have a rank correlation of {value:.2f} ({low:.2f} to {high:.2f}){advice}"
-        yield Verdict(f"Do edges from {lower} to {upper} show what the upper layer gets?", answer, f"{why}.")
+        advice = '; read these arrows as "goes with", not "causes"' if answer == "no" else ""
+        why = (
+            f"strong arrows are those whose removal has a large effect (rank correlation {value:.2f}, {low:.2f} to "
+            f"{high:.2f}; 1 is best){advice}"
+        )
+        if answer != "yes":
+            why = why.replace("are those", "are " + ("often" if answer == "partly" else "not") + " those")
+        yield Verdict(f"Do arrows from {lower} to {upper} show what it computes?", answer, f"{why}.")
 
 
-def pictures(results: Mapping[str, Measured], evidence: str, rows: np.ndarray) -> list[Verdict]:
-    """Return for each image whether its graph can be relied on; nothing where faithfulness was not measured."""
-    faithfulness, fidelity = results.get("faithfulness"), results.get("fidelity")
-    if not isinstance(faithfulness, Faithfulness):
+def pictures(results: Mapping[str, Measured], evidence: str, names: Sequence[str]) -> list[Verdict]:
+    """Return for each image whether its graph can be relied on; nothing where removal was not measured."""
+    removal, fidelity = results.get("removal"), results.get("fidelity")
+    if not isinstance(removal, Removal):
         return []
-    circuit = faithfulness.together
-    stake = np.maximum(circuit.full - circuit.empty, NOTHING)
-    gone = (circuit.full - circuit.complement) / stake
-    kept, others = circuit.graph - circuit.empty, np.max(list(circuit.alike.values()), axis=0) - circuit.empty
-    denied = np.zeros(len(rows), dtype=bool)
+    denied = np.zeros(len(names), dtype=bool)
     if evidence == "counts" and isinstance(fidelity, Fidelity):
         denied = ~fidelity.agrees
-    shares = (np.clip(share, 0, 1).tolist() for share in (gone, kept / stake, others / stake))
-    return [_picture(*row) for row in zip(rows.tolist(), *shares, denied.tolist(), strict=True)]
+    measured = zip(*removal.proba, removal.above_random, strict=True)
+    return [_picture(name, no, *row) for name, no, row in zip(names, denied.tolist(), measured, strict=True)]
 
 
-def _picture(image: int, gone: float, kept: float, others: float, denied: bool) -> Verdict:
+def _picture(name: str, denied: bool, full: float, without: float, chance: float, above: float) -> Verdict:
     why = (
-        f"without its words {gone:.0%} of the decision is gone; with only them {kept:.0%} is left, with other words at "
-        f"as many locations {others:.0%}."
+        f"probability {probable(full)}, without its words {probable(without)}, without random words "
+        f"{probable(chance)}; the decision falls more than in {above:.0%} of the random draws."
     )
-    answer = ("no", "partly", "yes")[(gone >= _NEEDED) + (kept > others)]
+    answer = "yes" if above >= CLEAR else "partly" if above >= _HALF else "no"
     if denied:
         answer, why = "no", "the words decide otherwise than the network."
-    return Verdict(f"Can the picture of image {image} be relied on?", answer, why)
+    return Verdict(f"Can the picture of {name} be relied on?", answer, why)
 
 
-def summary(verdicts: list[Verdict]) -> str:
-    """Return how many pictures can be relied on, and which cannot, as text."""
+def summary(verdicts: list[Verdict]) -> list[str]:
+    """Return as text how many pictures can be relied on, and why others cannot, a line for each."""
+    if not verdicts:
+        return []
     numbers = {answer: sum(verdict.answer == answer for verdict in verdicts) for answer in ("yes", "partly", "no")}
-    poor = [re.findall(r"\d+", verdict.question)[0] for verdict in verdicts if verdict.answer == "no"]
-    which = f": image{'s' if len(poor) > 1 else ''} {', '.join(poor)}" if poor else ""
-    return (
-        f"- Of {len(verdicts)} pictures {numbers['yes']} can be relied on, {numbers['partly']} partly, "
-        f"{numbers['no']} not{which}."
-    )
+    head = f"Can each picture be relied on?  {numbers['yes']} of {len(verdicts)} can, {numbers['partly']} partly, "
+    return [f"{head}{numbers['no']} cannot.", *(f"  {verdict}" for verdict in verdicts if verdict.answer != "yes")]

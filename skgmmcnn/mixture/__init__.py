@@ -1,4 +1,4 @@
-"""Mixtures of Gaussians on rows of numbers."""
+"""Gaussian mixtures with diagonal covariances."""
 
 from ._em import Assignment, Expectation, Mixture, Scorer, dead_and_heavy, responsibilities
 from ._emissions import Statistics
@@ -6,20 +6,7 @@ from ._estimator import DiagonalGaussianMixture
 from ._families import EMISSIONS
 from ._rectified import RectifiedGaussian
 from ._sampling import sampling
-from ._solvers import (
-    Descent,
-    Fitted,
-    OnlineState,
-    Rows,
-    Schedule,
-    Training,
-    fit_em,
-    fit_online,
-    in_blocks,
-    online_pass,
-    online_step,
-    train,
-)
+from ._solvers import SOLVERS, Descent, Fitted, OnlineState, Rows, Training, in_blocks, online_pass, online_step
 from ._starts import STARTS, check_scale, moments, start, variance_floor
 
-__all__ = ["DiagonalGaussianMixture", "Mixture"]
+__all__ = ["DiagonalGaussianMixture"]

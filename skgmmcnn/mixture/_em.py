@@ -1,7 +1,7 @@
-"""What every way to train a mixture is made of: scoring rows, the E-step and the M-step, for all emissions.
+"""Scoring of rows, E-step and M-step of mixtures, for all emissions.
 
-Rows pass in blocks of the mixture's own size, so that the working set of a block stays in the processor's cache.  Each
-is computed by one thread, and sums over blocks are taken in float64, in their order.
+Rows are processed in blocks that fit into the processor's cache.  Each block is computed by one thread, and sums over
+blocks are taken in float64 and in order.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import reduce
 from itertools import repeat
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -21,34 +22,31 @@ from .._distributed import all_gather, n_processes
 from .._threads import by_blocks
 from ._emissions import Emission, Parameters, SphericalGaussian, Statistics, TiedDiagonalGaussian
 
-# Measured on two cores from 64 channels and 200 components to 512 and 500: 2,048 rows pass at nine tenths of the rate
-# of a large matrix product, 512 rows at two thirds.  A GPU wants more to do at once.
+# On two cores, with 64 to 512 channels and 200 to 500 components, blocks of 2,048 rows reach nine tenths of the rate of
+# a large matrix product, blocks of 512 rows two thirds.  GPUs need larger blocks.
 _BLOCK_ROWS, _GPU_BLOCK_ROWS = 2048, 2**16
-# exp(-60) = 9e-27 lies far below the rounding of any sum that it enters.  Smaller responsibilities would underflow to
-# denormal numbers, on which processors multiply ten times slower.
+# exp(-60) = 9e-27 is far below the rounding error of any sum.  Smaller responsibilities would be denormal numbers, with
+# which products are ten times slower.
 _LEAST_LOG_RESPONSIBILITY = -60.0
-# Only so many of a row's responsibilities, on average, are summed one by one rather than by a product of all.
+# Below this fraction of responsibilities above rounding, sparse sums replace the matrix product.
 _FEW = 1 / 8
-# Products of one to three rows are rounded otherwise than those of more.
+# Products of one to three rows round differently from those of more rows.
 _LEAST_ROWS = 8
 R = TypeVar("R")
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """A mixture of K components over rows of d channels.  Immutable: a training step returns another.
-
-    Fitted ones are found in :attr:`LayerDictionary.mixtures_`.
+    """A mixture of K components over rows of d channels.  Immutable: a training step returns a new one.
 
     Parameters
     ----------
     weights : Tensor of shape (K,), float64
-        Share of the rows that each component explains; sums to one.
+        Weight of each component; they sum to one.
     parameters : Parameters
-        Means (K, d) of the rows less `shift`, and variances.
+        Means (K, d) relative to `shift`, and variances.
     shift : Tensor of shape (d,)
-        Taken from the rows, in their dtype, before they are squared: float32 then keeps its digits also where a
-        channel lies far from zero.
+        Subtracted from the rows, in their dtype, so that float32 keeps its digits for channels far from zero.
     emission : Emission
         The family of densities.
     """
@@ -60,40 +58,29 @@ class Mixture:
 
     @property
     def weights_(self) -> np.ndarray:
-        """Shares of the components, shape (K,)."""
+        """Weights of the components, shape (K,)."""
         return self.weights.numpy(force=True)
 
     @property
     def means_(self) -> np.ndarray:
-        """Means, shape (K, d), in the units of the rows; of the values before the ReLU where those are modelled."""
+        """Means, shape (K, d); of the values before the ReLU for rectified emissions."""
         return (self.parameters.mean + self.shift.double()).numpy(force=True)
 
     @property
     def emitted_means_(self) -> np.ndarray:
-        """Mean row of each component, shape (K, d): as `means_`, but behind the ReLU where that is modelled."""
+        """Mean row of each component, shape (K, d); behind the ReLU for rectified emissions."""
         return (self.emission.expect(self.parameters) + self.shift.double()).numpy(force=True)
 
     @property
     def covariances_(self) -> np.ndarray:
-        """Variances: (K, d), or (K,) where channels share them, or (d,) where components do."""
+        """Variances: (K, d) for "diag", (K,) for "spherical", (d,) for "tied_diag"."""
         variance = self.parameters.variance.numpy(force=True)
         if isinstance(self.emission, SphericalGaussian):
             return variance[:, 0]
         return variance[0] if isinstance(self.emission, TiedDiagonalGaussian) else variance
 
     def to(self, device: torch.device | str) -> Mixture:
-        """Return the mixture on another device.
-
-        Parameters
-        ----------
-        device : torch.device or str
-            Where its tensors go.
-
-        Returns
-        -------
-        mixture : Mixture
-            The same mixture.
-        """
+        """Return the mixture on another device."""
         return Mixture(
             self.weights.to(device),
             Parameters(*(part.to(device) for part in self.parameters)),
@@ -102,83 +89,34 @@ class Mixture:
         )
 
     def __reduce__(self) -> tuple:
-        """Pickle as numpy arrays: torch's tensors give other bytes, and other hashes, each time."""
+        """Pickle as numpy arrays, as the bytes of pickled tensors differ each time."""
         tensors = self.weights, *self.parameters, self.shift, self.emission.floor
         return _mixture_of, (type(self.emission), *(tensor.numpy(force=True) for tensor in tensors))
 
     def unbounded(self) -> tuple[Tensor, ...]:
-        """Return log-weights, means and log-variances: the coordinates in which training may take any step.
-
-        Returns
-        -------
-        coordinates : tuple of Tensor
-            As :meth:`at` takes them.
-        """
+        """Return log-weights, means and log-variances: unconstrained coordinates."""
         log_weights = self.weights.clamp_min(torch.finfo(torch.float64).tiny).log()
         return log_weights, self.parameters.mean, self.parameters.variance.log()
 
     def at(self, coordinates: tuple[Tensor, ...]) -> Mixture:
-        """Return the mixture nearest to `coordinates`.
-
-        Parameters
-        ----------
-        coordinates : tuple of Tensor
-            Log-weights up to a constant, means and log-variances.
-
-        Returns
-        -------
-        mixture : Mixture
-            One that its family allows: above the variance floor, for example.
-        """
+        """Return the mixture at `coordinates` as in :meth:`unbounded`, projected onto what the family allows."""
         log_weights, mean, log_variance = coordinates
         return replace(self, weights=log_weights.softmax(0), parameters=self.emission.bounded(mean, log_variance.exp()))
 
     def maximize(self, statistics: Statistics) -> Mixture:
-        """Take the M-step.
-
-        Parameters
-        ----------
-        statistics : Statistics
-            Sums over rows less the shift, by the responsibilities of this mixture.
-
-        Returns
-        -------
-        mixture : Mixture
-            The one that is most likely given the statistics.
-        """
+        """Return the most likely mixture given `statistics` of rows less the shift (the M-step)."""
         weights = statistics.total / statistics.total.sum()
         return replace(self, weights=weights, parameters=self.emission.maximize(statistics, self.parameters))
 
     def revived(self, n_rows: float) -> Mixture | None:
-        """Move components that hold less than one of the rows beside the heaviest.
-
-        Parameters
-        ----------
-        n_rows : float
-            Number of rows.
-
-        Returns
-        -------
-        mixture : Mixture or None
-            The mixture with these components moved; None if there are none.
-        """
+        """Return the mixture with components that hold less than one row moved beside the heaviest, or None."""
         dead, heavy = dead_and_heavy(self.weights, n_rows)
         return self.split(dead, heavy) if len(dead) else None
 
     def split(self, dead: Tensor, heavy: Tensor) -> Mixture:
-        """Divide components between themselves and others, which are given up.
+        """Return the mixture with `heavy` components split in two, in place of the `dead` ones.
 
-        Parameters
-        ----------
-        dead : int Tensor
-            Components to give up.
-        heavy : int Tensor of the same shape
-            Components that move half a standard deviation to one side, while the former go to the other.
-
-        Returns
-        -------
-        mixture : Mixture
-            With the weights of the latter halved.
+        Each half has half of the weight and lies half a standard deviation to one side.
         """
         log_weights, mean, log_variance = (part.clone() for part in self.unbounded())
         signs = torch.randint(2, (len(dead), mean.shape[1]), generator=torch.Generator().manual_seed(0)).to(mean) - 0.5
@@ -191,56 +129,25 @@ class Mixture:
         return self.at((log_weights, mean, log_variance))
 
     def sample(self, n_rows: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """Draw rows.
-
-        Parameters
-        ----------
-        n_rows : int
-            How many.
-        generator : torch.Generator, default=None
-            Source of randomness on the CPU.
-
-        Returns
-        -------
-        rows : Tensor of shape (n_rows, d), float64
-            The rows, ordered by component; exact zeros where a rectified Gaussian draws a negative value.
-        components : Tensor of shape (n_rows,)
-            The component that each row was drawn from.
-        """
+        """Draw rows (n_rows, d), ordered by component, and their components (n_rows,)."""
         components = torch.multinomial(self.weights.cpu(), n_rows, replacement=True, generator=generator).sort().values
         return self.emit(components, generator), components
 
     def emit(self, components: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Draw a row from each of given components.
-
-        Parameters
-        ----------
-        components : int Tensor of shape (n_rows,)
-            Their numbers.
-        generator : torch.Generator, default=None
-            Source of randomness on the CPU.
-
-        Returns
-        -------
-        rows : Tensor of shape (n_rows, d), float64
-            The rows; exact zeros where a rectified Gaussian draws a negative value.
-        """
+        """Draw one row from each of the `components` (n_rows,)."""
         mean, variance = (part.expand_as(self.parameters.mean).cpu()[components] for part in self.parameters)
         hidden = torch.normal(mean, variance.sqrt(), generator=generator) + self.shift.cpu().double()
         return self.emission.emit(hidden)
 
 
 def dead_and_heavy(weights: Tensor, n_rows: float) -> tuple[Tensor, Tensor]:
-    """Return the components that hold less than one of `n_rows`, and as many of the heaviest."""
+    """Return the components that hold less than one of `n_rows`, and equally many of the heaviest."""
     dead = (weights * n_rows < 1).nonzero().flatten()[: len(weights) // 2]
     return dead, weights.argsort(descending=True)[: len(dead)]
 
 
 class Assignment(NamedTuple):
-    """What a mixture says of rows: the likeliest component of each, all of shape (n,).
-
-    `posterior` is that component's share, `log_density` its log p(x | k), `evidence` log p(x), both in nats.
-    """
+    """The likeliest component of each row, its posterior and log p(x | k), and the evidence log p(x), all (n,)."""
 
     component: Tensor
     posterior: Tensor
@@ -254,11 +161,10 @@ def _mixture_of(family: type[Emission], *arrays: np.ndarray) -> Mixture:
 
 
 class Scorer:
-    """The mixture made ready to score many blocks of rows in one dtype on one device, those of the tensor `like`.
+    """Scores of rows under a mixture, in the dtype and on the device of the tensor `like`.
 
-    The quadratic forms are expanded, so rounding grows with their terms: log-densities are off by less than
-    ``(1 + sqrt(d) / 2) eps`` times the sum over channels of ``(x^2 + mean^2) / variance + 10``, of rows and means less
-    the shift.  In float32 `eps` is 1.2e-7.
+    The quadratic forms are expanded, so log-densities are off by up to ``(1 + sqrt(d) / 2) eps`` times the sum over the
+    channels of ``(x^2 + mean^2) / variance + 10``, of rows and means less the shift.  In float32 `eps` is 1.2e-7.
     """
 
     def __init__(self, mixture: Mixture, like: Tensor) -> None:
@@ -280,21 +186,21 @@ class Scorer:
         return Statistics(total, tuple(sums))
 
     def n_operations(self, n_rows: int) -> int:
-        """Return roughly how many multiplications it takes to score so many rows on the CPU; 0 on another device."""
+        """Return the approximate number of multiplications to score `n_rows` on the CPU; 0 on other devices."""
         if self._shift.device.type != "cpu":
             return 0
         return n_rows * len(self._log_weights) * sum(map(len, self._theta))
 
     def blocks(self, rows: Tensor) -> Iterator[Tensor]:
-        """Yield blocks of `rows` (n, d), made ready."""
+        """Yield blocks of `rows` (n, d) in the dtype and on the device of the scorer."""
         return map(self.ready, rows.split(self.block_rows))
 
     def _by_blocks(self, work: Callable[[Tensor], R], rows: Tensor) -> Iterator[R]:
-        """Yield what `work` returns for blocks of `rows` (n, d), made ready."""
+        """Yield the results of `work` for blocks of `rows` (n, d)."""
         return by_blocks(work, self.blocks(rows), self.n_operations(len(rows)))
 
     def ready(self, rows: Tensor) -> Tensor:
-        """Return `rows` in the scorer's dtype, on its device."""
+        """Return `rows` in the dtype and on the device of the scorer."""
         return rows.to(self._shift)
 
     def features(self, block: Tensor) -> tuple[Tensor, ...]:
@@ -323,8 +229,8 @@ class Scorer:
         return scores
 
     def _filled(self, dtype: torch.dtype, work: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
-        """Return what `work` returns for the log-joint densities of blocks of `rows` (n, d): one value a row."""
-        # Small results made between large temporary ones would keep the heap from being used again.
+        """Return one value per row, the results of `work` on the log-joint densities of blocks of `rows`."""
+        # Small results between large temporary ones would fragment the heap.
         filled = torch.empty(len(rows), dtype=dtype, device=self._shift.device)
         parts = self._by_blocks(lambda block: work(self._joint(block)), rows)
         for place, part in zip(filled.split(self.block_rows), parts, strict=True):
@@ -347,7 +253,7 @@ class Scorer:
         return torch.cat(list(self._by_blocks(lambda block: responsibilities(self._joint(block)), rows)))
 
     def assign(self, rows: Tensor) -> Assignment:
-        """Return the likeliest component of each row, and its probability and density."""
+        """Return the likeliest component of each row, with its posterior and log-density."""
         return Assignment(*map(torch.cat, zip(*self._by_blocks(self._assign, rows), strict=True)))
 
     def _assign(self, block: Tensor) -> Assignment:
@@ -365,7 +271,7 @@ def log_evidence(joint: Tensor) -> Tensor:
 
 
 def responsibilities(joint: Tensor) -> Tensor:
-    """Return the shares of the components, from log-joint densities (n, K), with gradients."""
+    """Return the posteriors of the components, from log-joint densities (n, K), with gradients."""
     return _not_denormal(joint).softmax(1)
 
 
@@ -376,14 +282,14 @@ def _not_denormal(joint: Tensor) -> Tensor:
 def _weighted_shares(joint: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return responsibilities times `weights` (n,), log p(x) and the likeliest components; overwrite `joint` (n, K).
 
-    With hundreds of channels a row has one or two responsibilities above rounding.  The others are left out where that
-    makes few of them: the sums of the M-step then cost a fraction of the E-step.
+    With hundreds of channels, one or two responsibilities per row are above rounding.  If most are below, these are
+    left out, and the sums of the M-step cost a fraction of the E-step.
     """
     largest = joint.amax(1, keepdim=True)
-    # What is left out weighs together less than the rounding of the sum, unless there are many hundreds of them.
+    # The sum of what is left out is below rounding, unless there are many hundreds of components.
     near = (joint < largest + math.log(torch.finfo(joint.dtype).eps / 64)).logical_not_()  # NaN is near
     if joint.is_cuda or near.count_nonzero() > _FEW * near.numel():
-        # In place: small results made between large temporary ones would keep the heap from being used again.
+        # In place: small results between large temporary ones would fragment the heap.
         likeliest = joint.argmax(1)
         total = joint.sub_(largest).clamp_min_(_LEAST_LOG_RESPONSIBILITY).exp_().sum(1)
         return joint.mul_((weights / total)[:, None]), largest[:, 0] + total.log(), likeliest
@@ -399,37 +305,32 @@ def _weighted_shares(joint: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Te
 
 
 class Expectation:
-    """The E-step as a running sum: feed it rows, in any number of calls, then read `statistics`.
+    """The E-step as a running sum over rows: call :meth:`add` any number of times, then read `statistics`.
 
-    Parameters
-    ----------
-    mixture : Mixture
-        Held fixed while rows are fed.
-    like : Tensor
-        Any tensor with the dtype and device to compute with.
-    keep_components : bool, default=False
-        Whether to keep the likeliest component of every row.
+    `like` is a tensor with the dtype and device of the computation.
     """
 
-    def __init__(self, mixture: Mixture, like: Tensor, keep_components: bool = False) -> None:
-        self._scorer = Scorer(mixture, like)
+    _scorer_type: Any = Scorer
+
+    def __init__(self, mixture: Any, like: Tensor, keep_components: bool = False) -> None:
+        self._scorer = self._scorer_type(mixture, like)
         self._components: list[Tensor] | None = [] if keep_components else None
         self.log_likelihood = torch.zeros((), dtype=torch.float64, device=like.device)
-        self.statistics = self._scorer.no_statistics()
+        self.statistics: Any = self._scorer.no_statistics()
 
     def add(self, rows: Tensor, weights: Tensor | None = None) -> None:
-        """Add the rows (n, d), each counted as often as `weights` (n,) says, to the sums."""
+        """Add the rows (n, d) with `weights` (n,) to the sums."""
         n_rows = self._scorer.block_rows
         counted = repeat(None) if weights is None else weights.split(n_rows)
         blocks = zip(rows.split(n_rows), counted, strict=False)
         parts = by_blocks(self._of_block, blocks, 2 * self._scorer.n_operations(len(rows)))
         for log_likelihood, statistics, components in parts:
             self.log_likelihood += log_likelihood
-            self.statistics.add_(statistics)
+            self.statistics = self.statistics.add_(statistics)
             if self._components is not None:
                 self._components.append(components)
 
-    def _of_block(self, block: tuple[Tensor, Tensor | None]) -> tuple[Tensor, Statistics, Tensor]:
+    def _of_block(self, block: tuple[Tensor, Tensor | None]) -> tuple[Tensor, Any, Any]:
         rows, weights = block
         features = self._scorer.features(self._scorer.ready(rows))
         joint = self._scorer.log_joint(features)
@@ -438,27 +339,25 @@ class Expectation:
         return weights.double() @ evidence.double(), self.statistics.of_rows(features, shares, weights), components
 
     def merge(self) -> None:
-        """Add what the other processes have summed; all must call this."""
+        """Add the sums of the other processes; every process must call this."""
         if n_processes() == 1:
             return
-        parts = all_gather((self.log_likelihood.cpu(), self.statistics.to("cpu"), self.components))
         device = self.log_likelihood.device
-        self.log_likelihood = sum((part[0] for part in parts), torch.zeros((), dtype=torch.float64)).to(device)
+        parts = all_gather((self.log_likelihood.cpu(), self.statistics.to("cpu"), self.components))
+        likelihoods, statistics, components = zip(*parts, strict=True)
+        self.log_likelihood = sum(likelihoods[1:], likelihoods[0]).to(device)
+        self.statistics = reduce(lambda one, other: one.add_(other), statistics).to(device)
         if self._components is not None:
-            self._components = [part[2].to(device) for part in parts]
-        everyones = [part[1] for part in parts]
-        total = torch.stack([statistics.total for statistics in everyones]).sum(0)
-        columns = zip(*(statistics.sums for statistics in everyones), strict=True)
-        self.statistics = Statistics(total, tuple(torch.stack(parts).sum(0) for parts in columns)).to(device)
+            self._components = [part.to(device) for part in components]
 
     @property
     def components(self) -> Tensor | None:
-        """The likeliest component of every row, int64 of shape (n,), where they are kept."""
+        """Likeliest component of each row, int64 of shape (n,), if they are kept."""
         return None if self._components is None else torch.cat(self._components)
 
     @property
     def n_rows(self) -> float:
-        """What the rows weigh together."""
+        """Total weight of the rows."""
         return self.statistics.total.sum().item()
 
     @property
@@ -468,5 +367,5 @@ class Expectation:
 
     @property
     def bound(self) -> float:
-        """What training raises: the mean log-likelihood."""
+        """Objective of training: the mean log-likelihood."""
         return self.mean_log_likelihood

@@ -1,8 +1,8 @@
-"""Gaussian emissions: what one component says about the values of a row.
+"""Gaussian emissions: the densities of the components.
 
-An emission is a small object of pure functions on tensors.  Its log-density is linear in statistics ``phi`` of the
-row, ``log p(x | k) = phi(x) . theta_k - a_k``, so one matrix product per entry of ``phi`` scores all components, and
-one more gathers the weighted sums that the M-step needs.  Expectation maximisation knows nothing else of a family.
+An emission consists of pure functions on tensors.  The log-density is linear in statistics ``phi`` of the row,
+``log p(x | k) = phi(x) . theta_k - a_k``: one matrix product per entry of ``phi`` scores all components, and one more
+gives the weighted sums of the M-step.  EM depends on nothing else of a family.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-# A component that holds less than this share of one row has nothing to learn from.
+# Components that hold less than this fraction of a row keep their parameters.
 LEAST_TOTAL = 1e-8
 
 
 class Parameters(NamedTuple):
-    """Mean (K, d) and variance of every component in float64.
+    """Mean (K, d) and variance of each component, float64.
 
-    A variance that channels share is (K, 1), one that components share (1, d).
+    The variance is (K, 1) if it is common to all channels and (1, d) if it is common to all components.
     """
 
     mean: Tensor
@@ -32,7 +32,7 @@ class Parameters(NamedTuple):
 class Statistics(NamedTuple):
     """Sums over rows weighted by responsibility: `total` (K,) and one tensor per entry of phi.
 
-    An entry whose parameter all components share is summed over them: (1, d) in place of (K, d).
+    Entries of phi with parameters common to all components are summed over these: (1, d) in place of (K, d).
     """
 
     total: Tensor
@@ -40,44 +40,38 @@ class Statistics(NamedTuple):
 
     def blend(self, other: Statistics, share: float) -> Statistics:
         """Return ``(1 - share) * self + share * other``."""
-        sums = (torch.lerp(mine, its, share) for mine, its in zip(self.sums, other.sums, strict=True))
+        sums = (torch.lerp(first, second, share) for first, second in zip(self.sums, other.sums, strict=True))
         return Statistics(torch.lerp(self.total, other.total, share), tuple(sums))
 
     def of_rows(self, features: tuple[Tensor, ...], shares: Tensor, weights: Tensor) -> Statistics:
-        """Return such sums of rows with these `features`, phi.
+        """Return the statistics of rows with `features` phi, `weights` (n,) and weighted posteriors (n, K).
 
-        `shares` (n, K) may be sparse; each row of it sums to that of `weights` (n,).
+        The posteriors may be sparse.
         """
-        # An entry of one row is for all components.
-        by = (shares.T if len(mine) == len(self.total) else weights[None] for mine in self.sums)
+        # Entries with a single row are common to all components.
+        by = (shares.T if len(entry) == len(self.total) else weights[None] for entry in self.sums)
         total = shares.T @ torch.ones_like(weights)
         return Statistics(total, tuple(part @ feature for part, feature in zip(by, features, strict=True)))
 
-    def add_(self, other: Statistics) -> None:
-        """Add the sums of other rows."""
-        self.total.add_(other.total)
-        for mine, its in zip(self.sums, other.sums, strict=True):
-            mine.add_(its)
+    def add_(self, other: Statistics) -> Statistics:
+        """Add the sums of other rows in place."""
+        for entry, more in zip((self.total, *self.sums), (other.total, *other.sums), strict=True):
+            entry.add_(more)
+        return self
 
     def to(self, device: torch.device | str) -> Statistics:
         """Return the sums on another device."""
         return Statistics(self.total.to(device), tuple(part.to(device) for part in self.sums))
 
     def per_row(self) -> Statistics:
-        """Return the sums divided by the number of rows that they are made of."""
+        """Return the averages over the rows."""
         n_rows = self.total.sum()
         return Statistics(self.total / n_rows, tuple(part / n_rows for part in self.sums))
 
 
 @dataclass(frozen=True)
 class Emission(ABC):
-    """What a family of densities has to offer.
-
-    Parameters
-    ----------
-    floor : Tensor of shape (d,), float64
-        The smallest variance of each channel, in squared units of the channel.
-    """
+    """A family of densities; `floor` (d,), float64, is the smallest variance of each channel."""
 
     floor: Tensor
     # Whether rows may be shifted by their mean before they are squared.
@@ -97,10 +91,10 @@ class Emission(ABC):
 
     @abstractmethod
     def bounded(self, mean: Tensor, variance: Tensor) -> Parameters:
-        """Return the nearest parameters that this family allows; a variance that is shared is averaged."""
+        """Return the nearest parameters that this family allows; common variances are averaged."""
 
     def emit(self, hidden: Tensor) -> Tensor:
-        """Return the rows that hidden Gaussian values show."""
+        """Return the rows that result from hidden Gaussian values."""
         return hidden
 
     def expect(self, parameters: Parameters) -> Tensor:
@@ -129,7 +123,7 @@ class DiagonalGaussian(Emission):
 
 
 class SphericalGaussian(DiagonalGaussian):
-    """Gaussian channels of one variance per component, phi(x) = (x, sum of x^2); its floor is the average one."""
+    """Gaussian channels with one variance per component, phi(x) = (x, sum of x^2); the floor is averaged."""
 
     def features(self, rows: Tensor) -> tuple[Tensor, ...]:
         return rows, rows.square().sum(1, keepdim=True)
@@ -145,7 +139,7 @@ class SphericalGaussian(DiagonalGaussian):
 
 
 class TiedDiagonalGaussian(DiagonalGaussian):
-    """Independent Gaussian channels, each of one variance for all components, phi(x) = (x, x^2)."""
+    """Independent Gaussian channels with variances common to all components, phi(x) = (x, x^2)."""
 
     def maximize(self, statistics: Statistics, parameters: Parameters) -> Parameters:
         mean, _ = _means(statistics, parameters)
@@ -157,7 +151,7 @@ class TiedDiagonalGaussian(DiagonalGaussian):
 
 
 def _means(statistics: Statistics, parameters: Parameters) -> tuple[Tensor, Tensor]:
-    """Return the mean of every component, and which components hold rows, (K, 1); the others keep their mean."""
+    """Return the mean of each component, and a mask (K, 1) of components with rows; the others keep their mean."""
     total = statistics.total[:, None]
     seen = total > LEAST_TOTAL
     return (statistics.sums[0] / total.clamp_min(LEAST_TOTAL)).where(seen, parameters.mean), seen

@@ -1,4 +1,4 @@
-"""DiagonalGaussianMixture: the mixtures of this package as an estimator on rows of numbers."""
+"""Gaussian mixture with diagonal covariances as an estimator."""
 
 from __future__ import annotations
 
@@ -22,72 +22,71 @@ from ._em import Mixture, Scorer
 from ._emissions import Emission
 from ._families import EMISSIONS
 from ._sampling import sampling
-from ._solvers import OnlineState, Rows, Training, in_blocks, online_pass, train
+from ._solvers import SOLVERS, OnlineState, Rows, Training, in_blocks, online_pass
 from ._starts import STARTS, check_scale, moments, start
 
 _BLOCK_ROWS = 2**16
 
 
 class DiagonalGaussianMixture(DensityMixin, BaseEstimator):
-    """Gaussian mixture that reads its rows block by block.
+    """Gaussian mixture with diagonal covariances, fitted block by block.
 
-    Names and attributes are those of :class:`sklearn.mixture.GaussianMixture`.  No array of rows times components is
-    ever made, products run in the rows' own precision with sums in float64, and a GPU is used where there is one.
+    Parameters and attributes are named as in :class:`sklearn.mixture.GaussianMixture`.  Memory does not grow with rows
+    times components, products have the precision of the rows and sums that of float64, and GPUs are supported.
 
     Parameters
     ----------
     n_components : int, default=1
         Number of components, K.
     covariance_type : {"diag", "spherical", "tied_diag"}, default="diag"
-        A variance for every component and channel; for every component; or for every channel.
+        Variances per component and channel, per component, or per channel.
     emission : {"gaussian", "rectified"}, default="gaussian"
-        "rectified" models what stands behind a ReLU, x = max(0, y) with Gaussian y; it needs non-negative rows and
-        `covariance_type="diag"`.
+        "rectified" models the output of a ReLU, x = max(0, y) with Gaussian y; it requires non-negative rows and
+        ``covariance_type="diag"``.
     solver : {"em", "online", "sgd"}, default="em"
         "em" passes over all rows before each M-step.  "online" takes a step of stepwise EM [1]_ after each block of
-        `batch_size` rows; "sgd" a step of Adam on the negative log-likelihood, as [2]_.  "em" ends highest where the
-        rows can be passed several times; "online" learns most from the first pass.
+        `batch_size` rows; "sgd" takes a step of Adam on the negative log-likelihood, as in [2]_.  "em" reaches the
+        highest likelihood after several passes, "online" after one.
     tol : float, default=1e-3
-        Training stops when a pass gains less than this, in nats per row.  With "em" the gain is that of a plain step
-        in the bound on all rows; with the other solvers, that in the mean over the pass, of which each block is scored
-        before it is learnt from.
+        Training stops when a pass gains less than this, in nats per row.  With "em", this is the gain of a step without
+        momentum; with the other solvers, that of the mean over a pass, with each block scored before the update.
     reg_covar : float or array-like of shape (d,), default=1e-6
-        Smallest variance.  It is a floor: scikit-learn's parameter of this name is added instead.
+        Floor of the variances; scikit-learn's parameter of this name is added instead.
     max_iter : int, default=100
-        Most passes over the rows.
+        Maximum number of passes over the rows.
     n_init : int, default=1
-        Number of starts, of which the one with the highest bound is kept.
+        Number of initialisations; the result with the highest bound is kept.
     init_params : {"k-means++", "random_from_data"}, default="k-means++"
-        Means to start from: rows far from each other, which finds clusters that lie apart; or random rows, which ended
-        higher with hundreds of components on activations.  All components start with the variance of all rows.
+        Initial means: rows far from each other, for separate clusters, or random rows, which reached a higher
+        likelihood with hundreds of components on activations.  Initial variances are those of all rows.
     weights_init : array-like of shape (K,), default=None
-        Weights to start from.
+        Initial weights.
     means_init : array-like of shape (K, d), default=None
-        Means to start from.
+        Initial means.
     precisions_init : array-like, default=None
-        Inverse variances to start from: (K, d) for "diag", (K,) for "spherical", (d,) for "tied_diag".
+        Initial inverse variances: (K, d) for "diag", (K,) for "spherical", (d,) for "tied_diag".
     momentum : float in [0, 1), default=0.9
-        Share of the last step by which "em" goes beyond each M-step, where that raises the likelihood.  0 is
-        textbook EM, which takes several times the passes on activations.
+        Fraction of the last step by which "em" extends each M-step if this raises the likelihood.  0 is textbook EM,
+        which takes several times as many passes on activations.
     batch_size : int, default=1024
         Rows per step of the solvers "online" and "sgd" and of :meth:`partial_fit`.
     warm_start : bool, default=False
         Whether `fit` starts from the last solution.
     device : str or torch.device, default="auto"
-        Where to compute; "auto" takes a GPU when there is one.
+        Device of the computation; "auto" selects a GPU if available.
     dtype : {"float32", "float64"} or None, default=None
-        Precision of the products; None takes that of the rows.
+        Precision of the products; that of the rows if None.
     verbose : int, default=0
-        Print the bound after every so many passes.
+        Number of passes between reports of the bound; 0 for none.
     random_state : int, RandomState instance or None, default=None
-        Chooses starting means, the order of blocks, and samples.
+        Determines initial means, order of blocks, and samples.
 
     Attributes
     ----------
     weights_ : array of shape (K,)
-        Shares of the components.
+        Weights of the components.
     means_ : array of shape (K, d)
-        Means; of the values before the ReLU where those are modelled.
+        Means; of the values before the ReLU for ``emission="rectified"``.
     covariances_ : array
         Variances: (K, d) for "diag", (K,) for "spherical", (d,) for "tied_diag".
     precisions_ : array
@@ -95,26 +94,26 @@ class DiagonalGaussianMixture(DensityMixin, BaseEstimator):
     precisions_cholesky_ : array
         Square roots of `precisions_`.
     mixture_ : Mixture
-        All of these as tensors.
+        The fitted mixture as tensors.
     converged_ : bool
-        Whether `fit` converged.
+        True if `fit` converged.
     n_iter_ : int
-        Passes over the rows; steps after :meth:`partial_fit`.
+        Number of passes over the rows; number of steps after :meth:`partial_fit`.
     lower_bound_ : float
         Mean log-density of a row in nats, before the last M-step.
     lower_bounds_ : list of float
-        The same after every pass; under "em" the best so far.
+        The same after each pass; the best so far with "em".
     n_features_in_ : int
         Number of columns, d.
 
     See Also
     --------
-    LayerDictionary : One such mixture for every layer of a network.
+    LayerDictionary : One mixture for each layer of a network.
 
     Notes
     -----
-    X may be a NumPy array, also a read-only or memory-mapped one, or a tensor; it is not copied, only its blocks
-    are.  Results are NumPy arrays.
+    X may be a NumPy array, also read-only or memory-mapped, or a tensor; only blocks of it are copied.  Results are
+    NumPy arrays.
 
     References
     ----------
@@ -135,12 +134,12 @@ class DiagonalGaussianMixture(DensityMixin, BaseEstimator):
         "n_components": [Interval(Integral, 1, None, closed="left")],
         "covariance_type": [StrOptions({"diag", "spherical", "tied_diag"})],
         "emission": [StrOptions({"gaussian", "rectified"})],
-        "solver": [StrOptions({"em", "online", "sgd"})],
+        "solver": [StrOptions(set(SOLVERS))],
         "tol": [Interval(Real, 0, None, closed="left")],
         "reg_covar": [Interval(Real, 0, None, closed="left"), "array-like"],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "n_init": [Interval(Integral, 1, None, closed="left")],
-        "init_params": [StrOptions({"k-means++", "random_from_data"})],
+        "init_params": [StrOptions(set(STARTS))],
         "weights_init": ["array-like", None],
         "means_init": ["array-like", None],
         "precisions_init": ["array-like", None],
@@ -198,7 +197,7 @@ class DiagonalGaussianMixture(DensityMixin, BaseEstimator):
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> DiagonalGaussianMixture:
-        """Train the mixture.
+        """Fit the mixture.
 
         Parameters
         ----------
@@ -207,23 +206,23 @@ class DiagonalGaussianMixture(DensityMixin, BaseEstimator):
         y : object
             Ignored.
         sample_weight : array-like of shape (n,), default=None
-            How often each row counts; equal weights if None.
+            Weights of the rows; equal if None.
 
         Returns
         -------
         self : DiagonalGaussianMixture
             The fitted mixture.
         """
-        going_on = self.warm_start and hasattr(self, "_state")
-        rows = self._check(X, sample_weight, reset=not going_on)
+        warm = self.warm_start and hasattr(self, "_state")
+        rows = self._check(X, sample_weight, reset=not warm)
         generator = self._generator()
         with exact_float32(), one_thread():
-            if going_on:
+            if warm:
                 mixtures = iter([self._state.mixture.to(rows.like.device)])
             else:
                 mixtures = (self._start(rows, generator) for _ in range(self.n_init))
             training = Training(self.max_iter, self.tol, self.momentum, self.batch_size, generator, self._report)
-            runs = [train(self.solver, rows, mixture, training) for mixture in mixtures]
+            runs = [SOLVERS[self.solver](rows, mixture, training) for mixture in mixtures]
             fitted = max(runs, key=lambda run: run.lower_bounds[-1])
         self._set_state(fitted.state)
         self.lower_bounds_ = fitted.lower_bounds
@@ -232,7 +231,7 @@ class DiagonalGaussianMixture(DensityMixin, BaseEstimator):
         self.converged_ = fitted.converged
         if not fitted.converged:
             warnings.warn(
-                f"The mixture did not converge in {self.max_iter} passes; raise max_iter or tol.",
+                f"The mixture did not converge in {self.max_iter} passes; increase max_iter or tol.",
                 ConvergenceWarning,
                 stacklevel=3,
             )
@@ -240,10 +239,10 @@ class DiagonalGaussianMixture(DensityMixin, BaseEstimator):
 
     @fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> DiagonalGaussianMixture:
-        """Take one step of stepwise EM for each `batch_size` rows of X, which are not kept.
+        """Take one step of stepwise EM for each `batch_size` rows of X, which are not stored.
 
-        A first call chooses the start from its rows, and needs at least `n_components` of them; after :meth:`fit`,
-        steps go on from there.
+        The first call initialises the components and needs at least `n_components` rows; after :meth:`fit`, steps
+        continue from there.
 
         Parameters
         ----------
@@ -252,7 +251,7 @@ class DiagonalGaussianMixture(DensityMixin, BaseEstimator):
         y : object
             Ignored.
         sample_weight : array-like of shape (n,), default=None
-            How often each row counts within its block; equal weights if None.
+            Weights of the rows within each block; equal if None.
 
         Returns
         -------
@@ -272,7 +271,7 @@ class DiagonalGaussianMixture(DensityMixin, BaseEstimator):
         return self
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> np.ndarray:
-        """Train the mixture and return the likeliest component of every row.
+        """Fit the mixture and return the most likely component of each row.
 
         Parameters
         ----------
@@ -281,7 +280,7 @@ class DiagonalGaussianMixture(DensityMixin, BaseEstimator):
         y : object
             Ignored.
         sample_weight : array-like of shape (n,), default=None
-            How often each row counts; equal weights if None.
+            Weights of the rows; equal if None.
 
         Returns
         -------
@@ -291,7 +290,7 @@ class DiagonalGaussianMixture(DensityMixin, BaseEstimator):
         return self.fit(X, sample_weight=sample_weight).predict(X)
 
     def predict(self, X: Any) -> np.ndarray:
-        """Return the likeliest component of every row.
+        """Return the most likely component of each row.
 
         Parameters
         ----------
@@ -303,10 +302,10 @@ class DiagonalGaussianMixture(DensityMixin, BaseEstimator):
         components : int array of shape (n,)
             Numbers from 0 to K - 1.
         """
-        return self._ask("predict", X)
+        return self._score("predict", X)
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Return the posterior of every component for every row.
+        """Return the posteriors of the components for each row.
 
         Parameters
         ----------
@@ -318,10 +317,10 @@ class DiagonalGaussianMixture(DensityMixin, BaseEstimator):
         posteriors : array of shape (n, K)
             Each row sums to one.
         """
-        return self._ask("predict_proba", X)
+        return self._score("predict_proba", X)
 
     def score_samples(self, X: Any) -> np.ndarray:
-        """Return the log-density of every row.
+        """Return the log-density of each row.
 
         Parameters
         ----------
@@ -331,9 +330,9 @@ class DiagonalGaussianMixture(DensityMixin, BaseEstimator):
         Returns
         -------
         log_density : array of shape (n,)
-            In nats.  Rectified ones count an exact zero by its probability, and compare with none but their like.
+            In nats.  Rectified mixtures have a point mass at zero, so their values compare only with each other.
         """
-        return self._ask("evidence", X)
+        return self._score("evidence", X)
 
     def score(self, X: Any, y: Any = None) -> float:
         """Return the mean log-density of the rows.
@@ -363,7 +362,7 @@ class DiagonalGaussianMixture(DensityMixin, BaseEstimator):
         Returns
         -------
         bic : float
-            The lower, the better.
+            Lower is better.
         """
         scores = self.score_samples(X)
         return float(-2 * scores.sum(dtype=np.float64) + self._n_parameters() * np.log(len(scores)))
@@ -379,7 +378,7 @@ class DiagonalGaussianMixture(DensityMixin, BaseEstimator):
         Returns
         -------
         aic : float
-            The lower, the better.
+            Lower is better.
         """
         return float(-2 * self.score_samples(X).sum(dtype=np.float64) + 2 * self._n_parameters())
 
@@ -396,7 +395,7 @@ class DiagonalGaussianMixture(DensityMixin, BaseEstimator):
         X : array of shape (n_samples, d)
             The rows, ordered by component.  Rectified mixtures draw exact zeros.
         components : int array of shape (n_samples,)
-            The component that each row was drawn from.
+            Component of each row.
         """
         check_is_fitted(self)
         with sampling(n_samples, self.means_.shape[1]):
@@ -406,24 +405,24 @@ class DiagonalGaussianMixture(DensityMixin, BaseEstimator):
     def _n_parameters(self) -> int:
         return self.means_.size + self.covariances_.size + len(self.weights_) - 1
 
-    def _ask(self, question: str, X: Any) -> np.ndarray:
+    def _score(self, method: str, X: Any) -> np.ndarray:
         check_is_fitted(self)
         rows = self._check(X, None, reset=False)
         with exact_float32(), one_thread():
-            return getattr(Scorer(self.mixture_, rows.like), question)(rows.values).numpy(force=True)
+            return getattr(Scorer(self.mixture_, rows.like), method)(rows.values).numpy(force=True)
 
     def _generator(self) -> torch.Generator:
         return torch.Generator().manual_seed(int(check_random_state(self.random_state).randint(2**31)))
 
     def _check(self, X: Any, sample_weight: Any, *, reset: bool) -> Rows:
-        """Return X as rows that this mixture can read."""
+        """Return X as validated rows."""
         values = self._as_tensor(X, reset=reset)
         dtype = values.dtype if self.dtype is None else getattr(torch, self.dtype)
         if dtype not in (torch.float32, torch.float64):
             dtype = torch.float32
         like = torch.empty(0, dtype=dtype, device=resolve_device(self.device))
         if self.emission == "rectified":
-            _refuse(values, lambda block: block < 0, 'negative, but emission="rectified" describes x = max(0, y)')
+            _refuse(values, lambda block: block < 0, 'negative, but emission="rectified" models x = max(0, y)')
         weights = None
         if sample_weight is not None:
             weights = torch.from_numpy(
@@ -435,17 +434,17 @@ class DiagonalGaussianMixture(DensityMixin, BaseEstimator):
 
     def _as_tensor(self, X: Any, *, reset: bool) -> Tensor:
         if np.ma.is_masked(X):
-            raise TypeError("X is a masked array; fill what is masked: X.filled(value).")
+            raise TypeError("X is a masked array; fill the masked entries: X.filled(value).")
         if isinstance(X, Tensor):
             if X.is_complex():
                 raise ValueError("Complex data not supported: X must hold real numbers.")
             values = X.detach() if X.is_floating_point() else X.detach().double()
-            # scikit-learn looks at one row: it checks and notes the width.
+            # One row is enough for scikit-learn to check and to store the number of columns.
             validate_data(self, np.zeros((min(len(X), 1), *X.shape[1:])), reset=reset)
         else:
             array = validate_data(self, X, dtype=[np.float64, np.float32], ensure_all_finite=False, reset=reset)
             with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # we only read
+                warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # it is only read
                 values = torch.from_numpy(array)
         _refuse(values, lambda block: ~block.isfinite(), "NaN or infinity (inf)")
         return values
@@ -464,7 +463,7 @@ class DiagonalGaussianMixture(DensityMixin, BaseEstimator):
             raise ValueError(f"n_components={self.n_components} needs at least as many rows; got n_samples = {n_rows}.")
         emission = self._emission(n_channels)
         if self.means_init is not None:
-            means = self._given("means_init", (self.n_components, n_channels))
+            means = self._initial("means_init", (self.n_components, n_channels))
         else:
             values = rows.values if rows.weights is None else rows.values[rows.weights > 0]
             means = STARTS[self.init_params](values, self.n_components, generator)
@@ -472,24 +471,24 @@ class DiagonalGaussianMixture(DensityMixin, BaseEstimator):
         if rows.like.dtype == torch.float32:
             check_scale("X", variance)
         if self.precisions_init is not None:
-            variance = self._given_variance(n_channels)
+            variance = self._initial_variance(n_channels)
         weights = None
         if self.weights_init is not None:
-            weights = self._given("weights_init", (self.n_components,))
+            weights = self._initial("weights_init", (self.n_components,))
             weights = weights / weights.sum()
         return start(means, emission, mean, variance, rows.like, weights)
 
-    def _given_variance(self, n_channels: int) -> Tensor:
-        """Return the inverse of `precisions_init` in the form that spreads over (K, d)."""
+    def _initial_variance(self, n_channels: int) -> Tensor:
+        """Return the inverse of `precisions_init`, broadcastable to (K, d)."""
         full = (self.n_components, n_channels)
-        own, wide = {
+        shape, broadcast = {
             "diag": (full, full),
             "spherical": ((self.n_components,), (self.n_components, 1)),
             "tied_diag": ((n_channels,), (1, n_channels)),
         }[self.covariance_type]
-        return 1 / self._given("precisions_init", own).reshape(wide)
+        return 1 / self._initial("precisions_init", shape).reshape(broadcast)
 
-    def _given(self, name: str, shape: tuple[int, ...]) -> Tensor:
+    def _initial(self, name: str, shape: tuple[int, ...]) -> Tensor:
         array = np.asarray(getattr(self, name), dtype=np.float64)
         if array.shape != shape or not np.isfinite(array).all():
             raise ValueError(f"{name} must be finite and of shape {shape}; got shape {array.shape}.")
@@ -503,7 +502,7 @@ class DiagonalGaussianMixture(DensityMixin, BaseEstimator):
 
     def _set_state(self, state: OnlineState) -> None:
         if not bool((state.mixture.parameters.variance > 0).all()):
-            raise ValueError("A component collapsed onto one value; raise reg_covar.")
+            raise ValueError("A component collapsed onto one value; increase reg_covar.")
         self._state = state.to("cpu")
         self.mixture_ = mixture = self._state.mixture
         self.weights_, self.means_, self.covariances_ = mixture.weights_, mixture.means_, mixture.covariances_
@@ -514,14 +513,14 @@ class DiagonalGaussianMixture(DensityMixin, BaseEstimator):
 def _refuse(rows: Tensor, bad: Callable[[Tensor], Tensor], what: str) -> None:
     """Raise ValueError for the first row with a bad value."""
     for start_row in range(0, len(rows), _BLOCK_ROWS):
-        found = bad(rows[start_row : start_row + _BLOCK_ROWS])
-        if found.any():
-            row, column = found.nonzero()[0].tolist()
+        mask = bad(rows[start_row : start_row + _BLOCK_ROWS])
+        if mask.any():
+            row, column = mask.nonzero()[0].tolist()
             raise ValueError(f"Row {start_row + row} of X, column {column}, is {what}.")
 
 
 def _resident(values: Tensor, like: Tensor) -> Tensor:
-    """Return the rows on the device where they are read, if they fit there beside all else; or else where they are."""
+    """Return the rows on the device of `like` if they fit into half of the free memory; unchanged otherwise."""
     if values.device == like.device or like.device.type != "cuda":
         return values
     free, _ = torch.cuda.mem_get_info(like.device)

@@ -1,4 +1,4 @@
-"""The rectified Gaussian: what a unit shows behind a ReLU."""
+"""Rectified Gaussian emissions, for units behind a ReLU."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from torch import Tensor
 
 from ._emissions import LEAST_TOTAL, Emission, Parameters, Statistics
 
-# A unit that is always zero in a word has no finite maximum; at four standard deviations below zero its probability
-# of being zero is 0.99997.
+# The likelihood of a unit that is always zero in a word has no finite maximum.  With a mean four standard deviations
+# below zero, the probability of zero is 0.99997.
 LEAST_RATIO = -4.0
-# A share of positive rows below this is rounding.
+# A fraction of positive rows below this is rounding error.
 _LEAST_SHARE = 1e-12
 
 
 class RectifiedGaussian(Emission):
     """Independent channels x = max(0, y) with Gaussian y, phi(x) = (x, x^2, 1[x = 0]).
 
-    For x > 0 the log-density is that of y, for x = 0 it is log Phi(-mean / sd) [1]_.  Where a mean would lie more than
-    four standard deviations below zero, the likeliest parameters at four are taken.
+    For x > 0 the log-density is that of y, for x = 0 it is log Phi(-mean / sd) [1]_.  Means are at
+    most four standard deviations below zero.
 
     References
     ----------
@@ -41,11 +41,11 @@ class RectifiedGaussian(Emission):
         return (mean / variance, -0.5 / variance, zero), normaliser.sum(1)
 
     def maximize(self, statistics: Statistics, parameters: Parameters) -> Parameters:
-        """Return the most likely parameters, found without imputing hidden values.
+        """Return the most likely parameters, without imputation of hidden values.
 
-        The log-likelihood is concave in the ratio mean / sd and in 1 / sd (Olsen 1978, Econometrica 46(5)), and for
-        a given ratio the best 1 / sd has a closed form.  What remains is one decreasing function of the ratio,
-        whose root is found by Newton's method within brackets.
+        The log-likelihood is concave in the ratio mean / sd and in 1 / sd (Olsen 1978, Econometrica 46(5)).  Given the
+        ratio, the best 1 / sd has a closed form; the ratio is the root of a decreasing function, by bracketed Newton
+        steps.
         """
         total = statistics.total[:, None]
         x, square, zeros = (part / total.clamp_min(LEAST_TOTAL) for part in statistics.sums)
@@ -53,7 +53,7 @@ class RectifiedGaussian(Emission):
         mean, variance = parameters
         ratio = slope.root(mean / variance.sqrt())
         precision = slope.precision(ratio)
-        # Zeros alone say nothing of the scale: keep the one there is.
+        # Zeros do not determine the scale: keep the previous one.
         deviation = (1 / precision).where(slope.positive > _LEAST_SHARE, variance.maximum(self.floor).sqrt())
         seen = total > LEAST_TOTAL
         return Parameters((ratio * deviation).where(seen, mean), deviation.square().where(seen, variance))
@@ -74,7 +74,7 @@ class RectifiedGaussian(Emission):
 
 
 class _Slope:
-    """The slope of the log-likelihood per row along the ratio mean / sd, with the best sd at every ratio.
+    """Derivative of the log-likelihood per row in the ratio mean / sd, at the best sd for each ratio.
 
     Parameters
     ----------
@@ -95,15 +95,15 @@ class _Slope:
         """Return the best 1 / sd, the positive root of ``square p^2 - x ratio p - positive = 0``, within the floor."""
         half = self._x * ratio / 2
         root = (half.square() + self._square * self.positive).sqrt()
-        # Of the two ways to write the root, each loses its digits for one sign of the ratio.
+        # Each form of the root loses digits for one sign of the ratio.
         precision = torch.where(half > 0, (half + root) / self._square, self.positive / (root - half))
         return precision.nan_to_num(nan=math.inf).minimum(self._most)
 
     def root(self, ratio: Tensor) -> Tensor:
-        """Return where the slope is zero, or the least ratio where it is negative everywhere; begin at `ratio`."""
+        """Return the root of the slope from the initial `ratio`, or the least ratio if the slope is negative."""
         low = torch.full_like(ratio, LEAST_RATIO)
         highest = self._without_zeros().clamp_min(LEAST_RATIO)
-        # Rounding may put the root outside, from where Newton's method would have to come by halving.
+        # Rounding may put the root outside of the bracket.
         high = (highest + 1e-9 * (1 + highest.abs())).where(self(low)[0] > 0, low)
         found = ratio.clamp(low, high)
         sought = torch.ones_like(found, dtype=torch.bool)
@@ -117,13 +117,13 @@ class _Slope:
             far = (following - ratio).abs() > 1e-13 * (1 + ratio.abs())
             if not far.any():
                 break
-            # Most roots are found in a few steps; the rest go on without them.
+            # Most roots converge in a few steps; continue with the rest.
             sought[sought.clone()] = far
             rest, ratio, low, high = rest[far], following[far], low[far], high[far]
         return found
 
     def _without_zeros(self) -> Tensor:
-        """Return the ratio that is best for the positive rows alone; zeros can only pull it down."""
+        """Return the best ratio for the positive rows; zeros can only decrease it."""
         positive = self.positive.clamp_min(_LEAST_SHARE)
         mean = self._x / positive
         return mean / (self._square / positive - mean.square()).maximum(self._most.pow(-2)).sqrt()

@@ -10,7 +10,7 @@ from typing import Any
 
 @contextmanager
 def sampling(n_samples: Any, n_channels: int) -> Iterator[None]:
-    """Refuse numbers of samples that are none, and name the size of samples that do not fit into memory."""
+    """Validate `n_samples`, and raise MemoryError with the size of samples that do not fit into memory."""
     if not isinstance(n_samples, Integral) or isinstance(n_samples, bool) or n_samples < 1:
         raise ValueError(f"n_samples must be an integer of at least 1; got {n_samples!r}.")
     try:

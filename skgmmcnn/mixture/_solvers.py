@@ -1,13 +1,14 @@
-"""Three ways to train a mixture: batch EM with momentum, stepwise EM, and gradient descent.
+"""Training of mixtures: batch EM with momentum, stepwise EM, and gradient descent.
 
-The first two train whatever has an E-step and an M-step: also a chain of mixtures, which is a mixture over paths.
+EM trains any model with `maximize`, `revived` and `to`, on any data with `total`, `expect`, a length and indexing:
+:class:`Mixture` on :class:`Rows`, and chains of mixtures.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,65 +17,35 @@ from torch import Tensor
 from .._distributed import local_slice
 from ._em import Expectation, Mixture, Scorer, log_evidence
 
-# A component that holds less than one row is moved, in so many rounds at most.
+# Maximum number of rounds in which components that hold less than one row are moved.
 _REVIVALS = 3
-# Adam's first step in standard deviations and log-units, and the share of it at which training ends.
-_LEARNING_RATE, _LAST_SHARE = 0.02, 1 / 16
+# Initial learning rate of Adam, in standard deviations and log-units, and its fraction at which training ends.
+_LEARNING_RATE, _LAST_RATE = 0.02, 1 / 16
+# The step size of stepwise EM after block i is (i + offset) ** -decay.
+_OFFSET, _DECAY = 2, 0.6
 
 
-class Model(Protocol):
-    """What EM trains.  Immutable; see :class:`Mixture`."""
+class OnlineState(NamedTuple):
+    """State of stepwise EM: the mixture, the average statistics per row, and the number of steps."""
 
-    def maximize(self, statistics: Any) -> Self:
-        """Take the M-step."""
-
-    def revived(self, n_rows: float) -> Self | None:
-        """Return the model with components that hold less than one row moved, None if there are none."""
-
-    def to(self, device: torch.device | str) -> Self:
-        """Return the model on another device."""
-
-
-class Data(Protocol):
-    """Rows to train on; see :class:`Rows`."""
-
-    @property
-    def total(self) -> float:
-        """What the rows weigh together."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: Any) -> Self: ...
-
-    def expect(self, model: Any) -> Any:
-        """Return the E-step over all rows; see :class:`Expectation`."""
-
-
-M = TypeVar("M", bound=Model)
-D = TypeVar("D", bound=Data)
-
-
-class OnlineState(NamedTuple, Generic[M]):
-    """What stepwise EM carries from block to block: the mixture, the statistics per row, the number of steps."""
-
-    mixture: M
+    mixture: Any
     statistics: Any
     n_steps: int
 
-    def to(self, device: torch.device | str) -> OnlineState[M]:
-        """Return the state with its tensors on `device`."""
+    def to(self, device: torch.device | str) -> OnlineState:
+        """Return the state on another device."""
         return OnlineState(self.mixture.to(device), self.statistics.to(device), self.n_steps)
 
 
-class Fitted(NamedTuple, Generic[M]):
-    """A trained mixture as a state from which steps may go on, the bound after every pass, and whether it converged."""
+class Fitted(NamedTuple):
+    """Result of training: the last state, the bound after each pass, and whether training converged."""
 
-    state: OnlineState[M]
+    state: OnlineState
     lower_bounds: list[float]
     converged: bool
 
     @property
-    def mixture(self) -> M:
+    def mixture(self) -> Any:
         """The trained mixture."""
         return self.state.mixture
 
@@ -86,9 +57,9 @@ class Fitted(NamedTuple, Generic[M]):
 
 @dataclass(frozen=True)
 class Rows:
-    """Training rows (n, d), their weights (n,) or None, and a tensor with the dtype and device to compute with.
+    """Training rows (n, d), their weights (n,) or None, and a tensor with the dtype and device of the computation.
 
-    Rows that are `shared` are the same in all processes of ``torch.distributed``, which divide the E-step.
+    `shared` rows are equal in all processes of ``torch.distributed``, which divide the E-step.
     """
 
     values: Tensor
@@ -105,37 +76,26 @@ class Rows:
 
     @property
     def total(self) -> float:
-        """What the rows weigh together."""
+        """Total weight of the rows."""
         return len(self.values) if self.weights is None else self.weights.sum().item()
 
     def expect(self, mixture: Mixture) -> Expectation:
         """Return the E-step over all rows."""
         expectation = Expectation(mixture, self.like, keep_components=True)
-        mine = self[local_slice(len(self.values))] if self.shared else self
-        expectation.add(mine.values, mine.weights)
+        local = self[local_slice(len(self.values))] if self.shared else self
+        expectation.add(local.values, local.weights)
         if self.shared:
             expectation.merge()
         return expectation
 
 
-class Schedule(NamedTuple):
-    """How far stepwise EM goes: by (i + offset)^-decay after block i, the M-step left out in the first `burn_in`."""
-
-    offset: float = 2
-    decay: float = 0.6
-    burn_in: int = 0
-
-
-USUAL = Schedule()
-
-
 @dataclass(frozen=True)
 class Training:
-    """How to train: at most `max_iter` passes, until one gains less than `tol` nats per row.
+    """Parameters of training: at most `max_iter` passes, until one gains less than `tol` nats per row.
 
-    `momentum` is for batch EM, which also ends when a pass gives less than the share `still` of the rows another
-    component; `batch_size` and `generator` are for the other solvers, `schedule` for stepwise EM.
-    `report` is told after every pass its number and the bound.
+    `momentum` applies to batch EM, which also stops when fewer than the fraction `still` of the rows change their
+    component in a pass; `batch_size` and `generator` apply to the other solvers.  `report` is called after each pass
+    with the number of the pass and the bound.
     """
 
     max_iter: int
@@ -144,30 +104,19 @@ class Training:
     batch_size: int = 1024
     generator: torch.Generator | None = None
     report: Callable[[int, float], None] = lambda n_iter, bound: None
-    schedule: Schedule = USUAL
     still: float = 0.0
 
 
-def train(solver: str, rows: Rows, mixture: Mixture, training: Training) -> Fitted:
-    """Train `mixture` by the solver "em", "online" or "sgd"."""
-    solvers: dict[str, Callable[[Rows, Mixture, Training], Fitted]] = {
-        "em": fit_em,
-        "online": fit_online,
-        "sgd": fit_sgd,
-    }
-    return solvers[solver](rows, mixture, training)
-
-
-def fit_em(rows: Data, mixture: M, training: Training) -> Fitted[M]:
+def fit_em(rows: Any, mixture: Any, training: Training) -> Fitted:
     """Train by batch EM until a plain pass gains too little.
 
-    With `momentum`, each M-step is followed by that share of the way since the M-step before, in log-weights, means
-    and log-variances: the heavy-ball method [Polyak 1964, USSR Comput. Math. Math. Phys. 4(5)].  On activations this
-    took a quarter of the passes, and ended higher.  Where it lowers the likelihood, training goes back to the last
-    M-step, so the bound never falls.
+    With `momentum`, each M-step is extended by this fraction of the last step, in log-weights, means and log-variances:
+    the heavy-ball method [Polyak 1964, USSR Comput. Math. Math. Phys. 4(5)].  On activations this took a quarter of the
+    passes and reached a higher bound.  If it lowers the likelihood, training returns to the last M-step, so the bound
+    never falls.
 
-    Components that hold less than one row in the end are moved beside the heaviest, and training goes on.  Where this
-    does not pay, it is taken back.
+    Components that hold less than one row at the end are moved beside the heaviest, and training continues.  The move
+    is undone if it does not raise the bound.
     """
     fitted = _climb(rows, mixture, training)
     for _ in range(_REVIVALS):
@@ -183,7 +132,7 @@ def fit_em(rows: Data, mixture: M, training: Training) -> Fitted[M]:
     return fitted
 
 
-def _climb(rows: Data, mixture: M, training: Training) -> Fitted[M]:
+def _climb(rows: Any, mixture: Any, training: Training) -> Fitted:
     bounds: list[float] = []
     trial = image = mixture
     components = None
@@ -200,36 +149,36 @@ def _climb(rows: Data, mixture: M, training: Training) -> Fitted[M]:
         training.report(len(bounds), bound)
         statistics = expectation.statistics
         before, image = image, trial.maximize(statistics)
-        converged = not gain >= training.tol and not moving  # also where a component collapsed and the bound is NaN
+        converged = not gain >= training.tol and not moving  # also if a component collapsed and the bound is NaN
         converged |= _changed(components, expectation.components) < training.still
         components = expectation.components
-        # The first step, away from arbitrary means, is too long to be prolonged: components would die.
+        # The first step, away from arbitrary means, is not extended: components would die.
         moving = training.momentum > 0 and training.tol <= gain < np.inf
         trial = _beyond(before, image, training.momentum) if moving else image
     return Fitted(OnlineState(image, statistics.per_row(), len(bounds)), bounds, converged)
 
 
 def _changed(before: Tensor | None, after: Tensor | None) -> float:
-    """Return the share of the rows whose component changed, 1 where that is not known."""
+    """Return the fraction of rows whose component changed, 1 if unknown."""
     return 1.0 if before is None or after is None else (before != after).double().mean().item()
 
 
-def _beyond(before: Any, after: Any, share: float) -> Any:
-    """Return the mixture that lies `share` of the way from `before` to `after` beyond `after`."""
+def _beyond(before: Any, after: Any, fraction: float) -> Any:
+    """Return `after` extended by a fraction of the step from `before`."""
     pairs = zip(before.unbounded(), after.unbounded(), strict=True)
-    return after.at(tuple(there + share * (there - here) for here, there in pairs))
+    return after.at(tuple(there + fraction * (there - here) for here, there in pairs))
 
 
-def fit_online(rows: Data, mixture: M, training: Training) -> Fitted[M]:
+def fit_online(rows: Any, mixture: Any, training: Training) -> Fitted:
     """Train by stepwise EM on shuffled blocks until a pass gains too little.
 
-    The bound of a pass is the mean over its blocks, each scored before the mixture learns from it.
+    The bound of a pass is the mean over its blocks, each scored before the update from it.
     """
     bounds: list[float] = []
-    state: OnlineState[M] | None = None
+    state: OnlineState | None = None
     converged = False
     while len(bounds) < training.max_iter and not converged:
-        bound, state = online_pass(_shuffled(rows, training), mixture, state, training.schedule)
+        bound, state = online_pass(_shuffled(rows, training), mixture, state)
         converged = bool(bounds) and bound - bounds[-1] < training.tol
         bounds.append(bound)
         training.report(len(bounds), bound)
@@ -239,24 +188,22 @@ def fit_online(rows: Data, mixture: M, training: Training) -> Fitted[M]:
     return Fitted(state, bounds, converged)
 
 
-def _shuffled(rows: D, training: Training) -> Iterator[D]:
+def _shuffled(rows: Any, training: Training) -> Iterator[Any]:
     order = torch.randperm(len(rows), generator=training.generator)
     return (rows[index] for index in order.split(training.batch_size))
 
 
-def in_blocks(rows: D, batch_size: int) -> Iterator[D]:
-    """Yield the rows in their order, `batch_size` at a time."""
+def in_blocks(rows: Any, batch_size: int) -> Iterator[Any]:
+    """Yield successive blocks of `batch_size` rows."""
     return (rows[start : start + batch_size] for start in range(0, len(rows), batch_size))
 
 
-def online_pass(
-    blocks: Iterator[D], mixture: M, state: OnlineState[M] | None, schedule: Schedule = USUAL
-) -> tuple[float, OnlineState[M]]:
-    """Take one step of stepwise EM per block; return the mean log-likelihood on the way, and the state."""
+def online_pass(blocks: Iterator[Any], mixture: Any, state: OnlineState | None) -> tuple[float, OnlineState]:
+    """Take one step of stepwise EM per block; return the mean log-likelihood before the steps, and the state."""
     log_likelihood = total = 0.0
     for block in blocks:
         expectation = block.expect(mixture)
-        state = online_step(expectation, mixture, state, schedule)
+        state = online_step(expectation, mixture, state)
         mixture = state.mixture
         log_likelihood += expectation.log_likelihood.item()
         total += expectation.n_rows
@@ -264,34 +211,29 @@ def online_pass(
     return log_likelihood / total, state
 
 
-def online_step(
-    expectation: Any, mixture: M, state: OnlineState[M] | None, schedule: Schedule = USUAL
-) -> OnlineState[M]:
-    """Return the state after one block: statistics averaged by the schedule's step, then one M-step.
+def online_step(expectation: Any, mixture: Any, state: OnlineState | None) -> OnlineState:
+    """Return the state after one block: blended statistics, then one M-step.
 
     References
     ----------
     Cappe and Moulines (2009), "On-line expectation-maximization algorithm for latent data models", JRSS B 71(3).
     """
-    statistics, n_steps = expectation.statistics.per_row(), 0
+    statistics, n_steps, device = expectation.statistics.per_row(), 0, expectation.log_likelihood.device
     if state is not None:
         n_steps = state.n_steps
-        share = (n_steps + schedule.offset) ** -schedule.decay
-        statistics = state.to(expectation.log_likelihood.device).statistics.blend(statistics, share)
-    if n_steps >= schedule.burn_in:
-        mixture = mixture.to(expectation.log_likelihood.device).maximize(statistics)
-    return OnlineState(mixture, statistics, n_steps + 1)
+        statistics = state.statistics.to(device).blend(statistics, (n_steps + _OFFSET) ** -_DECAY)
+    return OnlineState(mixture.to(device).maximize(statistics), statistics, n_steps + 1)
 
 
 def fit_sgd(rows: Rows, mixture: Mixture, training: Training) -> Fitted:
-    """Train by Adam on the negative log-likelihood of shuffled blocks, as the paper does.
+    """Train by Adam on the negative log-likelihood of shuffled blocks.
 
-    The step is halved whenever a pass gains too little; at a sixteenth of the first, training ends.
-    The bound of a pass is the mean over its blocks, each scored before the mixture learns from it.
+    The learning rate is halved whenever a pass gains too little; training ends below a sixteenth of the initial rate.
+    The bound of a pass is the mean over its blocks, each scored before the update from it.
     """
     descent = Descent(mixture)
     bounds: list[float] = []
-    while len(bounds) < training.max_iter and descent.share >= _LAST_SHARE:
+    while len(bounds) < training.max_iter and descent.rate >= _LAST_RATE:
         log_likelihood = total = 0.0
         for block in _shuffled(rows, training):
             scorer = Scorer(descent.mixture(), rows.like)
@@ -304,24 +246,21 @@ def fit_sgd(rows: Rows, mixture: Mixture, training: Training) -> Fitted:
         bounds.append(log_likelihood / total)
         training.report(len(bounds), bounds[-1])
         if len(bounds) > 1 and bounds[-1] - bounds[-2] < training.tol:
-            descent.share /= 2
+            descent.rate /= 2
     mixture = descent.mixture(detached=True)
     mixture = mixture.revived(rows.total) or mixture
     statistics = rows.expect(mixture).statistics.per_row()
-    return Fitted(OnlineState(mixture, statistics, len(bounds)), bounds, descent.share < _LAST_SHARE)
+    return Fitted(OnlineState(mixture, statistics, len(bounds)), bounds, descent.rate < _LAST_RATE)
+
+
+SOLVERS: dict[str, Callable[[Any, Any, Training], Fitted]] = {"em": fit_em, "online": fit_online, "sgd": fit_sgd}
 
 
 class Descent:
-    """A mixture under gradient steps: Adam in log-weights, means in standard deviations, and log-variances.
+    """Gradient descent on a mixture: Adam on log-weights, means in standard deviations, and log-variances.
 
-    Parameters
-    ----------
-    mixture : Mixture
-        Where the descent begins.
-    others : iterable of Tensor
-        Further parameters to train along.
-    step : float
-        Length of the first steps, as a share of the usual one.
+    `others` are further parameters to train, `step` a factor of the initial learning rate, and `rate` the current
+    learning rate as a fraction of the initial one.
     """
 
     def __init__(self, mixture: Mixture, others: Iterable[Tensor] = (), step: float = 1.0) -> None:
@@ -329,19 +268,19 @@ class Descent:
         self._scale = mixture.parameters.variance.mean(0).sqrt()
         log_weights, mean, log_variance = mixture.unbounded()
         self._free = [part.clone().requires_grad_() for part in (log_weights, mean / self._scale, log_variance)]
-        self._rate = step * _LEARNING_RATE
-        self._adam = torch.optim.Adam([*self._free, *others], lr=self._rate)
-        self.share = 1.0  # of the first step's length
+        self._initial_rate = step * _LEARNING_RATE
+        self._adam = torch.optim.Adam([*self._free, *others], lr=self._initial_rate)
+        self.rate = 1.0
 
     def mixture(self, *, detached: bool = False) -> Mixture:
-        """Return the mixture as it is now, through which gradients flow unless `detached`."""
+        """Return the current mixture, with gradients unless `detached`."""
         log_weights, mean, log_variance = (part.detach() if detached else part for part in self._free)
         return self._mixture.at((log_weights, mean * self._scale, log_variance))
 
     def step(self, loss: Tensor) -> None:
-        """Take one step down `loss`, then back to what the family of densities allows."""
+        """Take one gradient step on `loss`, then project onto the parameters that the family allows."""
         for group in self._adam.param_groups:
-            group["lr"] = self.share * self._rate
+            group["lr"] = self.rate * self._initial_rate
         self._adam.zero_grad()
         loss.backward()
         self._adam.step()

@@ -1,4 +1,4 @@
-"""Where training begins: floors, means and variances taken from the rows."""
+"""Initialisation of mixtures: floors, means and variances of the rows."""
 
 from __future__ import annotations
 
@@ -11,45 +11,45 @@ from torch import Tensor
 from ._em import Mixture
 from ._emissions import Emission
 
-# k-means++ looks at this many rows, and at no fewer than so many per component.
+# Number of rows for k-means++, and the minimum per component.
 _SAMPLE_ROWS, _SAMPLE_ROWS_EACH = 2000, 5
 _BLOCK_ROWS = 4096
 _GREATEST_VARIANCE = 1e32
 
 
 def moments(rows: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Return mean and variance of every channel of `rows` (n, d), in float64, without a copy of the rows."""
-    shift = rows[0].double()  # any row will do; it keeps the digits of channels far from zero
+    """Return mean and variance of each channel of `rows` (n, d), in float64, without a copy of the rows."""
+    shift = rows[0].double()  # keeps the digits of channels far from zero
     total, first, second = (torch.zeros_like(shift) for _ in range(3))
     parts = (torch.ones(len(rows), dtype=torch.float64) if weights is None else weights).split(_BLOCK_ROWS)
     for block, part in zip(rows.split(_BLOCK_ROWS), parts, strict=True):
-        share = part.to(shift)
+        weight = part.to(shift)
         values = block.double() - shift
-        total += share.sum()
-        first += share @ values
-        second += share @ values.square()
+        total += weight.sum()
+        first += weight @ values
+        second += weight @ values.square()
     mean = first / total
     return mean + shift, (second / total - mean.square()).clamp_min(0)
 
 
 def check_scale(what: str, variance: Tensor) -> None:
-    """Refuse rows whose squares, or their inverses, leave the range of float32; `variance` (d,) is that of channels."""
+    """Raise ValueError if squares of rows with channel variances (d,), or the inverses, exceed float32's range."""
     largest = variance.max().item()
     if not largest < _GREATEST_VARIANCE or 0 < largest < 1 / _GREATEST_VARIANCE:
         raise ValueError(
             f"{what} varies by about {largest**0.5:.0e}, the square of which is out of float32's range; divide the "
-            "values by that, in a network by its weights."
+            "values by this number, in a network by scaling the weights."
         )
 
 
-def variance_floor(variance: Tensor, share: float) -> Tensor:
-    """Return the smallest variance allowed in each channel: `share` of the channel's `variance` (d,) over all rows.
+def variance_floor(variance: Tensor, fraction: float) -> Tensor:
+    """Return the minimum variance of each channel: a fraction of the `variance` (d,) over all rows.
 
-    A constant channel would make its density infinitely sharp, so no channel counts as varying less than a millionth
-    of the average one; rows that do not vary at all count as of variance one.
+    The density of a constant channel would be infinite, so variances are at least a millionth of their mean, and one
+    if all are zero.
     """
     average = variance.mean().item()
-    return share * (variance.clamp_min(1e-6 * average) if average > 0 else torch.ones_like(variance))
+    return fraction * (variance.clamp_min(1e-6 * average) if average > 0 else torch.ones_like(variance))
 
 
 def start(
@@ -60,11 +60,10 @@ def start(
     like: Tensor,
     weights: Tensor | None = None,
 ) -> Mixture:
-    """Return a mixture with the given `means` (K, d), and `weights` (K,), equal ones if None.
+    """Return a mixture with the given `means` (K, d), and `weights` (K,), equal if None.
 
-    `mean` (d,) of all rows is where they are shifted.  With `variance` (d,) of all rows, every component sees many
-    rows at first; on activations this ended at a higher likelihood than narrower starts.  `like` tells the rows'
-    dtype and device.
+    `mean` (d,) and `variance` (d,) are those of all rows.  On activations, this variance of all components led to a
+    higher likelihood than smaller ones.  `like` has the dtype and device of the rows.
     """
     shift = mean.to(like) if emission.centred else torch.zeros_like(mean).to(like)
     if weights is None:
@@ -75,9 +74,9 @@ def start(
 
 
 def random_rows(rows: Tensor, n: int, generator: torch.Generator) -> Tensor:
-    """Return n random rows, distinct if there are that many; otherwise rows repeat."""
+    """Return n random rows; rows repeat only if there are fewer than n distinct ones."""
     order = torch.randperm(len(rows), generator=generator).to(rows.device)
-    for size in (4 * n, len(rows)):  # sorting all rows is slow, and rarely needed
+    for size in (4 * n, len(rows)):  # sorting all rows is slow and rarely needed
         candidates = rows[order[:size]]
         _, first = np.unique(candidates.numpy(force=True), axis=0, return_index=True)
         if len(first) >= n:
@@ -86,15 +85,12 @@ def random_rows(rows: Tensor, n: int, generator: torch.Generator) -> Tensor:
 
 
 def spread_rows(rows: Tensor, n: int, generator: torch.Generator) -> Tensor:
-    """Return n rows far from each other: k-means++ [Arthur and Vassilvitskii, SODA 2007] on a sample of the rows.
-
-    Distances are taken in standard deviations of the channels, which are as far as Gaussians see.
-    """
+    """Return n distant rows: k-means++ [Arthur and Vassilvitskii, SODA 2007] on a sample of standardised rows."""
     size = max(_SAMPLE_ROWS, _SAMPLE_ROWS_EACH * n)
     sample = rows[torch.randperm(len(rows), generator=generator)[:size].to(rows.device)].numpy(force=True)
     scale = sample.std(0, dtype=np.float64)
     seed = int(torch.randint(2**31 - 1, (), generator=generator))
-    with threadpool_limits(1, "blas"):  # more threads round otherwise, and take longer where others work
+    with threadpool_limits(1, "blas"):  # more threads round differently and are slower on busy machines
         _, chosen = kmeans_plusplus(sample / np.where(scale > 0, scale, 1), n, random_state=seed)
     return torch.from_numpy(sample[chosen]).to(rows)
 

@@ -1,4 +1,4 @@
-"""Fitted estimators in files that hold numbers and text, and no code."""
+"""Saving of fitted estimators in files without code."""
 
 from ._files import load, save
 

@@ -1,4 +1,4 @@
-"""Networks and what is done to images, of which files hold names and numbers: the code comes from elsewhere."""
+"""Saving of networks and preprocessing by name and numbers, without code."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _TRANSFORMS: dict[str, Any] = {
     )
 }
 _GIVEN = ("model", "preprocess", "decision")
-# What rounding on another processor makes of a layer's mean activity is far below this.
+# Differences by rounding on another processor are far below these.
 _RELATIVE, _ABSOLUTE = 1e-2, 1e-4
 _MOST_VALUES = 2**26
 
@@ -44,7 +44,7 @@ def _pack_network(value: nn.Module, pack: Packer) -> str:
         if name is None:
             pack.given["model"] = _describe(model)
         elif pack.owner.weights is None and not pack.embed:
-            raise ValueError(f"The network {name!r} has random weights, which only embed=True keeps.")
+            raise ValueError(f"The network {name!r} has random weights, which are saved only with embed=True.")
         pack.networks[digest] = {
             "class": _describe(value),
             "name": name,
@@ -66,7 +66,7 @@ def _rebuild(digest: str, known: dict[str, Any], unpack: Unpacker) -> nn.Module:
     network = build(model, unpack_weights(known["source"], unpack) if state is None else None, seed=0).network
     if state is not None:
         try:
-            network.load_state_dict(state, assign=True)  # as they were, in type and in memory
+            network.load_state_dict(state, assign=True)  # keeps their types and memory layout
         except RuntimeError as error:
             raise ValueError(f"the saved weights, of a {known['class']}, do not fit the model: {error}") from error
     elif known["channels_last"]:
@@ -97,16 +97,16 @@ def _unpack_watched(content: Any, unpack: Unpacker) -> Any:
     for layer, expected in unpack(answers).items():
         if not np.allclose(found[layer], expected, _RELATIVE, _ABSOLUTE, equal_nan=True):
             raise ValueError(
-                f"layer {layer!r} does not return what it returned when the file was saved, although the weights are "
-                "the same: the network's code has changed. Pass the old code as load(path, model=...), or fit again."
+                f"layer {layer!r} does not return the same values as when the file was saved, although the weights are "
+                "equal: the code of the network has changed. Pass the old code as load(path, model=...), or fit again."
             )
     return watched
 
 
 def _probe(watched: Any, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
-    """Return what each layer returns for one image of noise, averaged over its locations."""
+    """Return the activations of each layer for an image of noise, averaged over locations."""
     if math.prod(shape) > _MOST_VALUES:
-        raise ValueError(f"images of shape {shape} are larger than files of networks are made for.")
+        raise ValueError(f"images of shape {shape} are too large to check the network.")
     noise = torch.from_numpy(np.random.RandomState(0).rand(1, *shape).astype(np.float32))
     _, activations = watched.run(noise)
     return {
@@ -144,7 +144,7 @@ def _unpack_code(content: Any, unpack: Unpacker) -> Any:
 
 
 def _describe(value: Any) -> str:
-    """Return where the code of an object is found."""
+    """Return the qualified name of the code of an object."""
     place = value if hasattr(value, "__qualname__") else type(value)
     return f"{place.__module__}.{place.__qualname__}"
 

@@ -1,7 +1,7 @@
-"""The state of an estimator as JSON and arrays, and back.
+"""Conversion of the state of an estimator to JSON and arrays, and back.
 
-Numbers, strings, None and lists are JSON as they are.  Anything else becomes ``{kind: content}``, where the kind is
-one of a table: whoever adds an attribute of a kind that is there need not think of files.
+Numbers, strings, None and lists are JSON.  Other values become ``{kind: content}`` with a kind of the table `KINDS`;
+attributes of these kinds are saved without further code.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from torch import Tensor
 from ..features import memory_order, names_file
 
 _NUMBERS = frozenset("bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64".split())
-_FOLDERS = ("memory", "store")  # parameters that name where things are written, which a file must not choose
+_FOLDERS = ("memory", "store")  # output folders, which a file must not choose
 
 
 class Kind(NamedTuple):
-    """How values of one kind are told from others, packed and unpacked."""
+    """Recognition, packing and unpacking of values of one kind."""
 
     matches: Callable[[Any], bool]
     pack: Callable[[Any, Packer], Any]
@@ -35,14 +35,9 @@ class Kind(NamedTuple):
 
 
 class Packer:
-    """Makes JSON of values, and collects their arrays.
+    """Convert values to JSON and collect their arrays, with `embed` also the weights of networks.
 
-    Parameters
-    ----------
-    kinds : dict of str to Kind
-        Tried in order.
-    embed : bool
-        Whether the weights of networks are collected, too.
+    The `kinds` are tried in order.
     """
 
     def __init__(self, kinds: dict[str, Kind], embed: bool) -> None:
@@ -55,7 +50,7 @@ class Packer:
         self._seen: dict[int, tuple[Any, str]] = {}
 
     def __call__(self, value: Any) -> Any:
-        """Return what JSON can hold for `value`."""
+        """Return the JSON of `value`."""
         if value is None or type(value) in (bool, int, str) or (type(value) is float and math.isfinite(value)):
             return value
         if type(value) is list:
@@ -66,43 +61,31 @@ class Packer:
         raise self.refusal(value)
 
     def refusal(self, value: Any) -> TypeError:
-        """Return the error for a value that no file can hold."""
+        """Return the error for a value that cannot be saved."""
         place, kind = ".".join(self.place) or "This", f"{type(value).__module__}.{type(value).__qualname__}"
         return TypeError(
-            f"{place} is a {kind}, which save does not know: it keeps pipelines of skgmmcnn's estimators, numbers "
-            "and text. joblib.dump keeps any object, as code to run."
+            f"{place} is a {kind}, which save does not support: it saves pipelines of skgmmcnn estimators, numbers "
+            "and text. joblib.dump saves any object, as code to run."
         )
 
     @contextmanager
     def at(self, step: str) -> Iterator[None]:
-        """Note for messages where the values lie."""
+        """Record the position of values, for error messages."""
         self.place.append(step)
         yield
         self.place.pop()
 
     def store(self, value: Any, array: np.ndarray) -> str:
-        """Keep the array that stands for `value`, once, and return its name."""
+        """Store the array of `value` once, and return its name."""
         if id(value) not in self._seen:
             name = str(len(self.arrays))
-            self._seen[id(value)] = value, name  # held, so that no other object gets its id
+            self._seen[id(value)] = value, name  # referenced, so that no other object gets its id
             self.arrays[name] = np.array(array, order="C")
         return self._seen[id(value)][1]
 
 
 class Unpacker:
-    """Makes values of JSON and arrays.
-
-    Parameters
-    ----------
-    kinds : dict of str to Kind
-        As packed with.
-    arrays : dict of str to array
-        By name.
-    networks : dict
-        What is known of each network, by fingerprint.
-    given : dict of str to object
-        What the user passes, since it is code.
-    """
+    """Convert JSON and arrays to values, with `networks` by fingerprint; `given` is code passed by the user."""
 
     def __init__(
         self, kinds: dict[str, Kind], arrays: dict[str, np.ndarray], networks: dict[str, Any], given: dict[str, Any]
@@ -112,7 +95,7 @@ class Unpacker:
         self._built: dict[Any, Any] = {}
 
     def __call__(self, packed: Any) -> Any:
-        """Return the value that was packed."""
+        """Return the value."""
         if isinstance(packed, list):
             return [self(item) for item in packed]
         if not isinstance(packed, dict):
@@ -121,37 +104,37 @@ class Unpacker:
         return pick(self._kinds, name).unpack(content, self)
 
     def once(self, key: tuple[str, str], build: Callable[[], Any]) -> Any:
-        """Return what `build` returned when it was first asked for under this key, a kind and a name."""
+        """Return the result of `build`, called once per key (kind, name)."""
         if key not in self._built:
             self._built[key] = build()
         return self._built[key]
 
 
 def pick(known: dict[str, Any], name: str) -> Any:
-    """Return what a file names, if it may."""
+    """Return the entry `name`, or raise an error."""
     if name not in known:
-        raise ValueError(f"it holds a {name!r}, which this version of skgmmcnn does not know.")
+        raise ValueError(f"it contains a {name!r}, which this version of skgmmcnn does not know.")
     return known[name]
 
 
 def fill(owner: Any, state: dict[str, Any]) -> Any:
-    """Set attributes of an object, but none that would stand before a method or before what is there."""
+    """Set attributes of an object; raise an error if they hide methods or existing attributes."""
     for name in state:
         if not name.isidentifier() or name.startswith("__") or name in vars(owner) or hasattr(type(owner), name):
-            raise ValueError(f"it gives a {type(owner).__name__} an attribute {name!r}, which none can be given.")
+            raise ValueError(f"it sets an attribute {name!r} of a {type(owner).__name__}, which is not allowed.")
     vars(owner).update(state)
     return owner
 
 
 def known_classes() -> dict[str, type]:
-    """Return the classes that files may name: records and estimators of this package, and pipelines."""
+    """Return the classes allowed in files: records and estimators of this package, and pipelines."""
     modules = [module for name, module in sys.modules.items() if name.partition(".")[0] == "skgmmcnn"]
-    found = [value for module in modules for value in vars(module).values() if isinstance(value, type)]
-    return {kind.__name__: kind for kind in found if _is_known(kind)} | {"Pipeline": Pipeline}
+    classes = [value for module in modules for value in vars(module).values() if isinstance(value, type)]
+    return {kind.__name__: kind for kind in classes if _is_known(kind)} | {"Pipeline": Pipeline}
 
 
 def _is_record(kind: type) -> bool:
-    """Tell whether objects of a class are values alone: none that can be called."""
+    """Return whether a class is a dataclass or named tuple whose objects cannot be called."""
     is_tuple = issubclass(kind, tuple) and hasattr(kind, "_fields")
     return (dataclasses.is_dataclass(kind) or is_tuple) and not any("__call__" in vars(base) for base in kind.__mro__)
 
@@ -173,14 +156,14 @@ def _unpack_record(content: Any, unpack: Unpacker) -> Any:
     try:
         return kind(**fields)
     except TypeError as error:
-        raise ValueError(f"it holds a {name} of another version of skgmmcnn: {error}.") from error
+        raise ValueError(f"it contains a {name} of another version of skgmmcnn: {error}.") from error
 
 
 def _pack_estimator(value: Any, pack: Packer) -> Any:
     before, pack.owner = pack.owner, value
     attributes = vars(value) | {name: None for name in _FOLDERS if name in vars(value)}
     if pack.embed and names_file(attributes.get("weights")):
-        # The file holds the weights, so that the network stands for them and what came with them.
+        # The network is saved in place of its weights file and the metadata of that.
         attributes |= {"weights": None, "model": value.network_, "class_names": value.spec_.class_names}
         attributes |= {"preprocess": value.preprocess_}
     packed = _pack_attributes(attributes, pack)
@@ -197,7 +180,7 @@ def _pack_attributes(attributes: dict[str, Any], pack: Packer) -> dict[str, Any]
 
 
 def pack_weights(value: Any, pack: Packer) -> Any:
-    """Pack what the parameter `weights` is; a file is the caller's to name."""
+    """Pack the parameter `weights`; the path of a file must be passed to load."""
     if not names_file(value):
         return pack(value)
     pack.given["weights"] = str(value)
@@ -205,10 +188,10 @@ def pack_weights(value: Any, pack: Packer) -> Any:
 
 
 def unpack_weights(content: Any, unpack: Unpacker) -> Any:
-    """Return what the parameter `weights` was; refuse a file that the caller has not named."""
+    """Return the parameter `weights`; raise an error for a path that the user has not passed."""
     weights = unpack(content)
     if names_file(weights) and weights is not unpack.given.get("weights"):
-        raise ValueError(f"it names a file of weights, {str(weights)!r}, which is yours to choose.")
+        raise ValueError(f"it refers to a file of weights, {str(weights)!r}, which only the user may choose.")
     return weights
 
 
@@ -219,7 +202,7 @@ def _unpack_estimator(content: Any, unpack: Unpacker) -> Any:
         name: unpack_weights(value, unpack) if name == "weights" else unpack(value) for name, value in packed.items()
     }
     if state.get("store") is not None:
-        raise ValueError(f"it names a store, {str(state['store'])!r}: where files go is yours to choose.")
+        raise ValueError(f"it refers to a store, {str(state['store'])!r}, which only the user may choose.")
     parameters = {name: state.pop(name) for name in inspect.signature(kind).parameters if name in state}
     return fill(kind(**parameters | {name: None for name in _FOLDERS if name in parameters}), state)
 
@@ -244,26 +227,26 @@ def _unpack_array(content: Any, unpack: Unpacker) -> np.ndarray:
     if kind == "text":
         return unpack.once(("text", items), lambda: _text(unpack.arrays[items], shape))
     if kind != "object" or math.prod(shape) != len(items):
-        raise ValueError(f"it holds an array of {kind!r} of shape {shape} with {len(items)} items.")
+        raise ValueError(f"it contains an array of {kind!r} of shape {shape} with {len(items)} items.")
     array = np.empty(len(items), object)
     array[:] = [unpack(item) for item in items]
     return array.reshape(shape)
 
 
 def _text(letters: np.ndarray, shape: list[int]) -> np.ndarray:
-    """Return strings of their letters' numbers: memory that the file itself takes."""
+    """Return strings from the code points of their characters."""
     n = math.prod(shape)
     if not n:
         return np.empty(shape, "U1")
     if letters.dtype != np.uint32 or not letters.size or letters.size % n or letters.max() > sys.maxunicode:
-        raise ValueError(f"it holds no text of shape {shape}.")
+        raise ValueError(f"it contains no text of shape {shape}.")
     return np.array(letters).view(f"U{letters.size // n}").reshape(shape)
 
 
 def _pack_tensor(value: Tensor, pack: Packer) -> Any:
     kind, axes = str(value.dtype).removeprefix("torch."), memory_order(value.stride(), value.shape)
     stored = value.detach().cpu().permute(axes).contiguous()
-    array = stored if kind in _NUMBERS else stored.reshape(-1).view(torch.uint8)  # numpy has no such type: its bytes
+    array = stored if kind in _NUMBERS else stored.reshape(-1).view(torch.uint8)  # bytes, since numpy lacks the type
     return [pack.store(value, array.numpy()), kind, list(stored.shape), axes]
 
 
@@ -278,7 +261,7 @@ def _unpack_tensor(content: Any, unpack: Unpacker) -> Tensor:
 
 
 def dtype_of(name: str) -> torch.dtype:
-    """Return torch's type of plain numbers of this name."""
+    """Return the torch type of plain numbers with this name."""
     known = {kind for kind in vars(torch).values() if isinstance(kind, torch.dtype)}
     plain = {str(kind).removeprefix("torch."): kind for kind in known if kind.is_floating_point or kind.is_complex}
     return pick(plain | {name: getattr(torch, name) for name in _NUMBERS}, name)
@@ -290,9 +273,9 @@ def _pack_random_state(value: np.random.RandomState, pack: Packer) -> Any:
 
 def _unpack_random_state(content: Any, unpack: Unpacker) -> np.random.RandomState:
     name, key, position, *rest = (unpack(part) for part in content)
-    # numpy believes the position, and reads beyond its array.
+    # numpy does not check the position, and would read beyond the array.
     if name != "MT19937" or type(position) is not int or not 0 <= position <= 624 or key.shape != (624,):
-        raise ValueError(f"it holds no state of random numbers at position {position!r}.")
+        raise ValueError(f"it contains no state of random numbers at position {position!r}.")
     state = np.random.RandomState()
     state.set_state((name, key, position, *rest))
     return state

@@ -22,7 +22,7 @@ from skgmmcnn.chain._recursions import (
 from skgmmcnn.mixture import Mixture
 from skgmmcnn.mixture._emissions import DiagonalGaussian, Parameters
 from skgmmcnn.mixture._rectified import RectifiedGaussian
-from skgmmcnn.mixture._solvers import Schedule, Training, fit_em, fit_online
+from skgmmcnn.mixture._solvers import Training, fit_em, fit_online
 
 
 def distributions(rng, shape, zeros=0.0):
@@ -240,7 +240,7 @@ def test_generating_parameters_are_recovered(solver):
     true = lifted(small_chain(rng, sizes=(3, 2, 3), channels=(3, 3, 3)), rng)
     values, targets = drawn(rng, true, 3000)
     examples = Examples(values, targets)
-    training = Training(30, 1e-4, 0, 500, torch.Generator().manual_seed(0), schedule=Schedule(2, 0.7, 1))
+    training = Training(30, 1e-4, 0, 500, torch.Generator().manual_seed(0))
     runs = [solver(examples, begun(rng, true, values), training) for _ in range(4)]
     found = max(runs, key=lambda run: run.lower_bounds[-1]).mixture
     # With so few examples the likeliest chain is not the true one: it is where EM ends that begins at the truth.
@@ -273,15 +273,6 @@ def test_online_averages_know_how_many_examples_they_are_worth(rng):
     np.testing.assert_allclose(plain.tables[1], whole.tables[1], atol=1e-12)
     np.testing.assert_allclose(plain.tables[-1], whole.tables[-1], atol=1e-12)
     assert first.blend(second, 0.9).n_rows < 40  # mostly the last thirty
-
-
-def test_burn_in_leaves_parameters_as_they_are(rng):
-    chain = small_chain(rng)
-    values, targets = drawn(rng, chain, 60)
-    training = Training(1, 0, batch_size=20, generator=torch.Generator(), schedule=Schedule(burn_in=3))
-    state = fit_online(Examples(values, targets), chain, training).state
-    assert state.mixture.transitions[0] is chain.transitions[0]
-    assert state.n_steps == 3
 
 
 def test_words_without_examples_are_moved(rng):

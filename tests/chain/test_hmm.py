@@ -364,7 +364,7 @@ BAD_INPUT = {
     "layers of different length": (lambda parts: [parts[0], parts[1][:-1]], {}, "inconsistent numbers of samples"),
     "images": (lambda parts: np.zeros((3, 4, 5)), {}, "X has 3 dimensions"),
     "a layer without a number of words": (lambda parts: parts, {"n_components": {"dense0": 3}}, "names layers"),
-    "negative values": (lambda parts: parts, {"emission": "rectified"}, "describes what stands behind a ReLU"),
+    "negative values": (lambda parts: parts, {"emission": "rectified"}, "models the output of a ReLU"),
     "NaN": (lambda parts: [parts[0] * np.nan, parts[1]], {}, "NaN"),
 }
 

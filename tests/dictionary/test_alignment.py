@@ -95,7 +95,7 @@ def test_bad_input_is_named(words, maps, digits, dictionary):
         align_words(words, words, by="cosine")
     with pytest.raises(ValueError, match="dictionaries are aligned by 'distance' or 'cosine'; got by='overlap'"):
         align_words(dictionary, dictionary, by="overlap")
-    with pytest.raises(ValueError, match="words of 300 and 3"):
+    with pytest.raises(ValueError, match="got 300 and 3 images"):
         align_words(words, words[:3])
     larger = FeatureExtractor(digits.network, ["conv3"]).fit_transform(np.zeros((300, 12, 12), np.float32))
     other = LayerDictionary(2, random_state=0).fit_transform(larger)

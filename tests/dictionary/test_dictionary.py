@@ -173,7 +173,7 @@ def test_representatives_equal_a_naive_choice(seed, n_best, images_at_once):
     for first in range(0, 9, images_at_once):
         part = slice(first, first + images_at_once)
         typical.add(first, words[part], *(torch.from_numpy(values[part].ravel()) for values in (proba, density)))
-    images, locations = typical.found()
+    images, locations = typical.selection()
     for word in range(5):
         found = [pair for pair in zip(images[word], locations[word], strict=True) if pair[0] >= 0]
         assert found == naive_choice(words, proba, density, word, n_best)
@@ -318,7 +318,7 @@ def test_word_names(maps):
         {"conv3": "loop"},
         {5: "loop"},
     ):
-        with pytest.raises(ValueError, match=r"word_names names .* words are .layer, number."):
+        with pytest.raises(ValueError, match=r"word_names has key .* keys are .layer, number."):
             dictionary.set_params(word_names=wrong).transform(maps[:1])
 
 
@@ -337,7 +337,7 @@ def test_bad_input_is_named(maps, digits):
         LayerDictionary({"conv1": 4, "conv2": 4, "conv3": 50}).fit(maps[:2])
     with pytest.raises(ValueError, match=r"n_components names layers \['conv1'\]; the layers are"):
         LayerDictionary({"conv1": 4}).fit(maps)
-    with pytest.raises(ValueError, match="at least one word"):
+    with pytest.raises(ValueError, match="must be at least 1 for each layer"):
         LayerDictionary({"conv1": 4, "conv2": 0, "conv3": 4}).fit(maps)
     with pytest.warns(ConvergenceWarning, match=r"\['conv1', 'conv2', 'conv3'\] did not converge in 2 passes"):
         dictionary = LayerDictionary(4, max_iter=2, tol=0, random_state=0).fit(maps)
@@ -350,7 +350,7 @@ def test_bad_input_is_named(maps, digits):
         LayerDictionary(4).transform(maps)
     with pytest.raises(ValueError, match="'tol' parameter"):
         LayerDictionary(4, tol=-1).fit(maps)
-    with pytest.raises(ValueError, match=r"X has 4 dimensions\. Images go through a FeatureExtractor"):
+    with pytest.raises(ValueError, match=r"X has 4 dimensions\. Pass images to a FeatureExtractor"):
         LayerDictionary(2).fit(np.zeros((5, 3, 8, 8)))
     with pytest.raises(ValueError, match="NaN"):
         LayerDictionary(2).fit(np.full((5, 2), np.nan))
@@ -386,7 +386,7 @@ def test_a_layer_without_words_is_refused(digits):
     with torch.no_grad():
         silent.conv3[0].weight.zero_()
     maps = FeatureExtractor(silent, ["conv2", "conv3"]).fit_transform(digits.images[:20])
-    with pytest.raises(ValueError, match="Layer 'conv3' is the same everywhere"):
+    with pytest.raises(ValueError, match="Layer 'conv3' is constant over all locations"):
         LayerDictionary(3).fit(maps)
 
 
@@ -438,7 +438,7 @@ def test_report_says_what_words_are_worth(maps, digits):
 
 def test_report_warns_of_layers_that_hold_little(maps, rng):
     poor = LayerDictionary(2, random_state=0).fit(maps)
-    with pytest.warns(UserWarning, match=r"'conv3' .*More words"):
+    with pytest.warns(UserWarning, match=r"'conv3' .*Use more words"):
         poor.report(maps)
     plain = LayerDictionary(5, random_state=0).fit(rng.normal(size=(100, 3)))
     report = plain.report(rng.normal(size=(100, 3)))
@@ -560,7 +560,7 @@ class TestReadouts:
             LayerDictionary(2, objective="discriminative").fit(X, np.zeros(50, int))
         with pytest.raises(ValueError, match="fit_readout needs the FeatureMaps"):
             LayerDictionary(2).fit(X).fit_readout(X)
-        with pytest.raises(ValueError, match="partial_fit trains the generative objective only"):
+        with pytest.raises(ValueError, match="partial_fit supports the generative objective only"):
             LayerDictionary(2, objective="discriminative").partial_fit(maps)
         with pytest.raises(ValueError, match="objective"):
             LayerDictionary(2, objective="both").fit(maps)
@@ -577,7 +577,7 @@ def test_maps_of_another_network_are_refused(digits, tmp_path):
     dictionary = LayerDictionary(4, random_state=0).fit(mine)
     save(dictionary, tmp_path / "words")
     for fitted in (dictionary, load(tmp_path / "words")):
-        with pytest.raises(ValueError, match=r"fitted on maps of another network: .*Take maps of the network"):
+        with pytest.raises(ValueError, match=r"fitted on maps of another network: .*Pass maps of the fitted network"):
             fitted.transform(its)
         with pytest.raises(ValueError, match="another network"):
             fitted.partial_fit(its)

@@ -378,7 +378,7 @@ READY = np.zeros((4, 3, 9, 9), np.float32)
 BAD = {
     "unknown layer": (dict(layers=["layr"]), READY, "no layer 'layr'. Near names"),
     "no layers": (dict(layers=[]), READY, "at least one layer"),
-    "same tensor twice": (dict(layers=["4", "4_0"]), READY, "'4' and '4_0' are one and the same tensor"),
+    "same tensor twice": (dict(layers=["4", "4_0"]), READY, "'4' and '4_0' are the same tensor"),
     "channels": ({}, np.zeros((4, 5, 9, 9), np.float32), "no axis of 3 channels"),
     "channels said": (dict(layout="channels_first"), np.zeros((4, 5, 9, 3), np.float32), "takes 3 channels; X has 5"),
     "both layouts": ({}, np.zeros((4, 3, 9, 3), np.float32), "channels first or last.*layout='channels_first'"),
@@ -574,7 +574,7 @@ def test_reserved_layer_names():
     network = nn.Sequential()
     network.add_module("decision", nn.Conv2d(3, 2, 3))
     network.add_module("rest", nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()))
-    with pytest.raises(ValueError, match="cannot be called 'decision'"):
+    with pytest.raises(ValueError, match="name 'decision' is reserved"):
         FeatureExtractor(network, ["decision"]).fit(READY)
 
 
@@ -649,7 +649,7 @@ def test_random_preprocessing_is_told(pixels):
 @pytest.mark.parametrize(
     ("parameters", "error", "told"),
     [
-        ({"device": "gpu"}, ValueError, "device='gpu' is none that torch knows; use 'auto'"),
+        ({"device": "gpu"}, ValueError, "Unknown device='gpu'; use 'auto'"),
         ({"layers": [2]}, TypeError, "names of layers, as list_layers gives them; got 2"),
         ({"layers": [None]}, TypeError, "names of layers, as list_layers gives them; got None"),
         ({"n_jobs": -100}, ValueError, "n_jobs=-100: give a number of processes"),

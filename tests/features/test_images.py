@@ -128,7 +128,7 @@ def test_one_broken_file_among_a_thousand(network, tmp_path):
 
 def test_images_too_small_for_the_network(network):
     network[0] = nn.Conv2d(3, 4, 11)
-    with pytest.raises(ValueError, match=r"cannot take an image of shape \(3, 8, 8\).*too small"):
+    with pytest.raises(ValueError, match=r"fails on an image of shape \(3, 8, 8\).*too small"):
         extractor(network, preprocess=None).fit(np.zeros((4, 3, 8, 8), np.float32))
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from torchvision import transforms
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
-from skgmmcnn._progress import Late
+from skgmmcnn._progress import DelayedBar
 from skgmmcnn.features import list_layers
 from skgmmcnn.features._layers import choose_layers
 from skgmmcnn.features._probing import HookedNetwork
@@ -75,7 +75,7 @@ def test_list_of_layers(digits):
 def test_what_takes_long_shows_how_far_it_is(digits, monkeypatch, capsys):
     list_layers(digits.network, digits.images)
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr(Late, "PATIENCE", 0)
+    monkeypatch.setattr(DelayedBar, "PATIENCE", 0)
     list_layers(digits.network, digits.images)
     assert "receptive fields: 100%" in capsys.readouterr().err
 
@@ -166,7 +166,7 @@ def test_defaults_are_blocks_and_no_scores():
 
 def test_names_that_torch_fx_uses_itself():
     network = nn.Sequential(OrderedDict(code=nn.Conv2d(1, 2, 3), flatten=nn.Flatten(), head=nn.Linear(18, 2)))
-    with pytest.warns(UserWarning, match="calls a submodule 'code'"):
+    with pytest.warns(UserWarning, match="the submodule name 'code'"):
         extractor = FeatureExtractor(network, ["code"], preprocess=None).fit(torch.rand(2, 1, 5, 5))
     assert extractor.spec_.shapes == {"code": (2, 3, 3)}
 

@@ -167,11 +167,11 @@ def on_no_device():
 @pytest.mark.parametrize(
     ("make", "told"),
     [
-        (scripted, "The network is TorchScript.*Give the network of Python code"),
-        (traced, "The network is TorchScript.*Give the network of Python code"),
-        (quantised, "Its submodule 'fc' is quantised.*Give the network as it was before"),
+        (scripted, "The network is TorchScript.*Give the network that was scripted"),
+        (traced, "The network is TorchScript.*Give the network that was scripted"),
+        (quantised, "Its submodule 'fc' is quantised.*Give the network before quantisation"),
         (lazy, "Its submodule '0' has weights of unknown shape.*run it once"),
-        (locked, "Small cannot be copied .*lock.*Take from it what is neither weights nor layers"),
+        (locked, "Small cannot be copied .*lock.*Remove attributes that are neither weights nor layers"),
         (failing, "called as a function without arguments, and fails: KeyError: 'gone'"),
         (on_no_device, "Small cannot be copied .*meta"),
     ],
@@ -204,12 +204,12 @@ def signals():
 @pytest.mark.parametrize(
     ("make", "told"),
     [
-        (TwoInputs, r"takes 2 inputs \(x, meta\), and images are one\. Wrap it in a module whose forward\(x\) calls"),
+        (TwoInputs, r"takes 2 inputs \(x, meta\) instead of one\. Wrap it in a module whose forward\(x\) calls"),
         (signals, r"begins with a Conv1d, and takes signals.* with nn.Conv2d"),
         (lambda: Wrapped(lambda y: {"loss": y.mean(), "logits": y}), "a dict .*forward returns entry 'logits' alone"),
         (lambda: Wrapped(lambda y: (y.mean(), y)), "returns a tuple .*forward returns entry 1 alone"),
         (lambda: Wrapped(lambda y: (y.mean(),)), r"returns a tuple .*pass decision=callable and class_names\.$"),
-        (lambda: Wrapped(lambda y: {}["gone"]), r"cannot take an image of shape .*KeyError: 'gone'"),
+        (lambda: Wrapped(lambda y: {}["gone"]), r"fails on an image of shape .*KeyError: 'gone'"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:.*cannot be traced")

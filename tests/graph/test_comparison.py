@@ -193,5 +193,5 @@ def test_networks_of_two_seeds(digits):
     )
     found = compare_models(first, second, digits.test_images[:200])
     assert 0 < found.similarity < 1
-    with pytest.raises(ValueError, match=r"No layer has the same name in both: \['conv3'\] and \['0.conv3'\]"):
+    with pytest.raises(ValueError, match=r"There is no common layer: \['conv3'\] and \['0.conv3'\]"):
         compare_models(first, third, digits.test_images[:10])

@@ -6,11 +6,12 @@ from hypothesis import strategies as st
 from sklearn.pipeline import make_pipeline
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
+from skgmmcnn.dictionary import count_words
 from skgmmcnn.metrics import deletion
 from skgmmcnn.metrics._ablation import Fillings
 from skgmmcnn.metrics._deletion import ORDERS, whole_words
-from skgmmcnn.metrics._evidence import evidence_of
-from skgmmcnn.metrics._parts import Parts
+from skgmmcnn.metrics._evidence import ranked_by_evidence
+from skgmmcnn.metrics._parts import Parts, take_apart
 from tests.metrics.naive import maps_of, run_with
 
 
@@ -73,9 +74,9 @@ def test_curves_equal_a_loop_with_hooks(pipe, shown, monkeypatch, kind, fill):
         one = words.words["conv2"][i]
         counts = np.bincount(one.ravel(), minlength=12)
         importance = {
-            "graph": evidence[i],
+            "graph": evidence[i] / np.sqrt(np.maximum(counts, 1)),
             "per_location": evidence[i] / np.maximum(counts, 1),
-            "reverse": -evidence[i],
+            "reverse": -evidence[i] / np.sqrt(np.maximum(counts, 1)),
             "frequency": counts,
         }
         for order in orders:
@@ -125,15 +126,29 @@ def test_the_one_word_that_is_used_is_found(one_channel):
     assert "Words of look given back (fill: zero)" in str(back)
 
 
-def test_evidence_is_that_of_the_graph_and_of_a_class_the_mean(either, shown):
-    words = either[:-1].transform(shown)
-    every = either[2].transform(words)
-    of_image, of_class = (evidence_of(either[2], words, by) for by in ("image", "class"))
-    np.testing.assert_array_equal(np.hstack([of_image["conv2"], of_image["conv3"]]), every)
-    for decision in np.unique(words.decisions):
-        rows = words.decisions == decision
-        expected = np.tile(every[rows].mean(0), (rows.sum(), 1))
-        np.testing.assert_allclose(np.hstack([of_class["conv2"], of_class["conv3"]])[rows], expected, atol=1e-12)
+@pytest.mark.parametrize("by", ["image", "class"])
+def test_words_are_ranked_as_the_graph_chooses_them(either, shown, by):
+    parts = take_apart(either, shown)
+    words, every = parts.words, np.split(either[2].transform(parts.words), 2, axis=1)  # twelve words a layer
+    for (layer, found), evidence in zip(ranked_by_evidence(parts, ("conv2", "conv3"), by).items(), every, strict=True):
+        counts = count_words(words.words[layer], 12)
+        for row in range(len(words)):
+            rows = [row] if by == "image" else words.decisions == words.decisions[row]
+            mean, n_locations = evidence[rows].mean(0), counts[rows].mean(0)
+            expected = mean / np.sqrt(np.maximum(n_locations, 1)) if parts.graph.evidence_ == "influence" else mean
+            np.testing.assert_allclose(found["graph"][row], expected, atol=1e-12)
+            np.testing.assert_allclose(found["reverse"][row], -expected, atol=1e-12)
+            np.testing.assert_allclose(
+                found["per_location"][row], mean / np.maximum(counts[rows].sum(0), 1), atol=1e-12
+            )
+
+
+def test_the_graph_keeps_the_first_words_of_its_order(pipe, shown):
+    parts = take_apart(pipe, shown)
+    for layer, ranked in ranked_by_evidence(parts, ("conv2", "conv3"), "image").items():
+        kept = parts.kept()[layer]
+        places = (-ranked["graph"]).argsort(1).argsort(1)
+        assert (places[kept] < 3).mean() > 0.9  # the others had no effect
 
 
 def test_a_graph_without_evidence_is_no_better_than_random_order(digits):

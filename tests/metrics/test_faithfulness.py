@@ -87,7 +87,11 @@ def test_curves_equal_a_loop_with_hooks(pipe, shown, monkeypatch):
     found = faithfulness(pipe, shown[:6], orders=["graph", "per_location", "frequency"], random_state=0).together
     network, words = pipe[0].network_, pipe[:-1].transform(shown[:6])
     evidence, counts = given_evidence(6), words.histogram()
-    importance = {"graph": evidence, "per_location": evidence / np.maximum(counts, 1), "frequency": counts}
+    importance = {
+        "graph": evidence / np.sqrt(np.maximum(counts, 1)),
+        "per_location": evidence / np.maximum(counts, 1),
+        "frequency": counts,
+    }
     most = max(len(np.unique(words.words[layer][i])) for layer in LAYERS for i in range(6))
     assert found.n_words[-1] == most
     assert found.n_words[:-1].tolist() == [0, 1, 2, 4, 8][: len(found.n_words) - 1]

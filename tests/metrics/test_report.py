@@ -8,7 +8,7 @@ from sklearn.pipeline import make_pipeline
 from torch import nn
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary, LayerHMM
-from skgmmcnn.metrics import completeness, deletion, fidelity, trust_report
+from skgmmcnn.metrics import completeness, deletion, edge_effects, removal, trust_report
 
 pytestmark = pytest.mark.filterwarnings("ignore:Counts know little")  # few images
 
@@ -27,19 +27,19 @@ def counts_report(counts_pipe, digits):
 
 def test_a_report_holds_what_the_measures_say(pipe, digits, report):
     assert report.n_images == 50
-    rows = np.sort(np.random.RandomState(0).permutation(450)[:50])
-    chosen = pipe[0].transform(digits.test_images)[rows]
-    assert report.results["fidelity"].agreement == fidelity(pipe, chosen).agreement
+    chosen = digits.test_images[:50]
+    assert list(report.results) == ["removal", "edges", "completeness"]
     np.testing.assert_array_equal(report.results["completeness"].right, completeness(pipe, chosen).right)
-    expected = deletion(pipe, chosen, "conv3", orders=["graph"], n_steps=5, random_state=0).proba["graph"]
-    np.testing.assert_allclose(report.results["deletion conv3"].proba["graph"], expected, rtol=1e-5)
+    np.testing.assert_allclose(report.results["removal"].without, removal(pipe, chosen).without, rtol=1e-5)
+    pair, expected = (each.pairs["conv3", "conv2"] for each in (report.results["edges"], edge_effects(pipe, chosen)))
+    np.testing.assert_allclose(pair.effects, expected.effects, rtol=1e-4, atol=1e-5)
     for result in report.results.values():
         assert str(result) in str(report)
 
 
 def test_a_report_is_about_the_evidence_in_use(report, counts_report):
     assert (report.evidence, counts_report.evidence, counts_report.n_images) == ("influence", "counts", 25)
-    assert str(report).startswith("Graphs of influence, over 50 images")
+    assert str(report).startswith("Graphs of influence, measured on the first 50 of 450 images in ")
     told, told_of_counts = ({verdict.question for verdict in each.verdicts()} for each in (report, counts_report))
     rests_on_counts = {"Do the words decide as the network?", "Were images of these decisions fitted?"}
     assert rests_on_counts <= told_of_counts
@@ -59,48 +59,44 @@ def test_table_and_picture(report):
     assert ((known.low <= known.value + 1e-9) & (known.value <= known.high + 1e-9)).all()
     figure = report.plot()
     titles = [ax.get_title() for ax in figure.axes]
-    assert titles[0] == "Layers rebuilt from words"
-    assert "Deletion, conv3 (mean)" in titles
+    assert {"Layers rebuilt from words", "Probability of each decision"} <= set(titles)
 
 
 def test_verdicts_say_what_figures_come_to(counts_report, digits, pipe):
     report = counts_report
     told = {verdict.question: verdict.answer for verdict in report.verdicts()}
-    assert set(told.values()) <= {"yes", "partly", "no"}
+    assert list(told)[:2] == ["Does the network use the words shown?", "What happens without them?"]
+    assert set(told.values()) <= {"yes", "partly", "no", ""}
     value = report.results["fidelity"].agreement
     assert told["Do the words decide as the network?"] == (
         "yes" if value >= 0.9 else "partly" if value >= 0.7 else "no"
     )
     assert told["Were images of these decisions fitted?"] == "yes"
-    _, (_, high) = report.results["deletion conv3"].ratio()
-    asked = "Does the network use the words of conv3 that the graph shows?"
-    assert told[asked] == ("yes" if high < 0.8 else "partly" if high < 1 else "no")
+    used, _ = report.results["removal"].used
+    asked = "Does the network use the words shown?"
+    assert told[asked] == ("yes" if used >= 0.8 else "partly" if used >= 0.5 else "no")
     assert f"{asked}  {told[asked].upper()}: " in str(report)
     rho, (low, _) = report.results["edges"].pairs["conv3", "conv2"].correlation()
-    asked = "Do edges from conv2 to conv3 show what the upper layer gets?"
+    asked = "Do arrows from conv2 to conv3 show what it computes?"
     assert told[asked] == ("no" if not low > 0 else "yes" if rho >= 0.5 else "partly")
     poor = make_pipeline(pipe[0], LayerDictionary(1, random_state=0), InferenceGraph(evidence="counts"))
     few = trust_report(poor.fit(digits.images[:30]), digits.test_images, n_images=30, verbose=0, random_state=0)
     told = [str(verdict) for verdict in few.verdicts()]
-    assert told[0].startswith("Do the words decide as the network?  NO: for ")
-    assert "do not rely on these graphs" in told[0]
-    assert told[1].startswith("Were images of these decisions fitted?  NO: for ")
-    assert "Does the network use the words of conv3 that the graph shows?  NO: " in "".join(told)
+    assert told[0].startswith("Does the network use the words shown?  NO: for ")
+    (agreement,) = [each for each in told if each.startswith("Do the words decide as the network?  NO: for ")]
+    assert "do not rely on these graphs" in agreement
+    assert any(each.startswith("Were images of these decisions fitted?  NO: for ") for each in told)
 
 
 def test_pictures_that_can_be_relied_on(report, counts_report):
-    circuit = report.results["faithfulness"].together
-    stake = circuit.full - circuit.empty
-    gone = (circuit.full - circuit.complement) / stake
-    kept, others = (np.clip((part - circuit.empty) / stake, 0, 1) for part in (circuit.graph, circuit.alike["random"]))
-    expected = [
-        {0: "no", 1: "partly", 2: "yes"}[int(lost >= 0.5) + int(mine > other)]
-        for lost, mine, other in zip(gone, kept, others, strict=True)
-    ]
+    above = report.results["removal"].above_random
+    expected = np.select([above >= 0.95, above >= 0.5], ["yes", "partly"], "no").tolist()
     verdicts = report.pictures()
     assert [verdict.answer for verdict in verdicts] == expected
-    assert verdicts[0].question == f"Can the picture of image {report.rows[0]} be relied on?"
-    assert f"Of 50 pictures {expected.count('yes')} can be relied on, {expected.count('partly')} partly" in str(report)
+    assert verdicts[0].question == "Can the picture of image 0 be relied on?"
+    assert f"relied on?  {expected.count('yes')} of 50 can, {expected.count('partly')} partly" in str(report)
+    poor = [str(verdict) for verdict in verdicts if verdict.answer != "yes"]
+    assert [line.strip() for line in str(report).splitlines() if "Can the picture of" in line] == poor
     denied = ~counts_report.results["fidelity"].agrees
     assert {verdict.answer for verdict, no in zip(counts_report.pictures(), denied, strict=True) if no} <= {"no"}
 
@@ -121,8 +117,8 @@ def test_layers_of_one_location_have_no_words_beside_each_other():
     extractor = FeatureExtractor(network, ["1", "3"], preprocess=None, device="cpu")
     pipe = make_pipeline(extractor, LayerHMM(4, random_state=0), InferenceGraph()).fit(rows)
     report = trust_report(pipe, rows, verbose=0, random_state=0)
-    assert list(report.results) == ["fidelity", "completeness", "edges"]
-    assert {verdict.question[:8] for verdict in report.verdicts()} == {"Do words", "Do edges"}
+    assert list(report.results) == ["edges", "completeness"]
+    assert {verdict.question[:8] for verdict in report.verdicts()} == {"Do words", "Do arrow"}
     assert len(report.plot().axes) == 1
 
 

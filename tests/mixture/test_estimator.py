@@ -292,5 +292,5 @@ class TestBadInput:
         assert len(np.unique(mixture.predict(X[:3]))) == 3
 
     def test_collapse_without_a_floor(self, X):
-        with pytest.raises(ValueError, match="raise reg_covar"):
+        with pytest.raises(ValueError, match="increase reg_covar"):
             fitted(np.repeat(X[:3], 100, axis=0), 3, reg_covar=0)

@@ -1,0 +1,172 @@
+"""Decisions without the words that graphs show, beside decisions without random words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.special import expit
+from sklearn.utils import check_random_state
+
+from .._progress import progress
+from ..features import Rerun, margins
+from ._ablation import Fillings, at_locations, outputs_without
+from ._completeness import check_layers
+from ._intervals import Interval, interval_of_share
+from ._measured import BASELINE, NOTHING, Figure, Measured, axes_for
+from ._parts import check_scores, take_apart
+
+CLEAR = 0.95  # share of the draws
+
+
+@dataclass(frozen=True, eq=False)
+class Removal(Measured):
+    """The result of :func:`removal`."""
+
+    full: np.ndarray
+    without: np.ndarray
+    without_random: np.ndarray
+    share: np.ndarray
+
+    @property
+    def above_random(self) -> np.ndarray:
+        """Share of the draws without whose words the decision falls less, shape (n,); 0 where it does not fall."""
+        differs = np.abs(self.without_random - self.without[:, None]) > NOTHING
+        less = differs & (self.without_random > self.without[:, None])
+        falls = self.full - self.without > NOTHING
+        return np.where(falls, less.sum(1) / np.maximum(differs.sum(1), 1), 0.0)
+
+    @property
+    def used(self) -> tuple[float, Interval]:
+        """Share of the images that fall more than in 95 % of the draws, and its 95 % interval."""
+        clear = self.above_random >= CLEAR
+        return float(clear.mean()), interval_of_share(clear)
+
+    @property
+    def proba(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Probability of each decision: of the whole image, without its words, and without random ones (mean)."""
+        return expit(self.full), expit(self.without), expit(self.without_random).mean(1)
+
+    def figures(self) -> list[Figure]:
+        used, between = self.used
+        names = ("with all words", "without the words shown", "without random words")
+        return [
+            Figure("words used more than random ones", "decision", used, *between, "near 1, by chance 0.05"),
+            *(
+                Figure(f"probability {name}", "decision", float(values.mean()), good=good)
+                for name, values, good in zip(names, self.proba, ("", "low", BASELINE), strict=True)
+            ),
+        ]
+
+    def plot(self, *, ax: Any = None) -> Any:
+        """Draw the probability of each image without its words against that without random ones."""
+        ax, (full, without, chance) = axes_for(ax), self.proba
+        ax.plot([0, 1], [0, 1], ":", color="0.4")
+        points = ax.scatter(chance, without, c=full, cmap="cividis", vmin=0, vmax=1, s=18)
+        ax.figure.colorbar(points, ax=ax, label="with all words")
+        ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), title="Probability of each decision")
+        ax.set(xlabel="without random words", ylabel="without the words shown")
+        return ax
+
+    def __str__(self) -> str:
+        (used, (low, high)), (full, without, chance) = self.used, (values.mean() for values in self.proba)
+        return (
+            f"Without the words shown, at {self.share.mean():.0%} of the locations, the mean probability of the "
+            f"decision is {without:.2f}, without random ones at as many {chance:.2f}, with all words "
+            f"{full:.2f}.  For {used:.0%} of {len(self.full)} images ({low:.0%} to {high:.0%}) it falls more "
+            f"than in {CLEAR:.0%} of {self.without_random.shape[1]} random draws."
+        )
+
+
+def removal(
+    estimator: Any,
+    X: Any,
+    *,
+    layers: Any = None,
+    fill: str = "mean",
+    n_draws: int = 20,
+    verbose: int = 0,
+    random_state: int | np.random.RandomState | None = None,
+) -> Removal:
+    """Remove the words that graphs show, and compare the decisions with those without random words.
+
+    All words that speak for the decision in the graph of its image are removed, in all layers at once.  Each draw
+    removes random words of the same image at as many locations of each layer, the last word in part.  The graph shows
+    words that the network uses where the decision falls more without them than in at least 95 % of the draws.
+
+    Parameters
+    ----------
+    estimator : Pipeline
+        Fitted, ending with an :class:`~skgmmcnn.InferenceGraph`.
+    X : images or FeatureMaps
+        Images that the pipeline takes, or feature maps of a network.
+    layers : sequence of str, default=None
+        The layers whose words are removed; all where None.
+    fill : {"mean", "zero", "resample"}, default="mean"
+        Filling of the columns: the layer's mean, zeros, or columns of other images.
+    n_draws : int, default=20
+        Number of random draws.
+    verbose : int, default=0
+        Whether to show progress.
+    random_state : int, RandomState instance or None, default=None
+        Draws words and columns.
+
+    Returns
+    -------
+    removal : Removal
+        `full`, `without` : arrays of shape (n,), log-odds of each image's decision in nats, with all words and without
+        those of its graph; `without_random` : the same without random words, of shape (n, n_draws).  `share` : array of
+        shape (n,), share of the locations that are replaced, a mean over the layers.
+        `above_random` : array of shape (n,), share of the draws in which the decision falls less than without the
+        graph's words; draws of the very same words are left out.  `used` : share of the images where that is at least
+        0.95, with a 95 % interval.  `proba` : the three probabilities, each of shape (n,).
+
+    Examples
+    --------
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
+    >>> from skgmmcnn.datasets import load_digits_network
+    >>> from skgmmcnn.metrics import removal
+    >>> digits = load_digits_network()
+    >>> extractor = FeatureExtractor(digits.network, layers=["conv2", "conv3"])
+    >>> pipe = make_pipeline(extractor, LayerDictionary(30, random_state=0), InferenceGraph()).fit(digits.images)
+    >>> found = removal(pipe, digits.test_images[:50], random_state=0)
+    >>> found.used[0] > 0.5
+    True
+    """
+    random = check_random_state(random_state)
+    parts = take_apart(estimator, X, verbose)
+    layers = check_layers(parts, layers)
+    if n_draws < 1:
+        raise ValueError(f"n_draws must be at least 1; got {n_draws}.")
+    check_scores(parts)
+    fillings, words, kept = Fillings(fill, parts, layers, random), parts.words, parts.kept(least=0)
+
+    def work(part: Rerun) -> np.ndarray:
+        original = part.original
+        filling = fillings({layer: original.activations[layer] for layer in layers}, original.start)
+        shown = {layer: words.words[layer][part.rows].astype(np.int64) for layer in layers}
+        gone = {layer: at_locations(kept[layer][part.rows], each) for layer, each in shown.items()}
+        draws = ({layer: as_many(gone[layer], each, random) for layer, each in shown.items()} for _ in range(n_draws))
+        outputs = [original.outputs, *(outputs_without(part, each, filling) for each in (gone, *draws))]
+        return torch.stack([margins(each, original.decisions) for each in outputs], 1).double().numpy(force=True)
+
+    found = []
+    with progress(total=len(words), desc="removal", unit="image", shown=parts.verbose, leave=False) as bar:
+        for measured in parts.maps.rerun(work):
+            found.append(measured)
+            bar.update(len(measured))
+    full, without, *by_chance = np.concatenate(found).T
+    share = np.mean(
+        [at_locations(kept[layer], words.words[layer].astype(np.int64)).mean((1, 2)) for layer in layers], 0
+    )
+    return Removal(full, without, np.stack(by_chance, axis=1), share)
+
+
+def as_many(gone: np.ndarray, shown: np.ndarray, random: np.random.RandomState) -> np.ndarray:
+    """Return locations of random words, the last one in part, as many as those `gone` of each image, bool (n, H, W)."""
+    ranks = random.random_sample((len(shown), shown.max() + 1)).argsort(1)
+    keys = (at_locations(ranks, shown) + random.random_sample(shown.shape)).reshape(len(shown), -1)
+    return (keys.argsort(1).argsort(1) < gone.sum((1, 2))[:, None]).reshape(shown.shape)

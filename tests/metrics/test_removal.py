@@ -1,0 +1,89 @@
+import numpy as np
+import pytest
+import torch
+from scipy.special import expit
+from sklearn.pipeline import make_pipeline
+
+from skgmmcnn import InferenceGraph
+from skgmmcnn.dictionary import layer_mean
+from skgmmcnn.features import margins, replace
+from skgmmcnn.metrics import removal
+from skgmmcnn.metrics._removal import Removal, as_many
+
+pytestmark = pytest.mark.filterwarnings("ignore:Counts know little")  # few images
+
+
+def test_random_words_are_at_as_many_locations():
+    rng = np.random.RandomState(0)
+    shown, gone = rng.randint(0, 8, (50, 6, 6)), rng.random_sample((50, 6, 6)) < rng.random_sample((50, 1, 1))
+    draws = np.stack([as_many(gone, shown, rng) for _ in range(40)])
+    np.testing.assert_array_equal(draws.sum((2, 3)), np.tile(gone.sum((1, 2)), (40, 1)))
+    for drawn in draws:
+        for where, words in zip(drawn, shown, strict=True):
+            in_part = set(words[where]) & set(words[~where])
+            assert len(in_part) <= 1
+    np.testing.assert_allclose(draws.mean((0, 1)), gone.mean(), atol=0.05)  # each location as often
+
+
+def test_the_words_of_graphs_are_removed(either, shown):
+    maps = either[0].transform(shown[:6])
+    found = removal(either, maps, layers=["conv3"], n_draws=3, random_state=0)
+    words = either[1].transform(maps)
+    of_graphs = [
+        [node["word"] for _, node in graph.nodes(data=True) if node["layer"] == "conv3"]
+        for graph in either[-1].explain(words)
+    ]
+    gone = np.stack([np.isin(*each) for each in zip(words.words["conv3"], of_graphs, strict=True)])
+    np.testing.assert_allclose(found.share, gone.mean((1, 2)))
+    mean = layer_mean(either[1].mixtures_["conv3"], next(maps.rerun(lambda part: part.original.activations["conv3"])))
+    edits = {"conv3": replace(torch.from_numpy(gone), mean)}
+    (expected,) = maps.rerun(lambda part: margins(part.run(edits).outputs, part.original.decisions).numpy())
+    np.testing.assert_allclose(found.without, expected, rtol=1e-4)
+    assert found.without_random.shape == (6, 3)
+
+
+def test_a_word_that_decides_is_used(one_channel):
+    pipe, images = one_channel
+    found = removal(pipe, images[::2], random_state=0)
+    full, without, chance = (values.mean() for values in found.proba)
+    assert found.used[0] > 0.9
+    assert full > 0.9
+    assert without < 0.5 < chance
+
+
+def test_words_of_no_use_are_not(pipe, shown):
+    words = pipe[:-1].transform(shown)
+    shuffled = type(words)(**{**words.__dict__, "decisions": np.roll(words.decisions, 3)})
+    wrong = make_pipeline(*pipe[:-1], InferenceGraph(evidence="counts").fit(shuffled))
+    assert removal(wrong, shown, random_state=0).used[0] < removal(pipe, shown, random_state=0).used[0]
+
+
+@pytest.mark.parametrize(
+    ("without", "without_random", "expected"),
+    [
+        (0.0, [1.0] * 20, 1.0),
+        (0.0, [1.0] * 19 + [-1.0], 0.95),
+        (0.0, [1.0, 1.0, 0.0, 0.0], 1.0),  # the same words, drawn again, are no comparison
+        (0.0, [0.0, 0.0], 0.0),
+        (3.0, [4.0] * 20, 0.0),  # the decision does not fall
+    ],
+)
+def test_the_share_of_draws_that_fall_less(without, without_random, expected):
+    found = Removal(np.array([2.0]), np.array([without]), np.array([without_random]), np.ones(1))
+    assert found.above_random == pytest.approx([expected])
+    assert found.used[0] == (expected >= 0.95)
+
+
+def test_text_figures_and_picture(pipe, shown):
+    found = removal(pipe, shown, random_state=0)
+    full, without, chance = (values.mean() for values in found.proba)
+    assert f"is {without:.2f}, without random ones at as many {chance:.2f}" in str(found)
+    assert [figure.value for figure in found.figures()] == pytest.approx([found.used[0], full, without, chance])
+    np.testing.assert_allclose(found.plot().collections[0].get_offsets()[:, 1], expit(found.without))
+
+
+def test_bad_input(pipe, shown):
+    with pytest.raises(ValueError, match="n_draws must be at least 1; got 0"):
+        removal(pipe, shown, n_draws=0)
+    with pytest.raises(TypeError, match="needs a pipeline that ends with an InferenceGraph"):
+        removal(pipe[:-1], shown)
