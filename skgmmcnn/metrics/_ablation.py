@@ -27,8 +27,8 @@ class Fillings:
             if len(parts.maps) < 2:
                 raise ValueError("fill='resample' takes columns from other images; give at least two.")
             self._donors = random.permutation(len(parts.maps))[:_N_DONORS]
-            found = [batch.activations for batch in parts.maps[self._donors].batches()]
-            self._columns = {layer: torch.cat([_columns(each[layer]) for each in found]) for layer in layers}
+            batches = [batch.activations for batch in parts.maps[self._donors].batches()]
+            self._columns = {layer: torch.cat([_columns(each[layer]) for each in batches]) for layer in layers}
 
     def __call__(self, activations: Mapping[str, Tensor], start: int) -> dict[str, Tensor]:
         """Return by layer what is put into `activations` (n, C, H, W) of the images from `start` on; broadcast it."""

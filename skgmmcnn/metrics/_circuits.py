@@ -61,11 +61,11 @@ class Plan(NamedTuple):
 
     def numbers(self, layers: Sequence[str]) -> dict[str, np.ndarray]:
         """Return the number of each word that a graph keeps of `layers` among these, shape (n, K)."""
-        found, before = {}, np.zeros((len(self.leaders), 1), dtype=np.int64)
+        numbers, before = {}, np.zeros((len(self.leaders), 1), dtype=np.int64)
         for layer in layers:
-            found[layer] = before + np.cumsum(self.kept[layer], axis=1) - 1
+            numbers[layer] = before + np.cumsum(self.kept[layer], axis=1) - 1
             before = before + self.kept[layer].sum(1, keepdims=True)
-        return found
+        return numbers
 
     def without(self, layers: Sequence[str]) -> dict[Any, Kept]:
         """Return the words that graphs keep without their first one, without their second one, and so on."""
@@ -127,8 +127,8 @@ def run_with(
             outputs[key] = outputs_without(part, gone, filling)
         return {key: margins(each, original.decisions).numpy(force=True) for key, each in outputs.items()}
 
-    found = []
+    batches = []
     for part in parts.maps.rerun(work):
-        found.append(part)
+        batches.append(part)
         bar.update(len(part["full"]))
-    return {key: np.concatenate([part[key] for part in found]) for key in ("full", *selections)}
+    return {key: np.concatenate([part[key] for part in batches]) for key in ("full", *selections)}

@@ -49,14 +49,14 @@ class Completeness(Measured):
         return np.where(gain > 0, (self.accuracy - self.accuracy_null) / np.where(gain > 0, gain, 1), np.nan)
 
     def figures(self) -> list[Figure]:
-        found = []
+        figures = []
         for i, layer in enumerate(self.layers):
-            found += [
+            figures += [
                 Figure("right with words' means", layer, float(self.accuracy[i]), *self.intervals[i], "near 1"),
                 Figure("completeness", layer, float(self.completeness[i]), good="near 1"),
                 Figure("R2", layer, float(self.r2[i])),
             ]
-        return found
+        return figures
 
     def plot(self, *, ax: Any = None) -> Any:
         """Draw the accuracies, layer by layer."""
@@ -127,10 +127,10 @@ def completeness(estimator: Any, X: Any, y: Any = None, *, layers: Sequence[str]
     >>> digits = load_digits_network()
     >>> extractor = FeatureExtractor(digits.network, layers=["conv2", "conv3"])
     >>> pipe = make_pipeline(extractor, LayerDictionary(30, random_state=0)).fit(digits.images)
-    >>> found = completeness(pipe, digits.test_images)
-    >>> found.layers
+    >>> result = completeness(pipe, digits.test_images)
+    >>> result.layers
     ('conv2', 'conv3')
-    >>> bool(found.accuracy[1] > found.accuracy_null[1])
+    >>> bool(result.accuracy[1] > result.accuracy_null[1])
     True
     """
     parts = take_apart(estimator, X)

@@ -89,11 +89,11 @@ class Explained:
 def _explain_images(graph: InferenceGraph, words: WordMaps, cases: list[Case]) -> list[nx.DiGraph]:
     """Return the graph of each case, which is about one image; those of one target are explained at the same time."""
     rows, targets = np.concatenate([case.rows for case in cases]), np.array([case.target for case in cases])
-    found: dict[int, nx.DiGraph] = {}
+    by_row: dict[int, nx.DiGraph] = {}
     for target in np.unique(targets).tolist():
         chosen = rows[targets == target]
-        found |= zip(chosen.tolist(), graph.explain(words[chosen], target), strict=True)
-    return [found[row] for row in rows.tolist()]
+        by_row |= zip(chosen.tolist(), graph.explain(words[chosen], target), strict=True)
+    return [by_row[row] for row in rows.tolist()]
 
 
 def similarities(comparisons: list[GraphComparison]) -> np.ndarray:

@@ -52,8 +52,8 @@ class GraphStability:
 
 
 def _stable(edges: tuple[Mapping[Edge, float], ...]) -> float:
-    found = np.array([share for graph in edges for share in graph.values()])
-    return float((found >= 0.5).mean()) if len(found) else np.nan
+    shares = np.array([share for graph in edges for share in graph.values()])
+    return float((shares >= 0.5).mean()) if len(shares) else np.nan
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,21 +67,21 @@ class Stability(Measured):
     images: GraphStability
 
     def figures(self) -> list[Figure]:
-        found = []
+        figures = []
         for layer, cosines in self.words.items():
             chance = float(self.chance_words[layer].mean())
-            found.append(Figure(f"cosine of partners, {self.kind}", layer, float(cosines.mean()), good="near 1"))
-            found.append(Figure(f"cosine of partners at random, {self.kind}", layer, chance, good=BASELINE))
+            figures.append(Figure(f"cosine of partners, {self.kind}", layer, float(cosines.mean()), good="near 1"))
+            figures.append(Figure(f"cosine of partners at random, {self.kind}", layer, chance, good=BASELINE))
         for what, graphs in (("class", self.classes), ("image", self.images)):
             alike, chance = float(graphs.similarity.mean()), float(graphs.chance.mean())
             edges, by_chance = f"stable edges of {what} graphs", graphs.stable_by_chance
-            found += [
+            figures += [
                 Figure(f"{what} graphs alike, {self.kind}", "graph", alike, *graphs.interval, "near 1"),
                 Figure(f"{what} graphs alike by chance, {self.kind}", "graph", chance, good=BASELINE),
                 Figure(f"{edges}, {self.kind}", "graph", graphs.stable_edges, good="near 1"),
                 Figure(f"{edges} by chance, {self.kind}", "graph", by_chance, good=BASELINE),
             ]
-        return found
+        return figures
 
     def __str__(self) -> str:
         differ = {"resample": "resampled images", "seed": "other seeds", "both": "resampled images and other seeds"}
@@ -143,7 +143,7 @@ def stability(
 
     Returns
     -------
-    found : Stability
+    result : Stability
         `words` : dict of str to array of shape (n_refits, K), by layer, the cosine of the mean of each word and of its
         partner in each refit; `chance_words` : the mean with partners at random, of shape (n_refits,).  `classes` and
         `images` are about the graphs of all classes and of some images: `names`; `similarity`, `chance` : arrays of
@@ -176,10 +176,10 @@ def stability(
     >>> digits = load_digits_network()
     >>> extractor = FeatureExtractor(digits.network, layers=["conv3"])
     >>> pipe = make_pipeline(extractor, LayerDictionary(20, random_state=0), InferenceGraph()).fit(digits.images[:100])
-    >>> found = stability(pipe, digits.images[:100], n_refits=2, n_images=5, random_state=0)
-    >>> found.words["conv3"].shape, bool(found.words["conv3"].mean() > found.chance_words["conv3"].mean())
+    >>> result = stability(pipe, digits.images[:100], n_refits=2, n_images=5, random_state=0)
+    >>> result.words["conv3"].shape, bool(result.words["conv3"].mean() > result.chance_words["conv3"].mean())
     ((2, 20), True)
-    >>> bool(found.classes.similarity.mean() > found.classes.chance.mean())
+    >>> bool(result.classes.similarity.mean() > result.classes.chance.mean())
     True
     """
     if kind not in KINDS:
@@ -238,7 +238,7 @@ def _graph_stability(
 
 def _found_again(graph: nx.DiGraph, refits: list[GraphComparison]) -> dict[Edge, float]:
     """Return the share of the refits that have each edge of a graph again."""
-    found = [{row.first for row in refit.edges if row.first and row.second} for refit in refits]
+    by_refit = [{row.first for row in refit.edges if row.first and row.second} for refit in refits]
     return {
-        (tail, head): float(np.mean([f"{tail} -> {head}" in edges for edges in found])) for tail, head in graph.edges
+        (tail, head): float(np.mean([f"{tail} -> {head}" in edges for edges in by_refit])) for tail, head in graph.edges
     }
