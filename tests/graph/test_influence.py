@@ -428,7 +428,7 @@ def test_networks_without_gradients_or_scores_are_named():
     with pytest.raises(ValueError, match="the network returns a tuple"):
         InferenceGraph().fit(words).explain(words[:1])
     words = words_of(NETWORK, ["top"], images, decision=lambda outputs: outputs.argmin(1), class_names=names)
-    with pytest.raises(ValueError, match="which must be the largest of the network's scores"):
+    with pytest.raises(ValueError, match="which must be the class of the largest score"):
         InferenceGraph().fit(words).explain(words[:1])
 
 
