@@ -49,8 +49,13 @@ def maps(digits):
 
 
 @pytest.fixture(scope="session")
-def words(maps):
-    return LayerDictionary({"conv1": 8, "conv2": 12, "conv3": 16}, random_state=0).fit_transform(maps)
+def digits_dictionary(maps):
+    return LayerDictionary({"conv1": 8, "conv2": 12, "conv3": 16}, random_state=0).fit(maps)
+
+
+@pytest.fixture(scope="session")
+def words(digits_dictionary, maps):
+    return digits_dictionary.transform(maps)
 
 
 @pytest.fixture(scope="session")

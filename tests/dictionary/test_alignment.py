@@ -12,11 +12,6 @@ from skgmmcnn.dictionary._alignment import _cosine
 from skgmmcnn.mixture._emissions import Parameters
 
 
-@pytest.fixture(scope="module")
-def dictionary(maps):
-    return LayerDictionary({"conv1": 8, "conv2": 12, "conv3": 16}, random_state=0).fit(maps)
-
-
 def permuted(dictionary, order):
     """The dictionary with the words of each layer in another order."""
     other = LayerDictionary()
@@ -44,7 +39,7 @@ def test_words_are_aligned_by_cosine(maps, dictionary):
     for layer, pairs in found.pairs.items():
         means = [fitted.mixtures_[layer].emitted_means_ for fitted in (dictionary, other)]
         units = [part / np.linalg.norm(part, axis=1, keepdims=True) for part in means]
-        cosines = [units[0][mine] @ units[1][its] for mine, its in pairs]
+        cosines = [units[0][one] @ units[1][other] for one, other in pairs]
         np.testing.assert_allclose(found.similarity[layer], cosines)
         assert sum(cosines) >= np.trace(units[0] @ units[1].T)  # of words as they are numbered
 
@@ -69,16 +64,16 @@ def test_numbers_of_words_may_differ(maps, dictionary):
 def test_overlaps_equal_a_naive_count(maps, dictionary):
     first, second = dictionary.transform(maps), LayerDictionary(6, random_state=3).fit_transform(maps)
     found = align_words(first, second)
-    for (mine, its), similarity in zip(found.pairs["conv2"], found.similarity["conv2"], strict=True):
-        shows = first.words["conv2"] == mine, second.words["conv2"] == its
+    for (one, other), similarity in zip(found.pairs["conv2"], found.similarity["conv2"], strict=True):
+        shows = first.words["conv2"] == one, second.words["conv2"] == other
         assert similarity == pytest.approx((shows[0] & shows[1]).sum() / (shows[0] | shows[1]).sum())
     best = sum(found.similarity["conv2"])
     rng = np.random.default_rng(0)
     for _ in range(50):
         guess = zip(rng.permutation(12)[:6], range(6), strict=True)
         total = 0
-        for mine, its in guess:
-            shows = first.words["conv2"] == mine, second.words["conv2"] == its
+        for one, other in guess:
+            shows = first.words["conv2"] == one, second.words["conv2"] == other
             total += (shows[0] & shows[1]).sum() / (shows[0] | shows[1]).sum()
         assert total <= best + 1e-9
 

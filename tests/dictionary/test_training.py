@@ -1,0 +1,118 @@
+"""Training: families of emissions, bounds, steps."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from sklearn.exceptions import ConvergenceWarning
+
+from skgmmcnn import DiagonalGaussianMixture, FeatureExtractor, LayerDictionary
+from skgmmcnn.mixture._emissions import TiedDiagonalGaussian
+from skgmmcnn.mixture._solvers import Rows, Training, fit_em
+from skgmmcnn.mixture._starts import moments, random_rows, start
+
+
+def test_emission_is_chosen_by_the_share_of_zeros(maps, rng):
+    """The digits network's layers end in a ReLU; its input does not."""
+    dictionary = LayerDictionary(4, covariance_type="diag", random_state=0).fit(maps)
+    assert dictionary.emissions_ == dict.fromkeys(maps.layers, "rectified")
+    for options in ({"emission": "gaussian", "covariance_type": "diag"}, {"covariance_type": "tied_diag"}):
+        assert LayerDictionary(4, **options).fit(maps).emissions_ == dict.fromkeys(maps.layers, "gaussian")
+    for X, expected in [
+        (rng.normal(size=(100, 3)), "gaussian"),
+        (np.abs(rng.normal(size=(100, 3))), "gaussian"),
+        (rng.normal(size=(100, 3)).clip(0), "rectified"),
+    ]:
+        assert LayerDictionary(2, covariance_type="diag").fit(X).emissions_ == {"dense": expected}
+
+
+def test_impossible_emissions_are_refused(rng):
+    with pytest.raises(ValueError, match="Layer 'dense' has negative values, but emission='rectified'"):
+        LayerDictionary(2, emission="rectified", covariance_type="diag").fit(rng.normal(size=(100, 3)))
+    with pytest.raises(ValueError, match="emission='rectified' needs covariance_type='diag'; got 'tied_diag'"):
+        LayerDictionary(2, emission="rectified").fit(rng.normal(size=(100, 3)).clip(0))
+
+
+@pytest.mark.parametrize("scale", [1e18, 1e-20])
+@pytest.mark.parametrize("model", [LayerDictionary(3, random_state=0), DiagonalGaussianMixture(3, random_state=0)])
+def test_rows_out_of_range_are_refused(rng, model, scale):
+    with pytest.raises(ValueError, match="out of float32's range"):
+        model.fit((scale * rng.normal(size=(60, 4))).astype(np.float32))
+
+
+def test_a_layer_without_words_is_refused(digits):
+    silent = copy.deepcopy(digits.network)
+    with torch.no_grad():
+        silent.conv3[0].weight.zero_()
+    maps = FeatureExtractor(silent, ["conv2", "conv3"]).fit_transform(digits.images[:20])
+    with pytest.raises(ValueError, match="Layer 'conv3' is constant over all locations"):
+        LayerDictionary(3).fit(maps)
+
+
+def test_training_ends_when_words_stay(rng):
+    """Overlapping clusters, whose likelihood creeps on: a pass that moves few rows is the last."""
+    rows = torch.from_numpy(rng.normal(size=(3000, 4)))
+    generator = torch.Generator().manual_seed(0)
+    mean, variance = moments(rows)
+    begin = start(random_rows(rows, 20, generator), TiedDiagonalGaussian(0.1 * variance), mean, variance, rows)
+    data = Rows(rows, None, rows)
+    still = fit_em(data, begin, Training(500, 0.0, still=0.02))
+    never = fit_em(data, begin, Training(still.n_iter - 1, 0.0))
+    before = data.expect(fit_em(data, begin, Training(still.n_iter - 2, 0.0)).mixture).components
+    assert still.converged
+    assert not never.converged
+    assert still.n_iter < 200
+    assert 0 < (before != data.expect(never.mixture).components).double().mean() < 0.05
+
+
+def test_likelihood_after_every_pass(maps):
+    """It never falls under EM, goes on with partial_fit, and ends with that of the words that are kept."""
+    dictionary = LayerDictionary(8, random_state=0).fit(maps)
+    bounds = dictionary.lower_bounds_
+    assert tuple(bounds) == maps.layers
+    assert max(map(len, bounds.values())) == dictionary.n_iter_
+    assert all((np.diff(history) >= 0).all() for history in bounds.values())
+    assert dictionary.lower_bound_ == sum(history[-1] for history in bounds.values())
+    assert dictionary.lower_bound_ <= dictionary.score(maps) < dictionary.lower_bound_ + 0.3  # one M-step later
+    score = dictionary.score(maps[:100])
+    dictionary.partial_fit(maps[:100])
+    assert all(dictionary.lower_bounds_[layer][:-1] == history for layer, history in bounds.items())
+    assert dictionary.lower_bound_ == pytest.approx(score, abs=1e-3)
+    fresh = LayerDictionary(8, random_state=0)
+    for _ in range(3):
+        fresh.partial_fit(maps)
+    assert {len(history) for history in fresh.lower_bounds_.values()} == {3}
+    sharp = LayerDictionary(4, objective="discriminative", random_state=0).fit(maps)
+    assert sharp.lower_bound_ == pytest.approx(sharp.score(maps), abs=1e-3)
+    assert max(map(len, sharp.lower_bounds_.values())) == sharp.n_iter_ + 1
+
+
+def test_partial_fit(maps):
+    dictionary = LayerDictionary(8, random_state=0)
+    scores = []
+    for _ in range(3):
+        for rows in np.split(np.arange(300), 3):
+            dictionary.partial_fit(maps[rows])
+        scores.append(dictionary.score(maps))
+    assert dictionary.n_iter_ == 9
+    assert scores[0] < scores[1] < scores[2] < LayerDictionary(8, random_state=0).fit(maps).score(maps) + 0.5
+    assert dictionary.transform(maps).vocabulary.representatives == {}
+    dictionary.collect_representatives(maps)
+    assert dictionary.transform(maps).vocabulary.representatives["conv3"].patches is not None
+    fitted = dictionary.fit(maps)
+    score, n_iter = fitted.score(maps), fitted.n_iter_
+    assert n_iter != 9
+    assert fitted.partial_fit(maps[:150]).score(maps) > score - 1  # goes on from the fit
+    few = maps[:10]  # of which fit does not take an eighth first
+    one_step = LayerDictionary(40, random_state=0).partial_fit(few)
+    with pytest.warns(ConvergenceWarning):
+        one_pass = LayerDictionary(40, random_state=0, max_iter=1).fit(few)
+    for layer in maps.layers:
+        np.testing.assert_allclose(one_step.mixtures_[layer].means_, one_pass.mixtures_[layer].means_, atol=1e-4)
+
+
+@pytest.mark.parametrize("solver", ["online", "sgd"])
+def test_solvers(maps, solver):
+    dictionary = LayerDictionary(8, solver=solver, random_state=0).fit(maps)
+    assert dictionary.score(maps) > LayerDictionary(8, random_state=0).fit(maps).score(maps) - 0.05 * 88
