@@ -197,7 +197,7 @@ def _add_report(commands: Any) -> None:
     )
     _add_fitted(parser)
     parser.add_argument("folder", metavar="FOLDER", help="images, best others than the fitted ones")
-    parser.add_argument("--images", type=int, metavar="N", help="how many of them, drawn at random; default: 50")
+    parser.add_argument("--images", type=int, metavar="N", help="number of images, the first ones; default: 50")
 
 
 def _add_layers(commands: Any) -> None:
