@@ -1,4 +1,4 @@
-"""Images in, feature maps out."""
+"""Feature maps of images from trained networks."""
 
 from ._attribution import Attribution, attribute
 from ._batch import FeatureBatch, Rerun

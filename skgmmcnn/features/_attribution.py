@@ -1,4 +1,4 @@
-"""What the locations of a layer contributed to a scalar of the network: integrated gradients from a baseline."""
+"""Attribution of a scalar of the network to locations of a layer, by integrated gradients."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# From a map (n, C, H, W) of a layer to one number per image (n,), differentiable.
+# Differentiable function of a map (n, C, H, W) that returns one number per image (n,).
 Scalar = Callable[[Tensor], Tensor]
 
 
 class Attribution(NamedTuple):
-    """What each location of a layer contributed to a scalar m of each image.
+    """Attribution of a scalar m of each image to the locations of a layer.
 
     Parameters
     ----------
     influence : Tensor of shape (n, H, W)
-        Sums over a map to m(x) - m(b), but for `residual`.
+        Influence of each location; the sum over a map is m(x) - m(b).
     slope : Tensor of shape (n, C, H, W)
         The gradient of m at the activations x.
     begin, end : Tensor of shape (n,)
         m(b) and m(x).
     residual : Tensor of shape (n,)
-        The share of the sum of abs(influence) by which the rule as such misses, before the correction.
+        Error of the integration before its correction, relative to the sum of abs(influence).
     """
 
     influence: Tensor
@@ -37,20 +37,20 @@ class Attribution(NamedTuple):
 def attribute(scalar: Scalar, values: Tensor, baseline: Tensor, n_steps: int) -> Attribution:
     """Return integrated gradients [1]_ of a scalar along the straight line from a baseline to the activations.
 
-    The line is cut into `n_steps` segments.  On each of them the gradient at the end that is nearer to the activations
-    divides the change of m among the locations.  What it misses of the exact change is divided among them in proportion
-    to the absolute contributions there, without changing any sign.
+    The line is divided into `n_steps` segments.  On each the gradient at the end nearer to the activations attributes
+    the change of m to locations.  The difference to the exact change is distributed in proportion to the absolute
+    contributions, without changing signs.
 
     Parameters
     ----------
     scalar : callable
-        Makes m (n,) of a map (n, C, H, W).
+        Function of a map (n, C, H, W) that returns m (n,).
     values : Tensor of shape (n, C, H, W)
         The activations x.
     baseline : Tensor broadcast to (n, C, H, W)
-        The point b where nothing is known.
+        The baseline b.
     n_steps : int
-        Number of segments, and of gradients to compute.
+        Number of segments, and of gradients.
 
     Returns
     -------
@@ -80,14 +80,14 @@ def attribute(scalar: Scalar, values: Tensor, baseline: Tensor, n_steps: int) ->
 
 
 def value_and_gradient(scalar: Scalar, at: Tensor) -> tuple[Tensor, Tensor]:
-    """Return m (n,) at a map (n, C, H, W), in double precision, and its gradient there."""
+    """Return m (n,) of a map (n, C, H, W) in double precision, and its gradient."""
     leaf = at.detach().clone().requires_grad_()
     with torch.enable_grad():
         m = scalar(leaf)
         if not m.requires_grad:
             raise ValueError(
-                "The decision has no gradient in this layer, as in networks that are quantised, or that run under "
-                "no_grad or detach what they compute; use evidence='counts' for them."
+                "The decision has no gradient in this layer, as in networks that are quantised, run under no_grad or "
+                "detach values; use evidence='counts'."
             )
         (gradient,) = torch.autograd.grad(m.sum(), leaf)
     return m.detach().double(), gradient

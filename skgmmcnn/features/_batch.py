@@ -1,4 +1,4 @@
-"""What the network did with consecutive images, and how it is run over them again with changed activations."""
+"""Batches of activations, outputs and decisions, and reruns with edited activations."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from ._rerun import Edits, Run
 
 
 class FeatureBatch(NamedTuple):
-    """What the network did with consecutive images.
+    """Activations, outputs and decisions of consecutive images.
 
     Parameters
     ----------
     start : int
         Number of the first image.
     activations : dict of str to float32 Tensor of shape (n, C, H, W)
-        What each layer returned, on the device of the network.
+        Maps of the layers, on the device of the network.
     outputs : object
-        What the network returned; probabilities are those of all classes, (n, 2) where it returns a single one.
+        Output of the network; probabilities of all classes, (n, 2) for a network that returns a single one.
     decisions : int64 array of shape (n,)
-        The outputs that it decided for.
+        Output numbers.
     """
 
     start: int
@@ -33,22 +33,22 @@ class FeatureBatch(NamedTuple):
 
 
 class Rerun:
-    """Consecutive images whose network can be run again with changed activations.
+    """Reruns of the network on consecutive images with edited activations, made by `FeatureMaps.rerun`.
 
-    Given by :meth:`FeatureMaps.rerun` to its work.  ``len(rerun)`` is the number of images.
+    ``len(rerun)`` is the number of images.
 
     Parameters
     ----------
     original : FeatureBatch
-        What the network did with the images.
+        The batch without edits.
     again : callable
-        Runs the network from the lowest edited layer on.
+        Function that runs the network from the lowest edited layer on.
     read : callable
-        Makes outputs and decisions of what the network returns.
+        Function of the output of the network that returns outputs and decisions.
     images : Tensor of shape (n, ...)
-        The images as the network takes them.
+        The preprocessed images.
     whole : callable
-        Runs the network as a whole over images of that shape, without gradients; returns outputs and decisions.
+        Function of preprocessed images that returns outputs and decisions, without gradients.
 
     Examples
     --------
@@ -83,26 +83,23 @@ class Rerun:
         return slice(self.original.start, self.original.start + len(self))
 
     def run(self, edits: Edits) -> FeatureBatch:
-        """Run the network with changed layers.
-
-        Gradients flow through where torch records them.
+        """Run the network with edited layers, with gradients if torch records them.
 
         Parameters
         ----------
         edits : dict of str to callable
-            By layer, what makes of its map, a float32 tensor (n, C, H, W), the map of that shape that the network goes
-            on with.  What a layer gets already shows the changes below it.  The network goes on from the lowest of
-            these layers.
+            By layer, a function of its map, a float32 tensor (n, C, H, W), that returns a map of equal shape.  The map
+            depends on the edits of lower layers.
 
         Returns
         -------
         batch : FeatureBatch
-            What the network did; activations are those that it went on with, of the layers that were run.
+            The result, with the edited maps of the layers that ran.
 
         Raises
         ------
         ValueError
-            If a layer is to be changed that is not modelled; or if a changed map has another shape.
+            If an edited layer is not modelled, or an edited map has another shape.
         """
         self._check(edits)
         outputs, maps = self._again(edits)
@@ -110,7 +107,7 @@ class Rerun:
         return FeatureBatch(self.original.start, activations, *self._read(outputs))
 
     def map_of(self, layer: str, edits: Edits) -> Tensor:
-        """Run the network with changed layers up to a layer, and return its map.
+        """Return the map of a layer in a run with edited layers, which stops there.
 
         Parameters
         ----------
@@ -122,7 +119,7 @@ class Rerun:
         Returns
         -------
         values : float32 Tensor of shape (n, C, H, W)
-            The map with which the network would go on.
+            The map, after edits.
         """
         self._check([layer, *edits])
         _, maps = self._again(edits, layer)
@@ -132,6 +129,6 @@ class Rerun:
         for layer in layers:
             if layer not in self.original.activations:
                 raise ValueError(
-                    f"Layer {layer!r} cannot be changed or read: the modelled layers are "
+                    f"Layer {layer!r} cannot be edited or read: the modelled layers are "
                     f"{list(self.original.activations)}."
                 )

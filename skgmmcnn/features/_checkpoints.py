@@ -1,4 +1,4 @@
-"""Weights from a file, also where they lie under a prefix or inside a checkpoint."""
+"""Loading of weights from files, also with a prefix or inside a checkpoint."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _MOST_SHOWN = 3
 _logger = logging.getLogger(__name__)
 
 
-class _Found(NamedTuple):
-    """Weights in a file: where they were, by the names that a network may know, and how many of its own they fit."""
+class _Candidate(NamedTuple):
+    """A state dict in a file, its position, and the number of tensors that fit the network."""
 
     where: str
     state: dict[str, Tensor]
@@ -23,22 +23,24 @@ class _Found(NamedTuple):
 
 
 def load_weights(network: nn.Module, file: Path) -> None:
-    """Load a state dict from `file`; a prefix is stripped and a checkpoint unpacked where that makes all keys fit."""
+    """Load a state dict from `file`, also from under a prefix or in a checkpoint if all keys then fit."""
     if not file.is_file():
         raise FileNotFoundError(f"There is no weights file {str(file)!r}.")
     wanted = {name: value for name, value in network.state_dict().items() if isinstance(value, Tensor)}
-    found = [_under(part, state, prefix, wanted) for part, state in _states(_read(file)) for prefix in _prefixes(state)]
-    if not found:
+    candidates = [
+        _under(part, state, prefix, wanted) for part, state in _states(_read(file)) for prefix in _prefixes(state)
+    ]
+    if not candidates:
         raise ValueError(
-            f"{str(file)!r} holds no weights. Save them by torch.save(network.state_dict(), file) or by safetensors."
+            f"{str(file)!r} contains no weights. Save them by torch.save(network.state_dict(), file) or by safetensors."
         )
-    fitting = [part for part in found if not _misfits(part.state, wanted)]
-    best = max(fitting or found, key=lambda part: part.n_fitting)
+    fitting = [part for part in candidates if not _misfits(part.state, wanted)]
+    best = max(fitting or candidates, key=lambda part: part.n_fitting)
     others = [part.where for part in fitting if not _equal(part.state, best.state)]
     if others:
         raise ValueError(
-            f"{str(file)!r} holds weights of {type(network).__name__} more than once: {best.where}, "
-            f"{', '.join(others)}. Save those that you mean alone."
+            f"{str(file)!r} contains weights of {type(network).__name__} more than once: {best.where}, "
+            f"{', '.join(others)}. Save one of them to a file."
         )
     try:
         network.load_state_dict(best.state)
@@ -55,7 +57,7 @@ _PLAIN = "under their own names"
 
 
 def _read(file: Path) -> Any:
-    """Return what a file holds; whatever goes wrong is one kind of error, with the file's name."""
+    """Return the content of a file; errors of all kinds become a ValueError with its name."""
     try:
         if file.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -65,18 +67,18 @@ def _read(file: Path) -> Any:
     except Exception as error:
         if "GLOBAL" in str(error) or "TorchScript" in str(error):
             raise ValueError(
-                f"{str(file)!r} holds more than tensors, and loading it could run foreign code. Save the state dict "
-                "alone: torch.save(network.state_dict(), file)."
+                f"{str(file)!r} contains other objects than tensors, and loading it could execute code. Save only the "
+                "state dict: torch.save(network.state_dict(), file)."
             ) from error
-        told = str(error).partition("\n")[0]
+        first_line = str(error).partition("\n")[0]
         raise ValueError(
-            f"{str(file)!r} cannot be read as weights ({type(error).__name__}: {told}). Is it complete, and a file of "
-            "torch.save or safetensors?"
+            f"{str(file)!r} cannot be read as weights ({type(error).__name__}: {first_line}). Is it complete, and a "
+            "file of torch.save or safetensors?"
         ) from error
 
 
 def _states(content: Any, where: str = "") -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Yield the dicts of tensors in what a file holds, with how they are nested."""
+    """Yield the dicts of tensors in the content of a file, with their positions."""
     if not isinstance(content, Mapping):
         return
     state = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
@@ -87,21 +89,21 @@ def _states(content: Any, where: str = "") -> Iterator[tuple[str, dict[str, Tens
 
 
 def _prefixes(state: Mapping[str, Tensor]) -> list[str]:
-    """Return what keys begin with: nothing, and each beginning that ends with a point."""
+    """Return the prefixes of keys that end with a dot, and the empty prefix."""
     parts = [key.split(".") for key in state]
     return sorted({".".join([*names[:n], ""]) for names in parts for n in range(len(names))}, key=len)
 
 
-def _under(part: str, state: Mapping[str, Tensor], prefix: str, wanted: Mapping[str, Tensor]) -> _Found:
+def _under(part: str, state: Mapping[str, Tensor], prefix: str, wanted: Mapping[str, Tensor]) -> _Candidate:
     stripped = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     n_fitting = sum(key in stripped and stripped[key].shape == value.shape for key, value in wanted.items())
     where = " and ".join([*([f"in {part}"] if part else []), *([f"under the prefix {prefix!r}"] if prefix else [])])
-    return _Found(where or _PLAIN, stripped, n_fitting)
+    return _Candidate(where or _PLAIN, stripped, n_fitting)
 
 
 def _misfits(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
-    """Say which of the wanted weights are missing or have another shape, and which are not wanted."""
-    # Counters of batches came with torch 0.4.1; older files have none, and torch does without.
+    """Return descriptions of the weights that are missing, have another shape or are unknown."""
+    # Files of torch before 0.4.1 lack counters of batches, which torch does not need.
     missing = [key for key in wanted if key not in state and not key.endswith("num_batches_tracked")]
     other = [
         f"{key} {tuple(state[key].shape)} for {tuple(value.shape)}"

@@ -1,4 +1,4 @@
-"""Effective receptive fields: where in its receptive field a location's activity comes from, measured by gradients."""
+"""Effective receptive fields, measured by gradients."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from .._device import exact_float32
 from ._captured import CapturedNetwork, Fields
 from ._receptive_field import ReceptiveField, Span
 
-_FROM_BORDER = np.array([0, 2, 5])  # positions that are measured; between them little changes but the place
+_FROM_BORDER = np.array([0, 2, 5])  # measured positions, between which fields mainly shift
 
-# Whether operations may work in place on what gradients need is the process's choice: one thread measures at a time.
+# allow_mutation_on_saved_tensors applies to the process, so one thread measures at a time.
 _MEASURING = threading.Lock()
 
 
 class _Recorded(NamedTuple):
-    """Maps (n, C, H, W) by layer, with the operations between them: as layers below `read` and above `returned` it."""
+    """Maps (n, C, H, W) by layer with gradients: as `read` by layers above and as `returned` from layers below."""
 
     read: dict[str, Tensor]
     returned: dict[str, Tensor]
@@ -36,23 +36,13 @@ def effective_fields(
     fields: Mapping[tuple[str, str], ReceptiveField],
     share: float = 0.68,
 ) -> Fields:
-    """Return where in their fields the layers of pairs (upper, lower) get most of their activity from.
+    """Return the effective fields of pairs of layers (upper, lower), measured on a batch of images.
 
-    Random signs are put on one row, or column, of the upper map and sent back through the network.  The expected square
-    of what arrives at a lower location is the sum of the squared derivatives, its energy.  A row's effective field is
-    the shortest interval of lower rows inside its field that holds `share` of the energy.  Rows that none reaches are
-    like their neighbours; where there is none at all, and where no gradient can be had, the field stays whole.
-
-    Parameters
-    ----------
-    network : CapturedNetwork
-        With the layers of all pairs.
-    batch : Tensor of shape (n, ...)
-        Images to measure on.
-    fields : dict of (upper, lower) to ReceptiveField
-        Whole fields.
-    share : float, default=0.68
-        Between 0 and 1.  Smaller fields depend more on the word above; too small ones miss locations below.
+    Random signs on one row, or column, of the upper map are propagated backwards.  The expected square of the gradient
+    at a lower location is the sum of the squared derivatives, its energy.  The effective field of a row is the shortest
+    interval of lower rows inside its receptive field with the given `share` of the energy.  Fields of rows without
+    energy are interpolated; without any energy or gradient the whole receptive field is returned.  Smaller shares give
+    fields that depend more on the word above, but can miss locations below.
     """
     if not any(_has_choice(span) for field in fields.values() for span in (field.rows, field.columns)):
         return dict(fields)
@@ -65,26 +55,26 @@ def effective_fields(
             allow_mutation_on_saved_tensors(),
         ):
             recorded = _record(network, batch.clone())
-            found: Fields = {}
+            effective: Fields = {}
             for upper in dict.fromkeys(upper for upper, _ in fields):
                 whole = {pair: field for pair, field in fields.items() if pair[0] == upper}
-                found |= _effective_fields(recorded, upper, whole, share)
-            return found
+                effective |= _effective_fields(recorded, upper, whole, share)
+            return effective
     except RuntimeError as error:
         warnings.warn(
-            f"Effective receptive fields cannot be measured: {str(error).splitlines()[0]}  Whole ones are taken.",
+            f"Effective receptive fields cannot be measured: {str(error).splitlines()[0]}  Receptive fields are used.",
             stacklevel=4,
         )
         return dict(fields)
 
 
 def _has_choice(span: Span) -> bool:
-    """Tell whether some interval holds more than one position."""
+    """Return whether an interval contains more than one position."""
     return int((span[1] - span[0]).max(initial=0)) > 1
 
 
 def _record(network: CapturedNetwork, batch: Tensor) -> _Recorded:
-    """Run the network such that gradients can be had between any two of its layers."""
+    """Run the network with gradients between any two of its layers."""
     read: dict[str, Tensor] = {}
 
     def keep(layer: str, values: Tensor) -> Tensor:
@@ -109,16 +99,16 @@ def _effective_fields(recorded: _Recorded, upper: str, fields: Fields, share: fl
 
 
 def _sample(size: int) -> np.ndarray:
-    """Return the positions of an axis that are measured: all of a few, else more of them where the border cuts."""
+    """Return the measured positions of an axis: all of a short one, else some near the borders."""
     if size <= 2 * len(_FROM_BORDER):
         return np.arange(size)
     return np.union1d(_FROM_BORDER, size - 1 - _FROM_BORDER)
 
 
 def _energies(upper: Tensor, lowers: list[Tensor], at: list[np.ndarray]) -> list[list[np.ndarray]]:
-    """Return for each of `lowers` how much of the rows, and columns, `at` of `upper` comes from each of its own.
+    """Return the energies of the rows, and columns, `at` of `upper` in the rows, and columns, of each of `lowers`.
 
-    Each row, or column, is measured on one image, the next on the next image, so that one pass measures many.
+    Each row or column is measured on one image, and all images of the batch in one backward pass.
     """
     random = torch.Generator().manual_seed(0)
     energies = [
@@ -138,10 +128,10 @@ def _energies(upper: Tensor, lowers: list[Tensor], at: list[np.ndarray]) -> list
 
 
 def _narrowed(span: Span, at: np.ndarray, energies: np.ndarray, share: float) -> Span:
-    """Return the shortest intervals inside `span`, measured `at` some positions, that hold a share of the energies.
+    """Return the shortest intervals inside `span` with a share of the energies measured `at` some positions.
 
-    Measured ends are put in the order in which those of `span` run, by isotonic regression weighted by energy: where
-    little arrives, chance decides where.
+    Measured ends are made monotonic, as those of `span`, by isotonic regression weighted by energy, since ends with
+    little energy are noisy.
     """
     start, stop = span
     place = np.arange(energies.shape[1])
@@ -161,7 +151,7 @@ def _narrowed(span: Span, at: np.ndarray, energies: np.ndarray, share: float) ->
 
 
 def _shortest(energy: np.ndarray, share: float) -> tuple[int, int]:
-    """Return the shortest interval that holds a share of the energy; of several, the one that holds the most."""
+    """Return the shortest interval with a share of the energy; of several, the one with the most."""
     total = np.concatenate([[0], np.cumsum(energy)])
     first = np.arange(len(energy))
     last = np.searchsorted(total, total[:-1] + share * (1 - 1e-9) * total[-1])

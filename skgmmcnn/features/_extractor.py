@@ -1,4 +1,4 @@
-"""FeatureExtractor: images in, feature maps out."""
+"""Extraction of feature maps from trained networks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ._captured import CapturedNetwork
 from ._copying import plain
 from ._decisions import Judge, Meaning, check_one_decision, count_outputs, is_bounded
 from ._effective_field import effective_fields
-from ._images import Images, InputKind, PixelScale, gather, listed, of_bytes, unreadable, warn_if_random
+from ._images import Images, InputKind, PixelScale, make_images, normalise_input, of_bytes, unreadable, warn_if_random
 from ._layers import choose_layers, split_layout
 from ._maps import FeatureMaps
 from ._network import Portable, build, fingerprint, share, usual_preprocess
@@ -36,16 +36,16 @@ from ._store import StoredSource, check_folder
 from ._tracing import watch
 
 _N_FIELD_IMAGES = 4  # on which effective fields are measured
-_N_ASKED = 8  # images that tell whether a network returns probabilities
-_ROUNDING = 0.05  # relative, and far above what batches of other sizes change in half precision
-_SAME_AS_NETWORK = "the frozen network"  # stands for the model in pickles, so that they hold it once
+_N_ASKED = 8  # images used to check whether a network returns probabilities
+_ROUNDING = 0.05  # relative; far above changes by the batch size in half precision
+_SAME_AS_NETWORK = "the frozen network"  # replaces the model in pickles, which then contain it once
 
 
 class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]
-    """Run a trained network over images and take what chosen layers return.
+    """Run a trained network on images and extract the feature maps of chosen layers.
 
-    The network is frozen: it runs in evaluation mode, without gradients, on a copy.  The caller's network keeps its
-    mode, its hooks, its gradients and its device.
+    The extractor runs a frozen copy in evaluation mode, without gradients.  The network passed as `model` is not
+    changed.
 
     Parameters
     ----------
@@ -53,70 +53,69 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         A torchvision model name (``"resnet50"``), a function without arguments that returns a network, or a network.
     layers : str or sequence of str, default=None
         Names of submodules as in ``model.named_modules()``, or torchvision's names of operations
-        (:func:`torchvision.models.feature_extraction.get_graph_node_names`).  Any order.  None takes the last block of
-        each of the four smallest map sizes, or the hidden layers of a network of vectors;
-        :func:`skgmmcnn.features.list_layers` lists what there is.
+        (:func:`torchvision.models.feature_extraction.get_graph_node_names`), in any order.  None takes the last block
+        of each of the four smallest map sizes, or the hidden layers of a network of vectors;
+        :func:`skgmmcnn.features.list_layers` lists all layers.
     weights : str, path or torchvision weights, default=None
         A name of torchvision weights (``"DEFAULT"``, ``"IMAGENET1K_V1"``), or the path of a state dict (``.pth``,
-        ``.safetensors``), also under a prefix or nested in a checkpoint.  None keeps the weights that the network has;
-        a torchvision name then gives random ones, the same each time.  A file that bears the name of published
-        torchvision weights brings their metadata too.  Pickles refer to weights that have a name or a file, and the
-        SHA-256 is checked when they are loaded; :func:`skgmmcnn.save` and a network that has its weights keep them
-        inside.
+        ``.safetensors``), also with a prefix or nested in a checkpoint.  None keeps the weights of the network; for a
+        torchvision name these are random with a fixed seed.  A file named like published torchvision weights also
+        provides their metadata.  Pickles refer to weights with a name or a file, and the SHA-256 is checked when they
+        are loaded; files of :func:`skgmmcnn.save`, and pickles of other weights, contain them.
     preprocess : "auto", callable or None, default="auto"
-        Preprocessing of one image.  ``"auto"`` is that of the torchvision weights; where a torchvision model has
-        other ones, that of its published ones, with a warning, for images of bytes.  A callable
-        gets a PIL image for files, PIL images and uint8 data, else a float tensor (C, H, W); it returns a float tensor.
-        None takes X as it is: float arrays that are ready.
+        Preprocessing of one image.  ``"auto"`` is that of the torchvision weights; for other weights of a torchvision
+        model and 8-bit images it is that of the published weights, with a warning.  A callable gets a PIL image for
+        files, PIL images and uint8 data, else a float tensor (C, H, W), and returns a float tensor.  None is for
+        preprocessed float arrays.
     layout : {"auto", "channels_first", "channels_last"} or dict, default="auto"
-        Where a 4-D X has its channels.  ``"auto"`` finds the axis as long as the first layer has channels.  The
-        channels of layers are found by where their values lie; where nothing tells, a dict says it by the layer's name
-        (``{"norm": "channels_last"}``), and by ``"input"`` for X.
+        Axis of the channels in a 4-D X.  ``"auto"`` is the axis with as many entries as the first layer has channels.
+        The channel axis of layers is inferred from the dependence of values on the image; a dict sets it by layer name
+        (``{"norm": "channels_last"}``), and for X by ``"input"``.
     class_names : sequence of str, or dict of int to str, default=None
-        Names of the network's outputs, in order, or by their numbers.  None takes those of the torchvision weights,
-        where they have some.
+        Names of the outputs of the network, in order, or by number.  None takes those of the torchvision weights, if
+        they have names.
     decision : callable, default=None
-        Makes output numbers (n,) of what the network returns.  None takes the largest of C outputs, and for a single
-        output whether it is positive, or above one half where it is a probability: behind a sigmoid, which is found
-        out at fit.  Networks that decide several things (multi-label) are refused where that shows: several
-        probabilities that do not add up to 1, or a `y` that marks several classes.  Scores alone do not show it; give a
-        network that returns one of them, ``x[:, [3]]``, or the decision that is meant.
+        Function of the output of the network that returns output numbers (n,).  None takes the largest of C outputs;
+        for a single output, class 1 if it is positive, or above 0.5 if a sigmoid precedes it.  An error is raised for
+        multi-label networks if the outputs are several probabilities that do not add up to 1, or if `y` marks several
+        classes.  Multi-label scores are not recognised: give a network that returns one of them, ``x[:, [3]]``, or a
+        decision.
     store : str or path, default=None
-        Folder in which activations are kept on disk when they are first computed, so that the network runs once over
-        the same images; see :meth:`FeatureMaps.store`.
+        Folder in which activations are stored when they are first computed, so that the network runs once on each
+        image; see :meth:`FeatureMaps.store`.
     batch_size : int, default=32
-        Images per forward pass.  On a CPU only how many are held at once: they pass in smaller parts, 64 digits
-        or one photograph, one thread each, so that values depend neither on it nor on the number of threads.
+        Images per forward pass.  On a CPU images pass in smaller parts (64 digits, or one photograph), each in one
+        thread, so that values depend neither on the batch size nor on the number of threads.
     n_jobs : int, default=None
-        Processes that read and preprocess images; None is this one alone, -1 as many as there are processors.
+        Processes that read and preprocess images; None is the current process, -1 one per processor.
     on_error : {"raise", "skip"}, default="raise"
-        What to do with images that cannot be read, that a data set or `preprocess` fails on, or that hold NaN.  To skip
-        them, all are made ready once before work starts; what is left is numbered anew, so labels must be given for
-        readable images alone.
+        Treatment of images that cannot be read, on which a data set or `preprocess` fails, or that contain NaN.  With
+        "skip" all images are read once in advance and the others are renumbered, so that `y` must contain the labels
+        of readable images only.
     verbose : int, default=0
-        Whether to show the progress of passes over the images.
+        Whether to show progress bars of passes over the images.
     device : str or torch.device, default="auto"
-        Where the network runs; ``"auto"`` is a GPU when there is one.
+        Device of the network; ``"auto"`` is a GPU if one is available.
 
     Attributes
     ----------
     network_ : torch.nn.Module
-        The frozen network; clones of this estimator share it.
+        The frozen network, shared by clones of this estimator.
     spec_ : NetworkSpec
-        Modelled layers in network order, their shapes, receptive fields, whole and effective, and the outputs.
+        Modelled layers in network order, their shapes, receptive and effective fields, and the outputs.
     fingerprint_ : str
         SHA-256 of the network's weights.
     preprocess_ : callable or None
-        The preprocessing in use.
+        The preprocessing.
 
     Notes
     -----
-    *Receptive fields* are what a location depends on at all: `spec_.receptive_fields`.  Deep in a network they grow to
-    whole maps, and most of such a field hardly matters [1]_.  *Effective fields*, `spec_.effective_fields`, are
-    measured: with random signs g on one row of a layer's map y, the expected square of the gradient of g . y at a
+    *Receptive fields*, `spec_.receptive_fields`, contain everything that a location depends on.  In deep layers they
+    grow to whole maps, most of which have little effect [1]_.  *Effective fields*, `spec_.effective_fields`, are
+    measured: with random signs g on one row of the map y of a layer, the expected square of the gradient of g . y at a
     location of the layer below is the sum of the squared derivatives there, its energy.  The effective field of the row
-    is the shortest interval of lower rows, inside its receptive field, that holds 68 % of the energy; columns
-    likewise.  On large maps some rows are measured, and the ends of fields interpolated between them.
+    is the shortest interval of lower rows, inside its receptive field, with 68 % of the energy; columns likewise.  On
+    large maps some rows are measured, and the ends of the fields are interpolated between them.
 
     References
     ----------
@@ -183,7 +182,7 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any = None) -> FeatureExtractor:
-        """Load the network and work out the geometry of its layers; a few images pass through it.
+        """Load the network and determine the geometry of its layers from a few images.
 
         Parameters
         ----------
@@ -191,8 +190,7 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
             Images (n, C, H, W), (n, H, W, C) or (n, H, W), vectors (n, d), a list of image files or PIL images, a
             folder with image files, or a map-style :class:`torch.utils.data.Dataset` of images or of (image, label).
         y : array-like of shape (n,), default=None
-            Output numbers or class names.  Only checked: later stages use them, and a matrix that marks several classes
-            per image shows that the network decides several things.
+            Output numbers or class names.  They are only validated; later steps of a pipeline use them.
 
         Returns
         -------
@@ -200,14 +198,14 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
             The fitted extractor.
         """
         self._check_parameters()
-        X = listed(X, existing=self.on_error == "raise")  # before weights are downloaded
+        X = normalise_input(X, existing=self.on_error == "raise")  # before weights are downloaded
         device = resolve_device(self.device)
         built = build(self.model, self.weights, seed=0)
         preprocess: Any = built.preprocess if self.preprocess == "auto" else self.preprocess
         if self.preprocess == "auto" and preprocess is None and isinstance(self.model, str) and of_bytes(X):
             preprocess = usual_preprocess(self.model)
         watched = watch(built.network)
-        images = self._gather(X, InputKind.of(watched.first_layer), preprocess)
+        images = self._images_of(X, InputKind.of(watched.first_layer), preprocess)
         image = images.batch(0, 1)
         warn_if_random(images, image)
         lay_out(built.network, image)
@@ -217,8 +215,8 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         if y is not None:
             spec.encode(y, len(images))
         traced = traced.on(share(built.network, device))
-        found, digest = self._effective_fields(traced, spec, images), fingerprint(traced.network)
-        spec = replace(spec, effective_fields=found, fingerprint=digest)
+        effective, digest = self._effective_fields(traced, spec, images), fingerprint(traced.network)
+        spec = replace(spec, effective_fields=effective, fingerprint=digest)
         self._scale = PixelScale.of(images, image)
         self._traced = traced
         self.fingerprint_ = digest
@@ -231,26 +229,24 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
             raise ValueError(f"layers must list at least one layer name; got {self.layers!r}.")
         strange = [layer for layer in self._named_layers() or () if not isinstance(layer, str)]
         if strange:
-            raise TypeError(f"layers must list names of layers, as list_layers gives them; got {strange[0]!r}.")
+            raise TypeError(f"layers must list names of layers, as returned by list_layers; got {strange[0]!r}.")
         if self.store is not None:
             check_folder(self.store)
         if self.n_jobs is not None and (not self.n_jobs or self.n_jobs < -1 - (os.cpu_count() or 1)):
-            raise ValueError(
-                f"n_jobs={self.n_jobs}: give a number of processes, -1 for as many as there are processors, or None."
-            )
+            raise ValueError(f"n_jobs={self.n_jobs}: give a number of processes, -1 for one per processor, or None.")
 
     @property
     def network_(self) -> nn.Module:
-        """The frozen network; clones of this estimator share it."""
+        """The frozen network, shared by clones of this estimator."""
         return self._traced.network
 
     def transform(self, X: Any) -> FeatureMaps:
-        """Return the feature maps of X; they are computed when they are read.
+        """Return the feature maps of X, which are computed when they are read.
 
         Parameters
         ----------
         X : array, tensor or list
-            As in :meth:`fit`; preprocessed images must have the size of those there.
+            As in :meth:`fit`; preprocessed images must have the same size as there.
 
         Returns
         -------
@@ -258,7 +254,7 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
             Lazy maps of the modelled layers for each image.
         """
         check_is_fitted(self)
-        images = self._gather(X, InputKind.of(self._traced.first_layer), self.preprocess_)
+        images = self._images_of(X, InputKind.of(self._traced.first_layer), self.preprocess_)
         images.batch(0, 1, self.spec_.input_shape)
         run = Running(self.decision, self.batch_size, self.n_jobs, self.verbose, self.device)
         network = NetworkSource(self._traced, self.spec_, self.fingerprint_, images, run)
@@ -266,9 +262,9 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         return FeatureMaps(self.spec_, images, source, network, self._scale)
 
     def score(self, X: Any, y: Any) -> float:
-        """Return the network's own accuracy: the share of images that it decides as they are labelled.
+        """Return the accuracy of the network.
 
-        Much less than was published for it, or known from training, tells of another preprocessing or order of classes.
+        An accuracy far below the published one indicates another preprocessing or order of classes.
 
         Parameters
         ----------
@@ -280,15 +276,15 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         Returns
         -------
         accuracy : float
-            Between 0 and 1.
+            Share of images with the decision `y`, between 0 and 1.
         """
         maps = self.transform(X)
         labels = self.spec_.encode(y, len(maps))
         return float((np.concatenate([batch.decisions for batch in maps.batches()]) == labels).mean())
 
-    def _gather(self, X: Any, kind: InputKind, preprocess: Callable | None) -> Images:
-        """Return X as images, without those that cannot be read if they are to be skipped."""
-        images = gather(X, kind, split_layout(self.layout)[0], preprocess, existing=self.on_error == "raise")
+    def _images_of(self, X: Any, kind: InputKind, preprocess: Callable | None) -> Images:
+        """Return X as images; those that cannot be read are skipped if ``on_error="skip"``."""
+        images = make_images(X, kind, split_layout(self.layout)[0], preprocess, existing=self.on_error == "raise")
         if self.on_error == "raise":
             return images
         bad = unreadable(images, self.n_jobs)
@@ -303,16 +299,18 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         return [self.layers] if isinstance(self.layers, str) else self.layers
 
     def _layers_of(self, watched: CapturedNetwork, image: Tensor) -> tuple[list[str], dict[str, str]]:
-        """Return the layers to model, and the layouts that the user tells of them."""
+        """Return the layers to model and the layouts set by the user."""
         _, layouts = split_layout(self.layout)
         layers = self._named_layers()
         if layers is None:
             layers = choose_layers(watched.survey(image, layouts), watched.network)
             if not layers:
-                raise ValueError("The network has no hidden layer that could be chosen; name layers=[...].")
+                raise ValueError("The network has no hidden layer to choose by default; set layers=[...].")
         for name in layouts:
             if name not in layers:
-                raise ValueError(f"layout names {name!r}, which is none of the layers {layers} and not 'input'.")
+                raise ValueError(
+                    f"layout has the key {name!r}, which is neither one of the layers {layers} nor 'input'."
+                )
         return list(layers), layouts
 
     def _survey(
@@ -323,7 +321,7 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         image: Tensor,
         class_names: Sequence[str] | Mapping[int, str] | None,
     ) -> NetworkSpec:
-        """Run an image through the network, more where it returns probabilities, and note what later stages need."""
+        """Run the network on an image, and on more if it returns probabilities; return its description."""
         outputs, activations = traced.run(image)
         beside = images.batch(len(images) - 1, len(images), tuple(image.shape[1:]))
         warn_if_unsteady(traced, torch.cat([image, beside]), activations)
@@ -362,7 +360,7 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         return tags
 
     def __sklearn_clone__(self) -> FeatureExtractor:
-        # A deep copy, as clone makes of a parameter that is no estimator, would copy the network and its hooks.
+        # clone makes deep copies of parameters, which would copy the network and its hooks.
         return type(self)(**self.get_params(deep=False))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -380,21 +378,21 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
 
 
 def _some(images: Images, n: int, shape: tuple[int, ...]) -> Tensor:
-    """Return at most `n` of the images, evenly spaced, as the network takes them."""
+    """Return at most `n` preprocessed images, evenly spaced."""
     rows = np.linspace(0, len(images) - 1, min(n, len(images))).astype(int).tolist()
     return torch.cat([images.batch(row, row + 1, shape) for row in rows])
 
 
 def warn_if_unsteady(network: CapturedNetwork, images: Tensor, activations: dict[str, Tensor]) -> None:
-    """Warn where the maps of the first image are others when it passes once more, beside another one."""
+    """Warn if the maps of the first image change when it passes again, beside another image."""
     _, again = network.run(images)
     for layer, values in activations.items():
         change = (again[layer][:1] - values).abs().max()
         if change > _ROUNDING * values.abs().max():
             warnings.warn(
-                f"Layer {layer!r} returns other values for the same image beside another one: the network draws random "
-                "numbers, or mixes the images of a batch, as batch normalisation without running statistics does. "
-                "Words and graphs will change with each pass.",
+                f"Layer {layer!r} returns different values for the same image beside another one: the network draws "
+                "random numbers, or mixes the images of a batch, as batch normalisation without running statistics "
+                "does. Words and graphs will change with each pass.",
                 stacklevel=4,
             )
             return

@@ -1,9 +1,8 @@
-"""Following what every value of a network depends on, while it computes.
+"""Dependence of all values of a network on the image, followed through one forward pass.
 
-Beside the memory of each tensor a shadow is kept, in which stands for each of its values from which rows and columns
-of the image, or of a layer below, it comes: as torch's operations read and write memory, shadows are read and written.
-So views and work in place need no care, networks may branch on their values and refuse what is no image, and one pass
-gives the fields of all layers.
+The storage of each tensor has a shadow, which records for each value the rows and columns of the image, or of a lower
+layer, that it depends on.  Shadows are read and written as operations of torch read and write memory.  So views and
+operations in place are covered, networks may branch on their values, and one pass gives the fields of all layers.
 """
 
 from __future__ import annotations
@@ -24,15 +23,15 @@ from .._progress import DelayedBar
 from ._forms import Form, no_form
 from ._receptive_field import ReceptiveField, Span
 
-# A shadow of a tensor of shape S has the shape (k, *S), of which axes that make no difference have length 1.  Its first
-# two numbers are where a value lies, as row and column of the last map that a convolution or pooling made.  Then come
-# four for each origin, the image and layers below: first row, -(last row + 1), first column, -(last column + 1) that it
-# depends on.  So the shadow of what mixes values is their least, and infinity stands for none.
+# The shadow of a tensor of shape S has shape (k, *S), with length 1 along axes where it is constant.  The first two
+# entries are the place of a value, the row and column in the last map returned by a convolution or pooling.  Four
+# entries follow for each origin (the image and lower layers): first row, -(last row + 1), first column and
+# -(last column + 1) that the value depends on.  The shadow of a mixture is the minimum; infinity means no dependence.
 _PLACE, _ENDS = 2, 4
 
 
 class Geometry(NamedTuple):
-    """Shapes (C, H, W) and forms of layers read as maps, and the fields of pairs (upper, lower)."""
+    """Shapes (C, H, W) and forms of layers, and fields of pairs (upper, lower)."""
 
     shapes: dict[str, tuple[int, int, int]]
     forms: dict[str, Form]
@@ -40,20 +39,10 @@ class Geometry(NamedTuple):
 
 
 class Follower(TorchDispatchMode):
-    """Follow what is computed from `image` in the calling thread while this context is entered.
+    """Context that follows the computation on a preprocessed `image` (1, ...) in the calling thread.
 
-    Whoever runs the network says by :meth:`see` which tensors are layers.
-
-    Parameters
-    ----------
-    image : Tensor of shape (1, ...)
-        One image as the network takes it.
-    pairs : bool
-        Whether to find the fields of layers in each other too.
-    layouts : dict of str to str
-        Layers whose channels are known to come "channels_first" or "channels_last".
-    n_layers : int
-        How many there are, for the progress.
+    Layers are reported by :meth:`see`; with `pairs` their fields in each other are determined, too.  `layouts` are
+    those set by the user, and `n_layers` the number of layers, for the progress bar.
     """
 
     def __init__(self, image: Tensor, *, pairs: bool, layouts: Mapping[str, str], n_layers: int) -> None:
@@ -62,8 +51,8 @@ class Follower(TorchDispatchMode):
         self.geometry = Geometry({}, {}, {})
         self.formless: dict[str, Any] = {}
         self._pairs, self._layouts = pairs, layouts
-        self._found: dict[tuple, _Found] = {}
-        self._shadows: dict[tuple[int, int], _Written] = {}
+        self._cache: dict[tuple, _LayerFields] = {}
+        self._shadows: dict[tuple[int, int], _StoredShadow] = {}
         self._origins: dict[str, tuple[int, int]] = {}
         self._unknown: set[str] = set()
         form = Form(axes=(2, 3)) if image.ndim == 4 else Form()
@@ -73,7 +62,7 @@ class Follower(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        self._follow(func, _bound(func, args, kwargs or {}), list(_tensors(result)))
+        self._follow(func, _bind(func, args, kwargs or {}), list(_tensors(result)))
         return result
 
     def __exit__(self, *exception: Any) -> None:
@@ -81,34 +70,34 @@ class Follower(TorchDispatchMode):
         self._bar.close()
         if self._unknown:
             warnings.warn(
-                f"What comes out of {', '.join(sorted(self._unknown))} counts as depending on all that goes in: layers "
-                "above may have smaller receptive fields than are told.",
+                f"The outputs of {', '.join(sorted(self._unknown))} are taken to depend on all inputs: the receptive "
+                "fields of layers above may be smaller than reported.",
                 stacklevel=2,
             )
 
     def of(self, layers: Sequence[str]) -> Geometry:
-        """Return the geometry of `layers`, all of which must be maps, vectors or tokens that depend on the image."""
+        """Return the geometry; raise an error if one of `layers` has no form or does not depend on the image."""
         for layer in layers:
             if layer in self.formless:
                 raise no_form(layer, self.formless[layer])
             if (layer, "input") not in self.geometry.fields:
                 raise ValueError(
-                    f"Layer {layer!r} does not depend on the image, as far as it can be followed: it is the same for "
-                    "all images, or is computed outside of torch. Leave it out."
+                    f"Layer {layer!r} does not depend on the image: it is constant, or computed outside of torch. "
+                    "Leave it out."
                 )
         return self.geometry
 
     def survey(self) -> dict[str, tuple[tuple[int, int, int], ReceptiveField | None]]:
-        """Return the shape (C, H, W) of each layer's map, and its field in the image."""
+        """Return the shape (C, H, W) of the map and the field in the image of each layer."""
         fields = self.geometry.fields
         return {name: (shape, fields.get((name, "input"))) for name, shape in self.geometry.shapes.items()}
 
     def see(self, name: str, tensor: Any) -> None:
-        """Note that `tensor` is the layer called `name`."""
+        """Record that `tensor` is the layer `name`."""
         if not isinstance(tensor, Tensor):
             self.formless[name] = tensor
             return
-        super().__exit__(None, None, None)  # what is computed here is not followed
+        super().__exit__(None, None, None)  # operations here are not followed
         shadow = self._read(tensor)
         form = self._form(tensor, shadow, self._layouts.get(name))
         if form is None:
@@ -124,15 +113,15 @@ class Follower(TorchDispatchMode):
         super().__enter__()
 
     def _form(self, tensor: Tensor, shadow: Tensor | None, layout: str | None) -> Form | None:
-        known = self._found.get((id(shadow), tensor.shape))
+        known = self._cache.get((id(shadow), tensor.shape))
         if known and not layout:
             return known.form
         return Form.of(tensor, None if shadow is None else shadow[:_PLACE], layout)
 
     def _fields(self, tensor: Tensor, shadow: Tensor, form: Form) -> dict[str, ReceptiveField]:
-        """Return the fields of a layer in all origins; many layers share a shadow."""
+        """Return the fields of a layer in all origins, computed once for layers that share a shadow."""
         key = id(shadow), tensor.shape
-        if key not in self._found or self._found[key].form != form:
+        if key not in self._cache or self._cache[key].form != form:
             spread = shadow if form.grid is None else shadow.expand(-1, *tensor.shape)
             fields = {}
             for number, (lower, size) in enumerate(self._origins.items()):
@@ -140,17 +129,17 @@ class Follower(TorchDispatchMode):
                 field = _field([form.as_map(end).numpy() for end in ends], form.size(tensor), size)
                 if field is not None:
                     fields[lower] = field
-            self._found[key] = _Found(shadow, form, fields)
-        return self._found[key].fields
+            self._cache[key] = _LayerFields(shadow, form, fields)
+        return self._cache[key].fields
 
     def _originate(self, name: str, tensor: Tensor, form: Form) -> None:
-        """Let fields be found in the locations of a tensor from here on."""
+        """Make a tensor an origin, in whose locations the fields of later layers are determined."""
         size = form.size(tensor)
         n_before = _PLACE + _ENDS * len(self._origins)
         self._origins[name] = size
         if form.grid is None:
             ends = _at(_ends(size), tensor.ndim, form.axes)
-        else:  # tokens that have no place are no locations
+        else:  # tokens outside the grid are not locations
             ends = tensor.new_full((_ENDS, *tensor.shape), torch.inf, dtype=torch.float32)
             for values, end in zip(ends, _ends(size), strict=True):
                 form.as_map(values).copy_(end)
@@ -164,9 +153,9 @@ class Follower(TorchDispatchMode):
         overwritten = args.get("self") if name in _OVERWRITING else None
         tensors = [value for value in _tensors(args.values()) if value is not overwritten]
         if name.startswith("new_") or name.endswith("_like"):
-            return  # takes shape and type alone
+            return  # depends on shape and type only
         shadows = {id(value): shadow for value in tensors if (shadow := self._read(value)) is not None}
-        written = {id(args[key]) for key in _written(func) if args.get(key) is not None}
+        written = {id(args[key]) for key in _write_arguments(func) if args.get(key) is not None}
         own = {_key(value) for value in tensors}
         for number, result in enumerate(results):
             if name in _RESHAPING or (id(result) not in written and _key(result) in own):
@@ -174,11 +163,11 @@ class Follower(TorchDispatchMode):
             if shadows:
                 call = _Call(func, name, args, [value for value in tensors if id(value) in shadows], shadows, result)
                 is_main = not number or result.shape == results[0].shape
-                self._write(result, self._combined(call) if is_main else _everything(call))
+                self._write(result, self._shadow_of(call) if is_main else _mix_all(call))
             elif _key(result) in self._shadows:
                 self._write(result, torch.full((_PLACE, *[1] * result.ndim), torch.inf))
 
-    def _combined(self, call: _Call) -> Tensor:
+    def _shadow_of(self, call: _Call) -> Tensor:
         """Return the shadow of a result."""
         follow = _RULES.get(call.name) or (_pointwise if torch.Tag.pointwise in call.func.tags else _by_arguments)
         shadow = follow(call)
@@ -186,16 +175,16 @@ class Follower(TorchDispatchMode):
             return shadow
         if call.result.numel() > 1:
             self._unknown.add(str(call.func))
-        return _everything(call)
+        return _mix_all(call)
 
     def _read(self, tensor: Tensor) -> Tensor | None:
-        """Return the shadow of a tensor, None where it depends on nothing."""
+        """Return the shadow of a tensor, None if it depends on nothing."""
         known = self._shadows.get(_key(tensor))
         if known is None:
             return None
         if known.geometry == _geometry(tensor):
             return known.shadow
-        return _strided(known.spread, _geometry(tensor))
+        return _view(known.spread, _geometry(tensor))
 
     def _write(self, tensor: Tensor, shadow: Tensor) -> None:
         key, geometry = _key(tensor), _geometry(tensor)
@@ -203,18 +192,18 @@ class Follower(TorchDispatchMode):
         length = storage.nbytes() // tensor.element_size()
         if tensor.numel() < length:  # a part of a larger tensor
             whole = torch.full((len(shadow), length), torch.inf) if known is None else known.spread.clone()
-            whole = _padded(whole, 0, 0, max(0, len(shadow) - len(whole)))
-            part = _strided(whole, geometry)
+            whole = _pad(whole, 0, 0, max(0, len(shadow) - len(whole)))
+            part = _view(whole, geometry)
             part.fill_(torch.inf)
             part[: len(shadow)] = shadow
             geometry, shadow = ((length,), (1,), 0), whole
-        for gone in [key for key, held in self._shadows.items() if held.storage.expired()]:
-            del self._shadows[gone]
-        self._shadows[key] = _Written(StorageWeakRef(storage), length, geometry, shadow)
+        for expired in [key for key, known in self._shadows.items() if known.storage.expired()]:
+            del self._shadows[expired]
+        self._shadows[key] = _StoredShadow(StorageWeakRef(storage), length, geometry, shadow)
 
 
-class _Found(NamedTuple):
-    """What was found of layers with this shadow, which is kept so that its id is nobody else's."""
+class _LayerFields(NamedTuple):
+    """The fields of layers with a shadow, which is referenced so that its id stays unique."""
 
     shadow: Tensor
     form: Form
@@ -222,8 +211,8 @@ class _Found(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Written:
-    """The shadow of a storage, as it was written for a tensor of some geometry."""
+class _StoredShadow:
+    """The shadow of a storage, in the geometry of the tensor through which it was written."""
 
     storage: StorageWeakRef
     length: int
@@ -232,16 +221,16 @@ class _Written:
 
     @cached_property
     def spread(self) -> Tensor:
-        """The shadow (k, length) of all places in memory."""
+        """The shadow (k, length) of the whole storage."""
         if self.geometry == ((self.length,), (1,), 0):
             return self.shadow.expand(-1, self.length)
         whole = torch.full((len(self.shadow), self.length), torch.inf)
-        _strided(whole, self.geometry).copy_(self.shadow)
+        _view(whole, self.geometry).copy_(self.shadow)
         return whole
 
 
 class _Call(NamedTuple):
-    """One operation on known arguments: those that are followed, their shadows, and one of its results."""
+    """An operation with its arguments, the inputs that have shadows, and one result."""
 
     func: Any
     name: str
@@ -256,30 +245,30 @@ class _Call(NamedTuple):
 
 
 def _pointwise(call: _Call) -> Tensor:
-    """A result depends on the values at its own place; what rescales all places alike is no evidence."""
+    """Each value depends on the values at its index; factors equal at all places are ignored."""
     ndim = call.result.ndim
-    values = [(value, _aligned(call.shadows[id(value)], ndim)) for value in call.inputs if value.ndim <= ndim]
+    values = [(value, _align(call.shadows[id(value)], ndim)) for value in call.inputs if value.ndim <= ndim]
     if call.name in ("mul", "mul_") and len(values) == 2:
         (first, one), (second, other) = values
         if _is_gate(second, one):
             return one
         if _is_gate(first, other):
             return other
-    return _together([shadow for _, shadow in values])
+    return _combine([shadow for _, shadow in values])
 
 
 def _is_gate(value: Tensor, shadow: Tensor) -> bool:
-    """Tell whether `value` is the same for all locations of what has this shadow, as in squeeze-and-excitation."""
+    """Return whether `value` is constant over the locations of a shadow, as in squeeze-and-excitation."""
     place = shadow[:_PLACE]
     axes = [axis for axis in range(1, place.ndim) if bool((place != place.narrow(axis, 0, 1)).any())]
     axes = [axis - place.ndim for axis in axes if axis - place.ndim >= -value.ndim]
     return bool(axes) and all(value.shape[axis] == 1 or value.stride(axis) == 0 for axis in axes)
 
 
-def _together(shadows: list[Tensor]) -> Tensor:
-    """Return what values that are computed from each other's neighbours depend on.
+def _combine(shadows: list[Tensor]) -> Tensor:
+    """Return the shadow of values that depend on several branches.
 
-    A branch that has mixed locations says less of where a value lies than one that has not.
+    The place is that of the branch with the larger one: branches that mix locations have smaller places.
     """
     united = _least(shadows)
     if len(shadows) > 1:
@@ -290,26 +279,26 @@ def _together(shadows: list[Tensor]) -> Tensor:
 
 
 def _least(shadows: list[Tensor]) -> Tensor:
-    """Return what a mixture depends on, of shadows of as many axes."""
+    """Return the minimum of shadows with equal numbers of axes."""
     if len(shadows) == 1:
         return shadows[0]
     return reduce(torch.minimum, _of_all_origins(shadows))
 
 
 def _of_all_origins(shadows: list[Tensor]) -> list[Tensor]:
-    """Give shadows the same length; there is nothing in them of the origins that they lack."""
+    """Pad shadows to equal length, without dependence on the added origins."""
     most = max(map(len, shadows))
-    return [_padded(shadow, 0, 0, most - len(shadow)) for shadow in shadows]
+    return [_pad(shadow, 0, 0, most - len(shadow)) for shadow in shadows]
 
 
-def _everything(call: _Call) -> Tensor:
-    """A result depends on all that goes in."""
+def _mix_all(call: _Call) -> Tensor:
+    """Each value depends on all inputs."""
     parts = [call.shadows[id(value)].flatten(1).amin(1) for value in call.inputs]
     return _least([part.view(-1, *[1] * call.result.ndim) for part in parts])
 
 
 def _by_arguments(call: _Call) -> Tensor | None:
-    """By torch's conventions an operation mixes its axes `dim`, or the last ones of `normalized_shape`."""
+    """By convention an operation mixes the axes `dim`, or the last axes of `normalized_shape`."""
     value, ndim = call.inputs[0], call.result.ndim
     if len(call.inputs) > 1:
         return None
@@ -323,72 +312,72 @@ def _by_arguments(call: _Call) -> Tensor | None:
     axes = [axis % value.ndim for axis in axes]
     known = call.shadows[id(value)]
     if call.result.shape == value.shape:
-        return _rescaled(known, axes)
-    shadow = _mixed(known, axes)
+        return _rescale(known, axes)
+    shadow = _mix(known, axes)
     return shadow if ndim == value.ndim else shadow.squeeze([axis + 1 for axis in axes])
 
 
-def _rescaled(shadow: Tensor, axes: Sequence[int]) -> Tensor:
-    """Return the shadow of values that statistics over axes rescale, and which stay where they are."""
-    return _together([shadow, _mixed(shadow, axes)])
+def _rescale(shadow: Tensor, axes: Sequence[int]) -> Tensor:
+    """Return the shadow of values rescaled by statistics over axes."""
+    return _combine([shadow, _mix(shadow, axes)])
 
 
-def _mixed(shadow: Tensor, axes: Sequence[int]) -> Tensor:
-    """Return the shadow of what mixes values along axes of a tensor, which keep a length of 1."""
+def _mix(shadow: Tensor, axes: Sequence[int]) -> Tensor:
+    """Return the shadow of a mixture along axes, which keep length 1."""
     return shadow.amin([axis + 1 for axis in axes], keepdim=True) if len(axes) else shadow
 
 
 def _product(call: _Call) -> Tensor:
     first, second = _FACTORS[call.name]
     one, other = call.of(first, second)
-    factors = [] if one is None else [_mixed(one, [one.ndim - 2])]
-    factors += [] if other is None else [_mixed(other, [other.ndim - 3])]
-    added = [_aligned(bias, call.result.ndim) for bias in call.of("self") if first != "self" and bias is not None]
-    return _together([*([_least(factors)] if factors else []), *added])
+    factors = [] if one is None else [_mix(one, [one.ndim - 2])]
+    factors += [] if other is None else [_mix(other, [other.ndim - 3])]
+    added = [_align(bias, call.result.ndim) for bias in call.of("self") if first != "self" and bias is not None]
+    return _combine([*([_least(factors)] if factors else []), *added])
 
 
 def _attention(call: _Call) -> Tensor:
-    """Each query sees all keys and their values, in each of the first axes."""
+    """Each query depends on all keys and their values, separately for the first axes."""
     queries, keys, values = call.of("query", "key", "value")
-    shadows = [] if queries is None else [_mixed(queries, [queries.ndim - 2])]
-    return _least(shadows + [_mixed(x, [x.ndim - 3, x.ndim - 2]) for x in (keys, values) if x is not None])
+    shadows = [] if queries is None else [_mix(queries, [queries.ndim - 2])]
+    return _least(shadows + [_mix(x, [x.ndim - 3, x.ndim - 2]) for x in (keys, values) if x is not None])
 
 
 def _transformer_layer(call: _Call) -> Tensor | None:
-    """Tokens see all of their image's, and stay where they are."""
+    """Each token depends on all tokens of the image, and keeps its place."""
     (shadow,) = call.of("src")
-    return None if shadow is None else _rescaled(shadow, [1, 2])
+    return None if shadow is None else _rescale(shadow, [1, 2])
 
 
-def _joined(call: _Call) -> Tensor:
+def _concatenation(call: _Call) -> Tensor:
     ndim = call.result.ndim
     axis = call.args["dim"] % ndim + 1
     parts = [value for value in call.args["tensors"] if value.ndim == ndim]
     nothing = torch.full((_PLACE, *[1] * ndim), torch.inf)
     shadows = _of_all_origins([call.shadows.get(id(part), nothing) for part in parts])
-    shape = list(torch.broadcast_shapes(*[_without(shadow, axis).shape for shadow in shadows]))
+    shape = list(torch.broadcast_shapes(*[_first_of_axis(shadow, axis).shape for shadow in shadows]))
     lengths = [part.shape[axis - 1] for part in parts]
     return torch.cat(
         [x.expand(*shape[:axis], n, *shape[axis + 1 :]) for x, n in zip(shadows, lengths, strict=True)], axis
     )
 
 
-def _without(shadow: Tensor, axis: int) -> Tensor:
+def _first_of_axis(shadow: Tensor, axis: int) -> Tensor:
     return shadow.narrow(axis, 0, 1)
 
 
-def _bordered(call: _Call) -> Tensor:
-    """Padding with a constant, from the last axis on; negative numbers cut."""
+def _constant_padding(call: _Call) -> Tensor:
+    """Padding with a constant, from the last axis on; negative numbers crop."""
     shadow, pad = call.shadows[id(call.args["self"])], call.args["pad"]
     for number, (before, behind) in enumerate(zip(pad[::2], pad[1::2], strict=True)):
         axis = shadow.ndim - 1 - number
         if before or behind:
-            shadow = _padded(_whole(shadow, axis, call.args["self"].shape[axis - 1]), axis, before, behind)
+            shadow = _pad(_expand(shadow, axis, call.args["self"].shape[axis - 1]), axis, before, behind)
     return shadow
 
 
-def _moved(call: _Call) -> Tensor:
-    """Let the operation move numbers of values, and look where they come out."""
+def _rearrangement(call: _Call) -> Tensor:
+    """Apply the operation to indices of values, to see where each goes."""
     numbers, sources, begin = {}, [], 0
     for value in _tensors(call.args.values()):
         if id(value) in call.shadows and value.is_floating_point() and id(value) not in numbers:
@@ -398,48 +387,48 @@ def _moved(call: _Call) -> Tensor:
         elif value.is_floating_point():
             numbers[id(value)] = torch.full(value.shape, -1, dtype=torch.float64)
 
-    def numbered(argument: Any) -> Any:
+    def replace_values(argument: Any) -> Any:
         if isinstance(argument, (list, tuple)):
-            return [numbered(each) for each in argument]
+            return [replace_values(each) for each in argument]
         return numbers.get(id(argument), argument) if isinstance(argument, Tensor) else argument
 
     indices = [_by_index(call, value) for value in call.inputs if not value.is_floating_point()]
     if not sources:
         return _least(indices)
-    args = {key: numbered(value) for key, value in call.args.items()}
+    args = {key: replace_values(value) for key, value in call.args.items()}
     (moved, *_) = _tensors(call.func(**args))
-    source = _padded(torch.cat(_of_all_origins(sources), 1), 1, 0, 1)
+    source = _pad(torch.cat(_of_all_origins(sources), 1), 1, 0, 1)
     return _least([source[:, moved.long().flatten()].view(-1, *moved.shape), *indices])
 
 
 def _by_index(call: _Call, index: Tensor) -> Tensor:
-    """Return what a result depends on as one looks up a value, or a row, for every number in `index`."""
+    """Return the shadow of a lookup of a value, or a row, for each entry of `index`."""
     if call.result.shape[: index.ndim] != index.shape:
-        return _everything(call._replace(inputs=[index]))
+        return _mix_all(call._replace(inputs=[index]))
     shadow = call.shadows[id(index)]
     return shadow.view(*shadow.shape, *[1] * (call.result.ndim - index.ndim))
 
 
-def _normed(call: _Call) -> Tensor | None:
-    """Batch statistics are constants in evaluation mode; those of an instance mix all its locations."""
+def _normalisation(call: _Call) -> Tensor | None:
+    """Batch statistics are constants in evaluation mode; instance statistics mix all locations."""
     if len(call.inputs) > 1:
         return None
     shadow = call.shadows[id(call.inputs[0])]
     if not call.args.get("training", "no_training" not in call.name):
         return shadow
-    return _rescaled(shadow, [axis for axis in range(shadow.ndim - 1) if axis != 1])
+    return _rescale(shadow, [axis for axis in range(shadow.ndim - 1) if axis != 1])
 
 
-def _grouped_norm(call: _Call) -> Tensor | None:
+def _group_norm(call: _Call) -> Tensor | None:
     shadow = call.of("input")[0]
     if shadow is None or len(call.inputs) > 1:
         return None
-    mixed = _by_groups(_mixed(shadow, range(2, shadow.ndim - 1)), call.args["group"], call.args["C"])
-    return _together([shadow, mixed])
+    mixed = _by_groups(_mix(shadow, range(2, shadow.ndim - 1)), call.args["group"], call.args["C"])
+    return _combine([shadow, mixed])
 
 
 def _by_groups(shadow: Tensor, n_groups: int, n_channels: int) -> Tensor:
-    """Return the shadow of what mixes the channels of each group, for as many new channels."""
+    """Return the shadow of mixtures of the channels of each group."""
     if shadow.shape[2] == 1:
         return shadow
     mixed = shadow.unflatten(2, (n_groups, -1)).amin(3)
@@ -456,13 +445,13 @@ def _convolution(call: _Call) -> Tensor | None:
     settings = (_each(args[key], len(kernel)) for key in ("stride", "padding", "dilation"))
     for axis, (n, m, k, stride, padding, dilation) in enumerate(zip(sizes, ahead, kernel, *settings, strict=True), 3):
         if args["transposed"]:
-            read = _whole(shadow, axis, n)
+            read = _expand(shadow, axis, n)
             apart = read.new_full((*read.shape[:axis], (n - 1) * stride + 1, *read.shape[axis + 1 :]), torch.inf)
             apart[(slice(None),) * axis + (slice(None, None, stride),)] = read
             shadow = _windows(apart, axis, m, k, 1, dilation * (k - 1) - padding, dilation)
         else:
-            shadow = _windows(_whole(shadow, axis, n), axis, m, k, stride, padding, dilation)
-    return _placed(shadow, ahead)
+            shadow = _windows(_expand(shadow, axis, n), axis, m, k, stride, padding, dilation)
+    return _set_places(shadow, ahead)
 
 
 def _pooling(call: _Call) -> Tensor | None:
@@ -475,23 +464,23 @@ def _pooling(call: _Call) -> Tensor | None:
     )
     shadow, first = call.shadows[id(value)], value.ndim - n_axes
     for i, setting in enumerate(zip(kernel, stride, padding, dilation, strict=True)):
-        read = _whole(shadow, first + i + 1, value.shape[first + i])
+        read = _expand(shadow, first + i + 1, value.shape[first + i])
         shadow = _windows(read, first + i + 1, call.result.shape[first + i], *setting)
-    return _placed(shadow, call.result.shape[first:])
+    return _set_places(shadow, call.result.shape[first:])
 
 
 def _windows(shadow: Tensor, axis: int, n: int, kernel: int, stride: int, padding: int, dilation: int) -> Tensor:
-    """Return the shadow of `n` windows along an axis, position i of which reads stride i - padding + dilation k."""
+    """Return the shadow of `n` windows along an axis; window i reads stride i - padding + dilation k."""
     reach = dilation * (kernel - 1) + 1
     behind = (n - 1) * stride + reach - padding - shadow.shape[axis]
-    shadow = _padded(shadow, axis, padding, behind)
+    shadow = _pad(shadow, axis, padding, behind)
     if reach == 1:
         return shadow[(slice(None),) * axis + (slice(None, None, stride),)].narrow(axis, 0, n)
     return shadow.unfold(axis, reach, stride)[..., ::dilation].amin(-1).narrow(axis, 0, n)
 
 
-def _padded(shadow: Tensor, axis: int, before: int, behind: int) -> Tensor:
-    """Put nothing before and behind an axis; negative numbers cut."""
+def _pad(shadow: Tensor, axis: int, before: int, behind: int) -> Tensor:
+    """Pad an axis without dependence; negative numbers crop."""
     shadow = shadow.narrow(axis, max(0, -before), shadow.shape[axis] - max(0, -before) - max(0, -behind))
     if before <= 0 and behind <= 0:
         return shadow
@@ -502,26 +491,26 @@ def _padded(shadow: Tensor, axis: int, before: int, behind: int) -> Tensor:
     return torch.cat([around[0], shadow, around[1]], axis)
 
 
-def _resized(call: _Call) -> Tensor | None:
-    """Adaptive pooling and interpolation take every channel alike: NaN in one row, or column, shows its reach."""
+def _resampling(call: _Call) -> Tensor | None:
+    """Adaptive pooling and interpolation treat channels alike: NaN in a row, or column, shows its reach."""
     value = call.inputs[0]
     shadow, sizes = call.shadows[id(value)], value.shape[2:]
     (name,) = [key for key, argument in call.args.items() if argument is value]
     for axis, size in enumerate(sizes):
-        spoiled = torch.zeros(size, 1, *sizes)
+        probe = torch.zeros(size, 1, *sizes)
         for place in range(size):
-            spoiled[place, 0].select(axis, place).fill_(torch.nan)
-        (found, *_) = _tensors(call.func(**{**call.args, name: spoiled}))
-        others = [other for other in range(1, found.ndim) if other != axis + 2]
-        reads = found.isnan().any(others)
-        whole = _whole(shadow, axis + 3, size)
+            probe[place, 0].select(axis, place).fill_(torch.nan)
+        (response, *_) = _tensors(call.func(**{**call.args, name: probe}))
+        others = [other for other in range(1, response.ndim) if other != axis + 2]
+        reads = response.isnan().any(others)
+        whole = _expand(shadow, axis + 3, size)
         parts = [whole.index_select(axis + 3, read.nonzero()[:, 0]).amin(axis + 3) for read in reads.T]
         shadow = torch.stack(parts, axis + 3)
-    return _placed(shadow, call.result.shape[2:])
+    return _set_places(shadow, call.result.shape[2:])
 
 
-def _placed(shadow: Tensor, size: Sequence[int]) -> Tensor:
-    """Let places be those of a new map."""
+def _set_places(shadow: Tensor, size: Sequence[int]) -> Tensor:
+    """Set the places to the locations of a new map."""
     if len(size) != 2:
         return shadow
     place = _place((size[0], size[1]), shadow.ndim - 1, (shadow.ndim - 3, shadow.ndim - 2))
@@ -535,13 +524,13 @@ def _place(size: tuple[int, int], ndim: int, axes: tuple[int, int] | None) -> Te
 
 @lru_cache(maxsize=64)
 def _ends(size: tuple[int, int]) -> Tensor:
-    """Return (4, H, W): from which row to which, and which columns, each location of a map is."""
+    """Return the interval ends (4, H, W) of the rows and columns of each location of a map."""
     rows, columns = torch.meshgrid(*(torch.arange(n, dtype=torch.float32) for n in size), indexing="ij")
     return torch.stack([rows, -rows - 1, columns, -columns - 1])
 
 
 def _at(ends: Tensor, ndim: int, axes: tuple[int, int] | None) -> Tensor:
-    """Return (k, H, W) with these two axes among those of a tensor."""
+    """Return `ends` (k, H, W) with H and W at the given axes of a tensor."""
     if axes is None:
         return ends.view(len(ends), *[1] * ndim)
     shape = [len(ends), *[1] * ndim]
@@ -550,31 +539,31 @@ def _at(ends: Tensor, ndim: int, axes: tuple[int, int] | None) -> Tensor:
     return (ends if axes[0] < axes[1] else ends.transpose(1, 2)).reshape(shape)
 
 
-def _whole(shadow: Tensor, axis: int, n: int) -> Tensor:
-    """Give an axis its full length."""
+def _expand(shadow: Tensor, axis: int, n: int) -> Tensor:
+    """Expand an axis to length n."""
     return shadow.expand(*[n if i == axis else -1 for i in range(shadow.ndim)])
 
 
-def _aligned(shadow: Tensor, ndim: int) -> Tensor:
-    """Give a shadow as many axes as those that it is broadcast with."""
+def _align(shadow: Tensor, ndim: int) -> Tensor:
+    """Add leading axes of length 1 to a shadow, for broadcasting."""
     return shadow.view(len(shadow), *[1] * (ndim + 1 - shadow.ndim), *shadow.shape[1:])
 
 
 def _field(ends: Sequence[np.ndarray], upper: tuple[int, int], lower: tuple[int, int]) -> ReceptiveField | None:
-    """Return the field of a layer of size `upper` of its four ends (1, C, H, W), of which axes can be shorter."""
+    """Return the field of a layer of size `upper` from four interval ends that broadcast to (1, C, H, W)."""
     ends = [end.min((0, 1)) for end in ends]
     if not ends or not np.isfinite(ends[0]).any():
         return None
     rows, columns = (_span(*(end.min(axis) for end in pair)) for axis, pair in ((1, ends[:2]), (0, ends[2:])))
     return ReceptiveField(
-        Span(*(np.broadcast_to(end, upper[0]).copy() for end in rows)),  # strides of views would enter hashes
+        Span(*(np.broadcast_to(end, upper[0]).copy() for end in rows)),  # without strides of views, which enter hashes
         Span(*(np.broadcast_to(end, upper[1]).copy() for end in columns)),
         lower,
     )
 
 
 def _span(start: np.ndarray, stop: np.ndarray) -> Span:
-    """Return intervals of their ends, of which the second is negative; infinite ones are empty."""
+    """Return intervals from starts and negated stops; infinite ones are empty."""
     seen = np.isfinite(start)
     return Span(np.where(seen, start, 0).astype(np.intp), -np.where(seen, stop, 0).astype(np.intp))
 
@@ -589,7 +578,7 @@ def _each(setting: Any, n_axes: int) -> Sequence[int]:
 
 
 def _key(tensor: Tensor) -> tuple[int, int]:
-    """Return the memory of a tensor and the size of its values, of which complex ones hold two."""
+    """Return the storage of a tensor and the size of its values, which are pairs for complex types."""
     return tensor.untyped_storage()._cdata, tensor.element_size()
 
 
@@ -597,8 +586,8 @@ def _geometry(tensor: Tensor) -> tuple:
     return tuple(tensor.shape), tensor.stride(), tensor.storage_offset()
 
 
-def _strided(whole: Tensor, geometry: tuple) -> Tensor:
-    """Return the part of a shadow (k, length) that a tensor of some geometry sees."""
+def _view(whole: Tensor, geometry: tuple) -> Tensor:
+    """Return the view of a shadow (k, length) by a tensor of some geometry."""
     shape, strides, offset = geometry
     return whole.as_strided(
         (len(whole), *shape), (whole.stride(0), *(n * whole.stride(1) for n in strides)), offset * whole.stride(1)
@@ -621,12 +610,12 @@ def _signature(func: Any) -> tuple[tuple[str, ...], dict[str, Any]]:
 
 
 @cache
-def _written(func: Any) -> tuple[str, ...]:
-    """Return the arguments that an operation writes into."""
+def _write_arguments(func: Any) -> tuple[str, ...]:
+    """Return the names of the arguments that an operation writes to."""
     return tuple(each.name for each in func._schema.arguments if each.alias_info and each.alias_info.is_write)
 
 
-def _bound(func: Any, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
+def _bind(func: Any, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
     names, known = _signature(func)
     return {**known, **dict(zip(names, args, strict=False)), **kwargs}
 
@@ -660,18 +649,18 @@ _MOVING = (
 _COPYING = "_to_copy copy_ clone hardswish_ hardswish masked_fill masked_fill_ lift_fresh".split()
 _RULES: dict[str, Callable[[_Call], Tensor | None]] = {
     "convolution": _convolution,
-    "constant_pad_nd": _bordered,
-    "cat": _joined,
+    "constant_pad_nd": _constant_padding,
+    "cat": _concatenation,
     "_transformer_encoder_layer_fwd": _transformer_layer,
-    "native_group_norm": _grouped_norm,
+    "native_group_norm": _group_norm,
     "view_as_real": lambda call: call.shadows[id(call.inputs[0])].unsqueeze(-1),
     "view_as_complex": lambda call: call.shadows[id(call.inputs[0])].amin(-1),
     **dict.fromkeys(_FACTORS, _product),
     **dict.fromkeys(_ATTENTION, _attention),
-    **dict.fromkeys(_NORMED, _normed),
+    **dict.fromkeys(_NORMED, _normalisation),
     **dict.fromkeys(_POOLINGS, _pooling),
-    **dict.fromkeys(_RESIZING, _resized),
-    **dict.fromkeys(_MOVING, _moved),
+    **dict.fromkeys(_RESIZING, _resampling),
+    **dict.fromkeys(_MOVING, _rearrangement),
     **dict.fromkeys(_COPYING, _pointwise),
 }
 _OVERWRITING = frozenset(["copy_", "fill_", "zero_", "normal_", "uniform_", "bernoulli_"])

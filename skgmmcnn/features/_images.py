@@ -1,4 +1,4 @@
-"""Images as they come, and as the network takes them."""
+"""Images of all input kinds, validated and preprocessed."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
 from ._decisions import entries, not_finite
-from ._image_files import UnreadableError, check_files, files_in, read, usual
+from ._image_files import UnreadableError, check_files, files_in, normalise, read
 from ._spec import NetworkSpec
 
-_N_REPEATED = 7  # a random flip goes unnoticed once in 128 times
+_N_REPEATED = 7  # a random flip is missed once in 128 times
 _PIL_MODES = {1: "L", 3: "RGB"}
 
 
 class InputKind(NamedTuple):
-    """What the network takes: images of so many channels (None where any will do), or vectors."""
+    """The input of a network: vectors, or images with a number of channels, None if unknown."""
 
     vectors: bool
     channels: int | None
 
     @classmethod
     def of(cls, first_layer: nn.Module | None) -> InputKind:
-        """Tell it from the first layer that runs."""
+        """Return the input kind for the first layer of a network."""
         if isinstance(first_layer, (nn.Conv1d, nn.Conv3d)):
             raise ValueError(
-                f"The network begins with a {type(first_layer).__name__}, and takes signals or volumes; only images "
-                "(n, C, H, W) and vectors (n, d) can be explained. Signals can be images of one row: with nn.Conv2d, "
-                "kernels (1, k) and X[:, :, None]."
+                f"The network begins with a {type(first_layer).__name__} for signals or volumes; only images (n, C, H, "
+                "W) and vectors (n, d) are supported. Signals can be images of one row: with nn.Conv2d, kernels (1, k) "
+                "and X[:, :, None]."
             )
         if isinstance(first_layer, nn.Linear):
             return cls(vectors=True, channels=None)
@@ -47,19 +47,19 @@ class InputKind(NamedTuple):
 
 
 class Images:
-    """A row-indexable set of images that are read and preprocessed when asked for.
+    """An indexable set of images that are read and preprocessed lazily.
 
     Parameters
     ----------
     data : array, tensor, list or Dataset
         Images (n, C, H, W) or vectors (n, d) in memory, a list of paths or PIL images, or a map-style data set.
     preprocess : callable or None
-        Called with one image: with a ``PIL.Image`` where the image comes from a file, from PIL or from uint8 data,
-        else with a tensor (C, H, W).  Returns a float tensor.
+        Function of one image, a ``PIL.Image`` for files, PIL images and uint8 data, else a tensor (C, H, W); returns a
+        float tensor.
     mode : str or None
-        The PIL mode that the network's channels ask for.
+        PIL mode with the number of channels of the network.
     rows : int array or None
-        The images that are meant, in order; all by default.
+        Selected images, in order; None for all.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Images:
 
     @property
     def of_data_set(self) -> bool:
-        """Whether the images are items of a data set."""
+        """Whether the images are those of a data set."""
         return isinstance(self._data, Dataset)
 
     def __len__(self) -> int:
@@ -80,7 +80,7 @@ class Images:
         return Images(self._data, self.preprocess, self._mode, np.atleast_1d(self._rows[key]))
 
     def __getstate__(self) -> dict[str, Any]:
-        # No data but these images'.  Files are named; sizes and times of change show that one was replaced.
+        # Only the selected images are pickled, files by path with size and time to detect changes.
         stamps = [self._stamp(row) for row in self._rows.tolist()] if self.of_data_set or self._of_files else []
         data, rows = self._data, self._rows
         if not self.of_data_set:
@@ -90,7 +90,7 @@ class Images:
             elif not np.array_equal(self._rows, np.arange(len(data))):
                 data = data[self._rows]
         data = data.numpy(force=True) if isinstance(data, Tensor) else data
-        if isinstance(data, np.ndarray):  # in plain C order and no memory map, since hashes tell those apart
+        if isinstance(data, np.ndarray):  # in C order and not as a memory map, since hashes differ between these
             data = np.asarray(data).reshape(-1).reshape(data.shape)
         return {**self.__dict__, "_data": data, "_rows": rows, "_stamps": stamps}
 
@@ -99,17 +99,17 @@ class Images:
         self.__dict__.update(state)
 
     def keys(self) -> list[bytes]:
-        """Return a hash of each image, 16 bytes, as it is now.
+        """Return the current hash of each image, 16 bytes.
 
-        Of a data set it is that of the set, the image's number, and the size and time of change of its file, if the set
-        lists files as those of torchvision do.
+        For data sets it depends on the set, the number of the image, and the size and time of its file if the set has a
+        list `samples` of files, as in torchvision.
         """
         try:
             whole = joblib.hash(self._data) if self.of_data_set else ""
         except Exception as error:
             raise ValueError(
-                f"The data set cannot be hashed, so a store could not find its images: {error}. Keep in it only what "
-                "can be pickled."
+                f"The data set cannot be hashed, so a store cannot identify its images: {error}. Remove attributes "
+                "that cannot be pickled."
             ) from error
         return [self._key(int(row), f"{self._mode} {whole}") for row in self._rows]
 
@@ -136,15 +136,15 @@ class Images:
         return isinstance(self._data, list) and any(isinstance(item, Path) for item in self._data)
 
     def _stamp(self, row: int) -> tuple[int, int] | None:
-        """Return the size and the time of change of an image's file, None where there is none."""
+        """Return the size and the modification time of the file of an image, None without a file."""
         file = _file_in(self._data, row) if self.of_data_set else self._data[row]
         if not isinstance(file, (str, Path)) or not os.path.exists(file):
             return None
-        found = os.stat(file)
-        return found.st_size, found.st_mtime_ns
+        status = os.stat(file)
+        return status.st_size, status.st_mtime_ns
 
     def batches(self, size: int, shape: tuple[int, ...], n_jobs: int | None) -> Iterator[Tensor]:
-        """Yield the images in order, `size` at a time, read and preprocessed by `n_jobs` processes."""
+        """Yield batches of `size` images, read and preprocessed by `n_jobs` processes."""
         starts = range(0, len(self), size)
         if effective_n_jobs(n_jobs) == 1:
             yield from (self.batch(start, start + size, shape) for start in starts)
@@ -153,10 +153,7 @@ class Images:
         yield from map(torch.from_numpy, Parallel(n_jobs, return_as="generator")(tasks))
 
     def batch(self, start: int, stop: int, shape: tuple[int, ...] | None = None, first: int = 0) -> Tensor:
-        """Return images start to stop as the network takes them, each of `shape` if that is given.
-
-        Errors count images from `first` on.
-        """
+        """Return the preprocessed images start to stop, of a given `shape`; errors count images from `first`."""
         rows = self._rows[start:stop]
         if self.preprocess is None and not isinstance(self._data, (list, Dataset)):
             batch = torch.as_tensor(self._data[rows]).float()
@@ -171,16 +168,16 @@ class Images:
         return batch
 
     def raw(self, row: int) -> Any:
-        """Return image `row` before preprocessing: a PIL image, or a tensor (C, H, W) where it is not of bytes."""
+        """Return image `row` before preprocessing: a PIL image if it has 8 bits, else a tensor (C, H, W)."""
         return self._open(self._rows[row], row)
 
     def file_name(self, row: int) -> str:
-        """Return the name of the file of image `row`, "" where it has none."""
+        """Return the name of the file of image `row`, "" without a file."""
         item = self._data[int(self._rows[row])] if isinstance(self._data, list) else None
         return item.name if isinstance(item, Path) else ""
 
     def again(self, n_times: int) -> Iterator[Tensor]:
-        """Yield the first image as the network takes it several times; a file is opened once, data sets are asked."""
+        """Yield the first image several times, preprocessed each time; a file is read once, data sets each time."""
         opened = None if self.of_data_set else self._open(self._rows[0], 0)
         for _ in range(n_times):
             yield self._one(self._rows[0], 0, copy.deepcopy(opened))
@@ -191,9 +188,8 @@ class Images:
             return image
         if self.preprocess is None:
             raise ValueError(
-                f"Image {place} is a {_kind(image)}, and there is no preprocessing to make the network's input of it; "
-                "pass preprocess=..., for example torchvision.transforms.ToTensor() followed by the "
-                "normalisation that the network was trained with."
+                f"Image {place} is a {_kind(image)}, and there is no preprocessing; pass preprocess=..., for example "
+                "torchvision.transforms.ToTensor() followed by the normalisation used in training."
             )
         try:
             result = self.preprocess(image)
@@ -203,8 +199,8 @@ class Images:
                 f"{error}. It is called with one image, a PIL image for files and uint8 data, else a tensor (C, H, W)."
             ) from error
         if not isinstance(result, Tensor) or not result.is_floating_point():
-            found = f"a {result.dtype} tensor" if isinstance(result, Tensor) else f"a {type(result).__name__}"
-            raise ValueError(f"preprocess must return a float tensor; for image {place} it returned {found}.")
+            kind = f"a {result.dtype} tensor" if isinstance(result, Tensor) else f"a {type(result).__name__}"
+            raise ValueError(f"preprocess must return a float tensor; for image {place} it returned {kind}.")
         return result.float()
 
     def _open(self, row: int, place: int) -> Any:
@@ -217,7 +213,7 @@ class Images:
         image = _image_of(item, place) if isinstance(self._data, Dataset) else item
         if isinstance(image, Image.Image):
             try:
-                return usual(image, self._mode)
+                return normalise(image, self._mode)
             except Exception as error:
                 raise UnreadableError.because(f"Image {place} cannot be read", error) from error
         image = image.clone() if isinstance(image, Tensor) else torch.from_numpy(np.array(image))
@@ -231,25 +227,25 @@ class Images:
 
 
 def _file_in(data: Dataset, row: int) -> Any:
-    """Return the file of an item of a data set that lists them as torchvision's do, or another thing."""
+    """Return the file of an item of a data set with a list `samples`, as in torchvision; else any object."""
     if isinstance(data, Subset):
         return _file_in(data.dataset, data.indices[row])
-    samples = getattr(data, "samples", None)  # of ImageFolder and its like
+    samples = getattr(data, "samples", None)  # as in ImageFolder
     item = samples[row] if isinstance(samples, list) and row < len(samples) else None
     return item[0] if isinstance(item, tuple) else item
 
 
 def _image_of(item: Any, place: int) -> Any:
-    """Return the image in an item of a data set: the item itself, or the first of (image, label)."""
+    """Return the image of an item of a data set: the item, or the first entry of (image, label)."""
     if isinstance(item, (tuple, list)) and item and _is_image(item[0]):
         return item[0]
     if _is_image(item):
         return item
     key = next((key for key, value in entries(item) if _is_image(value)), None)
-    inside = "" if key is None else f" Its entry {key!r} holds one: let __getitem__ return that alone."
+    hint = "" if key is None else f" Entry {key!r} is an image: return only that from __getitem__."
     raise TypeError(
-        f"Item {place} of the data set is a {type(item).__name__}; one image a row is expected: a PIL image, a tensor "
-        f"or an array of numbers, or a tuple that begins with one.{inside}"
+        f"Item {place} of the data set is a {type(item).__name__} instead of an image: a PIL image, a tensor or an "
+        f"array of numbers, or a tuple that begins with one.{hint}"
     )
 
 
@@ -263,7 +259,7 @@ def _kind(image: Any) -> str:
 
 
 def _read_part(images: Images, shape: tuple[int, ...], first: int) -> np.ndarray:
-    """Read images in another process; tensors travel between processes as arrays."""
+    """Read images in another process; returns an array, which is cheaper to transfer than a tensor."""
     return images.batch(0, len(images), shape, first).numpy()
 
 
@@ -274,33 +270,33 @@ def _to_pil(image: np.ndarray) -> Image.Image:
 def _check_shape(image: Tensor, shape: tuple[int, ...] | None, place: int) -> None:
     if shape is not None and tuple(image.shape) != shape:
         raise ValueError(
-            f"Image {place} has shape {tuple(image.shape)} as the network would get it, where {shape} is expected; "
-            "images must become equal in size: resize or crop them in preprocess."
+            f"Image {place} has shape {tuple(image.shape)} after preprocessing, where {shape} is expected; resize or "
+            "crop images to equal size in preprocess."
         )
 
 
 def _refuse_non_finite(batch: Tensor, start: int) -> None:
     bad = not_finite(batch)
-    if bad:  # else the sum alone overflowed
-        raise UnreadableError(f"Image {start + bad[0]} holds NaN or infinity.")
+    if bad:  # otherwise the sum overflowed
+        raise UnreadableError(f"Image {start + bad[0]} contains NaN or infinity.")
 
 
-def listed(X: Any, *, existing: bool = True) -> Any:
-    """Return a data set, a list of files or PIL images, or what else X is: all that needs no network.
+def normalise_input(X: Any, *, existing: bool = True) -> Any:
+    """Return X as a data set, a list of files or PIL images, or unchanged; checks what needs no network.
 
-    Files must be `existing`, if not told otherwise.
+    An error is raised for missing files if they must be `existing`.
     """
     if isinstance(getattr(X, "spec", None), NetworkSpec):
         raise TypeError(
-            f"X is {type(X).__name__}, which was made of images; images are expected here. Give it to the step of the "
-            "pipeline that comes behind the one that made it, or give images."
+            f"X is {type(X).__name__}, the output of a transformer, where images are expected. Give it to the next "
+            "step of the pipeline, or give images."
         )
     if hasattr(X, "to_numpy"):  # a column of a data frame
         X = X.to_numpy()
     if isinstance(X, Image.Image):
         raise ValueError("X is one PIL image; give a list of images: [image].")
     if isinstance(X, DataLoader):
-        raise ValueError("X is a DataLoader, which makes batches; give its data set, X.dataset.")
+        raise ValueError("X is a DataLoader, which yields batches; give its data set, X.dataset.")
     if isinstance(X, (str, os.PathLike)):
         if X == "":
             raise ValueError("X is an empty path; give a folder, '.' for the current one.")
@@ -329,29 +325,29 @@ def _path(item: Any, place: int) -> Path:
 
 
 def of_bytes(X: Any) -> bool:
-    """Whether X, from :func:`listed`, holds files, PIL images or bytes, which no network takes as they are."""
+    """Return whether X, from :func:`normalise_input`, contains files, PIL images or 8-bit data."""
     if isinstance(X, list):
         return bool(X) and isinstance(X[0], (Path, Image.Image))
     return getattr(X, "dtype", None) in (np.uint8, torch.uint8)
 
 
-def gather(X: Any, kind: InputKind, layout: str, preprocess: Callable | None, *, existing: bool = True) -> Images:
-    """Return the user's X as :class:`Images`, having checked what can be checked without reading files."""
-    X = listed(X, existing=existing)
+def make_images(X: Any, kind: InputKind, layout: str, preprocess: Callable | None, *, existing: bool = True) -> Images:
+    """Return X as :class:`Images`, validated without reading files."""
+    X = normalise_input(X, existing=existing)
     if isinstance(X, Dataset):
         return Images(X, preprocess, _mode(kind))
     if isinstance(X, list) and X and isinstance(X[0], (Path, Image.Image)):
         if kind.vectors and kind.channels is None and preprocess is None:
-            raise ValueError("The network takes vectors; give an array (n, d), or preprocess=... that makes them.")
+            raise ValueError("The network takes vectors; give an array (n, d), or preprocess=... that returns vectors.")
         data: Any = X
     else:
         data = _as_array(X)
         data = _channels_first(data, kind, layout, preprocess)
         if preprocess is None and data.ndim > 2 and _of_integers(data):
             raise ValueError(
-                f"X holds {data.dtype} values, and there is no preprocessing to make the network's input of them. Pass "
-                "preprocess=..., for example torchvision.transforms.ToTensor() followed by the normalisation that the "
-                "network was trained with, or give floats that are ready."
+                f"X contains {data.dtype} values, and there is no preprocessing. Pass preprocess=..., for example "
+                "torchvision.transforms.ToTensor() followed by the normalisation used in training, or give "
+                "preprocessed floats."
             )
     return Images(data, preprocess, _mode(kind))
 
@@ -361,14 +357,14 @@ def _mode(kind: InputKind) -> str | None:
 
 
 def warn_if_random(images: Images, first: Tensor) -> None:
-    """Warn where preprocessing, or a data set, makes something else of the first image each time."""
+    """Warn if preprocessing, or a data set, returns different values for the first image each time."""
     if images.preprocess is None and not images.of_data_set:
         return
     if any(not torch.equal(first[0], other) for other in images.again(_N_REPEATED)):
         source = "The data set" if images.preprocess is None else "preprocess"
         warnings.warn(
-            f"{source} gives different values for the same image twice, as for training: leave out random crops, flips "
-            "and noise, or words and graphs are not those of the images that are shown.",
+            f"{source} returns different values for the same image each time, as for training: leave out random crops, "
+            "flips and noise, or words and graphs do not belong to the images shown.",
             stacklevel=4,
         )
 
@@ -376,50 +372,50 @@ def warn_if_random(images: Images, first: Tensor) -> None:
 def _check_data_set(data: Dataset) -> None:
     if isinstance(data, IterableDataset) or not hasattr(data, "__len__"):
         raise ValueError(
-            f"{type(data).__name__} yields images once and in its own order; a data set with __len__ and __getitem__ "
-            "is needed, since images are passed over several times."
+            f"{type(data).__name__} is iterable only; a data set with __len__ and __getitem__ is needed, since images "
+            "are read several times."
         )
     if not len(data):
-        raise ValueError("X holds no images (n_samples = 0).")
+        raise ValueError("X contains no images (n_samples = 0).")
 
 
 def unreadable(images: Images, n_jobs: int | None) -> dict[int, str]:
-    """Make every image ready, and return what is wrong with those that cannot be read, by number."""
+    """Preprocess all images, and return the errors of those that cannot be read, by number."""
     size = max(1, min(64, len(images) // effective_n_jobs(n_jobs)))
     parts = (delayed(_try_part)(images[start : start + size], start) for start in range(0, len(images), size))
-    return {number: error for found in Parallel(n_jobs)(parts) for number, error in found.items()}
+    return {number: error for errors in Parallel(n_jobs)(parts) for number, error in errors.items()}
 
 
 def _try_part(images: Images, first: int) -> dict[int, str]:
-    found = {}
+    errors = {}
     for row in range(len(images)):
         try:
             images.batch(row, row + 1, first=first)
         except UnreadableError as error:
-            found[first + row] = error.args[0]
-    return found
+            errors[first + row] = error.args[0]
+    return errors
 
 
 def _as_array(X: Any) -> Any:
     if isinstance(X, Mapping):
-        raise TypeError("X is a dict; give the one of its values that holds images.")
+        raise TypeError("X is a dict; give the entry with images.")
     if np.ma.is_masked(X):
-        raise TypeError("X is a masked array; fill what is masked: X.filled(value).")
+        raise TypeError("X is a masked array; fill the masked values: X.filled(value).")
     if isinstance(X, Tensor) and (X.is_nested or X.layout != torch.strided):
         raise ValueError("X is a sparse or nested tensor; give a dense one: X.to_dense(), X.to_padded_tensor(0).")
     try:
         data = X.detach() if isinstance(X, Tensor) else np.asarray(X)
     except ValueError as error:  # of a list
         raise ValueError(
-            "X lists arrays of different shapes; give PIL images, [Image.fromarray(image) for image in X], and a "
-            "preprocess=... that makes them equal in size."
+            "X contains arrays of different shapes; give PIL images, [Image.fromarray(image) for image in X], and a "
+            "preprocess=... that returns equal sizes."
         ) from error
     if data.dtype.is_complex if isinstance(data, Tensor) else data.dtype.kind not in "biuf":
-        raise ValueError(f"X must hold real numbers, image paths or PIL images; got an array of {data.dtype}.")
+        raise ValueError(f"X must contain real numbers, image paths or PIL images; got an array of {data.dtype}.")
     if not data.ndim:
         raise ValueError(f"X is {X!r}; give images: an array, a list of files or PIL images, a folder or a data set.")
     if not len(data):
-        raise ValueError("X holds no images (n_samples = 0).")
+        raise ValueError("X contains no images (n_samples = 0).")
     return data
 
 
@@ -432,10 +428,10 @@ def _channels_first(data: Any, kind: InputKind, layout: str, preprocess: Callabl
         return data
     if len(shape) == 3:
         if shape[2] in (3, 4) and data.dtype in (np.uint8, torch.uint8):
-            raise ValueError(f"X of shape {shape} looks like one image in colour; give n images: X[None].")
+            raise ValueError(f"X of shape {shape} looks like one colour image; give n images: X[None].")
         if kind.channels not in (None, 1) and (preprocess is None or data.dtype not in (np.uint8, torch.uint8)):
             raise ValueError(
-                f"X holds grey images {shape}, and the network takes {kind.channels} channels; repeat the channel, "
+                f"X contains grey images {shape}, and the network takes {kind.channels} channels; repeat the channel, "
                 "or give uint8 images and preprocess=... ."
             )
         return data[:, None]
@@ -457,10 +453,10 @@ def _guess_layout(shape: tuple[int, ...], channels: int | None) -> str:
     if first and last:
         raise ValueError(
             f"X of shape {shape} could be channels first or last: the network takes {channels or '1 or 3'} channels. "
-            "Say layout='channels_first' or layout='channels_last'."
+            "Set layout='channels_first' or layout='channels_last'."
         )
     if not first and not last:
-        raise ValueError(f"X of shape {shape} has no axis of {channels or '1 or 3'} channels, which the network takes.")
+        raise ValueError(f"X of shape {shape} has no axis of {channels or '1 or 3'} channels, as the network needs.")
     return "channels_first" if first else "channels_last"
 
 
@@ -469,17 +465,17 @@ def _move_channels(data: Any) -> Any:
 
 
 class PixelScale(NamedTuple):
-    """The values that stand for black and for white in the network's input, per channel."""
+    """The values of black and white in the input of the network, per channel."""
 
     black: np.ndarray
     white: np.ndarray
 
     @classmethod
     def of(cls, images: Images, image: Tensor) -> PixelScale | None:
-        """Find them, None for vectors; `image` (1, ...) is the first as the network takes it.
+        """Return the scale of images, None for vectors; `image` (1, ...) is the first preprocessed one.
 
-        Preprocessing is asked what it makes of a black and of a white image.  Where there is none, values in [0, 1]
-        are pixels, and others are stretched from the smallest to the largest of each channel in the first images.
+        It is determined by preprocessing a black and a white image.  Without preprocessing, values in [0, 1] are
+        pixels, and others are scaled by the minimum and maximum of each channel in the first images.
         """
         if image.ndim != 4:
             return None
@@ -488,7 +484,7 @@ class PixelScale(NamedTuple):
         if isinstance(first, Image.Image) and images.preprocess is not None:
             try:
                 scale = cls(*(_level(images.preprocess, first, level) for level in (0, 255)))
-            except Exception:  # as of a preprocessing that looks for something in the image
+            except Exception:  # such as a preprocessing that detects an object
                 scale = None
             if scale is not None and np.abs(scale.white - scale.black).min() > 1e-6:
                 return scale
@@ -498,7 +494,7 @@ class PixelScale(NamedTuple):
         return cls(low, np.maximum(high, low + 1e-6))
 
     def pixels(self, batch: Tensor) -> np.ndarray:
-        """Return preprocessed images (n, C, H, W) as uint8 pictures (n, H, W, 3); one channel becomes grey."""
+        """Return preprocessed images (n, C, H, W) as uint8 pixels (n, H, W, 3); one channel becomes grey."""
         black, white = (torch.from_numpy(level)[:, None, None] for level in self)
         shown = (batch - black) / (white - black)
         shown = shown[:, :3] if batch.shape[1] >= 3 else shown[:, :1].expand(-1, 3, -1, -1)
@@ -506,6 +502,6 @@ class PixelScale(NamedTuple):
 
 
 def _level(preprocess: Callable, like: Image.Image, level: int) -> np.ndarray:
-    """Return per channel what `preprocess` makes of an image all of one grey level."""
+    """Return the mean per channel of a preprocessed image of one grey level."""
     plain = Image.new(like.mode, like.size, level if like.mode == "L" else (level,) * len(like.getbands()))
     return preprocess(plain).float().mean((1, 2)).numpy()

@@ -1,4 +1,4 @@
-"""Which layers a network has, and which to model where nobody says."""
+"""Lists of layers, and the layers to model by default."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 from torchvision.models import WeightsEnum
 from torchvision.ops import StochasticDepth
 
-from ._images import InputKind, gather
+from ._images import InputKind, make_images
 from ._network import build
 from ._receptive_field import ReceptiveField
 from ._tracing import watch
@@ -24,17 +24,17 @@ class LayerInfo(NamedTuple):
     Parameters
     ----------
     name : str
-        As `layers` of :class:`FeatureExtractor` takes it.
+        Name for the parameter `layers` of :class:`FeatureExtractor`.
     kind : str
         Class of the submodule.
     shape : tuple (channels, height, width)
         Size of its map; height and width are 1 for a vector.
     field : tuple (height, width) or None
-        Pixels of the input that a location sees at most; None where it does not depend on the input.
+        Largest receptive field in the input, in pixels; None if the layer does not depend on the input.
     stride : tuple (height, width) or None
-        Pixels between neighbouring locations, None along an axis where they are not evenly spaced.
+        Pixels between neighbouring locations; None along an axis with uneven distances.
     default : bool
-        Whether :class:`FeatureExtractor` takes it where no layers are named.
+        Whether :class:`FeatureExtractor` models the layer by default.
     """
 
     name: str
@@ -71,7 +71,7 @@ def list_layers(
     Returns
     -------
     layers : list of LayerInfo
-        Where several submodules return the same tensor, the outermost.
+        Of several submodules that return the same tensor, the outermost.
 
     Examples
     --------
@@ -87,7 +87,7 @@ def list_layers(
     watched = watch(built.network)
     ready: Any = built.preprocess if preprocess == "auto" else preprocess
     of_images, of_layers = split_layout(layout)
-    image = gather(X, InputKind.of(watched.first_layer), of_images, ready).batch(0, 1)
+    image = make_images(X, InputKind.of(watched.first_layer), of_images, ready).batch(0, 1)
     survey = watched.survey(image, of_layers)
     modules, default = _Modules(built.network), choose_layers(survey, built.network)
     return [_info(name, type(modules[name]).__name__, *survey[name], default=name in default) for name in survey]
@@ -103,7 +103,7 @@ def _info(
 
 
 def split_layout(layout: str | Mapping[str, str]) -> tuple[str, dict[str, str]]:
-    """Return the layout of images, and those of layers, by name."""
+    """Return the layout of images and the layouts of layers by name."""
     of_layers = {"input": layout} if isinstance(layout, str) else dict(layout)
     for name, value in of_layers.items():
         if value not in ("channels_first", "channels_last") and (name, value) != ("input", "auto"):
@@ -112,7 +112,7 @@ def split_layout(layout: str | Mapping[str, str]) -> tuple[str, dict[str, str]]:
 
 
 class _Modules:
-    """A network's submodules by the names of their calls."""
+    """Submodules of a network by the names of their calls."""
 
     def __init__(self, network: nn.Module) -> None:
         self._modules = dict(network.named_modules())
@@ -121,29 +121,29 @@ class _Modules:
         return self._modules[name if name in self._modules else name.rpartition("_")[0]]
 
     def within(self, name: str) -> Iterator[tuple[str, nn.Module]]:
-        """Yield the submodule and all in it, by their names."""
+        """Yield the submodule and all submodules in it with their names."""
         yield from self[name].named_modules(prefix=name)
 
     def is_block(self, name: str) -> bool:
-        """Tell whether there are submodules with weights in it."""
+        """Return whether the submodule contains submodules with weights."""
         return any(next(child.parameters(), None) is not None for child in self[name].children())
 
 
 def choose_layers(survey: Mapping[str, tuple[tuple[int, int, int], Any]], network: nn.Module) -> list[str]:
-    """Return layers that a first attempt can do with, none where the network has no hidden ones.
+    """Return the default layers, none if the network has no hidden ones.
 
-    Of maps, the last output of a block of each of the smallest resolutions; where all are of one resolution, as in a
-    vision transformer, some of the longest chain of blocks.  Without maps, the hidden layers.
+    For maps they are the last block of each of the smallest resolutions, or if all have one resolution, as in a vision
+    transformer, some blocks of the longest chain.  Without maps they are the hidden layers.
     """
     modules = _Modules(network)
-    seeing = {name: shape for name, (shape, field) in survey.items() if field is not None}
-    names = [name for name in _below_scores(seeing, modules) if not _changes_nothing(modules[name])]
-    sizes = {name: seeing[name][1:] for name in names if seeing[name][1] * seeing[name][2] > 1}
+    dependent = {name: shape for name, (shape, field) in survey.items() if field is not None}
+    names = [name for name in _below_scores(dependent, modules) if not _changes_nothing(modules[name])]
+    sizes = {name: dependent[name][1:] for name in names if dependent[name][1] * dependent[name][2] > 1}
     if len(set(sizes.values())) == 1:
         return _spread_over_blocks(list(sizes), modules)
     if sizes:
         return _last_of_each_size(sizes, modules)
-    return _hidden_vectors(list(seeing), network)
+    return _hidden_vectors(list(dependent), network)
 
 
 def _changes_nothing(module: nn.Module) -> bool:
@@ -151,31 +151,31 @@ def _changes_nothing(module: nn.Module) -> bool:
     return type(module).__module__ in places or isinstance(module, (nn.Identity, StochasticDepth))
 
 
-def _below_scores(seeing: Mapping[str, tuple[int, int, int]], modules: _Modules) -> list[str]:
-    """Return the layers below a map of class scores: what the last module with weights returns, if that is a map."""
-    names = list(seeing)
+def _below_scores(dependent: Mapping[str, tuple[int, int, int]], modules: _Modules) -> list[str]:
+    """Return the layers below a map of class scores, which is the last module with weights if that is a map."""
+    names = list(dependent)
     weighted = [
         any(
             next(module.parameters(recurse=False), None) is not None
             for inner, module in modules.within(name)
-            if inner == name or inner not in seeing
+            if inner == name or inner not in dependent
         )
         for name in names
     ]
     last = max((place for place, has_weights in enumerate(weighted) if has_weights), default=0)
-    is_map = bool(names) and seeing[names[last]][1] * seeing[names[last]][2] > 1
-    above = [name for name in names[:last] if seeing[name][1] * seeing[name][2] > 1]
+    is_map = bool(names) and dependent[names[last]][1] * dependent[names[last]][2] > 1
+    above = [name for name in names[:last] if dependent[name][1] * dependent[name][2] > 1]
     return names[:last] if is_map and above and names[last + 1 :] else names
 
 
 def _last_of_each_size(sizes: Mapping[str, tuple[int, int]], modules: _Modules) -> list[str]:
-    """Return the last block of each of the smallest sizes; single layers only where there are hardly any blocks."""
+    """Return the last block of each of the smallest sizes; single layers only if there are at most two blocks."""
     last: dict[tuple[int, int], str] = {}
     blocks = set(filter(modules.is_block, sizes))
     for size in dict.fromkeys(sizes.values()):
         alike = [name for name in sizes if sizes[name] == size]
         alike = [name for name in alike if name in blocks] or alike
-        # The outermost submodules lie on the main path, those inside them on branches.
+        # The outermost submodules are on the main path, inner ones on branches.
         depth = min(name.count(".") for name in alike)
         last[size] = [name for name in alike if name.count(".") == depth][-1]
     chosen = sorted(last.values(), key=list(sizes).index)[-_MOST_LAYERS:]
@@ -184,9 +184,9 @@ def _last_of_each_size(sizes: Mapping[str, tuple[int, int]], modules: _Modules) 
 
 
 def _spread_over_blocks(names: list[str], modules: _Modules) -> list[str]:
-    """Return layers at equal distances among the largest group of siblings of one class, the last one included.
+    """Return evenly spaced layers from the largest group of siblings of one class, including the last.
 
-    Where a parent returns what the last of them does, it stands for that one in `names`.
+    A parent with the same output replaces the last sibling in `names`.
     """
     groups: dict[tuple[str, type], list[str]] = {}
     for name in names:
@@ -200,7 +200,7 @@ def _spread_over_blocks(names: list[str], modules: _Modules) -> list[str]:
 def _hidden_vectors(vectors: list[str], network: nn.Module) -> list[str]:
     linear = {name for name, module in network.named_modules() if isinstance(module, nn.Linear)}
     hidden: list[str] = []
-    for name in vectors[:-1]:  # the last one is what the network returns
+    for name in vectors[:-1]:  # the last one is the output
         if name in linear:
             hidden.append(name)
         elif hidden:  # the activation behind it

@@ -1,4 +1,4 @@
-"""FeatureMaps: the activity of the modelled layers for a set of images."""
+"""Feature maps of a set of images."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from ._store import StoredSource
 
 
 class FeatureMaps:
-    """The activity of the modelled layers for n images, computed batch by batch when it is asked for.
+    """Feature maps of the modelled layers for n images, computed lazily in batches.
 
-    Made by :meth:`FeatureExtractor.transform`.  It can be indexed by rows as arrays are (``maps[rows]``), so that
-    ``cross_validate``, ``train_test_split`` and ``GridSearchCV`` take it as X.
+    They are returned by :meth:`FeatureExtractor.transform` and can be indexed like arrays (``maps[rows]``), so that
+    ``cross_validate``, ``train_test_split`` and ``GridSearchCV`` accept them as X.
 
     Parameters
     ----------
@@ -32,18 +32,18 @@ class FeatureMaps:
     images : Images
         The images, for drawing.
     source : Source
-        Yields the activations of given rows: from the network, memory or disk.
+        Source of the activations: the network, memory or disk.
     network : NetworkSource or None
-        Runs the network over given rows; None where there is none.
+        The network, for reruns; None for maps made from arrays.
     scale : PixelScale or None
-        How the network's input is shown as pixels; None where it is no image.
+        Conversion of the input of the network to pixels; None if it is not an image.
     rows : int array or None
-        The images that are meant, in order; all by default.
+        Selected images, in order; None for all.
 
     Attributes
     ----------
     shape : tuple (n,)
-        Number of images, as scikit-learn asks for it.
+        Number of images.
 
     Examples
     --------
@@ -90,22 +90,22 @@ class FeatureMaps:
 
     @property
     def shapes(self) -> dict[str, tuple[int, int, int]]:
-        """(channels, height, width) of each layer's map."""
+        """Shape (channels, height, width) of the map of each layer."""
         return dict(self.spec.shapes)
 
     @property
     def receptive_fields(self) -> dict[tuple[str, str], ReceptiveField]:
-        """What each layer's locations see of each layer below, and of the ``"input"``."""
+        """Receptive fields of each layer in each lower layer, and in the ``"input"``."""
         return dict(self.spec.receptive_fields)
 
     @property
     def effective_fields(self) -> dict[tuple[str, str], ReceptiveField]:
-        """Where each layer's locations get most of their activity from in the layers directly below."""
+        """Effective fields of each layer in the layers directly below."""
         return dict(self.spec.effective_fields)
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
-        """Names of the network's outputs."""
+        """Names of the outputs of the network."""
         return self.spec.class_names
 
     def __len__(self) -> int:
@@ -120,7 +120,7 @@ class FeatureMaps:
         return f"FeatureMaps(n={len(self)}, shapes={self.shapes})"
 
     def batches(self) -> Iterator[FeatureBatch]:
-        """Run over all images once.
+        """Iterate over all images once.
 
         Yields
         ------
@@ -130,7 +130,7 @@ class FeatureMaps:
         Raises
         ------
         ValueError
-            Where a layer holds NaN or infinity; the image and the layer are named.
+            If a layer contains NaN or infinity; the error names the image and the layer.
         """
         for batch in self._source.batches(self._rows):
             for layer, values in batch.activations.items():
@@ -138,23 +138,23 @@ class FeatureMaps:
             yield batch
 
     def rerun(self, work: Callable[[Rerun], Result], what: str = "network") -> Iterator[Result]:
-        """Run over all images once, such that the network can be run again with changed activations.
+        """Iterate over all images once, with reruns of the network from edited activations.
 
-        The network runs once for the images of a batch, also where the maps are held or stored.  From then on it goes
-        on from the lowest layer that is changed; one that torch.fx cannot trace runs as a whole each time.
+        The network runs once per batch, also for maps in memory or on disk.  Reruns start at the lowest edited layer;
+        a network that torch.fx cannot trace reruns as a whole.
 
         Parameters
         ----------
         work : callable
-            Gets a ``Rerun`` of consecutive images.  Where the device's memory is short it is called again for
-            the first half of them, so that it must not depend on what was called before.
+            Function of a ``Rerun`` of consecutive images.  If the memory of the device is exhausted, it is called
+            again for the first half of them, so it must not depend on previous calls.
         what : str, default="network"
-            What the progress is called, where the extractor shows it.
+            Name of the progress bar.
 
         Yields
         ------
         result : object
-            What `work` returned, batch by batch.
+            Results of `work`, one per batch.
 
         Raises
         ------
@@ -164,12 +164,12 @@ class FeatureMaps:
         yield from self._of_network().rerun(self._rows, work, what)
 
     def of_network(self) -> FeatureMaps | None:
-        """Return the same maps as the network makes them, neither held nor stored.
+        """Return the same maps computed by the network, neither in memory nor on disk.
 
         Returns
         -------
         maps : FeatureMaps or None
-            Computed when they are read; None where there is no network.
+            Lazy maps; None without a network.
         """
         network = self._network
         if network is None:
@@ -178,28 +178,28 @@ class FeatureMaps:
 
     def _of_network(self) -> NetworkSource:
         if self._network is None:
-            raise ValueError("These maps were made from arrays, so there is no network that could be run again.")
+            raise ValueError("These maps were made from arrays, so there is no network to run.")
         return self._network
 
     @property
     def outputs(self) -> np.ndarray:
-        """What the network returned, shape (n, C); (n, 2) where that is one probability; runs over all images."""
+        """Outputs of the network, shape (n, C), or (n, 2) for a single probability; reads all images."""
         self._check_some()
-        outputs = _joined([batch.outputs for batch in self.batches()])
+        outputs = _concatenate_scores([batch.outputs for batch in self.batches()])
         if outputs is None:
             raise ValueError(
-                "The network returns no (n, C) tensor of scores; read what it returns batch by batch in batches() of "
-                "maps that are not stored."
+                "The network does not return a tensor of scores (n, C); read the outputs from batches() of maps that "
+                "are not stored."
             )
         return outputs
 
     def compute(self) -> FeatureMaps:
-        """Run the network once and hold all activations in memory.
+        """Run the network once and keep all activations in memory.
 
         Returns
         -------
         maps : FeatureMaps
-            Equal to this one; no later use of it runs the network.  Takes 4 bytes per activation.
+            Equal maps that do not run the network when read.  They take 4 bytes per activation.
         """
         self._check_some()
         arrays = {name: np.empty((len(self), h, w, c), np.float32) for name, (c, h, w) in self.spec.shapes.items()}
@@ -210,39 +210,38 @@ class FeatureMaps:
                 arrays[name][batch.start : batch.start + len(values)] = values.permute(0, 2, 3, 1).numpy(force=True)
             outputs.append(batch.outputs)
             decisions.append(batch.decisions)
-        source = HeldSource(arrays, _joined(outputs), np.concatenate(decisions), size, self._source.device)
+        source = HeldSource(arrays, _concatenate_scores(outputs), np.concatenate(decisions), size, self._source.device)
         network = None if self._network is None else self._network.of(self._rows)
         return FeatureMaps(self.spec, self._images[self._rows], source, network, self._scale)
 
     def store(self, folder: str | PathLike, dtype: str = "float32") -> FeatureMaps:
-        """Run the network once and keep all activations on disk.
+        """Run the network once and store all activations on disk.
 
-        What a process that was killed has left is completed.  The store is found again by hashes of the network's
-        weights, the layers and the preprocessing, and each image in it by a hash of its content, as it is when maps are
-        read; images of a data set are found by the data set's own hash, their number, and the size and time of their
-        file where it lists files as torchvision's do.  Any number of threads and processes may share a folder.  Where
-        this process has not used it before, and always for data sets, a few images pass through the network again and
-        are compared.
+        An interrupted store is resumed.  Stores are identified by hashes of weights, layers and preprocessing, and
+        images by a hash of their content when maps are read.  Images of a data set are identified by the hash of the
+        data set, their number, and the size and time of their file if the data set has a list `samples` of files, as in
+        torchvision.  Threads and processes can share a folder.  When a process uses a store for the first time, and
+        always for data sets, a few images pass through the network again to compare values.
 
         Parameters
         ----------
         folder : str or path
-            Where the files go.
+            Folder of the files.
         dtype : {"float32", "float16"}, default="float32"
             Precision on disk.
 
         Returns
         -------
         maps : FeatureMaps
-            Equal to this one up to `dtype`; no use of it runs the network.
+            Equal maps up to `dtype` that do not run the network when read.
 
         Raises
         ------
         ValueError
-            If the store is damaged; also later, when damaged values are read.  If it is stale: the code of the network
-            or the preprocessing, or files behind a data set, have changed.
+            If the store is damaged, also later when damaged values are read; or if it is stale, since the code of the
+            network or the preprocessing, or files of a data set, have changed.
         OSError
-            If the disk has no room for all activations, or the folder cannot be used.
+            If the disk is too small for all activations, or the folder cannot be used.
         """
         network = self._of_network().of(self._rows)
         source = StoredSource(network, folder, dtype)
@@ -252,32 +251,32 @@ class FeatureMaps:
 
     def _check_some(self) -> None:
         if not len(self):
-            raise ValueError("There are no images in these FeatureMaps.")
+            raise ValueError("These FeatureMaps contain no images.")
 
     def pictures(self) -> Pictures | None:
-        """Return the images as the network sees them, to be drawn.
+        """Return the images as pixels, cropped and resized by the preprocessing.
 
         Returns
         -------
         pictures : Pictures or None
-            One picture per image; None where the network's input is no image.
+            One picture per image; None if the input of the network is not an image.
         """
         return None if self._scale is None else Pictures(self._images[self._rows], self._scale, self.spec.input_shape)
 
 
 def maps_of_changed_network(maps: FeatureMaps, change: Change) -> FeatureMaps:
-    """Return the maps of the same images as a changed copy of the network makes them, neither held nor stored.
+    """Return lazy maps of the same images by a changed copy of the network.
 
-    `change` gets the copy, in evaluation mode and without gradients, and the first images as the network takes them; it
-    changes weights in place.  Layers and geometry must stay.
+    `change` is called with the copy, in evaluation mode and without gradients, and the first preprocessed images, and
+    changes weights in place.  Layers and geometry must not change.
     """
     network = maps._of_network().changed(maps._rows, change)
     return FeatureMaps(maps.spec, network.images, network, network, maps._scale)
 
 
 def maps_of_arrays(arrays: Mapping[str, np.ndarray]) -> FeatureMaps:
-    """Return rows of numbers (n, d), by layer, the lowest first, as maps (d, 1, 1) without a network."""
-    arrays = _checked(arrays)
+    """Return arrays (n, d) by layer, the lowest first, as maps (d, 1, 1) without a network."""
+    arrays = _check_arrays(arrays)
     shapes = {layer: (values.shape[1], 1, 1) for layer, values in arrays.items()}
     first = next(iter(arrays.values()))
     spec = NetworkSpec(tuple(arrays), shapes, (first.shape[1],), {}, 0, None)
@@ -286,39 +285,30 @@ def maps_of_arrays(arrays: Mapping[str, np.ndarray]) -> FeatureMaps:
     return FeatureMaps(spec, Images(first, None, None), source, None, None)
 
 
-def _checked(arrays: Any) -> dict[str, np.ndarray]:
-    """Return arrays (n, d) by layer as floats, having checked that they are of the same examples."""
+def _check_arrays(arrays: Any) -> dict[str, np.ndarray]:
+    """Return arrays (n, d) by layer as floats; raise an error if they are invalid or differ in n."""
     if not isinstance(arrays, Mapping) or not arrays:
-        raise TypeError(f"Arrays are given by layer, as {{'hidden': X}}; got {arrays!r:.50}.")
-    found = {layer: np.asarray(values) for layer, values in arrays.items()}
-    for layer, values in found.items():
+        raise TypeError(f"Arrays must be given by layer, as in {{'hidden': X}}; got {arrays!r:.50}.")
+    by_layer = {layer: np.asarray(values) for layer, values in arrays.items()}
+    for layer, values in by_layer.items():
         if np.ma.is_masked(arrays[layer]):
-            raise TypeError(f"Layer {layer!r} is a masked array; fill what is masked: X.filled(value).")
+            raise TypeError(f"Layer {layer!r} is a masked array; fill the masked values: X.filled(value).")
         if values.dtype.kind not in "biuf" or values.ndim != 2:
             raise ValueError(
                 f"Layer {layer!r} must be an array (n, d) of real numbers; got {values.dtype} of shape {values.shape}."
             )
         if not np.isfinite(values).all():
-            raise ValueError(f"Layer {layer!r} holds NaN or infinity.")
-    sizes = {layer: len(values) for layer, values in found.items()}
+            raise ValueError(f"Layer {layer!r} contains NaN or infinity.")
+    sizes = {layer: len(values) for layer, values in by_layer.items()}
     if len(set(sizes.values())) > 1:
-        raise ValueError(f"All layers must have the same examples; their numbers are {sizes}.")
-    return {layer: values if values.dtype.kind == "f" else values.astype(float) for layer, values in found.items()}
+        raise ValueError(f"All layers must have the same number of examples; got {sizes}.")
+    return {layer: values if values.dtype.kind == "f" else values.astype(float) for layer, values in by_layer.items()}
 
 
 class Pictures:
-    """Images as the network sees them, cropped and resized by its preprocessing, as uint8 (height, width, 3).
+    """Preprocessed images as uint8 pixels (height, width, 3).
 
-    ``pictures[3]`` is one array, ``pictures[[3, 1]]`` are Pictures again.
-
-    Parameters
-    ----------
-    images : Images
-        The images.
-    scale : PixelScale
-        How the network's input is shown as pixels.
-    shape : tuple of int
-        Shape of a preprocessed image (C, H, W).
+    ``pictures[3]`` is one array, ``pictures[[3, 1]]`` are Pictures.
     """
 
     def __init__(self, images: Images, scale: PixelScale, shape: tuple[int, ...]) -> None:
@@ -328,35 +318,24 @@ class Pictures:
         return len(self._images)
 
     def __getitem__(self, key: Any) -> Any:
-        """Return the picture with number `key` as an array, or the chosen pictures where `key` names several."""
+        """Return one picture as an array, or several as Pictures."""
         if isinstance(key, (int, np.integer)):
             return self._scale.pixels(self._images.batch(int(key), int(key) + 1, self._shape))[0]
         return Pictures(self._images[key], self._scale, self._shape)
 
     def file_name(self, number: int) -> str:
-        """Return the name of the file of a picture.
-
-        Parameters
-        ----------
-        number : int
-            The picture.
-
-        Returns
-        -------
-        name : str
-            The name without its folder; "" where the image comes from elsewhere.
-        """
+        """Return the file name of a picture without its folder, "" if it is not from a file."""
         return self._images.file_name(number)
 
 
 def _check_finite(values: Tensor, layer: str, start: int) -> None:
     bad = [] if torch.isfinite(values.sum()) else not_finite(values)
-    if bad:  # else the sum alone overflowed
-        raise ValueError(f"Layer {layer!r} holds NaN or infinity for image {start + bad[0]}.")
+    if bad:  # otherwise the sum overflowed
+        raise ValueError(f"Layer {layer!r} contains NaN or infinity for image {start + bad[0]}.")
 
 
-def _joined(outputs: list[Any]) -> np.ndarray | None:
-    """Return scores (n, C) of batches as one float32 array, None where the network returns something else."""
+def _concatenate_scores(outputs: list[Any]) -> np.ndarray | None:
+    """Return the scores of batches as one float32 array (n, C), None for other outputs."""
     arrays = [part.float().numpy(force=True) if isinstance(part, Tensor) else part for part in outputs]
     scores = all(isinstance(part, np.ndarray) and part.ndim == 2 for part in arrays)
     return np.concatenate(arrays) if scores else None

@@ -1,4 +1,4 @@
-"""Getting the network: by torchvision name, from a factory, or the caller's own; with weights, frozen and shared."""
+"""Construction, sharing and pickling of frozen networks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _WEIGHT_FILES = (".pth", ".pt", ".th", ".safetensors", ".ckpt", ".bin", ".tar")
 
 
 class Build(NamedTuple):
-    """A network with what its weights know about it: preprocessing and names of the outputs, None where unknown."""
+    """A network with the preprocessing and the class names of its weights, None if unknown."""
 
     network: nn.Module
     preprocess: Callable | None
@@ -35,7 +35,7 @@ class Build(NamedTuple):
 
 
 class Recipe(NamedTuple):
-    """How to make a network again: by name or factory, with published weights or those of a file."""
+    """Instructions to rebuild a network: name or factory, and published weights or a file."""
 
     model: str | Callable[[], nn.Module]
     weights: str | Path
@@ -43,26 +43,26 @@ class Recipe(NamedTuple):
     channels_last: bool
 
     def __call__(self) -> nn.Module:
-        """Make it, having checked that its weights are still the same."""
+        """Return the network; raise an error if its weights have changed."""
         network = build(self.model, self.weights, 0).network
         if fingerprint(network) != self.fingerprint:
             raise ValueError(
-                f"The weights {str(self.weights)!r} are not those that this object was saved with (their SHA-256 "
-                "differs). Put the old ones back, fit again."
+                f"The weights {str(self.weights)!r} have changed since this object was saved (their SHA-256 differs). "
+                "Restore the old weights, or fit again."
             )
         if self.channels_last:
             in_memory(network, torch.channels_last)
         return share(network, torch.device("cpu"))
 
 
-# Networks that pickles refer to: their model and weights.
-_referred: WeakKeyDictionary[nn.Module, tuple[Any, Any]] = WeakKeyDictionary()
+# Model and weights of networks to which pickles refer.
+_references: WeakKeyDictionary[nn.Module, tuple[Any, Any]] = WeakKeyDictionary()
 
 
 def build(model: str | nn.Module | Callable[[], nn.Module], weights: Any, seed: int) -> Build:
-    """Return a network of our own in evaluation mode, made from what the user gave; theirs is left as it is.
+    """Return a new network in evaluation mode; a network passed as `model` is copied.
 
-    Pickles will only refer to weights that have a name or a file.
+    Pickles refer to weights that have a name or a file, and do not contain them.
     """
     file = Path(weights) if names_file(weights) else None
     entry = None
@@ -73,8 +73,8 @@ def build(model: str | nn.Module | Callable[[], nn.Module], weights: Any, seed: 
             network = _torchvision_network(model, None if file else entry)
         elif weights is not None and file is None:
             raise ValueError(
-                f"weights={weights!r} names torchvision weights, which need model to be a torchvision name; "
-                "give the path of a state dict, or weights=None and a network that has its weights."
+                f"weights={weights!r} is a name of torchvision weights, which needs a torchvision name as model; give "
+                "the path of a state dict, or weights=None and a network with its weights."
             )
         else:
             network = private_copy(model if isinstance(model, nn.Module) else _call_factory(model))
@@ -83,7 +83,7 @@ def build(model: str | nn.Module | Callable[[], nn.Module], weights: Any, seed: 
     settle(network)
     reference = file.absolute() if file is not None else entry and str(entry)
     if reference and not isinstance(model, nn.Module):
-        _referred[network] = model, reference
+        _references[network] = model, reference
     meta = entry.meta if entry is not None else {}
     names = tuple(meta["categories"]) if "categories" in meta else None
     return Build(network.eval().requires_grad_(False), entry.transforms() if entry is not None else None, names)
@@ -94,25 +94,25 @@ def _torchvision_network(name: str, entry: Any) -> nn.Module:
         return torchvision.models.get_model(name, weights=entry)
     except OSError as error:  # URLError among them
         raise OSError(
-            f"The weights {entry} cannot be had: {error}. Without a connection, put {Path(entry.url).name!r}, from "
-            f"{entry.url}, into {os.path.join(torch.hub.get_dir(), 'checkpoints')!r}, or pass weights=, the path of a "
-            "file."
+            f"The weights {entry} cannot be downloaded: {error}. Without a connection, copy {Path(entry.url).name!r}, "
+            f"from {entry.url}, to {os.path.join(torch.hub.get_dir(), 'checkpoints')!r}, or pass the path of a file as "
+            "weights."
         ) from error
 
 
 def names_file(weights: Any) -> bool:
-    """Tell whether `weights` is the path of a file, rather than a name of torchvision's."""
+    """Return whether `weights` is the path of a file instead of a name of torchvision weights."""
     return isinstance(weights, os.PathLike) or (isinstance(weights, str) and weights.endswith(_WEIGHT_FILES))
 
 
 def _weights_entry(model: str, weights: Any, file: Path | None) -> Any:
-    """Return the member of torchvision's weights enumeration that is meant, None for none."""
+    """Return the member of the weights enumeration of torchvision, None for other weights."""
     names = torchvision.models.list_models(module=torchvision.models)
     if model not in names:
         near = difflib.get_close_matches(model, names, n=5, cutoff=0.5)
         raise ValueError(f"torchvision has no classification model {model!r}. Near names: {', '.join(near) or 'none'}.")
     known = torchvision.models.get_model_weights(model)
-    if file is not None:  # a file that bears the name of published weights is taken to be them
+    if file is not None:  # a file named like published weights has their metadata
         return next((entry for entry in known if Path(entry.url).name == file.name), None)
     if weights is None or isinstance(weights, torchvision.models.WeightsEnum):
         return weights
@@ -139,7 +139,7 @@ def _call_factory(factory: Callable[[], nn.Module]) -> nn.Module:
 
 
 def usual_preprocess(model: str) -> Callable | None:
-    """Return the preprocessing of the published weights of a torchvision model, for others; say that it is taken."""
+    """Return the preprocessing of the published weights of a torchvision model, with a warning."""
     entry = getattr(torchvision.models.get_model_weights(model), "DEFAULT", None)
     if entry is None:
         return None
@@ -165,56 +165,56 @@ _shared: WeakValueDictionary[tuple, nn.Module] = WeakValueDictionary()
 
 
 def share(network: nn.Module, device: torch.device) -> nn.Module:
-    """Return an equal network on `device` if one is alive, else this one, moved there.
+    """Return an equal network on `device` if one exists, else this one, moved there.
 
-    So the clones that a grid search fits hold one network in memory between them.  Networks are equal when their
-    modules are of the very same classes, in the same state, with the same weights, which pickles refer to alike.
+    So clones fitted by a grid search share one network.  Networks are equal if their modules have the same classes,
+    states and weights, to which pickles refer in the same way.
     """
     digest = hashlib.sha256()
     try:
         _Hasher(SimpleNamespace(write=digest.update), pickle.HIGHEST_PROTOCOL).dump(network)
     except Exception:  # a network that cannot be pickled cannot be compared either
         return network.to(device)
-    key = (tuple(map(type, network.modules())), digest.digest(), str(_referred.get(network)), str(device))
+    key = (tuple(map(type, network.modules())), digest.digest(), str(_references.get(network)), str(device))
     return _shared.setdefault(key, network.to(device))
 
 
 class _Hasher(pickle.Pickler):
-    """Lets tensors count by their values and their place in memory: their pickles differ each time."""
+    """Pickler for hashes, in which tensors are represented by values and memory layout."""
 
     def reducer_override(self, value: Any) -> Any:
         if not isinstance(value, Tensor):
             return NotImplemented
-        array, *described = _described(value)
-        return str, (hashlib.sha256(array.data).digest(), *described, value.requires_grad)
+        array, *layout = _to_bytes(value)
+        return str, (hashlib.sha256(array.data).digest(), *layout, value.requires_grad)
 
 
 class Portable:
-    """Pickles a network as numpy arrays plus a module without tensors; unpickling gives the network itself, on the CPU.
+    """Wrapper that pickles a network as arrays and a module without tensors, and is unpickled to a network on the CPU.
 
-    The arrays are equal for equal weights, so that hashes of the pickled state (as joblib's) are too.  A network whose
-    weights have a name or a file is made again from these, and its fingerprint is compared.
+    Equal weights give equal pickles, as hashes of joblib need.  A network whose weights have a name or a file is
+    rebuilt from these, and its fingerprint is compared.
     """
 
     def __init__(self, network: nn.Module) -> None:
         self._network = network
 
     def __reduce__(self) -> tuple:
-        if self._network in _referred:
+        if self._network in _references:
             channels_last = any(map(_is_channels_last, self._network.parameters()))
-            return Recipe(*_referred[self._network], fingerprint(self._network), channels_last), ()
+            return Recipe(*_references[self._network], fingerprint(self._network), channels_last), ()
         slots = list(_slots(self._network))
         tensors = {id(tensor): tensor for *_, tensor in slots}
         place = {key: i for i, key in enumerate(tensors)}
         skeleton = copy.deepcopy(self._network, copy_memo(self._network) | dict.fromkeys(tensors))
-        arrays = [_described(tensor) for tensor in tensors.values()]
+        arrays = [_to_bytes(tensor) for tensor in tensors.values()]
         where = [(path, kind, name, place[id(tensor)]) for path, kind, name, tensor in slots]
         trainable = [tensor.requires_grad for tensor in tensors.values()]
         return _assemble, (skeleton, arrays, trainable, where)
 
 
 def _slots(network: nn.Module) -> Any:
-    """Yield (submodule path, dictionary, name, tensor) for every tensor that a module holds."""
+    """Yield (submodule path, dictionary, name, tensor) for every tensor of a network."""
     for path, module in network.named_modules():
         for kind in ("_parameters", "_buffers", "__dict__"):
             for name, tensor in getattr(module, kind).items():
@@ -223,7 +223,7 @@ def _slots(network: nn.Module) -> Any:
 
 
 def _assemble(skeleton: nn.Module, arrays: list, trainable: list[bool], where: list) -> nn.Module:
-    tensors = [_from_array(*described) for described in arrays]
+    tensors = [_from_array(*layout) for layout in arrays]
     parameters: dict[int, nn.Parameter] = {}
     for path, kind, name, place in where:
         tensor = tensors[place]
@@ -238,15 +238,15 @@ def _is_channels_last(tensor: Tensor) -> bool:
 
 
 def memory_order(strides: Sequence[int], shape: Sequence[int]) -> list[int]:
-    """Return the axes from the slowest to the fastest: sums over another order would round otherwise.
+    """Return the axes from the slowest to the fastest in memory, since rounding of sums depends on their order.
 
-    An axis of one has any stride; it goes behind others of the same, as in the layouts that torch makes.
+    Axes of length 1, which have any stride, follow others of equal stride, as in layouts of torch.
     """
     return sorted(range(len(shape)), key=lambda axis: (-abs(strides[axis]), shape[axis] == 1))
 
 
-def _described(tensor: Tensor) -> tuple[np.ndarray, str, tuple[int, ...], list[int]]:
-    """Return the bytes of a tensor in the order of memory, its type, its shape in that order, and the axes."""
+def _to_bytes(tensor: Tensor) -> tuple[np.ndarray, str, tuple[int, ...], list[int]]:
+    """Return the bytes of a tensor in memory order, its type, its shape in that order, and the axes."""
     axes = memory_order(tensor.stride(), tensor.shape)
     stored = tensor.detach().permute(axes)
     return _to_array(stored), str(tensor.dtype), tuple(stored.shape), axes
@@ -258,5 +258,5 @@ def _from_array(array: np.ndarray, dtype: str, shape: tuple[int, ...], axes: lis
 
 
 def _to_array(tensor: Tensor) -> np.ndarray:
-    """Return the tensor's bytes: numpy has no type for some of torch's."""
+    """Return the bytes of a tensor, since numpy lacks some types of torch."""
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()

@@ -1,4 +1,4 @@
-"""Receptive fields: which positions of a lower map one position of an upper map depends on."""
+"""Receptive fields between maps."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class ReceptiveField:
-    """The window of a lower map that every location of an upper map sees.
+    """Windows of a lower map on which the locations of an upper map depend.
 
-    Where a window has holes, as under dilation, it is the hull of what is seen.  It is cut at the border of the
-    lower map, and can be empty where a location sees nothing but padding.
+    With dilation a window includes the positions in between.  Windows are clipped at the border of the lower map, and
+    empty for locations that depend only on padding.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ class ReceptiveField:
     shape: tuple[int, int]
 
     def window(self, i: int, j: int) -> tuple[slice, slice]:
-        """Return what one upper location sees.
+        """Return the window of one upper location.
 
         Parameters
         ----------
@@ -62,13 +62,13 @@ class ReceptiveField:
 
     @property
     def stride(self) -> tuple[int | None, int | None]:
-        """Step of the windows per upper row and column, None where it is not constant away from the border."""
+        """Step between windows along rows and columns, None if it is not constant away from the border."""
         return _stride(self.rows, self.shape[0]), _stride(self.columns, self.shape[1])
 
 
 def _stride(span: tuple[np.ndarray, np.ndarray], size: int) -> int | None:
     start, stop = span
-    for ends in (start[start > 0], stop[stop < size]):  # those that the border does not cut
+    for ends in (start[start > 0], stop[stop < size]):  # not clipped at the border
         steps = np.diff(ends)
         if len(steps) and (steps == steps[0]).all():
             return int(steps[0])

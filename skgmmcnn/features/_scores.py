@@ -1,4 +1,4 @@
-"""What the network's outputs say of a class: probabilities, log-odds and contrasts."""
+"""Probabilities, log-odds and contrasts of classes."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _ROUNDING = 1e-4
 
 
 def log_proba(outputs: Any) -> Tensor:
-    """Return the logarithms of the class probabilities (n, C) that the network's scores stand for, in nats.
+    """Return the log-probabilities (n, C) of the classes, in nats.
 
-    They are the softmax of C scores, unless these are probabilities already; a single one is the logit of the second of
-    two classes.
+    Scores are converted by softmax, probabilities are used directly; a single score is the logit of the second of two
+    classes.
     """
     if not isinstance(outputs, (Tensor, np.ndarray)) or outputs.ndim != 2:
         kind = f"an array of shape {outputs.shape}" if hasattr(outputs, "shape") else f"a {type(outputs).__name__}"
@@ -29,7 +29,7 @@ def log_proba(outputs: Any) -> Tensor:
 
 
 def of_class(values: Tensor, classes: np.ndarray) -> Tensor:
-    """Return what `values` (n, C) has for one class of each image, shape (n,)."""
+    """Return the entry of `values` (n, C) for one class of each image, shape (n,)."""
     return values.gather(1, torch.from_numpy(np.asarray(classes, np.int64)).to(values.device)[:, None])[:, 0]
 
 
@@ -39,20 +39,20 @@ def proba_of(outputs: Any, classes: np.ndarray) -> np.ndarray:
 
 
 def margins(outputs: Any, classes: np.ndarray, contrasts: np.ndarray | None = None) -> Tensor:
-    """Return by how much each image's class leads, in nats, shape (n,).
+    """Return the log-odds of one class of each image, in nats, shape (n,).
 
-    Its log-odds z_c - log sum over the others of exp z_j; with `contrasts` z_c - z_contrast.
+    They are z_c - log sum over the other classes of exp z_j; with `contrasts` z_c - z_contrast.
     """
     log_p = log_proba(outputs)
-    mine = of_class(log_p, classes)
+    chosen = of_class(log_p, classes)
     if contrasts is not None:
-        return mine - of_class(log_p, contrasts)
+        return chosen - of_class(log_p, contrasts)
     at = torch.from_numpy(np.asarray(classes, np.int64)).to(log_p.device)[:, None]
-    return mine - log_p.scatter(1, at, -torch.inf).logsumexp(1)
+    return chosen - log_p.scatter(1, at, -torch.inf).logsumexp(1)
 
 
 def runners_up(outputs: Any, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the likeliest other class of each image and its probability, shapes (n,)."""
+    """Return the most probable other class of each image and its probability, shapes (n,)."""
     at = torch.from_numpy(np.asarray(classes, np.int64))[:, None]
     log_p = log_proba(outputs)
     best = log_p.scatter(1, at.to(log_p.device), -torch.inf).max(1)
@@ -60,14 +60,14 @@ def runners_up(outputs: Any, classes: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 def check_decided(outputs: Any, decisions: np.ndarray, n_outputs: int) -> None:
-    """Refuse networks whose decision is not the largest of the scores that they return."""
+    """Raise an error if decisions are not the classes of the largest scores."""
     log_p = log_proba(outputs)
     if log_p.shape[1] == n_outputs:
         lead = log_p.max(1).values - of_class(log_p, decisions)
         if bool((lead < _ROUNDING).all()):
             return
     raise ValueError(
-        "This follows the probability of the decision, which must be the largest of the network's scores; with this "
-        f"decision= it is not: {log_p.shape[1]} scores, {n_outputs} classes. Take a network that returns one score for "
-        "each of the classes, as nn.Sequential(network, your_head); graphs can also show evidence='counts'."
+        "This uses the probability of the decision, which must be the class of the largest score; with this decision= "
+        f"it is not: {log_p.shape[1]} scores, {n_outputs} classes. Give a network that returns one score per class, as "
+        "nn.Sequential(network, your_head); graphs also support evidence='counts'."
     )

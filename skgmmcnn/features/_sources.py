@@ -1,4 +1,4 @@
-"""Where the activations of numbered images come from: memory, or the network."""
+"""Sources of activations: memory and networks."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Result = TypeVar("Result")
 
 
 class Source(Protocol):
-    """Activations of numbered images; only those of a network can also be run again, changed and stored."""
+    """Activations of numbered images."""
 
     device: str | torch.device
 
@@ -42,7 +42,7 @@ class Source(Protocol):
 
 
 class HeldSource:
-    """Activations held in memory: arrays (n, H, W, C) by layer, outputs and decisions; in batches of `size` images."""
+    """Activations in memory: arrays (n, H, W, C) by layer, outputs and decisions, in batches of `size` images."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class HeldSource:
 
 
 class Running(NamedTuple):
-    """How a network is run, as the parameters of the extractor say."""
+    """Parameters of the extractor for running a network."""
 
     decision: Callable | None
     batch_size: int
@@ -85,7 +85,7 @@ class Running(NamedTuple):
 
 
 class NetworkSource:
-    """Activations straight from the network, as it was when the maps were made."""
+    """Activations computed by the network, which can also be rerun, changed and stored."""
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class NetworkSource:
         return self._passes(rows, self._pass, "network", self.size)
 
     def rerun(self, rows: np.ndarray, work: Callable[[Rerun], Result], what: str) -> Iterator[Result]:
-        """Yield what `work` makes of the images `rows`, batch by batch; `what` names it for the progress."""
+        """Yield the results of `work` for batches of the images `rows`; `what` is the name of the progress bar."""
         return self._passes(rows, lambda batch, start, _: work(self._rerun(batch, start)), what, self._run.batch_size)
 
     def of(self, rows: np.ndarray) -> NetworkSource:
@@ -113,7 +113,7 @@ class NetworkSource:
     def _passes(
         self, rows: np.ndarray, work: Callable[[Tensor, int, int], Result], what: str, size: int
     ) -> Iterator[Result]:
-        """Yield what `work` makes of batches of `size` images; of smaller ones once the device's memory is short."""
+        """Yield the results of `work` for batches of `size` images, or smaller ones once memory is exhausted."""
         images, start, most = self.images[rows], 0, size
         self._network.to(resolve_device(self.device))
         with progress(total=len(images), desc=what, unit="image", shown=self._run.verbose) as bar:
@@ -136,7 +136,7 @@ class NetworkSource:
 
     @property
     def size(self) -> int:
-        """The size of the batches; on a CPU whole numbers of the images that pass at once."""
+        """The batch size; on a CPU a multiple of the number of images in one pass."""
         if resolve_device(self.device).type != "cpu":
             return self._run.batch_size
         at_once = images_at_once(self.spec.input_shape)
@@ -176,7 +176,7 @@ class NetworkSource:
         return Rerun(original, again, lambda outputs: self._judge.read(outputs, start, maps), batch, whole)
 
     def changed(self, rows: np.ndarray, change: Change) -> NetworkSource:
-        """Return the source of the images `rows` whose network is a copy that `change` has changed."""
+        """Return the source of the images `rows` with a copy of the network changed by `change`."""
         images, network = self.images[rows], copy.deepcopy(self._network.network)
         captured = self._network.on(network).to(resolve_device(self.device))
         with torch.no_grad():
@@ -186,12 +186,12 @@ class NetworkSource:
 
     def _warn_of_memory(self) -> None:
         warnings.warn(
-            f"The device ran out of memory with batch_size={self._run.batch_size}; going on with smaller batches.",
+            f"The device ran out of memory with batch_size={self._run.batch_size}; continuing with smaller batches.",
             stacklevel=4,
         )
 
     def identity(self) -> dict[str, str]:
-        """Return hashes of all that the values depend on, but for the images."""
+        """Return hashes of everything that the values depend on except the images."""
         weights = [weight.dtype for weight in self._network.network.parameters() if weight.is_floating_point()]
         return {
             "weights": self._fingerprint,
@@ -204,7 +204,7 @@ class NetworkSource:
         }
 
     def code(self) -> tuple[Any, ...]:
-        """Return the code that is run for each image."""
+        """Return the code run for each image."""
         return tuple(map(code_of, (self._network.network, self.images.preprocess, self._run.decision)))
 
 
@@ -213,13 +213,13 @@ def hash_of(function: Any, name: str) -> str:
         return joblib.hash(function)
     except Exception as error:
         raise ValueError(
-            f"{name}={function!r} cannot be hashed, so a store could not tell whether it has changed; use a function "
-            "or class that is defined in a module."
+            f"{name}={function!r} cannot be hashed, so a store cannot detect changes; use a function or class defined "
+            "in a module."
         ) from error
 
 
 def code_of(function: Any) -> Any:
-    """Return the code of a function or network, which hashes name and do not see."""
+    """Return the code of a function or network, of which hashes contain only the name."""
     if isinstance(function, functools.partial):
         return code_of(function.func)
     if isinstance(function, nn.Module):

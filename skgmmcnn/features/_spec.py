@@ -1,4 +1,4 @@
-"""What later stages need to know of a network: its modelled layers, their geometry, and the names of its outputs."""
+"""Description of a network: modelled layers, their geometry, and names of outputs."""
 
 from __future__ import annotations
 
@@ -20,24 +20,23 @@ class NetworkSpec:
     Parameters
     ----------
     layers : tuple of str
-        In network order, the lowest first.
+        Names in network order, the lowest first.
     shapes : dict of str to tuple (channels, height, width)
-        Size of each layer's map; a vector of d values is (d, 1, 1).
+        Shape of the map of each layer; (d, 1, 1) for vectors.
     input_shape : tuple of int
         Shape of one preprocessed image (C, H, W), or (d,) for vectors.
     receptive_fields : dict of (upper, lower) to ReceptiveField
-        For every pair of layers of which the upper depends on the lower, and for ``(layer, "input")``.
+        Fields of all pairs of dependent layers, and of ``(layer, "input")``.
     n_outputs : int
-        Number of outputs among which the network decides.
+        Number of outputs that the network decides between.
     class_names : tuple of str or None
         Names of the outputs.
     effective_fields : dict of (upper, lower) to ReceptiveField
-        For every pair of `below`, where in its receptive field a location gets most of its activity from; empty where
-        that was not measured.
+        Effective fields of all pairs of `below`; empty if they were not measured.
     probabilities : bool
-        Whether the network returns probabilities of the classes, not scores.
+        Whether the network returns probabilities instead of scores.
     fingerprint : str or None
-        SHA-256 of the network's weights, by which maps of different networks are told apart; None without a network.
+        SHA-256 of the weights, which identifies the network of maps; None without a network.
     """
 
     layers: tuple[str, ...]
@@ -52,7 +51,7 @@ class NetworkSpec:
 
     @property
     def below(self) -> dict[str, tuple[str, ...]]:
-        """By layer, from the top down, the layers that it depends on without another between, the uppermost first.
+        """By layer, from the top down, the layers directly below, the uppermost first.
 
         This is the transitive reduction of the dependences.
         """
@@ -74,12 +73,12 @@ class NetworkSpec:
         Returns
         -------
         name : str
-            Its name, its number where outputs have no names.
+            Its name; its number if outputs have no names.
         """
         return str(output) if self.class_names is None else self.class_names[output]
 
     def class_index(self, label: Any) -> int:
-        """Return the output that a label stands for.
+        """Return the output number of a label.
 
         Parameters
         ----------
@@ -105,9 +104,7 @@ class NetworkSpec:
             near = difflib.get_close_matches(str(label), self.class_names, n=5, cutoff=0.4) or self.class_names[:5]
             raise ValueError(f"The network has no class {str(label)!r}. Near names: {', '.join(map(repr, near))}.")
         if len(places) > 1:
-            raise ValueError(
-                f"Several outputs are named {str(label)!r}: {places}; give the number of the one you mean."
-            )
+            raise ValueError(f"Several outputs are named {str(label)!r}: {places}; give the number of one of them.")
         return places[0]
 
     def encode(self, y: Sequence[Any] | np.ndarray, n_images: int) -> np.ndarray:
@@ -118,7 +115,7 @@ class NetworkSpec:
         y : array-like of shape (n,)
             Output numbers or class names.
         n_images : int
-            The number of labels that there must be.
+            Expected number of labels.
 
         Returns
         -------
@@ -129,12 +126,12 @@ class NetworkSpec:
         if labels.ndim == 2 and len(labels) == n_images and np.isin(labels, (0, 1)).all():
             raise _refuse_indicators(labels)
         if labels.shape != (n_images,):
-            raise ValueError(f"y must hold one label per image: expected shape ({n_images},), got {labels.shape}.")
+            raise ValueError(f"y must contain one label per image: expected shape ({n_images},), got {labels.shape}.")
         if labels.dtype.kind == "f" and np.isfinite(labels).all() and np.array_equal(labels, labels.astype(int)):
             labels = labels.astype(int)
         strange = [label for label in labels.tolist() if not isinstance(label, (int, str))]
         if strange:
-            raise ValueError(f"y must hold output numbers or class names; it holds {strange[0]!r}.")
+            raise ValueError(f"y must contain output numbers or class names; got {strange[0]!r}.")
         distinct, inverse = np.unique(labels, return_inverse=True)
         codes = np.array([self.class_index(label) for label in distinct.tolist()], dtype=np.intp)
         return codes[inverse]
@@ -142,22 +139,22 @@ class NetworkSpec:
 
 def _refuse_indicators(labels: np.ndarray) -> ValueError:
     if (labels.sum(1) == 1).all():
-        return ValueError("y has one column per class, with a single 1 in each row; give y.argmax(1).")
+        return ValueError("y is one-hot encoded; give y.argmax(1).")
     return ValueError(f"y marks any number of the {labels.shape[1]} classes per image (multi-label). {ONE_AT_A_TIME}")
 
 
 def check_class_names(names: Sequence[str] | Mapping[int, str] | None, n_outputs: int) -> tuple[str, ...] | None:
-    """Return `names` as a tuple, having checked that there is one per output; a dict has them by output."""
+    """Return names as a tuple, also from a dict by output; raise an error unless there is one per output."""
     if names is None:
         return None
     if isinstance(names, Set):
-        raise TypeError(f"class_names is a {type(names).__name__}; list one name per output, in the outputs' order.")
+        raise TypeError(f"class_names is a {type(names).__name__}; give a list with one name per output, in order.")
     if len(names) != n_outputs:
         raise ValueError(f"class_names has {len(names)} names, but the network has {n_outputs} outputs.")
     if isinstance(names, Mapping):
         if set(names) != set(range(n_outputs)):
             raise ValueError(
-                f"class_names is a dict of the keys {list(names)[:5]}; they must be the outputs 0 to {n_outputs - 1}."
+                f"class_names is a dict with keys {list(names)[:5]}; they must be the outputs 0 to {n_outputs - 1}."
             )
         names = [names[output] for output in range(n_outputs)]
     return tuple(map(str, names))

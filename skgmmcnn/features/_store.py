@@ -1,4 +1,4 @@
-"""Activations kept on disk, under hashes of all that they depend on."""
+"""Activations on disk, identified by hashes."""
 
 from __future__ import annotations
 
@@ -28,29 +28,28 @@ _DTYPES = ("float32", "float16")
 _INDEX = np.dtype([("key", "V16"), ("sum", "<u4"), ("present", "u1"), ("rest", "V3")])
 _FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 _N_COMPARED = 8
-# What other hardware and rounding to float16 make of a layer's map is below this, relative to its norm.
+# Bounds of differences by hardware, and by half precision, relative to the norm of a map.
 _TOLERANCE, _HALF_TOLERANCE = 2e-3, 5e-2
 _PRECISE = ("torch.float32", "torch.float64")
-# Stores that this process has compared with what the network gives, and the code that gave it.
+# Stores whose values this process has compared with the network, and the code of that.
 _compared: dict[Path, Any] = {}
 _compared_data_sets: WeakSet[StoredSource] = WeakSet()
 
 
 class StoredSource:
-    """Activations read from a store; what is not yet there is computed, and kept on the way.
+    """Activations read from a store, into which missing ones are computed.
 
-    A store is of one network, one preprocessing and so on, and of any images: they are found by hashes of their
-    content, so that folds of a cross-validation share them.  ``values.bin`` holds one record per image, of its maps
-    (H, W, C), outputs and decision; ``index.bin`` its hash, the checksum of its record, and whether that is there.  An
-    image is marked present after its record has been written, so a process that is killed leaves a store that the next
-    one completes.  Whoever makes or writes holds a lock meanwhile, and reading needs none.
+    A store belongs to one network and preprocessing, and to any images, identified by hashes of their content, so that
+    folds of a cross-validation share it.  ``values.bin`` contains one record per image: its maps (H, W, C), outputs and
+    decision; ``index.bin`` contains its hash, the checksum of its record and a flag.  The flag is set after the record
+    has been written, so an interrupted store is resumed.  Writing needs a lock, reading does not.
 
     Parameters
     ----------
     source : NetworkSource
-        Computes activations, and says what they depend on.
+        Computes activations and their identity.
     root : path
-        Where stores lie, each in a folder of its own; made if it is not there.
+        Folder of stores, each in a subfolder; created if missing.
     dtype : {"float32", "float16"}
         Precision on disk.
     """
@@ -68,20 +67,20 @@ class StoredSource:
         self._open()
 
     def _open(self) -> None:
-        """Make the store, or check that the one that is there holds these values."""
+        """Create the store, or check the existing one."""
         about = self._folder / "store.json"
         if not about.exists():
-            with self._explained():
+            with self._explain_errors():
                 self._folder.mkdir(parents=True, exist_ok=True)
-            with self._locked():
-                if not about.exists():  # else another process has made it meanwhile
+            with self._lock():
+                if not about.exists():  # otherwise another process has created it
                     self._make(about)
         self._check(about)
         self._entries()
 
     def _make(self, about: Path) -> None:
-        """Make all files; the last tells that they are complete."""
-        with self._explained():
+        """Create all files; the last one marks them as complete."""
+        with self._explain_errors():
             for file in (self._values, self._index):
                 replace(file, lambda opened: None)
             replace(about, lambda opened: opened.write(json.dumps(self._identity, indent=1).encode()))
@@ -89,16 +88,16 @@ class StoredSource:
     def _check(self, about: Path) -> None:
         for file in (about, self._values, self._index):
             if not file.is_file():
-                raise self._damage(f"{file.name} is {'no regular file' if file.exists() else 'not there'}")
+                raise self._damage(f"{file.name} is {'not a regular file' if file.exists() else 'missing'}")
         try:
-            found = json.loads(about.read_text(encoding="utf-8"))
-            different = [name for name, value in self._identity.items() if found.get(name) != value]
+            known = json.loads(about.read_text(encoding="utf-8"))
+            different = [name for name, value in self._identity.items() if known.get(name) != value]
         except (ValueError, AttributeError) as error:
             raise self._damage(f"store.json cannot be read ({error})") from error
         if different:
             raise ValueError(
-                f"The store {str(self._folder)!r} holds activations of other {', '.join(different)}; delete it, or "
-                "name another folder."
+                f"The store {str(self._folder)!r} contains activations of other {', '.join(different)}; delete it, or "
+                "use another folder."
             )
 
     def batches(self, rows: np.ndarray) -> Iterator[FeatureBatch]:
@@ -106,35 +105,35 @@ class StoredSource:
         places = self._places(self._images[rows].keys())
         present = self._entries()["present"][places] == 1
         self._compare(rows[present], places[present])
-        _, first = np.unique(places[~present], return_index=True)  # an image that comes twice is computed once
+        _, first = np.unique(places[~present], return_index=True)  # repeated images are computed once
         missing = np.flatnonzero(~present)[np.sort(first)]
         with (
             open(self._values, "rb", buffering=0) as values,
-            open(self._index, "rb", buffering=0) as index,  # where a buffer would hide what is written meanwhile
-            closing(self._computed(rows[missing], places[missing])) as computed,
+            open(self._index, "rb", buffering=0) as index,  # unbuffered, to read concurrent writes
+            closing(self._compute(rows[missing], places[missing])) as computed,
         ):
             for start in range(0, len(rows), self._batch_size):
                 part = places[start : start + self._batch_size]
-                while not (entries := self._taken(index, _INDEX, part))["present"].all():
+                while not (entries := self._read(index, _INDEX, part))["present"].all():
                     if next(computed, None) is None:
                         raise self._damage("it has lost images that were just written")
-                yield self._batch(self._taken(values, self._record, part), entries, start, rows)
+                yield self._batch(self._read(values, self._record, part), entries, start, rows)
 
     def _places(self, keys: list[bytes]) -> np.ndarray:
-        """Return where the images with these keys are kept, having made room for new ones."""
-        known = _numbered(self._entries())
+        """Return the positions of the images with these keys, allocating new ones."""
+        known = _positions(self._entries())
         if not all(key in known for key in keys):
-            with self._locked():
+            with self._lock():
                 entries = self._entries()
-                known = _numbered(entries)
+                known = _positions(entries)
                 new = [key for key in dict.fromkeys(keys) if key not in known]
                 self._grow(len(entries), new)
                 known |= {key: len(entries) + i for i, key in enumerate(new)}
         return np.array([known[key] for key in keys], np.intp)
 
     def _entries(self) -> np.ndarray:
-        """Return the index, having checked that the values are as many; a torn last entry is none."""
-        with self._explained():
+        """Return the index without an incomplete last entry; raise an error if values are missing."""
+        with self._explain_errors():
             whole = self._index.read_bytes()
             size = self._values.stat().st_size
         entries = np.frombuffer(whole, _INDEX, len(whole) // _INDEX.itemsize)
@@ -144,9 +143,9 @@ class StoredSource:
 
     def _grow(self, n_known: int, keys: list[bytes]) -> None:
         start, size = n_known * self._record.itemsize, len(keys) * self._record.itemsize
-        with self._explained(size), open(self._values, "r+b") as values, open(self._index, "r+b") as index:
+        with self._explain_errors(size), open(self._values, "r+b") as values, open(self._index, "r+b") as index:
             try:
-                _take(values, start, size)
+                _allocate(values, start, size)
             except OSError:
                 values.truncate(start)
                 raise
@@ -155,45 +154,45 @@ class StoredSource:
             index.seek(n_known * _INDEX.itemsize)
             index.write(entries.tobytes())
 
-    def _computed(self, rows: np.ndarray, places: np.ndarray) -> Generator[int]:
-        """Compute and keep images, batch by batch."""
+    def _compute(self, rows: np.ndarray, places: np.ndarray) -> Generator[int]:
+        """Compute and store images, batch by batch."""
         if len(rows):
             for batch in self._source.batches(rows):
                 n = len(batch.decisions)
-                self._keep(places[batch.start : batch.start + n], self._records(batch))
+                self._write(places[batch.start : batch.start + n], self._records(batch))
                 yield n
 
     def _records(self, batch: FeatureBatch) -> np.ndarray:
-        """Return a batch as it is kept."""
+        """Return the records of a batch."""
         records = np.zeros(len(batch.decisions), self._record)
         for place, (layer, maps) in enumerate(batch.activations.items()):
             values = maps.permute(0, 2, 3, 1).numpy(force=True)
-            with np.errstate(over="ignore"):  # looked for below
+            with np.errstate(over="ignore"):  # checked below
                 records[f"layer{place}"] = values
             if np.isinf(records[f"layer{place}"]).any() and not np.isinf(values).any():
-                raise ValueError(f"Layer {layer!r} holds values beyond the range of {self._dtype}; store float32.")
+                raise ValueError(f"Layer {layer!r} contains values beyond the range of {self._dtype}; store float32.")
         scores = batch.outputs
         if not isinstance(scores, Tensor) or scores.shape != (len(records), self._spec.n_outputs):
-            scores = torch.full((), torch.nan)  # not one score per output: nothing to keep
+            scores = torch.full((), torch.nan)  # not one score per output: not stored
         records["outputs"], records["decision"] = scores.float().numpy(force=True), batch.decisions
         return records
 
-    def _keep(self, places: np.ndarray, records: np.ndarray) -> None:
-        """Write what no other process has written meanwhile."""
+    def _write(self, places: np.ndarray, records: np.ndarray) -> None:
+        """Write the records that no other process has written."""
         with (
-            self._locked(),
-            self._explained(records.nbytes),
+            self._lock(),
+            self._explain_errors(records.nbytes),
             open(self._values, "r+b", buffering=0) as values,
             open(self._index, "r+b", buffering=0) as index,
         ):
-            entries = self._taken(index, _INDEX, places)
+            entries = self._read(index, _INDEX, places)
             for place, record, entry in zip(places.tolist(), records, entries, strict=True):
                 if entry["present"]:
                     continue
                 _put(values, place, self._record, record)
                 entry["sum"] = _checksum(entry["key"], record)
                 _put(index, place, _INDEX, entry)
-                entry["present"] = 1  # after all else, for whoever reads meanwhile
+                entry["present"] = 1  # last, for concurrent readers
                 _put(index, place, _INDEX, entry)
 
     def _batch(self, records: np.ndarray, entries: np.ndarray, start: int, rows: np.ndarray) -> FeatureBatch:
@@ -210,20 +209,20 @@ class StoredSource:
         maps = {layer: values.permute(0, 3, 1, 2) for layer, values in maps.items()}
         return FeatureBatch(start, maps, outputs, np.array(records["decision"]))
 
-    def _taken(self, file: IO[bytes], dtype: np.dtype, places: np.ndarray) -> np.ndarray:
-        """Read entries: by a file, since a memory map of one that is cut short would end the process."""
-        held = np.empty(len(places), dtype)
-        parts = held.view(np.uint8).reshape(len(places), dtype.itemsize)
+    def _read(self, file: IO[bytes], dtype: np.dtype, places: np.ndarray) -> np.ndarray:
+        """Read entries from a file; reading a truncated memory map would crash the process."""
+        entries = np.empty(len(places), dtype)
+        parts = entries.view(np.uint8).reshape(len(places), dtype.itemsize)
         for part, place in zip(parts, places.tolist(), strict=True):
             file.seek(place * dtype.itemsize)
             if file.readinto(part.data) != dtype.itemsize:  # type: ignore[attr-defined]
-                raise self._damage(f"{Path(file.name).name} has been cut short")
-        return held
+                raise self._damage(f"{Path(file.name).name} has been truncated")
+        return entries
 
     def _compare(self, rows: np.ndarray, places: np.ndarray) -> None:
-        """Compute some stored images again, once in this process or for these of a data set, and refuse a stale store.
+        """Recompute some stored images, once per process or data set, and raise an error if they have changed.
 
-        Hashes see neither code that has changed nor files behind a data set.
+        Hashes contain neither code nor files of a data set.
         """
         code = self._source.code()
         known = not self._images.of_data_set or self in _compared_data_sets
@@ -232,23 +231,23 @@ class StoredSource:
         some = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _N_COMPARED)).astype(int))
         if len(some):
             with open(self._values, "rb", buffering=0) as file:
-                held = self._taken(file, self._record, places[some])
+                stored = self._read(file, self._record, places[some])
             for batch in self._source.batches(rows[some]):
                 part = slice(batch.start, batch.start + len(batch.decisions))
-                self._refuse_changed(held[part], self._records(batch), rows[some][part])
+                self._check_equal(stored[part], self._records(batch), rows[some][part])
         _compared[self._folder] = code
         _compared_data_sets.add(self)
 
-    def _refuse_changed(self, held: np.ndarray, found: np.ndarray, rows: np.ndarray) -> None:
+    def _check_equal(self, stored: np.ndarray, computed: np.ndarray, rows: np.ndarray) -> None:
         names = {f"layer{place}": f"layer {layer!r}" for place, layer in enumerate(self._spec.layers)}
         rounding = _TOLERANCE if self._identity["precision"] in _PRECISE else _HALF_TOLERANCE
         for field, name in {**names, "outputs": "the outputs", "decision": "the decision"}.items():
-            for before, now, row in zip(held[field], found[field], rows.tolist(), strict=True):
+            for before, now, row in zip(stored[field], computed[field], rows.tolist(), strict=True):
                 if _distance(before, now) > (rounding if field != "decision" else 0):
                     raise ValueError(
-                        f"The store {str(self._folder)!r} is stale: the network now gives {name} of image {row} "
-                        "another value. The code of preprocess, of decision or of the network has changed, or a file "
-                        "behind a data set. Delete the store; it will be made again."
+                        f"The store {str(self._folder)!r} is stale: {name} of image {row} has changed. The code of "
+                        "preprocess, of decision or of the network has changed, or a file of a data set. Delete the "
+                        "store; it will be recomputed."
                     )
 
     def of(self, rows: np.ndarray) -> StoredSource:
@@ -257,15 +256,15 @@ class StoredSource:
 
     def _damage(self, what: str) -> ValueError:
         return ValueError(
-            f"The store {str(self._folder)!r} is damaged: {what}. Delete the store; it will be made again."
+            f"The store {str(self._folder)!r} is damaged: {what}. Delete the store; it will be recomputed."
         )
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Let no other thread or process write; a lock dies with the process that holds it."""
+    def _lock(self) -> Iterator[None]:
+        """Lock the store for writing; the lock is released when the process ends."""
         from filelock import FileLock
 
-        with self._explained():
+        with self._explain_errors():
             lock = FileLock(self._folder / "lock", poll_interval=0.01)
             lock.acquire()
         try:
@@ -274,22 +273,22 @@ class StoredSource:
             lock.release()
 
     @contextmanager
-    def _explained(self, size: int = 0) -> Iterator[None]:
-        """Name the folder and the remedy where the system refuses a file, or `size` bytes more."""
+    def _explain_errors(self, size: int = 0) -> Iterator[None]:
+        """Add the folder and the remedy to errors of the operating system, also for `size` more bytes."""
         try:
             yield
         except OSError as error:
             what = (
-                f"No room for {size / 2**20:.0f} MiB of activations; store float16, model fewer layers, or name a "
+                f"No space for {size / 2**20:.0f} MiB of activations; store float16, model fewer layers, or use a "
                 "folder on another disk"
                 if error.errno in _FULL
-                else f"The store cannot be used ({error.strerror}); let its folder be written, or name another"
+                else f"The store cannot be used ({error.strerror}); make its folder writable, or use another one"
             )
             raise OSError(error.errno, what, str(self._folder)) from error
 
 
 def _record(spec: NetworkSpec, dtype: np.dtype) -> np.dtype:
-    """Return the type of what is kept of one image."""
+    """Return the record type of one image."""
     layers = [
         (f"layer{place}", dtype, (height, width, channels))
         for place, (channels, height, width) in enumerate(spec.shapes.values())
@@ -297,7 +296,7 @@ def _record(spec: NetworkSpec, dtype: np.dtype) -> np.dtype:
     return np.dtype([*layers, ("outputs", np.float32, (max(1, spec.n_outputs),)), ("decision", np.int64)], align=True)
 
 
-def _numbered(entries: np.ndarray) -> dict[bytes, int]:
+def _positions(entries: np.ndarray) -> dict[bytes, int]:
     return {key.tobytes(): place for place, key in enumerate(entries["key"])}
 
 
@@ -313,25 +312,25 @@ def _put(file: IO[bytes], place: int, dtype: np.dtype, item: Any) -> None:
 
 
 def _distance(before: np.ndarray, now: np.ndarray) -> float:
-    """Return how far values are from others, relative to the larger."""
+    """Return the distance of values relative to the larger norm."""
     first, second = (np.nan_to_num(np.asarray(values, np.float64)).ravel() for values in (before, now))
     scale = max(np.linalg.norm(first), np.linalg.norm(second))
     return float(np.linalg.norm(first - second) / scale) if scale else 0.0
 
 
-def _take(file: IO[bytes], start: int, size: int) -> None:
-    """Take the space of a file now, so that a full disk is found before any work."""
+def _allocate(file: IO[bytes], start: int, size: int) -> None:
+    """Allocate disk space, so that a full disk is detected before computing."""
     if not size:
         return
     if hasattr(os, "posix_fallocate"):
         try:
             os.posix_fallocate(file.fileno(), start, size)
         except OSError as error:
-            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # a file system that cannot be asked
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # not supported by the file system
                 raise
         else:
             return
-    # macOS and Windows cannot be asked; a file that were only truncated to its size could be sparse.
+    # macOS and Windows do not support it; extending a file by truncate could make it sparse.
     zeros = bytes(2**20)
     file.seek(start)
     for done in range(0, size, len(zeros)):
@@ -344,6 +343,6 @@ def _digest(identity: dict[str, str]) -> str:
 
 
 def check_folder(root: str | os.PathLike) -> None:
-    """Refuse an empty path, which would be the current folder."""
+    """Raise an error for an empty path, which would be the current folder."""
     if not str(root):
         raise ValueError("The folder of a store is ''; give a path, '.' for the current folder.")

@@ -1,4 +1,4 @@
-"""Which part of an image belongs to which location of a layer's map."""
+"""Cells of an image: the parts that belong to the locations of a layer's map."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from ._drawing import grey
 from ._edge_maps import whole_windows
 from ._layout import Box
 
-HELD = 0.8  # of what a word does, for its places to be outlined
+HELD = 0.8  # share of the influence of words that the outlined locations hold
 _TAG = (0.42, 0.2)
 _SPOT = 0.085  # of a map: the width of the smallest spot
 
 
 class Cells(NamedTuple):
-    """Where along each axis the cells of a map's locations begin and end, as shares of the image.
+    """Edges of the cells of a map's locations along both axes, as shares of the image.
 
     Parameters
     ----------
@@ -38,10 +38,10 @@ def equal_cells(size: tuple[int, int]) -> Cells:
 
 
 def cells_of(spec: NetworkSpec, layer: str) -> Cells:
-    """Return the cells of a layer's locations: what is nearest to the middle of a location's receptive field.
+    """Return the cells of a layer's locations: the pixels nearest to the middle of each receptive field.
 
     Strided layers can look to one side, and layers without padding leave out the border, so cells need not be equal.
-    They are where receptive fields do not tell their middle, as where all see the whole image.
+    They are equal where the middles are unknown, as where all fields are the whole image.
     """
     equal = equal_cells(spec.shapes[layer][1:])
     return Cells(*(_ends(_middles(spec, layer, axis), same) for axis, same in enumerate(equal)))
@@ -100,15 +100,15 @@ def draw_borders(
 
 
 def strongest(shown: np.ndarray, influence: np.ndarray | None) -> np.ndarray:
-    """Return the fewest of the locations `shown` (H, W) that hold `HELD` of what they do, for or against by their sum.
+    """Return the fewest of the locations `shown` (H, W) with a share `HELD` of their influence of the sign of its sum.
 
-    All of them, where influence is not known or does nothing.
+    All of them where the influence is unknown or zero.
     """
     if influence is None:
         return shown
-    does = np.where(shown, influence * np.sign(influence[shown].sum()), 0).clip(0)
-    order = np.argsort(-does, axis=None, kind="stable")
-    total = np.cumsum(does.ravel()[order])
+    strength = np.where(shown, influence * np.sign(influence[shown].sum()), 0).clip(0)
+    order = np.argsort(-strength, axis=None, kind="stable")
+    total = np.cumsum(strength.ravel()[order])
     if not total[-1]:
         return shown
     kept = np.zeros(shown.size, dtype=bool)
@@ -117,14 +117,14 @@ def strongest(shown: np.ndarray, influence: np.ndarray | None) -> np.ndarray:
 
 
 def grown(shown: np.ndarray) -> np.ndarray:
-    """Return places (H, W) of a fine map spread to spots that can be seen, a twelfth of the map wide."""
+    """Return locations (H, W) of a fine map grown to visible spots, a twelfth of the map wide."""
     down, along = (round((_SPOT * size - 1) / 2) for size in shown.shape)
     padded = np.pad(shown, [(down, down), (along, along)])
     return np.asarray(np.lib.stride_tricks.sliding_window_view(padded, (2 * down + 1, 2 * along + 1)).any((2, 3)))
 
 
 def lit(picture: np.ndarray, places: Sequence[tuple[Cells, np.ndarray]]) -> np.ndarray:
-    """Return a picture in which all but the places, bool maps (H, W) with their cells, is grey and pale."""
+    """Return a picture that is grey and pale except at places, given as bool maps (H, W) with their cells."""
     height, width = picture.shape[:2]
     kept = np.zeros((height, width), dtype=bool)
     for cells, shown in places:
@@ -137,7 +137,7 @@ def lit(picture: np.ndarray, places: Sequence[tuple[Cells, np.ndarray]]) -> np.n
 
 
 def place_tags(box: Box, cells: Cells, shown: np.ndarray) -> Iterator[Box]:
-    """Yield where in `box` a tag of the places `shown` (H, W) may stand: on any of them, those in the middle first."""
+    """Yield boxes in `box` for a tag on one of the locations `shown` (H, W), those in the middle first."""
     rows, columns = np.nonzero(shown)
     order = np.argsort((rows - rows.mean()) ** 2 + (columns - columns.mean()) ** 2, kind="stable")
     for row, column in zip(rows[order], columns[order], strict=True):

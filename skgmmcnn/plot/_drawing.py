@@ -1,4 +1,4 @@
-"""What all pictures are made with: images, patches and notes in boxes, and files in which text stays text."""
+"""Base classes of displays, and parts of drawings: images, patches, notes and text in boxes."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import numpy as np
 from ..dictionary import Representatives
 from ._layout import Box
 
-MARK = (0.9, 0.0, 0.8)  # magenta: rare in photographs, and told from greys with any colour vision
-INK = (0.12, 0.32, 0.55)  # dark blue, of evidence
-AGAINST = (0.72, 0.31, 0.0)  # dark orange, of what works against a decision: told from INK with any colour vision
+MARK = (0.9, 0.0, 0.8)  # magenta: rare in photographs, and unlike greys with any colour vision
+INK = (0.12, 0.32, 0.55)  # dark blue, for the target
+AGAINST = (0.72, 0.31, 0.0)  # dark orange, against the target: unlike INK with any colour vision
 LIGHT_INK, LIGHT_AGAINST = (0.36, 0.72, 1.0), (1.0, 0.6, 0.25)  # the same on photographs, and on dark paper
-# Told from each other and from light greys with any colour vision: after Okabe and Ito, "Color Universal Design", 2008,
+# Unlike each other and light greys with any colour vision: after Okabe and Ito, "Color Universal Design", 2008,
 # whose green and purple are nearer to grey.
 PALETTE = ("#0072B2", "#D55E00", "#00A060", "#AA3377", "#56B4E9", "#E69F00", "#F0E442", "#222222")
 _SMALL = 17  # pixels; images below are shown with hard pixels
@@ -50,16 +50,16 @@ class Display:
         raise NotImplementedError
 
     def save(self, path: str | PathLike | IO[bytes], **options: Any) -> None:
-        """Write the picture to a file, whose name's ending tells the format.
+        """Write the picture to a file in the format of its suffix.
 
-        In SVG, PDF and PostScript text stays text, to be searched for and edited.
+        In SVG, PDF and PostScript, text can be searched and edited.
 
         Parameters
         ----------
         path : str or path-like
-            The file, as ``"why.svg"``; one of this name is replaced.
+            The file, as ``"why.svg"``; an existing file is replaced.
         **options : dict
-            As of :meth:`matplotlib.figure.Figure.savefig`.
+            Passed to :meth:`matplotlib.figure.Figure.savefig`.
         """
         import matplotlib as mpl
 
@@ -79,7 +79,7 @@ class Display:
 
 
 class Theme(NamedTuple):
-    """Colours that matplotlib's settings ask for: those of paper and letters, and what tells for from against on it."""
+    """Colours after matplotlib's settings: background, letters, and marks for and against the target."""
 
     paper: tuple[float, float, float]
     letters: tuple[float, float, float]
@@ -88,7 +88,7 @@ class Theme(NamedTuple):
 
     @classmethod
     def current(cls) -> Theme:
-        """Return the theme of the settings in force."""
+        """Return the theme of the current settings."""
         import matplotlib as mpl
         from matplotlib.colors import to_rgb
 
@@ -96,16 +96,16 @@ class Theme(NamedTuple):
         return cls(paper, letters, *((LIGHT_INK, LIGHT_AGAINST) if sum(paper) < sum(letters) else (INK, AGAINST)))
 
     def mixed(self, colour: Sequence[float], strength: float) -> tuple[float, ...]:
-        """Return a colour on the paper, as faint as `strength` says: 0 is the paper, 1 the colour."""
+        """Return a mixture of the background (strength 0) and a colour (strength 1)."""
         return tuple(strength * part + (1 - strength) * ground for part, ground in zip(colour, self.paper, strict=True))
 
     def grey(self, strength: float = 0.65) -> tuple[float, ...]:
-        """Return the colour of what stands back."""
+        """Return a colour between background and letters."""
         return self.mixed(self.letters, strength)
 
 
 class Limits(NamedTuple):
-    """What a drawing spans, in inches at its natural size."""
+    """Extent of a drawing, in inches at its natural size."""
 
     left: float
     right: float
@@ -166,7 +166,7 @@ class Panels(Display):
 
 
 def write(ax: Any, x: float, y: float, text: str, *, size: float, box: bool = False, **style: Any) -> None:
-    """Write text, centred by default, with `box` on the colour of the paper; names in it are never markup."""
+    """Write text, centred by default, with `box` on the background colour, and never as markup."""
     settings: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": size, "zorder": 6} | style
     if box:
         settings["bbox"] = {"boxstyle": "round,pad=0.12", "fc": Theme.current().paper, "ec": "none", "alpha": 0.85}
@@ -196,14 +196,14 @@ def draw_rectangle(ax: Any, box: Box, **style: Any) -> None:
 
 
 def draw_note(ax: Any, box: Box, text: str) -> None:
-    """Say in place of a picture why there is none."""
+    """Write a reason in the place of a missing picture."""
     theme = Theme.current()
     draw_rectangle(ax, box, fc=theme.grey(0.05), ec=theme.grey(0.3), zorder=1)
     write(ax, box.middle, box.bottom + box.height / 2, text, size=8, color=theme.grey())
 
 
 def fit(box: Box, image: np.ndarray) -> Box:
-    """Return the largest box of the image's proportions in the middle of `box`."""
+    """Return the largest box with the image's proportions in the middle of `box`."""
     height, width = image.shape[:2]
     scale = min(box.width / width, box.height / height)
     left, bottom = box.middle - width * scale / 2, box.bottom + (box.height - height * scale) / 2
@@ -211,7 +211,7 @@ def fit(box: Box, image: np.ndarray) -> Box:
 
 
 def draw_image(ax: Any, box: Box, image: np.ndarray, **style: Any) -> Box:
-    """Draw `image` as large as fits into the middle of `box`; return where it is."""
+    """Draw `image` as large as fits into the middle of `box`; return its box."""
     fitted = fit(box, image)
     small = max(image.shape[:2]) < _SMALL
     settings = {"interpolation": "nearest" if small else "antialiased", "zorder": 3} | style
@@ -225,25 +225,25 @@ def grey(picture: np.ndarray) -> np.ndarray:
     return (130 + 125 * grey[..., None].repeat(3, 2) / 255).astype(np.uint8)
 
 
-def has_rings(found: Representatives) -> bool:
-    """Tell whether patches are nearly the whole image, of which a ring must tell the location."""
-    return found.whole and found.locations.max() > 0  # of a map with more locations than one
+def has_rings(typical: Representatives) -> bool:
+    """Return whether patches are nearly the whole image, so that rings mark the locations."""
+    return typical.whole and typical.locations.max() > 0  # of a map with more than one location
 
 
-def draw_patches(ax: Any, box: Box, found: Representatives | None, word: int, columns: int, rows: int = 1) -> None:
+def draw_patches(ax: Any, box: Box, typical: Representatives | None, word: int, columns: int, rows: int = 1) -> None:
     """Draw a word's most typical patches into `box`, line by line, with rings where they differ by the location."""
-    if found is None or found.patches is None:
+    if typical is None or typical.patches is None:
         draw_note(ax, box, "no patches\nstored")
         return
     width, height = box.width / columns, box.height / rows
-    for i in range(min(columns * rows, found.images.shape[1])):
-        if found.images[word, i] < 0:
+    for i in range(min(columns * rows, typical.images.shape[1])):
+        if typical.images[word, i] < 0:
             continue
         row, column = divmod(i, columns)
         tile = Box(box.left + width * column + 0.01, box.top - height * (row + 1) + 0.01, width - 0.02, height - 0.02)
-        drawn = draw_image(ax, tile, found.patches[word, i])
-        if has_rings(found):
-            down, along = found.marks[word, i]
+        drawn = draw_image(ax, tile, typical.patches[word, i])
+        if has_rings(typical):
+            down, along = typical.marks[word, i]
             x, y = drawn.left + along * drawn.width, drawn.top - down * drawn.height
             ax.plot(x, y, "o", ms=9 * width + 2, mfc="none", mec=MARK, mew=1.3, zorder=5, clip_on=False)
 

@@ -1,4 +1,4 @@
-"""Where in the receptive field of an upper word the lower word is."""
+"""Maps of lower words in the receptive fields of upper words."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _HELD = 2**22  # numbers held at a time
 
 
 def edge_maps(estimator: InferenceGraph, words: WordMaps, graph: nx.DiGraph) -> dict[tuple[str, str], np.ndarray]:
-    """Return for each edge of a graph that explains these words, (tail, head), where in fields the lower word is."""
+    """Return the map of each edge (tail, head) of a graph of these words."""
     fields, maps = estimator.receptive_fields(words), {}
     for tail, head in graph.edges:
         lower, upper = graph.nodes[tail], graph.nodes[head]
@@ -28,7 +28,7 @@ def edge_maps(estimator: InferenceGraph, words: WordMaps, graph: nx.DiGraph) -> 
 
 
 def _present(words: WordMaps, node: Mapping[str, Any]) -> np.ndarray:
-    """Return where a node of a graph is, bool (n, H, W); an output is at one location of every image."""
+    """Return the locations of a node, bool (n, H, W); an output has one location in every image."""
     if node["layer"] == DECISION:
         return np.ones((len(words), 1, 1), dtype=bool)
     present = words.words[node["layer"]] == node["word"]
@@ -66,7 +66,7 @@ def edge_map(shown: np.ndarray, present: np.ndarray, field: ReceptiveField) -> n
 def _origins(axis: Axis, size: int) -> tuple[np.ndarray, int]:
     """Return where each window would start if no border cut it, and the length of a whole window.
 
-    Where windows that no border cuts do not tell, the longest window is a whole one.
+    Where too few windows are uncut, the longest window counts as a whole one.
     """
     start, stop = axis
     longest = int((stop - start).max(initial=1))
@@ -74,9 +74,9 @@ def _origins(axis: Axis, size: int) -> tuple[np.ndarray, int]:
 
 
 def whole_windows(axis: Axis, size: int) -> tuple[np.ndarray, int] | None:
-    """Return where windows would start if no border cut them, and their length, as those tell that no border cuts.
+    """Return where windows would start if no border cut them, and their length, inferred from the uncut ones.
 
-    None where they are too few to tell, or where windows are not equally long and equally far from each other.
+    None where these are too few, or where windows are not equally long and equally far from each other.
     """
     start, stop = axis
     line, end = _line(start, start > 0), _line(stop, stop < size)

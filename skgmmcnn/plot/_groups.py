@@ -1,4 +1,4 @@
-"""Words of a layer that are nearly the same and lie side by side, as the blues of a sky: drawn as one."""
+"""Groups of similar words of a layer that touch, as the blues of a sky, drawn as one."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ import torch
 from ..dictionary import WordMaps
 from ..features import Rerun, margins, proba_of
 
-_TOUCHING = 0.25  # share of the places of one that border on the other
+_TOUCHING = 0.25  # share of the locations of the smaller word that border on the other
 
 Group = tuple[str, ...]
 
 
 def alike(graph: nx.DiGraph, words: WordMaps) -> list[Group]:
-    """Return the nodes of words that are nearly the same and touch, two or more in each group, the strongest first.
+    """Return groups of nodes of similar words that touch, the strongest first in each.
 
-    Nearly the same are words whose means are as near as those of nearest neighbours usually are in their layer.  Words
-    that a person named differently, and words for and against, stay apart.
+    Words are similar if the cosine of their means is at least the median over nearest neighbours in their layer.  Words
+    with different names, and words for and against the target, stay apart.
     """
     if words.influence is None:
         return []
     pairs: nx.Graph = nx.Graph()
     near = {layer: near_words(words, layer) for layer in words.layers}
     nodes = {key: node for key, node in graph.nodes.items() if node["layer"] in near and key != graph.graph["root"]}
-    does = {key: np.sign(node.get("influence", node.get("score", 0))) for key, node in nodes.items()}
+    signs = {key: np.sign(node.get("influence", node.get("score", 0))) for key, node in nodes.items()}
     for one, other in itertools.combinations(nodes, 2):
         (layer, first), (other_layer, second) = ((nodes[key]["layer"], nodes[key]["word"]) for key in (one, other))
         same = layer == other_layer and nodes[one].get("word_name") == nodes[other].get("word_name")
-        if same and does[one] == does[other] and near[layer][first, second]:
+        if same and signs[one] == signs[other] and near[layer][first, second]:
             shown = words.words[layer]
             if _touch(shown == first, shown == second):
                 pairs.add_edge(one, other)
@@ -41,7 +41,7 @@ def alike(graph: nx.DiGraph, words: WordMaps) -> list[Group]:
 
 
 def near_words(words: WordMaps, layer: str) -> np.ndarray:
-    """Return for each pair of words of a layer whether their means are near, (K, K), by the cosine from the layer's."""
+    """Return which pairs of words of a layer have similar means, bool (K, K), by the cosine around the layer's mean."""
     assert words.influence is not None
     mixture = words.influence.mixtures[layer]
     means = mixture.emitted_means_ - mixture.weights_ @ mixture.emitted_means_
@@ -52,14 +52,14 @@ def near_words(words: WordMaps, layer: str) -> np.ndarray:
 
 
 def _touch(here: np.ndarray, there: np.ndarray) -> bool:
-    """Tell whether places (n, H, W) of two words border on each other."""
+    """Return whether the locations (n, H, W) of two words border on each other."""
     wide = np.pad(there, [(0, 0), (1, 1), (1, 1)])
     beside = wide[:, :-2, 1:-1] | wide[:, 2:, 1:-1] | wide[:, 1:-1, :-2] | wide[:, 1:-1, 2:]
     return bool((here & beside).sum() >= _TOUCHING * min(here.sum(), there.sum()))
 
 
 def measured(graph: nx.DiGraph, words: WordMaps, group: Group) -> dict[str, Any]:
-    """Return what the network says of the only image without all words of a group."""
+    """Return the effect of the ablation of a group in the only image, and the decision without it."""
     layer, numbers = graph.nodes[group[0]]["layer"], [graph.nodes[key]["word"] for key in group]
     where, influence, of = np.isin(words.words[layer], numbers), words.influence, graph.graph
     assert influence is not None
@@ -67,9 +67,9 @@ def measured(graph: nx.DiGraph, words: WordMaps, group: Group) -> dict[str, Any]
 
     def work(part: Rerun) -> tuple[float, float, int]:
         mask = torch.from_numpy(where[part.rows])[:, None]
-        found = part.run({layer: lambda x: torch.where(mask.to(x.device), influence.baseline(layer, x), x)})
-        left = margins(found.outputs, target, contrast)
-        return float(left[0]), float(proba_of(found.outputs, target)[0]), int(found.decisions[0])
+        output = part.run({layer: lambda x: torch.where(mask.to(x.device), influence.baseline(layer, x), x)})
+        left = margins(output.outputs, target, contrast)
+        return float(left[0]), float(proba_of(output.outputs, target)[0]), int(output.decisions[0])
 
     ((left, proba, decided),) = influence.rerun(work, "groups")
     name = words.spec.class_name(decided)
@@ -78,20 +78,20 @@ def measured(graph: nx.DiGraph, words: WordMaps, group: Group) -> dict[str, Any]
 
 
 def merged(graph: nx.DiGraph, groups: Mapping[Group, Mapping[str, Any]]) -> nx.DiGraph:
-    """Return a graph in which each group is one node, its first, with the sums of its words and what was measured."""
+    """Return a graph with one node for each group, its first, with sums over its words and its measured effect."""
     firsts = {key: group[0] for group in groups for key in group}
     small = nx.DiGraph(**graph.graph)
     for key, node in graph.nodes.items():
         if firsts.get(key, key) == key:
             small.add_node(key, **node)  # the first of a group changes below
-    for group, found in groups.items():
+    for group, effects in groups.items():
         nodes, kept = [graph.nodes[key] for key in group], small.nodes[group[0]]
         for name in ("effect", "probability_without", "decision_without", "class_without", "changed"):
             kept.pop(name, None)
         sums = {
             name: sum(node[name] for node in nodes) for name in ("count", "influence", "share", "score") if name in kept
         }
-        kept.update(sums, words=[node["word"] for node in nodes], **found)
+        kept.update(sums, words=[node["word"] for node in nodes], **effects)
     edges: dict[tuple[str, str], list[tuple[str, Mapping[str, Any]]]] = {}
     for tail, head, edge in graph.edges(data=True):
         edges.setdefault((firsts.get(tail, tail), firsts.get(head, head)), []).append((head, edge))
@@ -101,7 +101,7 @@ def merged(graph: nx.DiGraph, groups: Mapping[Group, Mapping[str, Any]]) -> nx.D
 
 
 def _together(parts: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
-    """Return the attributes of edges, each with its head, that become one: first-order flows and counts add up."""
+    """Return the attributes of one edge in place of several, each with its head; flows and counts add up."""
     if len(parts) == 1:
         return dict(parts[0][1])
     counts = "contribution" in parts[0][1]

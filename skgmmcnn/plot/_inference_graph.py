@@ -1,4 +1,4 @@
-"""InferenceGraphDisplay: an inference graph as a picture."""
+"""Pictures of inference graphs."""
 
 from __future__ import annotations
 
@@ -60,13 +60,13 @@ class InferenceGraphDisplay(Drawing):
     other words of a layer stands at the left.  Edges lead from the words of a layer up to those that they explain: the
     stronger, the wider and darker.  Words against the class are orange.
 
-    Of a class, or of several images, up to four are shown, each with where its words are; words are shown in the one
-    that has most of them.  Of a graph of counts, words have their evidence in bits, and edges theirs per location.
+    Of a class, or of several images, up to four are shown, each with where its words are; a word is shown in
+    the one with most of its locations.  In a graph of counts, words and edges have their evidence in bits.
 
     Words of a layer that are nearly the same, and touch in the image, are drawn as one, with their number.  Of graphs
-    with more than 40 nodes the strongest are drawn.  Where a picture is not to be relied on, one line says so: where
-    its words alone do not keep the decision, where less than ten images of the class were fitted, where influence does
-    not add up, and where counted words speak for another class.
+    with more than 40 nodes the strongest are drawn.  Warnings are written beside the decision: if its
+    words alone do not keep it, if fewer than ten images of the class were fitted, if more than a third of the influence
+    does not add up, and if counted words speak for another class.
 
     Parameters
     ----------
@@ -77,18 +77,18 @@ class InferenceGraphDisplay(Drawing):
     labels : int array of shape (n,), default=None
         The true class of each of these images.
     influence : dict of str to float array of shape (m, H, W), default=None
-        What each location of a layer did in the images that are drawn, by which places are chosen; without it all
-        locations of a word are shown.
+        Influence of the locations of each layer in the images that are drawn, from which the lit locations are chosen;
+        without it all locations of a word are lit.
     residuals : dict of str to float, default=None
         The share of influence that does not add up, by layer.
     groups : dict of tuple of str to dict, default=None
-        Nodes that are drawn as one, each group with what the network says without it.
+        Groups of nodes that are drawn as one, each with the effect of its ablation.
     edge_maps : dict of (tail, head) to float array, default=None
         The share of the fields of the upper word that show the lower one, at each place of a whole field, of shape
         (height, width); for the decision, of the images.  Drawn on the edges where there is room.
     predicted : str, default=None
-        The class that the words of the image speak for, by :meth:`InferenceGraph.predict`, to be named where it is not
-        the one that is explained.
+        The class that the words of the image speak for, by :meth:`InferenceGraph.predict`, for a warning where it is
+        another one than the target.
 
     Attributes
     ----------
@@ -188,13 +188,13 @@ class InferenceGraphDisplay(Drawing):
         else:
             graph = estimator.explain_together(words, target, contrast=contrast)
         display = cls(graph, words, labels=labels)
-        display._ask(estimator)
+        display._measure(estimator)
         if edge_maps:
             display.edge_maps = maps_of_edges(estimator, words, graph)
         return display.plot(ax=ax)
 
-    def _ask(self, estimator: InferenceGraph) -> None:
-        """Find out what a graph does not say: where its words did most, which are alike, and whether to rely on it."""
+    def _measure(self, estimator: InferenceGraph) -> None:
+        """Measure influence maps, groups of similar words, and the prediction of the words."""
         of, words = self.graph.graph, self.words[:_MOST_IMAGES]
         known = evidence_of(self.graph) != "counts" and "target" in of and of["n_images"] == 1
         groups = alike(self.graph, words)
@@ -204,9 +204,9 @@ class InferenceGraphDisplay(Drawing):
                 self.predicted = words.spec.class_name(int(estimator.predict(words)[0]))
         elif "target" in of and words.influence is not None:
             contrast = None if "contrast" not in of else [of["contrast"]] * len(words)
-            found = words.influence.of_classes([of["target"]] * len(words), contrast, n_steps=estimator.n_steps)
-            self.influence = found.maps
-            self.residuals = {layer: float(each.max()) for layer, each in found.residuals.items()}
+            influence = words.influence.of_classes([of["target"]] * len(words), contrast, n_steps=estimator.n_steps)
+            self.influence = influence.maps
+            self.residuals = {layer: float(each.max()) for layer, each in influence.residuals.items()}
 
     _key_size = 9.0
 
@@ -230,7 +230,7 @@ class InferenceGraphDisplay(Drawing):
                     self._draw_word(key, boxes[key])
 
     def _place(self) -> dict[str, Box]:
-        """Return where nodes are: words in rows, and the decision above them, as wide as they are."""
+        """Return the boxes of nodes: words in rows, and the decision above them, as wide as they are."""
         rows, layers = rows_of(self._drawn), dict(self._drawn.nodes(data="layer"))
         root = self._drawn.graph["root"]
         caption = _NAME + _BAR + 0.05 + _LINE * max((len(self._lines(key)) for key in layers if key != root), default=1)
@@ -246,14 +246,14 @@ class InferenceGraphDisplay(Drawing):
         return boxes
 
     def _lines(self, key: str) -> list[tuple[str, bool]]:
-        """Return what stands below the bar of a word, and whether it stands back."""
+        """Return the lines below the bar of a word, and whether they are grey."""
         node, wide = self._drawn.nodes[key], _letters(_CARD, 9.5)
         lines = [(shortened(self._wording.without(node), wide), False)]
         shown = ", ".join(_fitting(self._wording.classes(node), wide))
         return [*lines, (shown, True)] if shown else lines
 
     def _title(self) -> list[tuple[str, dict[str, Any]]]:
-        """Return the lines beside the images of a decision that is explained, and how they are written."""
+        """Return the lines beside the images of a decision with their styles."""
         node, wording, theme = self._drawn.nodes[self._drawn.graph["root"]], self._wording, self._theme
         file = self.words.pictures.file_name(0) if len(self.words) == 1 and self.words.pictures is not None else ""
         name = shortened(node["class_name"], 66)
@@ -272,7 +272,7 @@ class InferenceGraphDisplay(Drawing):
         return [(line, style) for text, style in texts for line in wrap(text, _letters(_BESIDE, style["size"]))]
 
     def _judged(self) -> list[tuple[str, bool]]:
-        """Return what y says of the decisions, and whether they are wrong."""
+        """Return the true labels as text, and whether the decisions are wrong."""
         if self.labels is None:
             return []
         wrong = self.labels != self.words.decisions
@@ -282,7 +282,7 @@ class InferenceGraphDisplay(Drawing):
         return [(f"{int((~wrong).sum())} of {len(wrong)} labelled so", bool(wrong.mean() > 0.5))]
 
     def _image_boxes(self, left: float, top: float) -> list[Box]:
-        """Return where the images of the decision stand: one as it is and lit, or several lit."""
+        """Return the boxes of the images of the decision: one as it is and lit, or several lit."""
         side, n = (_PHOTOGRAPH, 2 * len(self._images)) if len(self.words) == 1 else (_SMALL, len(self._images))
         return [Box(left + number * (side + _BETWEEN), top - side, side, side) for number in range(n)]
 
@@ -300,7 +300,7 @@ class InferenceGraphDisplay(Drawing):
             y -= _LEADING * style["size"]
 
     def _draw_lit(self, square: Box, nodes: Mapping[str, Mapping[str, Any]], row: int, *, tags: bool = False) -> None:
-        """Draw an image with the places of some words in colour, outlined, and all else pale."""
+        """Draw an image with the locations of some words in colour, outlined, and all else pale."""
         shown, picture = self._strongest(nodes, row), self._images[row]
         cells = {key: cells_of(self.words.spec, nodes[key]["layer"]) for key in shown}
         drawn = draw_image(self.ax_, square, lit(picture, [(cells[key], where) for key, where in shown.items()]))
@@ -324,7 +324,7 @@ class InferenceGraphDisplay(Drawing):
                     break
 
     def _strongest(self, nodes: Mapping[str, Mapping[str, Any]], row: int) -> dict[str, np.ndarray]:
-        """Return where words are strongest in one image, bool (H, W): together, those of a layer for, or against."""
+        """Return the strongest locations of words in one image, bool (H, W), pooled over a layer, for or against."""
         sides: dict[tuple[str, bool], dict[str, np.ndarray]] = {}
         for key, node in nodes.items():
             sides.setdefault((node["layer"], self._wording.against(node)), {})[key] = self._shown(node, row)
@@ -336,7 +336,7 @@ class InferenceGraphDisplay(Drawing):
         return {key: where for key, where in found.items() if where.any()}
 
     def _shown(self, node: Mapping[str, Any], row: int) -> np.ndarray:
-        """Return where one image shows a word, bool (H, W); the location of a node that is one."""
+        """Return the locations of a word in one image, bool (H, W); only its own of a node that is one location."""
         shown = np.isin(self.words.words[node["layer"]][row], node.get("words", [node["word"]]))
         if "row" in node:
             shown = np.zeros_like(shown)
@@ -368,7 +368,7 @@ class InferenceGraphDisplay(Drawing):
         draw_rectangle(self.ax_, box._replace(width=abs(bar.length) * box.width), fc=colour, ec="none")
 
     def _draw_layer_name(self, key: str, first: str, boxes: Mapping[str, Box]) -> None:
-        """Draw the layer's name to the left of its first node, `key`; at the margin, if that is the row's first."""
+        """Draw the layer's name to the left of its first node, `key`; at the margin for the first node of a row."""
         node, box, theme = self._drawn.nodes[key], boxes[key], self._theme
         if "class_name" in node:
             return
@@ -430,28 +430,25 @@ class InferenceGraphDisplay(Drawing):
         self._draw_labels({edge: lines[edge] for edge in edges}, list(boxes.values()))
 
     def _draw_labels(self, lines: Mapping[tuple[str, str], Line], taken: list[Box]) -> None:
-        """Label the edges, the first ones first; with maps where these find room, too.
-
-        A share of the decision stands below its word already.
-        """
+        """Label the edges in their order, with maps where there is room; shares of the decision stand below words."""
         maps = {
-            key: found
-            for key, found in (self.edge_maps or {}).items()
-            if key in lines and found.size > 1 and np.nansum(found) > 0
+            key: each
+            for key, each in (self.edge_maps or {}).items()
+            if key in lines and each.size > 1 and np.nansum(each) > 0
         }
         texts = {key: self._wording.edge(self._drawn.edges[key]) for key in lines}
         width = 0.085 * max(map(len, texts.values()), default=0) + 0.05
         with_map = place_labels([(key, lines[key]) for key in lines if key in maps], width, _LABEL + _MAP, taken)
         others = [
-            (key, line) for key, line in lines.items() if key not in with_map and self._is_told(key) and texts[key]
+            (key, line) for key, line in lines.items() if key not in with_map and self._has_label(key) and texts[key]
         ]
         for key, box in (with_map | place_labels(others, width, _LABEL, [*taken, *with_map.values()])).items():
-            if self._is_told(key) and texts[key]:
+            if self._has_label(key) and texts[key]:
                 write(self.ax_, box.middle, box.bottom + _LABEL / 2, texts[key], size=9, box=True)
             if key in with_map:
                 draw_share(self.ax_, Box(box.middle - _MAP / 2, box.top - _MAP, _MAP, _MAP), maps[key])
 
-    def _is_told(self, edge: tuple[str, str]) -> bool:
+    def _has_label(self, edge: tuple[str, str]) -> bool:
         return self._wording.counts or edge[1] != self._drawn.graph["root"]
 
 
@@ -466,7 +463,7 @@ def _chosen(image: Any, target: Target, X: Any) -> np.ndarray:
 
 
 def _fitting(classes: Sequence[tuple[str, str]], width: int) -> list[str]:
-    """Return names and shares of classes, the longest names shortened until all find room."""
+    """Return names and shares of classes, with the longest names shortened to fit."""
     names = [name for name, _ in classes]
     excess = len(", ".join(itertools.starmap(counted, classes))) - width
     for _ in range(max(excess, 0)):
@@ -480,14 +477,14 @@ def _tag(node: Mapping[str, Any]) -> str:
 
 
 def _name(node: Mapping[str, Any]) -> str:
-    """Return the name of a word, or of several that are drawn as one."""
+    """Return the name of a word or of a group."""
     words = node.get("words", [node["word"]])
     numbers = f"w{node['word']}" if len(words) == 1 else f"{len(words)} words like w{node['word']}"
     return f"{node['word_name']} ({numbers})" if "word_name" in node else numbers
 
 
 def _letters(width: float, size: float) -> int:
-    """Return how many letters of a size in points find room in a width in inches."""
+    """Return the number of letters of a size in points that fit into a width in inches."""
     return int(127 * width / size)
 
 

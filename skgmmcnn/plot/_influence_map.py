@@ -1,4 +1,4 @@
-"""InfluenceMapDisplay: what each location of images contributed to decisions."""
+"""Maps of the influence of locations on decisions."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ _MOST, _TINT = 0.95, 0.3  # how opaque the largest influence is, and the colour 
 
 
 class InfluenceMapDisplay(Drawing):
-    """What the locations of images contributed to decisions, laid over the images, one column per image.
+    """Influence of the locations of images on decisions, laid over the images, one column per image.
 
-    Below each image stands a heat map of every layer that is asked for: blue for the class, orange against it, the
-    stronger the more, each map on a scale of its own.  Below the map stand what the influences add up to, in nats of
-    the log-odds of the class, or of its lead over another one, and the most of a single location.  Then the same layer
-    as segments: the words that contributed most, for or against, each in a colour, with its contribution.
+    Below each image stands a heat map of every layer: blue for the class, orange against it, each map on its own scale.
+    Below the map stand the sum of the influence, in nats of the log-odds of the class or of its lead over another one,
+    and the largest absolute value of a location.  Then the same layer as segments: the words with the largest
+    contributions, for or against, each in a colour.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ class InfluenceMapDisplay(Drawing):
     maps : dict of str to float array of shape (n, H, W)
         The influence of each location, by layer, in nats.
     titles : sequence of str
-        What is explained of each image.
+        The target of each image, as text.
     labels : int array of shape (n,), default=None
         The true class of each image.
     n_words : int, default=3
@@ -66,8 +66,8 @@ class InfluenceMapDisplay(Drawing):
 
     See Also
     --------
-    InferenceGraphDisplay : What these words are made of, and what happens without them.
-    WordMapDisplay : Which word each location shows.
+    InferenceGraphDisplay : Graphs of these words, with their effects.
+    WordMapDisplay : The word of each location.
 
     Examples
     --------
@@ -114,7 +114,7 @@ class InfluenceMapDisplay(Drawing):
         n_steps: int = 4,
         ax: Any = None,
     ) -> InfluenceMapDisplay:
-        """Ask the network what contributed to its decisions, and draw that.
+        """Compute the influence of locations on decisions, and draw it.
 
         Parameters
         ----------
@@ -150,8 +150,8 @@ class InfluenceMapDisplay(Drawing):
         words = X if isinstance(X, WordMaps) else model.transform(run(before, X))
         if words.influence is None or words.pictures is None:
             raise ValueError(
-                "These words have no network and images that could tell what contributed to a decision: they were made "
-                "from arrays or vectors. Make them of images by a FeatureExtractor; WordMapDisplay draws the words."
+                "Influence needs the network and its images, and these words were made from arrays or vectors. Make "
+                "them from images with a FeatureExtractor, or draw the words with WordMapDisplay."
             )
         spec = words.spec
         layers = words.layers[-1:] if layers is None else [layers] if isinstance(layers, str) else layers
@@ -159,16 +159,16 @@ class InfluenceMapDisplay(Drawing):
         others = None if contrast is None else np.full(len(words), spec.class_index(contrast))
         if others is not None and (others == explained).any():
             raise ValueError(f"contrast={contrast!r} is the very class that is explained; give another one.")
-        found = words.influence.of_classes(explained, others, layers=check_layers(layers, words), n_steps=n_steps)
+        influence = words.influence.of_classes(explained, others, layers=check_layers(layers, words), n_steps=n_steps)
         if others is None:  # the log-odds are those of the probability
-            sure = [probable(float(each)) for each in 1 / (1 + np.exp(-found.margins))]
+            sure = [probable(float(each)) for each in 1 / (1 + np.exp(-influence.margins))]
             titles = [counted(spec.class_name(int(each)), p) for each, p in zip(explained, sure, strict=True)]
         else:
             titles = [
                 f"{spec.class_name(int(each))} rather than {spec.class_name(int(others[0]))}" for each in explained
             ]
         labels = None if y is None else spec.encode(y, n_images)[rows]
-        return cls(words, found.maps, titles=titles, labels=labels, n_words=n_words).plot(ax=ax)
+        return cls(words, influence.maps, titles=titles, labels=labels, n_words=n_words).plot(ax=ax)
 
     _key_size = 9.0
 
@@ -198,14 +198,14 @@ class InfluenceMapDisplay(Drawing):
             write(self.ax_, -0.15, y, in_lines(layer), size=10, color=self._theme.grey(), ha="right")
 
     def _title(self, number: int) -> list[tuple[str, dict[str, Any]]]:
-        """Return the lines above an image, and how they are written."""
+        """Return the lines above an image with their styles."""
         lines = wrap(shortened(self.titles[number], 3 * _LETTERS), _LETTERS)
         styled: list[tuple[str, dict[str, Any]]] = [(line, {"weight": "bold"}) for line in lines]
         if self.labels is not None:
             wrong = self.labels[number] != self.words.decisions[number]
-            said = f"labelled {self.words.spec.class_name(int(self.labels[number]))}" if wrong else "labelled so"
+            text = f"labelled {self.words.spec.class_name(int(self.labels[number]))}" if wrong else "labelled so"
             colour = self._theme.against if wrong else self._theme.ink
-            styled += [(line, {"color": colour}) for line in wrap(shortened(said, 2 * _LETTERS), _LETTERS)]
+            styled += [(line, {"color": colour}) for line in wrap(shortened(text, 2 * _LETTERS), _LETTERS)]
         return styled
 
     def _write_lines(self, x: float, y: float, lines: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
@@ -213,7 +213,7 @@ class InfluenceMapDisplay(Drawing):
             write(self.ax_, x, y - _LINE * place, line, size=9.5, ha="left", va="top", **style)
 
     def _draw_heat(self, box: Box, layer: str, number: int, picture: np.ndarray) -> None:
-        """Draw the heat map of a layer, and below it what it adds up to."""
+        """Draw the heat map of a layer, and below it its sum and maximum."""
         from matplotlib.colors import to_rgb
 
         influence = self.maps[layer][number]
@@ -223,14 +223,14 @@ class InfluenceMapDisplay(Drawing):
         strength = _MOST * np.abs(heat)[..., None] / (most or 1)
         drawn = grey(picture) / 255 * (1 - strength) + colours * strength
         draw_image(self.ax_, box, drawn)
-        said = [
+        texts = [
             f"in all {nats(float(influence.sum()))}",
             f"a location at most {nats(most, sign='')}".removesuffix(" nats"),
         ]
-        self._write_lines(box.left, box.bottom - 0.05, [(line, {}) for line in said])
+        self._write_lines(box.left, box.bottom - 0.05, [(line, {}) for line in texts])
 
     def _draw_words(self, box: Box, layer: str, number: int, picture: np.ndarray) -> None:
-        """Draw the words that did most as segments of an image, and below it what each did."""
+        """Draw the words of largest influence as segments of an image, with a legend below."""
         from matplotlib.colors import to_rgb
 
         shown, cells = self.words.words[layer][number], cells_of(self.words.spec, layer)
@@ -248,10 +248,8 @@ class InfluenceMapDisplay(Drawing):
             draw_borders(self.ax_, drawn, cells, np.where(shown == word, 0, -1), colour=colour, halo="white")
 
     def _key(self) -> str:
-        heat = (
-            "Maps: what each location contributed to the class, blue for it, orange against it, each on its own scale."
-        )
+        heat = "Maps: influence of each location on the class, blue for it, orange against it, each on its own scale."
         segments = (
-            " Segments: the words that contributed most, with the sum over all their locations." if self.n_words else ""
+            " Segments: the words of largest influence, with the sum over their locations." if self.n_words else ""
         )
         return f"{heat}{segments} Nats of the log-odds: +1 makes the odds 2.7 times as large."

@@ -1,4 +1,4 @@
-"""Where the parts of a layered drawing go, in units of one picture's side."""
+"""Layout of layered drawings, in inches."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from ..graph import strength_of
 
 NAME = 1.2  # room for the name of a layer
-# Where on an edge its label may stand, the middle first.
+# Possible places of a label along an edge, the middle first.
 _SHARES = sorted((0.1 + 0.05 * i for i in range(17)), key=lambda share: abs(share - 0.5))
 
 Key = TypeVar("Key", bound=Hashable)
@@ -43,18 +43,18 @@ class Box(NamedTuple):
         return self.left + self.width / 2
 
     def overlaps(self, other: Box) -> bool:
-        """Tell whether the two rectangles share a point inside."""
+        """Return whether the two rectangles share an inner point."""
         return (
             self.left < other.right and other.left < self.right and self.bottom < other.top and other.bottom < self.top
         )
 
 
 def rows_of(graph: nx.DiGraph) -> list[list[str]]:
-    """Return the nodes row by row from what is explained down, ordered so that strong edges run straight.
+    """Return the nodes row by row from the target down, ordered so that strong edges run straight.
 
     Layers as deep as each other share a row, one beside the other.  Layers, and the words of each, are sorted by the
-    mean place of what they explain, weighted by their strength (the barycentre heuristic of Sugiyama, Tagawa and Toda,
-    1981).
+    mean place of the nodes that they explain, weighted by strength (the barycentre heuristic of Sugiyama, Tagawa and
+    Toda, 1981).
     """
     depths: dict[int, dict[str, list[str]]] = {}
     for key, node in graph.nodes(data=True):
@@ -114,7 +114,7 @@ def _spread(box: Box, number: int, of: int) -> float:
 
 
 def edge_strengths(graph: nx.DiGraph) -> dict[tuple[str, str], float]:
-    """Return the strength of every edge as a share of the largest, negative where it works against what is explained.
+    """Return the strength of every edge relative to the largest, negative against the target.
 
     Bits are compared within a row, nats throughout the graph.
     """
@@ -128,9 +128,9 @@ def edge_strengths(graph: nx.DiGraph) -> dict[tuple[str, str], float]:
 def place_labels(
     lines: Iterable[tuple[Key, Line]], width: float, height: float, taken: Iterable[Box] = ()
 ) -> dict[Key, Box]:
-    """Return boxes for labels on the edges, in the order of `lines`; where no place on an edge is free, none.
+    """Return boxes for labels on the edges, in the order of `lines`; none for an edge without a free place.
 
-    Of the free places on an edge the one is taken where fewest other edges pass, then the one nearest to its middle.
+    The free place that fewest other edges pass is taken, then the one nearest to the middle of the edge.
     """
     edges = list(lines)
     ends = np.array([line for _, line in edges], dtype=float).reshape(-1, 2, 2)
@@ -151,14 +151,14 @@ def place_labels(
 
 
 def _overlap(low: np.ndarray, high: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Tell for boxes of corners (n, 2) whether each shares a point inside with one of others (m, 2, 2), shape (n,)."""
+    """Return whether boxes with corners (n, 2) share an inner point with any of others (m, 2, 2), shape (n,)."""
     return np.any(np.all((low[:, None] < boxes[:, 1]) & (boxes[:, 0] < high[:, None]), axis=2), axis=1)
 
 
 def _passing(lines: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Return how many lines (m, 2, 2) pass through each box of corners (n, 2), shape (n,).
+    """Return the number of lines (m, 2, 2) through each box with corners (n, 2), shape (n,).
 
-    That is by what each of the four sides of a box leaves of a line, as shares of its length.
+    A line is clipped at the four sides of a box, and passes where a part of it is left.
     """
     begin, step = lines[:, 0], lines[:, 1] - lines[:, 0]
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -1,4 +1,4 @@
-"""InferenceGraphPage: inference graphs to look around in, in a browser."""
+"""Inference graphs as an interactive page for the browser."""
 
 from __future__ import annotations
 
@@ -30,22 +30,21 @@ _MOST_IMAGES = 100
 class InferenceGraphPage:
     """Inference graphs as a page for the browser: one file that needs no network.
 
-    Words can be pointed at, tapped, or reached by the keyboard.  The page then shows their typical patches, how often
-    they occur in which classes, what they explain and what explains them, and where they are in the image.  A chosen
-    word shows only what explains it.  The page switches between images, between the graph of an image and that of its
-    class, and between a decision and its contrast with another class.
+    Words can be pointed at, tapped, or reached by the keyboard.  The page then shows their typical patches, their
+    classes, the nodes that they explain and that explain them, and their locations in the image.  Choosing a word hides
+    all nodes that do not explain it.  The page switches between images, between the graphs of an image and of its
+    class, and between a decision and its contrast with another class.  Of a graph with more than 80 nodes or
+    240 edges the page shows the strongest.
 
     Parameters
     ----------
     words : WordMaps
-        Words of the images that are shown, and of those that the graphs of classes are about.
+        Words of the images that are shown, and of the images of their classes.
     graphs : dict of int to sequence of networkx.DiGraph
-        For each image to show, by its number in `words`, its graphs, as made by :class:`~skgmmcnn.InferenceGraph`: of
-        this image or of its class.  At most 100 images.
+        Graphs of each image to show and of its class, from :class:`~skgmmcnn.InferenceGraph`, by the number of the
+        image in `words`; at most 100 images.
     y : array-like of shape (n,), default=None
         True labels of the images of `words`, as output numbers or class names; shown beside the decisions.
-    max_nodes, max_edges : int, default=80, 240
-        Most nodes and edges of a graph; of larger ones the page shows the strongest, and says so.
 
     See Also
     --------
@@ -72,14 +71,10 @@ class InferenceGraphPage:
         graphs: Mapping[int, Sequence[nx.DiGraph]],
         *,
         y: Sequence[Any] | np.ndarray | None = None,
-        max_nodes: int = 80,
-        max_edges: int = 240,
     ) -> None:
         self.words = words
         self.graphs = graphs
         self.y = y
-        self.max_nodes = max_nodes
-        self.max_edges = max_edges
 
     @classmethod
     def from_estimator(
@@ -90,8 +85,6 @@ class InferenceGraphPage:
         *,
         images: int | str | Sequence[int | str] | None = None,
         contrast: int | str | bool | Sequence[int | str] = True,
-        max_nodes: int = 80,
-        max_edges: int = 240,
     ) -> InferenceGraphPage:
         """Explain some images and their classes.
 
@@ -110,8 +103,6 @@ class InferenceGraphPage:
             A class, by number or name, with which the decisions are contrasted, or several, among which the page
             lets choose.  True takes the true class of a wrong decision, where y is given; else the runner-up: the
             network's, or under ``evidence="counts"`` that of its words.  False leaves contrasts out.
-        max_nodes, max_edges : int, default=80, 240
-            Most nodes and edges of a graph; of larger ones the page shows the strongest, and says so.
 
         Returns
         -------
@@ -125,14 +116,14 @@ class InferenceGraphPage:
         labels = words.decisions if y is None else words.spec.encode(y, len(words))
         graphs = {row: [graph] for row, graph in zip(rows, estimator.explain(words[rows]), strict=True)}
         for others in _contrasts(estimator, words, graphs, labels, contrast):
-            asked = list(others)
-            for row, graph in zip(asked, estimator.explain(words[asked], contrast=list(others.values())), strict=True):
+            contrasted = estimator.explain(words[list(others)], contrast=list(others.values()))
+            for row, graph in zip(others, contrasted, strict=True):
                 graphs[row].append(graph)
         of_class = cache(partial(_of_class, estimator, words))
-        for row, its in graphs.items():
-            together = [of_class(int(words.decisions[row]), graph.graph.get("contrast")) for graph in its]
-            its.extend(filter(None, together))
-        return cls(words, graphs, y=y, max_nodes=max_nodes, max_edges=max_edges)
+        for row, of_row in graphs.items():
+            together = [of_class(int(words.decisions[row]), graph.graph.get("contrast")) for graph in of_row]
+            of_row.extend(filter(None, together))
+        return cls(words, graphs, y=y)
 
     def to_html(self) -> str:
         """Return the page as text.
@@ -140,10 +131,10 @@ class InferenceGraphPage:
         Returns
         -------
         page : str
-            HTML in ASCII characters alone.  It forbids itself to load anything.
+            HTML in ASCII characters.  Its Content-Security-Policy forbids loading anything.
         """
         self._check()
-        data = describe(self.words, self.graphs, self.y, max_nodes=self.max_nodes, max_edges=self.max_edges)
+        data = describe(self.words, self.graphs, self.y)
         style, script = _read("page.css"), _read("page.js")
         return Template(_read("page.html")).substitute(
             style=style,
@@ -175,10 +166,6 @@ class InferenceGraphPage:
             raise ValueError(
                 f"A page shows at most {_MOST_IMAGES} images, not {len(self.graphs)}; choose with images=."
             )
-        if self.max_nodes < 2 or self.max_edges < 1:
-            raise ValueError(
-                f"A graph needs two nodes and an edge; got max_nodes={self.max_nodes}, max_edges={self.max_edges}."
-            )
         find_images(self.graphs, self.words)
 
     def _repr_html_(self) -> str:
@@ -190,7 +177,7 @@ class InferenceGraphPage:
 
 
 def _of_class(estimator: InferenceGraph, words: WordMaps, target: int, contrast: int | None) -> nx.DiGraph | None:
-    """Return the graph of all images of a class together; none of a single image."""
+    """Return the graph of all images of a class; None of a single image."""
     rows = np.flatnonzero(words.decisions == target)
     return estimator.explain_together(words[rows], target, contrast=contrast) if len(rows) > 1 else None
 
@@ -227,7 +214,7 @@ def _runners_up(graphs: Mapping[int, Sequence[nx.DiGraph]]) -> Iterator[tuple[in
 
 
 def _most_like(estimator: InferenceGraph, words: WordMaps, rows: list[int]) -> Iterator[tuple[int, int]]:
-    """Yield images with the class that their words speak for beside the decision, or that where there is none."""
+    """Yield images with the class of most evidence beside the decision; with the decision where there is none."""
     evidence = estimator.decision_function(words[rows])
     evidence[np.arange(len(rows)), words.decisions[rows]] = -np.inf
     for row, each in zip(rows, evidence, strict=True):
@@ -239,5 +226,5 @@ def _read(name: str) -> str:
 
 
 def _hash(text: str) -> str:
-    """Return what a Content-Security-Policy calls a script or style by."""
+    """Return the hash of a script or style for a Content-Security-Policy."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

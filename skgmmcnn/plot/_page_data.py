@@ -1,4 +1,4 @@
-"""What a page shows, as plain numbers and text."""
+"""Data of a page, as JSON."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from ._reading import pictures
 from ._sprites import encode_patches, encode_picture
 from ._wording import Wording
 
+_MOST_NODES, _MOST_EDGES = 80, 240
 _N_CLASSES = 5  # shown of a word's histogram
 _EXAMPLE = 96  # pixels, of the images of a class
 # Names of classes may be long and stand in many texts: these have a mark instead, which the script replaces.
@@ -34,10 +35,8 @@ _NAMES = {
 }
 
 
-def describe(
-    words: WordMaps, graphs: Mapping[int, Sequence[nx.DiGraph]], y: Any, *, max_nodes: int, max_edges: int
-) -> str:
-    """Return all that the page shows as JSON; a graph that several images have, a word, a class are there once."""
+def describe(words: WordMaps, graphs: Mapping[int, Sequence[nx.DiGraph]], y: Any) -> str:
+    """Return the data of a page as JSON, with each graph, word and class name once."""
     spec = words.spec
     labels = None if y is None else spec.encode(y, len(words))
     words = replace(words, spec=replace(spec, class_names=tuple(map(_MARK.format, range(spec.n_outputs)))))
@@ -48,15 +47,15 @@ def describe(
         if id(graph) in numbers:
             continue
         numbers[id(graph)] = len(views)
-        part = _marked(prune(graph, max_nodes, max_edges))
+        part = _marked(prune(graph, _MOST_NODES, _MOST_EDGES))
         views.append({**_describe_graph(words, part), "remarks": _remarks(words, graph, part)})
         shown |= {key: (node["layer"], node["word"]) for key, node in part.nodes.items() if node["layer"] != DECISION}
     data = {
         "layers": {layer: _describe_cells(words, layer) for layer in words.layers},
         "words": {key: _describe_word(words, *word) for key, word in shown.items()},
         "images": [
-            {**_describe_image(words, row, shown, labels), "views": [numbers[id(graph)] for graph in its]}
-            for row, its in graphs.items()
+            {**_describe_image(words, row, shown, labels), "views": [numbers[id(graph)] for graph in of_row]}
+            for row, of_row in graphs.items()
         ],
         "views": views,
     }
@@ -80,7 +79,7 @@ def _marks(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _remarks(words: WordMaps, graph: nx.DiGraph, part: nx.DiGraph) -> list[str]:
-    """Return in sentences why not to rely on a graph, and what of it is not shown."""
+    """Return warnings about a graph and its omitted parts, in sentences."""
     if len(graph) == 1:
         return [telling(part).why_no_word()]
     remarks = Wording(part, words).warnings(None, {})
@@ -93,8 +92,8 @@ def _remarks(words: WordMaps, graph: nx.DiGraph, part: nx.DiGraph) -> list[str]:
 
 
 def _describe_graph(words: WordMaps, graph: nx.DiGraph) -> dict[str, Any]:
-    """Return nodes, row by row and layer by layer, and edges."""
-    layers, told, of = dict(graph.nodes(data="layer")), telling(graph), strength_of(graph)
+    """Return the nodes of a graph, row by row and layer by layer, and its edges."""
+    layers, text, of = dict(graph.nodes(data="layer")), telling(graph), strength_of(graph)
     wording, strengths = Wording(graph, words), edge_strengths(graph)
     return {
         "root": graph.graph["root"],
@@ -103,7 +102,7 @@ def _describe_graph(words: WordMaps, graph: nx.DiGraph) -> dict[str, Any]:
         "contrast_name": graph.graph.get("contrast_name"),
         "pictures": _examples(words, graph),
         "rows": [[list(keys) for _, keys in itertools.groupby(row, key=layers.get)] for row in rows_of(graph)],
-        "nodes": {key: _describe_node(wording, node, told.panel(node)) for key, node in graph.nodes.items()},
+        "nodes": {key: _describe_node(wording, node, text.panel(node)) for key, node in graph.nodes.items()},
         "edges": [
             {
                 "tail": edge[0],
@@ -112,7 +111,7 @@ def _describe_graph(words: WordMaps, graph: nx.DiGraph) -> dict[str, Any]:
                 "against": strengths[edge] < 0,
                 "rank": of.rank(graph.edges[edge]),
                 "short": wording.edge(graph.edges[edge]),
-                "told": told.edge(graph.edges[edge]),
+                "text": text.edge(graph.edges[edge]),
             }
             for edge in graph.edges
         ],
@@ -134,7 +133,7 @@ def _describe_node(wording: Wording, node: Mapping[str, Any], panel: list[str]) 
 
 
 def _examples(words: WordMaps, graph: nx.DiGraph) -> list[str]:
-    """Return some of the images that the graph of a class is about."""
+    """Return up to four images of the class of a graph."""
     if graph.graph["n_images"] == 1 or "target" not in graph.graph:
         return []
     rows = np.flatnonzero(words.decisions == graph.graph["target"])
@@ -142,34 +141,34 @@ def _examples(words: WordMaps, graph: nx.DiGraph) -> list[str]:
 
 
 def _describe_cells(words: WordMaps, layer: str) -> dict[str, list[float]]:
-    """Return where in the image the rows and columns of a layer's locations begin and end, as shares of the image."""
+    """Return the edges of a layer's locations along both axes, as shares of the image."""
     known = words.pictures is not None
     cells = cells_of(words.spec, layer) if known else equal_cells(words.words[layer].shape[1:])
     return {name: [round(float(end), 4) for end in ends] for name, ends in cells._asdict().items()}
 
 
 def _describe_word(words: WordMaps, layer: str, word: int) -> dict[str, Any]:
-    vocabulary, found = words.vocabulary, {"layer": layer, "word": word}
+    vocabulary, data = words.vocabulary, {"layer": layer, "word": word}
     if (layer, word) in vocabulary.names:
-        found["name"] = vocabulary.names[layer, word]
+        data["name"] = vocabulary.names[layer, word]
     if layer in vocabulary.representatives:
-        found["sprite"], found["marks"] = encode_patches(vocabulary.representatives[layer], word)
+        data["sprite"], data["marks"] = encode_patches(vocabulary.representatives[layer], word)
     if layer in vocabulary.statistics:
         statistics = vocabulary.statistics[layer]
         shares = statistics.classes[word]
         order = np.argsort(-shares, kind="stable")[:_N_CLASSES]
-        found |= {
+        data |= {
             "share": float(statistics.share[word]),
             "n_classes": int((shares > 0).sum()),
             "classes": [[words.spec.class_name(output), float(shares[output])] for output in order if shares[output]],
         }
-    return found
+    return data
 
 
 def _describe_image(
     words: WordMaps, row: int, shown: Mapping[str, tuple[str, int]], labels: np.ndarray | None
 ) -> dict[str, Any]:
-    """Return one image, and where it shows which of the words that the page has."""
+    """Return one image and the locations of the words of the page in it."""
     encoded = [encode_picture(picture) for picture in pictures(words, [row])]
     maps = {layer: words.words[layer][row].ravel() for layer in words.layers}
     places = {key: _runs(maps[layer] == word) for key, (layer, word) in shown.items()}
@@ -185,7 +184,7 @@ def _describe_image(
 
 
 def _runs(shown: np.ndarray) -> list[int]:
-    """Return where a flat map is true as start, length, start, length and so on."""
+    """Return the runs of true values of a flat map as start, length, start, length and so on."""
     ends = np.flatnonzero(np.diff(shown.astype(np.int8), prepend=0, append=0))
     starts, stops = ends[::2], ends[1::2]
     return np.column_stack([starts, stops - starts]).ravel().tolist()

@@ -1,4 +1,4 @@
-"""PathDisplay: the paths of classes through the words of a fully connected network, as a picture."""
+"""Paths of classes through the words of a fully connected network."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ class Node(NamedTuple):
 class PathDisplay(Drawing):
     """The most used paths of some classes, from the lowest layer on the left to the decision on the right.
 
-    A word is shown by the fitted images that are most typical of it, and below it stands which decisions are most
-    probable after it.  A line is as wide as the share of the class's images that go this way.  The path of one image
-    may be drawn along, with a mark where it leaves the paths of its true class.
+    A word is shown by its most typical fitted images, above the most probable decisions after it.  The width of a line
+    is the share of the class's images on it.  The path of one image may be added, with a mark where it leaves the paths
+    of its true class.
 
     Parameters
     ----------
@@ -120,7 +120,7 @@ class PathDisplay(Drawing):
         n_paths: int = 3,
         ax: Any = None,
     ) -> PathDisplay:
-        """Find the paths of X and draw those of some classes.
+        """Draw the paths of some classes in X.
 
         Parameters
         ----------
@@ -233,7 +233,7 @@ class PathDisplay(Drawing):
         return boxes
 
     def _leaning(self, node: Node) -> float:
-        """Return how much more probable the first class is than the last, after a word; other classes lie between."""
+        """Return the difference in probability of the first and the last class after a word."""
         first, last = self.targets[0], self.targets[-1]
         if node.column == len(self.paths.layers):
             return float(node.number == first) - float(node.number == last)

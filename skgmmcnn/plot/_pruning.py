@@ -13,7 +13,7 @@ Item = TypeVar("Item")
 
 
 def prune(graph: nx.DiGraph, max_nodes: int, max_edges: int) -> nx.DiGraph:
-    """Return the strongest part of a graph: as many words of each layer, as many edges of each word as find room."""
+    """Return the strongest nodes of a graph, balanced over layers, and edges, balanced over their tails."""
     root, of = graph.graph["root"], strength_of(graph)
     nodes = _first(
         (key for key in graph if key != root),
@@ -32,7 +32,7 @@ def prune(graph: nx.DiGraph, max_nodes: int, max_edges: int) -> nx.DiGraph:
 def _first(
     items: Iterable[Item], most: int, *, group: Callable[[Item], Hashable], strength: Callable[[Item], float]
 ) -> set[Item]:
-    """Return at most so many items: the strongest of every group, then the second of every group, and so on."""
+    """Return at most `most` items: the strongest of every group, then the second of every group, and so on."""
     ranks: dict[Hashable, int] = {}
     turns = []
     for item in sorted(items, key=strength, reverse=True):

@@ -1,4 +1,4 @@
-"""Checks and look-ups of words, images and layers for pictures and pages."""
+"""Checks and look-ups of words, images and layers for displays and pages."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from ..features import FeatureMaps
 
 
 def named_vocabulary(model: WordModel) -> Vocabulary:
-    """Return the words of a dictionary or chain with the names that they have now."""
+    """Return the vocabulary of a dictionary or chain with the current names of its words."""
     return replace(model.vocabulary_, names=model._names())
 
 
 def statistics_of(vocabulary: Vocabulary) -> Mapping[str, WordStatistics]:
-    """Return how often words occur, having checked that this is known."""
+    """Return the statistics of words; raise an error where there are none."""
     if not vocabulary.statistics:
         raise ValueError("The dictionary has no statistics of its words; call its collect_representatives(X) first.")
     return vocabulary.statistics
@@ -42,15 +42,15 @@ def words_by_name(vocabulary: Vocabulary, words: Sequence[tuple[str, int] | str]
 
 
 def _word_by_name(vocabulary: Vocabulary, word: Any, keys: Mapping[str, Any], known: set[Any]) -> tuple[str, int]:
-    found: Any = keys.get(word) if isinstance(word, str) else tuple(word) if isinstance(word, Iterable) else None
-    if found not in known:
+    pair: Any = keys.get(word) if isinstance(word, str) else tuple(word) if isinstance(word, Iterable) else None
+    if pair not in known:
         near = difflib.get_close_matches(str(word), keys, 3, 0.3) if isinstance(word, str) else ()
         sizes = ", ".join(f"{layer!r} has words 0 to {n - 1}" for layer, n in vocabulary.n_words.items())
         raise ValueError(
             f"There is no word {word!r}; words are given as (layer, number) or by names such as {next(iter(keys))!r}, "
             f"and {sizes}." + (f" Near names: {', '.join(near)}." if near else "")
         )
-    return found[0], int(found[1])
+    return pair[0], int(pair[1])
 
 
 def run(steps: Iterable[Any], X: Any) -> Any:
@@ -91,7 +91,7 @@ def _row_of_file(name: str, X: Any) -> int:
 
 
 def check_layers(layers: Sequence[str], maps: WordMaps) -> list[str]:
-    """Return layers, having checked that there are such."""
+    """Return layers as a list; raise an error if one is unknown."""
     for layer in layers:
         if layer not in maps.layers:
             near = difflib.get_close_matches(str(layer), maps.layers) or maps.layers
@@ -100,5 +100,5 @@ def check_layers(layers: Sequence[str], maps: WordMaps) -> list[str]:
 
 
 def pictures(words: WordMaps, rows: Iterable[int] | np.ndarray) -> list[np.ndarray]:
-    """Return some images as uint8 (height, width, 3); none, where the words come from vectors."""
+    """Return images as uint8 (height, width, 3); an empty list where the words come from vectors."""
     return [] if words.pictures is None else [words.pictures[int(row)] for row in rows]

@@ -1,4 +1,4 @@
-"""Pictures as text: images and the patches of words, encoded for a page."""
+"""Encoding of images and of the patches of words for a page."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def encode(picture: np.ndarray) -> str:
 
 
 def encode_picture(picture: np.ndarray, largest: int = 448) -> str:
-    """Return an image (height, width, 3) as a data URI, at most so many pixels a side."""
+    """Return an image (height, width, 3) as a data URI, with at most `largest` pixels a side."""
     image = Image.fromarray(_magnified(picture, 160))
     image.thumbnail((largest, largest), Image.Resampling.LANCZOS)
     return encode(np.asarray(image))
 
 
 def encode_patches(representatives: Representatives, word: int) -> tuple[str | None, list[tuple[float, float]]]:
-    """Return a word's patches as one square of 3 x 3, and where on it, in patches, the locations are to be ringed.
+    """Return a word's patches as one square of 3 x 3, and the locations to ring on it, in units of patches.
 
     The best patch is at the upper left, the best four in the upper left square.  None without patches.
     """

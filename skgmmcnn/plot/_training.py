@@ -1,4 +1,4 @@
-"""TrainingDisplay: how training went, as a picture."""
+"""Curves of the log-likelihood during training."""
 
 from __future__ import annotations
 
@@ -22,20 +22,19 @@ class TrainingDisplay(Panels):
     """The log-likelihood after every pass of training, one panel per layer.
 
     Training converges when a pass gains less than `tol` of the estimator, and stops at its `max_iter` at the latest;
-    titles say which.  A line that still rises a little has not stopped too early by itself: a smaller `tol` buys more
-    passes where it converged, a larger `max_iter` where it stopped there.  The first pass only tells how bad the start
-    was; where it lies far below, the line comes in from under the panel.
+    titles say which.  A smaller `tol` gives more passes where training converged, a larger `max_iter` where it stopped
+    there.  Panels are scaled to the passes after the first one, which depends on the start.
 
     Parameters
     ----------
     lower_bounds : dict of str to sequence of float
         By panel, the mean log-density after every pass, in nats.
     unit : str, default="row"
-        What the density is one of: "location", "example" or "row".
+        The unit of the density: "location", "example" or "row".
     retrained : bool, default=False
-        Whether the last value is that of words that were trained on to predict the class; its line is dashed.
+        Whether the last value belongs to words retrained to predict the class; its line is dashed.
     converged : dict of str to bool, default=None
-        By panel, whether training converged, or else stopped at `max_iter`; titles say nothing of panels without.
+        By panel, whether training converged, or stopped at `max_iter`; not in the title where missing.
 
     Attributes
     ----------
@@ -72,7 +71,7 @@ class TrainingDisplay(Panels):
     def from_estimator(
         cls, estimator: LayerDictionary | LayerHMM | DiagonalGaussianMixture | Pipeline, *, ax: Any = None
     ) -> TrainingDisplay:
-        """Draw how an estimator was trained.
+        """Draw the training of an estimator.
 
         Parameters
         ----------
@@ -136,7 +135,7 @@ class TrainingDisplay(Panels):
 
 
 def _converged(model: Any, bounds: Mapping[str, Sequence[float]], retrained: bool) -> dict[str, bool]:
-    """Return for each panel whether it converged; nothing after `partial_fit`, which neither does nor stops."""
+    """Return for each panel whether training converged; nothing after `partial_fit`."""
     stopped = {name: len(values) - retrained == model.max_iter for name, values in bounds.items()}
     if model.converged_:
         return dict.fromkeys(bounds, True)

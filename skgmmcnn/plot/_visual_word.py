@@ -1,4 +1,4 @@
-"""VisualWordDisplay: what a word looks like, and in which classes it occurs."""
+"""Typical patches and classes of words."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _LONGEST = 32  # letters of a class's name
 
 
 class _Title(NamedTuple):
-    """What stands beside a word's patches: its name, and smaller its layer and how frequent it is, line by line."""
+    """Lines beside a word's patches: its name, and smaller its layer and frequency."""
 
     name: list[str]
     about: list[str]
@@ -46,11 +46,11 @@ class _Title(NamedTuple):
 
 
 class VisualWordDisplay(Drawing):
-    """What some words look like, and in images of which classes they occur, one row per word.
+    """Typical patches and classes of words, one row per word.
 
-    On the left the patches that are most typical of the word, from the fitted images; on the right the classes in whose
-    images it occurs most.  The line on a bar is where it would end if the word had nothing to do with the class: at the
-    class's share of all locations.
+    On the left the patches of fitted images that are most typical of the word; on the right the commonest classes of
+    the images that show it.  The line on a bar marks the class's share of all locations, where the bar of a word
+    that is independent of the class would end.
 
     Parameters
     ----------

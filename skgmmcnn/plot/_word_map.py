@@ -1,4 +1,4 @@
-"""WordMapDisplay: which words an image shows where."""
+"""Maps of the words of an image."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ class WordMapDisplay(Drawing):
     """An image with its maps of words, one panel per layer.
 
     In each panel some words are coloured on the grey image, and named below, each with its most typical patch and the
-    number of locations that show it, of all.  A location is drawn where it looks: on what is nearest to the middle of
-    its receptive field.  A layer with a single location is about the whole image, which is framed in its word's colour.
+    number of locations that show it, of all.  A location is drawn on the pixels nearest to the middle of its
+    receptive field.  For a layer with a single location the image is framed in the colour of its word.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ class WordMapDisplay(Drawing):
 
     See Also
     --------
-    VisualWordDisplay : What words look like.
+    VisualWordDisplay : Typical patches of words.
 
     Examples
     --------
@@ -96,7 +96,7 @@ class WordMapDisplay(Drawing):
         n_words: int = 6,
         ax: Any = None,
     ) -> WordMapDisplay:
-        """Find the words of one image and draw them.
+        """Draw the words of one image.
 
         Parameters
         ----------
@@ -155,7 +155,7 @@ class WordMapDisplay(Drawing):
         for layer, numbers in self.chosen.items():
             if len(numbers) > len(PALETTE):
                 raise ValueError(
-                    f"At most {len(PALETTE)} words of a layer can be told apart; {layer!r} has {len(numbers)} chosen."
+                    f"At most {len(PALETTE)} words of a layer can be distinguished; {layer!r} has {len(numbers)}."
                 )
 
     def _place(self, picture: np.ndarray | None) -> tuple[dict[str | None, Box], float]:
@@ -173,7 +173,7 @@ class WordMapDisplay(Drawing):
         return boxes, y + _GAP / 2
 
     def _title(self, layer: str | None) -> tuple[str, str]:
-        """Return what stands above a panel: a name, and what there is to say of it."""
+        """Return the name above a panel, and a line about it."""
         if layer is None:
             decision = self.words.spec.class_name(int(self.words.decisions[0]))
             return "\n".join(wrap(shortened(decision, 44), 22)), "the decision"

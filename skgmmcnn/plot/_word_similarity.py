@@ -1,4 +1,4 @@
-"""WordSimilarityDisplay: how words change from layer to layer, as a picture."""
+"""Similarity and spread of words, layer by layer."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _NAME = 11  # letters of a layer's name in one line
 
 
 class WordSimilarityDisplay(Panels):
-    """How alike the words of one class are, and how local words are, layer by layer.
+    """Similarity of the words of one class, and spread of words over images, layer by layer.
 
     Four panels: the similarity of all words by the classes of the images that they occur in; its mean over words that
     represent the same class and over words of different classes, for each layer; the same for the distance of the
-    words' means; and how words lie in images.  Grey bands hold 95 % of what the mean within classes is when classes
-    are dealt out to words at random.
+    words' means; and how words lie in images.  Grey bands hold 95 % of the mean within classes under random
+    permutations of the classes of words.
 
     Parameters
     ----------
@@ -92,12 +92,11 @@ class WordSimilarityDisplay(Panels):
         estimator : LayerDictionary or Pipeline
             Fitted; a pipeline has a :class:`~skgmmcnn.LayerDictionary` as one of its steps.
         X : FeatureMaps or WordMaps, or what the pipeline takes
-            Images to measure on.  The class that a word represents is that of the fitted images; other images here
-            make sure that nothing is like itself by chance.
+            Images to measure on.  The class of a word is learnt from the fitted images, so other images are best.
         n_permutations : int, default=1000
-            How often classes are dealt out to words.
+            Number of random permutations of the classes.
         random_state : int, RandomState instance or None, default=None
-            Deals.
+            Source of the permutations.
         ax : array-like of four matplotlib.axes.Axes, default=None
             Axes to draw into; None makes a figure.
 
@@ -189,7 +188,7 @@ def _draw_cohesion(ax: Any, cohesion: Mapping[str, Cohesion], title: str, label:
 
 
 def _name_layers(ax: Any, layers: Iterable[str], about: Iterable[str]) -> None:
-    """Write below the axis what the layers are called, and something about each."""
+    """Write the names of layers below the axis, with a text about each."""
     names = [f"{in_lines(layer, _NAME)}\n{text}" for layer, text in zip(layers, about, strict=True)]
     ax.set_xticks(range(len(names)), names, fontsize=8.5, parse_math=False)
 

@@ -76,11 +76,11 @@ def test_weights_are_found(form, tmp_path, caplog):
             r"more than once: in \['model'\], in \['ema'\]\. Save",
         ),
         ({**under("student.", STATE), **under("teacher.", network(2).state_dict())}, "more than once"),
-        ([torch.ones(2)], "holds no weights"),
-        (torch.ones(2), "holds no weights"),
-        ({"state_dict": 5}, "holds no weights"),
-        ({}, "holds no weights"),
-        (network(), "more than tensors"),
+        ([torch.ones(2)], "contains no weights"),
+        (torch.ones(2), "contains no weights"),
+        ({"state_dict": 5}, "contains no weights"),
+        ({}, "contains no weights"),
+        (network(), "other objects than tensors"),
     ],
 )
 def test_weights_that_do_not_fit_are_counted(content, told, tmp_path):
@@ -113,7 +113,7 @@ def test_torchscript_files(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.jit.save(torch.jit.trace(network().eval(), torch.from_numpy(X)), tmp_path / "script.pt")
-    with pytest.raises(ValueError, match=r"script\.pt' holds more than tensors"):
+    with pytest.raises(ValueError, match=r"script\.pt' contains other objects than tensors"):
         extractor(tmp_path / "script.pt")
 
 

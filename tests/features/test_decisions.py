@@ -104,7 +104,7 @@ def test_several_sigmoids_are_refused_or_decided_by_the_user(images):
     network = Network(images, 3, nn.Sigmoid())
     with pytest.raises(ValueError, match=r"3 sigmoids \(multi-label\)\. Explain one output at a time"):
         maps_of(network, images)
-    with pytest.warns(UserWarning, match="taken for the scores of one softmax"):
+    with pytest.warns(UserWarning, match="treated as scores of one softmax"):
         maps = maps_of(network, images, decision=lambda outputs: outputs[:, :2].argmax(1))
     np.testing.assert_array_equal(decisions(maps), run(network, images)[:, :2].argmax(1))
 
@@ -112,7 +112,7 @@ def test_several_sigmoids_are_refused_or_decided_by_the_user(images):
 def test_labels_that_mark_several_classes_show_several_decisions(images):
     extractor = FeatureExtractor(Network(images, 3, nn.Identity()), ["conv"], preprocess=None)
     marked = np.eye(3, dtype=int)[np.arange(12) % 3]
-    with pytest.raises(ValueError, match=r"a single 1 in each row; give y\.argmax\(1\)"):
+    with pytest.raises(ValueError, match=r"one-hot encoded; give y\.argmax\(1\)"):
         extractor.fit(images, marked)
     assert extractor.fit(images, marked.argmax(1)).score(images, marked.argmax(1)) >= 0
     marked[4] = 1
@@ -149,7 +149,7 @@ def test_outputs_that_are_no_numbers_name_the_image(images, bad):
 def test_outputs_that_are_no_scores_are_refused(images, last):
     network = Network(images, 3, nn.Identity())
     network.last.forward = last
-    with pytest.raises(ValueError, match=r"returns \w+ numbers of shape \(1, \d\) for one image, not \(1, C\) scores"):
+    with pytest.raises(ValueError, match=r"returns \w+ numbers of shape \(1, \d\) for one image, not scores \(1, C\)"):
         maps_of(network, images)
 
 

@@ -263,7 +263,7 @@ def test_fields_stay_whole_where_there_is_no_gradient():
         spec = extract(network, ["stem", "inner"], images).spec_
         assert same_fields(spec.effective_fields["inner", "stem"], spec.receptive_fields["inner", "stem"])
     with (
-        pytest.warns(UserWarning, match=r"cannot be measured: OneWay has no derivative.*Whole ones are taken"),
+        pytest.warns(UserWarning, match=r"cannot be measured: OneWay has no derivative.*Receptive fields are used"),
         pytest.warns(UserWarning, match="cannot be traced"),
     ):
         spec = extract(Refusing(), ["stem", "inner"], images).spec_

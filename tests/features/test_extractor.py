@@ -262,7 +262,7 @@ def test_pickles_refer_to_weights_of_a_file(pixels, tmp_path):
     gc.collect()
     np.testing.assert_array_equal(pickle.loads(referring).transform(pixels).outputs, expected)
     torch.save({name: tensor + 1 for name, tensor in small_network().state_dict().items()}, file)
-    with pytest.raises(ValueError, match=r"weights.pth' are not those that this object was saved with.*SHA-256"):
+    with pytest.raises(ValueError, match=r"weights.pth' have changed since this object was saved.*SHA-256"):
         pickle.loads(referring)
     file.unlink()
     with pytest.raises(FileNotFoundError, match=r"no weights file .*weights.pth"):
@@ -389,24 +389,24 @@ BAD = {
     "not numbers": ({}, np.zeros((4, 3, 9, 9), complex), "array of complex128"),
     "bytes": ({}, READY.astype(np.uint8), "uint8 values, and there is no preprocessing.*preprocess="),
     "pil without preprocessing": ({}, [Image.new("RGB", (9, 9))], "Image 0 is a PIL image.*preprocess="),
-    "NaN first": ({}, with_nan(READY, 0), "Image 0 holds NaN"),
+    "NaN first": ({}, with_nan(READY, 0), "Image 0 contains NaN"),
     "failing": (dict(preprocess=lambda x: x.nothing), READY.astype(np.uint8), "preprocess failed on image 0, a PIL"),
     "no tensor": (dict(preprocess=lambda x: x), READY.astype(np.uint8), "must return a float tensor"),
-    "one image": ({}, np.zeros((20, 30, 3), np.uint8), r"\(20, 30, 3\) looks like one image in colour.*X\[None\]"),
+    "one image": ({}, np.zeros((20, 30, 3), np.uint8), r"\(20, 30, 3\) looks like one colour image.*X\[None\]"),
     "one picture": ({}, Image.new("RGB", (9, 9)), r"one PIL image; give a list of images: \[image\]"),
-    "letters of a path": ({}, list("photographs"), "cut into letters, 'photographs': cross-validation needs a list"),
+    "letters of a path": ({}, list("photographs"), "split into letters, 'photographs': cross-validation needs a list"),
     "batches": ({}, DataLoader(TensorDataset(torch.zeros(4, 3, 9, 9))), "its data set, X.dataset"),
-    "missing folder": (dict(model="resnet50", weights="DEFAULT"), "nowhere", "'nowhere', which is no folder; give"),
+    "missing folder": (dict(model="resnet50", weights="DEFAULT"), "nowhere", "'nowhere', which is not a folder; give"),
     "missing file": ({}, ["nowhere.png"], "no image file 'nowhere.png'"),
     "missing weights": (dict(weights="nowhere.pth"), READY, "no weights file 'nowhere.pth'"),
-    "named weights": (dict(weights="DEFAULT"), READY, "need model to be a torchvision name"),
+    "named weights": (dict(weights="DEFAULT"), READY, "needs a torchvision name as model"),
     "unknown model": (dict(model="resnet51"), READY, "no classification model 'resnet51'. Near names: resnet5"),
     "unknown weights": (dict(model="resnet50", weights="V9"), READY, "no weights 'V9': use one of 'DEFAULT', 'IMAGE"),
     "factory": (dict(model=lambda: 3), READY, "factory returned a int"),
     "class names": (dict(class_names=["a", "b"]), READY, "2 names, but the network has 4 outputs"),
     "batch size": (dict(batch_size=0), READY, "'batch_size' parameter"),
     "no gpu": (dict(device="cuda:0"), READY, "finds no GPU"),
-    "no decision": (dict(model=small_network()[:6], layers=["4"]), READY, "not .1, C. scores.*decision=callable"),
+    "no decision": (dict(model=small_network()[:6], layers=["4"]), READY, "not scores .1, C..*decision=callable"),
     "decision names": (
         dict(model=small_network()[:6], layers=["4"], decision=lambda out: out.flatten(1).argmax(1)),
         READY,
@@ -434,7 +434,7 @@ def test_bad_labels_are_named():
         ([0, 1, 2, 4], "no output 4"),
         (["cat", "dog", "cow", "cow"], "Several outputs are named 'dog'"),
         (["cat", "cat", "cow", "pig"], "no class 'pig'"),
-        ([0.5, 1, 2, 3], "it holds 0.5"),
+        ([0.5, 1, 2, 3], "got 0.5"),
     ]:
         with pytest.raises(ValueError, match=message):
             extractor.fit(READY, y)
@@ -445,7 +445,7 @@ def test_bad_labels_are_named():
 
 def test_trouble_behind_the_first_image_is_named(tmp_path, pixels):
     extractor = FeatureExtractor(small_network(), ["4"]).fit(READY)
-    with pytest.raises(ValueError, match="Image 2 holds NaN"):
+    with pytest.raises(ValueError, match="Image 2 contains NaN"):
         extractor.transform(with_nan(READY, 2)).compute()
     with pytest.raises(ValueError, match=r"shape \(3, 8, 8\).*\(3, 9, 9\) is expected"):
         extractor.transform(READY[:, :, :8, :8])
@@ -467,7 +467,7 @@ def test_trouble_behind_the_first_image_is_named(tmp_path, pixels):
 
 def test_files_that_hold_more_than_tensors_are_refused(tmp_path):
     torch.save(small_network(), tmp_path / "network.pth")
-    with pytest.raises(ValueError, match="more than tensors"):
+    with pytest.raises(ValueError, match="other objects than tensors"):
         FeatureExtractor(small_network, ["4"], weights=tmp_path / "network.pth").fit(READY)
     torch.save({"nothing": torch.ones(1)}, tmp_path / "state.pth")
     with pytest.raises(ValueError, match="do not fit Sequential"):
@@ -563,7 +563,7 @@ def test_outputs_other_than_scores():
     maps = FeatureExtractor(
         Detector(), ["conv"], decision=lambda out: out["scores"].argmax(1), class_names=["a", "b", "c"]
     ).fit_transform(READY)
-    with pytest.raises(ValueError, match=r"no \(n, C\) tensor"):
+    with pytest.raises(ValueError, match=r"not return a tensor of scores \(n, C\)"):
         _ = maps.outputs
     assert len(maps.compute()[[1, 2]]) == 2
     with pytest.raises(ValueError, match="returns a dict for one image"):
@@ -598,10 +598,10 @@ def test_child_called_module_loads_its_own_state(tmp_path):
         ({3: "hen", 1: "dog", 0: "cat", 2: "cow"}, None),
         (
             {1: "cat", 2: "dog", 3: "cow", 4: "hen"},
-            r"dict of the keys \[1, 2, 3, 4\]; they must be the outputs 0",
+            r"dict with keys \[1, 2, 3, 4\]; they must be the outputs 0",
         ),
         ({"cat": 0, "dog": 1, "cow": 2, "hen": 3}, "they must be the outputs 0 to 3"),
-        ({"cat", "dog", "cow", "hen"}, "class_names is a set; list one name per output"),
+        ({"cat", "dog", "cow", "hen"}, "class_names is a set; give a list with one name per output"),
     ],
 )
 def test_class_names_are_in_the_order_of_outputs(names, told):
@@ -625,7 +625,7 @@ def test_score_is_the_networks_own_accuracy():
 
 @pytest.mark.parametrize("labels", [[None], [{}], [0.5], [np.nan]])
 def test_labels_that_are_none(labels):
-    with pytest.raises(ValueError, match="y must hold output numbers or class names; it holds"):
+    with pytest.raises(ValueError, match="y must contain output numbers or class names; got"):
         FeatureExtractor(small_network(), ["4"]).fit(READY, labels * len(READY))
 
 
@@ -640,9 +640,9 @@ def test_random_preprocessing_is_told(pixels):
             return flipping(Image.fromarray(pixels[i])), 0
 
     torch.manual_seed(0)
-    with pytest.warns(UserWarning, match="^preprocess gives different values for the same image twice"):
+    with pytest.warns(UserWarning, match="^preprocess returns different values for the same image each time"):
         FeatureExtractor(small_network(), ["4"], preprocess=flipping).fit(pixels)
-    with pytest.warns(UserWarning, match="^The data set gives different values for the same image twice"):
+    with pytest.warns(UserWarning, match="^The data set returns different values for the same image each time"):
         FeatureExtractor(small_network(), ["4"], preprocess=None).fit(Flipped())
 
 
@@ -650,8 +650,8 @@ def test_random_preprocessing_is_told(pixels):
     ("parameters", "error", "told"),
     [
         ({"device": "gpu"}, ValueError, "Unknown device='gpu'; use 'auto'"),
-        ({"layers": [2]}, TypeError, "names of layers, as list_layers gives them; got 2"),
-        ({"layers": [None]}, TypeError, "names of layers, as list_layers gives them; got None"),
+        ({"layers": [2]}, TypeError, "names of layers, as returned by list_layers; got 2"),
+        ({"layers": [None]}, TypeError, "names of layers, as returned by list_layers; got None"),
         ({"n_jobs": -100}, ValueError, "n_jobs=-100: give a number of processes"),
         ({"n_jobs": 0}, ValueError, "n_jobs=0: give a number of processes"),
         ({"store": ""}, ValueError, "The folder of a store is ''"),
@@ -672,10 +672,10 @@ ROWS = np.ones((4, 3), np.float32)
         ({}, TypeError, "given by layer"),
         (ROWS, TypeError, "given by layer"),
         (5, TypeError, "given by layer, .*got 5"),
-        ({"a": ROWS, "b": ROWS[:2]}, ValueError, r"the same examples; their numbers are \{'a': 4, 'b': 2\}"),
+        ({"a": ROWS, "b": ROWS[:2]}, ValueError, r"the same number of examples; got \{'a': 4, 'b': 2\}"),
         ({"a": ROWS[0]}, ValueError, r"Layer 'a' must be an array \(n, d\).*shape \(3,\)"),
         ({"a": [["x"]]}, ValueError, "of real numbers; got <U1"),
-        ({"a": ROWS * np.nan}, ValueError, "Layer 'a' holds NaN"),
+        ({"a": ROWS * np.nan}, ValueError, "Layer 'a' contains NaN"),
         ({"a": np.ma.masked_greater(ROWS, 0)}, TypeError, "Layer 'a' is a masked array; fill"),
     ],
 )
@@ -693,7 +693,7 @@ def test_lists_and_integers_can_be_maps():
 def test_no_images_are_told(tmp_path):
     maps = FeatureExtractor(small_network(), ["4"]).fit_transform(READY)
     for ask in (lambda none: none.compute(), lambda none: none.outputs):
-        with pytest.raises(ValueError, match="There are no images in these FeatureMaps"):
+        with pytest.raises(ValueError, match="These FeatureMaps contain no images"):
             ask(maps[[]])
     with pytest.raises(ValueError, match="The folder of a store is ''"):
         maps.store("")

@@ -13,7 +13,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import Compose, Resize, ToTensor
 
 from skgmmcnn import FeatureExtractor, LayerDictionary
-from skgmmcnn.features._image_files import read, usual
+from skgmmcnn.features._image_files import normalise, read
 
 SMALL = Compose([Resize((12, 12)), ToTensor()])
 
@@ -46,9 +46,9 @@ def test_a_folder_is_its_files(network, folder):
     for X in (folder, str(folder)):
         np.testing.assert_allclose(extractor(network).fit_transform(X).outputs, expected, rtol=1e-4, atol=1e-6)
     (folder / "empty").mkdir()
-    with pytest.raises(ValueError, match="holds no image files"):
+    with pytest.raises(ValueError, match="contains no image files"):
         extractor(network).fit(folder / "empty")
-    with pytest.raises(ValueError, match="which is no folder"):
+    with pytest.raises(ValueError, match="which is not a folder"):
         extractor(network).fit(str(files[0]))
 
 
@@ -75,7 +75,7 @@ def test_data_sets_that_cannot_be_indexed(network):
         def __len__(self):
             return 0
 
-    with pytest.raises(ValueError, match="Stream yields images once"):
+    with pytest.raises(ValueError, match="Stream is iterable only"):
         extractor(network).fit(Stream())
     with pytest.raises(ValueError, match="no images"):
         extractor(network).fit(Empty())
@@ -171,7 +171,7 @@ def test_a_tiff_of_twelve_bits_is_scaled(tmp_path):
     Image.fromarray(np.full((12, 12), 4095, np.uint16)).save(tmp_path / "a.tif")
     with Image.open(tmp_path / "a.tif") as image:
         image.tag_v2[258] = (12,)
-        assert usual(image, "L").getextrema() == (255, 255)
+        assert normalise(image, "L").getextrema() == (255, 255)
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.float32])
@@ -195,7 +195,7 @@ def test_what_pil_cannot_convert_is_named(network):
     with pytest.raises(ValueError, match=r"Image 1 cannot be read: ValueError: conversion from La"):
         extractor(network).fit_transform(images).compute()
     for mode in ("L", "RGB", None):
-        assert usual(Image.new("LAB", (12, 12)), mode).mode == (mode or "RGB")
+        assert normalise(Image.new("LAB", (12, 12)), mode).mode == (mode or "RGB")
 
 
 def test_what_systems_hide_in_folders_is_no_image(network, folder):
@@ -254,13 +254,13 @@ def test_errors_of_data_sets_and_preprocessing_carry_number_and_type(network, tm
 @pytest.mark.parametrize(
     ("item", "told"),
     [
-        ({"image": IMAGE, "meta": torch.ones(2)}, "is a dict; one image a row .* entry 'image' holds one"),
-        ({"label": 3}, "is a dict; one image a row is expected: a PIL image"),
-        ((3, IMAGE), "is a tuple; .* entry 1 holds one"),
-        ("file.png", "is a str;"),
-        (None, "is a NoneType;"),
-        (np.array(["a"]), "is a ndarray;"),
-        (7, "is a int;"),
+        ({"image": IMAGE, "meta": torch.ones(2)}, "is a dict instead of an image: .* Entry 'image' is an image"),
+        ({"label": 3}, "is a dict instead of an image: a PIL image"),
+        ((3, IMAGE), "is a tuple instead of an image: .* Entry 1 is an image"),
+        ("file.png", "is a str instead"),
+        (None, "is a NoneType instead"),
+        (np.array(["a"]), "is a ndarray instead"),
+        (7, "is a int instead"),
     ],
 )
 def test_items_that_are_no_images_are_refused(network, item, told):
@@ -302,7 +302,7 @@ def test_preprocessing_that_refuses_plain_images(network, folder):
 def test_images_with_nan_can_be_skipped(network):
     X = np.random.default_rng(0).random((5, 3, 12, 12), dtype=np.float32)
     X[3, 0, 0, 0] = np.nan
-    with pytest.warns(UserWarning, match="1 of 5 images .* Image 3 holds NaN"):
+    with pytest.warns(UserWarning, match="1 of 5 images .* Image 3 contains NaN"):
         assert len(extractor(network, preprocess=None, on_error="skip").fit_transform(X)) == 4
 
 
@@ -322,7 +322,7 @@ def test_containers_are_no_images(network, folder):
     maps = extractor(network).fit_transform(folder)
     words = LayerDictionary(2).fit_transform(maps)
     for container in (maps, words):
-        with pytest.raises(TypeError, match=f"X is {type(container).__name__}, which was made of images"):
+        with pytest.raises(TypeError, match=f"X is {type(container).__name__}, the output of a transformer"):
             extractor(network).fit(container)
 
 
@@ -334,12 +334,12 @@ def test_containers_are_no_images(network, folder):
         (["a.png", 5], TypeError, "item 1 is a int"),
         ([np.zeros((3, 4, 4)), np.zeros((3, 5, 5))], ValueError, "arrays of different shapes"),
         ({"images": 3}, TypeError, "X is a dict"),
-        (np.ma.masked_less(np.zeros((2, 3, 12, 12)), 1), TypeError, "masked array; fill what"),
+        (np.ma.masked_less(np.zeros((2, 3, 12, 12)), 1), TypeError, "masked array; fill the masked"),
         (torch.zeros(2, 3, 12, 12, dtype=torch.complex64), ValueError, "real numbers"),
         (None, ValueError, "real numbers, image paths"),
         (torch.zeros(2, 3, 12, 12).to_sparse(), ValueError, r"give a dense one: X\.to_dense\(\)"),
-        (np.zeros((2, 3, 12, 12), np.uint16), ValueError, "X holds uint16 values, and there is no preprocessing"),
-        (torch.zeros(2, 3, 12, 12, dtype=torch.int64), ValueError, "X holds torch.int64 values"),
+        (np.zeros((2, 3, 12, 12), np.uint16), ValueError, "X contains uint16 values, and there is no preprocessing"),
+        (torch.zeros(2, 3, 12, 12, dtype=torch.int64), ValueError, "X contains torch.int64 values"),
     ],
 )
 def test_what_is_no_image_is_refused(network, X, error, told):

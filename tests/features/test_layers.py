@@ -116,7 +116,7 @@ def test_default_layers_of_vectors_and_without_any():
     mlp = nn.Sequential(nn.Flatten(), nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 2))
     extractor = FeatureExtractor(mlp, preprocess=None).fit(np.zeros((3, 8), np.float32))
     assert extractor.spec_.layers == ("2", "4")
-    with pytest.raises(ValueError, match="no hidden layer that could be chosen"):
+    with pytest.raises(ValueError, match="no hidden layer to choose by default"):
         FeatureExtractor(nn.Sequential(nn.Linear(8, 2)), preprocess=None).fit(np.zeros((3, 8), np.float32))
 
 
@@ -224,11 +224,11 @@ def test_what_is_not_followed_counts_as_everything_or_is_refused():
     _, fields = HookedNetwork(fourier).select(["low", "high"], X)
     assert fields["high", "low"].window(0, 0) == (slice(0, 10), slice(0, 10))
     sampled = Stubborn(lambda x, table: F.grid_sample(x, torch.zeros(1, 9, 9, 2), align_corners=False)).eval()
-    with pytest.warns(UserWarning, match=r"grid_sampler.* counts as depending on all that goes in"):
+    with pytest.warns(UserWarning, match=r"grid_sampler.* are taken to depend on all inputs"):
         _, fields = HookedNetwork(sampled).select(["low", "high"], X)
     assert fields["high", "low"].window(0, 0) == (slice(0, 10), slice(0, 10))
     outside = Stubborn(lambda x, table: torch.from_numpy(x.detach().numpy().copy())).eval()
-    with pytest.raises(ValueError, match="Layer 'high' does not depend on the image, as far as it can be followed"):
+    with pytest.raises(ValueError, match="Layer 'high' does not depend on the image: it is constant"):
         HookedNetwork(outside).select(["low", "high"], X)
 
 
@@ -237,11 +237,11 @@ def test_networks_that_are_random_or_mix_images_get_a_warning(way):
     X = torch.rand(3, 3, 12, 12)
     steady = FeatureExtractor(Stubborn(lambda x, table: x), ["low", "high"], preprocess=None).fit(X)
     assert steady.spec_.layers == ("low", "high")
-    with pytest.warns(UserWarning, match="'high' returns other values for the same image beside another one"):
+    with pytest.warns(UserWarning, match="'high' returns different values for the same image beside another one"):
         FeatureExtractor(Stubborn(way), ["low", "high"], preprocess=None).fit(X)
 
 
-@pytest.mark.filterwarnings("ignore:What comes out of")
+@pytest.mark.filterwarnings("ignore:The outputs of")
 def test_volumes_inside_a_network_and_layers_of_several_tensors():
     X = torch.rand(2, 1, 6, 6)
     solid = nn.Sequential(
@@ -307,7 +307,10 @@ def test_two_readings_are_refused_and_layout_decides():
         extractor = FeatureExtractor(Windows(blank=True), ["norm", "merge_1"], layout=told, **settings).fit(X)
         assert extractor.spec_.shapes["merge_1"] == shape
         assert pickle.loads(pickle.dumps(extractor)).transform(X).shapes["merge_1"] == shape
-    for wrong, message in [({"merge_1": "first"}, "must be 'channels_first'"), ({"mix": "channels_last"}, "none of")]:
+    for wrong, message in [
+        ({"merge_1": "first"}, "must be 'channels_first'"),
+        ({"mix": "channels_last"}, "neither one of"),
+    ]:
         with pytest.raises(ValueError, match=message):
             FeatureExtractor(Windows(), ["norm"], layout=wrong, **settings).fit(X)
 

@@ -251,7 +251,7 @@ def test_bad_layers():
     )
     (part,) = maps.rerun(lambda part: part)
     for asked in (lambda: part.run({"stem": silence(0)}), lambda: part.map_of("stem", {})):
-        with pytest.raises(ValueError, match="Layer 'stem' cannot be changed or read"):
+        with pytest.raises(ValueError, match="Layer 'stem' cannot be edited or read"):
             asked()
     with pytest.raises(ValueError, match="made from arrays"):
         next(maps_of_arrays({"dense": np.zeros((3, 2), np.float32)}).rerun(lambda part: part))

@@ -159,16 +159,16 @@ def test_a_truncated_store_is_refused(extractor, digits):
     next(batches)
     with open(folder / "values.bin", "r+b") as file:
         file.truncate(100)
-    with pytest.raises(ValueError, match=r"is damaged: values\.bin has been cut short"):
+    with pytest.raises(ValueError, match=r"is damaged: values\.bin has been truncated"):
         next(batches)
     for use in (lambda: extractor.transform(digits.images[:50]), lambda: run_through(maps)):
         with pytest.raises(ValueError, match=r"is damaged: values\.bin has 100 bytes instead of \d+"):
             use()
     (folder / "values.bin").unlink()
-    with pytest.raises(ValueError, match=r"values\.bin is not there"):
+    with pytest.raises(ValueError, match=r"values\.bin is missing"):
         extractor.transform(digits.images[:50])
     (folder / "values.bin").mkdir()
-    with pytest.raises(ValueError, match=r"values\.bin is no regular file"):
+    with pytest.raises(ValueError, match=r"values\.bin is not a regular file"):
         extractor.transform(digits.images[:50])
 
 
@@ -233,7 +233,7 @@ def test_another_store_in_its_place_is_refused(extractor, digits):
     _, folder = damaged(extractor, digits)
     about = folder / "store.json"
     about.write_text(about.read_text(encoding="utf-8").replace('"weights": "', '"weights": "f'), encoding="utf-8")
-    with pytest.raises(ValueError, match="holds activations of other weights"):
+    with pytest.raises(ValueError, match="contains activations of other weights"):
         extractor.transform(digits.images[:50])
 
 
@@ -272,7 +272,7 @@ def test_a_full_disk_is_found_before_work(fast, digits, tmp_path, monkeypatch):
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
     try:
-        with pytest.raises(OSError, match="No room for 0 MiB of activations; store float16"):
+        with pytest.raises(OSError, match="No space for 0 MiB of activations; store float16"):
             maps.store(tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -285,7 +285,7 @@ def test_values_beyond_half_precision_are_refused(digits, tmp_path):
     with torch.no_grad():
         network[0].weight.fill_(1e6)
     maps = FeatureExtractor(network, ["0"], preprocess=None, device="cpu").fit_transform(digits.images[:20])
-    with pytest.raises(ValueError, match="Layer '0' holds values beyond the range of float16"):
+    with pytest.raises(ValueError, match="Layer '0' contains values beyond the range of float16"):
         maps.store(tmp_path, dtype="float16")
     assert maps.store(tmp_path).shape == (20,)
 
@@ -300,7 +300,7 @@ def test_other_types_are_refused(dtype, digits, tmp_path):
 def test_errors_of_the_system_name_the_folder_and_the_remedy(digits, tmp_path):
     maps = FeatureExtractor(digits.network, ["conv3"], device="cpu").fit_transform(digits.images[:20])
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(OSError, match=r"The store cannot be used \(Not a directory.*name another: .*/file/\w+'"):
+    with pytest.raises(OSError, match=r"The store cannot be used \(Not a directory.*use another one: .*/file/\w+'"):
         maps.store(tmp_path / "file")
     with pytest.raises(ValueError, match="give a path"):
         maps.store("")
@@ -389,7 +389,7 @@ def test_a_changed_file_behind_a_data_set(digits, tmp_path):
     run_through(extractor.transform(Behind(tmp_path / "images.npy")))
     assert sum(counted) == 38  # some are looked at again
     np.save(tmp_path / "images.npy", 1 - digits.images[:30].reshape(-1, 1, 8, 8))
-    with pytest.raises(ValueError, match="is stale: the network now gives layer 'conv3' of image 0 another value"):
+    with pytest.raises(ValueError, match="is stale: layer 'conv3' of image 0 has changed"):
         run_through(extractor.fit_transform(Behind(tmp_path / "images.npy")))
 
 
@@ -434,7 +434,7 @@ def test_a_data_set_that_cannot_be_hashed(digits, tmp_path):
     data.open = lambda: None
     np.save(data.file, digits.images[:30].reshape(-1, 1, 8, 8))
     extractor = FeatureExtractor(digits.network, ["conv3"], preprocess=None, store=tmp_path / "store")
-    with pytest.raises(ValueError, match="The data set cannot be hashed, so a store could not find its images"):
+    with pytest.raises(ValueError, match="The data set cannot be hashed, so a store cannot identify its images"):
         run_through(extractor.fit_transform(data))
 
 
@@ -512,7 +512,7 @@ def test_outputs_that_are_no_scores_are_not_made_up(form, tmp_path):
     for batch, its in zip(maps.batches(), kept.batches(), strict=True):
         np.testing.assert_array_equal(its.decisions, batch.decisions)
         assert its.outputs is None
-    with pytest.raises(ValueError, match=r"no \(n, C\) tensor of scores"):
+    with pytest.raises(ValueError, match=r"not return a tensor of scores \(n, C\)"):
         kept.outputs.sum()
 
 

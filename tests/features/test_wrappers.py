@@ -205,9 +205,9 @@ def signals():
     ("make", "told"),
     [
         (TwoInputs, r"takes 2 inputs \(x, meta\) instead of one\. Wrap it in a module whose forward\(x\) calls"),
-        (signals, r"begins with a Conv1d, and takes signals.* with nn.Conv2d"),
-        (lambda: Wrapped(lambda y: {"loss": y.mean(), "logits": y}), "a dict .*forward returns entry 'logits' alone"),
-        (lambda: Wrapped(lambda y: (y.mean(), y)), "returns a tuple .*forward returns entry 1 alone"),
+        (signals, r"begins with a Conv1d for signals.* with nn.Conv2d"),
+        (lambda: Wrapped(lambda y: {"loss": y.mean(), "logits": y}), "a dict .*forward returns only entry 'logits'"),
+        (lambda: Wrapped(lambda y: (y.mean(), y)), "returns a tuple .*forward returns only entry 1"),
         (lambda: Wrapped(lambda y: (y.mean(),)), r"returns a tuple .*pass decision=callable and class_names\.$"),
         (lambda: Wrapped(lambda y: {}["gone"]), r"fails on an image of shape .*KeyError: 'gone'"),
     ],

@@ -318,7 +318,7 @@ def test_another_network_is_refused(file):
     with pytest.raises(ValueError, match="the code of the network has changed"):
         load(file, model=OtherForward)
     with pytest.raises(
-        ValueError, match=r"holds no code and needs yours for model \(skgmmcnn\.datasets\.DigitsNetwork"
+        ValueError, match=r"contains no code and needs yours for model \(skgmmcnn\.datasets\.DigitsNetwork"
     ):
         load(file)
     with pytest.raises(ValueError, match="needs no preprocess"):
@@ -385,7 +385,7 @@ def test_what_cannot_be_read_is_refused(file, tmp_path):
         load(tmp_path / "later")
     with pytest.raises(ValueError, match="it is a folder, or not a regular file"):
         load(tmp_path)
-    with pytest.raises(ValueError, match="is a folder; name a file to write"):
+    with pytest.raises(ValueError, match="is a folder; give the path of a file"):
         save(load(file, model=DigitsNetwork), tmp_path)
     with pytest.raises(OSError, match=r"File name too long: .*/aaa"):
         save(load(file, model=DigitsNetwork), tmp_path / ("a" * 300))

@@ -398,7 +398,7 @@ def test_true_classes_are_named(right, influence_graph, words):
     display = InferenceGraphDisplay.from_estimator(influence_graph, words, true, target=decided)
     n = (words.decisions == decided).sum()
     assert any(text == f"{n - (not right)} of {n} labelled so" for text in written(display))
-    with pytest.raises(ValueError, match="y must hold one label per image"):
+    with pytest.raises(ValueError, match="y must contain one label per image"):
         InferenceGraphDisplay.from_estimator(influence_graph, words, true[:5], image=2)
 
 

@@ -113,7 +113,7 @@ def test_a_layer_without_influence_is_not_coloured(words):
 
 
 def test_bad_input(dictionary, words):
-    with pytest.raises(ValueError, match="no network and images that could tell what contributed"):
+    with pytest.raises(ValueError, match="Influence needs the network and its images"):
         InfluenceMapDisplay.from_estimator(dictionary, replace(words, influence=None))
     with pytest.raises(ValueError, match="no layer 'conv4'; there is 'conv"):
         InfluenceMapDisplay.from_estimator(dictionary, words, layers=["conv4"])

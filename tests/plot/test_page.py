@@ -17,6 +17,7 @@ from sklearn.pipeline import make_pipeline
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, InferenceGraphPage, LayerDictionary
 from skgmmcnn.graph import nats, percent, probable
+from skgmmcnn.plot import _page_data
 from skgmmcnn.plot._pruning import prune
 from skgmmcnn.plot._reading import pictures
 from tests.graph.test_inference_graph import random_words
@@ -208,7 +209,7 @@ def test_influence_says_what_the_graphs_say(influence_graph, words):
             effect = graph.edges[edge["tail"], edge["head"]]["effect"]
             assert edge["strength"] == pytest.approx(abs(effect) / largest, abs=1e-3)
             assert edge["against"] == (effect < 0)
-            assert edge["told"].startswith(nats(effect))
+            assert edge["text"].startswith(nats(effect))
     views = data_of(page)["views"]
     key = next(key for key, node in of_image.nodes.items() if node["layer"] != "decision")
     word, shown = of_image.nodes[key], views[0]["nodes"][key]
@@ -315,9 +316,11 @@ def test_the_page_loads_nothing(page):
     assert not re.findall(r"https?://(?!www\.w3\.org/2000/svg)", text)
 
 
-def test_large_graphs_are_cut_and_say_so(words):
+def test_large_graphs_are_cut_and_say_so(words, monkeypatch):
+    monkeypatch.setattr(_page_data, "_MOST_NODES", 13)
+    monkeypatch.setattr(_page_data, "_MOST_EDGES", 12)
     estimator = InferenceGraph(n_nodes=8, evidence="counts").fit(words)
-    page = InferenceGraphPage.from_estimator(estimator, words, images=[3], max_nodes=13, max_edges=12)
+    page = InferenceGraphPage.from_estimator(estimator, words, images=[3])
     whole = page.graphs[3][0]  # 21 to 24 nodes with other seeds; 17 to 23 edges between the strongest 13
     view = data_of(page)["views"][0]
     assert (len(view["nodes"]), len(view["edges"])) == (13, 12)
@@ -389,8 +392,6 @@ def test_bad_input_is_named(graph, words):
         InferenceGraphPage(words, {}).to_html()
     with pytest.raises(ValueError, match="at most 100 images, not 101"):
         InferenceGraphPage(words, dict.fromkeys(range(101), graph.explain(words[:1]))).to_html()
-    with pytest.raises(ValueError, match="two nodes and an edge; got max_nodes=1"):
-        InferenceGraphPage(words, {0: graph.explain(words[:1])}, max_nodes=1).to_html()
     with pytest.raises(IndexError, match="no image 300"):
         InferenceGraphPage(words, {300: graph.explain(words[:1])}).to_html()
 

@@ -12,6 +12,7 @@ import pytest
 
 from skgmmcnn import InferenceGraph, InferenceGraphPage
 from skgmmcnn.graph import probable
+from skgmmcnn.plot import _page_data
 from skgmmcnn.plot._cells import cells_of
 
 # Without these Chromium looks for the network, and fails noisily where there is none.
@@ -333,11 +334,11 @@ def test_a_phone_shows_a_word_in_a_sheet(open_page, page):
     assert shown.keys_of(".gone") == set()
 
 
-def test_a_cut_graph_says_so(open_page, named, tmp_path):
+def test_a_cut_graph_says_so(open_page, named, tmp_path, monkeypatch):
+    monkeypatch.setattr(_page_data, "_MOST_NODES", 19)
+    monkeypatch.setattr(_page_data, "_MOST_EDGES", 30)
     estimator = InferenceGraph(n_nodes=12, evidence="counts").fit(named)
-    InferenceGraphPage.from_estimator(estimator, named, images=[3], max_nodes=19, max_edges=30).save(
-        tmp_path / "x.html"
-    )
+    InferenceGraphPage.from_estimator(estimator, named, images=[3]).save(tmp_path / "x.html")
     shown = open_page(*PHONE, page=tmp_path / "x.html")  # of 22 to 26 nodes with other seeds
     assert "too large for a page: it shows the strongest 19 of" in shown.text("#remark")
     assert shown.browser.execute_script("return document.documentElement.scrollWidth") <= 390

@@ -112,7 +112,7 @@ def test_names_and_words_without_images():
 
 
 def test_bad_input(dictionary, maps, words, graph):
-    with pytest.raises(ValueError, match="At most 8 words of a layer can be told apart; 'conv2' has 9 chosen"):
+    with pytest.raises(ValueError, match="At most 8 words of a layer can be distinguished; 'conv2' has 9"):
         WordMapDisplay.from_estimator(dictionary, words, words=[("conv2", word) for word in range(9)])
     with pytest.raises(ValueError, match="n_words must be 1 to 8; got 9"):
         WordMapDisplay.from_estimator(dictionary, words, n_words=9)

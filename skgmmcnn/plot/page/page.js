@@ -188,7 +188,7 @@ function bar(textContent, length) {
 function describe(key) {
   const node = state.view.nodes[key], facts = node.panel.join(" ");
   if (isDecision(node)) return `Decision ${node.class_name}. ${facts}`;
-  const heads = above(key).map((edge) => `${title(edge.head)}, ${edge.told}`);
+  const heads = above(key).map((edge) => `${title(edge.head)}, ${edge.text}`);
   return `${title(key)}, layer ${node.layer}. ${facts}` + (heads.length ? ` Explains ${heads.join("; ")}.` : "");
 }
 
@@ -432,7 +432,7 @@ function neighbours(heading, edges, end) {
   const items = sorted.map((edge) => {
     const key = edge[end];
     const button = make("button", { type: "button" }, isDecision(state.view.nodes[key]) ? mosaic() : patches(key, 1),
-      make("span", {}, make("b", { textContent: title(key) }), make("br"), edge.told));
+      make("span", {}, make("b", { textContent: title(key) }), make("br"), edge.text));
     button.addEventListener("click", () => goto(key));
     return make("li", {}, button);
   });
