@@ -471,7 +471,7 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
 
     def _sample(self, maps: FeatureMaps, targets: np.ndarray | None) -> tuple[dict[str, Sample], Examples]:
         """Return a sample of equal examples of each layer, and the layers side by side."""
-        samples, decisions = draw(maps, self.max_samples, self.random_state, together=True)
+        samples, decisions = draw(maps, self.max_samples, self.random_state, same_locations=True)
         values = torch.cat([samples[layer].rows for layer in maps.layers], 1)
         targets = decisions if maps.spec.n_outputs else targets
         chosen = None if targets is None else torch.from_numpy(targets[samples[maps.layers[0]].images])

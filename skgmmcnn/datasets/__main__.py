@@ -1,4 +1,4 @@
-"""Train the network of :func:`load_digits_network` anew, and write its weights to a file."""
+"""Train the network of :func:`load_digits_network` and write the weights to a file."""
 
 import argparse
 from pathlib import Path
@@ -12,13 +12,13 @@ from ._digits import WEIGHTS, accuracy, digit_images, train
 def main(arguments: list[str] | None = None) -> None:
     """Train, report the accuracy on the test images, and write the weights."""
     parser = argparse.ArgumentParser(prog="python -m skgmmcnn.datasets", description=__doc__)
-    parser.add_argument("file", nargs="?", type=Path, default=Path(WEIGHTS), help="where the weights go (%(default)s)")
-    asked = parser.parse_args(arguments)
+    parser.add_argument("file", nargs="?", type=Path, default=Path(WEIGHTS), help="output file (%(default)s)")
+    parsed = parser.parse_args(arguments)
     torch.set_num_threads(1)  # the products are too small to be divided among threads
     images = digit_images()
     network = train(images)
-    save_file(network.state_dict(), asked.file)
-    print(f"{accuracy(network, images):.1%} of the test images are read correctly; wrote {asked.file}")
+    save_file(network.state_dict(), parsed.file)
+    print(f"{accuracy(network, images):.1%} test accuracy; wrote {parsed.file}")
 
 
 if __name__ == "__main__":

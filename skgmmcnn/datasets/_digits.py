@@ -1,4 +1,4 @@
-"""A small convolutional network that reads the handwritten digits of scikit-learn."""
+"""A small convolutional network for the handwritten digits of scikit-learn."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _N_EPOCHS = 40
 
 
 class DigitsNetwork(nn.Module):
-    """Three convolutions for 8 x 8 grey digits; `conv1` and `conv2` see 8 x 8 locations, `conv3` sees 4 x 4.
+    """Three convolutions for 8 x 8 grey digits; `conv1` and `conv2` have 8 x 8 locations, `conv3` has 4 x 4.
 
     Examples
     --------
@@ -27,7 +27,7 @@ class DigitsNetwork(nn.Module):
     torch.Size([5, 10])
     """
 
-    __module__ = __package__  # what errors and files call it is what can be imported
+    __module__ = __package__  # the importable name, for errors and files
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,9 +55,9 @@ class DigitsNetwork(nn.Module):
 
 
 def load_digits_network() -> Bunch:
-    """Load a small convolutional network that reads the handwritten digits that scikit-learn ships.
+    """Load a small convolutional network for the handwritten digits of scikit-learn.
 
-    Weights and images come with the packages; nothing is downloaded or trained.
+    Weights and images are part of the packages; nothing is downloaded or trained.
 
     Returns
     -------
@@ -67,8 +67,8 @@ def load_digits_network() -> Bunch:
 
     Notes
     -----
-    The network was trained on `images`, and reads 98 % of `test_images` correctly.  ``python -m skgmmcnn.datasets``
-    trains it anew.
+    The network was trained on `images`, and its accuracy on `test_images` is 98 %.  ``python -m skgmmcnn.datasets``
+    trains it again.
 
     Examples
     --------
@@ -77,7 +77,7 @@ def load_digits_network() -> Bunch:
     >>> digits.images.shape, digits.test_images.shape
     ((1347, 8, 8), (450, 8, 8))
     """
-    with torch.device("meta"):  # no random weights, which would move on the global generator
+    with torch.device("meta"):  # no random weights, which would advance the global generator
         network = DigitsNetwork()
     from safetensors.torch import load
 
@@ -86,8 +86,8 @@ def load_digits_network() -> Bunch:
 
 
 def digit_images() -> Bunch:
-    """Return what :func:`load_digits_network` returns, without the network."""
-    arrays = {name: array.copy() for name, array in _arrays().items()}  # whoever changes them changes no one else's
+    """Return images, labels and class names as in :func:`load_digits_network`."""
+    arrays = {name: array.copy() for name, array in _arrays().items()}  # arrays are cached
     return Bunch(**arrays, class_names=[str(digit) for digit in range(10)])
 
 
@@ -101,7 +101,7 @@ def _arrays() -> dict[str, np.ndarray]:
 
 
 def train(digits: Bunch, *, seed: int = 0, n_epochs: int = _N_EPOCHS) -> DigitsNetwork:
-    """Return a network trained on the images of `digits`, in evaluation mode; the last digits depend on the machine."""
+    """Return a network trained on `digits`, in evaluation mode; weights depend on the machine up to rounding."""
     images, labels = torch.from_numpy(digits.images)[:, None], torch.from_numpy(digits.labels)
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(seed)
@@ -120,7 +120,7 @@ def train(digits: Bunch, *, seed: int = 0, n_epochs: int = _N_EPOCHS) -> DigitsN
 
 
 def accuracy(network: nn.Module, digits: Bunch) -> float:
-    """Return the share of the test images that a network reads correctly."""
+    """Return the accuracy on the test images."""
     with torch.no_grad():
         decided = network(torch.from_numpy(digits.test_images)[:, None]).argmax(1).numpy()
     return float((decided == digits.test_labels).mean())

@@ -78,13 +78,6 @@ class Influence:
     This is the attribute `influence` of :class:`WordMaps`.  It holds the network and the images, but no activations,
     and supports indexing by image.
 
-    Parameters
-    ----------
-    maps : FeatureMaps
-        Lazy feature maps of the network.
-    mixtures : dict of str to Mixture
-        Mixture of each layer.
-
     Examples
     --------
     >>> from sklearn.pipeline import make_pipeline

@@ -61,18 +61,18 @@ class Reservoir:
 
 
 def draw(
-    maps: FeatureMaps, max_samples: int, random_state: Any, *, together: bool = False
+    maps: FeatureMaps, max_samples: int, random_state: Any, *, same_locations: bool = False
 ) -> tuple[dict[str, Sample], np.ndarray]:
     """Return a sample of the rows of each layer and the decisions (n,), after one pass through the network.
 
     At most `max_samples` rows and 256 MiB are drawn, independently for each layer, or at the same locations of all
-    layers with `together`.
+    layers with `same_locations`.
     """
-    seeds = check_random_state(random_state).randint(2**31, size=1 if together else len(maps.layers))
+    seeds = check_random_state(random_state).randint(2**31, size=1 if same_locations else len(maps.layers))
     generators = [(seed, torch.Generator().manual_seed(seed)) for seed in all_gather(seeds.tolist())[0]]
-    sources = dict(zip(maps.layers, generators * (len(maps.layers) if together else 1), strict=True))
+    sources = dict(zip(maps.layers, generators * (len(maps.layers) if same_locations else 1), strict=True))
     n_channels = {layer: shape[0] for layer, shape in maps.shapes.items()}
-    if together:
+    if same_locations:
         n_channels = dict.fromkeys(n_channels, sum(n_channels.values()))
     reservoirs = {}
     for layer, (_, height, width) in maps.shapes.items():

@@ -11,14 +11,9 @@ _CHUNK_BYTES = 2**26
 
 @dataclass(frozen=True, eq=False)
 class WordStatistics:
-    """Frequencies of the K words of a layer in images of each class.
+    """Frequencies of the K words of a layer by class; `counts` (K, n_outputs) are numbers of locations.
 
-    The classes are the network's decisions for the images that the dictionary was fitted on.
-
-    Parameters
-    ----------
-    counts : int array of shape (K, n_outputs)
-        Numbers of locations.
+    The classes are the network's decisions for the fitted images.
     """
 
     counts: np.ndarray

@@ -114,9 +114,9 @@ class DiagonalGaussian(Emission):
         return (mean / variance, -0.5 / variance), normaliser
 
     def maximize(self, statistics: Statistics, parameters: Parameters) -> Parameters:
-        mean, seen = _means(statistics, parameters)
+        mean, has_rows = _means(statistics, parameters)
         square = statistics.sums[1] / statistics.total.clamp_min(LEAST_TOTAL)[:, None]
-        return self.bounded(mean, (square - mean.square()).where(seen, parameters.variance))
+        return self.bounded(mean, (square - mean.square()).where(has_rows, parameters.variance))
 
     def bounded(self, mean: Tensor, variance: Tensor) -> Parameters:
         return Parameters(mean, variance.maximum(self.floor).expand_as(mean))
@@ -129,10 +129,10 @@ class SphericalGaussian(DiagonalGaussian):
         return rows, rows.square().sum(1, keepdim=True)
 
     def maximize(self, statistics: Statistics, parameters: Parameters) -> Parameters:
-        mean, seen = _means(statistics, parameters)
+        mean, has_rows = _means(statistics, parameters)
         square = statistics.sums[1] / statistics.total.clamp_min(LEAST_TOTAL)[:, None]
         variance = (square - mean.square().sum(1, keepdim=True)) / mean.shape[1]
-        return self.bounded(mean, variance.where(seen, parameters.variance))
+        return self.bounded(mean, variance.where(has_rows, parameters.variance))
 
     def bounded(self, mean: Tensor, variance: Tensor) -> Parameters:
         return Parameters(mean, variance.mean(1, keepdim=True).expand(len(mean), 1).clamp_min(self.floor.mean()))
@@ -153,5 +153,5 @@ class TiedDiagonalGaussian(DiagonalGaussian):
 def _means(statistics: Statistics, parameters: Parameters) -> tuple[Tensor, Tensor]:
     """Return the mean of each component, and a mask (K, 1) of components with rows; the others keep their mean."""
     total = statistics.total[:, None]
-    seen = total > LEAST_TOTAL
-    return (statistics.sums[0] / total.clamp_min(LEAST_TOTAL)).where(seen, parameters.mean), seen
+    has_rows = total > LEAST_TOTAL
+    return (statistics.sums[0] / total.clamp_min(LEAST_TOTAL)).where(has_rows, parameters.mean), has_rows

@@ -20,8 +20,8 @@ _LEAST_SHARE = 1e-12
 class RectifiedGaussian(Emission):
     """Independent channels x = max(0, y) with Gaussian y, phi(x) = (x, x^2, 1[x = 0]).
 
-    For x > 0 the log-density is that of y, for x = 0 it is log Phi(-mean / sd) [1]_.  Means are at
-    most four standard deviations below zero.
+    For x > 0 the log-density is that of y, for x = 0 it is log Phi(-mean / sd) [1]_.  Means are at most four
+    standard deviations below zero.
 
     References
     ----------
@@ -55,8 +55,8 @@ class RectifiedGaussian(Emission):
         precision = slope.precision(ratio)
         # Zeros do not determine the scale: keep the previous one.
         deviation = (1 / precision).where(slope.positive > _LEAST_SHARE, variance.maximum(self.floor).sqrt())
-        seen = total > LEAST_TOTAL
-        return Parameters((ratio * deviation).where(seen, mean), deviation.square().where(seen, variance))
+        has_rows = total > LEAST_TOTAL
+        return Parameters((ratio * deviation).where(has_rows, mean), deviation.square().where(has_rows, variance))
 
     def bounded(self, mean: Tensor, variance: Tensor) -> Parameters:
         variance = variance.maximum(self.floor).expand_as(mean)
@@ -76,12 +76,7 @@ class RectifiedGaussian(Emission):
 class _Slope:
     """Derivative of the log-likelihood per row in the ratio mean / sd, at the best sd for each ratio.
 
-    Parameters
-    ----------
-    x, square, zeros : Tensor
-        Averages of x, x^2 and 1[x = 0] over the rows of a component; all arguments are of one shape.
-    most : Tensor
-        The largest 1 / sd.
+    `x`, `square` and `zeros` are averages of x, x^2 and 1[x = 0] over the rows; `most` is the maximum of 1 / sd.
     """
 
     def __init__(self, x: Tensor, square: Tensor, zeros: Tensor, most: Tensor) -> None:
@@ -105,22 +100,22 @@ class _Slope:
         highest = self._without_zeros().clamp_min(LEAST_RATIO)
         # Rounding may put the root outside of the bracket.
         high = (highest + 1e-9 * (1 + highest.abs())).where(self(low)[0] > 0, low)
-        found = ratio.clamp(low, high)
-        sought = torch.ones_like(found, dtype=torch.bool)
-        rest, ratio, low, high = self[sought], found[sought], low[sought], high[sought]
+        root = ratio.clamp(low, high)
+        pending = torch.ones_like(root, dtype=torch.bool)
+        rest, ratio, low, high = self[pending], root[pending], low[pending], high[pending]
         for _ in range(100):
             slope, derivative = rest(ratio)
             low, high = ratio.where(slope > 0, low), high.where(slope > 0, ratio)
             newton = ratio - slope / derivative
             following = newton.where((newton >= low) & (newton <= high), (low + high) / 2)
-            found[sought] = following
+            root[pending] = following
             far = (following - ratio).abs() > 1e-13 * (1 + ratio.abs())
             if not far.any():
                 break
             # Most roots converge in a few steps; continue with the rest.
-            sought[sought.clone()] = far
+            pending[pending.clone()] = far
             rest, ratio, low, high = rest[far], following[far], low[far], high[far]
-        return found
+        return root
 
     def _without_zeros(self) -> Tensor:
         """Return the best ratio for the positive rows; zeros can only decrease it."""

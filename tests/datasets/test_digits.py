@@ -48,7 +48,7 @@ def test_the_command_writes_weights(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(torch, "set_num_threads", lambda n: None)
     main([str(tmp_path / "weights.safetensors")])
     DigitsNetwork().load_state_dict(load_file(tmp_path / "weights.safetensors"))
-    assert "of the test images are read correctly" in capsys.readouterr().out
+    assert "test accuracy" in capsys.readouterr().out
 
 
 def test_the_command_runs_by_name():
