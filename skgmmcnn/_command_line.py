@@ -197,7 +197,7 @@ def _add_report(commands: Any) -> None:
     )
     _add_fitted(parser)
     parser.add_argument("folder", metavar="FOLDER", help="images, best others than the fitted ones")
-    parser.add_argument("--images", type=int, metavar="N", help="how many of them, drawn at random; default: 50")
+    parser.add_argument("--images", type=int, metavar="N", help="number of images, the first ones; default: 50")
 
 
 def _add_layers(commands: Any) -> None:
@@ -355,10 +355,10 @@ def _imported(place: str) -> Any:
         raise ValueError(f"{place!r} must name a module and something in it, as in 'mynetwork:make'.")
     if "" not in sys.path:
         sys.path.insert(0, "")
-    found = importlib.import_module(module)
-    if not hasattr(found, name):
+    loaded = importlib.import_module(module)
+    if not hasattr(loaded, name):
         raise ImportError(f"There is no {name!r} in the module {module!r}.")
-    return getattr(found, name)
+    return getattr(loaded, name)
 
 
 def _photographs(given: Sequence[str]) -> Any:

@@ -33,11 +33,11 @@ def open_pipeline(estimator: Any, X: Any, *kinds: type) -> tuple[list[Any], Any,
 
     Images become feature maps, which can be indexed even if X is a folder.
     """
-    before, found = find_step(estimator, *kinds)
+    before, step = find_step(estimator, *kinds)
     if isinstance(X, WordMaps):
-        return [], found, X
+        return [], step, X
     if isinstance(X, FeatureMaps):
-        before = [step for step in before if not isinstance(step, FeatureExtractor)]
+        before = [other for other in before if not isinstance(other, FeatureExtractor)]
     elif before and isinstance(before[0], FeatureExtractor):
         X = before.pop(0).transform(X)
-    return before, found, X
+    return before, step, X

@@ -35,27 +35,11 @@ class Attribution(NamedTuple):
 
 
 def attribute(scalar: Scalar, values: Tensor, baseline: Tensor, n_steps: int) -> Attribution:
-    """Return integrated gradients [1]_ of a scalar along the straight line from a baseline to the activations.
+    """Return integrated gradients [1]_ of m, a scalar of maps, from a baseline b to the activations x in `values`.
 
-    The line is divided into `n_steps` segments.  On each the gradient at the end nearer to the activations attributes
-    the change of m to locations.  The difference to the exact change is distributed in proportion to the absolute
-    contributions, without changing signs.
-
-    Parameters
-    ----------
-    scalar : callable
-        Function of a map (n, C, H, W) that returns m (n,).
-    values : Tensor of shape (n, C, H, W)
-        The activations x.
-    baseline : Tensor broadcast to (n, C, H, W)
-        The baseline b.
-    n_steps : int
-        Number of segments, and of gradients.
-
-    Returns
-    -------
-    attribution : Attribution
-        In the units of m.
+    The straight line from b to x is divided into `n_steps` segments.  On each the gradient at the end nearer to x
+    attributes the change of m to locations.  The difference to the exact change is distributed in proportion to the
+    absolute contributions, without changing signs.
 
     References
     ----------

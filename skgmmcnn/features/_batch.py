@@ -12,18 +12,10 @@ from ._rerun import Edits, Run
 
 
 class FeatureBatch(NamedTuple):
-    """Activations, outputs and decisions of consecutive images.
+    """Activations, outputs and decisions of consecutive images, the first of which has the number `start`.
 
-    Parameters
-    ----------
-    start : int
-        Number of the first image.
-    activations : dict of str to float32 Tensor of shape (n, C, H, W)
-        Maps of the layers, on the device of the network.
-    outputs : object
-        Output of the network; probabilities of all classes, (n, 2) for a network that returns a single one.
-    decisions : int64 array of shape (n,)
-        Output numbers.
+    Activations are float32 maps (n, C, H, W) by layer on the device of the network, and decisions an int64 array (n,).
+    Outputs are those of the network; probabilities are those of all classes, also for a network that returns one.
     """
 
     start: int
@@ -33,34 +25,10 @@ class FeatureBatch(NamedTuple):
 
 
 class Rerun:
-    """Reruns of the network on consecutive images with edited activations, made by `FeatureMaps.rerun`.
+    """Reruns of the network on the images of `original` with edited activations; ``len(rerun)`` is their number.
 
-    ``len(rerun)`` is the number of images.
-
-    Parameters
-    ----------
-    original : FeatureBatch
-        The batch without edits.
-    again : callable
-        Function that runs the network from the lowest edited layer on.
-    read : callable
-        Function of the output of the network that returns outputs and decisions.
-    images : Tensor of shape (n, ...)
-        The preprocessed images.
-    whole : callable
-        Function of preprocessed images that returns outputs and decisions, without gradients.
-
-    Examples
-    --------
-    >>> from skgmmcnn import FeatureExtractor
-    >>> from skgmmcnn.datasets import load_digits_network
-    >>> digits = load_digits_network()
-    >>> maps = FeatureExtractor(digits.network, ["conv2", "conv3"]).fit_transform(digits.images[:20])
-    >>> def silence(rerun):
-    ...     return rerun.run({"conv2": lambda values: 0 * values}).decisions
-    >>> decisions, = maps.rerun(silence)
-    >>> decisions.shape
-    (20,)
+    `again` runs the network from the lowest edited layer on, `read` converts its output to outputs and decisions, and
+    `whole` returns these for preprocessed `images`.
     """
 
     def __init__(
@@ -85,21 +53,8 @@ class Rerun:
     def run(self, edits: Edits) -> FeatureBatch:
         """Run the network with edited layers, with gradients if torch records them.
 
-        Parameters
-        ----------
-        edits : dict of str to callable
-            By layer, a function of its map, a float32 tensor (n, C, H, W), that returns a map of equal shape.  The map
-            depends on the edits of lower layers.
-
-        Returns
-        -------
-        batch : FeatureBatch
-            The result, with the edited maps of the layers that ran.
-
-        Raises
-        ------
-        ValueError
-            If an edited layer is not modelled, or an edited map has another shape.
+        Edits are functions by layer that return a new map of equal shape for a float32 map (n, C, H, W), which depends
+        on the edits of lower layers.  The activations are the edited maps of the layers that ran.
         """
         self._check(edits)
         outputs, maps = self._again(edits)
@@ -107,20 +62,7 @@ class Rerun:
         return FeatureBatch(self.original.start, activations, *self._read(outputs))
 
     def map_of(self, layer: str, edits: Edits) -> Tensor:
-        """Return the map of a layer in a run with edited layers, which stops there.
-
-        Parameters
-        ----------
-        layer : str
-            A modelled layer.
-        edits : dict of str to callable
-            As in :meth:`run`.
-
-        Returns
-        -------
-        values : float32 Tensor of shape (n, C, H, W)
-            The map, after edits.
-        """
+        """Return the float32 map (n, C, H, W) of a layer in a run with edited layers, which stops there."""
         self._check([layer, *edits])
         _, maps = self._again(edits, layer)
         return maps[layer].float() if layer in maps else self.original.activations[layer]

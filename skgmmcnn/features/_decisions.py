@@ -22,15 +22,7 @@ ONE_AT_A_TIME = (
 
 
 class Meaning(NamedTuple):
-    """Interpretation of outputs (n, C) as scores or probabilities.
-
-    Parameters
-    ----------
-    probabilities : bool
-        Whether they are probabilities of C classes, or of the second of two classes.
-    separate : bool
-        Whether they are independent probabilities, as after several sigmoids.
-    """
+    """Interpretation of outputs (n, C): scores, `probabilities` of classes, or `separate` (multi-label) ones."""
 
     probabilities: bool = False
     separate: bool = False
@@ -141,17 +133,10 @@ def entries(item: Any) -> Iterable[tuple[Any, Any]]:
 
 
 class Judge(NamedTuple):
-    """Computation of decisions from the output of the network.
+    """Computation of decisions between `n_outputs` from the output of the network.
 
-    Parameters
-    ----------
-    decision : callable or None
-        Decision function; None for the largest of C outputs, or a threshold on a single one: 0, or 0.5 if it is a
-        probability.
-    n_outputs : int
-        Number of outputs that the network decides between.
-    probabilities : bool
-        Whether the network returned probabilities at fit.
+    Without a `decision` function it is the largest of C outputs, or a threshold on a single one: 0, or 0.5 if the
+    network returned `probabilities` at fit.
     """
 
     decision: Callable | None

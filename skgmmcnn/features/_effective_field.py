@@ -90,12 +90,12 @@ def _effective_fields(recorded: _Recorded, upper: str, fields: Fields, share: fl
     """Return the effective fields of one layer in each layer below it."""
     values, lowers = recorded.returned[upper], [recorded.read[lower] for _, lower in fields]
     at = [_sample(size) for size in values.shape[2:]]
-    found = {}
+    effective = {}
     for (pair, field), energies in zip(fields.items(), _energies(values, lowers, at), strict=True):
         spans = zip((field.rows, field.columns), at, energies, strict=True)
         rows, columns = (_narrowed(*span, share) if _has_choice(span[0]) else span[0] for span in spans)
-        found[pair] = ReceptiveField(rows, columns, field.shape)
-    return found
+        effective[pair] = ReceptiveField(rows, columns, field.shape)
+    return effective
 
 
 def _sample(size: int) -> np.ndarray:

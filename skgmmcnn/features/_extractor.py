@@ -215,7 +215,10 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         if y is not None:
             spec.encode(y, len(images))
         traced = traced.on(share(built.network, device))
-        effective, digest = self._effective_fields(traced, spec, images), fingerprint(traced.network)
+        pairs = [(upper, lower) for upper, lowers in spec.below.items() for lower in lowers]
+        batch = _some(images, _N_FIELD_IMAGES, spec.input_shape)
+        effective = effective_fields(traced, batch, {pair: fields[pair] for pair in pairs})
+        digest = fingerprint(traced.network)
         spec = replace(spec, effective_fields=effective, fingerprint=digest)
         self._scale = PixelScale.of(images, image)
         self._traced = traced
@@ -337,21 +340,13 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         Judge(self.decision, n_outputs, meaning.probabilities).read(outputs, 0, activations)
         return NetworkSpec(
             layers=traced.layers,
-            shapes={name: _shape(values) for name, values in activations.items()},
+            shapes={name: (c, h, w) for name, values in activations.items() for _, c, h, w in [values.shape]},
             input_shape=tuple(image.shape[1:]),
             receptive_fields=fields,
             n_outputs=n_outputs,
             class_names=check_class_names(class_names, n_outputs),
             probabilities=meaning.probabilities,
         )
-
-    def _effective_fields(
-        self, traced: CapturedNetwork, spec: NetworkSpec, images: Images
-    ) -> dict[tuple[str, str], ReceptiveField]:
-        """Measure the effective fields between neighbouring layers on some of the images."""
-        pairs = [(upper, lower) for upper, lowers in spec.below.items() for lower in lowers]
-        batch = _some(images, _N_FIELD_IMAGES, spec.input_shape)
-        return effective_fields(traced, batch, {pair: spec.receptive_fields[pair] for pair in pairs})
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -396,8 +391,3 @@ def warn_if_unsteady(network: CapturedNetwork, images: Tensor, activations: dict
                 stacklevel=4,
             )
             return
-
-
-def _shape(maps: Tensor) -> tuple[int, int, int]:
-    _, channels, height, width = maps.shape
-    return channels, height, width

@@ -49,17 +49,9 @@ class InputKind(NamedTuple):
 class Images:
     """An indexable set of images that are read and preprocessed lazily.
 
-    Parameters
-    ----------
-    data : array, tensor, list or Dataset
-        Images (n, C, H, W) or vectors (n, d) in memory, a list of paths or PIL images, or a map-style data set.
-    preprocess : callable or None
-        Function of one image, a ``PIL.Image`` for files, PIL images and uint8 data, else a tensor (C, H, W); returns a
-        float tensor.
-    mode : str or None
-        PIL mode with the number of channels of the network.
-    rows : int array or None
-        Selected images, in order; None for all.
+    `data` is an array (n, C, H, W) or (n, d), a list of paths or PIL images, or a data set; `rows` selects some.
+    `preprocess` returns a float tensor for one image: a ``PIL.Image`` for files, PIL images and uint8 data, else a
+    tensor (C, H, W).  `mode` is the PIL mode with the number of channels of the network.
     """
 
     def __init__(

@@ -76,7 +76,8 @@ class HookedNetwork(CapturedNetwork):
 
     def run(self, batch: Tensor) -> tuple[Any, dict[str, Tensor]]:
         with torch.no_grad():
-            return self.run_edited(batch, {})
+            output, maps = self.run_edited(batch, {})
+        return output, {layer: maps[layer] for layer in self.layers}
 
     def start(self, batch: Tensor) -> ForwardPass:
         return ForwardPass(*self.run(batch), partial(self.run_edited, batch))

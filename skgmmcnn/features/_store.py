@@ -44,14 +44,7 @@ class StoredSource:
     decision; ``index.bin`` contains its hash, the checksum of its record and a flag.  The flag is set after the record
     has been written, so an interrupted store is resumed.  Writing needs a lock, reading does not.
 
-    Parameters
-    ----------
-    source : NetworkSource
-        Computes activations and their identity.
-    root : path
-        Folder of stores, each in a subfolder; created if missing.
-    dtype : {"float32", "float16"}
-        Precision on disk.
+    Stores lie in subfolders of `root`, which is created if missing.
     """
 
     def __init__(self, source: NetworkSource, root: str | os.PathLike, dtype: str) -> None:

@@ -16,17 +16,10 @@ _CHUNK = 2**18  # pairs of locations counted at a time: what is added up stays i
 
 @dataclass(frozen=True, eq=False)
 class Counts:
-    """Counts over the fitted images; they add up.
+    """Counts over the fitted images; they add up."""
 
-    Parameters
-    ----------
-    classes : int array of shape (n_outputs,)
-        Number of images decided for each output.
-    transitions : dict of (upper, lower) to int array of shape (K_upper, K_lower)
-        How often each lower word lies in the fields of each upper word.
-    """
-
-    classes: np.ndarray
+    classes: np.ndarray  # number of images decided for each output, (n_outputs,)
+    # how often each lower word lies in the fields of each upper word, (K_upper, K_lower)
     transitions: dict[Pair, np.ndarray]
 
     @classmethod
@@ -63,21 +56,8 @@ def log_ratios(counts: np.ndarray, smoothing: float) -> np.ndarray:
 def count_pairs(upper: np.ndarray, lower: np.ndarray, field: ReceptiveField, n_upper: int, n_lower: int) -> np.ndarray:
     """Return C[s, t] = sum over images and upper locations p with word s of the number of q in R(p) with word t.
 
-    Parameters
-    ----------
-    upper : int array of shape (n, H, W)
-        Words of the upper layer, below `n_upper`.
-    lower : int array of shape (n, h, w)
-        Words of the lower layer, below `n_lower`.
-    field : ReceptiveField
-        The window of each upper location in the lower map.
-    n_upper, n_lower : int
-        Numbers of words.
-
-    Returns
-    -------
-    counts : int64 array of shape (n_upper, n_lower)
-        Exact numbers of pairs.
+    The words are `upper` (n, H, W), below `n_upper`, and `lower` (n, h, w), below `n_lower`; the counts, of shape
+    (n_upper, n_lower), are exact.
     """
     counts = np.zeros(n_upper * n_lower, dtype=np.int64)
     for _, _, cells in pair_chunks(upper, lower, field, n_lower, max(_CHUNK, len(counts))):

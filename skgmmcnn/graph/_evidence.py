@@ -22,54 +22,28 @@ Word = tuple[str, int]  # layer and number; "decision" and the output
 
 @dataclass(eq=False)
 class Selection:
-    """The words that one graph keeps, and what they give to each other, with their attributes in the graph.
+    """The words that one graph keeps, and what they give to each other, with their attributes in the graph."""
 
-    Parameters
-    ----------
-    graph, root : dict of str to object
-        Attributes of the whole graph, and of what is explained.
-    words : dict of (layer, number) to dict
-        The words kept, from the top down, of each layer the most important first.
-    pairs : dict of (lower, upper) to dict
-        Pairs of words, or of a word and what is explained.
-    edges : set of (lower, upper)
-        Pairs with enough evidence for an edge.
-    """
-
-    graph: dict[str, Any] = field(default_factory=dict)
+    graph: dict[str, Any] = field(default_factory=dict)  # attributes of the whole graph, and of what is explained
     root: dict[str, Any] = field(default_factory=dict)
+    # the words kept, from the top down, of each layer the most important first
     words: dict[Word, dict[str, Any]] = field(default_factory=dict)
+    # pairs of words, or of a word and what is explained
     pairs: dict[tuple[Word, Word], dict[str, float]] = field(default_factory=dict)
-    edges: set[tuple[Word, Word]] = field(default_factory=set)
+    edges: set[tuple[Word, Word]] = field(default_factory=set)  # pairs with enough evidence for an edge
 
 
 @dataclass(frozen=True)
 class Strength:
-    """Names of the attributes that hold the evidence of nodes and edges.
+    """Names of the attributes that hold the evidence of nodes and edges."""
 
-    Parameters
-    ----------
-    unit : str
-        Of all of them.
-    node, root : str
-        Of a word, and of what is explained.
-    edge : str
-        Of an edge, as drawn.
-    total : str
-        Of an edge, to rank it.
-    compared : str
-        Of an edge, to compare it with others, and with exact effects.
-    comparable : bool
-        Whether edges of different rows can be compared.
-    """
-
-    unit: str
-    node: str
+    unit: str  # of all of them
+    node: str  # of a word, and of what is explained
     root: str
-    edge: str
-    total: str
-    compared: str
-    comparable: bool
+    edge: str  # of an edge, as drawn
+    total: str  # of an edge, to rank it
+    compared: str  # of an edge, to compare it with others, and with exact effects
+    comparable: bool  # whether edges of different rows can be compared
 
     def of_node(self, node: Mapping[str, Any]) -> float:
         """Return the strength of a node, negative where it speaks against what is explained."""
@@ -85,19 +59,7 @@ class Strength:
 
 
 class Evidence(ABC):
-    """One kind of evidence, for the words of n images.
-
-    Parameters
-    ----------
-    estimator : InferenceGraph
-        Fitted; its parameters and counts.
-    words : WordMaps
-        Words of the images.
-    structure : Hierarchy
-        What is explained by what.
-    n_nodes : dict of str to int
-        Most words to keep of each layer.
-    """
+    """One kind of evidence, for the words of n images; graphs keep at most `n_nodes` words of each layer."""
 
     name: ClassVar[str]
     strength: ClassVar[Strength]

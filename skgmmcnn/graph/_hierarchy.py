@@ -17,26 +17,16 @@ Pair = tuple[str, str]  # upper and lower layer
 
 @dataclass(frozen=True, eq=False)
 class Hierarchy:
-    """The decision, the modelled layers, and what lies directly below each.
+    """The decision, the modelled layers, and what lies directly below each."""
 
-    Parameters
-    ----------
-    below, above : dict of str to tuple of str
-        For the decision and each layer, from the top down, the layers that explain it, the uppermost first; and for
-        each layer what it explains.
-    reached : dict of str to set of str
-        All layers that a layer depends on.
-    depths : dict of str to int
-        The most steps from the decision down to each layer.
-    fields : dict of (upper, lower) to ReceptiveField
-        For each pair of `below` the window in which the lower words of an upper location count; the decision's is the
-        whole map.
-    """
-
+    # for the decision and each layer, from the top down, the layers that explain it, the uppermost first; and
+    # for each layer what it explains
     below: Mapping[str, tuple[str, ...]]
     above: Mapping[str, tuple[str, ...]]
-    reached: Mapping[str, set[str]]
-    depths: Mapping[str, int]
+    reached: Mapping[str, set[str]]  # all layers that a layer depends on
+    depths: Mapping[str, int]  # the most steps from the decision down to each layer
+    # for each pair of `below` the window in which the lower words of an upper location count; the decision's is
+    # the whole map
     fields: Mapping[Pair, ReceptiveField]
 
 
@@ -61,7 +51,7 @@ def hierarchy(spec: NetworkSpec, effective: Mapping[Pair, ReceptiveField]) -> Hi
     return Hierarchy(below, above, reached, depths, fields)
 
 
-def measured(spec: NetworkSpec) -> dict[Pair, ReceptiveField] | None:
+def effective_fields(spec: NetworkSpec) -> dict[Pair, ReceptiveField] | None:
     """Return the effective fields of all layers that explain each other; None where some were not measured."""
     known = spec.effective_fields
     return {pair: known[pair] for pair in _pairs(spec)} if set(known).issuperset(_pairs(spec)) else None

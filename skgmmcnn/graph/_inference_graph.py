@@ -36,7 +36,7 @@ from ._building import build_graphs
 from ._counting import Counts, log_ratios
 from ._coverage import coverage
 from ._evidence import Evidence, Selection
-from ._hierarchy import DECISION, EFFECTIVE, FIELDS, WHOLE, Hierarchy, hierarchy, measured
+from ._hierarchy import DECISION, EFFECTIVE, FIELDS, WHOLE, Hierarchy, effective_fields, hierarchy
 from ._kinds import KINDS
 from ._occlusion import check_graphs
 from ._targets import Target, target_together, targets_of
@@ -263,7 +263,7 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         _check_container(words)
         if y is not None:
             words.spec.encode(y, len(words))
-        effective = measured(words.spec) if self.fields == EFFECTIVE else None
+        effective = effective_fields(words.spec) if self.fields == EFFECTIVE else None
         if not again:
             self._check_words(words)
             self._check_kind()

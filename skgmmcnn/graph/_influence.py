@@ -45,7 +45,7 @@ class InfluenceEvidence(Evidence):
     def totals(self) -> np.ndarray:
         """Return the influence of every word on each image's decision, in nats."""
         traces = influences(self.words, network_of(self.words), self._question(Targets(DECISION, self.words.decisions)))
-        return np.stack([np.concatenate([found.totals[layer] for layer in self.words.layers]) for found in traces])
+        return np.stack([np.concatenate([each.totals[layer] for layer in self.words.layers]) for each in traces])
 
     def effects(self, kept: dict[str, list[list[int]]]) -> list[Trace]:
         """Return traces of the decisions with given words of each image kept, by layer."""
@@ -95,14 +95,14 @@ class InfluenceEvidence(Evidence):
         statistics = self.words.vocabulary.statistics.get(layer)
         output = int(targets.words[0])
         if statistics is not None and targets.layer == DECISION and statistics.counts[:, output].any():
-            totals, images = np.stack([found.totals[layer] for found in traces]), self.words.words[layer]
+            totals, images = np.stack([each.totals[layer] for each in traces]), self.words.words[layer]
             shown = np.stack([np.bincount(each.ravel(), minlength=totals.shape[1]) for each in images])
             expected = statistics.counts[:, output] / statistics.counts[:, output].sum() * images[0].size
             each, average = totals.sum(0) / np.maximum(shown.sum(0), 1), totals.sum() / shown.sum()
             n_images = (shown > 0).sum(0)
             trust = n_images / (n_images + _PRIOR_IMAGES)
             return salience((trust * each + (1 - trust) * average) * expected, expected)
-        saliences = np.stack([found.saliences[layer] for found in traces])
+        saliences = np.stack([each.saliences[layer] for each in traces])
         mean = saliences.mean(0)
         error = saliences.std(0, ddof=1) / np.sqrt(len(traces)) if len(traces) > 1 else np.zeros_like(mean)
         return np.sign(mean) * np.maximum(np.abs(mean) - error, 0)

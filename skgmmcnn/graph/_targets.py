@@ -17,24 +17,12 @@ Target = int | str | tuple[str, int] | tuple[str, int, int] | None
 
 @dataclass(frozen=True, eq=False)
 class Targets:
-    """What the graphs of n images explain.
+    """What the graphs of n images explain."""
 
-    Parameters
-    ----------
-    layer : str
-        The layer of the words that are explained, or ``"decision"``.
-    words : int64 array of shape (n,)
-        The word of each image; of the decision, the output.
-    contrast : int64 array of shape (n,) or None
-        The outputs with which decisions are contrasted.
-    place : tuple (row, column) or None
-        The only location that is explained.
-    """
-
-    layer: str
-    words: np.ndarray
-    contrast: np.ndarray | None = None
-    place: tuple[int, int] | None = None
+    layer: str  # the layer of the words that are explained, or ``"decision"``
+    words: np.ndarray  # the word of each image; of the decision, the output, (n,)
+    contrast: np.ndarray | None = None  # the outputs with which decisions are contrasted, (n,)
+    place: tuple[int, int] | None = None  # the only location that is explained
 
     def where(self, words: WordMaps, rows: slice = slice(None)) -> np.ndarray:
         """Return the locations that show a word that is explained, bool (n, H, W)."""

@@ -35,86 +35,43 @@ class Flow(NamedTuple):
 
 @dataclass
 class Trace:
-    """Measurements of one image.
+    """Measurements of one image."""
 
-    Parameters
-    ----------
-    margin : float
-        The scalar that is explained, in nats.
-    probability, decision, runner_up, runner_up_probability : float, int, int, float or None
-        Of the target; None where the target is a word.
-    totals : dict of str to array of shape (K,)
-        The influence of each word, by layer.
-    saliences : dict of str to array of shape (K,)
-        The same relative to the number of locations, see :func:`salience`.
-    begins : dict of str to float
-        The margin with the layer's mean everywhere.
-    kept : dict of str to list of int
-        The words kept, by layer, the most salient first; those that spoke against follow.
-    effects : dict of (str, int) to Effect
-        Without each of these.
-    flows : dict of ((str, int), (str, int)) to Flow
-        From all lower words kept to the upper words kept.
-    wholes, backgrounds : dict of (str, int) to float
-        The contribution of an upper word, to first order, and the part of it that comes from no word below.
-    held : bool or None
-        Whether the words kept, and nothing else, keep the decision.
-    enough : int or None
-        The smallest number of words of every layer that keeps it, where it was looked for and found.
-    """
-
-    margin: float
-    probability: float | None = None
+    margin: float  # the scalar that is explained, in nats
+    probability: float | None = None  # of the target; None where the target is a word
     decision: int | None = None
     runner_up: int | None = None
     runner_up_probability: float | None = None
-    totals: dict[str, np.ndarray] = field(default_factory=dict)
+    totals: dict[str, np.ndarray] = field(default_factory=dict)  # the influence of each word, by layer, (K,)
+    # the same relative to the number of locations, (K,)
     saliences: dict[str, np.ndarray] = field(default_factory=dict)
-    begins: dict[str, float] = field(default_factory=dict)
+    begins: dict[str, float] = field(default_factory=dict)  # the margin with the layer's mean everywhere
+    # the words kept, by layer, the most salient first; those that spoke against follow
     kept: dict[str, list[int]] = field(default_factory=dict)
-    effects: dict[Word, Effect] = field(default_factory=dict)
+    effects: dict[Word, Effect] = field(default_factory=dict)  # without each of these
+    # from all lower words kept to the upper words kept
     flows: dict[tuple[Word, Word], Flow] = field(default_factory=dict)
+    # the contribution of an upper word, to first order, and the part of it that comes from no word below
     wholes: dict[Word, float] = field(default_factory=dict)
     backgrounds: dict[Word, float] = field(default_factory=dict)
-    held: bool | None = None
+    held: bool | None = None  # whether the words kept, and nothing else, keep the decision
+    # the smallest number of words of every layer that keeps it, where it was looked for and found
     enough: int | None = None
 
 
 @dataclass(frozen=True)
 class Question:
-    """The target of n images, and the words to keep.
+    """The target of n images, and the words to keep."""
 
-    Parameters
-    ----------
-    margin : Margin
-        The scalar that is explained.
-    outputs : int array of shape (n,) or None
-        The target of each image; None where it is a word.
-    contrasted : bool
-        Whether the margin is the lead over another output.
-    layers : tuple of str
-        The layers below the target, in network order.
-    pairs : list of (upper, lower)
-        Layers between which flows are measured, from the top down.
-    n_steps : int
-        Number of segments of the integration.
-    n_nodes : dict of str to int, or None
-        Most words that speak for the target, by layer; None for as many as are enough.
-    n_against : int
-        Most words that speak against it.
-    fixed : dict of str to list of list of int, or None
-        Words to keep of each image, whatever they do.
-    """
-
-    margin: Margin
-    outputs: np.ndarray | None
-    contrasted: bool
-    layers: tuple[str, ...]
-    pairs: list[tuple[str, str]]
-    n_steps: int
-    n_nodes: Mapping[str, int] | None
-    n_against: int = 0
-    fixed: Mapping[str, list[list[int]]] | None = None
+    margin: Margin  # the scalar that is explained
+    outputs: np.ndarray | None  # the target of each image; None where it is a word, (n,)
+    contrasted: bool  # whether the margin is the lead over another output
+    layers: tuple[str, ...]  # the layers below the target, in network order
+    pairs: list[tuple[str, str]]  # layers between which flows are measured, from the top down
+    n_steps: int  # number of segments of the integration
+    n_nodes: Mapping[str, int] | None  # most words that speak for the target, by layer; None for as many as are enough
+    n_against: int = 0  # most words that speak against it
+    fixed: Mapping[str, list[list[int]]] | None = None  # words to keep of each image, whatever they do
 
 
 def influences(words: WordMaps, handle: Influence, question: Question) -> list[Trace]:
@@ -168,9 +125,9 @@ class Tracer:
         outputs, targets = self._part.original.outputs, self._question.outputs[self._part.rows]
         seconds = zip(*(each.tolist() for each in runners_up(outputs, targets)), strict=True)
         known = zip(self.traces, proba_of(outputs, targets), self._part.original.decisions, seconds, strict=True)
-        for found, probability, decision, (second, second_probability) in known:
-            found.probability, found.decision = float(probability), int(decision)
-            found.runner_up, found.runner_up_probability = second, second_probability
+        for trace, probability, decision, (second, second_probability) in known:
+            trace.probability, trace.decision = float(probability), int(decision)
+            trace.runner_up, trace.runner_up_probability = second, second_probability
 
     def _attribute(self) -> None:
         for layer in self._question.layers:
@@ -179,9 +136,9 @@ class Tracer:
             influence = attribution.influence.flatten(1)
             totals, counts = (self._by_word(layer, values) for values in (influence, torch.ones_like(influence)))
             saliences = salience(totals, counts)
-            for i, found in enumerate(self.traces):
-                found.totals[layer], found.saliences[layer] = totals[i], saliences[i]
-                found.begins[layer] = float(attribution.begin[i])
+            for i, trace in enumerate(self.traces):
+                trace.totals[layer], trace.saliences[layer] = totals[i], saliences[i]
+                trace.begins[layer] = float(attribution.begin[i])
 
     def _by_word(self, layer: str, values: Tensor) -> np.ndarray:
         """Return the sums (n, K) of the values (n, H * W) of each word's locations."""
@@ -194,19 +151,19 @@ class Tracer:
         if question.n_nodes is None and question.fixed is None:
             self._find_enough()
         for layer in question.layers:
-            for found in self.traces:
-                found.kept[layer] = []
+            for trace in self.traces:
+                trace.kept[layer] = []
             enough = question.n_nodes is None
-            orders = [order((found.totals if enough else found.saliences)[layer]) for found in self.traces]
+            orders = [order((trace.totals if enough else trace.saliences)[layer]) for trace in self.traces]
             if question.fixed is not None:
                 fixed = question.fixed[layer][self._part.rows]
                 self._try(layer, fixed, [len(each) for each in fixed], any_sign)
             elif question.n_nodes is None:
-                self._try(layer, orders, [found.enough or MOST_ENOUGH for found in self.traces], any_sign)
+                self._try(layer, orders, [trace.enough or MOST_ENOUGH for trace in self.traces], any_sign)
             else:
                 self._try(layer, orders, [question.n_nodes[layer]] * len(orders), speaks_for)
             if question.n_against:
-                reverse = [order(-found.saliences[layer]) for found in self.traces]
+                reverse = [order(-trace.saliences[layer]) for trace in self.traces]
                 self._try(layer, reverse, [question.n_against] * len(reverse), speaks_against)
 
     def _try(self, layer: str, orders: list[list[int]], limits: list[int], accepts: Callable[[float], bool]) -> None:
@@ -258,18 +215,18 @@ class Tracer:
         for i_upper, words in enumerate(above):
             flows, whole, rest = self.flows_into(upper, lower, words)
             for i in np.flatnonzero(words != NONE).tolist():
-                s, found = (upper, int(words[i])), self.traces[i]
-                found.wholes[s] = float(whole[i])
-                found.backgrounds[s] = found.backgrounds.get(s, found.wholes[s]) - float(whole[i] - rest[i])
+                s, trace = (upper, int(words[i])), self.traces[i]
+                trace.wholes[s] = float(whole[i])
+                trace.backgrounds[s] = trace.backgrounds.get(s, trace.wholes[s]) - float(whole[i] - rest[i])
                 for lower_words, fall in zip(below, falls, strict=True):
                     t = int(lower_words[i])
                     if t != NONE:
-                        found.flows[(lower, t), s] = Flow(float(flows[i, t]), float(fall[i_upper][i]))
+                        trace.flows[(lower, t), s] = Flow(float(flows[i, t]), float(fall[i_upper][i]))
 
     def ranked(self, layer: str) -> list[np.ndarray]:
         """Return the first word kept of each image, the second one, and so on, shape (n,)."""
-        most = max(len(found.kept[layer]) for found in self.traces)
-        padded = [found.kept[layer] + [NONE] * (most - len(found.kept[layer])) for found in self.traces]
+        most = max(len(trace.kept[layer]) for trace in self.traces)
+        padded = [trace.kept[layer] + [NONE] * (most - len(trace.kept[layer])) for trace in self.traces]
         return list(np.array(padded, np.int64).reshape(len(padded), most).T)
 
     def _held_between(self, upper: str, lower: str) -> dict[str, Callable[[Tensor], Tensor]]:
@@ -287,9 +244,9 @@ class Tracer:
             reached = self._part.map_of(upper, {lower: lambda _: changed, **held})
             return ((reached - self._mean[upper]) * slope).sum((1, 2, 3))
 
-        found = attribute(into, self._maps[lower], self._mean[lower], self._question.n_steps)
-        totals = self._by_word(lower, found.influence.flatten(1))
-        return totals, found.end.numpy(force=True), found.begin.numpy(force=True)
+        attribution = attribute(into, self._maps[lower], self._mean[lower], self._question.n_steps)
+        totals = self._by_word(lower, attribution.influence.flatten(1))
+        return totals, attribution.end.numpy(force=True), attribution.begin.numpy(force=True)
 
     def _patched(self, upper: str, lower: str, words: np.ndarray, above: list[np.ndarray]) -> list[np.ndarray]:
         """Return for each upper word the fall of the margin without the contribution of one lower word."""
@@ -305,9 +262,9 @@ class Tracer:
         """Note whether the words kept are enough for the decision."""
         if self._question.outputs is None or self._question.fixed is not None:
             return
-        kept = {layer: [found.kept[layer] for found in self.traces] for layer in self._question.layers}
-        for found, held in zip(self.traces, self._alone(kept), strict=True):
-            found.held = bool(held)
+        kept = {layer: [trace.kept[layer] for trace in self.traces] for layer in self._question.layers}
+        for trace, held in zip(self.traces, self._alone(kept), strict=True):
+            trace.held = bool(held)
 
     def _alone(self, kept: Mapping[str, list[list[int]]]) -> np.ndarray:
         """Return whether images keep their decision, or the sign of a contrast, with only these words, bool (n,)."""
@@ -331,12 +288,12 @@ class Tracer:
         """Note the smallest number of words of every layer that keeps the decision, taken by influence."""
         layers = self._question.layers
         for k in range(1, MOST_ENOUGH + 1):
-            if all(found.enough is not None for found in self.traces):
+            if all(trace.enough is not None for trace in self.traces):
                 return
-            kept = {layer: [order(found.totals[layer])[:k] for found in self.traces] for layer in layers}
-            for found, held in zip(self.traces, self._alone(kept), strict=True):
-                if held and found.enough is None:
-                    found.enough = k
+            kept = {layer: [order(trace.totals[layer])[:k] for trace in self.traces] for layer in layers}
+            for trace, held in zip(self.traces, self._alone(kept), strict=True):
+                if held and trace.enough is None:
+                    trace.enough = k
 
 
 def salience(influence: np.ndarray, n_locations: np.ndarray) -> np.ndarray:

@@ -17,19 +17,7 @@ _N_DONORS = 32  # images
 
 
 class Fillings:
-    """Fillings of columns.
-
-    Parameters
-    ----------
-    fill : {"mean", "zero", "resample"}
-        The layer's mean, by its mixture; zeros; or columns of other images, drawn for each location.
-    parts : Parts
-        The images, and the dictionary that knows the means.
-    layers : sequence of str
-        Layers whose columns are replaced.
-    random : RandomState instance
-        Draws columns.
-    """
+    """Fillings of columns: the layer's mean, by its mixture; zeros; or columns of other images, at random locations."""
 
     def __init__(self, fill: str, parts: Parts, layers: Sequence[str], random: np.random.RandomState) -> None:
         if fill not in FILLS:
@@ -39,8 +27,8 @@ class Fillings:
             if len(parts.maps) < 2:
                 raise ValueError("fill='resample' takes columns from other images; give at least two.")
             self._donors = random.permutation(len(parts.maps))[:_N_DONORS]
-            found = [batch.activations for batch in parts.maps[self._donors].batches()]
-            self._columns = {layer: torch.cat([_columns(each[layer]) for each in found]) for layer in layers}
+            batches = [batch.activations for batch in parts.maps[self._donors].batches()]
+            self._columns = {layer: torch.cat([_columns(each[layer]) for each in batches]) for layer in layers}
 
     def __call__(self, activations: Mapping[str, Tensor], start: int) -> dict[str, Tensor]:
         """Return by layer what is put into `activations` (n, C, H, W) of the images from `start` on; broadcast it."""

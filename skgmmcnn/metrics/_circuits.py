@@ -19,20 +19,10 @@ Kept = Mapping[str, np.ndarray]  # by layer, which words of each image stay: boo
 
 
 class Plan(NamedTuple):
-    """Words that graphs keep, and numbers of their columns.
+    """Words that graphs keep, removal priorities by layer and order, and numbers of columns, each of shape (n, K).
 
-    Parameters
-    ----------
-    kept : dict of str to bool array of shape (n, K)
-        By layer, the words that each image's graph keeps.
-    by_graph : dict of str to dict of str to array of shape (n, K)
-        By layer and order of the graph, the removal priority of each word.
-    counts : dict of str to int array of shape (n, K)
-        Columns of each image that show each word.
-    of_graph : dict of str to int array of shape (n, K)
-        Columns of all images with the same graph.
-    leaders : int array of shape (n,)
-        Number of the first image with the same graph.
+    `counts` are the columns of each image, `of_graph` those of all images with the same graph, and `leaders` the number
+    of the first of these, shape (n,).
     """
 
     kept: Kept
@@ -71,11 +61,11 @@ class Plan(NamedTuple):
 
     def numbers(self, layers: Sequence[str]) -> dict[str, np.ndarray]:
         """Return the number of each word that a graph keeps of `layers` among these, shape (n, K)."""
-        found, before = {}, np.zeros((len(self.leaders), 1), dtype=np.int64)
+        numbers, before = {}, np.zeros((len(self.leaders), 1), dtype=np.int64)
         for layer in layers:
-            found[layer] = before + np.cumsum(self.kept[layer], axis=1) - 1
+            numbers[layer] = before + np.cumsum(self.kept[layer], axis=1) - 1
             before = before + self.kept[layer].sum(1, keepdims=True)
-        return found
+        return numbers
 
     def without(self, layers: Sequence[str]) -> dict[Any, Kept]:
         """Return the words that graphs keep without their first one, without their second one, and so on."""
@@ -137,8 +127,8 @@ def run_with(
             outputs[key] = outputs_without(part, gone, filling)
         return {key: margins(each, original.decisions).numpy(force=True) for key, each in outputs.items()}
 
-    found = []
+    batches = []
     for part in parts.maps.rerun(work):
-        found.append(part)
+        batches.append(part)
         bar.update(len(part["full"]))
-    return {key: np.concatenate([part[key] for part in found]) for key in ("full", *selections)}
+    return {key: np.concatenate([part[key] for part in batches]) for key in ("full", *selections)}

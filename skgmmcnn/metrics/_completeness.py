@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,14 +49,14 @@ class Completeness(Measured):
         return np.where(gain > 0, (self.accuracy - self.accuracy_null) / np.where(gain > 0, gain, 1), np.nan)
 
     def figures(self) -> list[Figure]:
-        found = []
+        figures = []
         for i, layer in enumerate(self.layers):
-            found += [
+            figures += [
                 Figure("right with words' means", layer, float(self.accuracy[i]), *self.intervals[i], "near 1"),
                 Figure("completeness", layer, float(self.completeness[i]), good="near 1"),
                 Figure("R2", layer, float(self.r2[i])),
             ]
-        return found
+        return figures
 
     def plot(self, *, ax: Any = None) -> Any:
         """Draw the accuracies, layer by layer."""
@@ -127,25 +127,26 @@ def completeness(estimator: Any, X: Any, y: Any = None, *, layers: Sequence[str]
     >>> digits = load_digits_network()
     >>> extractor = FeatureExtractor(digits.network, layers=["conv2", "conv3"])
     >>> pipe = make_pipeline(extractor, LayerDictionary(30, random_state=0)).fit(digits.images)
-    >>> found = completeness(pipe, digits.test_images)
-    >>> found.layers
+    >>> result = completeness(pipe, digits.test_images)
+    >>> result.layers
     ('conv2', 'conv3')
-    >>> bool(found.accuracy[1] > found.accuracy_null[1])
+    >>> bool(result.accuracy[1] > result.accuracy_null[1])
     True
     """
     parts = take_apart(estimator, X)
     chosen = check_layers(parts, layers)
     check_scores(parts)
     right = None if y is None else parts.maps.spec.encode(y, len(parts.maps))
-    runs = [_rebuilt(parts, layer, right) for layer in chosen]
-    found = np.stack([run.right for run in runs])
+    rows = zip(*(_rebuilt(parts, layer, right) for layer in chosen), strict=True)
+    rebuilt, right_null, right_full, residual, spread = map(np.stack, rows)
+    total = spread.sum(1)
     return Completeness(
         layers=chosen,
-        right=found,
-        right_null=np.stack([run.right_null for run in runs]),
-        right_full=runs[0].right_full,
-        intervals=tuple(map(interval_of_share, found)),
-        r2=np.array([1 - run.residual.sum() / run.spread.sum() if run.spread.any() else np.nan for run in runs]),
+        right=rebuilt,
+        right_null=right_null,
+        right_full=right_full[0],
+        intervals=tuple(map(interval_of_share, rebuilt)),
+        r2=np.where(total > 0, 1 - residual.sum(1) / np.where(total > 0, total, 1), np.nan),
         against=OWN if y is None else "y",
     )
 
@@ -195,36 +196,21 @@ def check_layers(parts: Parts, layers: Sequence[str] | None) -> tuple[str, ...]:
     return parts.maps.layers if layers is None else tuple(layers)
 
 
-class _Rebuilt(NamedTuple):
-    """What came of one layer for n images.
+def _rebuilt(parts: Parts, layer: str, labels: np.ndarray | None) -> list[np.ndarray]:
+    """Return whether the network decides right with a layer rebuilt, with its mean everywhere, and by itself, (n,).
 
-    Whether the network decides right with the layer rebuilt, with its mean everywhere, and by itself; the squared
-    distances of the layer's columns from those that were rebuilt, and from the mean, summed over each image.
+    Then the squared distances of each image's columns from those that were rebuilt, and from the mean, (n,).
     """
 
-    right: np.ndarray
-    right_null: np.ndarray
-    right_full: np.ndarray
-    residual: np.ndarray
-    spread: np.ndarray
+    def work(part: Rerun) -> tuple[np.ndarray, ...]:
+        original, model = part.original, parts.dictionary
+        values, right = original.activations[layer], original.decisions if labels is None else labels[part.rows]
+        made, mean = from_words(model, layer, original.activations), layer_mean(model.mixtures_[layer], values)
+        runs = [part.run({layer: put(to)}) for to in (made, mean)]
+        distances = ((values - other).square().sum((1, 2, 3)).double().numpy(force=True) for other in (made, mean))
+        return *(run.decisions == right for run in (*runs, original)), *distances
 
-
-def _rebuilt(parts: Parts, layer: str, labels: np.ndarray | None) -> _Rebuilt:
-    found = parts.maps.rerun(lambda part: _rebuilt_batch(parts.dictionary, part, layer, labels))
-    return _Rebuilt(*map(np.concatenate, zip(*found, strict=True)))
-
-
-def _rebuilt_batch(model: WordModel, part: Rerun, layer: str, labels: np.ndarray | None) -> tuple[np.ndarray, ...]:
-    original = part.original
-    values, right = original.activations[layer], original.decisions if labels is None else labels[part.rows]
-    made, mean = from_words(model, layer, original.activations), layer_mean(model.mixtures_[layer], values)
-    kept, null = (part.run({layer: put(to)}) for to in (made, mean))
-    return (
-        kept.decisions == right,
-        null.decisions == right,
-        original.decisions == right,
-        *((values - other).square().sum((1, 2, 3)).double().numpy(force=True) for other in (made, mean)),
-    )
+    return list(map(np.concatenate, zip(*parts.maps.rerun(work), strict=True)))
 
 
 def from_words(model: WordModel, layer: str, activations: dict[str, Tensor]) -> Tensor:

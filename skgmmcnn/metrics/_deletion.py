@@ -235,23 +235,8 @@ def _importance(
 def whole_words(importance: np.ndarray, counts: np.ndarray, n_steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Divide the words of images into steps of nearly equal numbers of columns, without dividing a word.
 
-    Parameters
-    ----------
-    importance : array of shape (n, K)
-        The larger, the earlier.
-    counts : int array of shape (n, K)
-        Columns of each word.
-    n_steps : int
-        Number of steps.
-
-    Returns
-    -------
-    ranks : int array of shape (n, K)
-        Place of each word in the order of its image; words that it does not show come last.
-    ends : int array of shape (n, n_steps + 1)
-        How many words are taken at each step: those whose columns are nearest to step / n_steps of all.
-    shares : array of shape (n, n_steps + 1)
-        Their share of the columns.
+    From the removal priority (n, K) of words and their numbers of columns (n, K), return the rank of each word (n, K),
+    the number of words removed at each step (n, n_steps + 1), and their share of the columns.
     """
     ranks = ranks_of(importance, counts)
     sums = columns_of_first(ranks, counts)

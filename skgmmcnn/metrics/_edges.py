@@ -148,9 +148,9 @@ def edge_effects(
     parts = take_apart(estimator, X, verbose)
     graph = graph_of(parts)
     check_scores(parts)
-    kind, found = pair_effects(graph, parts.words, parts.selections)
+    kind, by_pair = pair_effects(graph, parts.words, parts.selections)
     measured = {}
-    for (upper, lower), effects in found.items():
+    for (upper, lower), effects in by_pair.items():
         if effects:
             images, uppers, lowers, drawn, evidence, exact = map(np.array, zip(*effects, strict=True))
             seed = int(random.randint(2**31))

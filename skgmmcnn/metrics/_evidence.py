@@ -38,14 +38,14 @@ def ranked_by_evidence(parts: Parts, layers: Sequence[str], by: str) -> dict[str
     size = np.bincount(leader)[leader, None]
     evidence = over_graphs(parts.evidence, leader) / size
     ends = np.cumsum([n_words[layer] for layer in words.layers])
-    found = {}
+    priorities_of = {}
     for layer, values in zip(words.layers, np.split(evidence, ends[:-1], axis=1), strict=True):
         if layer in layers:
             columns = over_graphs(count_words(words.words[layer], n_words[layer]), leader)
             priority = priorities(graph_of(parts), words, values, columns / size)
             per_location = values / np.maximum(columns, 1)
-            found[layer] = {"graph": priority, "per_location": per_location, "reverse": -priority}
-    return found
+            priorities_of[layer] = {"graph": priority, "per_location": per_location, "reverse": -priority}
+    return priorities_of
 
 
 def over_graphs(values: np.ndarray, leader: np.ndarray) -> np.ndarray:

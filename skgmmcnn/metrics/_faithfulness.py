@@ -253,8 +253,8 @@ def faithfulness(
     >>> digits = load_digits_network()
     >>> extractor = FeatureExtractor(digits.network, layers=["conv2", "conv3"])
     >>> pipe = make_pipeline(extractor, LayerDictionary(30, random_state=0), InferenceGraph()).fit(digits.images)
-    >>> found = faithfulness(pipe, digits.test_images[:50], random_state=0)
-    >>> top = found.layers["conv3"]
+    >>> result = faithfulness(pipe, digits.test_images[:50], random_state=0)
+    >>> top = result.layers["conv3"]
     >>> top.of(top.graph)[0] > top.of(top.alike["random"])[0]
     True
     """
@@ -293,38 +293,38 @@ def _circuit(
                 selections["alike", order, number] = plan.alike(of_run)
             selections |= {(order, number, n): first(of_run, n) for n in steps[1:]}
     selections |= plan.without(scope)
-    found = run(scope, selections)
+    log_odds = run(scope, selections)
     curves, shares, alike = {}, {}, {}
     for order, runs in ranks.items():
-        measured = [[found[order, number, n] for n in steps[1:]] for number in range(len(runs))]
-        curves[order] = np.column_stack([found["empty"], np.mean(measured, axis=0).T])
+        measured = [[log_odds[order, number, n] for n in steps[1:]] for number in range(len(runs))]
+        curves[order] = np.column_stack([log_odds["empty"], np.mean(measured, axis=0).T])
         shares[order] = np.mean([[plan.share(first(of_run, n), scope) for n in steps] for of_run in runs], axis=0).T
         if order != "graph":
-            alike[order] = np.mean([found["alike", order, number] for number in range(len(runs))], axis=0)
+            alike[order] = np.mean([log_odds["alike", order, number] for number in range(len(runs))], axis=0)
     return Circuit(
         layers=scope,
-        full=found["full"],
-        empty=found["empty"],
-        graph=found["graph"],
-        complement=found["complement"],
+        full=log_odds["full"],
+        empty=log_odds["empty"],
+        graph=log_odds["graph"],
+        complement=log_odds["complement"],
         alike=alike,
         graph_share=plan.share(plan.kept, scope),
         n_words=steps,
         curves=curves,
         shares=shares,
-        nodes=_nodes(plan, scope, found),
+        nodes=_nodes(plan, scope, log_odds),
         random_state=seed,
     )
 
 
-def _nodes(plan: Plan, scope: tuple[str, ...], found: Mapping[Any, np.ndarray]) -> Nodes:
+def _nodes(plan: Plan, scope: tuple[str, ...], log_odds: Mapping[Any, np.ndarray]) -> Nodes:
     """Return what was lost without each node of each graph."""
     number = plan.numbers(scope)
     leading = plan.leaders == np.arange(len(plan.leaders))
     graphs, layers, words, drops = [], [], [], []
     for layer in scope:
         for graph, word in np.argwhere(plan.kept[layer] & leading[:, None]):
-            lost = found["graph"] - found["without", number[layer][graph, word]]
+            lost = log_odds["graph"] - log_odds["without", number[layer][graph, word]]
             graphs.append(graph)
             layers.append(layer)
             words.append(word)

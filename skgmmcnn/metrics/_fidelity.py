@@ -50,18 +50,18 @@ class Fidelity(Measured):
 
     def figures(self) -> list[Figure]:
         covered = self.n_fitted >= FEW_FITTED
-        found = [
+        figures = [
             Figure("agreement", "decision", self.agreement, *self.agreement_interval, "near 1"),
             Figure("divergence, tempered (bits)", "decision", float(self.tempered_divergence.mean()), good="near 0"),
             Figure("coverage", "decision", self.coverage, *interval_of_share(covered), "near 1"),
         ]
         if self.right is not None:
-            found.append(Figure("network right", "decision", self.accuracy, *interval_of_share(self.right)))
-            found += [
+            figures.append(Figure("network right", "decision", self.accuracy, *interval_of_share(self.right)))
+            figures += [
                 Figure(f"agreement, {name} decisions", "decision", self.agreement_of(right), good="near 1")
                 for name, right in (("right", True), ("wrong", False))
             ]
-        return found
+        return figures
 
     def __str__(self) -> str:
         low, high = self.agreement_interval

@@ -25,8 +25,8 @@ def interval_of_share(yes: np.ndarray) -> Interval:
 
     .. [1] Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22, 1927.
     """
-    found = binomtest(int(yes.sum()), len(yes)).proportion_ci(method="wilson")
-    return float(found.low), float(found.high)
+    limits = binomtest(int(yes.sum()), len(yes)).proportion_ci(method="wilson")
+    return float(limits.low), float(limits.high)
 
 
 def interval_of_ratio(above: np.ndarray, below: np.ndarray, random: np.random.RandomState) -> Interval:
@@ -37,7 +37,7 @@ def interval_of_ratio(above: np.ndarray, below: np.ndarray, random: np.random.Ra
 def _percentiles(samples: tuple[np.ndarray, ...], statistic: Callable, random: np.random.RandomState) -> Interval:
     if len(samples[0]) < 2:
         return np.nan, np.nan
-    found = bootstrap(
+    result = bootstrap(
         samples,
         statistic,
         paired=True,
@@ -46,7 +46,7 @@ def _percentiles(samples: tuple[np.ndarray, ...], statistic: Callable, random: n
         n_resamples=N_RESAMPLES,
         random_state=random,
     )
-    return float(found.confidence_interval.low), float(found.confidence_interval.high)
+    return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 
 def rank_correlation(
@@ -61,12 +61,12 @@ def rank_correlation(
     if not n:
         return np.nan, (np.nan, np.nan)
     times = np.stack([np.ones(n), *random.multinomial(n, np.full(n, 1 / n), N_RESAMPLES)])
-    found, *resamples = weighted_spearman(x, y, times[:, image])
+    rho, *resamples = weighted_spearman(x, y, times[:, image])
     known = np.array(resamples)[~np.isnan(resamples)]
     if n < 2 or not len(known):
-        return float(found), (np.nan, np.nan)
+        return float(rho), (np.nan, np.nan)
     low, high = np.percentile(known, [2.5, 97.5])
-    return float(found), (float(low), float(high))
+    return float(rho), (float(low), float(high))
 
 
 def weighted_spearman(x: np.ndarray, y: np.ndarray, times: np.ndarray) -> np.ndarray:

@@ -82,7 +82,7 @@ def memorisation(
 
     Returns
     -------
-    found : Memorisation
+    result : Memorisation
         Arrays of shape (L,) over the `layers`, the lowest first.  `train_path`, `test_path` : mean log-probability of a
         word given the word below it, in nats, over training and over test examples; `path_gap` is their difference.
         `train_agreement`, `test_agreement` : share of the examples whose word is one of their label; `agreement_gap` is

@@ -48,11 +48,11 @@ class Parts:
         graph, words = graph_of(self), self.words
         parts = list(gen_batches(len(words), max(_AT_ONCE, len(words) // 20)))
         with of_any_worth():
-            found = [
+            batches = [
                 selections_of(graph, words[rows])
                 for rows in progress(parts, desc="graphs", unit="batch", shown=self.verbose, leave=False)
             ]
-        return [selection for selections in found for selection in selections]
+        return [selection for selections in batches for selection in selections]
 
     def kept(self, least: float = -np.inf) -> dict[str, np.ndarray]:
         """Return by layer whether the graph of each image keeps each word with more evidence than `least`, (n, K)."""

@@ -114,7 +114,7 @@ def randomisation_test(
 
     Returns
     -------
-    found : Randomisation
+    result : Randomisation
         Of the S + 1 steps, step 0 being the network as it is: `modules`, the modules that each further step randomised;
         `classes`, `images` : arrays of shape (S + 1, n_classes) and (S + 1, n_images), similarity of the graphs to
         those of `estimator`; `image_intervals`, 95 % intervals of the mean over the images; `chance` : array of shape
@@ -154,10 +154,10 @@ def randomisation_test(
     >>> digits = load_digits_network()
     >>> extractor = FeatureExtractor(digits.network, layers=["conv3"])
     >>> pipe = make_pipeline(extractor, LayerDictionary(20, random_state=0), InferenceGraph()).fit(digits.images[:100])
-    >>> found = randomisation_test(pipe, digits.images[:100], n_steps=2, n_images=5, random_state=0)
-    >>> found.modules
+    >>> result = randomisation_test(pipe, digits.images[:100], n_steps=2, n_images=5, random_state=0)
+    >>> result.modules
     (('head', 'conv3.0'), ('conv2.0', 'conv1.0'))
-    >>> bool(found.classes[0].mean() == 1), bool(found.classes[2].mean() < 0.5)
+    >>> bool(result.classes[0].mean() == 1), bool(result.classes[2].mean() < 0.5)
     (True, True)
     """
     if (n_steps is not None and n_steps < 1) or n_images < 1:
@@ -167,22 +167,22 @@ def randomisation_test(
     cascade, steps = _Cascade(random), _steps(_run_order(parts.maps), n_steps)
     seed = seed_of(parts.dictionary, random)
     first = Explained(parts, seen, n_images, random)
-    found = [_compare(first, *_fit(parts, parts.maps, seen, y, seed))]
+    results = [_compare(first, *_fit(parts, parts.maps, seen, y, seed))]
     other = _compare(first, *_fit(parts, parts.maps, seen, y, int(random.randint(2**31))))
     for names in progress(steps, desc="steps", shown=verbose):
         maps = in_memory(maps_of_changed_network(parts.maps, cascade.randomise(names)))
         shown = maps if explained is None else maps_of_changed_network(seen, cascade.repeat)
-        found.append(_compare(first, *_fit(parts, maps, shown, y, seed)))
+        results.append(_compare(first, *_fit(parts, maps, shown, y, seed)))
     return Randomisation(
         modules=tuple(map(tuple, steps)),
-        classes=np.stack([step.classes for step in found]),
-        images=np.stack([step.images for step in found]),
-        image_intervals=np.array([interval(step.images, random) for step in found]),
-        chance=np.array([step.chance for step in found]),
+        classes=np.stack([step.classes for step in results]),
+        images=np.stack([step.images for step in results]),
+        image_intervals=np.array([interval(step.images, random) for step in results]),
+        chance=np.array([step.chance for step in results]),
         other_seed=(float(other.classes.mean()), float(other.images.mean())),
-        words={layer: np.array([step.words[layer] for step in found]) for layer in found[0].words},
-        fidelity=np.array([step.fidelity for step in found]),
-        agreement=np.array([step.agreement for step in found]),
+        words={layer: np.array([step.words[layer] for step in results]) for layer in results[0].words},
+        fidelity=np.array([step.fidelity for step in results]),
+        agreement=np.array([step.agreement for step in results]),
     )
 
 

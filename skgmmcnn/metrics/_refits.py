@@ -57,25 +57,9 @@ def take_apart_held(estimator: Any, X: Any) -> Parts:
 
 
 class Explained:
-    """The graphs of a first fit: of all classes, and of some images, drawn at random from `seen`.
+    """The graphs of a first fit: of all classes, and of `n_images` images, drawn at random from `seen`.
 
-    Parameters
-    ----------
-    parts : Parts
-        The first fit.
-    seen : FeatureMaps
-        Images that are explained.
-    n_images : int
-        How many of these are explained one by one.
-    random : RandomState instance
-        Draws them, and partners by chance.
-
-    Attributes
-    ----------
-    words : WordMaps
-        Words of these images.
-    cases, graphs : tuple (classes, images) of lists
-        What is explained, and how.
+    `cases` and `graphs` are pairs of lists, of classes and of images; `words` are those of `seen`.
     """
 
     def __init__(self, parts: Parts, seen: FeatureMaps, n_images: int, random: np.random.RandomState) -> None:
@@ -105,11 +89,11 @@ class Explained:
 def _explain_images(graph: InferenceGraph, words: WordMaps, cases: list[Case]) -> list[nx.DiGraph]:
     """Return the graph of each case, which is about one image; those of one target are explained at the same time."""
     rows, targets = np.concatenate([case.rows for case in cases]), np.array([case.target for case in cases])
-    found: dict[int, nx.DiGraph] = {}
+    by_row: dict[int, nx.DiGraph] = {}
     for target in np.unique(targets).tolist():
         chosen = rows[targets == target]
-        found |= zip(chosen.tolist(), graph.explain(words[chosen], target), strict=True)
-    return [found[row] for row in rows.tolist()]
+        by_row |= zip(chosen.tolist(), graph.explain(words[chosen], target), strict=True)
+    return [by_row[row] for row in rows.tolist()]
 
 
 def similarities(comparisons: list[GraphComparison]) -> np.ndarray:

@@ -132,8 +132,8 @@ def removal(
     >>> digits = load_digits_network()
     >>> extractor = FeatureExtractor(digits.network, layers=["conv2", "conv3"])
     >>> pipe = make_pipeline(extractor, LayerDictionary(30, random_state=0), InferenceGraph()).fit(digits.images)
-    >>> found = removal(pipe, digits.test_images[:50], random_state=0)
-    >>> found.used[0] > 0.5
+    >>> result = removal(pipe, digits.test_images[:50], random_state=0)
+    >>> result.used[0] > 0.5
     True
     """
     random = check_random_state(random_state)
@@ -153,12 +153,12 @@ def removal(
         outputs = [original.outputs, *(outputs_without(part, each, filling) for each in (gone, *draws))]
         return torch.stack([margins(each, original.decisions) for each in outputs], 1).double().numpy(force=True)
 
-    found = []
+    batches = []
     with progress(total=len(words), desc="removal", unit="image", shown=parts.verbose, leave=False) as bar:
         for measured in parts.maps.rerun(work):
-            found.append(measured)
+            batches.append(measured)
             bar.update(len(measured))
-    full, without, *by_chance = np.concatenate(found).T
+    full, without, *by_chance = np.concatenate(batches).T
     share = np.mean(
         [at_locations(kept[layer], words.words[layer].astype(np.int64)).mean((1, 2)) for layer in layers], 0
     )

@@ -145,7 +145,8 @@ def trust_report(
     layers : sequence of str, default=None
         The layers that are rebuilt and whose words are removed, all where None; edges are those of all layers.
     n_images : int, default=None
-        Number of images to take, the first ones; 50 under the default budget where None, all under the full one.
+        Number of images to take, the first ones; 50 under the default budget where None, all under the full one.  Mix
+        images that are sorted by class.
     verbose : int, default=1
         Whether to show progress.
     random_state : int, RandomState instance or None, default=None
@@ -221,13 +222,13 @@ def _jobs(parts: Parts, labels: np.ndarray | None, *, layers: tuple[str, ...], f
     # A layer of one location shows one word, which has no others beside it.
     ordered = [layer for layer in layers if np.prod(parts.maps.shapes[layer][1:]) > 1]
     counted = graph_of(parts).evidence_ == "counts"
-    found = [
+    jobs = [
         *([job("removal", 15 * len(layers) + 21, removal, layers=ordered)] if ordered else []),
         job("edges", 15 * len(layers), edge_effects),
         *([fixed("fidelity", 2, fidelity, labels)] if full or counted or labels is not None else []),
         fixed("completeness", 3 * len(layers), completeness, layers=layers),
     ]
-    return [*found, *_further(job, parts, layers, ordered)] if full else found
+    return [*jobs, *_further(job, parts, layers, ordered)] if full else jobs
 
 
 def _ablations(
@@ -239,11 +240,11 @@ def _ablations(
     **how: str,
 ) -> list[_Job]:
     """Return the measures that remove words step by step, in another way than the usual one by `how`."""
-    found = [job(f"deletion {layer}{name}", 60, deletion, layer, orders=orders, **how) for layer in ordered]
+    jobs = [job(f"deletion {layer}{name}", 60, deletion, layer, orders=orders, **how) for layer in ordered]
     if ordered:
         kept = {"layers": layers, "orders": _ORDERS, "n_random": 1}
-        found.append(job(f"faithfulness{name}", 60 * len(layers), faithfulness, **kept, **how))
-    return found
+        jobs.append(job(f"faithfulness{name}", 60 * len(layers), faithfulness, **kept, **how))
+    return jobs
 
 
 def _further(job: Callable, parts: Parts, layers: Sequence[str], ordered: Sequence[str]) -> list[_Job]:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import networkx as nx
 import numpy as np
 from sklearn.utils import check_random_state
 
 from .._progress import progress
-from ..dictionary import WordModel, assign, similarity_of_means
-from ..features import FeatureMaps
-from ..graph import GraphComparison, InferenceGraph
+from ..dictionary import assign, similarity_of_means
+from ..graph import GraphComparison
 from ._intervals import Interval, interval
 from ._measured import BASELINE, Figure, Measured
 from ._refits import Case, Comparisons, Explained, refit, seed_of, similarities, take_apart_held
@@ -53,8 +52,8 @@ class GraphStability:
 
 
 def _stable(edges: tuple[Mapping[Edge, float], ...]) -> float:
-    found = np.array([share for graph in edges for share in graph.values()])
-    return float((found >= 0.5).mean()) if len(found) else np.nan
+    shares = np.array([share for graph in edges for share in graph.values()])
+    return float((shares >= 0.5).mean()) if len(shares) else np.nan
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,21 +67,21 @@ class Stability(Measured):
     images: GraphStability
 
     def figures(self) -> list[Figure]:
-        found = []
+        figures = []
         for layer, cosines in self.words.items():
             chance = float(self.chance_words[layer].mean())
-            found.append(Figure(f"cosine of partners, {self.kind}", layer, float(cosines.mean()), good="near 1"))
-            found.append(Figure(f"cosine of partners at random, {self.kind}", layer, chance, good=BASELINE))
+            figures.append(Figure(f"cosine of partners, {self.kind}", layer, float(cosines.mean()), good="near 1"))
+            figures.append(Figure(f"cosine of partners at random, {self.kind}", layer, chance, good=BASELINE))
         for what, graphs in (("class", self.classes), ("image", self.images)):
             alike, chance = float(graphs.similarity.mean()), float(graphs.chance.mean())
             edges, by_chance = f"stable edges of {what} graphs", graphs.stable_by_chance
-            found += [
+            figures += [
                 Figure(f"{what} graphs alike, {self.kind}", "graph", alike, *graphs.interval, "near 1"),
                 Figure(f"{what} graphs alike by chance, {self.kind}", "graph", chance, good=BASELINE),
                 Figure(f"{edges}, {self.kind}", "graph", graphs.stable_edges, good="near 1"),
                 Figure(f"{edges} by chance, {self.kind}", "graph", by_chance, good=BASELINE),
             ]
-        return found
+        return figures
 
     def __str__(self) -> str:
         differ = {"resample": "resampled images", "seed": "other seeds", "both": "resampled images and other seeds"}
@@ -144,7 +143,7 @@ def stability(
 
     Returns
     -------
-    found : Stability
+    result : Stability
         `words` : dict of str to array of shape (n_refits, K), by layer, the cosine of the mean of each word and of its
         partner in each refit; `chance_words` : the mean with partners at random, of shape (n_refits,).  `classes` and
         `images` are about the graphs of all classes and of some images: `names`; `similarity`, `chance` : arrays of
@@ -177,10 +176,10 @@ def stability(
     >>> digits = load_digits_network()
     >>> extractor = FeatureExtractor(digits.network, layers=["conv3"])
     >>> pipe = make_pipeline(extractor, LayerDictionary(20, random_state=0), InferenceGraph()).fit(digits.images[:100])
-    >>> found = stability(pipe, digits.images[:100], n_refits=2, n_images=5, random_state=0)
-    >>> found.words["conv3"].shape, bool(found.words["conv3"].mean() > found.chance_words["conv3"].mean())
+    >>> result = stability(pipe, digits.images[:100], n_refits=2, n_images=5, random_state=0)
+    >>> result.words["conv3"].shape, bool(result.words["conv3"].mean() > result.chance_words["conv3"].mean())
     ((2, 20), True)
-    >>> bool(found.classes.similarity.mean() > found.classes.chance.mean())
+    >>> bool(result.classes.similarity.mean() > result.classes.chance.mean())
     True
     """
     if kind not in KINDS:
@@ -190,38 +189,28 @@ def stability(
     random, parts = check_random_state(random_state), take_apart_held(estimator, X)
     seen = parts.maps if explained is None else take_apart_held(estimator, explained).maps
     labels = None if y is None else parts.maps.spec.encode(y, len(parts.maps))
-    first, fits = Explained(parts, seen, n_images, random), []
+    first = Explained(parts, seen, n_images, random)
+    tables: list[dict[str, np.ndarray]] = []  # cosines of all words, by layer
+    comparisons: list[tuple[Comparisons, Comparisons]] = []  # of graphs, also with partners at random
     for _ in progress(range(n_refits), desc="refits", shown=verbose):
         rows = np.arange(len(parts.maps)) if kind == "seed" else random.randint(len(parts.maps), size=len(parts.maps))
         seed = seed_of(parts.dictionary, random) if kind == "resample" else int(random.randint(2**31))
         dictionary, graph = refit(parts, parts.maps[rows], None if labels is None else labels[rows], seed)
-        fits.append(_compare(first, parts.dictionary, dictionary, graph, seen))
-    compared, by_chance = (zip(*found, strict=True) for found in zip(*(fit.graphs for fit in fits), strict=True))
+        table = similarity_of_means(parts.dictionary, dictionary, "cosine")
+        tables.append(table)
+        comparisons.append(first.compare(graph, dictionary.transform(seen), assign(table)))
+    compared, by_chance = (zip(*found, strict=True) for found in zip(*comparisons, strict=True))
     classes, images = (
         _graph_stability(*found, random) for found in zip(first.cases, first.graphs, compared, by_chance, strict=True)
     )
     return Stability(
         kind=kind,
-        words={layer: np.stack([_of_partners(fit.tables[layer]) for fit in fits]) for layer in fits[0].tables},
+        words={layer: np.stack([_of_partners(table[layer]) for table in tables]) for layer in tables[0]},
         # the mean over all matchings is the mean over all pairs
-        chance_words={layer: np.array([fit.tables[layer].mean() for fit in fits]) for layer in fits[0].tables},
+        chance_words={layer: np.array([table[layer].mean() for table in tables]) for layer in tables[0]},
         classes=classes,
         images=images,
     )
-
-
-class _Compared(NamedTuple):
-    """A refit beside the first fit: cosines of all words by layer, and graphs, also with partners at random."""
-
-    tables: dict[str, np.ndarray]
-    graphs: tuple[Comparisons, Comparisons]
-
-
-def _compare(
-    first: Explained, original: WordModel, dictionary: WordModel, graph: InferenceGraph, seen: FeatureMaps
-) -> _Compared:
-    tables = similarity_of_means(original, dictionary, "cosine")
-    return _Compared(tables, first.compare(graph, dictionary.transform(seen), assign(tables)))
 
 
 def _of_partners(table: np.ndarray) -> np.ndarray:
@@ -249,7 +238,7 @@ def _graph_stability(
 
 def _found_again(graph: nx.DiGraph, refits: list[GraphComparison]) -> dict[Edge, float]:
     """Return the share of the refits that have each edge of a graph again."""
-    found = [{row.first for row in refit.edges if row.first and row.second} for refit in refits]
+    by_refit = [{row.first for row in refit.edges if row.first and row.second} for refit in refits]
     return {
-        (tail, head): float(np.mean([f"{tail} -> {head}" in edges for edges in found])) for tail, head in graph.edges
+        (tail, head): float(np.mean([f"{tail} -> {head}" in edges for edges in by_refit])) for tail, head in graph.edges
     }

@@ -93,9 +93,9 @@ def _pack_watched(value: Any, pack: Packer) -> Any:
 def _unpack_watched(content: Any, unpack: Unpacker) -> Any:
     name, digest, arguments, shape, answers = content
     watched = pick(_WATCHED, name)(_unpack_network(digest, unpack), *map(unpack, arguments))
-    found = _probe(watched, tuple(shape))
+    current = _probe(watched, tuple(shape))
     for layer, expected in unpack(answers).items():
-        if not np.allclose(found[layer], expected, _RELATIVE, _ABSOLUTE, equal_nan=True):
+        if not np.allclose(current[layer], expected, _RELATIVE, _ABSOLUTE, equal_nan=True):
             raise ValueError(
                 f"layer {layer!r} does not return the same values as when the file was saved, although the weights are "
                 "equal: the code of the network has changed. Pass the old code as load(path, model=...), or fit again."

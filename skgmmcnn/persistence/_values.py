@@ -267,22 +267,14 @@ def dtype_of(name: str) -> torch.dtype:
     return pick(plain | {name: getattr(torch, name) for name in _NUMBERS}, name)
 
 
-def _pack_random_state(value: np.random.RandomState, pack: Packer) -> Any:
-    return [pack(part) for part in value.get_state()]
-
-
 def _unpack_random_state(content: Any, unpack: Unpacker) -> np.random.RandomState:
-    name, key, position, *rest = (unpack(part) for part in content)
+    name, key, position, *rest = map(unpack, content)
     # numpy does not check the position, and would read beyond the array.
     if name != "MT19937" or type(position) is not int or not 0 <= position <= 624 or key.shape != (624,):
         raise ValueError(f"it contains no state of random numbers at position {position!r}.")
     state = np.random.RandomState()
     state.set_state((name, key, position, *rest))
     return state
-
-
-def _items(content: Any, unpack: Unpacker) -> Iterator[Any]:
-    return (unpack(item) for item in content)
 
 
 def _instance(*kinds: type) -> Callable[[Any], bool]:
@@ -306,7 +298,7 @@ KINDS: dict[str, Kind] = {
     "tuple": Kind(
         lambda v: type(v) is tuple,
         lambda v, pack: [pack(item) for item in v],
-        lambda c, unpack: tuple(_items(c, unpack)),
+        lambda c, unpack: tuple(map(unpack, c)),
     ),
     "dict": Kind(
         _instance(dict),
@@ -316,8 +308,10 @@ KINDS: dict[str, Kind] = {
     "set": Kind(
         _instance(set, frozenset),
         lambda v, pack: sorted((pack(item) for item in v), key=repr),
-        lambda c, unpack: set(_items(c, unpack)),
+        lambda c, unpack: set(map(unpack, c)),
     ),
     "device": Kind(_instance(torch.device), lambda v, pack: str(v), lambda c, unpack: torch.device(c)),
-    "random_state": Kind(_instance(np.random.RandomState), _pack_random_state, _unpack_random_state),
+    "random_state": Kind(
+        _instance(np.random.RandomState), lambda v, pack: list(map(pack, v.get_state())), _unpack_random_state
+    ),
 }

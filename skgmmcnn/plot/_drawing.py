@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from os import PathLike
 from textwrap import wrap
 from typing import IO, Any, NamedTuple, Self
@@ -12,7 +12,7 @@ from typing import IO, Any, NamedTuple, Self
 import numpy as np
 
 from ..dictionary import Representatives
-from ._layout import Box
+from ._layout import Box, Line
 
 MARK = (0.9, 0.0, 0.8)  # magenta: rare in photographs, and unlike greys with any colour vision
 INK = (0.12, 0.32, 0.55)  # dark blue, for the target
@@ -112,6 +112,12 @@ class Limits(NamedTuple):
     bottom: float
     top: float
 
+    @classmethod
+    def around(cls, boxes: Iterable[Box], left: float, right: float, bottom: float, top: float) -> Limits:
+        """Return limits with these margins around all boxes."""
+        lefts, bottoms, rights, tops = zip(*((box.left, box.bottom, box.right, box.top) for box in boxes), strict=True)
+        return cls(min(lefts) - left, max(rights) + right, min(bottoms) - bottom, max(tops) + top)
+
 
 class Drawing(Display):
     """A display with one drawing, and a key below it."""
@@ -188,18 +194,16 @@ def shortened(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1].rstrip() + "…"
 
 
+def draw_arrow(ax: Any, line: Line, *, zorder: float, **style: Any) -> None:
+    """Draw an arrow along a line."""
+    ax.annotate("", line[2:], line[:2], arrowprops={"arrowstyle": "-|>", **style}, zorder=zorder)
+
+
 def draw_rectangle(ax: Any, box: Box, **style: Any) -> None:
     """Draw a rectangle."""
     from matplotlib.patches import Rectangle
 
     ax.add_patch(Rectangle((box.left, box.bottom), box.width, box.height, **{"zorder": 4, **style}))
-
-
-def draw_note(ax: Any, box: Box, text: str) -> None:
-    """Write a reason in the place of a missing picture."""
-    theme = Theme.current()
-    draw_rectangle(ax, box, fc=theme.grey(0.05), ec=theme.grey(0.3), zorder=1)
-    write(ax, box.middle, box.bottom + box.height / 2, text, size=8, color=theme.grey())
 
 
 def fit(box: Box, image: np.ndarray) -> Box:
@@ -233,7 +237,9 @@ def has_rings(typical: Representatives) -> bool:
 def draw_patches(ax: Any, box: Box, typical: Representatives | None, word: int, columns: int, rows: int = 1) -> None:
     """Draw a word's most typical patches into `box`, line by line, with rings where they differ by the location."""
     if typical is None or typical.patches is None:
-        draw_note(ax, box, "no patches\nstored")
+        theme = Theme.current()
+        draw_rectangle(ax, box, fc=theme.grey(0.05), ec=theme.grey(0.3), zorder=1)
+        write(ax, box.middle, box.bottom + box.height / 2, "no patches\nstored", size=8, color=theme.grey())
         return
     width, height = box.width / columns, box.height / rows
     for i in range(min(columns * rows, typical.images.shape[1])):

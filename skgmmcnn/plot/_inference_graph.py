@@ -21,6 +21,7 @@ from ._drawing import (
     Drawing,
     Limits,
     Theme,
+    draw_arrow,
     draw_image,
     draw_patches,
     draw_rectangle,
@@ -215,7 +216,7 @@ class InferenceGraphDisplay(Drawing):
         self._wording, self._theme = Wording(self._drawn, self.words), Theme.current()
         self._images = pictures(self.words, range(min(_MOST_IMAGES, len(self.words))))
         self._boxes = self._place()
-        return _limits(self._boxes)
+        return Limits.around(self._boxes.values(), _MARGIN, 0.2, 0.1, 0.15)
 
     def _draw(self) -> None:
         boxes, layers = self._boxes, dict(self._drawn.nodes(data="layer"))
@@ -311,16 +312,9 @@ class InferenceGraphDisplay(Drawing):
             for tag in place_tags(drawn, cells[key], where) if tags else ():
                 if not any(map(tag.overlaps, taken)):
                     taken.append(tag)
-                    write(
-                        self.ax_,
-                        tag.middle,
-                        tag.bottom + tag.height / 2,
-                        _tag(nodes[key]),
-                        size=8,
-                        color="white",
-                        weight="bold",
-                        bbox={"boxstyle": "round,pad=0.15", "fc": colour, "ec": "none"},
-                    )
+                    box: Any = {"boxstyle": "round,pad=0.15", "fc": colour, "ec": "none"}
+                    x, y, name = tag.middle, tag.bottom + tag.height / 2, f"w{nodes[key]['word']}"
+                    write(self.ax_, x, y, name, size=8, color="white", weight="bold", bbox=box)
                     break
 
     def _strongest(self, nodes: Mapping[str, Mapping[str, Any]], row: int) -> dict[str, np.ndarray]:
@@ -411,22 +405,10 @@ class InferenceGraphDisplay(Drawing):
         strength_in_unit, theme = strength_of(self._drawn).of_edge, self._theme
         edges = sorted(self._drawn.edges, key=lambda edge: -abs(strength_in_unit(self._drawn.edges[edge])))
         for edge in reversed(edges):
-            x0, y0, x1, y1 = lines[edge]
             strength, ink = abs(strengths[edge]), theme.ink if strengths[edge] > 0 else theme.against
-            self.ax_.annotate(
-                "",
-                (x1, y1),
-                (x0, y0),
-                arrowprops={
-                    "arrowstyle": "-|>",
-                    "color": theme.mixed(ink, 0.4 + 0.6 * strength),
-                    "linewidth": 0.6 + 3.4 * strength,
-                    "shrinkA": 2,
-                    "shrinkB": 2,
-                    "mutation_scale": 8 + 6 * strength,
-                },
-                zorder=1,
-            )
+            colour, width = theme.mixed(ink, 0.4 + 0.6 * strength), 0.6 + 3.4 * strength
+            size = {"linewidth": width, "mutation_scale": 8 + 6 * strength}
+            draw_arrow(self.ax_, lines[edge], color=colour, shrinkA=2, shrinkB=2, zorder=1, **size)
         self._draw_labels({edge: lines[edge] for edge in edges}, list(boxes.values()))
 
     def _draw_labels(self, lines: Mapping[tuple[str, str], Line], taken: list[Box]) -> None:
@@ -472,10 +454,6 @@ def _fitting(classes: Sequence[tuple[str, str]], width: int) -> list[str]:
     return [counted(name, share) for name, (_, share) in zip(names, classes, strict=True)]
 
 
-def _tag(node: Mapping[str, Any]) -> str:
-    return f"w{node['word']}"
-
-
 def _name(node: Mapping[str, Any]) -> str:
     """Return the name of a word or of a group."""
     words = node.get("words", [node["word"]])
@@ -486,9 +464,3 @@ def _name(node: Mapping[str, Any]) -> str:
 def _letters(width: float, size: float) -> int:
     """Return the number of letters of a size in points that fit into a width in inches."""
     return int(127 * width / size)
-
-
-def _limits(boxes: Mapping[str, Box]) -> Limits:
-    left, right = min(box.left for box in boxes.values()) - _MARGIN, max(box.right for box in boxes.values()) + 0.2
-    bottom, top = min(box.bottom for box in boxes.values()) - 0.1, max(box.top for box in boxes.values()) + 0.15
-    return Limits(left, right, bottom, top)

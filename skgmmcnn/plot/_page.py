@@ -6,7 +6,7 @@ import base64
 import hashlib
 import html
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from importlib.resources import files
 from pathlib import Path
@@ -194,8 +194,11 @@ def _contrasts(
         return []
     counted = any(evidence_of(graph) == "counts" for graph, *_ in graphs.values())
     if contrast is True:
-        others = _most_like(estimator, words, list(graphs)) if counted else _runners_up(graphs)
-        rounds = [{row: int(other if labels[row] == words.decisions[row] else labels[row]) for row, other in others}]
+        rows = list(graphs)
+        of_network = [graphs[row][0].graph.get("runner_up") for row in rows]
+        runners_up = _most_like(estimator, words, rows) if counted else of_network
+        right = labels[rows] == words.decisions[rows]
+        rounds = [dict(zip(rows, np.where(right, runners_up, labels[rows]).tolist(), strict=True))]
     else:
         classes = [contrast] if isinstance(contrast, (str, int, np.integer)) else contrast
         rounds = [dict.fromkeys(graphs, words.spec.class_index(each)) for each in classes]
@@ -208,17 +211,11 @@ def _contrasts(
     return [others for others in kept if others]
 
 
-def _runners_up(graphs: Mapping[int, Sequence[nx.DiGraph]]) -> Iterator[tuple[int, int]]:
-    for row, (graph, *_) in graphs.items():
-        yield row, graph.graph["runner_up"]
-
-
-def _most_like(estimator: InferenceGraph, words: WordMaps, rows: list[int]) -> Iterator[tuple[int, int]]:
-    """Yield images with the class of most evidence beside the decision; with the decision where there is none."""
+def _most_like(estimator: InferenceGraph, words: WordMaps, rows: list[int]) -> np.ndarray:
+    """Return for each image the class of most evidence beside the decision, or the decision where there is none."""
     evidence = estimator.decision_function(words[rows])
     evidence[np.arange(len(rows)), words.decisions[rows]] = -np.inf
-    for row, each in zip(rows, evidence, strict=True):
-        yield row, each.argmax() if np.isfinite(each.max()) else words.decisions[row]
+    return np.where(np.isfinite(evidence.max(1)), evidence.argmax(1), words.decisions[rows])
 
 
 def _read(name: str) -> str:

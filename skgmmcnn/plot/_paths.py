@@ -21,6 +21,7 @@ from ._drawing import (
     Drawing,
     Limits,
     Theme,
+    draw_arrow,
     draw_image,
     draw_patches,
     draw_rectangle,
@@ -185,7 +186,7 @@ class PathDisplay(Drawing):
             raise ValueError(f"1 to {_MOST_CLASSES} classes can be drawn; got {len(self.targets)}.")
         self._flows = [self._flow(target) for target in self.targets]
         self._boxes = self._place(self._flows)
-        return _limits(self._boxes)
+        return Limits.around(self._boxes.values(), 0.4, 0.4, 0.65, 0.65)
 
     def _draw(self) -> None:
         flows, boxes = self._flows, self._boxes
@@ -253,15 +254,13 @@ class PathDisplay(Drawing):
             offset = 0.3 * ((len(flows) - 1) / 2 - i)
             for (tail, head), share in flow.items():
                 line = _line(boxes[tail], boxes[head], offset)
-                self.ax_.plot(
-                    [line[0], line[2]],
-                    [line[1], line[3]],
-                    color=PALETTE[i],
-                    linewidth=max(1.0, _WIDEST * share),
-                    alpha=0.55,
-                    solid_capstyle="butt",
-                    zorder=1,
-                )
+                style: dict[str, Any] = {
+                    "linewidth": max(1.0, _WIDEST * share),
+                    "alpha": 0.55,
+                    "solid_capstyle": "butt",
+                    "zorder": 1,
+                }
+                self.ax_.plot(line[::2], line[1::2], color=PALETTE[i], **style)
                 lines.append(((tail, head, i), line, share))
         lines.sort(key=lambda entry: -entry[2])
         below = [Box(box.middle - 0.8, box.bottom - 0.5, 1.6, 0.5 + box.height) for box in boxes.values()]
@@ -296,14 +295,8 @@ class PathDisplay(Drawing):
             share = sum(share for (_, head), share in flow.items() if head.column == node.column)
             assert self.paths.decisions is not None
             n_images = int((self.paths.decisions == node.number).sum())
-            write(
-                self.ax_,
-                box.middle,
-                box.bottom - 0.05,
-                f"{percent(share)} of {n_images}\nimages shown",
-                size=8,
-                va="top",
-            )
+            text = f"{percent(share)} of {n_images}\nimages shown"
+            write(self.ax_, box.middle, box.bottom - 0.05, text, size=8, va="top")
 
     def _draw_layer_names(self, boxes: dict[Node, Box]) -> None:
         top = max(box.top for box in boxes.values()) + 0.25
@@ -323,14 +316,8 @@ class PathDisplay(Drawing):
         title = f"image {self.image}" + ("" if self.true_label is None else f"\nlabel: {self._name(self.true_label)}")
         write(self.ax_, box.middle, box.bottom - 0.05, title, size=9, va="top", color=MARK)
         for tail, head in zip([Node(-1, 0), *nodes[:-1]], nodes, strict=True):
-            x0, y0, x1, y1 = _line(boxes[tail], boxes[head], 0)
-            self.ax_.annotate(
-                "",
-                (x1, y1),
-                (x0, y0),
-                arrowprops={"arrowstyle": "-|>", "color": MARK, "linewidth": 1.8, "shrinkA": 1, "shrinkB": 1},
-                zorder=2,
-            )
+            line = _line(boxes[tail], boxes[head], 0)
+            draw_arrow(self.ax_, line, color=MARK, linewidth=1.8, shrinkA=1, shrinkB=1, zorder=2)
         for node in nodes[:-1]:
             draw_rectangle(self.ax_, boxes[node], fc="none", ec=MARK, linewidth=2)
         self._mark_leaving(boxes, nodes)
@@ -368,9 +355,3 @@ def _steps(path: list[int]) -> Iterator[tuple[Node, Node]]:
 
 def _line(tail: Box, head: Box, offset: float) -> Line:
     return tail.right, tail.bottom + 0.5 + offset, head.left, head.bottom + 0.5 + offset
-
-
-def _limits(boxes: dict[Node, Box]) -> Limits:
-    left, right = min(box.left for box in boxes.values()) - 0.4, max(box.right for box in boxes.values()) + 0.4
-    bottom, top = min(box.bottom for box in boxes.values()) - 0.65, max(box.top for box in boxes.values()) + 0.65
-    return Limits(left, right, bottom, top)

@@ -134,7 +134,11 @@ class WordMapDisplay(Drawing):
         return cls(maps, chosen).plot(ax=ax)
 
     def _lay_out(self) -> Limits:
-        self._check()
+        for layer, numbers in self.chosen.items():
+            if len(numbers) > len(PALETTE):
+                raise ValueError(
+                    f"At most {len(PALETTE)} words of a layer can be distinguished; {layer!r} has {len(numbers)}."
+                )
         self._picture = next(iter(pictures(self.words, [0])), None)
         self._boxes, bottom = self._place(self._picture)
         return Limits(-_GAP / 2, max(box.right for box in self._boxes.values()) + _GAP / 2, bottom, 0)
@@ -150,13 +154,6 @@ class WordMapDisplay(Drawing):
 
     def _key(self) -> str:
         return _KEY
-
-    def _check(self) -> None:
-        for layer, numbers in self.chosen.items():
-            if len(numbers) > len(PALETTE):
-                raise ValueError(
-                    f"At most {len(PALETTE)} words of a layer can be distinguished; {layer!r} has {len(numbers)}."
-                )
 
     def _place(self, picture: np.ndarray | None) -> tuple[dict[str | None, Box], float]:
         """Return boxes for the image, None, and the maps, and where the lowest legend ends."""

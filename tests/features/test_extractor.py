@@ -427,20 +427,28 @@ def test_bad_input_is_named(case):
         extractor.fit(X)
 
 
-def test_bad_labels_are_named():
-    extractor = FeatureExtractor(small_network(), ["4"], class_names=["cat", "dog", "dog", "cow"])
-    for y, message in [
-        ([0, 1, 2], "one label per image"),
-        ([0, 1, 2, 4], "no output 4"),
-        (["cat", "dog", "cow", "cow"], "Several outputs are named 'dog'"),
-        (["cat", "cat", "cow", "pig"], "no class 'pig'"),
-        ([0.5, 1, 2, 3], "got 0.5"),
-    ]:
-        with pytest.raises(ValueError, match=message):
-            extractor.fit(READY, y)
-    np.testing.assert_array_equal(extractor.fit(READY).spec_.encode(["cow", "cat"], 2), [3, 0])
-    with pytest.raises(ValueError, match="outputs have no names"):
-        FeatureExtractor(small_network(), ["4"]).fit(READY, ["cat"] * 4)
+NAMES = ["cat", "dog", "dog", "cow"]
+
+
+@pytest.mark.parametrize(
+    ("names", "y", "message"),
+    [
+        (NAMES, [0, 1, 2], "one label per image"),
+        (NAMES, [0, 1, 2, 4], "no output 4"),
+        (NAMES, ["cat", "dog", "cow", "cow"], "Several outputs are named 'dog'"),
+        (NAMES, ["cat", "cat", "cow", "pig"], "no class 'pig'"),
+        (NAMES, [0.5, 1, 2, 3], "got 0.5"),
+        (None, ["cat"] * 4, "outputs have no names"),
+    ],
+)
+def test_bad_labels_are_named(names, y, message):
+    with pytest.raises(ValueError, match=message):
+        FeatureExtractor(small_network(), ["4"], class_names=names).fit(READY, y)
+
+
+def test_labels_are_encoded():
+    extractor = FeatureExtractor(small_network(), ["4"], class_names=NAMES).fit(READY)
+    np.testing.assert_array_equal(extractor.spec_.encode(["cow", "cat"], 2), [3, 0])
 
 
 def test_trouble_behind_the_first_image_is_named(tmp_path, pixels):

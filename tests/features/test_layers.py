@@ -307,12 +307,16 @@ def test_two_readings_are_refused_and_layout_decides():
         extractor = FeatureExtractor(Windows(blank=True), ["norm", "merge_1"], layout=told, **settings).fit(X)
         assert extractor.spec_.shapes["merge_1"] == shape
         assert pickle.loads(pickle.dumps(extractor)).transform(X).shapes["merge_1"] == shape
-    for wrong, message in [
-        ({"merge_1": "first"}, "must be 'channels_first'"),
-        ({"mix": "channels_last"}, "neither one of"),
-    ]:
-        with pytest.raises(ValueError, match=message):
-            FeatureExtractor(Windows(), ["norm"], layout=wrong, **settings).fit(X)
+
+
+@pytest.mark.filterwarnings("ignore:.*cannot be traced")
+@pytest.mark.parametrize(
+    ("layout", "message"),
+    [({"merge_1": "first"}, "must be 'channels_first'"), ({"mix": "channels_last"}, "neither one of")],
+)
+def test_wrong_layouts_are_refused(layout, message):
+    with pytest.raises(ValueError, match=message):
+        FeatureExtractor(Windows(), ["norm"], layout=layout, preprocess=None).fit(torch.rand(2, 3, 32, 32))
 
 
 def test_a_first_attempt_needs_no_layers(digits):

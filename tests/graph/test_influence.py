@@ -409,7 +409,7 @@ def test_bad_input(branched):
         branched.influence.of_classes([9] * len(branched))
     with pytest.raises(ValueError, match="one label per image"):
         branched.influence.of_classes([1, 2])
-    with pytest.raises(ValueError, match="no layer 'bottom'"):
+    with pytest.raises(ValueError, match="Unknown layer 'bottom'; the layers are 'stem'"):
         branched.influence.of_classes(layers=["bottom"])
 
 

@@ -419,7 +419,7 @@ function statistics(word) {
   ]);
   const more = word.n_classes - word.classes.length;
   return [
-    make("h3", { textContent: "Where it occurs in the images that it was learnt from" }),
+    make("h3", { textContent: "Classes of the fitted images that show it" }),
     make("dl", { className: "bars" }, ...rows),
     make("p", { className: "soft", textContent: (more > 0 ? `and ${more} other class${more === 1 ? "" : "es"}; ` : "")
       + `${percent(word.share)} of all locations show it` }),

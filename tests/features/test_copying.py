@@ -1,4 +1,4 @@
-"""Networks that are wrapped, parametrised, hooked or of other forms: they work, or say what they are and what to do."""
+"""Networks that are wrapped, parametrised, hooked or of other forms: they work, or raise an error with the remedy."""
 
 import pickle
 import threading
@@ -165,7 +165,7 @@ def on_no_device():
 
 @pytest.mark.filterwarnings("ignore:.*:DeprecationWarning", "ignore:.*deprecated")
 @pytest.mark.parametrize(
-    ("make", "told"),
+    ("make", "message"),
     [
         (scripted, "The network is TorchScript.*Give the network that was scripted"),
         (traced, "The network is TorchScript.*Give the network that was scripted"),
@@ -176,8 +176,8 @@ def on_no_device():
         (on_no_device, "Small cannot be copied .*meta"),
     ],
 )
-def test_forms_that_cannot_be_watched_say_what_to_do(make, told):
-    with pytest.raises(ValueError, match=told):
+def test_unsupported_forms_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
         fitted(make())
 
 
@@ -202,7 +202,7 @@ def signals():
 
 
 @pytest.mark.parametrize(
-    ("make", "told"),
+    ("make", "message"),
     [
         (TwoInputs, r"takes 2 inputs \(x, meta\) instead of one\. Wrap it in a module whose forward\(x\) calls"),
         (signals, r"begins with a Conv1d for signals.* with nn.Conv2d"),
@@ -213,8 +213,8 @@ def signals():
     ],
 )
 @pytest.mark.filterwarnings("ignore:.*cannot be traced")
-def test_what_networks_take_and_return_is_checked(make, told):
-    with pytest.raises(ValueError, match=told):
+def test_what_networks_take_and_return_is_checked(make, message):
+    with pytest.raises(ValueError, match=message):
         fitted(make(), ["0"] if make is signals else ["network.conv1"])
 
 

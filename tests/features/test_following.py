@@ -1,4 +1,4 @@
-"""Receptive fields of torchvision's families against NaN in a single location, at locations drawn at random."""
+"""Receptive fields of torchvision families against NaN in single, random locations."""
 
 import warnings
 

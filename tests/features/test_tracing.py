@@ -1,4 +1,4 @@
-"""Networks are looked at and run beside other threads, which neither disturb nor are disturbed."""
+"""Tracing and running of networks while other threads run."""
 
 import math
 import threading
