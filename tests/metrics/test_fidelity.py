@@ -105,7 +105,7 @@ def test_a_decision_that_is_not_the_largest_score_is_refused(digits, shown, deci
     )
     pipe = make_pipeline(extractor, LayerDictionary(4, random_state=0), InferenceGraph()).fit(digits.images[:80])
     for measure in (fidelity, completeness, faithfulness, edge_effects, trust_report):
-        with pytest.raises(ValueError, match="must be the largest of the network's scores; with this decision="):
+        with pytest.raises(ValueError, match="must be the class of the largest score; with this decision="):
             measure(pipe, shown)
 
 
