@@ -39,26 +39,26 @@ AT = 200  # words, where families are compared
 class Timed(LayerDictionary):
     """A dictionary that notes the processors' time for training each mixture."""
 
-    def _train(self, layer, sample, emission):
+    def _train(self, layer, sample):
         begun = time.process_time()
-        found = self._mixture(layer, sample, emission)
+        found = self._mixture(layer, sample)
         self.__dict__.setdefault("seconds", {})[layer] = time.process_time() - begun
         return found
 
-    def _mixture(self, layer, sample, emission):
-        return super()._train(layer, sample, emission)
+    def _mixture(self, layer, sample):
+        return super()._train(layer, sample)
 
 
 class OfKMeans(Timed):
     """A dictionary whose words are the clusters that scikit-learn's k-means finds in the same rows."""
 
-    def _mixture(self, layer, sample, emission):
+    def _mixture(self, layer, sample):
         found = KMeans(self.n_components, n_init=1, random_state=self.random_state).fit(sample.rows.numpy())
         mean, variance = moments(sample.rows)
         narrow = torch.full_like(variance, 1e-3 * variance.mean())
         centres = torch.from_numpy(found.cluster_centers_)
         mixture = start(centres, SphericalGaussian(narrow), mean, narrow, sample.rows)
-        few = LayerDictionary(self.n_components, max_iter=1)._train(layer, sample, "gaussian")
+        few = LayerDictionary(self.n_components, max_iter=1)._train(layer, sample)
         return few._replace(state=few.state._replace(mixture=mixture))
 
 
