@@ -209,6 +209,7 @@ class NetworkSource:
 
 
 def hash_of(function: Any, name: str) -> str:
+    """Return the hash of a parameter of the extractor; raise an error that names it if there is none."""
     try:
         return joblib.hash(function)
     except Exception as error:

@@ -89,9 +89,9 @@ class InfluenceEvidence(Evidence):
 
         Words of a class: their influence per location, times the number of locations that images of the class have in
         the vocabulary's statistics, which count all fitted images.  The influence per location of a word that few
-        images show is shrunk towards that of the average location, as if it had been seen in some more.  By salience,
-        graphs of two sets of 30 images would share 64 % of their words, not 69 %.  Else the mean salience over the
-        images less its standard error, towards zero.
+        images show is shrunk towards that of the average location, as if it had been seen in some more.  Salience would
+        rank them less alike in different images of a class.  Else the mean salience over the images less its standard
+        error, towards zero.
         """
         statistics = self.words.vocabulary.statistics.get(layer)
         output = int(targets.words[0])
