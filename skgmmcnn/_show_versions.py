@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
-DEPENDENCIES = """filelock joblib matplotlib networkx numpy pillow safetensors scikit-learn scipy threadpoolctl
+DEPENDENCIES = """joblib matplotlib networkx numpy pillow safetensors scikit-learn scipy threadpoolctl
     torch torchvision tqdm pandas""".split()
 
 

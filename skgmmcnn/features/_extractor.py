@@ -262,7 +262,7 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         run = Running(self.decision, self.batch_size, self.n_jobs, self.verbose, self.device)
         network = NetworkSource(self._traced, self.spec_, self.fingerprint_, images, run)
         source = network if self.store is None else StoredSource(network, self.store, "float32")
-        return FeatureMaps(self.spec_, images, source, network, self._scale)
+        return FeatureMaps(source, network, self._scale)
 
     def score(self, X: Any, y: Any) -> float:
         """Return the accuracy of the network.

@@ -319,7 +319,7 @@ def test_reduced_precision(digits):
             assert not torch.equal(values, its.activations[layer])
             assert (values - its.activations[layer]).abs().max() < 0.03 * values.abs().max()
     dictionary = LayerDictionary(20, random_state=0).fit(exact)
-    reduced.spec = exact.spec  # whose words else are those of another network
+    reduced._source.spec = exact.spec  # whose words else are those of another network
     for layer, words in dictionary.predict(exact).items():
         assert (words != dictionary.predict(reduced)[layer]).mean() < 0.03
 
