@@ -7,7 +7,6 @@ from os import PathLike
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ._decisions import not_finite
@@ -119,7 +118,9 @@ class FeatureMaps:
         """
         for batch in self._source.batches():
             for layer, values in batch.activations.items():
-                _check_finite(values, layer, batch.start)
+                bad = not_finite(values)
+                if bad:
+                    raise ValueError(f"Layer {layer!r} contains NaN or infinity for image {batch.start + bad[0]}.")
             yield batch
 
     def rerun(self, work: Callable[[Rerun], Result], what: str = "network") -> Iterator[Result]:
@@ -309,12 +310,6 @@ class Pictures:
     def file_name(self, number: int) -> str:
         """Return the file name of a picture without its folder, "" if it is not from a file."""
         return self._images.file_name(number)
-
-
-def _check_finite(values: Tensor, layer: str, start: int) -> None:
-    bad = [] if torch.isfinite(values.sum()) else not_finite(values)
-    if bad:  # otherwise the sum overflowed
-        raise ValueError(f"Layer {layer!r} contains NaN or infinity for image {start + bad[0]}.")
 
 
 def _concatenate_scores(outputs: list[Any]) -> np.ndarray | None:

@@ -70,7 +70,7 @@ class StoredSource:
         with self._explain_errors():
             self._folder.mkdir(parents=True, exist_ok=True)
             remove_drafts(self._folder)
-        files = [self._folder / f"{key.hex()}.bin" for key in self._source.images.keys()]  # noqa: SIM118
+        files = [self._folder / f"{key}.bin" for key in self._source.images.hashes()]
         present = np.array([file.exists() for file in files], bool)
         self._compare(files, np.flatnonzero(present))
         first = {files[row]: row for row in np.flatnonzero(~present)[::-1]}  # repeated images are computed once
