@@ -70,8 +70,7 @@ def save(estimator: BaseEstimator, path: str | PathLike, *, embed: bool = True) 
     if path.suffix not in ("", _SUFFIX):
         raise ValueError(f"{str(path)!r} has the suffix of another format; use {_SUFFIX!r}, or no suffix.")
     pack = Packer(ALL_KINDS, embed)
-    with pack.at(type(estimator).__name__):
-        packed = pack(estimator)
+    packed = pack.attribute(type(estimator).__name__, estimator)
     document = json.dumps({"given": pack.given, "networks": pack.networks, "estimator": packed})
     about = {"skgmmcnn": document, "version": str(_VERSION)}
     about["sha256"] = _checksum(about, pack.arrays)
@@ -133,7 +132,12 @@ def load(
     passed = {"model": model, "preprocess": preprocess, "decision": decision, "weights": weights}
     given = {name: value for name, value in passed.items() if value is not None}
     try:
-        return _unpacked(path, given)
+        document, arrays = _read(path)
+        _check_given(given, document["given"])
+        estimator = Unpacker(ALL_KINDS, arrays, document["networks"], given)(document["estimator"])
+        if not isinstance(estimator, BaseEstimator):
+            raise ValueError(f"it contains a {type(estimator).__name__} instead of an estimator.")
+        _check_surplus(estimator, {name: value for name, value in given.items() if name not in document["given"]})
     except ValueError as error:
         raise ValueError(f"{str(path)!r} cannot be loaded: {error}") from error
     except OSError:
@@ -143,15 +147,6 @@ def load(
             f"{str(path)!r} cannot be loaded: it was not written by skgmmcnn.save, or what was passed does not fit "
             f"({type(error).__name__}: {error})."
         ) from error
-
-
-def _unpacked(path: Path, given: dict[str, Any]) -> BaseEstimator:
-    document, arrays = _read(path)
-    _check_given(given, document["given"])
-    estimator = Unpacker(ALL_KINDS, arrays, document["networks"], given)(document["estimator"])
-    if not isinstance(estimator, BaseEstimator):
-        raise ValueError(f"it contains a {type(estimator).__name__} instead of an estimator.")
-    _check_surplus(estimator, {name: value for name, value in given.items() if name not in document["given"]})
     return estimator
 
 

@@ -13,9 +13,9 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms._presets import ImageClassification
 
 from ..features import HookedNetwork, TracedNetwork, build, fingerprint, in_memory
-from ._values import KINDS, Kind, Packer, Unpacker, _instance, dtype_of, fill, pack_weights, pick, unpack_weights
+from ._values import KINDS, Kind, Packer, Unpacker, fill, pack_weights, pick, simple, unpack_weights
 
-_WATCHED: dict[str, Any] = {kind.__name__: kind for kind in (TracedNetwork, HookedNetwork)}
+_CAPTURED: dict[str, Any] = {kind.__name__: kind for kind in (TracedNetwork, HookedNetwork)}
 _TRANSFORMS: dict[str, Any] = {
     kind.__name__: kind
     for kind in (
@@ -79,7 +79,7 @@ def _rebuild(digest: str, known: dict[str, Any], unpack: Unpacker) -> nn.Module:
     return network
 
 
-def _pack_watched(value: Any, pack: Packer) -> Any:
+def _pack_captured(value: Any, pack: Packer) -> Any:
     kind, (_, *arguments) = value.__reduce__()
     return [
         kind.__name__,
@@ -90,25 +90,25 @@ def _pack_watched(value: Any, pack: Packer) -> Any:
     ]
 
 
-def _unpack_watched(content: Any, unpack: Unpacker) -> Any:
+def _unpack_captured(content: Any, unpack: Unpacker) -> Any:
     name, digest, arguments, shape, answers = content
-    watched = pick(_WATCHED, name)(_unpack_network(digest, unpack), *map(unpack, arguments))
-    current = _probe(watched, tuple(shape))
+    captured = pick(_CAPTURED, name)(_unpack_network(digest, unpack), *map(unpack, arguments))
+    current = _probe(captured, tuple(shape))
     for layer, expected in unpack(answers).items():
         if not np.allclose(current[layer], expected, _RELATIVE, _ABSOLUTE, equal_nan=True):
             raise ValueError(
                 f"layer {layer!r} does not return the same values as when the file was saved, although the weights are "
                 "equal: the code of the network has changed. Pass the old code as load(path, model=...), or fit again."
             )
-    return watched
+    return captured
 
 
-def _probe(watched: Any, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
+def _probe(captured: Any, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
     """Return the activations of each layer for an image of noise, averaged over locations."""
     if math.prod(shape) > _MOST_VALUES:
         raise ValueError(f"images of shape {shape} are too large to check the network.")
     noise = torch.from_numpy(np.random.RandomState(0).rand(1, *shape).astype(np.float32))
-    _, activations = watched.run(noise)
+    _, activations = captured.run(noise)
     return {
         layer: values.float().reshape(*values.shape[:2], -1).mean((0, 2)).numpy(force=True)
         for layer, values in activations.items()
@@ -151,11 +151,8 @@ def _describe(value: Any) -> str:
 
 ALL_KINDS: dict[str, Kind] = KINDS | {
     "transform": Kind(lambda v: type(v) in _TRANSFORMS.values(), _pack_transform, _unpack_transform),
-    "interpolation": Kind(
-        _instance(InterpolationMode), lambda v, pack: v.value, lambda c, unpack: InterpolationMode(c)
-    ),
-    "dtype": Kind(_instance(torch.dtype), lambda v, pack: str(v)[6:], lambda c, unpack: dtype_of(c)),
-    "weights": Kind(_instance(models.WeightsEnum), lambda v, pack: str(v), lambda c, unpack: models.get_weight(c)),
-    "watched": Kind(_instance(*_WATCHED.values()), _pack_watched, _unpack_watched),
+    "interpolation": simple(InterpolationMode, lambda v: v.value, InterpolationMode),
+    "weights": simple(models.WeightsEnum, str, models.get_weight),
+    "captured": Kind(lambda v: type(v) in _CAPTURED.values(), _pack_captured, _unpack_captured),
     "code": Kind(callable, _pack_code, _unpack_code),
 }
