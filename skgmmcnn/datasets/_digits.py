@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cache
 from importlib.resources import files
 
-import numpy as np
 import torch
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
@@ -87,17 +85,11 @@ def load_digits_network() -> Bunch:
 
 def digit_images() -> Bunch:
     """Return images, labels and class names as in :func:`load_digits_network`."""
-    arrays = {name: array.copy() for name, array in _arrays().items()}  # arrays are cached
-    return Bunch(**arrays, class_names=[str(digit) for digit in range(10)])
-
-
-@cache
-def _arrays() -> dict[str, np.ndarray]:
-    """Return images and labels, read once."""
     images, labels = load_digits(return_X_y=True)
     images = (images / 16).astype("float32").reshape(-1, 8, 8)
     parts = train_test_split(images, labels, test_size=0.25, stratify=labels, random_state=0)
-    return dict(zip(["images", "test_images", "labels", "test_labels"], parts, strict=True))
+    names = ["images", "test_images", "labels", "test_labels"]
+    return Bunch(**dict(zip(names, parts, strict=True)), class_names=[str(digit) for digit in range(10)])
 
 
 def train(digits: Bunch, *, seed: int = 0, n_epochs: int = _N_EPOCHS) -> DigitsNetwork:

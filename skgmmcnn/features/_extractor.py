@@ -201,9 +201,11 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         X = normalise_input(X, existing=self.on_error == "raise")  # before weights are downloaded
         device = resolve_device(self.device)
         built = build(self.model, self.weights, seed=0)
-        preprocess: Any = built.preprocess if self.preprocess == "auto" else self.preprocess
-        if self.preprocess == "auto" and preprocess is None and isinstance(self.model, str) and of_bytes(X):
-            preprocess = usual_preprocess(self.model)
+        preprocess: Any = self.preprocess
+        if preprocess == "auto":
+            preprocess = built.preprocess
+            if preprocess is None and isinstance(self.model, str) and of_bytes(X):
+                preprocess = usual_preprocess(self.model)
         watched = watch(built.network)
         images = self._images_of(X, InputKind.of(watched.first_layer), preprocess)
         image = images.batch(0, 1)
@@ -215,16 +217,13 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         if y is not None:
             spec.encode(y, len(images))
         traced = traced.on(share(built.network, device))
-        pairs = [(upper, lower) for upper, lowers in spec.below.items() for lower in lowers]
-        batch = _some(images, _N_FIELD_IMAGES, spec.input_shape)
-        effective = effective_fields(traced, batch, {pair: fields[pair] for pair in pairs})
-        digest = fingerprint(traced.network)
-        spec = replace(spec, effective_fields=effective, fingerprint=digest)
+        direct = {(upper, lower): fields[upper, lower] for upper, lowers in spec.below.items() for lower in lowers}
+        effective = effective_fields(traced, _some(images, _N_FIELD_IMAGES, spec.input_shape), direct)
         self._scale = PixelScale.of(images, image)
         self._traced = traced
-        self.fingerprint_ = digest
+        self.fingerprint_ = fingerprint(traced.network)
         self.preprocess_ = preprocess
-        self.spec_ = spec
+        self.spec_ = replace(spec, effective_fields=effective, fingerprint=self.fingerprint_)
         return self
 
     def _check_parameters(self) -> None:

@@ -12,9 +12,11 @@ from torch import Tensor
 from ._decisions import not_finite
 from ._images import Images, PixelScale
 from ._receptive_field import ReceptiveField
-from ._sources import Change, FeatureBatch, HeldSource, NetworkSource, Rerun, Result, Source
+from ._sources import Change, FeatureBatch, HeldSource, NetworkSource, Rerun, Result
 from ._spec import NetworkSpec
 from ._store import StoredSource
+
+Source = HeldSource | NetworkSource | StoredSource
 
 
 class FeatureMaps:
@@ -259,34 +261,12 @@ def maps_of_changed_network(maps: FeatureMaps, change: Change) -> FeatureMaps:
 
 
 def maps_of_arrays(arrays: Mapping[str, np.ndarray]) -> FeatureMaps:
-    """Return arrays (n, d) by layer, the lowest first, as maps (d, 1, 1) without a network."""
-    arrays = _check_arrays(arrays)
+    """Return float arrays (n, d) by layer, the lowest first, as maps (d, 1, 1) without a network."""
     shapes = {layer: (values.shape[1], 1, 1) for layer, values in arrays.items()}
-    first = next(iter(arrays.values()))
-    spec = NetworkSpec(tuple(arrays), shapes, (first.shape[1],), {}, 0, None)
+    n, d = next(iter(arrays.values())).shape
+    spec = NetworkSpec(tuple(arrays), shapes, (d,), {}, 0, None)
     held = {layer: values[:, None, None] for layer, values in arrays.items()}
-    source = HeldSource(spec, held, np.empty((len(first), 0)), np.zeros(len(first), np.int64), len(first), "auto")
-    return FeatureMaps(source, None, None)
-
-
-def _check_arrays(arrays: Any) -> dict[str, np.ndarray]:
-    """Return arrays (n, d) by layer as floats; raise an error if they are invalid or differ in n."""
-    if not isinstance(arrays, Mapping) or not arrays:
-        raise TypeError(f"Arrays must be given by layer, as in {{'hidden': X}}; got {arrays!r:.50}.")
-    by_layer = {layer: np.asarray(values) for layer, values in arrays.items()}
-    for layer, values in by_layer.items():
-        if np.ma.is_masked(arrays[layer]):
-            raise TypeError(f"Layer {layer!r} is a masked array; fill the masked values: X.filled(value).")
-        if values.dtype.kind not in "biuf" or values.ndim != 2:
-            raise ValueError(
-                f"Layer {layer!r} must be an array (n, d) of real numbers; got {values.dtype} of shape {values.shape}."
-            )
-        if not np.isfinite(values).all():
-            raise ValueError(f"Layer {layer!r} contains NaN or infinity.")
-    sizes = {layer: len(values) for layer, values in by_layer.items()}
-    if len(set(sizes.values())) > 1:
-        raise ValueError(f"All layers must have the same number of examples; got {sizes}.")
-    return {layer: values if values.dtype.kind == "f" else values.astype(float) for layer, values in by_layer.items()}
+    return FeatureMaps(HeldSource(spec, held, np.empty((n, 0)), np.zeros(n, np.int64), n, "auto"), None, None)
 
 
 class Pictures:

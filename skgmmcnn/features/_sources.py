@@ -7,7 +7,7 @@ import functools
 import json
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import joblib
 import numpy as np
@@ -39,20 +39,6 @@ class FeatureBatch(NamedTuple):
     activations: dict[str, Tensor]
     outputs: Any
     decisions: np.ndarray
-
-
-class Source(Protocol):
-    """Activations of a set of images, which can be indexed by arrays."""
-
-    spec: NetworkSpec
-    device: str | torch.device
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, rows: Any) -> Source: ...
-
-    def batches(self) -> Iterator[FeatureBatch]:
-        """Yield batches of all images, in order."""
 
 
 class HeldSource:

@@ -15,7 +15,6 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchvision import transforms
 
 from skgmmcnn import FeatureExtractor, FeatureMaps, LayerDictionary
-from skgmmcnn.features import maps_of_arrays
 
 TO_TENSOR = transforms.Compose([transforms.ToTensor(), transforms.Normalize([0.5] * 3, [0.25] * 3)])
 
@@ -669,33 +668,6 @@ def test_random_preprocessing_is_told(pixels):
 def test_parameters_that_are_mistakes(parameters, error, told):
     with pytest.raises(error, match=told):
         FeatureExtractor(small_network(), **{"layers": ["4"]} | parameters).fit(READY)
-
-
-ROWS = np.ones((4, 3), np.float32)
-
-
-@pytest.mark.parametrize(
-    ("arrays", "error", "told"),
-    [
-        ({}, TypeError, "given by layer"),
-        (ROWS, TypeError, "given by layer"),
-        (5, TypeError, "given by layer, .*got 5"),
-        ({"a": ROWS, "b": ROWS[:2]}, ValueError, r"the same number of examples; got \{'a': 4, 'b': 2\}"),
-        ({"a": ROWS[0]}, ValueError, r"Layer 'a' must be an array \(n, d\).*shape \(3,\)"),
-        ({"a": [["x"]]}, ValueError, "of real numbers; got <U1"),
-        ({"a": ROWS * np.nan}, ValueError, "Layer 'a' contains NaN"),
-        ({"a": np.ma.masked_greater(ROWS, 0)}, TypeError, "Layer 'a' is a masked array; fill"),
-    ],
-)
-def test_arrays_that_are_no_maps(arrays, error, told):
-    with pytest.raises(error, match=told):
-        maps_of_arrays(arrays)
-
-
-def test_lists_and_integers_can_be_maps():
-    for values in (ROWS.tolist(), ROWS.astype(int)):
-        (batch,) = maps_of_arrays({"a": values}).batches()
-        np.testing.assert_array_equal(batch.activations["a"][:, :, 0, 0], ROWS)
 
 
 def test_no_images_are_told(tmp_path):
