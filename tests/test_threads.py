@@ -134,21 +134,20 @@ def test_chains(threads):
 
 
 def looped(network):
-    """Return the network in a form that torch.fx cannot trace."""
+    """Return the network in a form that branches on values."""
 
-    class Untraceable(nn.Sequential):
+    class Branching(nn.Sequential):
         def forward(self, x):
             return None if x.sum() < -1 else super().forward(x)
 
-    return Untraceable(network.conv1, network.conv2, network.pool, network.conv3, nn.AvgPool2d(4), nn.Flatten())
+    return Branching(network.conv1, network.conv2, network.pool, network.conv3, nn.AvgPool2d(4), nn.Flatten())
 
 
-@pytest.mark.filterwarnings("ignore:.*cannot be traced")
-@pytest.mark.parametrize("hooked", [False, True])
-def test_maps_and_words(threads, digits, monkeypatch, hooked):
+@pytest.mark.parametrize("branching", [False, True])
+def test_maps_and_words(threads, digits, monkeypatch, branching):
     """Equal to the last bit for batches of any size, too."""
     monkeypatch.setattr("skgmmcnn._threads._WORTH", 0)
-    network, layers = (looped(digits.network), ["1", "3"]) if hooked else (digits.network, ["conv2", "conv3"])
+    network, layers = (looped(digits.network), ["1", "3"]) if branching else (digits.network, ["conv2", "conv3"])
     images = digits.images[:201]
     found = []
     for batch_size, n in [(1, 1), (3, 2), (7, 4), (32, 1), (32, 2), (32, 4), (500, 2)]:

@@ -12,10 +12,9 @@ from torchvision import models, transforms
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms._presets import ImageClassification
 
-from ..features import HookedNetwork, TracedNetwork, build, fingerprint, in_memory
+from ..features import CapturedNetwork, build, fingerprint, in_memory
 from ._values import KINDS, Kind, Packer, Unpacker, _instance, dtype_of, fill, pack_weights, pick, unpack_weights
 
-_WATCHED: dict[str, Any] = {kind.__name__: kind for kind in (TracedNetwork, HookedNetwork)}
 _TRANSFORMS: dict[str, Any] = {
     kind.__name__: kind
     for kind in (
@@ -80,9 +79,8 @@ def _rebuild(digest: str, known: dict[str, Any], unpack: Unpacker) -> nn.Module:
 
 
 def _pack_watched(value: Any, pack: Packer) -> Any:
-    kind, (_, *arguments) = value.__reduce__()
+    _, (_, *arguments) = value.__reduce__()
     return [
-        kind.__name__,
         _pack_network(value.network, pack),
         [pack(argument) for argument in arguments],
         list(pack.owner.spec_.input_shape),
@@ -91,8 +89,8 @@ def _pack_watched(value: Any, pack: Packer) -> Any:
 
 
 def _unpack_watched(content: Any, unpack: Unpacker) -> Any:
-    name, digest, arguments, shape, answers = content
-    watched = pick(_WATCHED, name)(_unpack_network(digest, unpack), *map(unpack, arguments))
+    digest, arguments, shape, answers = content
+    watched = CapturedNetwork(_unpack_network(digest, unpack), *map(unpack, arguments))
     current = _probe(watched, tuple(shape))
     for layer, expected in unpack(answers).items():
         if not np.allclose(current[layer], expected, _RELATIVE, _ABSOLUTE, equal_nan=True):
@@ -156,6 +154,6 @@ ALL_KINDS: dict[str, Kind] = KINDS | {
     ),
     "dtype": Kind(_instance(torch.dtype), lambda v, pack: str(v)[6:], lambda c, unpack: dtype_of(c)),
     "weights": Kind(_instance(models.WeightsEnum), lambda v, pack: str(v), lambda c, unpack: models.get_weight(c)),
-    "watched": Kind(_instance(*_WATCHED.values()), _pack_watched, _unpack_watched),
+    "watched": Kind(_instance(CapturedNetwork), _pack_watched, _unpack_watched),
     "code": Kind(callable, _pack_code, _unpack_code),
 }

@@ -111,12 +111,12 @@ from skgmmcnn.datasets import load_digits_network
 digits = load_digits_network()
 extractor = FeatureExtractor(digits.network, ["conv2", "conv3"], batch_size=8, device="cpu")
 maps = extractor.fit_transform(digits.images[:600])
-run = extractor._traced._capturing.forward
+run = extractor._traced.run
 def slow(batch):
     time.sleep(0.2)
     print("batch", flush=True)
     return run(batch)
-extractor._traced._capturing.forward = slow
+extractor._traced.run = slow
 maps.store(sys.argv[1])
 """
 

@@ -185,8 +185,7 @@ def test_fully_connected_layers(rng, tmp_path):
     assert explain(load(tmp_path / "pipe", model=network), rows[:9]) == explain(pipe, rows[:9])
 
 
-@pytest.mark.filterwarnings("ignore:.*cannot be traced by torch.fx")
-def test_networks_that_cannot_be_traced(digits, tmp_path):
+def test_networks_that_branch_on_values(digits, tmp_path):
     pipe = make_pipeline(
         FeatureExtractor(Branching(), ["conv2", "conv3"]), LayerDictionary(4, random_state=0), InferenceGraph()
     ).fit(digits.images[:60])
@@ -196,7 +195,7 @@ def test_networks_that_cannot_be_traced(digits, tmp_path):
 
 
 class Branching(DigitsNetwork):
-    """Asks for a value, which torch.fx does not know."""
+    """Branches on a value."""
 
     def forward(self, x):
         return super().forward(x if x.mean() > 0 else -x)
