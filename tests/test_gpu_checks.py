@@ -22,10 +22,10 @@ def script(monkeypatch):
 
 def test_all_agrees_with_itself(script, capsys):
     assert script.main() == 0
-    told = capsys.readouterr().out
-    assert "proves little" in told
-    assert told.count("  ok") >= 9
-    assert "All results agree." in told
+    printed = capsys.readouterr().out
+    assert "proves little" in printed
+    assert printed.count("  ok") >= 9
+    assert "All results agree." in printed
 
 
 def test_other_words_are_noticed(script, capsys, monkeypatch):

@@ -33,7 +33,6 @@ from ._running import lay_out
 from ._sources import NetworkSource, Running
 from ._spec import NetworkSpec, check_class_names
 from ._store import StoredSource, check_folder
-from ._tracing import watch
 
 _N_FIELD_IMAGES = 4  # on which effective fields are measured
 _N_ASKED = 8  # images used to check whether a network returns probabilities
@@ -52,8 +51,8 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
     model : str, callable or torch.nn.Module
         A torchvision model name (``"resnet50"``), a function without arguments that returns a network, or a network.
     layers : str or sequence of str, default=None
-        Names of submodules as in ``model.named_modules()``, or torchvision's names of operations
-        (:func:`torchvision.models.feature_extraction.get_graph_node_names`), in any order.  None takes the last block
+        Names of submodules as in ``model.named_modules()``, or of torch functions in them as in torchvision
+        (``"layer1.0.add"``, ``"layer1.0.add_1"`` for the second call), in any order.  None takes the last block
         of each of the four smallest map sizes, or the hidden layers of a network of vectors;
         :func:`skgmmcnn.features.list_layers` lists all layers.
     weights : str, path or torchvision weights, default=None
@@ -206,7 +205,7 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
             preprocess = built.preprocess
             if preprocess is None and isinstance(self.model, str) and of_bytes(X):
                 preprocess = usual_preprocess(self.model)
-        watched = watch(built.network)
+        watched = CapturedNetwork(built.network)
         images = self._images_of(X, InputKind.of(watched.first_layer), preprocess)
         image = images.batch(0, 1)
         warn_if_random(images, image)

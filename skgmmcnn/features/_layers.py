@@ -10,10 +10,10 @@ from torch import nn
 from torchvision.models import WeightsEnum
 from torchvision.ops import StochasticDepth
 
+from ._captured import CapturedNetwork
 from ._images import InputKind, make_images
 from ._network import build
 from ._receptive_field import ReceptiveField
-from ._tracing import watch
 
 _MOST_LAYERS = 4
 
@@ -84,7 +84,7 @@ def list_layers(
     conv1 (16, 8, 8) (3, 3) (1, 1)
     """
     built = build(model, weights, 0)
-    watched = watch(built.network)
+    watched = CapturedNetwork(built.network)
     ready: Any = built.preprocess if preprocess == "auto" else preprocess
     of_images, of_layers = split_layout(layout)
     image = make_images(X, InputKind.of(watched.first_layer), of_images, ready).batch(0, 1)

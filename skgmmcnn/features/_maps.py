@@ -128,8 +128,7 @@ class FeatureMaps:
     def rerun(self, work: Callable[[Rerun], Result], what: str = "network") -> Iterator[Result]:
         """Iterate over all images once, with reruns of the network from edited activations.
 
-        The network runs once per batch, also for maps in memory or on disk.  Reruns start at the lowest edited layer;
-        a network that torch.fx cannot trace reruns as a whole.
+        The network runs once per batch, also for maps in memory or on disk.  Reruns start at the lowest edited layer.
 
         Parameters
         ----------

@@ -203,17 +203,17 @@ class Portable:
         if self._network in _references:
             channels_last = any(map(_is_channels_last, self._network.parameters()))
             return Recipe(*_references[self._network], fingerprint(self._network), channels_last), ()
-        slots = list(_slots(self._network))
-        tensors = {id(tensor): tensor for *_, tensor in slots}
+        tensor_slots = list(slots(self._network))
+        tensors = {id(tensor): tensor for *_, tensor in tensor_slots}
         place = {key: i for i, key in enumerate(tensors)}
         skeleton = copy.deepcopy(self._network, copy_memo(self._network) | dict.fromkeys(tensors))
         arrays = [_to_bytes(tensor) for tensor in tensors.values()]
-        where = [(path, kind, name, place[id(tensor)]) for path, kind, name, tensor in slots]
+        where = [(path, kind, name, place[id(tensor)]) for path, kind, name, tensor in tensor_slots]
         trainable = [tensor.requires_grad for tensor in tensors.values()]
         return _assemble, (skeleton, arrays, trainable, where)
 
 
-def _slots(network: nn.Module) -> Any:
+def slots(network: nn.Module) -> Any:
     """Yield (submodule path, dictionary, name, tensor) for every tensor of a network."""
     for path, module in network.named_modules():
         for kind in ("_parameters", "_buffers", "__dict__"):

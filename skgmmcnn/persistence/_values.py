@@ -44,7 +44,7 @@ class Packer:
         self._kinds, self.embed = kinds, embed
         self.arrays: dict[str, np.ndarray] = {}
         self.networks: dict[str, Any] = {}
-        self.given: dict[str, str] = {}
+        self.needs: dict[str, str] = {}
         self.place: list[str] = []
         self.owner: Any = None
         self._seen: dict[int, tuple[Any, str]] = {}
@@ -85,12 +85,12 @@ class Packer:
 
 
 class Unpacker:
-    """Convert JSON and arrays to values, with `networks` by fingerprint; `given` is code passed by the user."""
+    """Convert JSON and arrays to values, with `networks` by fingerprint; `arguments` of load are code of the user."""
 
     def __init__(
-        self, kinds: dict[str, Kind], arrays: dict[str, np.ndarray], networks: dict[str, Any], given: dict[str, Any]
+        self, kinds: dict[str, Kind], arrays: dict[str, np.ndarray], networks: dict[str, Any], arguments: dict[str, Any]
     ) -> None:
-        self._kinds, self.arrays, self.networks, self.given = kinds, arrays, networks, given
+        self._kinds, self.arrays, self.networks, self.arguments = kinds, arrays, networks, arguments
         self.classes = known_classes()
         self._built: dict[Any, Any] = {}
 
@@ -175,14 +175,14 @@ def pack_weights(value: Any, pack: Packer) -> Any:
     """Pack the parameter `weights`; the path of a file must be passed to load."""
     if not names_file(value):
         return pack(value)
-    pack.given["weights"] = str(value)
-    return {"code": ["given", "weights"]}
+    pack.needs["weights"] = str(value)
+    return {"code": ["argument", "weights"]}
 
 
 def unpack_weights(content: Any, unpack: Unpacker) -> Any:
     """Return the parameter `weights`; raise an error for a path that the user has not passed."""
     weights = unpack(content)
-    if names_file(weights) and weights is not unpack.given.get("weights"):
+    if names_file(weights) and weights is not unpack.arguments.get("weights"):
         raise ValueError(f"it refers to a file of weights, {str(weights)!r}, which only the user may choose.")
     return weights
 

@@ -312,11 +312,11 @@ def test_reduced_precision(digits):
     networks = digits.network, copy.deepcopy(digits.network).bfloat16()
     extractors = [FeatureExtractor(network, ["conv2", "conv3"]) for network in networks]
     exact, reduced = (extractor.fit_transform(digits.images[:300]) for extractor in extractors)
-    for mine, its in zip(exact.batches(), reduced.batches(), strict=True):
-        for layer, values in mine.activations.items():
-            assert its.activations[layer].dtype == torch.float32
-            assert not torch.equal(values, its.activations[layer])
-            assert (values - its.activations[layer]).abs().max() < 0.03 * values.abs().max()
+    for first, second in zip(exact.batches(), reduced.batches(), strict=True):
+        for layer, values in first.activations.items():
+            assert second.activations[layer].dtype == torch.float32
+            assert not torch.equal(values, second.activations[layer])
+            assert (values - second.activations[layer]).abs().max() < 0.03 * values.abs().max()
     dictionary = LayerDictionary(20, random_state=0).fit(exact)
     reduced._source.spec = exact.spec  # whose words else are those of another network
     for layer, words in dictionary.predict(exact).items():
@@ -599,7 +599,7 @@ def test_child_called_module_loads_its_own_state(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("names", "told"),
+    ("names", "message"),
     [
         ({0: "cat", 1: "dog", 2: "cow", 3: "hen"}, None),
         ({3: "hen", 1: "dog", 0: "cat", 2: "cow"}, None),
@@ -611,12 +611,12 @@ def test_child_called_module_loads_its_own_state(tmp_path):
         ({"cat", "dog", "cow", "hen"}, "class_names is a set; give a list with one name per output"),
     ],
 )
-def test_class_names_are_in_the_order_of_outputs(names, told):
+def test_class_names_are_in_the_order_of_outputs(names, message):
     extractor = FeatureExtractor(small_network(), ["4"], class_names=names)
-    if told is None:
+    if message is None:
         assert extractor.fit(READY).spec_.class_names == ("cat", "dog", "cow", "hen")
     else:
-        with pytest.raises((TypeError, ValueError), match=told):
+        with pytest.raises((TypeError, ValueError), match=message):
             extractor.fit(READY)
 
 
@@ -654,7 +654,7 @@ def test_random_preprocessing_is_told(pixels):
 
 
 @pytest.mark.parametrize(
-    ("parameters", "error", "told"),
+    ("parameters", "error", "message"),
     [
         ({"device": "gpu"}, ValueError, "Unknown device='gpu'; use 'auto'"),
         ({"layers": [2]}, TypeError, "names of layers, as returned by list_layers; got 2"),
@@ -665,8 +665,8 @@ def test_random_preprocessing_is_told(pixels):
         ({"batch_size": True}, ValueError, "'batch_size' parameter .* Got True"),
     ],
 )
-def test_parameters_that_are_mistakes(parameters, error, told):
-    with pytest.raises(error, match=told):
+def test_parameters_that_are_mistakes(parameters, error, message):
+    with pytest.raises(error, match=message):
         FeatureExtractor(small_network(), **{"layers": ["4"]} | parameters).fit(READY)
 
 

@@ -237,11 +237,11 @@ def _broken_on_2(image):
 
 
 def test_errors_of_data_sets_and_preprocessing_carry_number_and_type(network, tmp_path):
-    told, rows = "Image 2: the data set fails on its item 2: KeyError: 'gone'", Rows(_fails_on_2)
-    with pytest.raises(ValueError, match=rf"{told}.*on_error='skip'"):
+    message, rows = "Image 2: the data set fails on its item 2: KeyError: 'gone'", Rows(_fails_on_2)
+    with pytest.raises(ValueError, match=rf"{message}.*on_error='skip'"):
         extractor(network, preprocess=None).fit(rows)
     skipping = extractor(network, preprocess=None, on_error="skip")
-    with pytest.warns(UserWarning, match=f"1 of 4 images.*image 2: {told}"):
+    with pytest.warns(UserWarning, match=f"1 of 4 images.*image 2: {message}"):
         maps = skipping.fit(rows).transform(Rows(lambda i: IMAGE))
     assert len(maps) == 4
     for i in range(4):
@@ -252,7 +252,7 @@ def test_errors_of_data_sets_and_preprocessing_carry_number_and_type(network, tm
 
 
 @pytest.mark.parametrize(
-    ("item", "told"),
+    ("item", "message"),
     [
         ({"image": IMAGE, "meta": torch.ones(2)}, "is a dict instead of an image: .* Entry 'image' is an image"),
         ({"label": 3}, "is a dict instead of an image: a PIL image"),
@@ -263,8 +263,8 @@ def test_errors_of_data_sets_and_preprocessing_carry_number_and_type(network, tm
         (7, "is a int instead"),
     ],
 )
-def test_items_that_are_no_images_are_refused(network, item, told):
-    with pytest.raises(TypeError, match=f"Item 0 of the data set {told}"):
+def test_items_that_are_no_images_are_refused(network, item, message):
+    with pytest.raises(TypeError, match=f"Item 0 of the data set {message}"):
         extractor(network, preprocess=None, on_error="skip").fit(Rows(lambda i: item))
 
 
@@ -327,7 +327,7 @@ def test_containers_are_no_images(network, folder):
 
 
 @pytest.mark.parametrize(
-    ("X", "error", "told"),
+    ("X", "error", "message"),
     [
         (5, ValueError, "X is 5; give images"),
         ("", ValueError, "empty path"),
@@ -342,6 +342,6 @@ def test_containers_are_no_images(network, folder):
         (torch.zeros(2, 3, 12, 12, dtype=torch.int64), ValueError, "X contains int64 values"),
     ],
 )
-def test_what_is_no_image_is_refused(network, X, error, told):
-    with pytest.raises(error, match=told):
+def test_what_is_no_image_is_refused(network, X, error, message):
+    with pytest.raises(error, match=message):
         extractor(network, preprocess=None).fit(X)

@@ -113,12 +113,12 @@ from skgmmcnn.datasets import load_digits_network
 digits = load_digits_network()
 extractor = FeatureExtractor(digits.network, ["conv2", "conv3"], batch_size=8, device="cpu")
 maps = extractor.fit_transform(digits.images[:600])
-run = extractor._traced._capturing.forward
+run = extractor._traced.run
 def slow(batch):
     time.sleep(0.2)
     print("batch", flush=True)
     return run(batch)
-extractor._traced._capturing.forward = slow
+extractor._traced.run = slow
 maps.store(sys.argv[1])
 """
 
@@ -483,9 +483,9 @@ def test_outputs_that_are_no_scores_are_not_made_up(form, tmp_path):
     X = np.random.default_rng(0).normal(size=(20, 1, 8, 8)).astype(np.float32)
     maps = FeatureExtractor(Network(), ["body.0"], preprocess=None, device="cpu", **settings).fit_transform(X)
     kept = maps.store(tmp_path)
-    for batch, its in zip(maps.batches(), kept.batches(), strict=True):
-        np.testing.assert_array_equal(its.decisions, batch.decisions)
-        assert its.outputs is None
+    for batch, stored in zip(maps.batches(), kept.batches(), strict=True):
+        np.testing.assert_array_equal(stored.decisions, batch.decisions)
+        assert stored.outputs is None
     with pytest.raises(ValueError, match=r"not return a tensor of scores \(n, C\)"):
         kept.outputs.sum()
 

@@ -21,7 +21,7 @@ OTHERS = [
     {"tensor": ["load", ["0", [0]]]}, {"tuple": 3}, {"dict": [[[], 1]]}, {"set": [[1], {"dict": []}]},
     {"estimator": ["Pipeline", {}]}, {"estimator": ["Pipeline", {"steps": 5}]}, {"estimator": "LayerDictionary"},
     {"record": ["Parameters", []]}, {"transform": ["Compose", {"__call__": 1}]}, {"interpolation": 3}, {"path": "/"},
-    {"weights": "a.b"}, {"weights": 5}, {"captured": []}, {"code": ["given", "nothing"]}, {"code": ["network", "?"]},
+    {"weights": "a.b"}, {"weights": 5}, {"captured": []}, {"code": ["argument", "nothing"]}, {"code": ["network", "?"]},
     {"random_state": [1, 2, 3]}, {"random_state": ["MT19937", [0] * 624, 9**9, 0, 0.0]}, {"nothing": 1},
     {"device": "disk"}, {"dtype": "Tensor"}, {"a": 1, "b": 2},
 ]  # fmt: skip
