@@ -38,9 +38,9 @@ class CapturedNetwork:
     def __init__(self, network: nn.Module, layers: Sequence[str] = (), forms: Mapping[str, Form] | None = None) -> None:
         self.network, self.layers, self._forms = network, tuple(layers), forms or {}
         self._copies = CopyPool(network)
+        self._names = {_call_name(layer, network): layer for layer in self.layers}
         modules = dict(network.named_modules())
-        self._names = {name if name in modules else name.removesuffix("_0"): name for name in self.layers}
-        self._functions = any(re.sub(r"_\d+$", "", name) not in modules for name in self._names)
+        self._functions = any(not {name, re.sub(r"_\d+$", "", name)} & modules.keys() for name in self._names)
 
     def __reduce__(self) -> tuple:
         return type(self), (Portable(self.network), self.layers, dict(self._forms))
@@ -75,9 +75,7 @@ class CapturedNetwork:
         self, layers: Sequence[str], image: Tensor, layouts: Mapping[str, str] | None = None
     ) -> tuple[CapturedNetwork, Fields]:
         """Return the network with `layers` captured, and the field of each layer in each lower one and the input."""
-        selected = CapturedNetwork(self.network, layers)
-        listing = self._listing(image)
-        ordered = listing.find(selected._names, self.network)
+        ordered = self._listing(image).find(layers, self.network)
         geometry = self._follow(ordered, image, layouts, pairs=True).of(layers)
         return CapturedNetwork(self.network, list(ordered.values()), geometry.forms), geometry.fields
 
@@ -171,25 +169,26 @@ class _Listing(Watch):
             self._numbers[version] = len(self._calls)
         return self._numbers[version]
 
-    def find(self, names: Mapping[str, str], network: nn.Module) -> dict[str, str]:
-        """Return the layers by the names of their calls, in network order; raise an error if one cannot be captured."""
+    def find(self, layers: Sequence[str], network: nn.Module) -> dict[str, str]:
+        """Return `layers` by the names of their calls, in network order; raise an error if one cannot be captured."""
         known = {call.name: number for call, number in zip(self._calls, self._tensors, strict=True)}
         times = Counter(call.path for call in self._calls if call.module is not None)
-        for name, layer in names.items():
-            if layer == name and times[name] > 1:
+        names = {_call_name(layer, network): layer for layer in layers}
+        tensors: dict[int | None, str] = {}
+        for layer in layers:
+            name = _call_name(layer, network)
+            if times[layer] > 1:
                 raise ValueError(
-                    f"Layer {name!r} runs {times[name]} times in one forward pass. Name one of these calls: "
-                    f"{name + '_0'!r} is the first, {name + '_1'!r} the second."
+                    f"Layer {layer!r} runs {times[layer]} times in one forward pass. Name one of these calls: "
+                    f"{layer + '_0'!r} is the first, {layer + '_1'!r} the second."
                 )
             if layer in ("input", "decision"):
                 raise ValueError(f"The layer name {layer!r} is reserved; name a layer inside or behind it.")
             if name not in known:
                 raise _unknown_layer(layer, list(known), list(times), network)
-        tensors: dict[int | None, str] = {}
-        for name in filter(names.get, known):
-            other = tensors.setdefault(known[name], name)
-            if other != name and known[name] is not None:
-                raise ValueError(f"Layers {names[other]!r} and {names[name]!r} are the same tensor; name one.")
+            other = tensors.setdefault(known[name], layer)
+            if other != layer and known[name] is not None:
+                raise ValueError(f"Layers {other!r} and {layer!r} are the same tensor; name one.")
         return {name: names[name] for name in known if name in names}
 
     def submodules(self) -> dict[str, str]:
@@ -215,6 +214,11 @@ class _Following(Watch):
         if call.name in self.layers:
             self._follower.see(self.layers[call.name], result)
         return result
+
+
+def _call_name(layer: str, network: nn.Module) -> str:
+    """Return the name of the call of a layer, which is without a number for the first call."""
+    return layer if layer in dict(network.named_modules()) else layer.removesuffix("_0")
 
 
 def _unknown_layer(name: str, known: list[str], submodules: list[str], network: nn.Module) -> ValueError:
