@@ -13,8 +13,12 @@ from skgmmcnn.datasets import DigitsNetwork, load_digits_network
 def train(digits, seed=0, n_epochs=40):
     """Return a network trained on `digits`, in evaluation mode; weights depend on the machine up to rounding."""
     images, labels = torch.from_numpy(digits.images)[:, None], torch.from_numpy(digits.labels)
-    torch.manual_seed(seed)
-    network = DigitsNetwork()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _fitted(DigitsNetwork(), images, labels, n_epochs)
+
+
+def _fitted(network, images, labels, n_epochs):
     optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
     n_batches = -(-len(images) // 64)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.01, total_steps=n_epochs * n_batches)

@@ -52,17 +52,9 @@ _FAILED, _INTERRUPTED = 1, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command.
+    """Run the command in `arguments`, by default those of the process, and return its exit status.
 
-    Parameters
-    ----------
-    arguments : sequence of str, default=None
-        Words after the program's name; None takes those of the process.
-
-    Returns
-    -------
-    status : int
-        0, or 1 after an error, of which one line is printed.  Wrong usage exits with 2, by :mod:`argparse`.
+    It is 1 after an error, of which one line is printed.  Wrong usage exits with 2, by :mod:`argparse`.
     """
     options = make_parser().parse_args(arguments)
     with warnings.catch_warnings():

@@ -1,23 +1,15 @@
 """The script for machines with a GPU runs on a CPU too, and is not content with anything."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 import torch
 
 from skgmmcnn import LayerDictionary
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "gpu.py"
-
 
 @pytest.fixture
-def script(monkeypatch):
+def script(benchmark, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    spec = importlib.util.spec_from_file_location("gpu", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return benchmark("gpu")
 
 
 def test_all_agrees_with_itself(script, capsys):

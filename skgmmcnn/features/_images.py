@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,12 +72,13 @@ class Images:
 
     def __getstate__(self) -> dict[str, Any]:
         # Only the selected images are pickled, files by path with size and time to detect changes.
-        data, rows, stamps = self._data, self._rows, None
-        if not isinstance(data, np.ndarray):
-            stamps = [_stamp(data, row) for row in rows.tolist()]
-        if not self.of_data_set:
-            data, rows = _plain(data[rows]) if stamps is None else [data[row] for row in rows], np.arange(len(rows))
-        return {**self.__dict__, "_data": data, "_rows": rows, "_stamps": stamps}
+        rows = {"_rows": np.arange(len(self))}
+        if isinstance(self._data, np.ndarray):
+            return self.__dict__ | rows | {"_data": _plain(self._data[self._rows])}
+        stamps = {"_stamps": [_stamp(self._data, row) for row in self._rows.tolist()]}
+        if self.of_data_set:
+            return self.__dict__ | stamps
+        return self.__dict__ | rows | stamps | {"_data": [self._data[row] for row in self._rows]}
 
     def hashes(self) -> list[str]:
         """Return the current hash of each image.
@@ -91,19 +93,22 @@ class Images:
                 f"The data set cannot be hashed, so a store cannot identify its images: {error}. Remove attributes "
                 "that cannot be pickled."
             ) from error
-        return [joblib.hash((self._mode, whole, self._content(row))) for row in self._rows.tolist()]
+        prefix = f"{self._mode} {whole} ".encode()
+        return [blake2b(prefix + self._content(row), digest_size=16).hexdigest() for row in self._rows.tolist()]
 
-    def _content(self, row: int) -> Any:
-        """Return an object with the hash of an image."""
+    def _content(self, row: int) -> bytes:
+        """Return bytes that identify the content of an image."""
         if self.of_data_set:
-            return row, _stamp(self._data, row)
+            return repr((row, _stamp(self._data, row))).encode()
         item = self._data[row]
         if isinstance(item, Path):
             try:
                 return item.read_bytes()
             except OSError as error:
                 raise ValueError(f"{str(item)!r} cannot be read as an image: {error}") from error
-        return _plain(item) if isinstance(item, np.ndarray) else item
+        if isinstance(item, np.ndarray):
+            return f"{item.dtype} {item.shape} ".encode() + item.tobytes()
+        return joblib.hash(item).encode()
 
     def batches(self, size: int, shape: tuple[int, ...], n_jobs: int | None) -> Iterator[Tensor]:
         """Yield batches of `size` images, read and preprocessed by `n_jobs` processes."""
@@ -270,9 +275,11 @@ def _try_part(images: Images, first: int) -> dict[int, str]:
     return errors
 
 
-def make_images(X: Any, kind: InputKind, layout: str, preprocess: Callable | None, *, existing: bool = True) -> Images:
-    """Return X as :class:`Images`, validated without reading files."""
-    data = normalise_input(X, existing=existing)
+def make_images(
+    X: Any, first_layer: nn.Module | None, layout: str, preprocess: Callable | None, *, existing: bool = True
+) -> Images:
+    """Return X as :class:`Images` for a network with this first layer, validated without reading files."""
+    kind, data = InputKind.of(first_layer), normalise_input(X, existing=existing)
     if isinstance(data, np.ndarray):
         data = _channels_first(data, kind, layout, preprocess)
         if preprocess is None and data.ndim > 2 and data.dtype.kind in "iu":

@@ -36,8 +36,8 @@ def extractor(digits, tmp_path):
 def passes(extractor):
     """Count the images that pass through the network from now on, but not those that fill up a part."""
     counted = []
-    run = extractor._traced.run
-    extractor._traced.run = lambda part: (counted.append(len(part.flatten(1).unique(dim=0))), run(part))[1]
+    run = extractor._captured.run
+    extractor._captured.run = lambda part: (counted.append(len(part.flatten(1).unique(dim=0))), run(part))[1]
     return counted
 
 
@@ -113,12 +113,12 @@ from skgmmcnn.datasets import load_digits_network
 digits = load_digits_network()
 extractor = FeatureExtractor(digits.network, ["conv2", "conv3"], batch_size=8, device="cpu")
 maps = extractor.fit_transform(digits.images[:600])
-run = extractor._traced.run
+run = extractor._captured.run
 def slow(batch):
     time.sleep(0.2)
     print("batch", flush=True)
     return run(batch)
-extractor._traced.run = slow
+extractor._captured.run = slow
 maps.store(sys.argv[1])
 """
 
