@@ -57,7 +57,7 @@ class Rerun:
         on the edits of lower layers.  The activations are the edited maps of the layers that ran.
         """
         self._check(edits)
-        outputs, maps = self._again(edits)
+        outputs, maps = self._again(edits, None)
         activations = {layer: values.float() for layer, values in maps.items()}
         return FeatureBatch(self.original.start, activations, *self._read(outputs))
 

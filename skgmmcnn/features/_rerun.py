@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,13 +18,9 @@ from ._watching import Call, Watch
 Edits = Mapping[str, Callable[[Tensor], Tensor]]
 
 
-class Run(Protocol):
-    """A rerun from the lowest edited layer on, up to the layer `until` if given.
-
-    Returns the output of the network, None if it was stopped, and the maps of the layers that ran.
-    """
-
-    def __call__(self, edits: Edits, until: str | None = None) -> tuple[Any, dict[str, Tensor]]: ...
+# Rerun from the lowest edited layer on, up to a layer if given.  Returns the output of the network, None if it was
+# stopped, and the maps of the layers that ran.
+Run = Callable[[Edits, str | None], tuple[Any, dict[str, Tensor]]]
 
 
 class StopRun(BaseException):
@@ -193,11 +189,16 @@ class Recording(Capture):
         for slot, reference in enumerate(self._references):
             tensor = reference()
             if tensor is not None:
-                version = slot, 0 if tensor.is_inference() else tensor._version
+                version = slot, version_of(tensor)
                 if version not in self._copies:
                     self._copies[version] = tensor.clone()
                 start.tensors[slot] = self._copies[version]
         self._returned = None
+
+
+def version_of(tensor: Tensor) -> int:
+    """Return the number of changes in place, which torch does not count in inference mode."""
+    return 0 if tensor.is_inference() else tensor._version
 
 
 class Replay(Capture):

@@ -163,7 +163,7 @@ class NetworkSource:
         with precisely(device):
             passed = self._network.start(batch)
 
-        def again(edits: Edits, until: str | None = None) -> tuple[Any, dict[str, Tensor]]:
+        def again(edits: Edits, until: str | None) -> tuple[Any, dict[str, Tensor]]:
             with precisely(device):
                 return passed.again(edits, until)
 
