@@ -16,9 +16,9 @@ from ._following import Follower
 from ._forms import Form
 from ._network import Portable
 from ._receptive_field import ReceptiveField
-from ._rerun import Capture, Edits, ForwardPass, Recording, Replay, StopRun, version_of
+from ._rerun import Capture, Edits, ForwardPass, Recording, Replay, StopRun
 from ._running import move, prepare
-from ._watching import Call, CopyPool, Watch
+from ._watching import Call, CopyPool, Watch, version_of
 
 Fields = dict[tuple[str, str], ReceptiveField]
 Survey = dict[str, tuple[tuple[int, int, int], ReceptiveField | None]]

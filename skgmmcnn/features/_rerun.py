@@ -13,7 +13,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflat
 
 from ._forms import Form
 from ._network import slots
-from ._watching import Call, Watch
+from ._watching import Call, Watch, version_of
 
 Edits = Mapping[str, Callable[[Tensor], Tensor]]
 
@@ -133,7 +133,7 @@ class Recording(Capture):
         self._references: list[weakref.ref[Tensor]] = []
         self._slots: dict[int, _Slot] = {}  # by the id of a tensor
         self._copies: dict[tuple[int, int], Tensor] = {}
-        self._returned: Tensor | None = None
+        self._pending: tuple[_Start, Any] | None = None  # the result exists until the start is completed
         self._of_network = {id(tensor) for *_, tensor in slots(network)}
         self._slot(batch)
         output = super().run(network, batch)
@@ -158,11 +158,12 @@ class Recording(Capture):
         leaves, structure = tree_flatten(result)
         leaves = [self._slot(leaf) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
         self.events[number] = _Event(leaves, structure, len(self.events), known)
-        counts, n_layers = self.counts.copy(), len(self.maps)
+        start, n_layers = _Start(number, self.counts.copy(), {}), len(self.maps)
         self.seen(path, module, result)
         if len(self.maps) > n_layers:
-            self.starts[next(reversed(self.maps))] = _Start(number, counts, {})
-            self._returned = result
+            *_, layer = self.maps
+            self.starts[layer] = start
+            self._pending = start, result
         return result
 
     def _knows(self, value: Any) -> bool:
@@ -183,9 +184,9 @@ class Recording(Capture):
 
     def _keep(self) -> None:
         """After a layer, copy the tensors that still exist; layers share copies of equal tensors."""
-        if self._returned is None:
+        if self._pending is None:
             return
-        start = self.starts[next(reversed(self.starts))]
+        start, _ = self._pending
         for slot, reference in enumerate(self._references):
             tensor = reference()
             if tensor is not None:
@@ -193,12 +194,7 @@ class Recording(Capture):
                 if version not in self._copies:
                     self._copies[version] = tensor.clone()
                 start.tensors[slot] = self._copies[version]
-        self._returned = None
-
-
-def version_of(tensor: Tensor) -> int:
-    """Return the number of changes in place, which torch does not count in inference mode."""
-    return 0 if tensor.is_inference() else tensor._version
+        self._pending = None
 
 
 class Replay(Capture):
