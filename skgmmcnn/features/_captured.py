@@ -18,7 +18,7 @@ from ._network import Portable
 from ._receptive_field import ReceptiveField
 from ._rerun import Capture, Edits, ForwardPass, Recording, Replay, StopRun
 from ._running import move, prepare
-from ._watching import Call, CopyPool, Watch, is_of_torch
+from ._watching import Call, CopyPool, Watch, version_of
 
 Fields = dict[tuple[str, str], ReceptiveField]
 Survey = dict[str, tuple[tuple[int, int, int], ReceptiveField | None]]
@@ -101,7 +101,7 @@ class CapturedNetwork:
             outputs = self._copies.run(self.prepare(batch), recording)
         maps = {layer: recording.maps[layer] for layer in self.layers}
 
-        def again(edits: Edits, until: str | None = None) -> tuple[Any, dict[str, Tensor]]:
+        def again(edits: Edits, until: str | None) -> tuple[Any, dict[str, Tensor]]:
             lowest = next((layer for layer in recording.starts if layer in edits), None)
             if lowest is None:
                 return outputs, dict(maps)
@@ -152,27 +152,27 @@ class _Listing(Watch):
 
     def __init__(self) -> None:
         super().__init__()
-        self._calls: list[Call] = []
-        self._results: list[Any] = []  # kept, so that their ids stay unique
-        self._tensors: list[int | None] = []  # number of each result, None for other objects
+        self._calls: dict[Call, int | None] = {}  # with the number of the tensor, None for other results
         self._numbers: dict[tuple[int, int], int] = {}
+        self._results: list[Any] = []  # kept, so that their ids stay unique
 
     def see(self, call: Call, result: Any) -> Any:
-        self._calls.append(call)
         self._results.append(result)
-        self._tensors.append(self._number(call, result) if isinstance(result, Tensor) else None)
+        number = None
+        if isinstance(result, Tensor):
+            version = id(result), version_of(result)
+            if call.computes:
+                self._numbers[version] = len(self._calls)
+            number = self._numbers.setdefault(version, len(self._calls))
+        self._calls[call] = number
         return result
 
-    def _number(self, call: Call, result: Tensor) -> int:
-        version = id(result), 0 if result.is_inference() else result._version
-        if call.module is None or is_of_torch(call.module) or version not in self._numbers:
-            self._numbers[version] = len(self._calls)
-        return self._numbers[version]
+    def _times(self) -> Counter[str]:
+        return Counter(call.path for call in self._calls if call.module is not None)
 
     def find(self, layers: Sequence[str], network: nn.Module) -> dict[str, str]:
         """Return `layers` by the names of their calls, in network order; raise an error if one cannot be captured."""
-        known = {call.name: number for call, number in zip(self._calls, self._tensors, strict=True)}
-        times = Counter(call.path for call in self._calls if call.module is not None)
+        known, times = {call.name: number for call, number in self._calls.items()}, self._times()
         names = {_call_name(layer, network): layer for layer in layers}
         tensors: dict[int | None, str] = {}
         for layer in layers:
@@ -193,13 +193,12 @@ class _Listing(Watch):
 
     def submodules(self) -> dict[str, str]:
         """Return all calls of submodules that return a tensor, the outermost of those that return the same."""
-        times = Counter(call.path for call in self._calls if call.module is not None)
         layers: dict[int, Call] = {}
-        pairs = zip(self._calls, self._tensors, strict=True)
-        for call, number in sorted(pairs, key=lambda pair: pair[0].path.count(".")):
+        for call in sorted(self._calls, key=lambda call: call.path.count(".")):
+            number = self._calls[call]
             if call.module is not None and number is not None:
                 layers.setdefault(number, call)
-        ordered = [layers[number] for number in sorted(layers)]
+        times, ordered = self._times(), [layers[number] for number in sorted(layers)]
         return {call.name: call.path if times[call.path] == 1 else f"{call.path}_{call.place}" for call in ordered}
 
 

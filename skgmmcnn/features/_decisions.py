@@ -81,7 +81,7 @@ def _adds_up(outputs: Tensor) -> Tensor:
 
 
 def _rounding(outputs: Tensor) -> float:
-    return max(1e-4, 4 * torch.finfo(outputs.dtype).eps) if outputs.is_floating_point() else 0.0
+    return max(1e-4, 4 * torch.finfo(outputs.dtype).eps)
 
 
 def check_one_decision(meaning: Meaning, n_outputs: int, decision: Callable | None) -> None:

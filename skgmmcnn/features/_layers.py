@@ -90,16 +90,16 @@ def list_layers(
     image = make_images(X, watched.first_layer, of_images, ready).batch(0, 1)
     survey = watched.survey(image, of_layers)
     modules, default = _Modules(built.network), choose_layers(survey, built.network)
-    return [_info(name, type(modules[name]).__name__, *survey[name], default=name in default) for name in survey]
+    layers = []
+    for name, (shape, field) in survey.items():
+        extent, stride = (None, None) if field is None else (_extent(field), field.stride)
+        layers.append(LayerInfo(name, type(modules[name]).__name__, shape, extent, stride, name in default))
+    return layers
 
 
-def _info(
-    name: str, kind: str, shape: tuple[int, int, int], field: ReceptiveField | None, *, default: bool
-) -> LayerInfo:
-    if field is None:
-        return LayerInfo(name, kind, shape, None, None, default)
+def _extent(field: ReceptiveField) -> tuple[int, int]:
     rows, columns = (int((stop - start).max()) for start, stop in (field.rows, field.columns))
-    return LayerInfo(name, kind, shape, (rows, columns), field.stride, default)
+    return rows, columns
 
 
 def split_layout(layout: str | Mapping[str, str]) -> tuple[str, dict[str, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,18 +13,14 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflat
 
 from ._forms import Form
 from ._network import slots
-from ._watching import Call, Watch
+from ._watching import Call, Watch, version_of
 
 Edits = Mapping[str, Callable[[Tensor], Tensor]]
 
 
-class Run(Protocol):
-    """A rerun from the lowest edited layer on, up to the layer `until` if given.
-
-    Returns the output of the network, None if it was stopped, and the maps of the layers that ran.
-    """
-
-    def __call__(self, edits: Edits, until: str | None = None) -> tuple[Any, dict[str, Tensor]]: ...
+# Rerun from the lowest edited layer on, up to a layer if given.  Returns the output of the network, None if it was
+# stopped, and the maps of the layers that ran.
+Run = Callable[[Edits, str | None], tuple[Any, dict[str, Tensor]]]
 
 
 class StopRun(BaseException):
@@ -137,7 +133,7 @@ class Recording(Capture):
         self._references: list[weakref.ref[Tensor]] = []
         self._slots: dict[int, _Slot] = {}  # by the id of a tensor
         self._copies: dict[tuple[int, int], Tensor] = {}
-        self._returned: Tensor | None = None
+        self._pending: tuple[_Start, Any] | None = None  # the result exists until the start is completed
         self._of_network = {id(tensor) for *_, tensor in slots(network)}
         self._slot(batch)
         output = super().run(network, batch)
@@ -162,11 +158,12 @@ class Recording(Capture):
         leaves, structure = tree_flatten(result)
         leaves = [self._slot(leaf) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
         self.events[number] = _Event(leaves, structure, len(self.events), known)
-        counts, n_layers = self.counts.copy(), len(self.maps)
+        start, n_layers = _Start(number, self.counts.copy(), {}), len(self.maps)
         self.seen(path, module, result)
         if len(self.maps) > n_layers:
-            self.starts[next(reversed(self.maps))] = _Start(number, counts, {})
-            self._returned = result
+            *_, layer = self.maps
+            self.starts[layer] = start
+            self._pending = start, result
         return result
 
     def _knows(self, value: Any) -> bool:
@@ -187,17 +184,17 @@ class Recording(Capture):
 
     def _keep(self) -> None:
         """After a layer, copy the tensors that still exist; layers share copies of equal tensors."""
-        if self._returned is None:
+        if self._pending is None:
             return
-        start = self.starts[next(reversed(self.starts))]
+        start, _ = self._pending
         for slot, reference in enumerate(self._references):
             tensor = reference()
             if tensor is not None:
-                version = slot, 0 if tensor.is_inference() else tensor._version
+                version = slot, version_of(tensor)
                 if version not in self._copies:
                     self._copies[version] = tensor.clone()
                 start.tensors[slot] = self._copies[version]
-        self._returned = None
+        self._pending = None
 
 
 class Replay(Capture):

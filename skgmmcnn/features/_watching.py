@@ -48,7 +48,6 @@ class Watch(TorchFunctionMode):
         super().__init__()
         self.layers, self._functions = layers or {}, functions
         self.counts: Counter[tuple[str, bool]] = Counter()
-        self._scope: tuple[str, nn.Module] | None = None
         self._intercepting = False
 
     def see(self, call: Call, result: Any) -> Any:
@@ -62,37 +61,31 @@ class Watch(TorchFunctionMode):
     def seen(self, path: str, module: nn.Module | None, result: Any) -> Any:
         """Count a call and return its result, or a replacement."""
         key = path, module is None
-        place = self.counts[key]
         self.counts[key] += 1
-        return self.see(Call(path, place, module), result)
+        return self.see(Call(path, self.counts[key] - 1, module), result)
 
     def run(self, network: nn.Module, batch: Tensor) -> Any:
         """Run a copy of a network, whose submodules call :meth:`submodule`."""
-        return self._inside("", network, network, batch)
+        self._scope = "", network
+        return self._inside(*self._scope, network, batch)
 
     def submodule(self, path: str, module: nn.Module, forward: Callable, *args: Any, **kwargs: Any) -> Any:
         """Run a submodule inside :meth:`call`."""
-        if self._functions and not self._is_closed(path, module):
+        if not is_of_torch(module) or any(layer.startswith(f"{path}.") for layer in self.layers):
             forward = partial(self._inside, path, module, forward)
         with self._intercept(False):
             return self.call(path, module, forward, args, kwargs)
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        if self._scope is None or func is torch._C._set_grad_enabled:
+        if func is torch._C._set_grad_enabled:
             return func(*args, **(kwargs or {}))
-        scope, module = self._scope
-        name = func.__name__.strip("_")
-        path = f"{scope}.{name}".lstrip(".")
-        if name in module._modules:
-            path += "()"
+        (scope, module), name = self._scope, func.__name__.strip("_")
+        path = f"{scope}.{name}".lstrip(".") + "()" * (name in module._modules)  # else it could be a submodule
         self._intercepting = False  # torch does not intercept functions in here
         try:
             return self.call(path, None, func, args, kwargs or {})
         finally:
             self._intercepting = True
-
-    def _is_closed(self, path: str, module: nn.Module) -> bool:
-        return is_of_torch(module) and not any(layer.startswith(f"{path}.") for layer in self.layers)
 
     def _inside(self, path: str, module: nn.Module, forward: Callable, *args: Any, **kwargs: Any) -> Any:
         """Run the forward of a module, whose functions are intercepted."""
@@ -106,24 +99,31 @@ class Watch(TorchFunctionMode):
     @contextmanager
     def _intercept(self, on: bool) -> Iterator[None]:
         """Intercept torch functions, or not."""
-        before = self._intercepting
-        self._switch(on)
+        changes = on != self._intercepting
         try:
+            if changes:
+                self._switch()
             yield
         finally:
-            self._switch(before)
+            if changes:
+                self._switch()
 
-    def _switch(self, on: bool) -> None:
-        if on and not self._intercepting:
+    def _switch(self) -> None:
+        self._intercepting = not self._intercepting
+        if self._intercepting:
             self.__enter__()
-        elif self._intercepting and not on:
+        else:
             self.__exit__(None, None, None)
-        self._intercepting = on
 
 
 def is_of_torch(module: nn.Module) -> bool:
     """Return whether a module is an operation of torch, not a container of modules."""
     return type(module).__module__.startswith("torch.nn.") and not isinstance(module, nn.Sequential)
+
+
+def version_of(tensor: Tensor) -> int:
+    """Return the number of changes in place, which torch does not count in inference mode."""
+    return 0 if tensor.is_inference() else tensor._version
 
 
 class CopyPool:

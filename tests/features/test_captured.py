@@ -60,13 +60,13 @@ def test_fits_beside_each_other_and_beside_other_networks(kind, images):
     expected = [fitted(network, images).transform(images).compute() for network in networks]
     bystander, done, failures = Chain().eval(), threading.Event(), []
     with torch.no_grad():
-        right = bystander(images)
+        alone = bystander(images)
 
     def run_their_own():
         with torch.no_grad():
             while not done.is_set():
                 try:
-                    assert torch.equal(bystander(images), right)
+                    assert torch.equal(bystander(images), alone)
                 except Exception as error:
                     failures.append(error)
 
@@ -85,11 +85,11 @@ def test_fits_beside_each_other_and_beside_other_networks(kind, images):
             thread.join()
     assert not failures
     for number, maps in enumerate(found):
-        theirs = expected[number % N_THREADS]
-        np.testing.assert_array_equal(maps.outputs, theirs.outputs)
-        for pair, field in theirs.spec.receptive_fields.items():
-            mine = maps.spec.receptive_fields[pair]
-            np.testing.assert_array_equal([*mine.rows, *mine.columns], [*field.rows, *field.columns])
+        right = expected[number % N_THREADS]
+        np.testing.assert_array_equal(maps.outputs, right.outputs)
+        for pair, field in right.spec.receptive_fields.items():
+            actual = maps.spec.receptive_fields[pair]
+            np.testing.assert_array_equal([*actual.rows, *actual.columns], [*field.rows, *field.columns])
 
 
 @pytest.mark.parametrize("kind", [Chain, Remembering])
@@ -108,8 +108,8 @@ def test_threads_see_their_own_values(kind, images):
     with ThreadPoolExecutor(N_THREADS) as pool:
         found = list(pool.map(read, list(range(len(images))) * 10))
     for number, arrays in enumerate(found):
-        for mine, its in zip(arrays, expected[number % len(images)], strict=True):
-            np.testing.assert_array_equal(mine, its)
+        for pair in zip(arrays, expected[number % len(images)], strict=True):
+            np.testing.assert_array_equal(*pair)
 
 
 @pytest.mark.parametrize(

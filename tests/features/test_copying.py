@@ -1,4 +1,4 @@
-"""Networks that are wrapped, parametrised, hooked or of other forms: they work, or raise an error with the remedy."""
+"""Networks that are wrapped, parametrised, hooked or of other forms, and errors for unsupported ones."""
 
 import pickle
 import threading

@@ -1,4 +1,4 @@
-"""Effective receptive fields against derivatives taken one by one, and on networks whose answer is known."""
+"""Effective receptive fields against derivatives, and of networks with known fields."""
 
 import copy
 import pickle
@@ -132,13 +132,13 @@ def test_a_kernel_with_all_its_weight_at_one_place(down, right):
             assert columns == slice(j + right, j + right + 1)
 
 
-def test_an_even_kernel_is_narrowed_by_its_share():
+@pytest.mark.parametrize(("share", "length"), [(0.1, 1), (0.34, 4), (5 / 9, 5), (0.99, 9), (1, 9)])
+def test_an_even_kernel_is_narrowed_by_its_share(share, length):
     network = nn.Sequential(nn.Identity(), nn.Conv2d(1, 1, (9, 1), padding=(4, 0), bias=False), *head(1))
     nn.init.ones_(network[1].weight)
-    for share, length in [(0.1, 1), (0.34, 4), (5 / 9, 5), (0.99, 9), (1, 9)]:
-        field = extract(network, ["0", "1"], torch.rand(4, 1, 30, 3), share=share).spec_.effective_fields["1", "0"]
-        assert (np.subtract(*field.rows[::-1])[10:20] == length).all()
-        assert [field.window(0, j)[1] for j in range(3)] == [slice(0, 1), slice(1, 2), slice(2, 3)]
+    field = extract(network, ["0", "1"], torch.rand(4, 1, 30, 3), share=share).spec_.effective_fields["1", "0"]
+    assert (np.subtract(*field.rows[::-1])[10:20] == length).all()
+    assert [field.window(0, j)[1] for j in range(3)] == [slice(0, 1), slice(1, 2), slice(2, 3)]
 
 
 @settings(max_examples=200, deadline=None)
@@ -207,7 +207,7 @@ def test_fields_of_random_stacks(data, height, width):
                 assert (np.diff(ends) >= 0).all() or not in_order, whole_ends
 
 
-def test_few_positions_tell_of_all(monkeypatch):
+def test_few_positions_suffice(monkeypatch):
     torch.manual_seed(0)
     convolutions = [nn.Sequential(nn.Conv2d(4, 4, 5, padding=2), nn.ReLU()) for _ in range(3)]
     network = nn.Sequential(nn.Conv2d(1, 4, 1), *convolutions, nn.MaxPool2d(2), *head(4))

@@ -1,4 +1,4 @@
-"""Receptive fields of torchvision families against NaN in single, random locations."""
+"""Receptive fields of networks of torchvision against NaN in single, random locations."""
 
 import warnings
 

@@ -53,7 +53,7 @@ def test_list_of_layers(digits):
     assert layers["head"].shape == (10, 1, 1)
 
 
-def test_what_takes_long_shows_how_far_it_is(digits, monkeypatch, capsys):
+def test_progress_bar_of_long_passes(digits, monkeypatch, capsys):
     list_layers(digits.network, digits.images)
     assert capsys.readouterr().err == ""
     monkeypatch.setattr("skgmmcnn.features._following._PATIENCE", 0)
@@ -274,15 +274,15 @@ def test_channels_are_found_by_evidence():
     torch.testing.assert_close(batch.activations["norm"], expected)
 
 
-def test_two_readings_are_refused_and_layout_decides():
-    X, settings = torch.rand(2, 3, 32, 32), {"preprocess": None}
+@pytest.mark.parametrize(("layout", "shape"), [("channels_last", (6, 4, 4)), ("channels_first", (4, 4, 6))])
+def test_layout_decides_between_two_readings(layout, shape):
+    X, layers = torch.rand(2, 3, 32, 32), ["norm", "merge_1"]
     with pytest.raises(ValueError, match=r"'merge_1' returns .*\(1, 4, 4, 6\).*layout=\{'merge_1': 'channels_first'\}"):
-        FeatureExtractor(Windows(blank=True), ["norm", "merge_1"], **settings).fit(X)
-    for layout, shape in [("channels_last", (6, 4, 4)), ("channels_first", (4, 4, 6))]:
-        told = {"merge_1": layout, "input": "channels_first"}
-        extractor = FeatureExtractor(Windows(blank=True), ["norm", "merge_1"], layout=told, **settings).fit(X)
-        assert extractor.spec_.shapes["merge_1"] == shape
-        assert pickle.loads(pickle.dumps(extractor)).transform(X).shapes["merge_1"] == shape
+        FeatureExtractor(Windows(blank=True), layers, preprocess=None).fit(X)
+    layouts = {"merge_1": layout, "input": "channels_first"}
+    extractor = FeatureExtractor(Windows(blank=True), layers, layout=layouts, preprocess=None).fit(X)
+    assert extractor.spec_.shapes["merge_1"] == shape
+    assert pickle.loads(pickle.dumps(extractor)).transform(X).shapes["merge_1"] == shape
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The part of a network above a layer, run again with changed activations."""
+"""Reruns of the part of a network above an edited layer."""
 
 import copy
 import warnings
