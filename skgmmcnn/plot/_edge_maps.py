@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import networkx as nx
 import numpy as np
 from sklearn.utils import gen_batches
 
 from ..dictionary import WordMaps
 from ..features import ReceptiveField
-from ..graph import DECISION, InferenceGraph
+from ..graph import InferenceGraph
+from ._reading import locations_of
 
 Axis = tuple[np.ndarray, np.ndarray]
 _HELD = 2**22  # numbers held at a time
@@ -22,21 +20,9 @@ def edge_maps(estimator: InferenceGraph, words: WordMaps, graph: nx.DiGraph) -> 
     fields, maps = estimator.receptive_fields(words), {}
     for tail, head in graph.edges:
         lower, upper = graph.nodes[tail], graph.nodes[head]
-        shown = words.words[lower["layer"]] == lower["word"]
-        maps[tail, head] = edge_map(shown, _present(words, upper), fields[upper["layer"], lower["layer"]])
+        field = fields[upper["layer"], lower["layer"]]
+        maps[tail, head] = edge_map(locations_of(words, lower), locations_of(words, upper), field)
     return maps
-
-
-def _present(words: WordMaps, node: Mapping[str, Any]) -> np.ndarray:
-    """Return the locations of a node, bool (n, H, W); an output has one location in every image."""
-    if node["layer"] == DECISION:
-        return np.ones((len(words), 1, 1), dtype=bool)
-    present = words.words[node["layer"]] == node["word"]
-    if "row" in node:
-        where = np.zeros_like(present)
-        where[:, node["row"], node["column"]] = True
-        present &= where
-    return present
 
 
 def edge_map(shown: np.ndarray, present: np.ndarray, field: ReceptiveField) -> np.ndarray:

@@ -42,6 +42,24 @@ class Box(NamedTuple):
         """The x of the centre."""
         return self.left + self.width / 2
 
+    @property
+    def centre(self) -> float:
+        """The y of the centre."""
+        return self.bottom + self.height / 2
+
+    @classmethod
+    def around(cls, boxes: Iterable[Box], left: float, right: float, bottom: float, top: float) -> Box:
+        """Return the box around all boxes with these margins."""
+        lefts, bottoms, rights, tops = zip(*((box.left, box.bottom, box.right, box.top) for box in boxes), strict=True)
+        x, y = min(lefts) - left, min(bottoms) - bottom
+        return cls(x, y, max(rights) + right - x, max(tops) + top - y)
+
+    def fitted(self, height: float, width: float) -> Box:
+        """Return the largest box of these proportions in the middle of this one."""
+        scale = min(self.width / width, self.height / height)
+        left, bottom = self.middle - width * scale / 2, self.centre - height * scale / 2
+        return Box(left, bottom, width * scale, height * scale)
+
     def overlaps(self, other: Box) -> bool:
         """Return whether the two rectangles share an inner point."""
         return (
@@ -125,28 +143,22 @@ def edge_strengths(graph: nx.DiGraph) -> dict[tuple[str, str], float]:
     return {edge: strength.of_edge(graph.edges[edge]) / largest[row] for edge, row in rows.items()}
 
 
-def place_labels(
-    lines: Iterable[tuple[Key, Line]], width: float, height: float, taken: Iterable[Box] = ()
-) -> dict[Key, Box]:
+def place_labels(lines: Mapping[Key, Line], width: float, height: float, taken: Iterable[Box] = ()) -> dict[Key, Box]:
     """Return boxes for labels on the edges, in the order of `lines`; none for an edge without a free place.
 
     The free place that fewest other edges pass is taken, then the one nearest to the middle of the edge.
     """
-    edges = list(lines)
-    ends = np.array([line for _, line in edges], dtype=float).reshape(-1, 2, 2)
+    ends = np.array(list(lines.values()), dtype=float).reshape(-1, 2, 2)
     size, shares = np.array([width, height]), np.array(_SHARES)[:, None]
+    occupied = [((box.left, box.bottom), (box.right, box.top)) for box in taken]
     placed: dict[Key, Box] = {}
-    cells = [((box.left, box.bottom), (box.right, box.top)) for box in taken]
-    occupied = np.concatenate([np.array(cells, dtype=float).reshape(-1, 2, 2), np.empty_like(ends)])
-    for (key, _), (begin, end) in zip(edges, ends, strict=True):
+    for key, (begin, end) in zip(lines, ends, strict=True):
         low = begin + shares * (end - begin) - size / 2
-        n_occupied = len(cells) + len(placed)
-        low = low[~_overlap(low, low + size, occupied[:n_occupied])]
+        low = low[~_overlap(low, low + size, np.array(occupied).reshape(-1, 2, 2))]
         if len(low):
-            best = low[_passing(ends, low, low + size).argmin()]  # the edge passes through all of its own places
-            left, bottom = best.tolist()
+            left, bottom = low[_passing(ends, low, low + size).argmin()].tolist()  # the edge passes all of its own
             placed[key] = Box(left, bottom, width, height)
-            occupied[n_occupied] = best, best + size
+            occupied.append(((left, bottom), (left + width, bottom + height)))
     return placed
 
 

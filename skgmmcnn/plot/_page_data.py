@@ -14,7 +14,7 @@ import numpy as np
 
 from ..dictionary import WordMaps
 from ..graph import DECISION, evidence_of, strength_of, telling
-from ._cells import cells_of, equal_cells
+from ._cells import cells_of
 from ._layout import edge_strengths, rows_of
 from ._pruning import prune
 from ._reading import pictures
@@ -137,14 +137,13 @@ def _examples(words: WordMaps, graph: nx.DiGraph) -> list[str]:
     if graph.graph["n_images"] == 1 or "target" not in graph.graph:
         return []
     rows = np.flatnonzero(words.decisions == graph.graph["target"])
-    return [encode_picture(picture, _EXAMPLE) for picture in pictures(words, rows[:4])]
+    return [encode_picture(picture, _EXAMPLE) for picture in pictures(words[rows[:4]])]
 
 
 def _describe_cells(words: WordMaps, layer: str) -> dict[str, list[float]]:
     """Return the edges of a layer's locations along both axes, as shares of the image."""
-    known = words.pictures is not None
-    cells = cells_of(words.spec, layer) if known else equal_cells(words.words[layer].shape[1:])
-    return {name: [round(float(end), 4) for end in ends] for name, ends in cells._asdict().items()}
+    cells = cells_of(words.spec, layer)._asdict()
+    return {name: [round(float(end), 4) for end in ends] for name, ends in cells.items()}
 
 
 def _describe_word(words: WordMaps, layer: str, word: int) -> dict[str, Any]:
@@ -169,7 +168,7 @@ def _describe_image(
     words: WordMaps, row: int, shown: Mapping[str, tuple[str, int]], labels: np.ndarray | None
 ) -> dict[str, Any]:
     """Return one image and the locations of the words of the page in it."""
-    encoded = [encode_picture(picture) for picture in pictures(words, [row])]
+    encoded = [encode_picture(picture) for picture in pictures(words[row])]
     maps = {layer: words.words[layer][row].ravel() for layer in words.layers}
     places = {key: _runs(maps[layer] == word) for key, (layer, word) in shown.items()}
     file = words.pictures.file_name(int(row)) if words.pictures is not None else ""

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..dictionary import Vocabulary, WordMaps, WordModel, WordStatistics
 from ..features import FeatureMaps
+from ..graph import DECISION
 
 
 def named_vocabulary(model: WordModel) -> Vocabulary:
@@ -54,9 +55,9 @@ def _word_by_name(vocabulary: Vocabulary, word: Any, keys: Mapping[str, Any], kn
 
 
 def run(steps: Iterable[Any], X: Any) -> Any:
-    """Return X transformed by one step after the other."""
+    """Return X transformed by one step after the other; words stay as they are."""
     for step in steps:
-        X = step.transform(X)
+        X = X if isinstance(X, WordMaps) else step.transform(X)
     return X
 
 
@@ -99,6 +100,18 @@ def check_layers(layers: Sequence[str], maps: WordMaps) -> list[str]:
     return list(layers)
 
 
-def pictures(words: WordMaps, rows: Iterable[int] | np.ndarray) -> list[np.ndarray]:
+def pictures(words: WordMaps) -> list[np.ndarray]:
     """Return images as uint8 (height, width, 3); an empty list where the words come from vectors."""
-    return [] if words.pictures is None else [words.pictures[int(row)] for row in rows]
+    return [] if words.pictures is None else [words.pictures[row] for row in range(len(words))]
+
+
+def locations_of(words: WordMaps, node: Mapping[str, Any]) -> np.ndarray:
+    """Return the locations of a node of a graph, bool (n, H, W); an output has one location in every image."""
+    if node["layer"] == DECISION:
+        return np.ones((len(words), 1, 1), dtype=bool)
+    shown = np.isin(words.words[node["layer"]], node.get("words", [node["word"]]))
+    if "row" in node:
+        here = np.zeros_like(shown)
+        here[:, node["row"], node["column"]] = True
+        shown &= here
+    return shown

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ _COLUMNS = 3
 _ENDED = {None: "", True: ", converged", False: ", stopped at max_iter"}
 
 
+@dataclass(eq=False, repr=False)
 class TrainingDisplay(Panels):
     """The log-likelihood after every pass of training, one panel per layer.
 
@@ -54,18 +56,11 @@ class TrainingDisplay(Panels):
     True
     """
 
-    def __init__(
-        self,
-        lower_bounds: Mapping[str, Sequence[float]],
-        *,
-        unit: str = "row",
-        retrained: bool = False,
-        converged: Mapping[str, bool] | None = None,
-    ) -> None:
-        self.lower_bounds = lower_bounds
-        self.unit = unit
-        self.retrained = retrained
-        self.converged = converged
+    lower_bounds: Mapping[str, Sequence[float]]
+    _: KW_ONLY
+    unit: str = "row"
+    retrained: bool = False
+    converged: Mapping[str, bool] | None = None
 
     @classmethod
     def from_estimator(
@@ -93,17 +88,9 @@ class TrainingDisplay(Panels):
             bounds, retrained = {name: model.lower_bounds_}, False
         return cls(bounds, unit=unit, retrained=retrained, converged=_converged(model, bounds, retrained)).plot(ax=ax)
 
-    @property
-    def _n_panels(self) -> int:
-        return len(self.lower_bounds)
-
-    def _make_axes(self) -> np.ndarray:
-        import matplotlib.pyplot as plt
-
-        columns = min(_COLUMNS, self._n_panels)
-        rows = -(-self._n_panels // columns)
-        figure = plt.figure(figsize=(0.6 + 2.2 * columns, 2.3 * rows), layout="constrained")
-        return np.array([figure.add_subplot(rows, columns, place + 1) for place in range(self._n_panels)], dtype=object)
+    def _grid(self) -> tuple[int, int, float, float]:
+        columns = min(_COLUMNS, len(self.lower_bounds))
+        return len(self.lower_bounds), columns, 0.6 + 2.2 * columns, 2.3
 
     def _draw(self) -> None:
         for ax, (name, bounds) in zip(self.axes_, self.lower_bounds.items(), strict=True):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
 from sklearn.pipeline import Pipeline
 
 from .._pipelines import open_pipeline
-from ..dictionary import LayerDictionary, WordMaps, similarity_of_means
+from ..dictionary import LayerDictionary, similarity_of_means
 from ._drawing import INK, Panels, in_lines
 from ._reading import run, statistics_of
 from ._similarity import Cohesion, Locality, class_cohesion, class_similarity, locality, word_classes
@@ -18,6 +19,7 @@ _SAME, _OTHER = INK, (0.85, 0.45, 0.1)
 _NAME = 11  # letters of a layer's name in one line
 
 
+@dataclass(eq=False, repr=False)
 class WordSimilarityDisplay(Panels):
     """Similarity of the words of one class, and spread of words over images, layer by layer.
 
@@ -60,20 +62,12 @@ class WordSimilarityDisplay(Panels):
     >>> display.save("words.png")  # doctest: +SKIP
     """
 
-    def __init__(
-        self,
-        *,
-        similarity: np.ndarray,
-        classes: Mapping[str, np.ndarray],
-        by_class: Mapping[str, Cohesion],
-        by_mean: Mapping[str, Cohesion],
-        spread: Mapping[str, Locality],
-    ) -> None:
-        self.similarity = similarity
-        self.classes = classes
-        self.by_class = by_class
-        self.by_mean = by_mean
-        self.spread = spread
+    _: KW_ONLY
+    similarity: np.ndarray
+    classes: Mapping[str, np.ndarray]
+    by_class: Mapping[str, Cohesion]
+    by_mean: Mapping[str, Cohesion]
+    spread: Mapping[str, Locality]
 
     @classmethod
     def from_estimator(
@@ -107,7 +101,7 @@ class WordSimilarityDisplay(Panels):
         """
         before, dictionary, X = open_pipeline(estimator, X, LayerDictionary)
         statistics = statistics_of(dictionary.vocabulary_)
-        words = X if isinstance(X, WordMaps) else dictionary.transform(run(before, X))
+        words = run([*before, dictionary], X)
         classes = {layer: word_classes(statistics[layer]) for layer in words.layers}
         table = np.block([[class_similarity(words, a, b) for b in words.layers] for a in words.layers])
         options: dict[str, Any] = {"n_permutations": n_permutations, "random_state": random_state}
@@ -121,14 +115,8 @@ class WordSimilarityDisplay(Panels):
         )
         return display.plot(ax=ax)
 
-    _n_panels = 4
-
-    def _make_axes(self) -> np.ndarray:
-        import matplotlib.pyplot as plt
-
-        width = max(10, 2 + 1.9 * len(self.spread))  # room for the layers' names
-        _, axes = plt.subplots(2, 2, figsize=(width, 8), layout="constrained")
-        return axes.ravel()
+    def _grid(self) -> tuple[int, int, float, float]:
+        return 4, 2, max(10, 2 + 1.9 * len(self.spread)), 4  # wide enough for the layers' names
 
     def _draw(self) -> None:
         self._draw_table(self.axes_[0])

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import networkx as nx
+import numpy as np
 
 from ..dictionary import WordMaps
 from ..graph import DECISION, FEW_FITTED, evidence_of, is_part, nats, percent, probable, strength_of
@@ -17,7 +18,13 @@ _SURE = 1 / 3  # share of the influence above which what does not add up is a wa
 
 def counted(name: str, number: str) -> str:
     """Return a class with a number, after a colon where the name ends with a digit."""
-    return f"{name}{':' * name[-1:].isdigit()} {number}".strip()
+    return f"{name}{':' * name[-1:].isdigit()} {number}".strip() if number else name
+
+
+def verdict(words: WordMaps, row: int, labels: np.ndarray) -> str:
+    """Return whether the decision for an image is right, and its label."""
+    right = labels[row] == words.decisions[row]
+    return f"{'right' if right else 'wrong'}: labelled {words.spec.class_name(int(labels[row]))}"
 
 
 def _few(n_fitted: int) -> str:

@@ -183,7 +183,7 @@ def test_rows_keep_strong_edges_straight(graph, words):
 
 
 def test_labels_never_overlap(rng):
-    lines = [((str(i), ""), tuple(rng.random(4))) for i in range(30)]
+    lines = {i: tuple(rng.random(4)) for i in range(30)}
     placed = place_labels(lines, 0.2, 0.1)
     assert placed
     assert not any(a.overlaps(b) for a, b in itertools.combinations(placed.values(), 2))
@@ -224,20 +224,19 @@ def test_branches_are_drawn_side_by_side(rng):
 
 def test_labels_stand_where_few_other_edges_pass(rng):
     """Against a search of every place, with 200 points on every other line."""
-    lines = [(i, tuple(rng.random(4))) for i in range(12)]
+    lines = {i: tuple(rng.random(4)) for i in range(12)}
     placed = place_labels(lines, 0.15, 0.08)
 
     def passes(line, box):
         x, y = (start + np.linspace(0, 1, 2001) * (stop - start) for start, stop in (line[::2], line[1::2]))
         return ((box.left < x) & (x < box.right) & (box.bottom < y) & (y < box.top)).any()
 
-    first, line = lines[0]
-    others = [other for key, other in lines if key != first]
+    line, *others = lines.values()
     counts = []
     for share in np.linspace(0.1, 0.9, 17):
         x, y = line[0] + share * (line[2] - line[0]), line[1] + share * (line[3] - line[1])
         counts.append(sum(passes(other, Box(x - 0.075, y - 0.04, 0.15, 0.08)) for other in others))
-    assert sum(passes(other, placed[first]) for other in others) == min(counts)
+    assert sum(passes(other, placed[0]) for other in others) == min(counts)
 
 
 def test_edges_with_maps(graph, words):
@@ -392,12 +391,12 @@ def test_bars_are_shares(influence_graph, words):
 def test_true_classes_are_named(right, influence_graph, words):
     true = words.decisions.copy()
     true[7] = (true[7] + (not right)) % 10
-    said = "right: labelled so" if right else f"wrong: labelled {words.spec.class_name(true[7])}"
-    assert said in written(InferenceGraphDisplay.from_estimator(influence_graph, words, true, image=7))
+    verdict = f"{'right' if right else 'wrong'}: labelled {words.spec.class_name(true[7])}"
+    assert verdict in written(InferenceGraphDisplay.from_estimator(influence_graph, words, true, image=7))
     decided = int(words.decisions[7])
     display = InferenceGraphDisplay.from_estimator(influence_graph, words, true, target=decided)
     n = (words.decisions == decided).sum()
-    assert any(text == f"{n - (not right)} of {n} labelled so" for text in written(display))
+    assert any(text == f"{n - (not right)} of {n} decisions right" for text in written(display))
     with pytest.raises(ValueError, match="y must contain one label per image"):
         InferenceGraphDisplay.from_estimator(influence_graph, words, true[:5], image=2)
 

@@ -257,7 +257,7 @@ def test_statistics_are_those_of_the_words(page, words):
 def test_pictures_and_patches(page, words):
     data = data_of(page)
     for image in data["images"]:
-        (picture,) = pictures(words, [image["number"]])
+        (picture,) = pictures(words[image["number"]])
         np.testing.assert_array_equal(picture_of(image["picture"])[10::20, 10::20, :3], picture)
     for word in data["words"].values():
         representatives = words.vocabulary.representatives[word["layer"]]
