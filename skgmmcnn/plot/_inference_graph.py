@@ -239,7 +239,7 @@ class InferenceGraphDisplay(Drawing):
             text = one if len(wrong) == 1 else f"{int((~wrong).sum())} of {len(wrong)} decisions right"
             colour = theme.against if wrong.mean() > 0.5 else theme.ink
             texts.append((text, {"size": 11, "weight": "bold", "color": colour}))
-        warnings = wording.warnings(self.predicted, self.residuals or {})
+        warnings = wording.warnings(self.predicted, self.residuals)
         texts += [(text, {"size": 9.5, "color": theme.against}) for text in warnings]
         return [(line, style) for text, style in texts for line in wrap(text, _letters(_BESIDE, style["size"]))]
 

@@ -17,7 +17,7 @@ from ..graph import DECISION, evidence_of, strength_of, telling
 from ._cells import cells_of
 from ._layout import edge_strengths, rows_of
 from ._pruning import prune
-from ._reading import pictures
+from ._reading import classes_of, pictures
 from ._sprites import encode_patches, encode_picture
 from ._wording import Wording
 
@@ -82,7 +82,7 @@ def _remarks(words: WordMaps, graph: nx.DiGraph, part: nx.DiGraph) -> list[str]:
     """Return warnings about a graph and its omitted parts, in sentences."""
     if len(graph) == 1:
         return [telling(part).why_no_word()]
-    remarks = Wording(part, words).warnings(None, {})
+    remarks = Wording(part, words).warnings()
     if (len(graph), graph.number_of_edges()) != (len(part), part.number_of_edges()):
         remarks.append(
             f"This graph is too large for a page: it shows the strongest {len(part)} of {len(graph)} nodes and "
@@ -127,7 +127,7 @@ def _describe_node(wording: Wording, node: Mapping[str, Any], panel: list[str]) 
     bar, classes = wording.bar(node), ", ".join(f"{name} {share}" for name, share in wording.classes(node))
     return {
         **shown,
-        "bar": None if bar is None else [bar.text, round(bar.length, 3)],
+        "bar": [bar.text, round(bar.length, 3)],
         "lines": [wording.without(node)] + [f"seen in {classes}"] * bool(classes),
     }
 
@@ -153,13 +153,11 @@ def _describe_word(words: WordMaps, layer: str, word: int) -> dict[str, Any]:
     if layer in vocabulary.representatives:
         data["sprite"], data["marks"] = encode_patches(vocabulary.representatives[layer], word)
     if layer in vocabulary.statistics:
-        statistics = vocabulary.statistics[layer]
-        shares = statistics.classes[word]
-        order = np.argsort(-shares, kind="stable")[:_N_CLASSES]
+        classes = classes_of(vocabulary.statistics[layer], [word])
         data |= {
-            "share": float(statistics.share[word]),
-            "n_classes": int((shares > 0).sum()),
-            "classes": [[words.spec.class_name(output), float(shares[output])] for output in order if shares[output]],
+            "share": float(vocabulary.statistics[layer].share[word]),
+            "n_classes": len(classes),
+            "classes": [(words.spec.class_name(label), share) for label, share in classes[:_N_CLASSES]],
         }
     return data
 

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from scipy.spatial.distance import squareform
-from sklearn.utils import check_random_state
+from sklearn.utils import check_random_state, gen_batches
 
 from ..dictionary import WordMaps, WordStatistics, count_classes, count_words
 
 _IMAGES_AT_ONCE = 256
 
 
-@dataclass(frozen=True, eq=False)
-class Cohesion:
-    """Mean similarity of words of one class, and of words of different classes.
-
-    Parameters
-    ----------
-    within, between : float
-        Mean similarity over the pairs of words of the same class, and of different classes.
-    null : float array of shape (n_permutations,)
-        ``within`` after random permutations of the classes of the words.
-    """
+class Cohesion(NamedTuple):
+    """Mean similarity of words of one class, `null` after random permutations of the classes, and of different ones."""
 
     within: float
     between: float
@@ -32,32 +22,17 @@ class Cohesion:
 
     @property
     def p_value(self) -> float:
-        """Fraction of the permutations, the observed one included, in which words of one class are as alike or more."""
+        """Fraction of the permutations, the observed one included, with at least the similarity within classes."""
         return float((1 + (self.null >= self.within - 1e-12).sum()) / (1 + len(self.null)))
 
 
 class Locality(NamedTuple):
-    """Spread of the words of a layer over images.
+    """Spread of the words of a layer over images, each of `n_locations`."""
 
-    Parameters
-    ----------
-    n_distinct : float
-        Mean number of different words in an image.
-    expected_distinct : float
-        Its expectation if each location drew its word from the frequencies of the layer.
-    largest_share : float
-        Mean fraction of an image's locations that its most frequent word takes.
-    autocorrelation : float
-        Excess of neighbouring locations with equal words over chance: 1 where neighbours are always equal, 0 as if the
-        words of each image were shuffled; NaN where a map has one location.
-    n_locations : int
-        Locations of a map.
-    """
-
-    n_distinct: float
-    expected_distinct: float
-    largest_share: float
-    autocorrelation: float
+    n_distinct: float  # mean number of different words in an image
+    expected_distinct: float  # its expectation if each location drew its word from the frequencies of the layer
+    largest_share: float  # mean fraction of an image's locations that its most frequent word takes
+    autocorrelation: float  # of neighbouring locations, see `locality`
     n_locations: int
 
 
@@ -76,7 +51,7 @@ def class_similarity(words: WordMaps, first: str, second: str) -> np.ndarray:
 
 
 def word_classes(statistics: WordStatistics) -> np.ndarray:
-    """Return the class whose locations show each word most often, (K,); -1 for words that occur nowhere."""
+    """Return the class with the largest fraction of locations that show each word, (K,); -1 for absent words."""
     fractions = _by_class(statistics)
     return np.where(fractions.any(1), fractions.argmax(1), -1)
 
@@ -124,26 +99,24 @@ def locality(words: np.ndarray, n_words: int) -> Locality:
     With J the fraction of the joins between horizontal and vertical neighbours that link equal words (the join count of
     Moran, "The interpretation of statistical maps", JRSS B 10(2), 1948), and E = sum_k n_k (n_k - 1) / (N (N - 1)) its
     expectation when the N words of the image are shuffled (Cliff and Ord, "Spatial Processes", Pion, 1981, chapter 1,
-    nonfree sampling), the autocorrelation is sum (J - E) / sum (1 - E) over the images.
+    nonfree sampling), the autocorrelation is sum (J - E) / sum (1 - E) over the images: 1 where neighbours are always
+    equal, 0 as if words were shuffled, NaN where a map has one location.
     """
-    n_images, height, width = words.shape
-    size = height * width
+    n_images, size = len(words), words[0].size
     distinct = largest = excess = most = 0.0
     total = np.zeros(n_words, dtype=np.int64)
-    for start in range(0, n_images, _IMAGES_AT_ONCE):
-        part = words[start : start + _IMAGES_AT_ONCE]
-        counts = count_words(part, n_words)
+    for part in gen_batches(n_images, _IMAGES_AT_ONCE):
+        counts = count_words(words[part], n_words)
         total += counts.sum(0)
         distinct += (counts > 0).sum()
         largest += counts.max(1).sum() / size
         if size > 1:
             expected = (counts * (counts - 1)).sum(1) / (size * (size - 1))
-            excess += (_equal_joins(part) - expected).sum()
+            excess += (_equal_joins(words[part]) - expected).sum()
             most += (1 - expected).sum()
-    frequencies = total / total.sum()
     return Locality(
         n_distinct=float(distinct / n_images),
-        expected_distinct=float((1 - (1 - frequencies) ** size).sum()),
+        expected_distinct=float((1 - (1 - total / total.sum()) ** size).sum()),
         largest_share=float(largest / n_images),
         autocorrelation=float(excess / most) if most > 0 else np.nan,
         n_locations=size,

@@ -7,7 +7,6 @@ from dataclasses import KW_ONLY, dataclass
 from textwrap import wrap
 from typing import Any
 
-import numpy as np
 from sklearn.pipeline import Pipeline
 
 from .._pipelines import find_step
@@ -16,7 +15,7 @@ from ..dictionary import LayerDictionary, Vocabulary
 from ..graph import percent
 from ._drawing import Drawing, in_lines, shortened
 from ._layout import Box
-from ._reading import named_vocabulary, statistics_of, words_by_name
+from ._reading import classes_of, named_vocabulary, statistics_of, words_by_name
 
 _NAME, _PATCH, _BARS = 1.35, 0.8, 0.95  # widths of a row's parts; a patch is as high as it is wide
 _LINE, _NAME_LINE, _ABOUT_LINE = 0.17, 0.155, 0.125  # of a bar, of a name, and of what stands below it
@@ -134,16 +133,13 @@ class VisualWordDisplay(Drawing):
     def _shares(self, layer: str, word: int) -> list[tuple[str, float, float]]:
         """Return names of classes, their shares of the word's locations, and of all locations; 0 for the rest."""
         statistics, names = self.vocabulary.statistics[layer], self.vocabulary.class_names
-        if statistics.counts.shape[1] == 1 or not statistics.share[word]:  # no classes, or a dead word
-            return []
-        shares, usual = statistics.classes[word], statistics.counts.sum(0) / statistics.counts.sum()
-        order = [int(label) for label in np.argsort(-shares, kind="stable") if shares[label]]
+        classes, usual = classes_of(statistics, [word]), statistics.counts.sum(0) / statistics.counts.sum()
         lines = []
-        for label in order[: self.n_classes]:
+        for label, share in classes[: self.n_classes]:
             name = f"class {label}" if names is None else shortened(names[label], _LONGEST)
-            lines.append((name, float(shares[label]), float(usual[label])))
-        if rest := order[self.n_classes :]:
-            lines.append((f"{len(rest)} other{'s' if len(rest) > 1 else ''}", float(shares[rest].sum()), 0.0))
+            lines.append((name, share, float(usual[label])))
+        if rest := [share for _, share in classes[self.n_classes :]]:
+            lines.append((f"{len(rest)} other{'s' if len(rest) > 1 else ''}", sum(rest), 0.0))
         return lines
 
     def _title(self, layer: str, number: int) -> tuple[list[str], list[str]]:

@@ -102,18 +102,16 @@ class WordSimilarityDisplay(Panels):
         before, dictionary, X = open_pipeline(estimator, X, LayerDictionary)
         statistics = statistics_of(dictionary.vocabulary_)
         words = run([*before, dictionary], X)
-        classes = {layer: word_classes(statistics[layer]) for layer in words.layers}
-        table = np.block([[class_similarity(words, a, b) for b in words.layers] for a in words.layers])
+        layers, near = words.layers, similarity_of_means(dictionary, dictionary, "distance")
+        classes = {layer: word_classes(statistics[layer]) for layer in layers}
         options: dict[str, Any] = {"n_permutations": n_permutations, "random_state": random_state}
-        near = similarity_of_means(dictionary, dictionary, "distance")
-        display = cls(
-            similarity=table,
+        return cls(
+            similarity=np.block([[class_similarity(words, a, b) for b in layers] for a in layers]),
             classes=classes,
-            by_class={k: class_cohesion(class_similarity(words, k, k), classes[k], **options) for k in words.layers},
-            by_mean={k: class_cohesion(near[k], classes[k], **options) for k in words.layers},
-            spread={k: locality(words.words[k], words.vocabulary.n_words[k]) for k in words.layers},
-        )
-        return display.plot(ax=ax)
+            by_class={k: class_cohesion(class_similarity(words, k, k), classes[k], **options) for k in layers},
+            by_mean={k: class_cohesion(near[k], classes[k], **options) for k in layers},
+            spread={k: locality(words.words[k], words.vocabulary.n_words[k]) for k in layers},
+        ).plot(ax=ax)
 
     def _grid(self) -> tuple[int, int, float, float]:
         return 4, 2, max(10, 2 + 1.9 * len(self.spread)), 4  # wide enough for the layers' names
@@ -125,64 +123,54 @@ class WordSimilarityDisplay(Panels):
         self._draw_spread(self.axes_[3])
 
     def _draw_table(self, ax: Any) -> None:
-        order, bounds = [], [0]
-        for classes in self.classes.values():
-            shown = np.flatnonzero(classes >= 0)
-            order += (bounds[-1] + shown[np.argsort(classes[shown], kind="stable")]).tolist()
-            bounds.append(bounds[-1] + len(classes))
-        ends = np.cumsum([0, *((classes >= 0).sum() for classes in self.classes.values())])
-        image = ax.imshow(
-            self.similarity[np.ix_(order, order)], vmin=0, vmax=1, cmap="viridis", interpolation="nearest"
-        )
+        starts = np.cumsum([0, *map(len, self.classes.values())])
+        occurring = [
+            start + np.argsort(classes, kind="stable")[np.sum(classes < 0) :]
+            for start, classes in zip(starts, self.classes.values(), strict=False)
+        ]
+        order, ends = np.concatenate(occurring), np.cumsum([0, *map(len, occurring)])
+        table = self.similarity[np.ix_(order, order)]
+        image = ax.imshow(table, vmin=0, vmax=1, cmap="viridis", interpolation="nearest")
         for end in ends[1:-1]:
             ax.axhline(end - 0.5, color="white", lw=1)
             ax.axvline(end - 0.5, color="white", lw=1)
-        middles = (ends[1:] + ends[:-1] - 1) / 2
+        names = [in_lines(layer, _NAME) for layer in self.classes]
         ax.set_xticks([])
-        ax.set_yticks(middles, [in_lines(layer, _NAME) for layer in self.classes], fontsize=8.5, parse_math=False)
+        ax.set_yticks((ends[1:] + ends[:-1] - 1) / 2, names, fontsize=8.5, parse_math=False)
         ax.tick_params(length=0)
         ax.set_facecolor("0.7")  # words that these images do not show
         ax.set_title("All words, by class in each layer")
         self.figure_.colorbar(image, ax=ax, label="cosine of class histograms", shrink=0.8)
 
     def _draw_spread(self, ax: Any) -> None:
-        found = list(self.spread.values())
-        x = range(len(found))
-        ax.plot(x, [part.autocorrelation for part in found], "o-", color=_SAME, label="autocorrelation of neighbours")
-        ax.plot(x, [part.largest_share for part in found], "s-", color=_OTHER, label="share of the most frequent word")
-        distinct = [part.n_distinct / part.expected_distinct for part in found]
-        ax.plot(x, distinct, "^-", color="0.4", label="different words, of those expected")
-        about = [f"{part.n_distinct:.1f} words\nat {part.n_locations}" for part in found]
-        _name_layers(ax, self.spread, about)
+        layers = list(self.spread.values())
+        distinct = [each.n_distinct / each.expected_distinct for each in layers]
+        ax.plot([each.autocorrelation for each in layers], "o-", color=_SAME, label="autocorrelation of neighbours")
+        ax.plot([each.largest_share for each in layers], "s-", color=_OTHER, label="share of the most frequent word")
+        ax.plot(distinct, "^-", color="0.4", label="different words, of those expected")
         ax.set_ylim(0, max(1.05, *distinct))
         ax.set_yticks(np.linspace(0, 1, 6))
-        ax.set_title("Words in one image")
-        _add_legend(ax)
+        about = [f"{each.n_distinct:.1f} words\nat {each.n_locations}" for each in layers]
+        _finish(ax, "Words in one image", self.spread, about)
 
 
 def _draw_cohesion(ax: Any, cohesion: Mapping[str, Cohesion], title: str, label: str) -> None:
-    x = np.arange(len(cohesion))
-    found = list(cohesion.values())
-    low, high = np.array([np.quantile(part.null, [0.025, 0.975]) for part in found]).T
-    ax.fill_between(x, low, high, color="0.85", lw=0, label="classes at random, 95 %")
-    if len(x) == 1:
-        ax.plot(x[[0, 0]], [low[0], high[0]], color="0.85", lw=8)
-    ax.plot(x, [part.within for part in found], "o-", color=_SAME, label="same class")
-    ax.plot(x, [part.between for part in found], "s--", color=_OTHER, label="different classes")
-    _name_layers(ax, cohesion, [f"p = {part.p_value:.2g}" for part in found])
-    ax.set_title(title)
+    layers = list(cohesion.values())
+    low, high = np.array([np.quantile(each.null, [0.025, 0.975]) for each in layers]).T
+    ax.fill_between(range(len(layers)), low, high, color="0.85", lw=0, label="classes at random, 95 %")
+    if len(layers) == 1:
+        ax.plot([0, 0], [*low, *high], color="0.85", lw=8)
+    ax.plot([each.within for each in layers], "o-", color=_SAME, label="same class")
+    ax.plot([each.between for each in layers], "s--", color=_OTHER, label="different classes")
     ax.set_ylabel(label)
-    _add_legend(ax)
+    _finish(ax, title, cohesion, [f"p = {each.p_value:.2g}" for each in layers])
 
 
-def _name_layers(ax: Any, layers: Iterable[str], about: Iterable[str]) -> None:
-    """Write the names of layers below the axis, with a text about each."""
+def _finish(ax: Any, title: str, layers: Iterable[str], about: Iterable[str]) -> None:
+    """Write the title, and a text about each layer below the axis; add a legend above all that is drawn."""
     names = [f"{in_lines(layer, _NAME)}\n{text}" for layer, text in zip(layers, about, strict=True)]
+    ax.set_title(title)
     ax.set_xticks(range(len(names)), names, fontsize=8.5, parse_math=False)
-
-
-def _add_legend(ax: Any) -> None:
-    """Add a legend above all that is drawn."""
     ax.margins(x=0.12)
     low, high = ax.get_ylim()
     ax.set_ylim(low, high + 0.38 * (high - low))
