@@ -18,10 +18,9 @@ from ..graph import DECISION, InferenceGraph, Target, evidence_of, percent, stre
 from ._cells import HELD, cells_of, grown, lit, place_tags, strongest
 from ._drawing import AGAINST, INK, Drawing, in_lines, shortened
 from ._edge_maps import edge_maps as maps_of_edges
-from ._groups import Group, alike, measured, merged
 from ._layout import Box, Line, attach, edge_strengths, place_cells, place_labels, rows_of
-from ._pruning import prune
 from ._reading import find_images, locations_of, pictures, run
+from ._reduction import Group, alike, measured, merged, prune
 from ._wording import Bar, Wording, counted, verdict
 
 _SQUARE, _BETWEEN = 1.35, 0.06  # of a word: its typical patches, and beside them where it is

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import itertools
 import json
 import re
@@ -11,19 +13,22 @@ from typing import Any
 
 import networkx as nx
 import numpy as np
+from PIL import Image
 
-from ..dictionary import WordMaps
+from ..dictionary import Representatives, WordMaps
 from ..graph import DECISION, evidence_of, strength_of, telling
 from ._cells import cells_of
 from ._layout import edge_strengths, rows_of
-from ._pruning import prune
 from ._reading import classes_of, pictures
-from ._sprites import encode_patches, encode_picture
+from ._reduction import prune
 from ._wording import Wording
 
 _MOST_NODES, _MOST_EDGES = 80, 240
 _N_CLASSES = 5  # shown of a word's histogram
-_EXAMPLE = 96  # pixels, of the images of a class
+_EXAMPLE, _PICTURE = 96, 448  # most pixels a side, of the images of a class and of those that are explained
+_SPRITE, _GAP = 3, 2  # patches a side of the square of a word's patches, and pixels around each
+_PLACES = ((0, 0), (0, 1), (1, 0), (1, 1), (0, 2), (1, 2), (2, 0), (2, 1), (2, 2))  # the best four form a square
+_SMALL = 32  # pictures below are shown with hard pixels
 # Names of classes may be long and stand in many texts: these have a mark instead, which the script replaces.
 _MARK, _MARKED = "\ue000{}\ue001", r"\\ue000(\d+)\\ue001"
 _NAMES = {
@@ -40,16 +45,15 @@ def describe(words: WordMaps, graphs: Mapping[int, Sequence[nx.DiGraph]], y: Any
     spec = words.spec
     labels = None if y is None else spec.encode(y, len(words))
     words = replace(words, spec=replace(spec, class_names=tuple(map(_MARK.format, range(spec.n_outputs)))))
-    views: list[dict[str, Any]] = []
-    numbers: dict[int, int] = {}
-    shown: dict[str, tuple[str, int]] = {}
-    for graph in itertools.chain.from_iterable(graphs.values()):
-        if id(graph) in numbers:
-            continue
-        numbers[id(graph)] = len(views)
-        part = _marked(prune(graph, _MOST_NODES, _MOST_EDGES))
-        views.append({**_describe_graph(words, part), "remarks": _remarks(words, graph, part)})
-        shown |= {key: (node["layer"], node["word"]) for key, node in part.nodes.items() if node["layer"] != DECISION}
+    unique = {id(graph): graph for graph in itertools.chain.from_iterable(graphs.values())}
+    parts = [_marked(prune(graph, _MOST_NODES, _MOST_EDGES)) for graph in unique.values()]
+    numbers = {identity: number for number, identity in enumerate(unique)}
+    shown = {
+        key: (node["layer"], node["word"])
+        for part in parts
+        for key, node in part.nodes.items()
+        if node["layer"] != DECISION
+    }
     data = {
         "layers": {layer: _describe_cells(words, layer) for layer in words.layers},
         "words": {key: _describe_word(words, *word) for key, word in shown.items()},
@@ -57,7 +61,10 @@ def describe(words: WordMaps, graphs: Mapping[int, Sequence[nx.DiGraph]], y: Any
             {**_describe_image(words, row, shown, labels), "views": [numbers[id(graph)] for graph in of_row]}
             for row, of_row in graphs.items()
         ],
-        "views": views,
+        "views": [
+            {**_describe_graph(words, part), "remarks": _remarks(words, graph, part)}
+            for graph, part in zip(unique.values(), parts, strict=True)
+        ],
     }
     text = json.dumps(data, allow_nan=False, separators=(",", ":"))
     named = {int(number) for number in re.findall(_MARKED, text)} & set(range(spec.n_outputs))
@@ -105,15 +112,15 @@ def _describe_graph(words: WordMaps, graph: nx.DiGraph) -> dict[str, Any]:
         "nodes": {key: _describe_node(wording, node, text.panel(node)) for key, node in graph.nodes.items()},
         "edges": [
             {
-                "tail": edge[0],
-                "head": edge[1],
-                "strength": round(abs(strengths[edge]), 3),
-                "against": strengths[edge] < 0,
-                "rank": of.rank(graph.edges[edge]),
-                "short": wording.edge(graph.edges[edge]),
-                "text": text.edge(graph.edges[edge]),
+                "tail": tail,
+                "head": head,
+                "strength": round(abs(strengths[tail, head]), 3),
+                "against": strengths[tail, head] < 0,
+                "rank": of.rank(edge),
+                "short": wording.edge(edge),
+                "text": text.edge(edge),
             }
-            for edge in graph.edges
+            for tail, head, edge in graph.edges(data=True)
         ],
     }
 
@@ -137,7 +144,7 @@ def _examples(words: WordMaps, graph: nx.DiGraph) -> list[str]:
     if graph.graph["n_images"] == 1 or "target" not in graph.graph:
         return []
     rows = np.flatnonzero(words.decisions == graph.graph["target"])
-    return [encode_picture(picture, _EXAMPLE) for picture in pictures(words[rows[:4]])]
+    return [_encode_picture(picture, _EXAMPLE) for picture in pictures(words[rows[:4]])]
 
 
 def _describe_cells(words: WordMaps, layer: str) -> dict[str, list[float]]:
@@ -151,7 +158,7 @@ def _describe_word(words: WordMaps, layer: str, word: int) -> dict[str, Any]:
     if (layer, word) in vocabulary.names:
         data["name"] = vocabulary.names[layer, word]
     if layer in vocabulary.representatives:
-        data["sprite"], data["marks"] = encode_patches(vocabulary.representatives[layer], word)
+        data["sprite"], data["marks"] = _encode_patches(vocabulary.representatives[layer], word)
     if layer in vocabulary.statistics:
         classes = classes_of(vocabulary.statistics[layer], [word])
         data |= {
@@ -166,7 +173,7 @@ def _describe_image(
     words: WordMaps, row: int, shown: Mapping[str, tuple[str, int]], labels: np.ndarray | None
 ) -> dict[str, Any]:
     """Return one image and the locations of the words of the page in it."""
-    encoded = [encode_picture(picture) for picture in pictures(words[row])]
+    encoded = [_encode_picture(picture, _PICTURE) for picture in pictures(words[row])]
     maps = {layer: words.words[layer][row].ravel() for layer in words.layers}
     places = {key: _runs(maps[layer] == word) for key, (layer, word) in shown.items()}
     file = words.pictures.file_name(int(row)) if words.pictures is not None else ""
@@ -185,3 +192,43 @@ def _runs(shown: np.ndarray) -> list[int]:
     ends = np.flatnonzero(np.diff(shown.astype(np.int8), prepend=0, append=0))
     starts, stops = ends[::2], ends[1::2]
     return np.column_stack([starts, stops - starts]).ravel().tolist()
+
+
+def _encode(picture: np.ndarray) -> str:
+    """Return an image (height, width, 3 or 4) as a data URI: PNG for large pixels and few colours, else WebP."""
+    image, file = Image.fromarray(picture), io.BytesIO()
+    kind, options = ("png", {"optimize": True}) if image.getcolors(256) else ("webp", {"quality": 82, "method": 4})
+    image.save(file, kind, **options)
+    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def _encode_picture(picture: np.ndarray, largest: int) -> str:
+    image = Image.fromarray(_magnified(picture, 160))
+    image.thumbnail((largest, largest), Image.Resampling.LANCZOS)
+    return _encode(np.asarray(image))
+
+
+def _encode_patches(typical: Representatives, word: int) -> tuple[str | None, list[tuple[float, float]]]:
+    """Return a word's patches as one square of 3 x 3, and the locations to ring on it, in units of patches.
+
+    The best patch is at the upper left, the best four in the upper left square.  None without patches.
+    """
+    n_patches = int((typical.images[word] >= 0).sum())  # the best first
+    if typical.patches is None or not n_patches:
+        return None, []
+    patches = [_magnified(patch, 48) for patch in typical.patches[word, :n_patches]]
+    height, width = patches[0].shape[:2]
+    cell, marks = max(height, width) + 2 * _GAP, []
+    sheet, opaque = np.zeros((_SPRITE * cell, _SPRITE * cell, 4), np.uint8), np.full((height, width), 255, np.uint8)
+    for patch, (down, along), (row, column) in zip(patches, typical.marks[word].tolist(), _PLACES, strict=False):
+        top, left = row * cell + (cell - height) // 2, column * cell + (cell - width) // 2
+        sheet[top : top + height, left : left + width] = np.dstack([patch, opaque])
+        marks.append((round((left + along * width) / cell, 3), round((top + down * height) / cell, 3)))
+    return _encode(sheet), marks if typical.whole else []
+
+
+def _magnified(picture: np.ndarray, side: int) -> np.ndarray:
+    """Return a small picture with its pixels repeated, to about `side` pixels; others as they are."""
+    largest = max(picture.shape[:2])
+    times = max(1, side // largest) if largest < _SMALL else 1
+    return np.ascontiguousarray(picture.repeat(times, axis=0).repeat(times, axis=1))

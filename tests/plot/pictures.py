@@ -35,7 +35,7 @@ from skgmmcnn.dictionary._representatives import Typical, illustrate
 from skgmmcnn.dictionary._statistics import count_classes
 from skgmmcnn.features import FeatureExtractor, NetworkSpec, Pictures
 from skgmmcnn.features._images import Images, PixelScale
-from skgmmcnn.plot._similarity import class_cohesion, class_similarity, locality, word_classes
+from skgmmcnn.plot._word_similarity import class_cohesion, class_similarity, locality, word_classes
 
 BASELINE = Path(__file__).parent / "baseline"
 NAMES = ("nought", "one", "two", "three", "four", "five", "six, which is a good deal longer", "seven", "eight", "nine")

@@ -19,7 +19,7 @@ from torchvision.transforms import ToTensor
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, InferenceGraphDisplay, LayerDictionary, to_text
 from skgmmcnn.graph._text import is_part, nats, percent, probable
-from skgmmcnn.plot import _groups
+from skgmmcnn.plot import _reduction
 from skgmmcnn.plot._cells import HELD, strongest
 from skgmmcnn.plot._drawing import AGAINST, INK, in_lines
 from skgmmcnn.plot._edge_maps import edge_maps
@@ -449,8 +449,8 @@ def test_large_graphs_show_the_strongest_quickly(words):
 
 def test_words_that_are_nearly_the_same_are_drawn_as_one(influence_graph, words, monkeypatch):
     """With their number, sums, and what the network says without all of them."""
-    monkeypatch.setattr(_groups, "near_words", lambda words, layer: np.ones((99, 99), bool))
-    monkeypatch.setattr(_groups, "_TOUCHING", 0.01)
+    monkeypatch.setattr(_reduction, "near_words", lambda words, layer: np.ones((99, 99), bool))
+    monkeypatch.setattr(_reduction, "_TOUCHING", 0.01)
     row = 7
     display = InferenceGraphDisplay.from_estimator(influence_graph, words, image=row)
     assert display.groups
@@ -470,7 +470,7 @@ def test_words_that_are_nearly_the_same_are_drawn_as_one(influence_graph, words,
         assert found["probability_without"] == pytest.approx(float(expected), rel=1e-4)
     assert len(display._drawn) == len(display.graph) - sum(len(group) - 1 for group in display.groups)
     assert_readable(display.figure_)
-    monkeypatch.setattr(_groups, "near_words", lambda words, layer: np.zeros((99, 99), bool))
+    monkeypatch.setattr(_reduction, "near_words", lambda words, layer: np.zeros((99, 99), bool))
     assert not InferenceGraphDisplay.from_estimator(influence_graph, words, image=row).groups
 
 
@@ -478,7 +478,7 @@ def test_near_words_are_as_near_as_neighbours_are(words):
     means = words.influence.mixtures["conv3"].emitted_means_ - words.influence.mixtures["conv3"].weights_ @ (
         words.influence.mixtures["conv3"].emitted_means_
     )
-    near = _groups.near_words(words, "conv3")
+    near = _reduction.near_words(words, "conv3")
     cosines = np.array([[a @ b / np.linalg.norm(a) / np.linalg.norm(b) for a in means] for b in means])
     nearest = [max(row[:i].tolist() + row[i + 1 :].tolist()) for i, row in enumerate(cosines)]
     assert near.any(1).sum() >= len(means) / 2

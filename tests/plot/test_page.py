@@ -18,8 +18,8 @@ from sklearn.pipeline import make_pipeline
 from skgmmcnn import FeatureExtractor, InferenceGraph, InferenceGraphPage, LayerDictionary
 from skgmmcnn.graph import nats, percent, probable
 from skgmmcnn.plot import _page_data
-from skgmmcnn.plot._pruning import prune
 from skgmmcnn.plot._reading import pictures
+from skgmmcnn.plot._reduction import prune
 from tests.graph.test_inference_graph import random_words
 
 # What counts warn of, the page says itself.

@@ -11,7 +11,7 @@ from sklearn.metrics import cohen_kappa_score
 from sklearn.metrics.pairwise import cosine_similarity
 
 from skgmmcnn.dictionary import WordStatistics
-from skgmmcnn.plot._similarity import class_cohesion, class_similarity, locality, word_classes
+from skgmmcnn.plot._word_similarity import class_cohesion, class_similarity, locality, word_classes
 from tests.graph.test_inference_graph import N_WORDS, random_words
 
 

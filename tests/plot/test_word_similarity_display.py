@@ -4,7 +4,7 @@ import pytest
 from sklearn.pipeline import make_pipeline
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary, WordSimilarityDisplay
-from skgmmcnn.plot._similarity import Cohesion, Locality, class_similarity, locality
+from skgmmcnn.plot._word_similarity import Cohesion, Locality, class_similarity, locality
 from tests.plot.readable import assert_readable
 
 

@@ -1,11 +1,11 @@
-"""Groups of similar words of a layer that touch, as the blues of a sky, drawn as one."""
+"""Reduction of graphs to what a picture can hold: similar words as one node, and the strongest nodes and edges."""
 
 from __future__ import annotations
 
 import itertools
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import networkx as nx
 import numpy as np
@@ -20,6 +20,7 @@ _TOUCHING = 0.25  # share of the locations of the smaller word that border on th
 _NEIGHBOURS = np.array([[[0, 1, 0], [1, 0, 1], [0, 1, 0]]])  # in maps (n, H, W)
 
 Group = tuple[str, ...]
+Item = TypeVar("Item", bound=Hashable)
 
 
 def alike(graph: nx.DiGraph, words: WordMaps) -> list[Group]:
@@ -112,3 +113,32 @@ def _together(parts: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
     whole = sum({head: edge[added] / edge[share] for head, edge in parts if edge[share]}.values())
     sums[share] = sums[added] / whole if whole else 0.0
     return sums | ({"log_ratio": sums["contribution"] / sums["count"]} if counts else {})
+
+
+def prune(graph: nx.DiGraph, max_nodes: int, max_edges: int) -> nx.DiGraph:
+    """Return the strongest nodes of a graph, balanced over layers, and edges, balanced over their tails."""
+    root, of = graph.graph["root"], strength_of(graph)
+    nodes = _first(
+        (key for key in graph if key != root),
+        max_nodes - 1,
+        group=lambda key: graph.nodes[key]["layer"],
+        strength=lambda key: abs(of.of_node(graph.nodes[key])),
+    )
+    part = graph.subgraph([root, *nodes])
+    edges = _first(part.edges, max_edges, group=lambda edge: edge[0], strength=lambda edge: of.rank(part.edges[edge]))
+    kept = nx.DiGraph(**graph.graph)
+    kept.add_nodes_from((key, node) for key, node in graph.nodes.items() if key in part)
+    kept.add_edges_from((*edge, part.edges[edge]) for edge in part.edges if edge in edges)
+    return kept
+
+
+def _first(
+    items: Iterable[Item], most: int, *, group: Callable[[Item], Hashable], strength: Callable[[Item], float]
+) -> set[Item]:
+    """Return at most `most` items: the strongest of every group, then the second of every group, and so on."""
+    taken: Counter[Hashable] = Counter()
+    ranks = {}
+    for item in sorted(items, key=strength, reverse=True):
+        ranks[item] = taken[group(item)]
+        taken[group(item)] += 1
+    return set(sorted(ranks, key=ranks.__getitem__)[:most])
