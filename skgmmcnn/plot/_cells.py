@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -57,19 +57,15 @@ def _middles(spec: NetworkSpec, layer: str, axis: int) -> np.ndarray | None:
     """
     for lower in ("input", *spec.layers[::-1]):
         field = spec.receptive_fields.get((layer, lower))
-        if field is None:
-            continue
-        size = field.shape[axis]
-        whole = whole_windows((field.rows, field.columns)[axis], size)
-        if whole is None:
+        whole = None if field is None else whole_windows((field.rows, field.columns)[axis], field.shape[axis])
+        if field is None or whole is None:
             continue
         middles = whole[0] + whole[1] / 2
         if lower == "input":
-            return middles / size
+            return middles / field.shape[axis]
         below = _middles(spec, lower, axis)
         if below is not None:
-            step = (below[-1] - below[0]) / (size - 1)
-            return below[0] + step * (middles - 0.5)
+            return below[0] + (below[-1] - below[0]) / (len(below) - 1) * (middles - 0.5)
     return None
 
 
@@ -115,15 +111,18 @@ def lit(picture: np.ndarray, places: Sequence[tuple[Cells, np.ndarray]]) -> np.n
     return np.where(kept[..., None], picture, grey(picture))
 
 
-def place_tags(box: Box, cells: Cells, shown: np.ndarray) -> Iterator[Box]:
-    """Yield boxes in `box` for a tag on one of the locations `shown` (H, W), those in the middle first."""
+def place_tag(box: Box, cells: Cells, shown: np.ndarray, taken: Sequence[Box]) -> Box | None:
+    """Return a free box in `box` for a tag on one of the locations `shown` (H, W), of those in the middle first."""
     rows, columns = np.nonzero(shown)
     order = np.argsort((rows - rows.mean()) ** 2 + (columns - columns.mean()) ** 2, kind="stable")
+    (width, height), (x, y) = _TAG, cells.within(box)
     for row, column in zip(rows[order], columns[order], strict=True):
-        x = box.left + cells.columns[column : column + 2].mean() * box.width - _TAG[0] / 2
-        y = box.top - cells.rows[row : row + 2].mean() * box.height - _TAG[1] / 2
-        x = min(max(x, box.left), box.right - _TAG[0])
-        yield Box(x, min(max(y, box.bottom), box.top - _TAG[1]), *_TAG)
+        left = min(max(x[column : column + 2].mean() - width / 2, box.left), box.right - width)
+        bottom = min(max(y[row : row + 2].mean() - height / 2, box.bottom), box.top - height)
+        tag = Box(left, bottom, width, height)
+        if not any(map(tag.overlaps, taken)):
+            return tag
+    return None
 
 
 def smoothed(values: np.ndarray, cells: Cells, size: tuple[int, int]) -> np.ndarray:

@@ -65,20 +65,11 @@ def whole_windows(axis: Axis, size: int) -> tuple[np.ndarray, int] | None:
     None where these are too few, or where windows are not equally long and equally far from each other.
     """
     start, stop = axis
-    line, end = _line(start, start > 0), _line(stop, stop < size)
-    if line is None or end is None or line[0] != end[0]:
+    starts, stops = start[start > 0], stop[stop < size]
+    steps = np.unique(np.concatenate([np.diff(starts), np.diff(stops)]))
+    if min(len(starts), len(stops)) < 2 or len(steps) > 1:
         return None
-    step, first = line
-    length, origins = end[1] - first, first + step * np.arange(len(start))
-    inside = length >= (stop - start).max(initial=1) and ((origins <= start) & (stop <= origins + length)).all()
+    origins = starts[-1] + steps * np.arange(1 - len(start), 1)
+    length = int(stops[0] - origins[0])
+    inside = length >= (stop - start).max() and ((origins <= start) & (stop <= origins + length)).all()
     return (origins, length) if inside else None
-
-
-def _line(ends: np.ndarray, uncut: np.ndarray) -> tuple[int, int] | None:
-    """Return step and value at 0 of the line through the uncut ends; None where they are on none."""
-    at = np.flatnonzero(uncut)
-    if len(at) < 2:
-        return None
-    step, rest = divmod(int(ends[at[-1]] - ends[at[0]]), int(at[-1] - at[0]))
-    first = int(ends[at[0]] - step * at[0])
-    return None if rest or (ends[at] != first + step * at).any() else (step, first)

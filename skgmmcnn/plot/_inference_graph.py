@@ -15,7 +15,7 @@ from sklearn.pipeline import Pipeline
 from .._pipelines import open_pipeline
 from ..dictionary import WordMaps
 from ..graph import DECISION, InferenceGraph, Target, evidence_of, percent, strength_of, targets_of, telling
-from ._cells import HELD, cells_of, grown, lit, place_tags, strongest
+from ._cells import HELD, cells_of, grown, lit, place_tag, strongest
 from ._drawing import AGAINST, INK, Drawing, in_lines, shortened
 from ._edge_maps import edge_maps as maps_of_edges
 from ._layout import Box, Line, attach, edge_strengths, place_cells, place_labels, rows_of
@@ -268,8 +268,7 @@ class InferenceGraphDisplay(Drawing):
         for key, where in shown.items():
             colour = AGAINST if self._wording.against(nodes[key]) else INK
             self._outline(drawn, cells[key], np.where(where, 0, -1), colour=colour, halo="white")
-            places = place_tags(drawn, cells[key], where) if tags else iter(())
-            tag = next((place for place in places if not any(map(place.overlaps, taken))), None)
+            tag = place_tag(drawn, cells[key], where, taken) if tags else None
             if tag is not None:
                 taken.append(tag)
                 style: dict[str, Any] = {"bbox": {"boxstyle": "round,pad=0.15", "fc": colour, "ec": "none"}}

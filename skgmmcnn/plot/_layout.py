@@ -114,21 +114,16 @@ def place_cells(
 
 def attach(graph: nx.DiGraph, boxes: Mapping[str, Box]) -> dict[tuple[str, str], Line]:
     """Return x and y of both ends of every edge: spread along the boxes in the order of their other ends."""
-    leave = {key: sorted(graph.successors(key), key=lambda head: boxes[head].middle) for key in graph}
-    arrive = {key: sorted(graph.predecessors(key), key=lambda tail: boxes[tail].middle) for key in graph}
-    return {
-        (tail, head): (
-            _spread(boxes[tail], leave[tail].index(head), len(leave[tail])),
-            boxes[tail].top,
-            _spread(boxes[head], arrive[head].index(tail), len(arrive[head])),
-            boxes[head].bottom,
-        )
-        for tail, head in graph.edges
-    }
-
-
-def _spread(box: Box, number: int, of: int) -> float:
-    return box.left + box.width * (0.2 + 0.6 * (number + 0.5) / of)
+    tails: dict[tuple[str, str], tuple[float, float]] = {}
+    heads: dict[tuple[str, str], tuple[float, float]] = {}
+    for key, box in boxes.items():
+        for edges, other, y, ends in (
+            (graph.out_edges(key), 1, box.top, tails),
+            (graph.in_edges(key), 0, box.bottom, heads),
+        ):
+            for number, edge in enumerate(sorted(edges, key=lambda edge: boxes[edge[other]].middle)):
+                ends[edge] = box.left + box.width * (0.2 + 0.6 * (number + 0.5) / len(edges)), y
+    return {edge: (*tails[edge], *heads[edge]) for edge in graph.edges}
 
 
 def edge_strengths(graph: nx.DiGraph) -> dict[tuple[str, str], float]:
@@ -143,39 +138,29 @@ def edge_strengths(graph: nx.DiGraph) -> dict[tuple[str, str], float]:
     return {edge: strength.of_edge(graph.edges[edge]) / largest[row] for edge, row in rows.items()}
 
 
-def place_labels(lines: Mapping[Key, Line], width: float, height: float, taken: Iterable[Box] = ()) -> dict[Key, Box]:
+def place_labels(lines: Mapping[Key, Line], width: float, height: float, taken: Iterable[Box]) -> dict[Key, Box]:
     """Return boxes for labels on the edges, in the order of `lines`; none for an edge without a free place.
 
     The free place that fewest other edges pass is taken, then the one nearest to the middle of the edge.
     """
-    ends = np.array(list(lines.values()), dtype=float).reshape(-1, 2, 2)
-    size, shares = np.array([width, height]), np.array(_SHARES)[:, None]
-    occupied = [((box.left, box.bottom), (box.right, box.top)) for box in taken]
     placed: dict[Key, Box] = {}
-    for key, (begin, end) in zip(lines, ends, strict=True):
-        low = begin + shares * (end - begin) - size / 2
-        low = low[~_overlap(low, low + size, np.array(occupied).reshape(-1, 2, 2))]
-        if len(low):
-            left, bottom = low[_passing(ends, low, low + size).argmin()].tolist()  # the edge passes all of its own
-            placed[key] = Box(left, bottom, width, height)
-            occupied.append(((left, bottom), (left + width, bottom + height)))
+    ends, taken = np.array(list(lines.values())), list(taken)
+    for key, (x, y, end_x, end_y) in lines.items():
+        places = [
+            Box(x + share * (end_x - x) - width / 2, y + share * (end_y - y) - height / 2, width, height)
+            for share in _SHARES
+        ]
+        free = [place for place in places if not any(map(place.overlaps, taken))]
+        if free:
+            placed[key] = min(free, key=lambda place: _count_passing(ends, place))
+            taken.append(placed[key])
     return placed
 
 
-def _overlap(low: np.ndarray, high: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Return whether boxes with corners (n, 2) share an inner point with any of others (m, 2, 2), shape (n,)."""
-    return np.any(np.all((low[:, None] < boxes[:, 1]) & (boxes[:, 0] < high[:, None]), axis=2), axis=1)
-
-
-def _passing(lines: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Return the number of lines (m, 2, 2) through each box with corners (n, 2), shape (n,).
-
-    A line is clipped at the four sides of a box, and passes where a part of it is left.
-    """
-    begin, step = lines[:, 0], lines[:, 1] - lines[:, 0]
+def _count_passing(lines: np.ndarray, box: Box) -> int:
+    """Return the number of lines (m, 4) that pass through a box: those of which clipping at its sides leaves a part."""
+    begin, step = lines[:, :2], lines[:, 2:] - lines[:, :2]
     with np.errstate(divide="ignore", invalid="ignore"):
-        one, other = ((corner[:, None] - begin) / step for corner in (low, high))
-    inside = (low[:, None] < begin) & (begin < high[:, None])
-    first = np.where(step == 0, np.where(inside, 0, np.inf), np.minimum(one, other)).max(2)
-    last = np.where(step == 0, 1, np.maximum(one, other)).min(2)
-    return (np.maximum(first, 0) < np.minimum(last, 1)).sum(1)
+        one, other = ((corner - begin) / step for corner in ((box.left, box.bottom), (box.right, box.top)))
+    first, last = np.minimum(one, other).max(1), np.maximum(one, other).min(1)
+    return int((np.maximum(first, 0) < np.minimum(last, 1)).sum())

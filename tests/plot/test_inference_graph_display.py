@@ -184,7 +184,7 @@ def test_rows_keep_strong_edges_straight(graph, words):
 
 def test_labels_never_overlap(rng):
     lines = {i: tuple(rng.random(4)) for i in range(30)}
-    placed = place_labels(lines, 0.2, 0.1)
+    placed = place_labels(lines, 0.2, 0.1, [])
     assert placed
     assert not any(a.overlaps(b) for a, b in itertools.combinations(placed.values(), 2))
     assert Box(0, 0, 1, 1).overlaps(Box(0.9, 0.9, 1, 1))
@@ -225,7 +225,7 @@ def test_branches_are_drawn_side_by_side(rng):
 def test_labels_stand_where_few_other_edges_pass(rng):
     """Against a search of every place, with 200 points on every other line."""
     lines = {i: tuple(rng.random(4)) for i in range(12)}
-    placed = place_labels(lines, 0.15, 0.08)
+    placed = place_labels(lines, 0.15, 0.08, [])
 
     def passes(line, box):
         x, y = (start + np.linspace(0, 1, 2001) * (stop - start) for start, stop in (line[::2], line[1::2]))
