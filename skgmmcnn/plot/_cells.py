@@ -18,18 +18,10 @@ _SPOT = 0.085  # of a map: the width of the smallest spot
 
 
 class Cells(NamedTuple):
-    """Edges of the cells of a map's locations along both axes, as shares of the image.
+    """Edges of the cells of a map's locations along both axes, as shares of the image."""
 
-    Parameters
-    ----------
-    rows : float array of shape (H + 1,)
-        From the top, 0, down to 1.
-    columns : float array of shape (W + 1,)
-        From the left, 0, to the right, 1.
-    """
-
-    rows: np.ndarray
-    columns: np.ndarray
+    rows: np.ndarray  # (H + 1,), from the top, 0, down to 1
+    columns: np.ndarray  # (W + 1,), from the left, 0, to the right, 1
 
     def within(self, box: Box) -> tuple[np.ndarray, np.ndarray]:
         """Return x and y of the edges of cells over an image in `box`."""

@@ -79,10 +79,8 @@ class InferenceGraphDisplay(Drawing):
 
     Attributes
     ----------
-    ax_ : matplotlib.axes.Axes
-        The axes drawn into.
-    figure_ : matplotlib.figure.Figure
-        The figure of the axes.
+    ax_, figure_ : matplotlib.axes.Axes, matplotlib.figure.Figure
+        The axes drawn into, and their figure.
 
     Examples
     --------
@@ -91,9 +89,7 @@ class InferenceGraphDisplay(Drawing):
     >>> from skgmmcnn.datasets import load_digits_network
     >>> digits = load_digits_network()
     >>> pipe = make_pipeline(
-    ...     FeatureExtractor(digits.network, layers=["conv2", "conv3"]),
-    ...     LayerDictionary(30, random_state=0),
-    ...     InferenceGraph(),
+    ...     FeatureExtractor(digits.network, ["conv2", "conv3"]), LayerDictionary(30, random_state=0), InferenceGraph()
     ... ).fit(digits.images)
     >>> display = InferenceGraphDisplay.from_estimator(pipe, digits.test_images, digits.test_labels, image=3)
     >>> display.save("graph.png")  # doctest: +SKIP
@@ -172,13 +168,12 @@ class InferenceGraphDisplay(Drawing):
     def _measure(self, estimator: InferenceGraph) -> None:
         """Measure influence maps, groups of similar words, and the prediction of the words."""
         of, words = self.graph.graph, self.words[:_MOST_IMAGES]
-        known = evidence_of(self.graph) != "counts" and "target" in of and of["n_images"] == 1
-        groups = alike(self.graph, words)
+        of_influence, of_image = evidence_of(self.graph) != "counts" and "target" in of, of["n_images"] == 1
+        groups, known = alike(self.graph, words), of_influence and of_image
         self.groups = {group: measured(self.graph, words, group) if known else {} for group in groups}
-        if evidence_of(self.graph) == "counts":
-            if of["n_images"] == 1 and of.get("target") == words.decisions[0]:
-                self.predicted = words.spec.class_name(int(estimator.predict(words)[0]))
-        elif "target" in of and words.influence is not None:
+        if evidence_of(self.graph) == "counts" and of_image and of.get("target") == words.decisions[0]:
+            self.predicted = words.spec.class_name(int(estimator.predict(words)[0]))
+        if of_influence and words.influence is not None:
             contrast = None if "contrast" not in of else [of["contrast"]] * len(words)
             influence = words.influence.of_classes([of["target"]] * len(words), contrast, n_steps=estimator.n_steps)
             self.influence = influence.maps

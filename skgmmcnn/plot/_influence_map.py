@@ -50,10 +50,8 @@ class InfluenceMapDisplay(Drawing):
 
     Attributes
     ----------
-    ax_ : matplotlib.axes.Axes
-        The axes drawn into.
-    figure_ : matplotlib.figure.Figure
-        The figure of the axes.
+    ax_, figure_ : matplotlib.axes.Axes, matplotlib.figure.Figure
+        The axes drawn into, and their figure.
 
     See Also
     --------
@@ -138,20 +136,18 @@ class InfluenceMapDisplay(Drawing):
                 "Influence needs the network and its images, and these words were made from arrays or vectors. Make "
                 "them from images with a FeatureExtractor, or draw the words with WordMapDisplay."
             )
-        spec = words.spec
-        layers = words.layers[-1:] if layers is None else [layers] if isinstance(layers, str) else layers
+        spec, layers = words.spec, check_layers(words.layers[-1:] if layers is None else layers, words)
         explained = words.decisions if target is None else np.full(len(words), spec.class_index(target))
         others = None if contrast is None else np.full(len(words), spec.class_index(contrast))
         if others is not None and (others == explained).any():
             raise ValueError(f"contrast={contrast!r} is the very class that is explained; give another one.")
-        influence = words.influence.of_classes(explained, others, layers=check_layers(layers, words), n_steps=n_steps)
+        influence = words.influence.of_classes(explained, others, layers=layers, n_steps=n_steps)
+        titles = [spec.class_name(int(each)) for each in explained]
         if others is None:  # the log-odds are those of the probability
-            sure = [probable(float(each)) for each in 1 / (1 + np.exp(-influence.margins))]
-            titles = [counted(spec.class_name(int(each)), p) for each, p in zip(explained, sure, strict=True)]
+            probabilities = (1 / (1 + np.exp(-influence.margins))).tolist()
+            titles = [counted(name, probable(p)) for name, p in zip(titles, probabilities, strict=True)]
         else:
-            titles = [
-                f"{spec.class_name(int(each))} rather than {spec.class_name(int(others[0]))}" for each in explained
-            ]
+            titles = [f"{name} rather than {spec.class_name(int(others[0]))}" for name in titles]
         labels = None if y is None else spec.encode(y, n_images)[rows]
         return cls(words, influence.maps, titles=titles, labels=labels, n_words=n_words).plot(ax=ax)
 

@@ -59,9 +59,7 @@ class InferenceGraphPage:
     >>> from skgmmcnn.datasets import load_digits_network
     >>> digits = load_digits_network()
     >>> pipe = make_pipeline(
-    ...     FeatureExtractor(digits.network, layers=["conv2", "conv3"]),
-    ...     LayerDictionary(30, random_state=0),
-    ...     InferenceGraph(),
+    ...     FeatureExtractor(digits.network, ["conv2", "conv3"]), LayerDictionary(30, random_state=0), InferenceGraph()
     ... ).fit(digits.images)
     >>> page = InferenceGraphPage.from_estimator(pipe, digits.test_images, digits.test_labels, images=[3, 7])
     >>> n_bytes = page.save("why.html")  # doctest: +SKIP

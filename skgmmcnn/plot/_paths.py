@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import partial
 from itertools import pairwise, starmap
 from textwrap import wrap
@@ -49,9 +49,7 @@ class PathDisplay(Drawing):
     targets : sequence of int
         The decisions whose paths are drawn; at most four.
     vocabulary : Vocabulary
-        The words, with their representatives.
-    class_names : sequence of str, default=None
-        Names of all decisions; numbers if None.
+        The words, with their representatives, and the names of all decisions.
     n_paths : int, default=3
         Most paths per class.
     image : int, default=None
@@ -63,10 +61,8 @@ class PathDisplay(Drawing):
 
     Attributes
     ----------
-    ax_ : matplotlib.axes.Axes
-        The axes drawn into.
-    figure_ : matplotlib.figure.Figure
-        The figure of the axes.
+    ax_, figure_ : matplotlib.axes.Axes, matplotlib.figure.Figure
+        The axes drawn into, and their figure.
 
     Examples
     --------
@@ -84,7 +80,6 @@ class PathDisplay(Drawing):
     targets: Sequence[int]
     vocabulary: Vocabulary
     _: KW_ONLY
-    class_names: Sequence[str] | None = None
     n_paths: int = 3
     image: int | None = None
     true_label: int | None = None
@@ -146,12 +141,12 @@ class PathDisplay(Drawing):
             chosen = [true_label, int(paths.decisions[row])]
         else:
             chosen = np.bincount(paths.decisions).argsort()[::-1][:2].tolist()
+        names = X.class_names if of_network else tuple(map(str, classes.tolist()))
         pictures = X.pictures() if of_network and row is not None else None
         return cls(
             paths,
             chosen,
-            named_vocabulary(hmm),
-            class_names=X.class_names if of_network else tuple(map(str, classes.tolist())),
+            replace(named_vocabulary(hmm), class_names=names),
             n_paths=n_paths,
             image=row,
             true_label=true_label,
@@ -220,7 +215,8 @@ class PathDisplay(Drawing):
         return self.paths.class_tables[node.column][node.number]
 
     def _name(self, label: int) -> str:
-        return str(label) if self.class_names is None else str(self.class_names[label])
+        names = self.vocabulary.class_names
+        return str(label) if names is None else names[label]
 
     def _draw_flows(self, flows: list[dict[tuple[Node, Node], float]], boxes: dict[Node, Box]) -> None:
         lines, shares = {}, {}

@@ -106,28 +106,19 @@ class TrainingDisplay(Panels):
         ax.plot(passes[:n_trained], bounds[:n_trained], "o-", color=INK, ms=3)
         if self.retrained:
             ax.plot(passes[n_trained - 1 :], bounds[n_trained - 1 :], "s--", color=INK, ms=3)
-        if len(bounds) == 1:
-            ax.set_ylim(bounds[0] - 1, bounds[0] + 1)
-        elif len(bounds) > 2:
-            low, high = bounds[1:].min(), bounds[1:].max()
-            margin = 0.05 * (high - low) or 0.5
-            ax.set_ylim(low - margin, high + margin)
+        later = bounds[1:] if len(bounds) > 2 else bounds
+        margin = 0.05 * (later.max() - later.min()) or 0.5
+        ax.set_ylim(later.min() - margin, later.max() + margin)
         ax.set_xlim(0.5, len(bounds) + 0.5)
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         ax.set_xlabel("pass" + (", then for the class" if self.retrained else ""))
-        ended = _ENDED[(self.converged or {}).get(name)]
-        ax.set_title(
-            f"{in_lines(name, 28)}\n{bounds[-1]:.2f} nats\n{_passes(n_trained)}{ended}", fontsize=9, parse_math=False
-        )
+        ended = f"{n_trained} pass{'es' * (n_trained != 1)}{_ENDED[(self.converged or {}).get(name)]}"
+        ax.set_title(f"{in_lines(name, 28)}\n{bounds[-1]:.2f} nats\n{ended}", fontsize=9, parse_math=False)
 
 
 def _converged(model: Any, bounds: Mapping[str, Sequence[float]], retrained: bool) -> dict[str, bool]:
     """Return for each panel whether training converged; nothing after `partial_fit`."""
     stopped = {name: len(values) - retrained == model.max_iter for name, values in bounds.items()}
-    if model.converged_:
-        return dict.fromkeys(bounds, True)
-    return {name: not at_limit for name, at_limit in stopped.items()} if any(stopped.values()) else {}
-
-
-def _passes(number: int) -> str:
-    return f"{number} pass{'es' if number != 1 else ''}"
+    if not model.converged_ and not any(stopped.values()):
+        return {}
+    return {name: model.converged_ or not at_limit for name, at_limit in stopped.items()}

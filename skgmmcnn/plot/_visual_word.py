@@ -45,10 +45,8 @@ class VisualWordDisplay(Drawing):
 
     Attributes
     ----------
-    ax_ : matplotlib.axes.Axes
-        The axes drawn into.
-    figure_ : matplotlib.figure.Figure
-        The figure of the axes.
+    ax_, figure_ : matplotlib.axes.Axes, matplotlib.figure.Figure
+        The axes drawn into, and their figure.
 
     See Also
     --------

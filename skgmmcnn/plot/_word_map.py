@@ -24,10 +24,6 @@ _SIDE, _GAP = 1.75, 0.2
 _ENTRY, _PATCH = 0.36, 0.3  # height of an entry of the legend, and side of the patch in it
 _COLUMNS = 4
 _TINT = 0.6  # how opaque colours are
-_KEY = (
-    "Colours: words of the image, each with its most typical patch of the fitted images, and the locations that show "
-    "it, of all. Grey: other words."
-)
 _SHORT = 7  # letters of entries that stand two by two
 
 
@@ -48,10 +44,8 @@ class WordMapDisplay(Drawing):
 
     Attributes
     ----------
-    ax_ : matplotlib.axes.Axes
-        The axes drawn into.
-    figure_ : matplotlib.figure.Figure
-        The figure of the axes.
+    ax_, figure_ : matplotlib.axes.Axes, matplotlib.figure.Figure
+        The axes drawn into, and their figure.
 
     See Also
     --------
@@ -89,7 +83,7 @@ class WordMapDisplay(Drawing):
         image: int | str = 0,
         words: Sequence[tuple[str, int] | str] | None = None,
         graph: nx.DiGraph | None = None,
-        layers: Sequence[str] | None = None,
+        layers: str | Sequence[str] | None = None,
         n_words: int = 6,
         ax: Any = None,
     ) -> WordMapDisplay:
@@ -108,7 +102,7 @@ class WordMapDisplay(Drawing):
             ``"layer3_w017"``.
         graph : networkx.DiGraph, default=None
             Colour the words of this graph, of each layer at most eight, the strongest.
-        layers : sequence of str, default=None
+        layers : str or sequence of str, default=None
             Layers to draw; all if None, or those that have words to colour.
         n_words : int, default=6
             Most words to colour of each layer where these are not given: those that the image shows most, 1 to 8.
@@ -131,7 +125,10 @@ class WordMapDisplay(Drawing):
         return cls(maps, chosen).plot(ax=ax)
 
     def _key(self) -> str:
-        return _KEY
+        return (
+            "Colours: words of the image, each with its most typical patch of the fitted images, and the locations "
+            "that show it, of all. Grey: other words."
+        )
 
     def _draw(self) -> Box:
         picture = next(iter(pictures(self.words)), None)
@@ -205,19 +202,17 @@ def _choose(
         raise ValueError("The words to colour are those of words= or those of graph=; give one of them.")
     if not 1 <= n_words <= len(PALETTE):
         raise ValueError(f"n_words must be 1 to {len(PALETTE)}; got {n_words}.")
+    chosen: dict[str, list[int]] = {layer: [] for layer in maps.layers}
     if words is None and graph is None:
-        return {layer: _most_frequent(maps.words[layer][0], n_words) for layer in maps.layers}
+        for layer in maps.layers:
+            counts = np.bincount(maps.words[layer][0].ravel())
+            chosen[layer] = [int(word) for word in np.argsort(-counts, kind="stable")[:n_words] if counts[word]]
+        return chosen
     if graph is not None:
         strength = strength_of(graph)
         nodes = sorted(graph.nodes.values(), key=lambda node: -abs(strength.of_node(node)))
         words = [(node["layer"], node["word"]) for node in nodes if node["layer"] != DECISION]
-    chosen: dict[str, list[int]] = {layer: [] for layer in maps.layers}
     for layer, word in dict.fromkeys(words_by_name(maps.vocabulary, words or [])):
         chosen[layer].append(word)
     most = None if graph is None else len(PALETTE)
     return {layer: numbers[:most] for layer, numbers in chosen.items() if numbers}
-
-
-def _most_frequent(shown: np.ndarray, n_words: int) -> list[int]:
-    counts = np.bincount(shown.ravel())
-    return [int(word) for word in np.argsort(-counts, kind="stable")[:n_words] if counts[word]]

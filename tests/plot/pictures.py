@@ -131,9 +131,7 @@ def _paths():
     ones = np.ones(paths.shape)
     sizes = tuple(N_WORDS[layer] for layer in counts)
     chain = InferencePaths(tuple(counts), sizes, paths, -ones, ones, ones[:, 0], found.decisions, tables)
-    return PathDisplay(
-        chain, [6, 4], found.vocabulary, class_names=NAMES, image=11, true_label=4, picture=found.pictures[11]
-    ).plot()
+    return PathDisplay(chain, [6, 4], found.vocabulary, image=11, true_label=4, picture=found.pictures[11]).plot()
 
 
 def _similarity():

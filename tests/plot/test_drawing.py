@@ -87,13 +87,18 @@ def test_a_notebook_shows_a_display_once(display):
     assert not plt.get_fignums()
 
 
+def _forget_pictures():
+    pictures.words.cache_clear()
+    pictures.estimator.cache_clear()
+
+
 def test_names_are_never_markup(monkeypatch):
     formula = "$5 and $6_{$"
 
     def vocabulary(*fields):
         return Vocabulary(*fields[:4], {("mid", 0): formula, ("top", 5): formula}, fields[5])
 
-    pictures.estimator.cache_clear()
+    _forget_pictures()
     monkeypatch.setattr(pictures, "NAMES", (formula,) * 10)
     monkeypatch.setattr(pictures, "Vocabulary", vocabulary)
     written = 0
@@ -105,4 +110,4 @@ def test_names_are_never_markup(monkeypatch):
         written += len(found)
         plt.close(figure)
     assert written > 10
-    pictures.estimator.cache_clear()
+    _forget_pictures()
