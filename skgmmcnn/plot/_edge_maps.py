@@ -30,22 +30,16 @@ def edge_map(shown: np.ndarray, present: np.ndarray, field: ReceptiveField) -> n
 
     Fields that the border cuts are laid where they would be in a whole one.  NaN where no field reaches.
     """
-    (rows, height), (columns, width) = (
-        _origins(axis, size) for axis, size in zip((field.rows, field.columns), field.shape, strict=True)
-    )
+    (rows, height), (columns, width) = map(_origins, (field.rows, field.columns), field.shape)
+    upper, lower = (maps.reshape(len(maps), -1) for maps in (present, shown))
+    batches = gen_batches(len(shown), max(1, _HELD // lower.shape[1]))
+    sums = sum(upper[part].T.astype(float) @ lower[part] for part in batches)
     total, number = np.zeros((height, width)), np.zeros((height, width))
-    upper = present.reshape(len(present), -1)
-    for part in gen_batches(len(shown), max(1, _HELD // shown[0].size)):
-        weights = upper[part].astype(float)
-        sums = (weights.T @ shown[part].reshape(-1, shown[0].size).astype(float)).reshape(-1, *shown.shape[1:])
-        for place, (i, j) in enumerate(np.ndindex(present.shape[1:])):
-            seen = field.window(i, j)
-            into = tuple(
-                slice(window.start - origin, window.stop - origin)
-                for window, origin in zip(seen, (rows[i], columns[j]), strict=True)
-            )
-            total[into] += sums[place][seen]
-            number[into] += weights[:, place].sum()
+    for place, (i, j) in enumerate(np.ndindex(present.shape[1:])):
+        down, along = field.window(i, j)
+        into = np.s_[down.start - rows[i] : down.stop - rows[i], along.start - columns[j] : along.stop - columns[j]]
+        total[into] += sums[place].reshape(field.shape)[down, along]
+        number[into] += upper[:, place].sum()
     return np.where(number > 0, total / np.maximum(number, 1), np.nan)
 
 

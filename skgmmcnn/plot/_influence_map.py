@@ -157,23 +157,21 @@ class InfluenceMapDisplay(Drawing):
         shown = pictures(self.words)
         tall = _SIDE * max(min(max(each.shape[0] / each.shape[1] for each in shown), 1.6), 0.4)
         titles = [self._title(number) for number in range(len(shown))]
-        lefts = [number * (_SIDE + _GAP) for number in range(len(shown))]
-        for left, title, picture in zip(lefts, titles, shown, strict=True):
-            self._write_lines(left, _LINE * len(title) + 0.05, title)
-            self._draw_image(Box(left, -tall, _SIDE, tall), picture)
-        y = -0.12
-        for layer in self.maps:
-            y -= tall
-            self._write(-0.15, y - tall / 2, in_lines(layer), 10, color=self._theme.grey(), ha="right")
-            for number, (left, picture) in enumerate(zip(lefts, shown, strict=True)):
-                self._draw_heat(Box(left, y - tall, _SIDE, tall), layer, number, picture)
-            y -= 2 * _LINE + 0.15
-            if self.n_words:
+        for number, picture in enumerate(shown):
+            left, y = number * (_SIDE + _GAP), -tall
+            self._write_lines(left, _LINE * len(titles[number]) + 0.05, titles[number])
+            self._draw_image(Box(left, y, _SIDE, tall), picture)
+            y -= 0.12
+            for layer in self.maps:
                 y -= tall
-                for number, (left, picture) in enumerate(zip(lefts, shown, strict=True)):
-                    self._draw_words(Box(left, y - tall, _SIDE, tall), layer, number, picture)
-                y -= _LINE * self.n_words + 0.2
-        y -= tall
+                self._draw_heat(Box(left, y, _SIDE, tall), layer, number, picture)
+                if number == 0:
+                    self._write(-0.15, y + tall / 2, in_lines(layer), 10, color=self._theme.grey(), ha="right")
+                y -= 2 * _LINE + 0.15
+                if self.n_words:
+                    y -= tall
+                    self._draw_words(Box(left, y, _SIDE, tall), layer, number, picture)
+                    y -= _LINE * self.n_words + 0.2
         above = _LINE * max(map(len, titles)) + 0.15
         return Box(-_MARGIN, y, _MARGIN + len(shown) * (_SIDE + _GAP), above - y)
 

@@ -46,7 +46,9 @@ def describe(words: WordMaps, graphs: Mapping[int, Sequence[nx.DiGraph]], y: Any
     labels = None if y is None else spec.encode(y, len(words))
     words = replace(words, spec=replace(spec, class_names=tuple(map(_MARK.format, range(spec.n_outputs)))))
     unique = {id(graph): graph for graph in itertools.chain.from_iterable(graphs.values())}
-    parts = [_marked(prune(graph, _MOST_NODES, _MOST_EDGES)) for graph in unique.values()]
+    parts = [prune(graph, _MOST_NODES, _MOST_EDGES) for graph in unique.values()]
+    for part in parts:
+        _mark_names(part)
     numbers = {identity: number for number, identity in enumerate(unique)}
     shown = {
         key: (node["layer"], node["word"])
@@ -72,17 +74,11 @@ def describe(words: WordMaps, graphs: Mapping[int, Sequence[nx.DiGraph]], y: Any
     return f'{{"classes":{json.dumps(classes)},{text[1:]}'
 
 
-def _marked(graph: nx.DiGraph) -> nx.DiGraph:
-    """Return a graph with marks in place of the names of classes."""
-    marked = nx.DiGraph(**_marks(graph.graph))
-    marked.add_nodes_from((key, _marks({"target": node["word"], **node})) for key, node in graph.nodes.items())
-    marked.add_edges_from(graph.edges(data=True))
-    return marked
-
-
-def _marks(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    named = {name: _MARK.format(attributes[number]) for name, number in _NAMES.items() if name in attributes}
-    return {**attributes, **named}
+def _mark_names(graph: nx.DiGraph) -> None:
+    """Put marks in place of the names of classes."""
+    for of in (graph.graph, *graph.nodes.values()):
+        numbers = {"target": of.get("word"), **of}
+        of.update({name: _MARK.format(numbers[number]) for name, number in _NAMES.items() if name in of})
 
 
 def _remarks(words: WordMaps, graph: nx.DiGraph, part: nx.DiGraph) -> list[str]:
@@ -173,7 +169,7 @@ def _describe_image(
     words: WordMaps, row: int, shown: Mapping[str, tuple[str, int]], labels: np.ndarray | None
 ) -> dict[str, Any]:
     """Return one image and the locations of the words of the page in it."""
-    encoded = [_encode_picture(picture, _PICTURE) for picture in pictures(words[row])]
+    encoded = (_encode_picture(picture, _PICTURE) for picture in pictures(words[row]))
     maps = {layer: words.words[layer][row].ravel() for layer in words.layers}
     places = {key: _runs(maps[layer] == word) for key, (layer, word) in shown.items()}
     file = words.pictures.file_name(int(row)) if words.pictures is not None else ""
@@ -182,7 +178,7 @@ def _describe_image(
         "name": file or f"Image {row}",
         "decision": words.spec.class_name(int(words.decisions[row])),
         "label": None if labels is None else words.spec.class_name(int(labels[row])),
-        "picture": encoded[0] if encoded else None,
+        "picture": next(encoded, None),
         "places": {key: runs for key, runs in places.items() if runs},
     }
 

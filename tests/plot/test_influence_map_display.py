@@ -30,7 +30,7 @@ def written(display):
 
 def heat_of(display, number):
     """Return the heat map of one image, as drawn, and the image."""
-    image, heat = (display.ax_.images[row * len(display.words) + number].get_array() for row in range(2))
+    image, heat, *_ = (part.get_array() for part in display.ax_.images[number * 3 : number * 3 + 3])
     return np.asarray(heat), np.asarray(image)
 
 
