@@ -167,6 +167,7 @@ class Drawing(Display):
             self._draw_rectangle(box, fc=theme.grey(0.05), ec=theme.grey(0.3), zorder=1)
             self._write(box.middle, box.centre, "no patches\nstored", 8, color=theme.grey())
             return
+        rings = typical.whole and typical.locations.max() > 0  # of a map with more than one location
         width, height = box.width / columns, box.height / rows
         for i in range(min(columns * rows, typical.images.shape[1])):
             if typical.images[word, i] < 0:
@@ -175,7 +176,7 @@ class Drawing(Display):
             left, bottom = box.left + width * column, box.top - height * (row + 1)
             tile = Box(left + 0.01, bottom + 0.01, width - 0.02, height - 0.02)
             drawn = self._draw_image(tile, typical.patches[word, i])
-            if has_rings(typical):
+            if rings:
                 self._has_rings = True
                 down, along = typical.marks[word, i]
                 x, y = drawn.left + along * drawn.width, drawn.top - down * drawn.height
@@ -230,11 +231,6 @@ class Panels(Display):
             raise ValueError(f"There are {n_panels} panels; ax has {len(self.axes_)} axes.")
         self.figure_ = self.axes_[0].figure
         self._draw()
-
-
-def has_rings(typical: Representatives) -> bool:
-    """Return whether patches are nearly the whole image, so that rings mark the locations."""
-    return typical.whole and typical.locations.max() > 0  # of a map with more than one location
 
 
 def in_lines(name: str, width: int = 15) -> str:

@@ -148,7 +148,10 @@ class InferenceGraphDisplay(Drawing):
             The drawn display.
         """
         before, estimator, X = open_pipeline(estimator, X, InferenceGraph)
-        rows = _chosen(image, target, X)
+        # Without an image: the first one, or all to choose a target's from.
+        rows = np.arange(1 if target is None else len(X)) if image is None else find_images(image, X)
+        if image is not None and target is None and len(rows) != 1:
+            raise ValueError(f"Several images, {image=}, are explained together for one target; give target=, too.")
         words = run(before, X[rows])
         labels = None if y is None else words.spec.encode(y, len(X))[rows]
         if len(rows) == 1:
@@ -273,7 +276,8 @@ class InferenceGraphDisplay(Drawing):
         """Return the strongest locations of words in one image, bool (H, W), pooled over a layer, for or against."""
         sides: dict[tuple[str, bool], dict[str, np.ndarray]] = {}
         for key, node in nodes.items():
-            sides.setdefault((node["layer"], self._wording.against(node)), {})[key] = self._shown(node, row)
+            shown = locations_of(self.words[row], node)[0]
+            sides.setdefault((node["layer"], self._wording.against(node)), {})[key] = shown
         kept: dict[str, np.ndarray] = {}
         for (layer, _), places in sides.items():
             influence = None if self.influence is None else self.influence[layer][row]
@@ -281,17 +285,13 @@ class InferenceGraphDisplay(Drawing):
             kept |= {key: grown(where & pooled) for key, where in places.items()}
         return {key: where for key, where in kept.items() if where.any()}
 
-    def _shown(self, node: Mapping[str, Any], row: int) -> np.ndarray:
-        """Return the locations of a word in one image, bool (H, W); of a node that is one location, this one."""
-        return locations_of(self.words[row], node)[0]
-
     def _draw_word(self, key: str, box: Box) -> None:
         node, theme = self._drawn.nodes[key], self._theme
         patches = Box(box.left, box.top - _SQUARE, _SQUARE if self._images else _CARD, _SQUARE)
         typical = self.words.vocabulary.representatives.get(node["layer"])
         self._draw_patches(patches, typical, node["word"], 2 if self._images else 4, 2)
         if self._images:
-            row = max(range(len(self._images)), key=lambda row: np.sum(self._shown(node, row)))
+            row = int(locations_of(self.words[:_MOST_IMAGES], node).sum((1, 2)).argmax())
             self._draw_lit(Box(patches.right + _BETWEEN, patches.bottom, _SQUARE, _SQUARE), {key: node}, row)
         bar, y = self._wording.bar(node), patches.bottom - 0.06
         colour = theme.against if bar.length < 0 else theme.ink
@@ -378,16 +378,6 @@ class InferenceGraphDisplay(Drawing):
         colours = np.where(np.isnan(shares)[..., None], 0.85, 1 - strength * (1 - np.array(INK)))
         drawn = self._draw_image(box, colours, interpolation="nearest", zorder=5)
         self._draw_rectangle(drawn, fc="none", ec="0.4", lw=0.6, zorder=5.5)
-
-
-def _chosen(image: Any, target: Target, X: Any) -> np.ndarray:
-    """Return the rows of the images to explain: the given ones, the first one, or all to choose a target's from."""
-    if image is None:
-        return np.arange(1 if target is None else len(X))
-    rows = find_images(image, X)
-    if len(rows) != 1 and target is None:
-        raise ValueError(f"Several images, image={image!r}, are explained together for one target; give target=, too.")
-    return rows
 
 
 def _fitting(classes: Sequence[tuple[str, str]], width: int) -> list[str]:

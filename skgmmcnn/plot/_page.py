@@ -127,7 +127,12 @@ class InferenceGraphPage:
         page : str
             HTML in ASCII characters.  Its Content-Security-Policy forbids loading anything.
         """
-        self._check()
+        if not self.graphs or not all(self.graphs.values()):
+            raise ValueError("A page shows at least one image, and of each image at least one graph.")
+        if len(self.graphs) > _MOST_IMAGES:
+            n_images = len(self.graphs)
+            raise ValueError(f"A page shows at most {_MOST_IMAGES} images, not {n_images}; choose with images=.")
+        find_images(self.graphs, self.words)
         data = describe(self.words, self.graphs, self.y)
         style, script = _read("page.css"), _read("page.js")
         return Template(_read("page.html")).substitute(
@@ -152,15 +157,6 @@ class InferenceGraphPage:
             Size of the file.
         """
         return Path(path).write_bytes(self.to_html().encode("ascii"))
-
-    def _check(self) -> None:
-        if not self.graphs or not all(self.graphs.values()):
-            raise ValueError("A page shows at least one image, and of each image at least one graph.")
-        if len(self.graphs) > _MOST_IMAGES:
-            raise ValueError(
-                f"A page shows at most {_MOST_IMAGES} images, not {len(self.graphs)}; choose with images=."
-            )
-        find_images(self.graphs, self.words)
 
     def _repr_html_(self) -> str:
         """Return the page in a frame, for notebooks."""

@@ -57,7 +57,10 @@ def describe(words: WordMaps, graphs: Mapping[int, Sequence[nx.DiGraph]], y: Any
         if node["layer"] != DECISION
     }
     data = {
-        "layers": {layer: _describe_cells(words, layer) for layer in words.layers},
+        "layers": {
+            layer: {axis: ends.round(4).tolist() for axis, ends in cells_of(spec, layer)._asdict().items()}
+            for layer in words.layers
+        },
         "words": {key: _describe_word(words, *word) for key, word in shown.items()},
         "images": [
             {**_describe_image(words, row, shown, labels), "views": [numbers[id(graph)] for graph in of_row]}
@@ -141,12 +144,6 @@ def _examples(words: WordMaps, graph: nx.DiGraph) -> list[str]:
         return []
     rows = np.flatnonzero(words.decisions == graph.graph["target"])
     return [_encode_picture(picture, _EXAMPLE) for picture in pictures(words[rows[:4]])]
-
-
-def _describe_cells(words: WordMaps, layer: str) -> dict[str, list[float]]:
-    """Return the edges of a layer's locations along both axes, as shares of the image."""
-    cells = cells_of(words.spec, layer)._asdict()
-    return {name: [round(float(end), 4) for end in ends] for name, ends in cells.items()}
 
 
 def _describe_word(words: WordMaps, layer: str, word: int) -> dict[str, Any]:

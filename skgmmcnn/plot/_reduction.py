@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import networkx as nx
 import numpy as np
@@ -20,7 +20,6 @@ _TOUCHING = 0.25  # share of the locations of the smaller word that border on th
 _NEIGHBOURS = np.array([[[0, 1, 0], [1, 0, 1], [0, 1, 0]]])  # in maps (n, H, W)
 
 Group = tuple[str, ...]
-Item = TypeVar("Item", bound=Hashable)
 
 
 def alike(graph: nx.DiGraph, words: WordMaps) -> list[Group]:
@@ -118,27 +117,20 @@ def _together(parts: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
 def prune(graph: nx.DiGraph, max_nodes: int, max_edges: int) -> nx.DiGraph:
     """Return the strongest nodes of a graph, balanced over layers, and edges, balanced over their tails."""
     root, of = graph.graph["root"], strength_of(graph)
-    nodes = _first(
-        (key for key in graph if key != root),
-        max_nodes - 1,
-        group=lambda key: graph.nodes[key]["layer"],
-        strength=lambda key: abs(of.of_node(graph.nodes[key])),
-    )
-    part = graph.subgraph([root, *nodes])
-    edges = _first(part.edges, max_edges, group=lambda edge: edge[0], strength=lambda edge: of.rank(part.edges[edge]))
+    nodes = {key: (node["layer"], abs(of.of_node(node))) for key, node in graph.nodes.items() if key != root}
+    part = graph.subgraph([root, *_first(nodes, max_nodes - 1)])
+    edges = _first({(tail, head): (tail, of.rank(edge)) for tail, head, edge in part.edges(data=True)}, max_edges)
     kept = nx.DiGraph(**graph.graph)
     kept.add_nodes_from((key, node) for key, node in graph.nodes.items() if key in part)
     kept.add_edges_from((*edge, part.edges[edge]) for edge in part.edges if edge in edges)
     return kept
 
 
-def _first(
-    items: Iterable[Item], most: int, *, group: Callable[[Item], Hashable], strength: Callable[[Item], float]
-) -> set[Item]:
-    """Return at most `most` items: the strongest of every group, then the second of every group, and so on."""
-    taken: Counter[Hashable] = Counter()
+def _first(items: Mapping[Any, tuple[str, float]], most: int) -> set[Any]:
+    """Return at most `most` items, given with group and strength: the strongest of each group, then the second, ..."""
+    taken: Counter[str] = Counter()
     ranks = {}
-    for item in sorted(items, key=strength, reverse=True):
-        ranks[item] = taken[group(item)]
-        taken[group(item)] += 1
+    for item, (group, _) in sorted(items.items(), key=lambda entry: -entry[1][1]):
+        ranks[item] = taken[group]
+        taken[group] += 1
     return set(sorted(ranks, key=ranks.__getitem__)[:most])

@@ -119,8 +119,10 @@ class VisualWordDisplay(Drawing):
         names = max((len(name) for lines in bars for name, *_ in lines), default=0) * _LETTER
         scale = _BARS / max((share for lines in bars for _, *shares in lines for share in shares), default=1)
         left, middle = _NAME + self.n_patches * _PATCH + 0.2 + names, -height / 2
-        for (layer, number), title, lines in zip(self.words, titles, bars, strict=True):
-            self._write_title(*title, middle)
+        for (layer, number), (name, about), lines in zip(self.words, titles, bars, strict=True):
+            y = middle + (_ABOUT_LINE * len(about) - _NAME_LINE * len(name)) / 2  # where the two meet
+            self._write(0, y, "\n".join(name), 9, weight="bold", ha="left", va="bottom")
+            self._write(0, y, "\n".join(about), 7.5, color=self._theme.grey(), ha="left", va="top")
             box = Box(_NAME, middle - _PATCH / 2, self.n_patches * _PATCH, _PATCH)
             self._draw_patches(box, self.vocabulary.representatives.get(layer), number, self.n_patches)
             self._draw_bars(lines, left, middle, scale)
@@ -148,12 +150,6 @@ class VisualWordDisplay(Drawing):
             [f"w{number}"] if name is None else [*wrap(shortened(name, 44), 16), f"(w{number})"],
             [*in_lines(layer).splitlines(), f"{percent(share)} of locations" if share else "at no location"],
         )
-
-    def _write_title(self, name: list[str], about: list[str], middle: float) -> None:
-        y = middle + (_NAME_LINE * len(name) + _ABOUT_LINE * len(about)) / 2
-        self._write(0, y, "\n".join(name), 9, weight="bold", ha="left", va="top")
-        y -= _NAME_LINE * len(name)
-        self._write(0, y, "\n".join(about), 7.5, color=self._theme.grey(), ha="left", va="top")
 
     def _draw_bars(self, lines: list[tuple[str, float, float]], left: float, middle: float, scale: float) -> None:
         for place, (name, share, usual) in enumerate(lines):

@@ -24,6 +24,7 @@ from skgmmcnn.plot._cells import HELD, strongest
 from skgmmcnn.plot._drawing import AGAINST, INK, in_lines
 from skgmmcnn.plot._edge_maps import edge_maps
 from skgmmcnn.plot._layout import Box, place_labels, rows_of
+from skgmmcnn.plot._reading import locations_of
 from tests.graph.test_inference_graph import random_words
 from tests.plot.readable import assert_readable, texts_of
 
@@ -270,7 +271,9 @@ def test_targets_and_contrasts(graph, words):
     of_location = InferenceGraphDisplay.from_estimator(graph, words, image=7, target=("conv3", 1, 2))
     root = of_location.graph.graph["root"]
     assert root.startswith("conv3_w")
-    np.testing.assert_array_equal(np.argwhere(of_location._shown(of_location.graph.nodes[root], 0)), [[1, 2]])
+    np.testing.assert_array_equal(
+        np.argwhere(locations_of(of_location.words, of_location.graph.nodes[root])[0]), [[1, 2]]
+    )
     assert_readable(of_location.figure_)
     names = tuple(f"{digit}, whose name is by far longer than usual" for digit in range(10))
     long = replace(words, spec=replace(words.spec, class_names=names))

@@ -39,7 +39,7 @@ _DRAW_IMAGE = _drawing.Drawing._draw_image
 @pytest.mark.parametrize(
     ("name", "change"),
     [
-        ("visual_words", lambda patch: patch.setattr(_drawing, "has_rings", lambda found: False)),
+        ("visual_words", lambda patch: patch.setattr(_drawing, "MARK", "none")),
         ("visual_words", lambda patch: patch.setattr(_drawing.Drawing, "_draw_image", _no_patch)),
         ("visual_words", lambda patch: patch.setattr("skgmmcnn.plot._visual_word._LONGEST", 5)),
         (
