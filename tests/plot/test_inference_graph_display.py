@@ -26,20 +26,10 @@ from skgmmcnn.plot._edge_maps import edge_maps
 from skgmmcnn.plot._layout import Box, place_labels, rows_of
 from skgmmcnn.plot._reading import locations_of
 from tests.graph.test_inference_graph import random_words
-from tests.plot.readable import assert_readable, texts_of
+from tests.plot.readable import assert_readable, written
 
 # What counts warn of, pictures say themselves.
 pytestmark = pytest.mark.filterwarnings("ignore:Counts know little")
-
-
-@pytest.fixture(autouse=True)
-def _close_figures():
-    yield
-    plt.close("all")
-
-
-def written(display):
-    return [text for text, _ in texts_of(display.figure_)]
 
 
 def test_picture_of_an_image(graph, words):
@@ -539,7 +529,7 @@ def test_words_that_do_not_keep_the_decision_say_so(held, influence_graph, words
     assert_readable(display.figure_)
 
 
-def test_influence_that_does_not_add_up_is_told(influence_graph, words):
+def test_influence_that_does_not_add_up_is_written(influence_graph, words):
     display = InferenceGraphDisplay.from_estimator(influence_graph, words, image=7)
     assert display.residuals.keys() == set(words.layers)
     assert not any(text.startswith("Rough") for text in written(display))
@@ -550,7 +540,7 @@ def test_influence_that_does_not_add_up_is_told(influence_graph, words):
 
 
 @pytest.mark.parametrize("evidence", ["counts", "influence"])
-def test_a_checked_graph_tells_what_was_found(evidence, words):
+def test_a_checked_graph_says_the_probabilities(evidence, words):
     fitted = InferenceGraph(evidence=evidence).fit(words)
     (explained,) = fitted.check(words[7], fitted.explain(words[7]))
     here, elsewhere = (probable(explained.graph[f"probability_hidden{where}"]) for where in ("", "_elsewhere"))
