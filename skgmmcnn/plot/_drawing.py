@@ -117,8 +117,8 @@ class Drawing(Display):
         """Draw all parts; return the extent of the drawing without its key."""
 
     @abstractmethod
-    def _key(self) -> str:
-        """Return the meaning of signs and colours."""
+    def _key(self) -> list[str]:
+        """Return sentences on the meaning of signs and colours."""
 
     def _plot(self, ax: Any) -> None:
         import matplotlib.pyplot as plt
@@ -127,7 +127,7 @@ class Drawing(Display):
         self.ax_ = plt.figure().add_axes((0, 0, 1, 1)) if ax is None else ax
         self.figure_ = self.ax_.figure
         extent, size = self._draw(), self._key_size
-        lines = wrap(self._key(), int(119 / size * (extent.width - 0.3)))
+        lines = wrap(" ".join(self._key()), int(119 / size * (extent.width - 0.3)))
         bottom = extent.bottom - 0.0186 * size * len(lines) - 0.1
         x, y, text = extent.left + 0.15, bottom + 0.05, "\n".join(lines)
         self._write(x, y, text, size, color=self._theme.grey(), ha="left", va="bottom")

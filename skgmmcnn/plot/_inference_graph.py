@@ -40,20 +40,13 @@ _MOST_NODES, _MOST_EDGES, _MOST_IMAGES = 40, 120, 4
 class InferenceGraphDisplay(Drawing):
     """An inference graph as a picture: the decision on top, below it one row of words per layer.
 
-    On top stands the image that is explained, and beside it the same image with only those locations lit that hold 80 %
-    of the influence of the uppermost words together.  A word is shown by the patches of the fitted images that are most
-    typical of it, and beside them by its locations in the image.  Below stand its name, its share of the log-odds as a
-    bar, the probability without it, and the two commonest classes of the fitted images that show it.  The sum of all
-    other words of a layer stands at the left.  Edges lead from the words of a layer up to those that they explain: the
-    stronger, the wider and darker.  Words against the class are orange.
-
-    Of a class, or of several images, up to four are shown, each with where its words are; a word is shown in
-    the one with most of its locations.  In a graph of counts, words and edges have their evidence in bits.
-
-    Words of a layer that are nearly the same, and touch in the image, are drawn as one, with their number.  Of graphs
-    with more than 40 nodes the strongest are drawn.  Warnings are written beside the decision: if its
-    words alone do not keep it, if fewer than ten images of the class were fitted, if more than a third of the influence
-    does not add up, and if counted words speak for another class.
+    On top stands the image that is explained, and beside it where the words of the uppermost layer are.  A word is
+    shown by the patches of the fitted images that are most typical of it, and beside them by its locations in the
+    image.  Below stand its name, its share of the log-odds (in graphs of counts, its evidence in bits), the probability
+    without it, and the two commonest classes of the fitted images that show it.  Edges lead from words up to those that
+    they explain: the stronger, the wider and darker.  Words against the class are orange.  Of a class, or of several
+    images, up to four are shown.  Similar words that touch are drawn as one; of graphs with more than 40 nodes the
+    strongest are drawn.  Warnings stand beside the decision.  The user guide explains every part.
 
     Parameters
     ----------
@@ -188,25 +181,27 @@ class InferenceGraphDisplay(Drawing):
         self._drawn = prune(merged(self.graph, self.groups or {}), _MOST_NODES, _MOST_EDGES)
         self._wording = Wording(self._drawn, self.words)
         self._images = pictures(self.words[:_MOST_IMAGES])
-        rows, layers = rows_of(self._drawn), dict(self._drawn.nodes(data="layer"))
-        boxes = self._place(rows, layers)
+        rows = rows_of(self._drawn)
+        boxes = self._place(rows)
         self._draw_edges(boxes)
+        leftmost = min(box.left for box in boxes.values())
         for row in rows:
-            for _, keys in itertools.groupby(row, key=layers.get):
-                self._draw_layer_name(next(keys), row[0], boxes)
-            for key in row:
-                if "class_name" in self._drawn.nodes[key]:
-                    self._draw_decision(boxes[key])
-                else:
-                    self._draw_word(key, boxes[key])
+            for layer in row:
+                box = boxes[layer[0]]
+                self._draw_layer_name(layer[0], box._replace(left=leftmost) if layer is row[0] else box)
+                for key in layer:
+                    if "class_name" in self._drawn.nodes[key]:
+                        self._draw_decision(boxes[key])
+                    else:
+                        self._draw_word(key, boxes[key])
         return Box.around(boxes.values(), _MARGIN, 0.2, 0.1, 0.15)
 
-    def _place(self, rows: list[list[str]], layers: Mapping[str, str]) -> dict[str, Box]:
+    def _place(self, rows: list[list[list[str]]]) -> dict[str, Box]:
         """Return the boxes of nodes: words in rows, and the decision above them, as wide as they are."""
         root = self._drawn.graph["root"]
-        n_lines = max((len(self._lines(key)) for key in layers if key != root), default=1)
+        n_lines = max((len(self._lines(key)) for key in self._drawn if key != root), default=1)
         size, rise = (_CARD, _SQUARE + _NAME + _BAR + 0.05 + _LINE * n_lines), _RISE + (_MAP if self.edge_maps else 0)
-        boxes = place_cells(rows, layers, size, gap=_GAP, rise=rise)
+        boxes = place_cells(rows, size, gap=_GAP, rise=rise)
         if "class_name" in self._drawn.nodes[root]:
             widest = -2 * min(box.left for box in boxes.values())
             images, text = self._image_boxes(0, 0), sum(style["size"] for _, style in self._title()) * _LEADING
@@ -308,12 +303,11 @@ class InferenceGraphDisplay(Drawing):
         self._draw_rectangle(box, fc=self._theme.grey(0.1), ec="none")
         self._draw_rectangle(box._replace(width=abs(bar.length) * box.width), fc=colour, ec="none")
 
-    def _draw_layer_name(self, key: str, first: str, boxes: Mapping[str, Box]) -> None:
-        """Draw the layer's name to the left of its first node, `key`; at the margin for the first node of a row."""
-        node, box, theme = self._drawn.nodes[key], boxes[key], self._theme
+    def _draw_layer_name(self, key: str, box: Box) -> None:
+        """Draw the name of the layer of a node, and the sum over its other words, to the left of `box`."""
+        node, left, theme = self._drawn.nodes[key], box.left, self._theme
         if "class_name" in node:
             return
-        left = min(other.left for other in boxes.values()) if key == first else box.left
         per_image = node["n_locations"] // self._drawn.graph["n_images"]
         about = f"{in_lines(node['layer'])}\n{per_image} location{'s' * (per_image != 1)}"
         self._write(left - 0.15, box.top, about, 9.5, color=theme.grey(), ha="right", va="top")
@@ -322,9 +316,9 @@ class InferenceGraphDisplay(Drawing):
             self._write(left - 0.15, bar.top + 0.06, text, 9.5, color=theme.grey(), ha="right", va="bottom")
             self._draw_bar(bar, rest, theme.against if rest.length < 0 else theme.grey(0.5))
 
-    def _key(self) -> str:
+    def _key(self) -> list[str]:
         if len(self.graph) == 1:
-            return telling(self.graph).why_no_word()
+            return [telling(self.graph).why_no_word()]
         parts = ["Small pictures: the most typical patches of a word in the fitted images, and its commonest classes."]
         if self._has_rings:
             parts.append("Rings: the location, where a patch is nearly the whole image.")
@@ -333,13 +327,12 @@ class InferenceGraphDisplay(Drawing):
             parts.append(f"Lit: the locations of words in the image{share}.")
         parts += self._wording.key()
         if self.edge_maps:
-            parts.append(
-                "Squares on arrows: places of the lower word in the upper word's field, darkest where most frequent."
-            )
+            maps = "places of the lower word in the upper word's field, darkest where most frequent."
+            parts.append(f"Squares on arrows: {maps}")
         n_nodes = len(self.graph) - sum(len(group) - 1 for group in self.groups or {})
         if len(self._drawn) < n_nodes:
             parts.append(f"Drawn are the strongest {len(self._drawn)} of {n_nodes:,} nodes.")
-        return " ".join(parts)
+        return parts
 
     def _draw_edges(self, boxes: Mapping[str, Box]) -> None:
         lines, strengths = attach(self._drawn, boxes), edge_strengths(self._drawn)

@@ -218,8 +218,8 @@ class InfluenceMapDisplay(Drawing):
             name = shortened(self.words.vocabulary.names.get((layer, word), f"w{word}"), 12)
             self._write_lines(box.left + 0.2, y, [(f"{name}  {nats(float(sums[word]))}", {})])
 
-    def _key(self) -> str:
+    def _key(self) -> list[str]:
         parts = ["Maps: influence of locations on the class, blue for it, orange against it, each on its own scale."]
         if self.n_words:
             parts.append("Segments: the most salient words, with the sum over their locations.")
-        return " ".join([*parts, "Nats of the log-odds: +1 makes the odds 2.7 times as large."])
+        return [*parts, "Nats of the log-odds: +1 makes the odds 2.7 times as large."]

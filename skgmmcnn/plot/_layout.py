@@ -67,8 +67,8 @@ class Box(NamedTuple):
         )
 
 
-def rows_of(graph: nx.DiGraph) -> list[list[str]]:
-    """Return the nodes row by row from the target down, ordered so that strong edges run straight.
+def rows_of(graph: nx.DiGraph) -> list[list[list[str]]]:
+    """Return the nodes row by row from the target down, and in each row layer by layer, with strong edges straight.
 
     Layers as deep as each other share a row, one beside the other.  Layers, and the words of each, are sorted by the
     mean place of the nodes that they explain, weighted by strength (the barycentre heuristic of Sugiyama, Tagawa and
@@ -77,13 +77,13 @@ def rows_of(graph: nx.DiGraph) -> list[list[str]]:
     depths: dict[int, dict[str, list[str]]] = {}
     for key, node in graph.nodes(data=True):
         depths.setdefault(node["depth"], {}).setdefault(node["layer"], []).append(key)
-    rows: list[list[str]] = []
+    rows: list[list[list[str]]] = []
     place: dict[str, float] = {}
     for depth in sorted(depths):
         layers = sorted(depths[depth].values(), key=lambda layer: _barycentre(graph, layer, place))
-        row = [key for layer in layers for key in sorted(layer, key=lambda key: _barycentre(graph, [key], place))]
+        rows.append([sorted(layer, key=lambda key: _barycentre(graph, [key], place)) for layer in layers])
+        row = list(itertools.chain.from_iterable(rows[-1]))
         place |= {key: (i + 0.5) / len(row) for i, key in enumerate(row)}
-        rows.append(row)
     return rows
 
 
@@ -95,7 +95,7 @@ def _barycentre(graph: nx.DiGraph, keys: Iterable[str], place: Mapping[str, floa
 
 
 def place_cells(
-    rows: Sequence[Sequence[str]], layers: Mapping[str, str], size: tuple[float, float], gap: float, rise: float
+    rows: Sequence[Sequence[Sequence[str]]], size: tuple[float, float], gap: float, rise: float
 ) -> dict[str, Box]:
     """Return a box of `size` (width, height) for every node, rows centred and `rise` apart, the first row on top.
 
@@ -103,12 +103,13 @@ def place_cells(
     """
     (width, height), boxes = size, {}
     for number, row in enumerate(rows):
-        lefts = [0.0]
-        for before, key in itertools.pairwise(row):
-            lefts.append(lefts[-1] + width + gap + (NAME if layers[before] != layers[key] else 0))
-        for left, key in zip(lefts, row, strict=True):
-            middle = (lefts[-1] + width) / 2
-            boxes[key] = Box(left - middle, -number * (height + rise) - height, width, height)
+        n_nodes = sum(map(len, row))
+        x = -(n_nodes * (width + gap) - gap + (len(row) - 1) * NAME) / 2
+        for layer in row:
+            for key in layer:
+                boxes[key] = Box(x, -number * (height + rise) - height, width, height)
+                x += width + gap
+            x += NAME
     return boxes
 
 

@@ -99,7 +99,7 @@ def _remarks(words: WordMaps, graph: nx.DiGraph, part: nx.DiGraph) -> list[str]:
 
 def _describe_graph(words: WordMaps, graph: nx.DiGraph) -> dict[str, Any]:
     """Return the nodes of a graph, row by row and layer by layer, and its edges."""
-    layers, text, of = dict(graph.nodes(data="layer")), telling(graph), strength_of(graph)
+    text, of = telling(graph), strength_of(graph)
     wording, strengths = Wording(graph, words), edge_strengths(graph)
     return {
         "root": graph.graph["root"],
@@ -107,7 +107,7 @@ def _describe_graph(words: WordMaps, graph: nx.DiGraph) -> dict[str, Any]:
         "evidence": evidence_of(graph),
         "contrast_name": graph.graph.get("contrast_name"),
         "pictures": _examples(words, graph),
-        "rows": [[list(keys) for _, keys in itertools.groupby(row, key=layers.get)] for row in rows_of(graph)],
+        "rows": rows_of(graph),
         "nodes": {key: _describe_node(wording, node, text.panel(node)) for key, node in graph.nodes.items()},
         "edges": [
             {

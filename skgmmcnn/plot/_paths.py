@@ -273,7 +273,7 @@ class PathDisplay(Drawing):
             box, text = boxes[path[1 + layer]], f"leaves the paths of {self._name(true)}"
             self._write(box.middle, box.bottom - 0.5, text, 8, weight="bold", color=MARK, va="top", box=True)
 
-    def _key(self) -> str:
+    def _key(self) -> list[str]:
         parts = [
             "Squares: words, shown by their most typical fitted images.",
             "Below: the most probable decisions after a word.",
@@ -281,7 +281,7 @@ class PathDisplay(Drawing):
         ]
         if self.image is not None:
             parts.append("Magenta: the path of one image, inferred from its activations without the decision.")
-        return " ".join(parts)
+        return parts
 
 
 def _place(label: Any, classes: np.ndarray) -> int:

@@ -162,10 +162,10 @@ class VisualWordDisplay(Drawing):
                 x, ends = left + scale * usual, [y - 0.08, y + 0.08]
                 self.ax_.plot([x, x], ends, color=self._theme.letters, lw=1, zorder=5, solid_capstyle="butt")
 
-    def _key(self) -> str:
+    def _key(self) -> list[str]:
         parts = ["Patches: the most typical ones of a word in the fitted images."]
         if self._has_rings:
             parts.append("Rings: the location.")
         if any(self.vocabulary.statistics[layer].counts.shape[1] > 1 for layer, _ in self.words):
             parts.append("Bars: classes of the images that show the word; lines: their shares of all locations.")
-        return " ".join(parts)
+        return parts

@@ -124,11 +124,11 @@ class WordMapDisplay(Drawing):
             chosen = {layer: chosen.get(layer, []) for layer in check_layers(layers, maps)}
         return cls(maps, chosen).plot(ax=ax)
 
-    def _key(self) -> str:
-        return (
-            "Colours: words of the image, each with its most typical patch of the fitted images, and the locations "
-            "that show it, of all. Grey: other words."
+    def _key(self) -> list[str]:
+        colours = (
+            "words of the image, each with its most typical patch of the fitted images, and its share of locations."
         )
+        return [f"Colours: {colours}", "Grey: other words."]
 
     def _draw(self) -> Box:
         picture = next(iter(pictures(self.words)), None)

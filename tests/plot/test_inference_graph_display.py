@@ -169,8 +169,8 @@ def test_without_images():
 def test_rows_keep_strong_edges_straight(graph, words):
     explained = graph.explain(words[:1])[0]
     rows = rows_of(explained)
-    assert [len(row) for row in rows] == [1, 3, 3, 3]
-    assert {key for row in rows for key in row} == set(explained)
+    assert [[len(layer) for layer in row] for row in rows] == [[1], [3], [3], [3]]
+    assert {key for row in rows for layer in row for key in layer} == set(explained)
 
 
 def test_labels_never_overlap(rng):
