@@ -10,7 +10,7 @@ from ._kinds import evidence_of, strength_of
 from ._pairs import PairEffect, pair_effects, priorities, selections_of
 from ._surprise import surprise, typicality
 from ._targets import Target, targets_of
-from ._text import is_part, nats, percent, probable, telling, to_text
+from ._text import is_part, nats, percent, probable, text_of, to_text
 
 __all__ = [
     "InferenceGraph",

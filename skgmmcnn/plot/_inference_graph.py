@@ -13,7 +13,7 @@ from sklearn.pipeline import Pipeline
 
 from .._pipelines import open_pipeline
 from ..dictionary import WordMaps
-from ..graph import DECISION, InferenceGraph, Target, evidence_of, percent, strength_of, targets_of, telling
+from ..graph import DECISION, InferenceGraph, Target, evidence_of, percent, strength_of, targets_of, text_of
 from ._cells import HELD, cells_of, draw_borders, grown, lit, place_tags, strongest
 from ._drawing import (
     AGAINST,
@@ -378,7 +378,7 @@ class InferenceGraphDisplay(Drawing):
 
     def _key(self) -> str:
         if len(self.graph) == 1:
-            return telling(self.graph).why_no_word()
+            return text_of(self.graph).why_no_word()
         parts = ["Small pictures: the most typical patches of a word in the fitted images, and its commonest classes."]
         if self._any_rings():
             parts.append("Rings: the location, where a patch is nearly the whole image.")

@@ -13,7 +13,7 @@ import networkx as nx
 import numpy as np
 
 from ..dictionary import WordMaps
-from ..graph import DECISION, evidence_of, strength_of, telling
+from ..graph import DECISION, evidence_of, strength_of, text_of
 from ._cells import cells_of, equal_cells
 from ._layout import edge_strengths, rows_of
 from ._pruning import prune
@@ -81,7 +81,7 @@ def _marks(attributes: Mapping[str, Any]) -> dict[str, Any]:
 def _remarks(words: WordMaps, graph: nx.DiGraph, part: nx.DiGraph) -> list[str]:
     """Return warnings about a graph and its omitted parts, in sentences."""
     if len(graph) == 1:
-        return [telling(part).why_no_word()]
+        return [text_of(part).why_no_word()]
     remarks = Wording(part, words).warnings(None, {})
     if (len(graph), graph.number_of_edges()) != (len(part), part.number_of_edges()):
         remarks.append(
@@ -93,7 +93,7 @@ def _remarks(words: WordMaps, graph: nx.DiGraph, part: nx.DiGraph) -> list[str]:
 
 def _describe_graph(words: WordMaps, graph: nx.DiGraph) -> dict[str, Any]:
     """Return the nodes of a graph, row by row and layer by layer, and its edges."""
-    layers, text, of = dict(graph.nodes(data="layer")), telling(graph), strength_of(graph)
+    layers, text, of = dict(graph.nodes(data="layer")), text_of(graph), strength_of(graph)
     wording, strengths = Wording(graph, words), edge_strengths(graph)
     return {
         "root": graph.graph["root"],
