@@ -1,7 +1,7 @@
 """Visual words in, inference graphs out."""
 
 from ._comparison import GraphComparison, compare_graphs, compare_models
-from ._coverage import FEW_FITTED
+from ._counting import FEW_FITTED
 from ._evidence import Selection
 from ._export import read_graph, to_frame, write_graph
 from ._hierarchy import DECISION

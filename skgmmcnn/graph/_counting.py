@@ -11,6 +11,7 @@ from ..dictionary import WordMaps
 from ..features import ReceptiveField
 from ._hierarchy import DECISION, Hierarchy, Pair, maps_of
 
+FEW_FITTED = 10  # images of a class; counts of fewer say next to nothing
 _CHUNK = 2**18  # pairs of locations counted at a time: what is added up stays in the processor's cache
 
 
@@ -92,3 +93,19 @@ def _pairs(start: np.ndarray, stop: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     upper = np.repeat(np.arange(len(start)), lengths)
     first = np.cumsum(lengths) - lengths
     return upper, np.arange(len(upper)) - first[upper] + start[upper]
+
+
+def coverage(words: WordMaps, class_counts: np.ndarray, predicted: np.ndarray, labels: np.ndarray | None) -> str:
+    """Return as text how many decisions have enough fitted images, and how many of them the words predict."""
+    covered = class_counts[words.decisions] >= FEW_FITTED
+    agree = predicted == words.decisions
+    text = (
+        f"{covered.sum()} of {len(words)} decisions are for classes with at least {FEW_FITTED} fitted images; counts "
+        f"of words predict {agree.mean():.0%} of the decisions"
+    )
+    if labels is None:
+        return text
+    right = labels == words.decisions
+    groups = [("right", right), ("wrong", ~right)]
+    parts = [f"{agree[rows].mean():.0%} of the {name} ones" for name, rows in groups if rows.any()]
+    return f"{text}, {' and '.join(parts)}"

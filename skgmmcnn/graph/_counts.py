@@ -15,7 +15,7 @@ from sklearn.utils import gen_batches
 
 from ..dictionary import WordMaps
 from ..features import ReceptiveField
-from ._coverage import FEW_FITTED
+from ._counting import FEW_FITTED
 from ._evidence import NONE, Evidence, Selection, Strength
 from ._hierarchy import DECISION
 from ._targets import Targets
@@ -61,37 +61,37 @@ class CountEvidence(Evidence):
         if estimator.n_nodes == "enough":
             raise ValueError("n_nodes='enough' asks the network, which evidence='counts' never does; give a number.")
 
-    def select(self, targets: Targets, *, together: bool = False) -> list[Selection]:
+    def select(self, targets: Targets) -> list[Selection]:
         """Return the words that best explain those kept above."""
         self._check_counted(targets)
-        found = []
-        for rows, steps in self._walks(targets, together):
-            n_graphs = len(steps[0].scores) if steps else rows.stop - rows.start
-            found += [self._selection(steps, targets, i, rows.start + i) for i in range(n_graphs)]
+        selections = []
+        for rows, steps in self._walks(targets):
+            n_graphs = 1 if targets.together else rows.stop - rows.start
+            selections += [self._selection(steps, targets, i, rows.start + i) for i in range(n_graphs)]
         if targets.contrast is not None:
-            _warn_of_contradiction(found)
-        return found
+            _warn_of_contradiction(selections)
+        return selections
 
     def totals(self) -> np.ndarray:
         """Return the score of each word in the walk from the decision, in bits."""
-        walks = self._walks(Targets(DECISION, self.words.decisions), together=False)
+        walks = self._walks(Targets(DECISION, self.words.decisions))
         return np.concatenate([np.hstack([step.scores for step in reversed(steps)]) for _, steps in walks])
 
-    def _walks(self, targets: Targets, together: bool) -> Iterator[tuple[slice, list[_Step]]]:
+    def _walks(self, targets: Targets) -> Iterator[tuple[slice, list[_Step]]]:
         """Yield the walks of some images at a time, or the one walk of all."""
         each = max(self.n_nodes.values()) * sum(self.words.vocabulary.n_words.values())
-        at_once = len(self.words) if together else max(1, _HELD // each)
+        at_once = len(self.words) if targets.together else max(1, _HELD // each)
         for rows in gen_batches(len(self.words), at_once):
-            yield rows, self._walk(targets, rows, together)
+            yield rows, self._walk(targets, rows)
 
-    def _walk(self, targets: Targets, rows: slice, together: bool) -> list[_Step]:
+    def _walk(self, targets: Targets, rows: slice) -> list[_Step]:
         """Walk from the targets of some images down, layer by layer, in each image or in all together.
 
         score(t) = sum over the words s kept above of C[s, t] log2 P(t | s) / P(t), with C counted over these images.
         The `n_nodes[layer]` best words with a positive score are kept: the exact maximiser of this additive
         log-likelihood ratio, given the words above.
         """
-        reached = {targets.layer: targets.words[rows][: 1 if together else None, None]}
+        reached = {targets.layer: targets.words[rows][: 1 if targets.together else None, None]}
         steps = []
         for layer in reversed(self.words.layers):
             links = [
@@ -120,12 +120,10 @@ class CountEvidence(Evidence):
         each = above.shape[1] * max(len(field.rows[0]) * len(field.columns[0]), lower[0].size, table.shape[1])
         for part in gen_batches(len(lower), max(1, _HELD // each)):
             images = slice(rows.start + part.start, rows.start + part.stop)
-            present = self._present(targets, images, upper, above[part] if len(above) > 1 else above)
+            graphs = slice(None) if targets.together else part
+            present = self._present(targets, images, upper, above[graphs])
             below = _count_below(present, lower[part], field, table.shape[1])
-            if len(above) > 1:
-                counts[part] = below
-            else:
-                counts += below.sum(0, keepdims=True)
+            counts[graphs] += below.sum(0, keepdims=True) if targets.together else below
         return _Link(upper, above, counts, ratios)
 
     def _present(self, targets: Targets, images: slice, upper: str, above: np.ndarray) -> np.ndarray:
@@ -167,7 +165,7 @@ class CountEvidence(Evidence):
             warnings.warn(
                 f"Counts know little of decisions with fewer than {FEW_FITTED} fitted images: {shown}"
                 f"{' and others' if len(few) > 3 else ''}. Fit more images of them, or use evidence='influence'.",
-                stacklevel=4,
+                stacklevel=5,
             )
 
 
@@ -216,5 +214,5 @@ def _warn_of_contradiction(selections: list[Selection]) -> None:
         warnings.warn(
             f"The counts of all words together speak against {n_denied} of {len(selections)} contrasts, which the "
             "network made all the same: the words shown cannot be why. Use evidence='influence'.",
-            stacklevel=4,
+            stacklevel=5,
         )

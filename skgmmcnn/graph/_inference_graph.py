@@ -1,22 +1,8 @@
-"""The estimator that explains decisions.
-
-How a call of ``explain(X)`` runs, each file once:
-
-1. `InferenceGraph.explain` checks that the words are those of the fitted dictionary.
-2. ``_targets.py`` turns decisions, class names, words or locations into the `Targets` of the images.
-3. ``_hierarchy.py`` derives from the network which layers explain which, and in which windows.
-4. ``_kinds.py`` names the class of the evidence, and ``_counts.py`` or ``_influence.py`` selects words:
-5. counts walk from the targets down, all images at the same time, by the log-ratios of the fitted counts;
-6. influence puts a `Question` to ``_tracing.py``, which goes through all images batch by batch: integrated gradients of
-   every layer, exact effects without the most influential words, flows between those kept;
-7. ``_summary.py`` takes means over these traces.
-8. Either way a `Selection` comes out for each graph: words and pairs of words, with their attributes.
-9. ``_building.py`` makes networkx graphs of the selections.
-"""
+"""Estimator that explains decisions by words; the architecture page follows a call of `explain` through the files."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from numbers import Integral, Real
 from operator import add
@@ -33,13 +19,12 @@ from .._distributed import all_gather, local_slice
 from ..dictionary import WordMaps, count_words
 from ..features import ReceptiveField
 from ._building import build_graphs
-from ._counting import Counts, log_ratios
-from ._coverage import coverage
-from ._evidence import Evidence, Selection
+from ._counting import Counts, coverage, log_ratios
+from ._evidence import Evidence
 from ._hierarchy import DECISION, EFFECTIVE, FIELDS, WHOLE, Hierarchy, effective_fields, hierarchy
 from ._kinds import KINDS
 from ._occlusion import check_graphs
-from ._targets import Target, target_together, targets_of
+from ._targets import Target, targets_of
 
 AUTO, ENOUGH = "auto", "enough"
 _USUAL = 3  # words of a layer
@@ -48,19 +33,19 @@ _USUAL = 3  # words of a layer
 class InferenceGraph(TransformerMixin, BaseEstimator):
     """Explain decisions by the visual words that led to them, layer by layer.
 
-    :meth:`explain` asks the network what each word contributed to a decision, keeps the few words of each layer that
-    did most, and measures exactly what happens without each of them, and without what each gives to the words above
-    (``evidence="influence"``).  Or it keeps the words that go together with the decision in the fitted images, as
-    Konforti et al. do [1]_ (``evidence="counts"``); this needs no network.  :meth:`fit` counts words for the latter,
-    and for :meth:`predict` and :meth:`score`; it never runs the network.
+    :meth:`explain` measures in the network the contribution of each word to a decision, keeps the few words of each
+    layer that contributed most, and measures the exact effects of ablating each of them, and the contribution of each
+    to the words above (``evidence="influence"``).  Or it keeps the words that go together with the decision in the
+    fitted images [1]_ (``evidence="counts"``); this needs no network.  :meth:`fit` counts words for the latter, and for
+    :meth:`predict` and :meth:`score`; it never runs the network.
 
     Parameters
     ----------
     n_nodes : int, dict of str to int, or "enough", default=3
-        Most words to keep, of every layer or by layer name.  "enough": of each image the smallest number, at most 20,
-        of words of every layer, by influence, that keep the decision without any other.
+        Most words to keep, of every layer or by layer name.  "enough": for each image the smallest number of words of
+        every layer, at most 20, by influence, that keep the decision without any other.
     evidence : {"auto", "influence", "counts"}, default="auto"
-        Evidence that graphs show: influence, the words that the network used, in nats; or counts, the words that go
+        Evidence of graphs: influence, of the words that the network used, in nats; or counts, of the words that go
         together in the fitted images, in bits.  "auto": influence of words that have a network, counts of others.
     n_against : int, default=0
         Most words of a layer to keep that spoke against the target; only under influence.
@@ -69,16 +54,14 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
     max_images : int, default=100
         Most images that a graph of many images asks the network about, drawn by `random_state`.
     smoothing : float, default=1.0
-        Pseudo-count, in window positions, that shrinks every log-ratio towards zero; greater than 0.  The locations of
-        one image resemble each other: with the number of locations of an image, a word that was never seen with a class
-        weighs less against it, which tempers contrasts.
+        Pseudo-count, in window positions, that shrinks every log-ratio towards zero; greater than 0.  The number of
+        locations of an image tempers contrasts, since the locations of one image resemble each other.
     fields : {"effective", "whole"}, default="effective"
-        Where lower words count for an upper one: in its effective fields, where most of its activity comes from, or in
-        its whole receptive fields.  Whole ones are also taken where effective ones could not be measured; see
-        `fields_`.
+        Windows in which lower words count for an upper one: its effective fields, the origin of most of its activity,
+        or its whole receptive fields, which are also taken if effective ones could not be measured; see `fields_`.
     verbose : int, default=0
-        Whether :meth:`fit` prints the number of the fitted decisions that are for classes with at least ten images, and
-        the share of decisions that the words predict, with y also of right and wrong ones.
+        Whether :meth:`fit` prints the number of decisions for classes with at least ten fitted images, and the share of
+        decisions that the words predict, with y also of right and wrong ones.
     random_state : int, RandomState instance or None, default=None
         Draws images for graphs of many, and resamples of them.
 
@@ -108,28 +91,21 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
 
     Notes
     -----
-    *Influence.*  What is explained is a scalar m of the network: the log-odds of an output,
-    m = z_c - log sum over j != c of exp z_j; a contrast, z_a - z_b; or the log-odds of a word under its layer's
-    mixture.  With b the mean of a layer over the fitted images and x its activations, a location's influence is the
-    integral of the gradient of m from b to x times x - b [2]_: over the layer these add up to m(x) - m(b).  A word's
-    influence is the sum over its locations.  Words are ranked by their salience, the influence divided by the square
-    root of the number of locations, since influence itself prefers words that cover most of the image.  The first are
-    kept without which m really falls; `effect` is this fall.  Flows are the contributions of lower words to upper ones,
-    to first order; an edge is drawn where the exact effect of taking the lower word away from only the upper one (path
-    patching) agrees in sign, and is at least 2 % of the influence of the upper word.
+    *Influence.*  The scalar m that is explained is the log-odds of an output, a contrast of two outputs, or the
+    log-odds of a word under the mixture of its layer.  The influence of a location is its integrated gradient of m from
+    the mean of the layer to the activations [2]_, the influence of a word the sum over its locations.  Words are ranked
+    by salience, the influence divided by the square root of the number of locations, and kept if m really falls without
+    them; `effect` is this fall.  Flows are the contributions of lower words to upper ones, to first order; an edge is
+    drawn if the exact effect of ablating the lower word from only the upper one (path patching) agrees in sign, and is
+    at least 2 % of the influence of the upper word.
 
     *Counts.*  With C the counts and b the smoothing, P(t) = C[., t] / C[., .] and
     P(t | s) = (C[s, t] + b P(t)) / (C[s, .] + b).  Counts add up: :meth:`partial_fit` on parts of the images, or
     :meth:`merge`, equals :meth:`fit` on all.
 
-    *Layers.*  A layer is explained by the layers that it depends on without another modelled layer between, so that
-    the layers of a chain explain each other in turn, and both branches of a fork what follows their join.  The
-    decision is explained by the layers on which no other modelled layer depends.
-
-    *Fields.*  Deep in a network a receptive field is nearly the whole map, and counts in it are nearly counts of the
-    whole image.  Most of what a location shows comes from a small part of its field [3]_: counts in this effective
-    field, which :class:`FeatureExtractor` measures, say much more about the word above.  The decision's field is the
-    whole map.
+    *Layers.*  A layer is explained by the layers that it depends on without another modelled layer between, the
+    decision by the layers on which no other modelled layer depends.  Counts in the effective fields of a word say more
+    about it than counts in its receptive fields, which deep in a network are nearly the whole map [3]_.
 
     References
     ----------
@@ -234,7 +210,15 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         self : InferenceGraph
             The estimator with these images counted.
         """
-        return self._count(X, y, again=not hasattr(self, "transition_counts_"))
+        again = not hasattr(self, "transition_counts_")
+        if not again:
+            self._check_words(X)
+            if (self.fields, self.fields_) == (WHOLE, EFFECTIVE):
+                raise ValueError(
+                    "The images so far were counted in effective receptive fields; this cannot change in partial_fit: "
+                    "fit again."
+                )
+        return self._count(X, y, again=again)
 
     def merge(self, *others: InferenceGraph) -> InferenceGraph:
         """Add the counts of other fitted estimators.
@@ -260,13 +244,11 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         return self
 
     def _count(self, words: WordMaps, y: Any, *, again: bool) -> InferenceGraph:
+        """Add the counts of words, or begin with them."""
         _check_container(words)
         if y is not None:
             words.spec.encode(y, len(words))
         effective = effective_fields(words.spec) if self.fields == EFFECTIVE else None
-        if not again:
-            self._check_words(words)
-            self._check_kind()
         structure = hierarchy(words.spec, effective or {}) if again else self._structure(words)
         self._nodes_of(words.layers)
         kind = self._kind_of(words)
@@ -335,11 +317,7 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
             If words have no network and `evidence` is "influence"; if the network's outputs are no scores, or have no
             gradient; if there is no such target, or it is contrasted with itself.
         """
-        kind, n_nodes = self._start(X)
-        targets = targets_of(X, target, contrast)
-        structure = hierarchy(X.spec, self._effective)
-        selections = kind(self, X, structure, n_nodes).select(targets)
-        return build_graphs(X, structure, targets, selections, kind.name)
+        return self._explain(X, target, contrast)
 
     def explain_together(self, X: WordMaps, target: Target, *, contrast: int | str | None = None) -> nx.DiGraph:
         """Return one graph for all images together: what in them speaks for an output, or explains a word.
@@ -363,11 +341,13 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
             (`changed`).  Words of a class are chosen by their influence per location, times how often all fitted
             images of the class show them.
         """
-        kind, n_nodes = self._start(X)
-        targets = target_together(X, target, contrast)
-        structure = hierarchy(X.spec, self._effective)
-        selections = kind(self, X, structure, n_nodes).select(targets, together=True)
-        return build_graphs(X, structure, targets, selections, kind.name)[0]
+        return self._explain(X, target, contrast, together=True)[0]
+
+    def _explain(self, words: WordMaps, target: Target, contrast: Any, *, together: bool = False) -> list[nx.DiGraph]:
+        kind, n_nodes = self._start(words)
+        targets = targets_of(words, target, contrast, together=together)
+        evidence = kind(self, words, hierarchy(words.spec, self._effective), n_nodes)
+        return build_graphs(evidence, targets, evidence.select(targets))
 
     def explain_class(self, X: WordMaps, target: int | str, *, contrast: int | str | None = None) -> nx.DiGraph:
         """Return one graph for all images that the network decides to be of one class.
@@ -441,23 +421,21 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         kept : dict of str to bool array of shape (n, K)
             By layer, whether the graph of each image keeps each word.
         """
+        if by not in ("image", "class"):
+            raise ValueError(f"by must be 'image' or 'class'; got {by!r}.")
         self._check_words(X)
         kept = {layer: np.zeros((len(X), X.vocabulary.n_words[layer]), dtype=bool) for layer in X.layers}
-        for rows, selection in self._selections(X, by):
+        if by == "image":
+            images: list[Any] = list(range(len(X)))
+            selections = self._evidence(X).select(targets_of(X))
+        else:
+            images = [np.flatnonzero(X.decisions == output) for output in np.unique(X.decisions)]
+            of_class = [X[rows] for rows in images]
+            selections = [self._evidence(part).select(targets_of(part, together=True))[0] for part in of_class]
+        for rows, selection in zip(images, selections, strict=True):
             for layer, word in selection.words:
                 kept[layer][rows, word] = True
         return kept
-
-    def _selections(self, X: WordMaps, by: str) -> Iterator[tuple[Any, Selection]]:
-        if by == "image":
-            yield from enumerate(self._evidence(X).select(targets_of(X)))
-            return
-        if by != "class":
-            raise ValueError(f"by must be 'image' or 'class'; got {by!r}.")
-        for output in np.unique(X.decisions):
-            rows = np.flatnonzero(X.decisions == output)
-            part = X[rows]
-            yield rows, self._evidence(part).select(targets_of(part), together=True)[0]
 
     def receptive_fields(self, X: WordMaps) -> dict[tuple[str, str], ReceptiveField]:
         """Return the windows in which lower words count for upper ones.
@@ -508,8 +486,7 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         Returns
         -------
         outputs : int array of shape (n,)
-            The output c with the largest log2 P(c) + sum of log-ratios over the locations of the layers that explain
-            the decision; an output without fitted images is never predicted.
+            The argmax of :meth:`decision_function`; an output without fitted images is never predicted.
         """
         return self.classes_[self.decision_function(X).argmax(1)]
 
@@ -525,17 +502,17 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         -------
         evidence : float array of shape (n, sum of K over the layers)
             Under influence each word's influence on each image's decision, in nats; under counts the score of each
-            word in the walk from the decision, in bits.  Columns as in :meth:`get_feature_names_out`.  Divided by
-            ``X.histogram()``, which has the same columns, these are means per location: the order in which words
-            matter where each location that is looked at, or taken away, costs the same.
+            word in the walk from the decision, in bits.  Columns as in :meth:`get_feature_names_out` and in
+            ``X.histogram()``; the quotient of both is the mean per location, which ranks words if each location that is
+            inspected, or ablated, costs the same.
         """
         return self._evidence(X).totals()
 
     def score(self, X: WordMaps, y: Any = None) -> float:
         """Return the share of images for which :meth:`predict` agrees with `y`, or with the network without y.
 
-        Words predict by counts, whatever the evidence of graphs, so that decisions for classes with few fitted images
-        are seldom predicted; of wrong decisions, which mostly are such, far fewer than of right ones.
+        Words predict by counts, whatever the evidence of graphs: decisions for classes with few fitted images, as most
+        wrong ones are, are seldom predicted.
 
         Parameters
         ----------
@@ -570,11 +547,11 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         return np.asarray(self._names, dtype=object)
 
     def _structure(self, words: WordMaps) -> Hierarchy:
-        """Return what explains what in these words, in the fields of the fitted counts, whoever has measured others."""
+        """Return the hierarchy of the layers, in the fields of the fitted counts, whichever were measured since."""
         return hierarchy(words.spec, self._effective)
 
     def _start(self, words: WordMaps) -> tuple[type[Evidence], dict[str, int]]:
-        """Return the kind of evidence that graphs of these words show, and how many words they keep of each layer."""
+        """Return the kind of evidence for these words, and the most words to keep of each layer."""
         self._check_words(words)
         return self._kind_of(words), self._nodes_of(words.layers)
 
@@ -587,7 +564,7 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         return KINDS[usual if self.evidence == AUTO else self.evidence]
 
     def _nodes_of(self, layers: tuple[str, ...]) -> dict[str, int]:
-        """Return how many words to keep of each layer."""
+        """Return the most words to keep of each layer."""
         if not isinstance(self.n_nodes, Mapping):
             return dict.fromkeys(layers, _USUAL if isinstance(self.n_nodes, str) else self.n_nodes)
         if set(self.n_nodes) != set(layers):
@@ -623,13 +600,6 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
             raise ValueError(
                 f"Counts in different receptive fields do not add up: here {self.fields_} ones, there {other.fields_} "
                 "ones, or others. Take all words from one fitted FeatureExtractor, which measures them once."
-            )
-
-    def _check_kind(self) -> None:
-        if (self.fields, self.fields_) == (WHOLE, EFFECTIVE):
-            raise ValueError(
-                "The images so far were counted in effective receptive fields; this cannot change in partial_fit: fit "
-                "again."
             )
 
     def __sklearn_tags__(self) -> Tags:
