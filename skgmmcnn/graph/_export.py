@@ -90,15 +90,10 @@ def write_graph(graph: nx.DiGraph, path: str | PathLike) -> None:
     ValueError
         If the graph has attributes whose names mean something else in this form, so that they would not come back.
 
-    See Also
-    --------
-    read_graph : Reads the file.
-
     Notes
     -----
-    networkx reads the files, and writes all but DOT.  What a format cannot hold is written as
-    text, ``json:`` and the value as JSON: lists, None and numbers that are not finite, control characters in XML.
-    Tuples and arrays become lists.
+    networkx reads the files, and writes all but DOT.  Values that a format cannot hold are written as text, ``json:``
+    and JSON: lists, None and numbers that are not finite, control characters in XML.  Tuples and arrays become lists.
 
     Examples
     --------
@@ -118,14 +113,10 @@ def write_graph(graph: nx.DiGraph, path: str | PathLike) -> None:
         if not isinstance(key, str):
             raise TypeError(f"The keys of nodes must be strings; {key!r} is a {type(key).__name__}.")
     plain = graph.copy()
-    for attributes in _all_attributes(plain):
+    for attributes in _places(plain).values():
         attributes.update({name: _pack(name, value, form) for name, value in attributes.items()})
-    captioned = plain.copy()
-    if form.caption is not None:
-        for key, node in captioned.nodes.items():
-            node.setdefault(form.caption, _caption(key, node))
     try:
-        content = form.write(captioned)
+        content = form.write(_captioned(plain, form.caption))
         again = form.read(content)
     except Exception as error:  # of each format's own writer and reader
         raise ValueError(
@@ -158,8 +149,10 @@ def read_graph(path: str | PathLike) -> nx.DiGraph:
     content = file.read_bytes()
     try:
         graph = form.read(content)
-        for attributes in _all_attributes(graph):
-            attributes.update({name: _unpack(value) for name, value in attributes.items()})
+        for attributes in _places(graph).values():
+            for name, value in attributes.items():
+                if isinstance(value, str) and value.startswith(_MARK):
+                    attributes[name] = json.loads(value.removeprefix(_MARK))
         if graph.is_multigraph() or not graph.is_directed() or not all(isinstance(key, str) for key in graph):
             raise ValueError("its graph is another kind")
     except Exception as error:  # of each format's own reader
@@ -174,7 +167,7 @@ class _Format(NamedTuple):
     read: Callable[[bytes], nx.DiGraph]
     nested: bool = False  # whether it holds None and lists
     typed: bool = True  # whether numbers differ from text
-    caption: str | None = None  # attribute that other programs show as the name of a node
+    caption: str | None = None  # attribute that other programs show for a node
 
 
 def _form(path: str | PathLike) -> tuple[Path, _Format]:
@@ -184,30 +177,29 @@ def _form(path: str | PathLike) -> tuple[Path, _Format]:
     return file, _FORMATS[file.suffix.lower()]
 
 
-def _all_attributes(graph: nx.DiGraph) -> list[dict[str, Any]]:
-    return [graph.graph, *graph.nodes.values(), *graph.edges.values()]
+def _places(graph: nx.DiGraph) -> dict[str, dict[str, Any]]:
+    """Return the attributes of the graph, its nodes and its edges, by the name of the place in errors."""
+    nodes = {f"node {key!r}": node for key, node in graph.nodes.items()}
+    edges = {f"the edge from {tail!r} to {head!r}": edge for (tail, head), edge in graph.edges.items()}
+    return {"the graph": graph.graph, **nodes, **edges}
 
 
 def _check_kept(graph: nx.DiGraph, again: nx.DiGraph, form: str) -> None:
     """Refuse a graph that comes back as another: formats and programs have names of their own."""
-    places = [("the graph", graph.graph, again.graph)]
-    places += [(f"node {key!r}", node, again.nodes.get(key, {})) for key, node in graph.nodes.items()]
-    places += [
-        (f"the edge from {tail!r} to {head!r}", edge, again.get_edge_data(tail, head, {}))
-        for (tail, head), edge in graph.edges.items()
-    ]
-    for place, before, after in places:
-        lost = [repr(name) for name in before if name not in after or not _same(before[name], after[name])]
-        gained = [repr(name) for name in after if name not in before]
-        if lost or gained:
+    places = _places(again)
+    for place, attributes in _places(graph).items():
+        before, after = (_typed(values) for values in (attributes, places.get(place, {})))
+        changed = [repr(name) for name in {**before, **after} if before.get(name) != after.get(name)]
+        if changed:
             raise ValueError(
-                f"Files of form {form} cannot hold {', '.join(lost + gained)} of {place}: it means something else "
-                "there; rename it, or write another form."
+                f"Files of form {form} cannot hold {', '.join(changed)} of {place}: it means something else there; "
+                "rename it, or write another form."
             )
 
 
-def _same(first: Any, second: Any) -> bool:
-    return type(first) is type(second) and first == second
+def _typed(attributes: Mapping[str, Any]) -> dict[str, str]:
+    """Return values in a form that differs for 1, 1.0, True and "1"."""
+    return {name: repr(value) for name, value in attributes.items()}
 
 
 def _pack(name: Any, value: Any, form: _Format) -> Any:
@@ -230,19 +222,19 @@ def _pack(name: Any, value: Any, form: _Format) -> Any:
     return value if form.typed or isinstance(value, str) else text
 
 
-def _unpack(value: Any) -> Any:
-    return json.loads(value.removeprefix(_MARK)) if isinstance(value, str) and value.startswith(_MARK) else value
-
-
 def _without_numpy(value: Any) -> Any:
     if isinstance(value, (np.ndarray, np.generic)):
         return value.tolist()
     raise TypeError(f"{type(value).__name__} has no form in JSON")
 
 
-def _caption(key: str, node: Mapping[str, Any]) -> str:
-    name = node.get("class_name", node.get("word_name"))
-    return key if name is None else f"{name} ({key})"
+def _captioned(graph: nx.DiGraph, attribute: str | None) -> nx.DiGraph:
+    """Return a graph with names for nodes in the attribute that other programs show."""
+    captioned = graph.copy()
+    for key, node in captioned.nodes.items() if attribute else ():
+        name = node.get("class_name", node.get("word_name"))
+        node.setdefault(attribute, key if name is None else f"{name} ({key})")
+    return captioned
 
 
 def _drop(items: Mapping[Any, dict[str, Any]], *names: str) -> None:
