@@ -78,9 +78,9 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
     explained_by_ : dict of str to tuple of str
         For ``"decision"`` and each layer, from the top down, the layers that explain it.
     fields_ : {"effective", "whole"}
-        The fields that were counted in, in which graphs are also explained.
+        The fields of counts and graphs.
     transition_counts_ : dict of (upper, lower) to int array of shape (K_upper, K_lower)
-        How often each lower word was seen in a field of each upper word, for all pairs of `explained_by_`; the
+        Number of locations of each lower word in the fields of each upper word, for all pairs of `explained_by_`; the
         uppermost ones are ``("decision", layer)``.
     log_ratios_ : dict of (upper, lower) to float array of shape (K_upper, K_lower)
         Evidence of a lower word for an upper one, log2 P(t | s) / P(t), in bits per location.
@@ -92,20 +92,16 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
     Notes
     -----
     *Influence.*  The scalar m that is explained is the log-odds of an output, a contrast of two outputs, or the
-    log-odds of a word under the mixture of its layer.  The influence of a location is its integrated gradient of m from
-    the mean of the layer to the activations [2]_, the influence of a word the sum over its locations.  Words are ranked
-    by salience, the influence divided by the square root of the number of locations, and kept if m really falls without
-    them; `effect` is this fall.  Flows are the contributions of lower words to upper ones, to first order; an edge is
-    drawn if the exact effect of ablating the lower word from only the upper one (path patching) agrees in sign, and is
-    at least 2 % of the influence of the upper word.
+    log-odds of a word under the mixture of its layer.  The influence of a word is the sum of integrated gradients of m
+    over its locations, from the mean of the layer [2]_.  Words are tried in the order of salience, the influence
+    divided by the square root of the number of locations; `effect` is the fall of m without them.  Flows are the
+    contributions of lower words to upper ones, to first order; an edge is drawn if the exact effect (path patching)
+    agrees in sign, and is at least 2 % of the influence of the upper word.
 
     *Counts.*  With C the counts and b the smoothing, P(t) = C[., t] / C[., .] and
-    P(t | s) = (C[s, t] + b P(t)) / (C[s, .] + b).  Counts add up: :meth:`partial_fit` on parts of the images, or
-    :meth:`merge`, equals :meth:`fit` on all.
-
-    *Layers.*  A layer is explained by the layers that it depends on without another modelled layer between, the
-    decision by the layers on which no other modelled layer depends.  Counts in the effective fields of a word say more
-    about it than counts in its receptive fields, which deep in a network are nearly the whole map [3]_.
+    P(t | s) = (C[s, t] + b P(t)) / (C[s, .] + b).  They say more in effective fields than in receptive fields, which
+    deep in a network are nearly the whole map [3]_.  A layer is explained by the layers that it depends on without
+    another modelled layer between, the decision by the layers on which no other modelled layer depends.
 
     References
     ----------
@@ -143,12 +139,6 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         "random_state": ["random_state"],
     }
 
-    _seed: int
-    _fingerprint: str
-    _names: list[str]
-    _shapes: dict[str, tuple[int, ...]]
-    _effective: dict[tuple[str, str], ReceptiveField]  # empty where whole fields are counted in
-
     def __init__(
         self,
         n_nodes: int | Mapping[str, int] | str = 3,
@@ -174,7 +164,7 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: WordMaps, y: Any = None) -> InferenceGraph:
-        """Count words in receptive fields, and words with decisions.
+        """Count words in the fields of others, and with decisions.
 
         Parameters
         ----------
@@ -257,7 +247,7 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         if again:
             self.layers_, self.explained_by_ = words.layers, dict(structure.below)
             self.evidence_, self.fields_ = kind.name, WHOLE if effective is None else EFFECTIVE
-            self._effective = effective or {}
+            self._effective = effective or {}  # empty where whole fields are counted in
             self.classes_ = np.arange(words.spec.n_outputs)
             self._seed = all_gather(int(check_random_state(self.random_state).randint(2**31)))[0]
             self._fingerprint, self._names = words.vocabulary.fingerprint, words.vocabulary.keys()
@@ -283,9 +273,8 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         X : WordMaps
             Words of the images to explain.
         target : int, str or tuple, default=None
-            The network's decision by default; another output, by number or name, to see the words that spoke for it; a
-            word, ``(layer, word)`` or by its key or name, as ``"layer3_w017"``, or the word at one location,
-            ``(layer, row, column)``, to see what it is made of in this image.
+            The network's decision by default; another output, by number or name; a word, ``(layer, word)`` or by its
+            key or name, as ``"layer3_w017"``; or the word at one location, ``(layer, row, column)``.
         contrast : int, str or array-like of shape (n,), default=None
             An output, by number or name, with which a decision is contrasted: the graph shows the words that made it
             the target rather than this.  Or one output for each image, as the true classes of wrong decisions.
@@ -295,17 +284,17 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         graphs : list of networkx.DiGraph
             One per image.  Nodes are ``"decision_<output>"`` and words as ``"layer3_w017"``, with `layer`, `word`,
             `count` and `n_locations` (locations that show the word, of all) and `depth` (steps from the decision); the
-            decision has `class_name`, words that a person named `word_name`.  Edges lead from a word to what it
-            explains.  ``graph.graph`` has `evidence`, `root` (what is explained), `target`, `class_name`, `contrast`
-            and `contrast_name`.
+            decision has `class_name`, named words `word_name`.  Edges lead from a word to the word or decision that it
+            explains.  ``graph.graph`` has `evidence`, `root` (the key of the target), `target`, `class_name`,
+            `contrast` and `contrast_name`.
 
             Under influence ``graph.graph`` has `margin` (m in nats), ``baseline_margin_<layer>``, `probability` of the
             target, `decision`, `decision_name`, `runner_up`, `runner_up_name`, `runner_up_probability`, `held` (whether
-            the words kept, and nothing else in the modelled layers, keep the decision) and `enough` (how many words of
-            every layer, where asked for).  Words have `influence` (nats), `share` (of m less its baseline), `effect`
-            (nats, exact), `probability_without`, `decision_without`, `class_without`, and `background`, the share of
-            what they do that comes from no word below.  Edges have `flow` (nats, to first order), `share` (of what the
-            upper word does) and `effect` (nats, exact).
+            the words kept, and nothing else in the modelled layers, keep the decision) and `enough` (the number of
+            words of every layer, under ``n_nodes="enough"``).  Words have `influence` (nats), `share` (of m less its
+            baseline), `effect` (nats, exact), `probability_without`, `decision_without`, `class_without`, and
+            `background`, the share of their contribution that comes from no word below.  Edges have `flow` (nats, to
+            first order), `share` (of the contribution of the upper word) and `effect` (nats, exact).
 
             Under counts words have `score` (bits), the decision `n_fitted` (fitted images with it); edges have
             `log_ratio` (bits per location), `count`, `frequency` (share of the upper word's fields) and `contribution`
@@ -314,21 +303,20 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If words have no network and `evidence` is "influence"; if the network's outputs are no scores, or have no
-            gradient; if there is no such target, or it is contrasted with itself.
+            If words have no network and `evidence` is "influence"; if the outputs are no scores or have no gradient; if
+            there is no such target, or it is contrasted with itself.
         """
         return self._explain(X, target, contrast)
 
     def explain_together(self, X: WordMaps, target: Target, *, contrast: int | str | None = None) -> nx.DiGraph:
-        """Return one graph for all images together: what in them speaks for an output, or explains a word.
+        """Return one graph for all images together.
 
         Parameters
         ----------
         X : WordMaps
-            Words of any images, as ``words[rows]``: those of a class that the network gets wrong, say.
+            Words of any images, as ``words[rows]``.
         target : int, str or tuple
-            An output, by number or name, whatever the network decided; or a word, ``(layer, word)`` or by its key or
-            name.
+            An output, by number or name, whatever the network decided; or a word, as in :meth:`explain`.
         contrast : int or str, default=None
             As in :meth:`explain`.
 
@@ -337,9 +325,9 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         graph : networkx.DiGraph
             As from :meth:`explain`.  Under influence with means over at most `max_images` images (`n_explained`), the
             interval of the mean influence over resamples of these (`low`, `high`), the share of images in which a word
-            is among the most salient ones (`selected`), and in which the network decides otherwise without it
-            (`changed`).  Words of a class are chosen by their influence per location, times how often all fitted
-            images of the class show them.
+            is among the most salient ones (`selected`), and in which the decision changes without it (`changed`).
+            Words of a class are chosen by their influence per location, times their frequency in the fitted images of
+            the class.
         """
         return self._explain(X, target, contrast, together=True)[0]
 
@@ -350,7 +338,7 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         return build_graphs(evidence, targets, evidence.select(targets))
 
     def explain_class(self, X: WordMaps, target: int | str, *, contrast: int | str | None = None) -> nx.DiGraph:
-        """Return one graph for all images that the network decides to be of one class.
+        """Return one graph for all images with the same decision.
 
         Parameters
         ----------
@@ -377,11 +365,11 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         return self.explain_together(X[rows], output, contrast=contrast)
 
     def check(self, X: WordMaps, graphs: Sequence[nx.DiGraph]) -> list[nx.DiGraph]:
-        """Check graphs of images in the images themselves: hide what the words kept show.
+        """Check graphs of images by hiding the places of the words kept in the images themselves.
 
-        The places of the words that speak directly for the target, those of the uppermost layers, are filled with the
-        mean colour of the image; then, to compare, as many places of the same shape elsewhere.  Words are about the
-        places where the network looked only if the first costs more of the probability.
+        The places of the words of the uppermost layers that support the target are filled with the mean colour of the
+        image; then, to compare, places of the same shape elsewhere.  The network used these places only if hiding them
+        costs more of the probability.
 
         Parameters
         ----------
@@ -393,8 +381,8 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         Returns
         -------
         graphs : list of networkx.DiGraph
-            The same graphs, with ``graph.graph["probability_hidden"]``, ``["probability_hidden_elsewhere"]`` (the mean
-            over eight other places) and ``["share_hidden"]``, the share of the pixels.
+            The same graphs, with `probability_hidden`, `probability_hidden_elsewhere` (the mean over eight other
+            places) and `share_hidden`, the share of the pixels, in ``graph.graph``.
 
         Raises
         ------
@@ -406,14 +394,14 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         return list(graphs)
 
     def select(self, X: WordMaps, *, by: str = "image") -> dict[str, np.ndarray]:
-        """Return the words that the graphs of decisions keep, without the graphs.
+        """Return the words of the graphs of decisions, without the graphs.
 
         Parameters
         ----------
         X : WordMaps
             Words of n images.
         by : {"image", "class"}, default="image"
-            Whether a graph is of one image, as in :meth:`explain`, or of all images in X with the same decision, as in
+            Graphs of single images, as in :meth:`explain`, or of all images in X with the same decision, as in
             :meth:`explain_class`.
 
         Returns
