@@ -97,8 +97,7 @@ def compare_graphs(
     first, second : networkx.DiGraph
         As made by :class:`InferenceGraph`.
     alignment : Alignment, default=None
-        Which words of the second are which of the first; None where both have the words of one dictionary.  Words
-        without a partner are in one graph only.
+        Pairs of words of both; None for words of one dictionary.  Words without a partner are in one graph only.
     tolerance : float, default=0.1
         An item is "changed" where its evidence differs by more than this share of the larger.
 
@@ -120,8 +119,8 @@ def compare_graphs(
 
     Notes
     -----
-    The similarity is the weighted Jaccard index sum min(a, b) / sum max(a, b) [1]_ of evidence per image, nats or bits,
-    for each layer, since evidence in different layers does not compare.  Words against the target weigh nothing.
+    The similarity is the weighted Jaccard index sum min(a, b) / sum max(a, b) [1]_ of evidence per image, for each
+    layer, since layers do not compare.  Words against the target weigh nothing.
 
     References
     ----------
@@ -131,16 +130,14 @@ def compare_graphs(
     --------
     >>> import networkx as nx
     >>> from skgmmcnn.graph import compare_graphs
-    >>> def graph(word):
+    >>> def graph(*words):
     ...     made = nx.DiGraph(n_images=1, evidence="counts")
-    ...     made.add_node("decision_7", layer="decision", word=7, score=9.0)
-    ...     made.add_node("conv_w003", layer="conv", word=3, score=6.0)
-    ...     made.add_node(f"conv_w00{word}", layer="conv", word=word, score=3.0)
+    ...     made.add_nodes_from((f"conv_w{word:03}", {"layer": "conv", "word": word, "score": 3.0}) for word in words)
     ...     return made
-    >>> print(compare_graphs(graph(4), graph(5)).to_text())
-    similarity 0.50
-    conv: words 0.50
-      = conv_w003: 6.0 bits
+    >>> print(compare_graphs(graph(3, 4), graph(3, 5)).to_text())
+    similarity 0.33
+    conv: words 0.33
+      = conv_w003: 3.0 bits
       - conv_w004: 3.0 bits
       + conv_w005: 3.0 bits
     """
@@ -204,26 +201,24 @@ def compare_models(first: Pipeline, second: Pipeline, X: Any, *, tolerance: floa
     Returns
     -------
     comparison : ModelComparison
-        `alignment` : which words of the second are which of the first; `classes` : by name of each class that both
-        networks decide for, the comparison of the class graphs, and `similarity`, their mean; `transitions` : dict of
-        (upper, lower) to weighted Jaccard similarity of the shares of all pairs of words among the counts of both.
-        ``to_text()`` returns all of it.
+        `alignment` : pairs of words of both; `classes` : by name of each class that both networks decide for, the
+        comparison of the class graphs, with the mean `similarity`; `transitions` : dict of (upper, lower) to weighted
+        Jaccard similarity of the counts of pairs of words, as shares of all.  ``to_text()`` returns all of it.
     """
     words = [model[:-1].transform(X) for model in (first, second)]
     alignment = align_words(*words)
     names = [{part.spec.class_name(c): c for c in np.unique(part.decisions)} for part in words]
-    shared = [name for name in names[0] if name in names[1]]
-    if not shared:
+    classes = {}
+    for name in [name for name in names[0] if name in names[1]]:
+        graphs = [
+            model[-1].explain_class(part, int(numbers[name]))
+            for model, part, numbers in zip((first, second), words, names, strict=True)
+        ]
+        classes[name] = compare_graphs(graphs[0], graphs[1], alignment, tolerance=tolerance)
+    if not classes:
         raise ValueError(
             f"The networks decide for no class in common: {sorted(names[0])[:5]} and {sorted(names[1])[:5]}."
         )
-    classes = {}
-    for name in shared:
-        graphs = [
-            model[-1].explain_class(part, int(known[name]))
-            for model, part, known in zip((first, second), words, names, strict=True)
-        ]
-        classes[name] = compare_graphs(graphs[0], graphs[1], alignment, tolerance=tolerance)
     return ModelComparison(alignment, classes, _compare_counts(first[-1], second[-1], alignment, words))
 
 
@@ -280,10 +275,8 @@ def _jaccard(first: np.ndarray, second: np.ndarray) -> float:
 
 def _line(row: Difference, renamed: bool) -> str:
     names = [row.first, f"({row.second})" if renamed and row.second else row.second]
-    if row.status == "changed":
-        evidence = f"{row.before:.1f} -> {row.after:.1f}"
-    else:
-        evidence = f"{max(row.before, row.after):.1f}"
+    weights = [row.before, row.after] if row.status == "changed" else [max(row.before, row.after)]
+    evidence = " -> ".join(f"{weight:.1f}" for weight in weights)
     return f"{_SIGNS[row.status]} {' '.join(dict.fromkeys(filter(None, names)))}: {evidence}"
 
 

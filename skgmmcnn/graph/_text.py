@@ -25,10 +25,9 @@ def to_text(graph: nx.DiGraph) -> str:
     Returns
     -------
     text : str
-        For each word the locations that show it.  Of a graph of influence, which share of the log-odds it carries and
-        what happens without it; for each word that it contributes to, how much, and which share that is.  Of a graph of
-        counts, its evidence in bits; for each word that it explains the bits per location and the share of that word's
-        receptive fields.  After :meth:`InferenceGraph.check`, also what it found.
+        For each word the locations that show it.  Under influence its share of the log-odds and the effect of ablating
+        it, and its contributions to words above.  Under counts its evidence in bits, and for each word that it explains
+        the bits per location and the share of the fields.  Also the results of :meth:`InferenceGraph.check`.
 
     Examples
     --------
@@ -59,8 +58,8 @@ def to_text(graph: nx.DiGraph) -> str:
         where = f", here at row {node['row']}, column {node['column']}" if "row" in node else ""
         shown = f"{node['count']} of {node['n_locations']} locations{where}"
         lines.append(f"  {key}{name}: {shown}, {text.word(node)}")
-        edges = graph.out_edges(key, data=True)
-        lines += [f"    for {head}: {text.edge(edge)}" for _, head, edge in edges if text.has_edge(head)]
+        heads = [head for head in graph.successors(key) if text.names_root or head != graph.graph["root"]]
+        lines += [f"    for {head}: {text.edge(graph.edges[key, head])}" for head in heads]
     return "\n".join(lines if len(graph) > 1 else [*lines, f"  {text.why_no_word()}"])
 
 
@@ -86,6 +85,8 @@ class _Text:
 
 
 class _InfluenceText(_Text):
+    names_root = False  # the text of a word says what an edge to the root would
+
     def decision(self, node: Mapping[str, Any]) -> list[str]:
         """Return the pieces about the decision."""
         images = f"{self._decided(node)}, " if self._several else ""
@@ -141,10 +142,6 @@ class _InfluenceText(_Text):
         share = "" if self._several or not 0 <= edge["share"] <= 1 else f" ({percent(edge['share'])} of it)"
         return f"{nats(edge['effect'])}{share} come from here"
 
-    def has_edge(self, head: str) -> bool:
-        """Return whether edges to a node say more than the text of the word."""
-        return head != self._of["root"]
-
     def panel(self, node: Mapping[str, Any]) -> list[str]:
         """Return the paragraphs about a node on a page."""
         if node["layer"] != DECISION:
@@ -158,6 +155,8 @@ class _InfluenceText(_Text):
 
 
 class _CountsText(_Text):
+    names_root = True
+
     def decision(self, node: Mapping[str, Any]) -> list[str]:
         return [f"{self._decided(node)}, {self.word(node)}, {self._learnt(node)}", *self._hidden()]
 
@@ -169,9 +168,6 @@ class _CountsText(_Text):
 
     def edge(self, edge: Mapping[str, Any]) -> str:
         return f"{edge['log_ratio']:.2f} bits each, {percent(edge['frequency'])} of its field"
-
-    def has_edge(self, head: str) -> bool:
-        return True
 
     def panel(self, node: Mapping[str, Any]) -> list[str]:
         if node["layer"] != DECISION:

@@ -218,8 +218,10 @@ class Tracer:
         return {layer: lambda _, layer=layer: self._maps[layer] for layer in between}  # type: ignore[misc]
 
     def flows_into(self, upper: str, lower: str, words: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the flows (n, K) from each lower word into one upper word of each image, the contribution of the upper
-        word (n,), and its contribution without the lower layer (n,); all to first order of the slope at the image."""
+        """Return the flows (n, K) into one upper word of each image, and its contributions with and without them (n,).
+
+        All are to first order of the slope at the image.
+        """
         held, slope = self._held_between(upper, lower), self._slopes[upper] * self._at(upper, words)[:, None]
 
         def into(changed: Tensor) -> Tensor:
@@ -277,11 +279,10 @@ class Tracer:
 
 
 def salience(influence: np.ndarray, n_locations: np.ndarray) -> np.ndarray:
-    """Return the influence of words divided by the square root of the number of their locations.
+    """Return the influence of words divided by the square root of the number of their locations, at least 1.
 
-    Influences that scatter alike at every location add up to a scatter of sqrt(n): this ranks words by how far they
-    stand out from it, where their influence itself prefers those that cover most of the image.  Less than one location,
-    on average over images, is no reason to rank a word higher.
+    Influences that scatter alike at every location add up to a scatter of sqrt(n), from which salient words stand out;
+    influence itself prefers words that cover most of the image.
     """
     return influence / np.sqrt(np.maximum(n_locations, 1))
 
