@@ -32,7 +32,7 @@ def build_graphs(evidence: Evidence, targets: Targets, selections: list[Selectio
 
 
 def _add_root(graph: nx.DiGraph, words: WordMaps, targets: Targets, root: Word, contrast: int | None) -> None:
-    """Note what is explained, in the graph and in its root."""
+    """Describe the target in the graph and in its root."""
     key = _key(words, root)
     named: dict[str, Any] = {}
     if targets.place is not None:
@@ -51,7 +51,7 @@ def _key(words: WordMaps, word: Word) -> str:
 
 
 def _shown(words: WordMaps, rows: slice, word: Word) -> dict[str, Any]:
-    """Return what a word is, and how many locations show it; of an output, how many images it is decided for."""
+    """Return the identity of a word and the number of its locations; of an output, of the decisions for it."""
     layer, number = word
     shown = (words.decisions if layer == DECISION else words.words[layer])[rows]
     names = {"word_name": words.vocabulary.names[word]} if word in words.vocabulary.names else {}

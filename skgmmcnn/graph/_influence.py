@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..dictionary import ClassMargin, Influence, Margin, WordMaps, WordMargin
-from ._evidence import Evidence, Selection, Strength
+from ._evidence import Evidence, Selection, Strength, Word
 from ._hierarchy import DECISION
 from ._summary import summarise
 from ._targets import Targets
@@ -43,10 +43,15 @@ class InfluenceEvidence(Evidence):
         traces = self._traces(self._question(Targets(DECISION, self.words.decisions)), keep=False)
         return np.stack([np.concatenate([each.totals[layer] for layer in self.words.layers]) for each in traces])
 
-    def effects(self, kept: dict[str, list[list[int]]]) -> list[Trace]:
-        """Return traces of the decisions with given words of each image kept, by layer."""
+    def effects(self, kept: dict[str, list[list[int]]]) -> list[dict[tuple[Word, Word], float]]:
+        """Return for each image the effects of all pairs of given words, by layer, and of these on the decision."""
         question = self._question(Targets(DECISION, self.words.decisions))
-        return self._traces(replace(question, fixed=kept, n_against=0))
+        traces = self._traces(replace(question, fixed=kept, n_against=0))
+        return [
+            {pair: flow.effect for pair, flow in trace.flows.items()}
+            | {(word, (DECISION, decision)): effect.effect for word, effect in trace.effects.items()}
+            for trace, decision in zip(traces, self.words.decisions.tolist(), strict=True)
+        ]
 
     def _traces(self, question: Question, *, keep: bool = True) -> list[Trace]:
         return trace(self.words, network_of(self.words), question, keep=keep)
