@@ -7,7 +7,6 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
-from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -94,17 +93,6 @@ def write_graph(graph: nx.DiGraph, path: str | PathLike) -> None:
     -----
     networkx reads the files, and writes all but DOT.  Values that a format cannot hold are written as text, ``json:``
     and JSON: lists, None and numbers that are not finite, control characters in XML.  Tuples and arrays become lists.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> import networkx as nx
-    >>> from skgmmcnn.graph import read_graph, write_graph
-    >>> graph = nx.DiGraph([("conv_w003", "decision_7", {"log_ratio": 1.5})])
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     write_graph(graph, f"{folder}/seven.graphml")
-    ...     read_graph(f"{folder}/seven.graphml").edges(data=True)
-    OutEdgeDataView([('conv_w003', 'decision_7', {'log_ratio': 1.5})])
     """
     file, form = _form(path)
     if not graph.is_directed() or graph.is_multigraph():
@@ -244,25 +232,28 @@ def _drop(items: Mapping[Any, dict[str, Any]], *names: str) -> None:
             attributes.pop(name, None)
 
 
-def _write_xml(write: Callable[[nx.DiGraph, io.BytesIO], None], graph: nx.DiGraph) -> bytes:
+def _check_xml(graph: nx.DiGraph) -> None:
     for key in graph:
         if _NOT_XML.search(key):
             raise ValueError(f"XML cannot hold the node key {key!r}")
-    buffer = io.BytesIO()
-    write(graph, buffer)
-    return buffer.getvalue()
+
+
+def _write_graphml(graph: nx.DiGraph) -> bytes:
+    _check_xml(graph)
+    return "\n".join(nx.generate_graphml(graph)).encode()
 
 
 def _read_graphml(content: bytes) -> nx.DiGraph:
-    graph = nx.read_graphml(io.BytesIO(content), force_multigraph=False)
+    graph = nx.parse_graphml(content, force_multigraph=False)
     _drop({None: graph.graph}, "node_default", "edge_default")
     return graph
 
 
 def _write_gexf(graph: nx.DiGraph) -> bytes:
     """Write GEXF; attributes of the graph, which networkx leaves out, go into its description."""
+    _check_xml(graph)
     description = f"<description>{escape(json.dumps(graph.graph))}</description></meta>"
-    return _write_xml(nx.write_gexf, graph).replace(b"</meta>", description.encode(), 1)
+    return "\n".join(nx.generate_gexf(graph)).replace("</meta>", description, 1).encode()
 
 
 def _read_gexf(content: bytes) -> nx.DiGraph:
@@ -332,7 +323,7 @@ def _read_dot(content: bytes) -> nx.DiGraph:
 
 
 _FORMATS = {
-    ".graphml": _Format(partial(_write_xml, nx.write_graphml_xml), _read_graphml),
+    ".graphml": _Format(_write_graphml, _read_graphml),
     ".gexf": _Format(_write_gexf, _read_gexf, caption="label"),
     ".json": _Format(_write_json, _read_json, nested=True),
     ".cyjs": _Format(_write_cytoscape, _read_cytoscape, nested=True, caption="name"),

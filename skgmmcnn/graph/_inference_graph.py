@@ -178,9 +178,19 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         self : InferenceGraph
             The fitted estimator.
         """
-        self._count(X, y, again=True)
+        kind, labels = self._check(X, y)
+        effective = effective_fields(X.spec) if self.fields == EFFECTIVE else None
+        structure = hierarchy(X.spec, effective or {})
+        counts = _count(X, structure)
+        self.layers_, self.explained_by_ = X.layers, dict(structure.below)
+        self.evidence_, self.fields_ = kind.name, WHOLE if effective is None else EFFECTIVE
+        self._effective = effective or {}  # empty where whole fields are counted in
+        self.classes_ = np.arange(X.spec.n_outputs)
+        self._seed = all_gather(int(check_random_state(self.random_state).randint(2**31)))[0]
+        self._fingerprint, self._names = X.vocabulary.fingerprint, X.vocabulary.keys()
+        self._shapes = {layer: X.words[layer].shape[1:] for layer in X.layers}
+        self._set_counts(counts)
         if self.verbose:
-            labels = None if y is None else X.spec.encode(y, len(X))
             print(f"InferenceGraph: {coverage(X, self.class_counts_, self.predict(X), labels)}")
         return self
 
@@ -200,15 +210,17 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         self : InferenceGraph
             The estimator with these images counted.
         """
-        again = not hasattr(self, "transition_counts_")
-        if not again:
-            self._check_words(X)
-            if (self.fields, self.fields_) == (WHOLE, EFFECTIVE):
-                raise ValueError(
-                    "The images so far were counted in effective receptive fields; this cannot change in partial_fit: "
-                    "fit again."
-                )
-        return self._count(X, y, again=again)
+        if not hasattr(self, "transition_counts_"):
+            return self.fit(X, y)
+        self._check_words(X)
+        if (self.fields, self.fields_) == (WHOLE, EFFECTIVE):
+            raise ValueError(
+                "The images so far were counted in effective receptive fields; this cannot change in partial_fit: fit "
+                "again."
+            )
+        self._check(X, y)
+        self._set_counts(self._counts() + _count(X, self._structure(X)))
+        return self
 
     def merge(self, *others: InferenceGraph) -> InferenceGraph:
         """Add the counts of other fitted estimators.
@@ -233,27 +245,14 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         self._set_counts(reduce(add, (other._counts() for other in others), self._counts()))
         return self
 
-    def _count(self, words: WordMaps, y: Any, *, again: bool) -> InferenceGraph:
-        """Add the counts of words, or begin with them."""
+    def _check(self, words: WordMaps, y: Any) -> tuple[type[Evidence], np.ndarray | None]:
+        """Return the kind of evidence for words to count, and the labels."""
         _check_container(words)
-        if y is not None:
-            words.spec.encode(y, len(words))
-        effective = effective_fields(words.spec) if self.fields == EFFECTIVE else None
-        structure = hierarchy(words.spec, effective or {}) if again else self._structure(words)
+        labels = None if y is None else words.spec.encode(y, len(words))
         self._nodes_of(words.layers)
         kind = self._kind_of(words)
         kind.check(self, words)
-        counted = reduce(add, all_gather(Counts.of(words[local_slice(len(words))], structure)))
-        if again:
-            self.layers_, self.explained_by_ = words.layers, dict(structure.below)
-            self.evidence_, self.fields_ = kind.name, WHOLE if effective is None else EFFECTIVE
-            self._effective = effective or {}  # empty where whole fields are counted in
-            self.classes_ = np.arange(words.spec.n_outputs)
-            self._seed = all_gather(int(check_random_state(self.random_state).randint(2**31)))[0]
-            self._fingerprint, self._names = words.vocabulary.fingerprint, words.vocabulary.keys()
-            self._shapes = {layer: words.words[layer].shape[1:] for layer in words.layers}
-        self._set_counts(counted if again else self._counts() + counted)
-        return self
+        return kind, labels
 
     def _counts(self) -> Counts:
         return Counts(self.class_counts_, self.transition_counts_)
@@ -594,6 +593,11 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.two_d_array = False
         return tags
+
+
+def _count(words: WordMaps, structure: Hierarchy) -> Counts:
+    """Return the counts of the images of all processes."""
+    return reduce(add, all_gather(Counts.of(words[local_slice(len(words))], structure)))
 
 
 def _check_container(words: Any) -> None:
