@@ -112,11 +112,6 @@ def compare_graphs(
         different classes.  `node_similarity`, `edge_similarity` : dicts by layer, with the mean `similarity`.
         ``to_text()`` and ``to_frame()`` return all of it; `evidence` is the kind.
 
-    Raises
-    ------
-    ValueError
-        If one shows influence and the other counts.
-
     Notes
     -----
     The similarity is the weighted Jaccard index sum min(a, b) / sum max(a, b) [1]_ of evidence per image, for each

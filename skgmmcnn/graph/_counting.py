@@ -38,9 +38,10 @@ class Counts:
 
 
 def log_ratios(counts: np.ndarray, smoothing: float) -> np.ndarray:
-    """Return log2 P(t | s) / P(t) in bits, shape (..., K_upper, K_lower), as defined in `InferenceGraph`.
+    """Return log2 P(t | s) / P(t) in bits, shape (K_upper, K_lower), from counts C shrunk towards no evidence.
 
-    A word t never counted, and a row s without counts, give 0 bits; a pair never seen is never positive evidence.
+    With b the smoothing, P(t) = C[., t] / C[., .] and P(t | s) = (C[s, t] + b P(t)) / (C[s, .] + b).  A word t never
+    counted, and a row s without counts, give 0 bits; a pair never seen is never positive evidence.
     """
     columns = counts.sum(-2, keepdims=True)
     marginal = columns / np.maximum(columns.sum(-1, keepdims=True), 1)

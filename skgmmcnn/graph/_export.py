@@ -53,11 +53,6 @@ def to_frame(graph: nx.DiGraph) -> Frames:
         `nodes` : pandas.DataFrame with one row per node, indexed by its key.  `edges` : one row per edge, with
         `source`, the lower word, and `target`.  Both with one column per attribute.
 
-    Raises
-    ------
-    ImportError
-        Where pandas is not installed.
-
     Examples
     --------
     >>> import networkx as nx
@@ -127,11 +122,6 @@ def read_graph(path: str | PathLike) -> nx.DiGraph:
     -------
     graph : networkx.DiGraph
         With the same nodes, edges and attributes; tuples and arrays as lists, and from ``.dot`` numbers as strings.
-
-    Raises
-    ------
-    ValueError
-        If the file holds no such graph.
     """
     file, form = _form(path)
     content = file.read_bytes()
@@ -176,18 +166,14 @@ def _check_kept(graph: nx.DiGraph, again: nx.DiGraph, form: str) -> None:
     """Refuse a graph that comes back as another: formats and programs have names of their own."""
     places = _places(again)
     for place, attributes in _places(graph).items():
-        before, after = (_typed(values) for values in (attributes, places.get(place, {})))
+        # Texts that differ for 1, 1.0, True and "1".
+        before, after = ({n: repr(v) for n, v in each.items()} for each in (attributes, places.get(place, {})))
         changed = [repr(name) for name in {**before, **after} if before.get(name) != after.get(name)]
         if changed:
             raise ValueError(
                 f"Files of form {form} cannot hold {', '.join(changed)} of {place}: it means something else there; "
                 "rename it, or write another form."
             )
-
-
-def _typed(attributes: Mapping[str, Any]) -> dict[str, str]:
-    """Return values in a form that differs for 1, 1.0, True and "1"."""
-    return {name: repr(value) for name, value in attributes.items()}
 
 
 def _pack(name: Any, value: Any, form: _Format) -> Any:

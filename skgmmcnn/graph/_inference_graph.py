@@ -91,17 +91,12 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
 
     Notes
     -----
-    *Influence.*  The scalar m that is explained is the log-odds of an output, a contrast of two outputs, or the
-    log-odds of a word under the mixture of its layer.  The influence of a word is the sum of integrated gradients of m
-    over its locations, from the mean of the layer [2]_.  Words are tried in the order of salience, the influence
-    divided by the square root of the number of locations; `effect` is the fall of m without them.  Flows are the
-    contributions of lower words to upper ones, to first order; an edge is drawn if the exact effect (path patching)
-    agrees in sign, and is at least 2 % of the influence of the upper word.
-
-    *Counts.*  With C the counts and b the smoothing, P(t) = C[., t] / C[., .] and
-    P(t | s) = (C[s, t] + b P(t)) / (C[s, .] + b).  They say more in effective fields than in receptive fields, which
-    deep in a network are nearly the whole map [3]_.  A layer is explained by the layers that it depends on without
-    another modelled layer between, the decision by the layers on which no other modelled layer depends.
+    The influence of a word is the sum over its locations of the integrated gradients of the log-odds [2]_.  Words are
+    tried in the order of salience, the influence divided by the square root of the number of locations, and an edge is
+    drawn if its exact effect (path patching) agrees with the flow in sign and is at least 2 % of the influence of the
+    upper word.  Counts say more in effective fields than in receptive fields, which deep in a network are nearly the
+    whole map [3]_.  A layer is explained by the layers that it depends on without another modelled layer between, the
+    decision by the layers on which no other modelled layer depends.
 
     References
     ----------
@@ -382,11 +377,6 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         graphs : list of networkx.DiGraph
             The same graphs, with `probability_hidden`, `probability_hidden_elsewhere` (the mean over eight other
             places) and `share_hidden`, the share of the pixels, in ``graph.graph``.
-
-        Raises
-        ------
-        ValueError
-            If X has no network or no images, or a graph does not explain an output for one image.
         """
         self._check_words(X)
         check_graphs(X, graphs, self._seed)
