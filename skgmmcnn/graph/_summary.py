@@ -54,7 +54,7 @@ class _Summary:
         made.graph |= {f"baseline_margin_{layer}": begin for layer, begin in begins.items()}
         if target[0] == DECISION:
             made.graph["probability"] = made.root["probability"] = self._mean(lambda trace: trace.probability)
-            made.graph |= {} if self._several else self._outcome(self._first)
+            made.graph |= {} if self._several else self._first.outcome
         for layer in reversed(list(begins)):
             kept = [(layer, word) for word in self._first.kept[layer]]
             for word in sorted(kept, key=self._influence, reverse=True):
@@ -70,21 +70,6 @@ class _Summary:
             if _is_edge(flow, self._influence(pair[1])):
                 made.edges.add(pair)
         return made
-
-    def _outcome(self, trace: Trace) -> dict[str, Any]:
-        """Return the decision for the only image, and whether the words kept are enough for it."""
-        assert trace.decision is not None
-        assert trace.runner_up is not None
-        outcome = {
-            "decision": trace.decision,
-            "decision_name": self._spec.class_name(trace.decision),
-            "runner_up": trace.runner_up,
-            "runner_up_name": self._spec.class_name(trace.runner_up),
-            "runner_up_probability": trace.runner_up_probability,
-            "held": trace.held,
-            "enough": trace.enough,
-        }
-        return {name: value for name, value in outcome.items() if value is not None}
 
     def _word(self, word: Word, lead: float) -> dict[str, Any]:
         """Return the attributes of a word; `lead` is the margin less its baseline."""
@@ -115,8 +100,8 @@ class _Summary:
         most, sign = len(self._first.kept[layer]), np.sign(influence.mean())
         selected = self._mean(lambda trace: word[1] in order(sign * trace.saliences[layer])[:most])
         attributes = {"low": float(low), "high": float(high), "selected": selected}
-        if self._first.decision is not None:
-            attributes["changed"] = self._mean(lambda trace: trace.effects[word].decision != trace.decision)
+        if self._first.outcome:
+            attributes["changed"] = self._mean(lambda trace: trace.effects[word].decision != trace.outcome["decision"])
         return attributes
 
     def _flow(self, pair: tuple[Word, Word]) -> Flow:

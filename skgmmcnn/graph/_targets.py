@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
@@ -79,8 +78,8 @@ def _targets_of_word(words: WordMaps, target: tuple, together: bool) -> Targets:
             f"target={target!r} is neither a class, nor a word (layer, number), nor a location (layer, row, column)."
         )
     if layer not in words.layers:
-        near = difflib.get_close_matches(str(layer), words.layers) or words.layers
-        raise ValueError(f"target={target!r}: there is no layer {layer!r}; there is {', '.join(map(repr, near))}.")
+        choice = ", ".join(map(repr, words.layers))
+        raise ValueError(f"target={target!r}: there is no layer {layer!r}; there is {choice}.")
     limits = (words.vocabulary.n_words[layer],) if len(place) == 1 else words.words[layer].shape[1:]
     if not all(0 <= number < limit for number, limit in zip(place, limits, strict=True)):
         choice = f"words 0 to {limits[0] - 1}" if len(place) == 1 else f"a map of {limits[0]} x {limits[1]} locations"

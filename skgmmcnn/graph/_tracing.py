@@ -36,13 +36,13 @@ class Flow(NamedTuple):
 
 @dataclass
 class Trace:
-    """Measurements of one image; of a target that is a word, no probabilities and decisions."""
+    """Measurements of one image."""
 
     margin: float  # the scalar that is explained, in nats
-    probability: float | None = None  # of the target
-    decision: int | None = None
-    runner_up: int | None = None
-    runner_up_probability: float | None = None
+    probability: float | None = None  # of the target; None if it is a word
+    # decision and runner-up, whether the words kept alone keep the decision, and the smallest number that does, if
+    # sought and at most 20: attributes of a graph; nothing if the target is a word
+    outcome: dict[str, Any] = field(default_factory=dict)
     totals: dict[str, np.ndarray] = field(default_factory=dict)  # the influence of each word, by layer, (K,)
     saliences: dict[str, np.ndarray] = field(default_factory=dict)  # by layer, (K,)
     begins: dict[str, float] = field(default_factory=dict)  # the margin with the layer's mean everywhere
@@ -53,8 +53,6 @@ class Trace:
     # the contribution of an upper word, to first order, and the part of it that comes from no word below
     wholes: dict[Word, float] = field(default_factory=dict)
     backgrounds: dict[Word, float] = field(default_factory=dict)
-    held: bool | None = None  # whether the words kept, and nothing else, keep the decision
-    enough: int | None = None  # the smallest number of words of every layer that keeps it, if sought and at most 20
 
 
 @dataclass(frozen=True)
@@ -89,7 +87,7 @@ class Tracer:
     """Traces of one batch of images, measured at the same time: the j-th word of each is ablated in one pass."""
 
     def __init__(self, words: WordMaps, handle: Influence, question: Question, part: Rerun) -> None:
-        self._question, self._part, self._handle = question, part, handle
+        self._question, self._part, self._handle, self._spec = question, part, handle, words.spec
         self._maps = part.original.activations
         device = next(iter(self._maps.values())).device
         self._shown = {
@@ -113,8 +111,10 @@ class Tracer:
         outputs, decisions = self._part.original.outputs, self._part.original.decisions
         measured = zip(self.traces, proba_of(outputs, targets), decisions, *runners_up(outputs, targets), strict=True)
         for trace, probability, decision, second, second_probability in measured:
-            trace.probability, trace.decision = float(probability), int(decision)
-            trace.runner_up, trace.runner_up_probability = int(second), float(second_probability)
+            trace.probability = float(probability)
+            for name, output in (("decision", int(decision)), ("runner_up", int(second))):
+                trace.outcome |= {name: output, f"{name}_name": self._spec.class_name(output)}
+            trace.outcome["runner_up_probability"] = float(second_probability)
 
     def _attribute(self, layer: str) -> None:
         """Note the influence of each word of a layer."""
@@ -247,7 +247,7 @@ class Tracer:
         if isinstance(self._question.margin, ClassMargin) and self._question.fixed is None:
             kept = {layer: [trace.kept[layer] for trace in self.traces] for layer in self._question.layers}
             for trace, held in zip(self.traces, self._alone(kept), strict=True):
-                trace.held = bool(held)
+                trace.outcome["held"] = bool(held)
 
     def _alone(self, kept: Mapping[str, list[list[int]]]) -> np.ndarray:
         """Return whether images keep their decision, or the sign of a contrast, with only these words, bool (n,)."""
@@ -268,13 +268,13 @@ class Tracer:
         """Return by layer the fewest words of each image, by influence, that keep the decision, and note the number."""
         ranked = {layer: [order(trace.totals[layer]) for trace in self.traces] for layer in self._question.layers}
         for k in range(1, MOST_ENOUGH + 1):
-            if all(trace.enough is not None for trace in self.traces):
+            if all("enough" in trace.outcome for trace in self.traces):
                 break
             kept = {layer: [words[:k] for words in each] for layer, each in ranked.items()}
             for trace, held in zip(self.traces, self._alone(kept), strict=True):
-                if held and trace.enough is None:
-                    trace.enough = k
-        numbers = [trace.enough or MOST_ENOUGH for trace in self.traces]
+                if held:
+                    trace.outcome.setdefault("enough", k)
+        numbers = [trace.outcome.get("enough", MOST_ENOUGH) for trace in self.traces]
         return {layer: [words[:n] for words, n in zip(each, numbers, strict=True)] for layer, each in ranked.items()}
 
 

@@ -67,9 +67,9 @@ def test_fit_prints_the_coverage_of_decisions(words, capsys):
     graph = InferenceGraph(verbose=1).fit(words[some], labels[some])
     printed = capsys.readouterr().out
     predicted, right = graph.predict(words[some]) == words.decisions[some], labels[some] == words.decisions[some]
-    found = [int(number) for number in re.findall(r"\d+", printed)]
+    actual = [int(number) for number in re.findall(r"\d+", printed)]
     rates = [round(100 * rows.mean()) for rows in (predicted, predicted[right], predicted[~right])]
-    assert found == [len(few), len(some), 10, *rates]
+    assert actual == [len(few), len(some), 10, *rates]
     InferenceGraph(verbose=1).fit(few)
     assert "wrong" not in capsys.readouterr().out
     InferenceGraph().fit(few)
