@@ -1,7 +1,7 @@
 """Visual words in, inference graphs out."""
 
 from ._comparison import GraphComparison, compare_graphs, compare_models
-from ._coverage import FEW_FITTED
+from ._counting import FEW_FITTED
 from ._evidence import Selection
 from ._export import read_graph, to_frame, write_graph
 from ._hierarchy import DECISION
@@ -10,7 +10,7 @@ from ._kinds import evidence_of, strength_of
 from ._pairs import PairEffect, pair_effects, priorities, selections_of
 from ._surprise import surprise, typicality
 from ._targets import Target, targets_of
-from ._text import is_part, nats, percent, probable, telling, to_text
+from ._text import is_part, nats, percent, probable, text_of, to_text
 from ._tracing import salience
 
 __all__ = [

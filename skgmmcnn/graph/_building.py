@@ -7,24 +7,23 @@ from typing import Any
 import networkx as nx
 
 from ..dictionary import WordMaps
-from ._evidence import Selection, Word
-from ._hierarchy import DECISION, Hierarchy
+from ._evidence import Evidence, Selection, Word
+from ._hierarchy import DECISION
 from ._targets import Targets
 
 
-def build_graphs(
-    words: WordMaps, structure: Hierarchy, targets: Targets, selections: list[Selection], evidence: str
-) -> list[nx.DiGraph]:
-    """Return the graph of each image's selection; a single selection is of all images.  All attributes are plain."""
-    images = [slice(None)] if len(selections) == 1 else [slice(i, i + 1) for i in range(len(selections))]
+def build_graphs(evidence: Evidence, targets: Targets, selections: list[Selection]) -> list[nx.DiGraph]:
+    """Return the graphs of selections, with attributes that are plain numbers and text."""
+    words, depths = evidence.words, evidence.structure.depths
     graphs = []
-    for rows, selection in zip(images, selections, strict=True):
-        graph: nx.DiGraph = nx.DiGraph(n_images=len(words.decisions[rows]), evidence=evidence, **selection.graph)
+    for i, selection in enumerate(selections):
+        rows = slice(None) if targets.together else slice(i, i + 1)
+        graph: nx.DiGraph = nx.DiGraph(n_images=len(words.decisions[rows]), evidence=evidence.name, **selection.graph)
         root = targets.layer, int(targets.words[rows][0])
         _add_root(graph, words, targets, root, None if targets.contrast is None else int(targets.contrast[rows][0]))
         for word, attributes in {root: selection.root, **selection.words}.items():
             shown = _shown(words, rows, word)
-            graph.add_node(_key(words, word), **shown, **attributes, depth=structure.depths[word[0]])
+            graph.add_node(_key(words, word), **shown, **attributes, depth=depths[word[0]])
         for pair, attributes in selection.pairs.items():
             if pair in selection.edges:
                 graph.add_edge(*(_key(words, word) for word in pair), **attributes)
@@ -33,7 +32,7 @@ def build_graphs(
 
 
 def _add_root(graph: nx.DiGraph, words: WordMaps, targets: Targets, root: Word, contrast: int | None) -> None:
-    """Note what is explained, in the graph and in its root."""
+    """Describe the target in the graph and in its root."""
     key = _key(words, root)
     named: dict[str, Any] = {}
     if targets.place is not None:
@@ -52,7 +51,7 @@ def _key(words: WordMaps, word: Word) -> str:
 
 
 def _shown(words: WordMaps, rows: slice, word: Word) -> dict[str, Any]:
-    """Return what a word is, and how many locations show it; of an output, how many images it is decided for."""
+    """Return the identity of a word and the number of its locations; of an output, of the decisions for it."""
     layer, number = word
     shown = (words.decisions if layer == DECISION else words.words[layer])[rows]
     names = {"word_name": words.vocabulary.names[word]} if word in words.vocabulary.names else {}

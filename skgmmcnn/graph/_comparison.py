@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ _SIGNS = {"added": "+", "removed": "-", "changed": "~", "same": "="}
 
 
 class Difference(NamedTuple):
-    """One node, or one edge, in two graphs; see :func:`compare_graphs`."""
+    """A node or an edge in two graphs; see :func:`compare_graphs`."""
 
     layer: str
     first: str | None
@@ -31,12 +31,11 @@ class Difference(NamedTuple):
 
 
 class _Item(NamedTuple):
-    """A node or an edge of one graph: layer, key, weight, and of an edge the places of both ends."""
+    """A node or an edge of one graph; None as the key of one that the graph lacks."""
 
     layer: str
     key: str | None
     weight: float
-    ends: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,12 +48,12 @@ class GraphComparison:
 
     @property
     def node_similarity(self) -> dict[str, float]:
-        """Weighted Jaccard similarity of the words of each layer: sum of the smaller weights by that of the larger."""
+        """Weighted Jaccard similarity of the words of each layer."""
         return _by_layer(self.nodes)
 
     @property
     def edge_similarity(self) -> dict[str, float]:
-        """The same for the edges that lead up from each layer."""
+        """Weighted Jaccard similarity of the edges from the words of each layer."""
         return _by_layer(self.edges)
 
     @property
@@ -66,8 +65,8 @@ class GraphComparison:
     def to_frame(self) -> Any:
         """Return nodes and edges as one pandas table, one row each, with a column `kind`."""
         pandas = need("pandas", "to_frame")
-        rows = [{"kind": "node", **row._asdict()} for row in self.nodes]
-        rows += [{"kind": "edge", **row._asdict()} for row in self.edges]
+        kinds = {"node": self.nodes, "edge": self.edges}
+        rows = [{"kind": kind, **row._asdict()} for kind, rows in kinds.items() for row in rows]
         return pandas.DataFrame(rows, columns=["kind", *Difference._fields])
 
     def to_text(self) -> str:
@@ -82,10 +81,9 @@ class GraphComparison:
         for layer, similarity in self.node_similarity.items():
             edges = self.edge_similarity.get(layer)
             lines.append(f"{layer}: words {similarity:.2f}" + ("" if edges is None else f", edges {edges:.2f}"))
-            lines += [f"  {_line(row, renamed, unit)}" for row in self.nodes if row.layer == layer]
-            lines += [
-                f"    {_line(row, renamed, unit)}" for row in self.edges if row.layer == layer and not row.implied
-            ]
+            for indent, rows in (("  ", self.nodes), ("    ", self.edges)):
+                shown = [row for row in rows if row.layer == layer and not row.implied]
+                lines += [f"{indent}{_line(row, renamed)} {unit}" for row in shown]
         return "\n".join(lines)
 
 
@@ -99,32 +97,25 @@ def compare_graphs(
     first, second : networkx.DiGraph
         As made by :class:`InferenceGraph`.
     alignment : Alignment, default=None
-        Which words of the second are which of the first; None where both have the words of one dictionary.  Words
-        without a partner are in one graph only.
+        Pairs of words of both; None for words of one dictionary.  Words without a partner are in one graph only.
     tolerance : float, default=0.1
         An item is "changed" where its evidence differs by more than this share of the larger.
 
     Returns
     -------
     comparison : GraphComparison
-        `nodes`, `edges` : lists of rows, those of the first graph first, with `layer` (of an edge, that of the lower
-        word), `first`, `second` (key in each graph, None where it is not there; of an edge, ``"lower -> upper"``),
-        `before`, `after` (evidence per image in each graph, 0 where it is not there: the influence of a node and the
-        flow of an edge, in nats; of counts, score and contribution, in bits), `status` ("same", "changed", "added" in
-        the second graph only, "removed" in the first only) and `implied` (whether an end of the edge is in one graph
-        only).  Decisions stand for each other, also of different classes.  `node_similarity`, `edge_similarity` : dicts
-        by layer; `similarity` : their mean, 1 for equal graphs and 0 for graphs without a common word.  ``to_text()``
-        and ``to_frame()`` return all of it; `evidence` is the kind.
-
-    Raises
-    ------
-    ValueError
-        If one shows influence and the other counts.
+        `nodes`, `edges` : lists of rows, those of the first graph first, with `layer` (of an edge, the layer of the
+        lower word), `first`, `second` (key in each graph or None; of an edge, ``"lower -> upper"``), `before`, `after`
+        (evidence per image in each graph or 0: the influence of a node and the flow of an edge, in nats; of counts,
+        score and contribution, in bits), `status` ("same", "changed", "added" in the second graph only, "removed" in
+        the first only) and `implied` (whether an end of the edge is in one graph only).  Decisions match, also of
+        different classes.  `node_similarity`, `edge_similarity` : dicts by layer, with the mean `similarity`.
+        ``to_text()`` and ``to_frame()`` return all of it; `evidence` is the kind.
 
     Notes
     -----
-    The similarity is the weighted Jaccard index sum min(a, b) / sum max(a, b) [1]_ of evidence per image, nats or bits,
-    for each layer, since evidence in different layers does not compare.  Words against the target weigh nothing.
+    The similarity is the weighted Jaccard index sum min(a, b) / sum max(a, b) [1]_ of evidence per image, for each
+    layer, since layers do not compare.  Words against the target weigh nothing.
 
     References
     ----------
@@ -134,16 +125,14 @@ def compare_graphs(
     --------
     >>> import networkx as nx
     >>> from skgmmcnn.graph import compare_graphs
-    >>> def graph(word):
+    >>> def graph(*words):
     ...     made = nx.DiGraph(n_images=1, evidence="counts")
-    ...     made.add_node("decision_7", layer="decision", word=7, score=9.0)
-    ...     made.add_node("conv_w003", layer="conv", word=3, score=6.0)
-    ...     made.add_node(f"conv_w00{word}", layer="conv", word=word, score=3.0)
+    ...     made.add_nodes_from((f"conv_w{word:03}", {"layer": "conv", "word": word, "score": 3.0}) for word in words)
     ...     return made
-    >>> print(compare_graphs(graph(4), graph(5)).to_text())
-    similarity 0.50
-    conv: words 0.50
-      = conv_w003: 6.0 bits
+    >>> print(compare_graphs(graph(3, 4), graph(3, 5)).to_text())
+    similarity 0.33
+    conv: words 0.33
+      = conv_w003: 3.0 bits
       - conv_w004: 3.0 bits
       + conv_w005: 3.0 bits
     """
@@ -157,12 +146,10 @@ def compare_graphs(
             "One graph shows influence, the other counts, which do not compare; make both with the same "
             "InferenceGraph(evidence=)."
         )
-    ours = {key: _place(key, node, None) for key, node in first.nodes(data=True)}
-    others = {key: _place(key, node, alignment) for key, node in second.nodes(data=True)}
-    shared = {place for place in ours.values() if place in set(others.values())}
-    nodes = _differences(_nodes(first, ours), _nodes(second, others), tolerance, shared)
-    edges = _differences(_edges(first, ours), _edges(second, others), tolerance, shared)
-    return GraphComparison(nodes, edges, evidence.pop())
+    (nodes, edges), (other_nodes, other_edges) = _items(first), _items(second, alignment)
+    common = nodes.keys() & other_nodes.keys()
+    words = [row for row in _differences(nodes, other_nodes, tolerance) if row.layer != DECISION]
+    return GraphComparison(words, _differences(edges, other_edges, tolerance, common), evidence.pop())
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,7 +181,7 @@ class ModelComparison:
 def compare_models(first: Pipeline, second: Pipeline, X: Any, *, tolerance: float = 0.1) -> ModelComparison:
     """Compare two fitted pipelines, of two epochs, seeds or data sets, by their explanations of the same images.
 
-    Words are aligned by where they are in these images (:func:`skgmmcnn.dictionary.align_words`), then the graphs of
+    Words are aligned by their locations in these images (:func:`skgmmcnn.dictionary.align_words`), then the graphs of
     all classes are compared.
 
     Parameters
@@ -209,94 +196,65 @@ def compare_models(first: Pipeline, second: Pipeline, X: Any, *, tolerance: floa
     Returns
     -------
     comparison : ModelComparison
-        `alignment` : which words of the second are which of the first; `classes` : by name of each class that both
-        networks decide for, the comparison of the class graphs, and `similarity`, their mean; `transitions` : dict of
-        (upper, lower) to weighted Jaccard similarity of the shares of all pairs of words among the counts of both.
-        ``to_text()`` returns all of it.
-
-    Examples
-    --------
-    >>> from sklearn.pipeline import make_pipeline
-    >>> from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
-    >>> from skgmmcnn.datasets import load_digits_network
-    >>> from skgmmcnn.graph import compare_models
-    >>> digits = load_digits_network()
-    >>> extractor = FeatureExtractor(digits.network, layers=["conv2", "conv3"])
-    >>> first, second = (
-    ...     make_pipeline(extractor, LayerDictionary(20, random_state=seed), InferenceGraph()).fit(digits.images[:300])
-    ...     for seed in (0, 1)
-    ... )
-    >>> compare_models(first, first, digits.test_images).similarity
-    1.0
-    >>> 0.1 < compare_models(first, second, digits.test_images).similarity < 0.9
-    True
+        `alignment` : pairs of words of both; `classes` : by name of each class that both networks decide for, the
+        comparison of the class graphs, with the mean `similarity`; `transitions` : dict of (upper, lower) to weighted
+        Jaccard similarity of the counts of pairs of words, as shares of all.  ``to_text()`` returns all of it.
     """
     words = [model[:-1].transform(X) for model in (first, second)]
     alignment = align_words(*words)
     names = [{part.spec.class_name(c): c for c in np.unique(part.decisions)} for part in words]
-    shared = [name for name in names[0] if name in names[1]]
-    if not shared:
+    classes = {}
+    for name in [name for name in names[0] if name in names[1]]:
+        graphs = [
+            model[-1].explain_class(part, int(numbers[name]))
+            for model, part, numbers in zip((first, second), words, names, strict=True)
+        ]
+        classes[name] = compare_graphs(graphs[0], graphs[1], alignment, tolerance=tolerance)
+    if not classes:
         raise ValueError(
             f"The networks decide for no class in common: {sorted(names[0])[:5]} and {sorted(names[1])[:5]}."
         )
-    classes = {}
-    for name in shared:
-        graphs = [
-            model[-1].explain_class(part, int(known[name]))
-            for model, part, known in zip((first, second), words, names, strict=True)
-        ]
-        classes[name] = compare_graphs(graphs[0], graphs[1], alignment, tolerance=tolerance)
     return ModelComparison(alignment, classes, _compare_counts(first[-1], second[-1], alignment, words))
 
 
 def _place(key: str, node: Mapping[str, Any], alignment: Alignment | None) -> Any:
-    """Return what a node is in the first graph: its layer and word; of a word of the second only, its key."""
+    """Return the layer and word of a node in the first graph; its key if it is a word of the second only."""
     if node["layer"] == DECISION:
         return DECISION
     word = node["word"] if alignment is None else alignment.partner(node["layer"], node["word"])
     return ("second", key) if word is None else (node["layer"], word)
 
 
-def _per_image(graph: nx.DiGraph, weight: float) -> float:
-    """Return how much a node or an edge weighs; counts add up over images, influences are means."""
-    return max(0.0, weight) / (graph.graph["n_images"] if evidence_of(graph) == "counts" else 1)
-
-
-def _nodes(graph: nx.DiGraph, places: Mapping[str, Any]) -> dict[Any, _Item]:
-    """Return the words of a graph by place."""
-    return {
-        places[key]: _Item(node["layer"], key, _per_image(graph, node[strength_of(graph).node]))
-        for key, node in graph.nodes(data=True)
-        if places[key] != DECISION
-    }
-
-
-def _edges(graph: nx.DiGraph, places: Mapping[str, Any]) -> dict[Any, _Item]:
-    """Return the edges of a graph by the places of their ends."""
-    found = {}
-    for tail, head, edge in graph.edges(data=True):
-        ends = places[tail], places[head]
-        found[ends] = _Item(
-            graph.nodes[tail]["layer"], f"{tail} -> {head}", _per_image(graph, edge[strength_of(graph).compared]), ends
-        )
-    return found
+def _items(graph: nx.DiGraph, alignment: Alignment | None = None) -> tuple[dict[Any, _Item], dict[Any, _Item]]:
+    """Return the nodes of a graph by place, and the edges by the places of their ends."""
+    strength = strength_of(graph)
+    # Counts add up over images, influences are means.
+    n_images = graph.graph["n_images"] if evidence_of(graph) == "counts" else 1
+    places, nodes, edges = {}, {}, {}
+    for key, node in graph.nodes.items():
+        places[key] = _place(key, node, alignment)
+        nodes[places[key]] = _Item(node["layer"], key, max(0.0, strength.of_node(node)) / n_images)
+    for (tail, head), edge in graph.edges.items():
+        weight = max(0.0, edge[strength.compared]) / n_images
+        edges[places[tail], places[head]] = _Item(graph.nodes[tail]["layer"], f"{tail} -> {head}", weight)
+    return nodes, edges
 
 
 def _differences(
-    first: Mapping[Any, _Item], second: Mapping[Any, _Item], tolerance: float, shared: set[Any]
+    first: Mapping[Any, _Item], second: Mapping[Any, _Item], tolerance: float, common: Set[Any] | None = None
 ) -> list[Difference]:
-    """Return what is at the places of either graph; `shared` are the places of nodes that both have."""
-    found = []
-    for place in [*first, *(place for place in second if place not in first)]:
-        item = first[place] if place in first else second[place]
-        one, other = (graph.get(place, _Item(item.layer, None, 0.0)) for graph in (first, second))
-        if place in first and place in second:
-            status = "changed" if abs(other.weight - one.weight) > tolerance * max(one.weight, other.weight) else "same"
+    """Return the items of either graph; of edges, `common` are the places of nodes that both have."""
+    rows = []
+    for place in {**first, **second}:
+        layer = (first[place] if place in first else second[place]).layer
+        one, other = (items.get(place, _Item(layer, None, 0.0)) for items in (first, second))
+        if one.key is None or other.key is None:
+            status = "added" if one.key is None else "removed"
         else:
-            status = "removed" if place in first else "added"
-        implied = not set(item.ends) <= shared
-        found.append(Difference(item.layer, one.key, other.key, one.weight, other.weight, status, implied))
-    return found
+            status = "changed" if abs(other.weight - one.weight) > tolerance * max(one.weight, other.weight) else "same"
+        implied = common is not None and not set(place) <= common
+        rows.append(Difference(layer, one.key, other.key, one.weight, other.weight, status, implied))
+    return rows
 
 
 def _by_layer(rows: list[Difference]) -> dict[str, float]:
@@ -310,14 +268,15 @@ def _jaccard(first: np.ndarray, second: np.ndarray) -> float:
     return float(np.minimum(first, second).sum() / most) if most > 0 else 1.0
 
 
-def _line(row: Difference, renamed: bool, unit: str) -> str:
+def _line(row: Difference, renamed: bool) -> str:
     names = [row.first, f"({row.second})" if renamed and row.second else row.second]
-    both = f"{row.before:.1f} -> {row.after:.1f}" if row.status == "changed" else f"{max(row.before, row.after):.1f}"
-    return f"{_SIGNS[row.status]} {' '.join(dict.fromkeys(filter(None, names)))}: {both} {unit}"
+    weights = [row.before, row.after] if row.status == "changed" else [max(row.before, row.after)]
+    evidence = " -> ".join(f"{weight:.1f}" for weight in weights)
+    return f"{_SIGNS[row.status]} {' '.join(dict.fromkeys(filter(None, names)))}: {evidence}"
 
 
 def _compare_counts(first: Any, second: Any, alignment: Alignment, words: list[WordMaps]) -> dict[tuple, float]:
-    """Return for each pair of layers that both models have how alike their tables of counts are."""
+    """Return the similarity of both tables of counts for each pair of layers that both models have."""
     outputs = [{part.spec.class_name(c): c for c in range(part.spec.n_outputs)} for part in words]
     decisions = np.array([(outputs[0][name], outputs[1][name]) for name in outputs[0] if name in outputs[1]])
     aligned = {**alignment.pairs, DECISION: decisions.reshape(-1, 2)}

@@ -1,4 +1,4 @@
-"""Counts of lower words in the receptive fields of upper words, and the evidence that they are."""
+"""Counts of lower words in the receptive fields of upper words, and evidence from them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from ..dictionary import WordMaps
 from ..features import ReceptiveField
 from ._hierarchy import DECISION, Hierarchy, Pair, maps_of
 
+FEW_FITTED = 10  # images of a class; counts of fewer say next to nothing
 _CHUNK = 2**18  # pairs of locations counted at a time: what is added up stays in the processor's cache
 
 
@@ -19,8 +20,7 @@ class Counts:
     """Counts over the fitted images; they add up."""
 
     classes: np.ndarray  # number of images decided for each output, (n_outputs,)
-    # how often each lower word lies in the fields of each upper word, (K_upper, K_lower)
-    transitions: dict[Pair, np.ndarray]
+    transitions: dict[Pair, np.ndarray]  # of each lower word in the fields of each upper word, (K_upper, K_lower)
 
     @classmethod
     def of(cls, words: WordMaps, structure: Hierarchy) -> Counts:
@@ -38,13 +38,10 @@ class Counts:
 
 
 def log_ratios(counts: np.ndarray, smoothing: float) -> np.ndarray:
-    """Return log2 P(t | s) / P(t) in bits, shape (..., K_upper, K_lower), from counts shrunk towards no evidence.
+    """Return log2 P(t | s) / P(t) in bits, shape (K_upper, K_lower), from counts C shrunk towards no evidence.
 
-    With C the counts and b the smoothing, in window positions,
-
-        P(t) = C[., t] / C[., .],   P(t | s) = (C[s, t] + b P(t)) / (C[s, .] + b).
-
-    A word t never counted, and a row s without counts, give 0 bits; a pair never seen is never positive evidence.
+    With b the smoothing, P(t) = C[., t] / C[., .] and P(t | s) = (C[s, t] + b P(t)) / (C[s, .] + b).  A word t never
+    counted, and a row s without counts, give 0 bits; a pair never seen is never positive evidence.
     """
     columns = counts.sum(-2, keepdims=True)
     marginal = columns / np.maximum(columns.sum(-1, keepdims=True), 1)
@@ -68,11 +65,11 @@ def count_pairs(upper: np.ndarray, lower: np.ndarray, field: ReceptiveField, n_u
 def pair_chunks(
     upper: np.ndarray, lower: np.ndarray, field: ReceptiveField, n_lower: int, chunk: int
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Yield all pairs of locations, about `chunk` at a time: some images, or some rows of one.
+    """Yield all pairs of locations, about `chunk` at a time: of some images, or of some rows of one.
 
-    Each time the number of the first image, the places of the lower locations in their map (rows, columns), and the
-    cells s K + t of the two words (images, rows, columns), K being `n_lower`.  Windows are rectangles, so the pairs of
-    an image are all pairs of rows times all pairs of columns.
+    Each item has the number of the first image, the places of the lower locations in their map (rows, columns), and
+    the cells s * n_lower + t of both words (images, rows, columns).  Windows are rectangles: the pairs of an image are
+    all pairs of rows times all pairs of columns.
     """
     (i, r), (j, c) = _pairs(*field.rows), _pairs(*field.columns)
     images_at_once = max(1, chunk // max(1, len(i) * len(j)))
@@ -92,3 +89,17 @@ def _pairs(start: np.ndarray, stop: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     upper = np.repeat(np.arange(len(start)), lengths)
     first = np.cumsum(lengths) - lengths
     return upper, np.arange(len(upper)) - first[upper] + start[upper]
+
+
+def coverage(words: WordMaps, class_counts: np.ndarray, predicted: np.ndarray, labels: np.ndarray | None) -> str:
+    """Return as text the number of decisions with enough fitted images, and the share that the words predict."""
+    covered, agree = class_counts[words.decisions] >= FEW_FITTED, predicted == words.decisions
+    text = (
+        f"{covered.sum()} of {len(words)} decisions are for classes with at least {FEW_FITTED} fitted images; counts "
+        f"of words predict {agree.mean():.0%} of the decisions"
+    )
+    if labels is None:
+        return text
+    groups = {"right": labels == words.decisions, "wrong": labels != words.decisions}
+    parts = [f"{agree[rows].mean():.0%} of the {name} ones" for name, rows in groups.items() if rows.any()]
+    return f"{text}, {' and '.join(parts)}"

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Iterator
 from functools import reduce
@@ -15,7 +16,7 @@ from sklearn.utils import gen_batches
 
 from ..dictionary import WordMaps
 from ..features import ReceptiveField
-from ._coverage import FEW_FITTED
+from ._counting import FEW_FITTED
 from ._evidence import NONE, Evidence, Selection, Strength
 from ._hierarchy import DECISION
 from ._targets import Targets
@@ -28,25 +29,21 @@ _HELD = 2**22  # numbers held at a time
 
 
 class _Link(NamedTuple):
-    """Evidence of one layer for words of a layer above it, in g graphs.
-
-    `above` (g, A) are the upper words, `counts` (g, A, K) how often each word lies in their fields, and `ratios`
-    (g, A, K) the evidence that one location gives.
-    """
+    """Evidence of one layer for words of a layer above it, in g graphs."""
 
     layer: str
-    above: np.ndarray
-    counts: np.ndarray
-    ratios: np.ndarray
+    above: np.ndarray  # the upper words, (g, A)
+    counts: np.ndarray  # number of locations of each word in the fields of these, (g, A, K)
+    ratios: np.ndarray  # evidence of one location, (g, A, K)
 
 
 class _Step(NamedTuple):
-    """One layer of a walk in g graphs: links to what it explains, evidence of its words (g, K), words kept (g, m)."""
+    """One layer of a walk in g graphs."""
 
     layer: str
-    links: list[_Link]
-    scores: np.ndarray
-    kept: np.ndarray
+    links: list[_Link]  # to the layers that it explains
+    scores: np.ndarray  # (g, K)
+    kept: np.ndarray  # words, (g, m)
 
 
 class CountEvidence(Evidence):
@@ -57,58 +54,57 @@ class CountEvidence(Evidence):
 
     @staticmethod
     def check(estimator: InferenceGraph, words: WordMaps) -> None:
-        """Refuse a number of words that only the network could find."""
+        """Refuse a number of words that only the network could determine."""
         if estimator.n_nodes == "enough":
             raise ValueError("n_nodes='enough' asks the network, which evidence='counts' never does; give a number.")
 
-    def select(self, targets: Targets, *, together: bool = False) -> list[Selection]:
+    def select(self, targets: Targets) -> list[Selection]:
         """Return the words that best explain those kept above."""
         self._check_counted(targets)
-        found = []
-        for rows, steps in self._walks(targets, together):
-            n_graphs = len(steps[0].scores) if steps else rows.stop - rows.start
-            found += [self._selection(steps, targets, i, rows.start + i) for i in range(n_graphs)]
-        if targets.contrast is not None:
-            _warn_of_contradiction(found)
-        return found
+        selections = []
+        for rows, steps in self._walks(targets):
+            n_graphs = 1 if targets.together else rows.stop - rows.start
+            selections += [self._selection(steps, targets, i, rows.start + i) for i in range(n_graphs)]
+        n_denied = sum(selection.root["score"] < 0 for selection in selections)
+        if targets.contrast is not None and n_denied:
+            warnings.warn(
+                f"The counts of all words together speak against {n_denied} of {len(selections)} contrasts, which the "
+                "network made all the same: the words shown cannot be why. Use evidence='influence'.",
+                stacklevel=4,
+            )
+        return selections
 
     def totals(self) -> np.ndarray:
         """Return the score of each word in the walk from the decision, in bits."""
-        walks = self._walks(Targets(DECISION, self.words.decisions), together=False)
+        walks = self._walks(Targets(DECISION, self.words.decisions))
         return np.concatenate([np.hstack([step.scores for step in reversed(steps)]) for _, steps in walks])
 
-    def _walks(self, targets: Targets, together: bool) -> Iterator[tuple[slice, list[_Step]]]:
+    def _walks(self, targets: Targets) -> Iterator[tuple[slice, list[_Step]]]:
         """Yield the walks of some images at a time, or the one walk of all."""
         each = max(self.n_nodes.values()) * sum(self.words.vocabulary.n_words.values())
-        at_once = len(self.words) if together else max(1, _HELD // each)
+        at_once = len(self.words) if targets.together else max(1, _HELD // each)
         for rows in gen_batches(len(self.words), at_once):
-            yield rows, self._walk(targets, rows, together)
+            yield rows, self._walk(targets, rows)
 
-    def _walk(self, targets: Targets, rows: slice, together: bool) -> list[_Step]:
+    def _walk(self, targets: Targets, rows: slice) -> list[_Step]:
         """Walk from the targets of some images down, layer by layer, in each image or in all together.
 
         score(t) = sum over the words s kept above of C[s, t] log2 P(t | s) / P(t), with C counted over these images.
         The `n_nodes[layer]` best words with a positive score are kept: the exact maximiser of this additive
         log-likelihood ratio, given the words above.
         """
-        reached = {targets.layer: targets.words[rows][: 1 if together else None, None]}
+        reached = {targets.layer: targets.words[rows][: 1 if targets.together else None, None]}
         steps = []
         for layer in reversed(self.words.layers):
-            links = [
-                self._link(targets, rows, upper, layer, reached[upper])
-                for upper in self.structure.above[layer]
-                if upper in reached
-            ]
+            uppers = [upper for upper in self.structure.above[layer] if upper in reached]
+            links = [self._link(targets, rows, upper, layer, reached[upper]) for upper in uppers]
             if not links:
                 continue
             scores = reduce(np.add, ((link.counts * link.ratios).sum(1) for link in links))
-            ranked = np.argsort(
-                -(scores / NO_EVIDENCE).round(), axis=1, kind="stable"
-            )  # of equal ones, the lower first
-            best = ranked[:, : self.n_nodes[layer]]
-            kept = np.where(np.take_along_axis(scores, best, axis=1) > NO_EVIDENCE, best, NONE)
-            steps.append(_Step(layer, links, scores, kept))
-            reached[layer] = kept
+            # Of equal scores, the lower number comes first.
+            ranked = np.argsort(-(scores / NO_EVIDENCE).round(), axis=1, kind="stable")[:, : self.n_nodes[layer]]
+            reached[layer] = np.where(np.take_along_axis(scores, ranked, axis=1) > NO_EVIDENCE, ranked, NONE)
+            steps.append(_Step(layer, links, scores, reached[layer]))
         return steps
 
     def _link(self, targets: Targets, rows: slice, upper: str, layer: str, above: np.ndarray) -> _Link:
@@ -119,17 +115,15 @@ class CountEvidence(Evidence):
         counts, lower = np.zeros(ratios.shape, dtype=np.int64), self.words.words[layer][rows]
         each = above.shape[1] * max(len(field.rows[0]) * len(field.columns[0]), lower[0].size, table.shape[1])
         for part in gen_batches(len(lower), max(1, _HELD // each)):
+            graphs = slice(None) if targets.together else part
             images = slice(rows.start + part.start, rows.start + part.stop)
-            present = self._present(targets, images, upper, above[part] if len(above) > 1 else above)
+            present = self._present(targets, images, upper, above[graphs])
             below = _count_below(present, lower[part], field, table.shape[1])
-            if len(above) > 1:
-                counts[part] = below
-            else:
-                counts += below.sum(0, keepdims=True)
+            counts[graphs] += below.sum(0, keepdims=True) if targets.together else below
         return _Link(upper, above, counts, ratios)
 
     def _present(self, targets: Targets, images: slice, upper: str, above: np.ndarray) -> np.ndarray:
-        """Return where images show the words `above` (g, A), bool (n, A, H, W)."""
+        """Return the locations of the words `above` (g, A), bool (n, A, H, W)."""
         if upper == DECISION:  # an output is explained in every image, whatever the network decided
             return np.ones((images.stop - images.start, above.shape[1], 1, 1), dtype=bool)
         if upper == targets.layer:
@@ -138,16 +132,27 @@ class CountEvidence(Evidence):
 
     def _selection(self, steps: list[_Step], targets: Targets, graph: int, image: int) -> Selection:
         """Return the words that a walk kept in one graph, with the scores of full sums."""
-        target, selection = int(targets.words[image]), Selection()
+        selection = Selection()
         first = [step for step in steps if any(link.layer == targets.layer for link in step.links)]
         selection.root["score"] = float(sum(step.scores[graph].sum() for step in first))
         if targets.layer == DECISION:
-            selection.root["n_fitted"] = int(self.estimator.class_counts_[target])
+            selection.root["n_fitted"] = int(self.estimator.class_counts_[targets.words[image]])
         for step in steps:
             kept = [word for word in step.kept[graph].tolist() if word != NONE]
             selection.words |= {(step.layer, word): {"score": float(step.scores[graph, word])} for word in kept}
             for link in step.links:
-                _add_pairs(selection, step.layer, kept, link, graph)
+                totals = link.counts[graph].sum(1).tolist()
+                for row, t in itertools.product(np.flatnonzero(link.above[graph] != NONE).tolist(), kept):
+                    pair = (step.layer, t), (link.layer, int(link.above[graph, row]))
+                    ratio, count = float(link.ratios[graph, row, t]), int(link.counts[graph, row, t])
+                    selection.pairs[pair] = {
+                        "log_ratio": ratio,
+                        "count": count,
+                        "frequency": count / totals[row] if totals[row] else 0.0,
+                        "contribution": ratio * count,
+                    }
+                    if ratio > NO_EVIDENCE and count > 0:
+                        selection.edges.add(pair)
         return selection
 
     def _check_counted(self, targets: Targets) -> None:
@@ -167,34 +172,14 @@ class CountEvidence(Evidence):
             warnings.warn(
                 f"Counts know little of decisions with fewer than {FEW_FITTED} fitted images: {shown}"
                 f"{' and others' if len(few) > 3 else ''}. Fit more images of them, or use evidence='influence'.",
-                stacklevel=4,
+                stacklevel=5,
             )
 
 
-def _add_pairs(selection: Selection, layer: str, kept: list[int], link: _Link, graph: int) -> None:
-    """Add the evidence of words for those above; an edge needs evidence, and a word that is in the field somewhere."""
-    for row, s in enumerate(link.above[graph].tolist()):
-        if s == NONE:
-            continue
-        total = int(link.counts[graph, row].sum())
-        for t in kept:
-            pair = (layer, t), (link.layer, s)
-            ratio, count = float(link.ratios[graph, row, t]), int(link.counts[graph, row, t])
-            frequency = count / total if total else 0.0
-            selection.pairs[pair] = {
-                "log_ratio": ratio,
-                "count": count,
-                "frequency": frequency,
-                "contribution": ratio * count,
-            }
-            if ratio > NO_EVIDENCE and count > 0:
-                selection.edges.add(pair)
-
-
 def _count_below(present: np.ndarray, lower: np.ndarray, field: ReceptiveField, n_words: int) -> np.ndarray:
-    """Return how often each word of `lower` (n, h, w) lies in the fields of `present` (n, A, H, W), int64 (n, A, K)."""
+    """Return the number of locations of each word of `lower` (n, h, w) in the fields of `present`, int64 (n, A, K)."""
     shape = *present.shape[:2], n_words
-    # How many of the fields each location lies in: exact, being no more than the locations of a map.
+    # The number of fields at each location: exact, being no more than the locations of a map.
     seen = spread(present.astype(np.float32), field)
     cells = lower[:, None] + np.arange(0, np.prod(shape), n_words).reshape(*shape[:2], 1, 1)
     return np.bincount(cells.ravel(), seen.ravel(), minlength=np.prod(shape)).reshape(shape).astype(np.int64)
@@ -207,14 +192,3 @@ def spread(values: np.ndarray, field: ReceptiveField) -> np.ndarray:
         for (start, stop), size in zip((field.rows, field.columns), field.shape, strict=True)
     )
     return rows.T @ values @ columns
-
-
-def _warn_of_contradiction(selections: list[Selection]) -> None:
-    """Warn of contrasts that the counts of all words together deny."""
-    n_denied = sum(selection.root["score"] < 0 for selection in selections)
-    if n_denied:
-        warnings.warn(
-            f"The counts of all words together speak against {n_denied} of {len(selections)} contrasts, which the "
-            "network made all the same: the words shown cannot be why. Use evidence='influence'.",
-            stacklevel=4,
-        )

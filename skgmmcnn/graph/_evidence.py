@@ -1,4 +1,4 @@
-"""The interface of all kinds of evidence: which words a graph keeps, and what they give to each other."""
+"""Interface of the kinds of evidence, and the words that they select for graphs."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from ._targets import Targets
 if TYPE_CHECKING:
     from ._inference_graph import InferenceGraph
 
-NONE = -1  # in an array of words: none
+NONE = -1  # no word, in arrays of words
 Word = tuple[str, int]  # layer and number; "decision" and the output
 
 
 @dataclass(eq=False)
 class Selection:
-    """The words that one graph keeps, and what they give to each other, with their attributes in the graph."""
+    """Words of one graph, with the attributes of the graph, its nodes and its edges."""
 
-    graph: dict[str, Any] = field(default_factory=dict)  # attributes of the whole graph, and of what is explained
+    graph: dict[str, Any] = field(default_factory=dict)
     root: dict[str, Any] = field(default_factory=dict)
-    # the words kept, from the top down, of each layer the most important first
+    # from the top down, in each layer the most important first
     words: dict[Word, dict[str, Any]] = field(default_factory=dict)
-    # pairs of words, or of a word and what is explained
+    # all pairs of a word and a word above or the root, and those with enough evidence for an edge
     pairs: dict[tuple[Word, Word], dict[str, float]] = field(default_factory=dict)
-    edges: set[tuple[Word, Word]] = field(default_factory=set)  # pairs with enough evidence for an edge
+    edges: set[tuple[Word, Word]] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
 class Strength:
-    """Names of the attributes that hold the evidence of nodes and edges."""
+    """Names of the attributes that hold the evidence of nodes and edges; negative values are against the target."""
 
-    unit: str  # of all of them
-    node: str  # of a word, and of what is explained
+    unit: str
+    node: str  # of a word
     root: str
     edge: str  # of an edge, as drawn
     total: str  # of an edge, to rank it
@@ -46,11 +46,11 @@ class Strength:
     comparable: bool  # whether edges of different rows can be compared
 
     def of_node(self, node: Mapping[str, Any]) -> float:
-        """Return the strength of a node, negative where it speaks against what is explained."""
+        """Return the strength of a node."""
         return node[self.node] if self.node in node else node[self.root]
 
     def of_edge(self, edge: Mapping[str, Any]) -> float:
-        """Return the strength of an edge, negative where it works against what is explained."""
+        """Return the strength of an edge."""
         return edge[self.edge]
 
     def rank(self, edge: Mapping[str, Any]) -> float:
@@ -75,8 +75,8 @@ class Evidence(ABC):
         """Refuse words, or parameters, that this kind of evidence cannot work with."""
 
     @abstractmethod
-    def select(self, targets: Targets, *, together: bool = False) -> list[Selection]:
-        """Return for each image what is kept of it, or one selection for all images `together`."""
+    def select(self, targets: Targets) -> list[Selection]:
+        """Return the selection of each image, or the only one of targets together."""
 
     @abstractmethod
     def totals(self) -> np.ndarray:

@@ -1,13 +1,12 @@
-"""Graphs in the files and tables of other programs, and back."""
+"""Export of graphs to files and tables of other programs, and import of these files."""
 
 from __future__ import annotations
 
-import copy
 import io
 import json
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,14 +19,13 @@ import numpy as np
 from .._files import replace
 from .._optional import need
 
-# Values that a format has no form for are written as text: this and JSON.
-_MARK = "json:"
-# What XML cannot hold, or gives back as something else.
+_MARK = "json:"  # prefix of values that a format cannot hold, which are written as JSON
+# Characters that XML cannot hold, or does not preserve.
 _NOT_XML = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]|^\\s|\\s$|^$")
 
-# Names of attributes in DOT, those that it keeps for itself or that are written anyway, and statements.
-_DOT_NAME, _DOT_TEXT = "[A-Za-z_][A-Za-z0-9_]*", r'"(?:[^"\\]|\\.)*"'
-_NOT_DOT = frozenset("strict graph digraph node edge subgraph label rankdir".split())
+# Attribute names in DOT, which reserves some words; quoted text; and the statements that are written.
+_DOT_NAME = "(?!(?i:strict|graph|digraph|node|edge|subgraph)=)[A-Za-z_][A-Za-z0-9_]*"
+_DOT_TEXT = r'"(?:[^"\\]|\\.)*"'
 _DOT_LINE = re.compile(
     f"{_DOT_NAME}={_DOT_TEXT};|(?P<tail>{_DOT_TEXT})(?: -> (?P<head>{_DOT_TEXT}))? "
     rf"\[(?P<attributes>(?:{_DOT_NAME}={_DOT_TEXT}(?:, )?)*)\];"
@@ -39,12 +37,6 @@ class Frames(NamedTuple):
 
     nodes: Any
     edges: Any
-
-
-class _Format(NamedTuple):
-    write: Callable[[nx.DiGraph], bytes]
-    read: Callable[[bytes], nx.DiGraph]
-    nested: bool  # whether it has None and lists
 
 
 def to_frame(graph: nx.DiGraph) -> Frames:
@@ -60,11 +52,6 @@ def to_frame(graph: nx.DiGraph) -> Frames:
     frames : Frames
         `nodes` : pandas.DataFrame with one row per node, indexed by its key.  `edges` : one row per edge, with
         `source`, the lower word, and `target`.  Both with one column per attribute.
-
-    Raises
-    ------
-    ImportError
-        Where pandas is not installed.
 
     Examples
     --------
@@ -97,40 +84,23 @@ def write_graph(graph: nx.DiGraph, path: str | PathLike) -> None:
     ValueError
         If the graph has attributes whose names mean something else in this form, so that they would not come back.
 
-    See Also
-    --------
-    read_graph : Reads the file.
-
     Notes
     -----
-    networkx reads the files, and writes all but DOT.  What a format cannot hold is written as
-    text, ``json:`` and the value as JSON: lists, None and numbers that are not finite, control characters in XML.
-    Tuples and arrays become lists.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> import networkx as nx
-    >>> from skgmmcnn.graph import read_graph, write_graph
-    >>> graph = nx.DiGraph([("conv_w003", "decision_7", {"log_ratio": 1.5})])
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     write_graph(graph, f"{folder}/seven.graphml")
-    ...     read_graph(f"{folder}/seven.graphml").edges(data=True)
-    OutEdgeDataView([('conv_w003', 'decision_7', {'log_ratio': 1.5})])
+    networkx reads the files, and writes all but DOT.  Values that a format cannot hold are written as text, ``json:``
+    and JSON: lists, None and numbers that are not finite, control characters in XML.  Tuples and arrays become lists.
     """
     file, form = _form(path)
     if not graph.is_directed() or graph.is_multigraph():
         raise TypeError(f"Inference graphs are of class networkx.DiGraph; this is a {type(graph).__name__}.")
-    foreign = [key for key in graph if not isinstance(key, str)]
-    if foreign:
-        raise TypeError(f"The keys of nodes must be strings; {foreign[0]!r} is a {type(foreign[0]).__name__}.")
+    for key in graph:
+        if not isinstance(key, str):
+            raise TypeError(f"The keys of nodes must be strings; {key!r} is a {type(key).__name__}.")
     plain = graph.copy()
-    for attributes in _all_attributes(plain):
-        attributes.update({name: _packed(name, value, form.nested) for name, value in attributes.items()})
+    for attributes in _places(plain).values():
+        attributes.update({name: _pack(name, value, form) for name, value in attributes.items()})
     try:
-        content = form.write(copy.deepcopy(plain))
-        # Numbers come back from DOT as text, and its writer refuses what does not come back.
-        again = plain if form.read is _read_dot else form.read(content)
+        content = form.write(_captioned(plain, form.caption))
+        again = form.read(content)
     except Exception as error:  # of each format's own writer and reader
         raise ValueError(
             f"Files of form {file.suffix} cannot hold this graph: {error}. Rename what does not fit, or write another "
@@ -140,41 +110,8 @@ def write_graph(graph: nx.DiGraph, path: str | PathLike) -> None:
     replace(file, lambda opened: opened.write(content))
 
 
-def _packed(name: Any, value: Any, nested: bool) -> Any:
-    try:
-        return _pack(value, nested)
-    except (TypeError, ValueError) as error:
-        raise TypeError(
-            f"The attribute {name!r} is a {type(value).__name__}, which no file can hold: {error}."
-        ) from error
-
-
-def _check_kept(graph: nx.DiGraph, again: nx.DiGraph, form: str) -> None:
-    """Refuse a graph that comes back as another: formats and programs have names of their own."""
-    for key, kept, found in _pairs(graph, again):
-        lost = [repr(name) for name in kept if name not in found or not _same(kept[name], found[name])]
-        gained = [repr(name) for name in found if name not in kept]
-        if lost or gained:
-            raise ValueError(
-                f"Files of form {form} cannot hold {', '.join(lost + gained)} of {key}: it means something else "
-                "there; rename it, or write another form."
-            )
-
-
-def _pairs(graph: nx.DiGraph, again: nx.DiGraph) -> Iterator[tuple[str, dict, dict]]:
-    yield "the graph", graph.graph, again.graph
-    for key, node in graph.nodes(data=True):
-        yield f"node {key!r}", node, again.nodes.get(key, {})
-    for tail, head, edge in graph.edges(data=True):
-        yield f"the edge from {tail!r} to {head!r}", edge, again.get_edge_data(tail, head, {})
-
-
-def _same(first: Any, second: Any) -> bool:
-    return type(first) is type(second) and first == second
-
-
 def read_graph(path: str | PathLike) -> nx.DiGraph:
-    """Read what :func:`write_graph` has written.
+    """Read a file of :func:`write_graph`.
 
     Parameters
     ----------
@@ -185,22 +122,15 @@ def read_graph(path: str | PathLike) -> nx.DiGraph:
     -------
     graph : networkx.DiGraph
         With the same nodes, edges and attributes; tuples and arrays as lists, and from ``.dot`` numbers as strings.
-
-    Raises
-    ------
-    ValueError
-        If the file holds no such graph.
-
-    See Also
-    --------
-    write_graph : Writes the file.
     """
     file, form = _form(path)
     content = file.read_bytes()
     try:
         graph = form.read(content)
-        for attributes in _all_attributes(graph):
-            attributes.update({name: _unpack(value) for name, value in attributes.items()})
+        for attributes in _places(graph).values():
+            for name, value in attributes.items():
+                if isinstance(value, str) and value.startswith(_MARK):
+                    attributes[name] = json.loads(value.removeprefix(_MARK))
         if graph.is_multigraph() or not graph.is_directed() or not all(isinstance(key, str) for key in graph):
             raise ValueError("its graph is another kind")
     except Exception as error:  # of each format's own reader
@@ -210,6 +140,14 @@ def read_graph(path: str | PathLike) -> nx.DiGraph:
     return graph
 
 
+class _Format(NamedTuple):
+    write: Callable[[nx.DiGraph], bytes]
+    read: Callable[[bytes], nx.DiGraph]
+    nested: bool = False  # whether it holds None and lists
+    typed: bool = True  # whether numbers differ from text
+    caption: str | None = None  # attribute that other programs show for a node
+
+
 def _form(path: str | PathLike) -> tuple[Path, _Format]:
     file = Path(path)
     if file.suffix.lower() not in _FORMATS:
@@ -217,43 +155,67 @@ def _form(path: str | PathLike) -> tuple[Path, _Format]:
     return file, _FORMATS[file.suffix.lower()]
 
 
-def _all_attributes(graph: nx.DiGraph) -> Iterator[dict[str, Any]]:
-    yield graph.graph
-    yield from (node for _, node in graph.nodes(data=True))
-    yield from (edge for *_, edge in graph.edges(data=True))
+def _places(graph: nx.DiGraph) -> dict[str, dict[str, Any]]:
+    """Return the attributes of the graph, its nodes and its edges, by the name of the place in errors."""
+    nodes = {f"node {key!r}": node for key, node in graph.nodes.items()}
+    edges = {f"the edge from {tail!r} to {head!r}": edge for (tail, head), edge in graph.edges.items()}
+    return {"the graph": graph.graph, **nodes, **edges}
 
 
-def _pack(value: Any, nested: bool) -> Any:
-    """Return `value` as a format can hold it: a bool, a number or a string, with `nested` also None and lists."""
-    value = _plain(value)
+def _check_kept(graph: nx.DiGraph, again: nx.DiGraph, form: str) -> None:
+    """Refuse a graph that comes back as another: formats and programs have names of their own."""
+    places = _places(again)
+    for place, attributes in _places(graph).items():
+        # Texts that differ for 1, 1.0, True and "1".
+        before, after = ({n: repr(v) for n, v in each.items()} for each in (attributes, places.get(place, {})))
+        changed = [repr(name) for name in {**before, **after} if before.get(name) != after.get(name)]
+        if changed:
+            raise ValueError(
+                f"Files of form {form} cannot hold {', '.join(changed)} of {place}: it means something else there; "
+                "rename it, or write another form."
+            )
+
+
+def _pack(name: Any, value: Any, form: _Format) -> Any:
+    """Return a value as a format can hold it: a bool, a number or a string, or None and lists of these."""
+    try:
+        text = json.dumps(value, default=_without_numpy)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"The attribute {name!r} is a {type(value).__name__}, which no file can hold: {error}."
+        ) from error
+    value = json.loads(text)
     if isinstance(value, str):
-        fits = not value.startswith(_MARK) and (nested or not _NOT_XML.search(value))
+        fits = not value.startswith(_MARK) and (form.nested or not _NOT_XML.search(value))
     elif isinstance(value, (bool, int, float)):
         fits = math.isfinite(value)
     else:
-        fits = nested and not re.search("NaN|Infinity", json.dumps(value))
-    return value if fits else _MARK + json.dumps(value)
+        fits = form.nested and not re.search("NaN|Infinity", text)
+    if not fits:
+        return _MARK + text
+    return value if form.typed or isinstance(value, str) else text
 
 
-def _unpack(value: Any) -> Any:
-    return json.loads(value.removeprefix(_MARK)) if isinstance(value, str) and value.startswith(_MARK) else value
-
-
-def _plain(value: Any) -> Any:
-    """Return `value` without numpy, with lists for all that is a sequence."""
+def _without_numpy(value: Any) -> Any:
     if isinstance(value, (np.ndarray, np.generic)):
-        return _plain(value.tolist())
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, dict):
-        return {str(name): _plain(item) for name, item in value.items()}
-    return value
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} has no form in JSON")
 
 
-def _caption(key: str, node: dict[str, Any]) -> str:
-    """Return how other programs show a node."""
-    name = node.get("class_name", node.get("word_name"))
-    return key if name is None else f"{name} ({key})"
+def _captioned(graph: nx.DiGraph, attribute: str | None) -> nx.DiGraph:
+    """Return a graph with names for nodes in the attribute that other programs show."""
+    captioned = graph.copy()
+    for key, node in captioned.nodes.items() if attribute else ():
+        name = node.get("class_name", node.get("word_name"))
+        node.setdefault(attribute, key if name is None else f"{name} ({key})")
+    return captioned
+
+
+def _drop(items: Mapping[Any, dict[str, Any]], *names: str) -> None:
+    """Remove attributes of nodes or edges that only the format needs."""
+    for attributes in items.values():
+        for name in names:
+            attributes.pop(name, None)
 
 
 def _check_xml(graph: nx.DiGraph) -> None:
@@ -264,35 +226,26 @@ def _check_xml(graph: nx.DiGraph) -> None:
 
 def _write_graphml(graph: nx.DiGraph) -> bytes:
     _check_xml(graph)
-    buffer = io.BytesIO()
-    nx.write_graphml_xml(graph, buffer)
-    return buffer.getvalue()
+    return "\n".join(nx.generate_graphml(graph)).encode()
 
 
 def _read_graphml(content: bytes) -> nx.DiGraph:
-    graph = nx.read_graphml(io.BytesIO(content), force_multigraph=False)
-    for name in ("node_default", "edge_default"):
-        graph.graph.pop(name, None)
+    graph = nx.parse_graphml(content, force_multigraph=False)
+    _drop({None: graph.graph}, "node_default", "edge_default")
     return graph
 
 
 def _write_gexf(graph: nx.DiGraph) -> bytes:
     """Write GEXF; attributes of the graph, which networkx leaves out, go into its description."""
     _check_xml(graph)
-    for key, node in graph.nodes(data=True):
-        node.setdefault("label", _caption(key, node))
-    buffer = io.BytesIO()
-    nx.write_gexf(graph, buffer)
     description = f"<description>{escape(json.dumps(graph.graph))}</description></meta>"
-    return buffer.getvalue().decode().replace("</meta>", description, 1).encode()
+    return "\n".join(nx.generate_gexf(graph)).replace("</meta>", description, 1).encode()
 
 
 def _read_gexf(content: bytes) -> nx.DiGraph:
     graph = nx.read_gexf(io.BytesIO(content))
-    for _, node in graph.nodes(data=True):
-        node.pop("label", None)
-    for *_, edge in graph.edges(data=True):
-        edge.pop("id", None)
+    _drop(graph.nodes, "label")
+    _drop(graph.edges, "id")
     description = ElementTree.fromstring(content).find(".//{*}description")
     graph.graph = {} if description is None else json.loads(description.text or "{}")
     return graph
@@ -307,8 +260,6 @@ def _read_json(content: bytes) -> nx.DiGraph:
 
 
 def _write_cytoscape(graph: nx.DiGraph) -> bytes:
-    for key, node in graph.nodes(data=True):
-        node.setdefault("name", _caption(key, node))
     data = nx.cytoscape_data(graph)
     return json.dumps(data | {"data": dict(data["data"])}, indent=1, allow_nan=False).encode()
 
@@ -316,27 +267,25 @@ def _write_cytoscape(graph: nx.DiGraph) -> bytes:
 def _read_cytoscape(content: bytes) -> nx.DiGraph:
     data = json.loads(content)
     graph = nx.cytoscape_graph(data | {"data": list(data["data"].items())})
-    for _, node in graph.nodes(data=True):
-        for name in ("id", "value", "name"):
-            node.pop(name, None)
-    for *_, edge in graph.edges(data=True):
-        for name in ("source", "target"):
-            edge.pop(name, None)
+    _drop(graph.nodes, "id", "value", "name")
+    _drop(graph.edges, "source", "target")
     return graph
 
 
 def _write_dot(graph: nx.DiGraph) -> bytes:
-    """Write DOT, one statement a line, with all values as text, quoted as in JSON, which Graphviz reads, too."""
-    for attributes in _all_attributes(graph):
-        for name in attributes:
-            if not re.fullmatch(_DOT_NAME, name) or name.lower() in _NOT_DOT:
-                raise ValueError(f"it has no attribute {name!r}")
-    lines = [f"{name}={_dot(value)};" for name, value in {"rankdir": "BT", **graph.graph}.items()]
-    for key, node in graph.nodes(data=True):
-        lines.append(f"{_dot(key)} {_dot_list({'label': _caption(key, node)} | node)};")
-    for tail, head, edge in graph.edges(data=True):
-        lines.append(f"{_dot(tail)} -> {_dot(head)} {_dot_list(edge)};")
+    """Write DOT, one statement a line, with text quoted as in JSON, which Graphviz reads, too."""
+    lines = [f"{name}={_quote(value)};" for name, value in {"rankdir": "BT", **graph.graph}.items()]
+    lines += [f"{_quote(key)} {_dot_list(node)};" for key, node in graph.nodes.items()]
+    lines += [f"{_quote(tail)} -> {_quote(head)} {_dot_list(edge)};" for (tail, head), edge in graph.edges.items()]
     return "\n".join(["strict digraph {", *lines, "}", ""]).encode()
+
+
+def _quote(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _dot_list(attributes: Mapping[str, str]) -> str:
+    return f"[{', '.join(f'{name}={_quote(value)}' for name, value in attributes.items())}]"
 
 
 def _read_dot(content: bytes) -> nx.DiGraph:
@@ -345,36 +294,24 @@ def _read_dot(content: bytes) -> nx.DiGraph:
         raise ValueError("it is not the DOT that write_graph writes")
     graph = nx.DiGraph()
     for line in lines:
-        found = _DOT_LINE.fullmatch(line)
-        if not found:
-            raise ValueError(f"it holds {line[:50]!r}")
-        attributes = _undot(found["attributes"] or line, "label", "rankdir")
-        if not found["tail"]:
+        parts = _DOT_LINE.fullmatch(line)
+        if not parts:
+            raise ValueError(f"this is no statement with names that DOT allows: {line[:50]!r}")
+        named = re.findall(f"({_DOT_NAME})=({_DOT_TEXT})", parts["attributes"] or line)
+        attributes = {name: json.loads(value) for name, value in named if name not in ("label", "rankdir")}
+        if not parts["tail"]:
             graph.graph.update(attributes)
-        elif found["head"]:
-            graph.add_edges_from([(json.loads(found["tail"]), json.loads(found["head"]), attributes)])
+        elif parts["head"]:
+            graph.add_edges_from([(json.loads(parts["tail"]), json.loads(parts["head"]), attributes)])
         else:
-            graph.add_nodes_from([(json.loads(found["tail"]), attributes)])
+            graph.add_nodes_from([(json.loads(parts["tail"]), attributes)])
     return graph
 
 
-def _dot(value: Any) -> str:
-    return json.dumps(value if isinstance(value, str) else json.dumps(value), ensure_ascii=False)
-
-
-def _dot_list(attributes: dict[str, Any]) -> str:
-    return f"[{', '.join(f'{name}={_dot(value)}' for name, value in attributes.items())}]"
-
-
-def _undot(attributes: str, *but: str) -> dict[str, str]:
-    found = re.findall(f"({_DOT_NAME})=({_DOT_TEXT})", attributes)
-    return {name: json.loads(value) for name, value in found if name not in but}
-
-
 _FORMATS = {
-    ".graphml": _Format(_write_graphml, _read_graphml, nested=False),
-    ".gexf": _Format(_write_gexf, _read_gexf, nested=False),
+    ".graphml": _Format(_write_graphml, _read_graphml),
+    ".gexf": _Format(_write_gexf, _read_gexf, caption="label"),
     ".json": _Format(_write_json, _read_json, nested=True),
-    ".cyjs": _Format(_write_cytoscape, _read_cytoscape, nested=True),
-    ".dot": _Format(_write_dot, _read_dot, nested=False),
+    ".cyjs": _Format(_write_cytoscape, _read_cytoscape, nested=True, caption="name"),
+    ".dot": _Format(_write_dot, _read_dot, typed=False, caption="label"),
 }

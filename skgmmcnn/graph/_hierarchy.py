@@ -1,10 +1,11 @@
-"""The modelled layers as a graph: what is explained by what, derived from the network."""
+"""Hierarchy of the modelled layers: which explain which, and in which windows, derived from the network."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import networkx as nx
 import numpy as np
 
 from ..dictionary import WordMaps
@@ -17,24 +18,20 @@ Pair = tuple[str, str]  # upper and lower layer
 
 @dataclass(frozen=True, eq=False)
 class Hierarchy:
-    """The decision, the modelled layers, and what lies directly below each."""
+    """The decision and the modelled layers; orders are from the top down."""
 
-    # for the decision and each layer, from the top down, the layers that explain it, the uppermost first; and
-    # for each layer what it explains
-    below: Mapping[str, tuple[str, ...]]
-    above: Mapping[str, tuple[str, ...]]
+    below: Mapping[str, tuple[str, ...]]  # for the decision and each layer, the layers that explain it
+    above: Mapping[str, tuple[str, ...]]  # for each layer, the layers and decision that it explains
     reached: Mapping[str, set[str]]  # all layers that a layer depends on
     depths: Mapping[str, int]  # the most steps from the decision down to each layer
-    # for each pair of `below` the window in which the lower words of an upper location count; the decision's is
-    # the whole map
-    fields: Mapping[Pair, ReceptiveField]
+    fields: Mapping[Pair, ReceptiveField]  # for each pair of `below`, the windows in which lower words count
 
 
 def hierarchy(spec: NetworkSpec, effective: Mapping[Pair, ReceptiveField]) -> Hierarchy:
-    """Return what explains what in a network.
+    """Return the hierarchy of a network, in `effective` fields, and in whole ones where there is none.
 
     A layer is explained by the layers that it depends on without another modelled layer between, the decision by the
-    layers on which no other modelled layer depends.  Where there is no `effective` field, the whole one is taken.
+    layers on which no other modelled layer depends; the field of the decision is the whole map.
     """
     _check_layers(spec)
     tops = set(spec.layers).difference(*spec.below.values())
@@ -42,19 +39,21 @@ def hierarchy(spec: NetworkSpec, effective: Mapping[Pair, ReceptiveField]) -> Hi
     above = {layer: tuple(upper for upper, lowers in below.items() if layer in lowers) for layer in spec.layers}
     fields = {(DECISION, top): _whole_map(spec.shapes[top][1:]) for top in below[DECISION]}
     fields |= {pair: effective.get(pair, spec.receptive_fields[pair]) for pair in _pairs(spec)}
-    reached: dict[str, set[str]] = {}
-    for layer in spec.layers:
-        reached[layer] = set(below[layer]).union(*(reached[lower] for lower in below[layer]))
-    depths = {DECISION: 0}
-    for layer in list(below)[1:]:
-        depths[layer] = 1 + max(depths[upper] for upper in above[layer])
+    graph = nx.DiGraph(list(fields))
+    reached = {layer: nx.descendants(graph, layer) for layer in spec.layers}
+    depths = {layer: depth for depth, layers in enumerate(nx.topological_generations(graph)) for layer in layers}
     return Hierarchy(below, above, reached, depths, fields)
 
 
 def effective_fields(spec: NetworkSpec) -> dict[Pair, ReceptiveField] | None:
-    """Return the effective fields of all layers that explain each other; None where some were not measured."""
+    """Return the effective fields of all layers that explain each other; None if some were not measured."""
     known = spec.effective_fields
     return {pair: known[pair] for pair in _pairs(spec)} if set(known).issuperset(_pairs(spec)) else None
+
+
+def maps_of(words: WordMaps, layer: str) -> np.ndarray:
+    """Return the words of a layer (n, H, W); those of the decision are the outputs, at one location."""
+    return words.decisions[:, None, None] if layer == DECISION else words.words[layer]
 
 
 def _pairs(spec: NetworkSpec) -> list[Pair]:
@@ -76,8 +75,3 @@ def _check_layers(spec: NetworkSpec) -> None:
 def _whole_map(size: tuple[int, ...]) -> ReceptiveField:
     rows, columns = ((np.array([0]), np.array([n])) for n in size)
     return ReceptiveField(rows, columns, size)  # type: ignore[arg-type]
-
-
-def maps_of(words: WordMaps, layer: str) -> np.ndarray:
-    """Return the words of a layer (n, H, W); those of the decision are the outputs, at one location."""
-    return words.decisions[:, None, None] if layer == DECISION else words.words[layer]

@@ -1,22 +1,8 @@
-"""The estimator that explains decisions.
-
-How a call of ``explain(X)`` runs, each file once:
-
-1. `InferenceGraph.explain` checks that the words are those of the fitted dictionary.
-2. ``_targets.py`` turns decisions, class names, words or locations into the `Targets` of the images.
-3. ``_hierarchy.py`` derives from the network which layers explain which, and in which windows.
-4. ``_kinds.py`` names the class of the evidence, and ``_counts.py`` or ``_influence.py`` selects words:
-5. counts walk from the targets down, all images at the same time, by the log-ratios of the fitted counts;
-6. influence puts a `Question` to ``_tracing.py``, which goes through all images batch by batch: integrated gradients of
-   every layer, exact effects without the most influential words, flows between those kept;
-7. ``_summary.py`` takes means over these traces.
-8. Either way a `Selection` comes out for each graph: words and pairs of words, with their attributes.
-9. ``_building.py`` makes networkx graphs of the selections.
-"""
+"""Estimator that explains decisions by words; the architecture page follows a call of `explain` through the files."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from numbers import Integral, Real
 from operator import add
@@ -33,13 +19,12 @@ from .._distributed import all_gather, local_slice
 from ..dictionary import WordMaps, count_words
 from ..features import ReceptiveField
 from ._building import build_graphs
-from ._counting import Counts, log_ratios
-from ._coverage import coverage
-from ._evidence import Evidence, Selection
+from ._counting import Counts, coverage, log_ratios
+from ._evidence import Evidence
 from ._hierarchy import DECISION, EFFECTIVE, FIELDS, WHOLE, Hierarchy, effective_fields, hierarchy
 from ._kinds import KINDS
 from ._occlusion import check_graphs
-from ._targets import Target, target_together, targets_of
+from ._targets import Target, targets_of
 
 AUTO, ENOUGH = "auto", "enough"
 _USUAL = 3  # words of a layer
@@ -48,19 +33,19 @@ _USUAL = 3  # words of a layer
 class InferenceGraph(TransformerMixin, BaseEstimator):
     """Explain decisions by the visual words that led to them, layer by layer.
 
-    :meth:`explain` asks the network what each word contributed to a decision, keeps the few words of each layer that
-    did most, and measures exactly what happens without each of them, and without what each gives to the words above
-    (``evidence="influence"``).  Or it keeps the words that go together with the decision in the fitted images, as
-    Konforti et al. do [1]_ (``evidence="counts"``); this needs no network.  :meth:`fit` counts words for the latter,
-    and for :meth:`predict` and :meth:`score`; it never runs the network.
+    :meth:`explain` measures in the network the contribution of each word to a decision, keeps the few words of each
+    layer that contributed most, and measures the exact effects of ablating each of them, and the contribution of each
+    to the words above (``evidence="influence"``).  Or it keeps the words that go together with the decision in the
+    fitted images [1]_ (``evidence="counts"``); this needs no network.  :meth:`fit` counts words for the latter, and for
+    :meth:`predict` and :meth:`score`; it never runs the network.
 
     Parameters
     ----------
     n_nodes : int, dict of str to int, or "enough", default=3
-        Most words to keep, of every layer or by layer name.  "enough": of each image the smallest number, at most 20,
-        of words of every layer, by influence, that keep the decision without any other.
+        Most words to keep, of every layer or by layer name.  "enough": for each image the smallest number of words of
+        every layer, at most 20, by influence, that keep the decision without any other.
     evidence : {"auto", "influence", "counts"}, default="auto"
-        Evidence that graphs show: influence, the words that the network used, in nats; or counts, the words that go
+        Evidence of graphs: influence, of the words that the network used, in nats; or counts, of the words that go
         together in the fitted images, in bits.  "auto": influence of words that have a network, counts of others.
     n_against : int, default=0
         Most words of a layer to keep that spoke against the target; only under influence.
@@ -69,16 +54,14 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
     max_images : int, default=100
         Most images that a graph of many images asks the network about, drawn by `random_state`.
     smoothing : float, default=1.0
-        Pseudo-count, in window positions, that shrinks every log-ratio towards zero; greater than 0.  The locations of
-        one image resemble each other: with the number of locations of an image, a word that was never seen with a class
-        weighs less against it, which tempers contrasts.
+        Pseudo-count, in window positions, that shrinks every log-ratio towards zero; greater than 0.  The number of
+        locations of an image tempers contrasts, since the locations of one image resemble each other.
     fields : {"effective", "whole"}, default="effective"
-        Where lower words count for an upper one: in its effective fields, where most of its activity comes from, or in
-        its whole receptive fields.  Whole ones are also taken where effective ones could not be measured; see
-        `fields_`.
+        Windows in which lower words count for an upper one: its effective fields, the origin of most of its activity,
+        or its whole receptive fields, which are also taken if effective ones could not be measured; see `fields_`.
     verbose : int, default=0
-        Whether :meth:`fit` prints the number of the fitted decisions that are for classes with at least ten images, and
-        the share of decisions that the words predict, with y also of right and wrong ones.
+        Whether :meth:`fit` prints the number of decisions for classes with at least ten fitted images, and the share of
+        decisions that the words predict, with y also of right and wrong ones.
     random_state : int, RandomState instance or None, default=None
         Draws images for graphs of many, and resamples of them.
 
@@ -95,9 +78,9 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
     explained_by_ : dict of str to tuple of str
         For ``"decision"`` and each layer, from the top down, the layers that explain it.
     fields_ : {"effective", "whole"}
-        The fields that were counted in, in which graphs are also explained.
+        The fields of counts and graphs.
     transition_counts_ : dict of (upper, lower) to int array of shape (K_upper, K_lower)
-        How often each lower word was seen in a field of each upper word, for all pairs of `explained_by_`; the
+        Number of locations of each lower word in the fields of each upper word, for all pairs of `explained_by_`; the
         uppermost ones are ``("decision", layer)``.
     log_ratios_ : dict of (upper, lower) to float array of shape (K_upper, K_lower)
         Evidence of a lower word for an upper one, log2 P(t | s) / P(t), in bits per location.
@@ -108,28 +91,12 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
 
     Notes
     -----
-    *Influence.*  What is explained is a scalar m of the network: the log-odds of an output,
-    m = z_c - log sum over j != c of exp z_j; a contrast, z_a - z_b; or the log-odds of a word under its layer's
-    mixture.  With b the mean of a layer over the fitted images and x its activations, a location's influence is the
-    integral of the gradient of m from b to x times x - b [2]_: over the layer these add up to m(x) - m(b).  A word's
-    influence is the sum over its locations.  Words are ranked by their salience, the influence divided by the square
-    root of the number of locations, since influence itself prefers words that cover most of the image.  The first are
-    kept without which m really falls; `effect` is this fall.  Flows are the contributions of lower words to upper ones,
-    to first order; an edge is drawn where the exact effect of taking the lower word away from only the upper one (path
-    patching) agrees in sign, and is at least 2 % of the influence of the upper word.
-
-    *Counts.*  With C the counts and b the smoothing, P(t) = C[., t] / C[., .] and
-    P(t | s) = (C[s, t] + b P(t)) / (C[s, .] + b).  Counts add up: :meth:`partial_fit` on parts of the images, or
-    :meth:`merge`, equals :meth:`fit` on all.
-
-    *Layers.*  A layer is explained by the layers that it depends on without another modelled layer between, so that
-    the layers of a chain explain each other in turn, and both branches of a fork what follows their join.  The
-    decision is explained by the layers on which no other modelled layer depends.
-
-    *Fields.*  Deep in a network a receptive field is nearly the whole map, and counts in it are nearly counts of the
-    whole image.  Most of what a location shows comes from a small part of its field [3]_: counts in this effective
-    field, which :class:`FeatureExtractor` measures, say much more about the word above.  The decision's field is the
-    whole map.
+    The influence of a word is the sum over its locations of the integrated gradients of the log-odds [2]_.  Words are
+    tried in the order of salience, the influence divided by the square root of the number of locations, and an edge is
+    drawn if its exact effect (path patching) agrees with the flow in sign and is at least 2 % of the influence of the
+    upper word.  Counts say more in effective fields than in receptive fields, which deep in a network are nearly the
+    whole map [3]_.  A layer is explained by the layers that it depends on without another modelled layer between, the
+    decision by the layers on which no other modelled layer depends.
 
     References
     ----------
@@ -167,12 +134,6 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         "random_state": ["random_state"],
     }
 
-    _seed: int
-    _fingerprint: str
-    _names: list[str]
-    _shapes: dict[str, tuple[int, ...]]
-    _effective: dict[tuple[str, str], ReceptiveField]  # empty where whole fields are counted in
-
     def __init__(
         self,
         n_nodes: int | Mapping[str, int] | str = 3,
@@ -198,7 +159,7 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: WordMaps, y: Any = None) -> InferenceGraph:
-        """Count words in receptive fields, and words with decisions.
+        """Count words in the fields of others, and with decisions.
 
         Parameters
         ----------
@@ -212,9 +173,19 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         self : InferenceGraph
             The fitted estimator.
         """
-        self._count(X, y, again=True)
+        kind, labels = self._check(X, y)
+        effective = effective_fields(X.spec) if self.fields == EFFECTIVE else None
+        structure = hierarchy(X.spec, effective or {})
+        counts = _count(X, structure)
+        self.layers_, self.explained_by_ = X.layers, dict(structure.below)
+        self.evidence_, self.fields_ = kind.name, WHOLE if effective is None else EFFECTIVE
+        self._effective = effective or {}  # empty where whole fields are counted in
+        self.classes_ = np.arange(X.spec.n_outputs)
+        self._seed = all_gather(int(check_random_state(self.random_state).randint(2**31)))[0]
+        self._fingerprint, self._names = X.vocabulary.fingerprint, X.vocabulary.keys()
+        self._shapes = {layer: X.words[layer].shape[1:] for layer in X.layers}
+        self._set_counts(counts)
         if self.verbose:
-            labels = None if y is None else X.spec.encode(y, len(X))
             print(f"InferenceGraph: {coverage(X, self.class_counts_, self.predict(X), labels)}")
         return self
 
@@ -234,7 +205,17 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         self : InferenceGraph
             The estimator with these images counted.
         """
-        return self._count(X, y, again=not hasattr(self, "transition_counts_"))
+        if not hasattr(self, "transition_counts_"):
+            return self.fit(X, y)
+        self._check_words(X)
+        if (self.fields, self.fields_) == (WHOLE, EFFECTIVE):
+            raise ValueError(
+                "The images so far were counted in effective receptive fields; this cannot change in partial_fit: fit "
+                "again."
+            )
+        self._check(X, y)
+        self._set_counts(self._counts() + _count(X, self._structure(X)))
+        return self
 
     def merge(self, *others: InferenceGraph) -> InferenceGraph:
         """Add the counts of other fitted estimators.
@@ -259,29 +240,14 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         self._set_counts(reduce(add, (other._counts() for other in others), self._counts()))
         return self
 
-    def _count(self, words: WordMaps, y: Any, *, again: bool) -> InferenceGraph:
+    def _check(self, words: WordMaps, y: Any) -> tuple[type[Evidence], np.ndarray | None]:
+        """Return the kind of evidence for words to count, and the labels."""
         _check_container(words)
-        if y is not None:
-            words.spec.encode(y, len(words))
-        effective = effective_fields(words.spec) if self.fields == EFFECTIVE else None
-        if not again:
-            self._check_words(words)
-            self._check_kind()
-        structure = hierarchy(words.spec, effective or {}) if again else self._structure(words)
+        labels = None if y is None else words.spec.encode(y, len(words))
         self._nodes_of(words.layers)
         kind = self._kind_of(words)
         kind.check(self, words)
-        counted = reduce(add, all_gather(Counts.of(words[local_slice(len(words))], structure)))
-        if again:
-            self.layers_, self.explained_by_ = words.layers, dict(structure.below)
-            self.evidence_, self.fields_ = kind.name, WHOLE if effective is None else EFFECTIVE
-            self._effective = effective or {}
-            self.classes_ = np.arange(words.spec.n_outputs)
-            self._seed = all_gather(int(check_random_state(self.random_state).randint(2**31)))[0]
-            self._fingerprint, self._names = words.vocabulary.fingerprint, words.vocabulary.keys()
-            self._shapes = {layer: words.words[layer].shape[1:] for layer in words.layers}
-        self._set_counts(counted if again else self._counts() + counted)
-        return self
+        return kind, labels
 
     def _counts(self) -> Counts:
         return Counts(self.class_counts_, self.transition_counts_)
@@ -301,9 +267,8 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         X : WordMaps
             Words of the images to explain.
         target : int, str or tuple, default=None
-            The network's decision by default; another output, by number or name, to see the words that spoke for it; a
-            word, ``(layer, word)`` or by its key or name, as ``"layer3_w017"``, or the word at one location,
-            ``(layer, row, column)``, to see what it is made of in this image.
+            The network's decision by default; another output, by number or name; a word, ``(layer, word)`` or by its
+            key or name, as ``"layer3_w017"``; or the word at one location, ``(layer, row, column)``.
         contrast : int, str or array-like of shape (n,), default=None
             An output, by number or name, with which a decision is contrasted: the graph shows the words that made it
             the target rather than this.  Or one output for each image, as the true classes of wrong decisions.
@@ -313,17 +278,17 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         graphs : list of networkx.DiGraph
             One per image.  Nodes are ``"decision_<output>"`` and words as ``"layer3_w017"``, with `layer`, `word`,
             `count` and `n_locations` (locations that show the word, of all) and `depth` (steps from the decision); the
-            decision has `class_name`, words that a person named `word_name`.  Edges lead from a word to what it
-            explains.  ``graph.graph`` has `evidence`, `root` (what is explained), `target`, `class_name`, `contrast`
-            and `contrast_name`.
+            decision has `class_name`, named words `word_name`.  Edges lead from a word to the word or decision that it
+            explains.  ``graph.graph`` has `evidence`, `root` (the key of the target), `target`, `class_name`,
+            `contrast` and `contrast_name`.
 
             Under influence ``graph.graph`` has `margin` (m in nats), ``baseline_margin_<layer>``, `probability` of the
             target, `decision`, `decision_name`, `runner_up`, `runner_up_name`, `runner_up_probability`, `held` (whether
-            the words kept, and nothing else in the modelled layers, keep the decision) and `enough` (how many words of
-            every layer, where asked for).  Words have `influence` (nats), `share` (of m less its baseline), `effect`
-            (nats, exact), `probability_without`, `decision_without`, `class_without`, and `background`, the share of
-            what they do that comes from no word below.  Edges have `flow` (nats, to first order), `share` (of what the
-            upper word does) and `effect` (nats, exact).
+            the words kept, and nothing else in the modelled layers, keep the decision) and `enough` (the number of
+            words of every layer, under ``n_nodes="enough"``).  Words have `influence` (nats), `share` (of m less its
+            baseline), `effect` (nats, exact), `probability_without`, `decision_without`, `class_without`, and
+            `background`, the share of their contribution that comes from no word below.  Edges have `flow` (nats, to
+            first order), `share` (of the contribution of the upper word) and `effect` (nats, exact).
 
             Under counts words have `score` (bits), the decision `n_fitted` (fitted images with it); edges have
             `log_ratio` (bits per location), `count`, `frequency` (share of the upper word's fields) and `contribution`
@@ -332,25 +297,20 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If words have no network and `evidence` is "influence"; if the network's outputs are no scores, or have no
-            gradient; if there is no such target, or it is contrasted with itself.
+            If words have no network and `evidence` is "influence"; if the outputs are no scores or have no gradient; if
+            there is no such target, or it is contrasted with itself.
         """
-        kind, n_nodes = self._start(X)
-        targets = targets_of(X, target, contrast)
-        structure = hierarchy(X.spec, self._effective)
-        selections = kind(self, X, structure, n_nodes).select(targets)
-        return build_graphs(X, structure, targets, selections, kind.name)
+        return self._explain(X, target, contrast)
 
     def explain_together(self, X: WordMaps, target: Target, *, contrast: int | str | None = None) -> nx.DiGraph:
-        """Return one graph for all images together: what in them speaks for an output, or explains a word.
+        """Return one graph for all images together.
 
         Parameters
         ----------
         X : WordMaps
-            Words of any images, as ``words[rows]``: those of a class that the network gets wrong, say.
+            Words of any images, as ``words[rows]``.
         target : int, str or tuple
-            An output, by number or name, whatever the network decided; or a word, ``(layer, word)`` or by its key or
-            name.
+            An output, by number or name, whatever the network decided; or a word, as in :meth:`explain`.
         contrast : int or str, default=None
             As in :meth:`explain`.
 
@@ -359,18 +319,20 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         graph : networkx.DiGraph
             As from :meth:`explain`.  Under influence with means over at most `max_images` images (`n_explained`), the
             interval of the mean influence over resamples of these (`low`, `high`), the share of images in which a word
-            is among the most salient ones (`selected`), and in which the network decides otherwise without it
-            (`changed`).  Words of a class are chosen by their influence per location, times how often all fitted
-            images of the class show them.
+            is among the most salient ones (`selected`), and in which the decision changes without it (`changed`).
+            Words of a class are chosen by their influence per location, times their frequency in the fitted images of
+            the class.
         """
-        kind, n_nodes = self._start(X)
-        targets = target_together(X, target, contrast)
-        structure = hierarchy(X.spec, self._effective)
-        selections = kind(self, X, structure, n_nodes).select(targets, together=True)
-        return build_graphs(X, structure, targets, selections, kind.name)[0]
+        return self._explain(X, target, contrast, together=True)[0]
+
+    def _explain(self, words: WordMaps, target: Target, contrast: Any, *, together: bool = False) -> list[nx.DiGraph]:
+        kind, n_nodes = self._start(words)
+        targets = targets_of(words, target, contrast, together=together)
+        evidence = kind(self, words, hierarchy(words.spec, self._effective), n_nodes)
+        return build_graphs(evidence, targets, evidence.select(targets))
 
     def explain_class(self, X: WordMaps, target: int | str, *, contrast: int | str | None = None) -> nx.DiGraph:
-        """Return one graph for all images that the network decides to be of one class.
+        """Return one graph for all images with the same decision.
 
         Parameters
         ----------
@@ -397,11 +359,11 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         return self.explain_together(X[rows], output, contrast=contrast)
 
     def check(self, X: WordMaps, graphs: Sequence[nx.DiGraph]) -> list[nx.DiGraph]:
-        """Check graphs of images in the images themselves: hide what the words kept show.
+        """Check graphs of images by hiding the places of the words kept in the images themselves.
 
-        The places of the words that speak directly for the target, those of the uppermost layers, are filled with the
-        mean colour of the image; then, to compare, as many places of the same shape elsewhere.  Words are about the
-        places where the network looked only if the first costs more of the probability.
+        The places of the words of the uppermost layers that support the target are filled with the mean colour of the
+        image; then, to compare, places of the same shape elsewhere.  The network used these places only if hiding them
+        costs more of the probability.
 
         Parameters
         ----------
@@ -413,27 +375,22 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         Returns
         -------
         graphs : list of networkx.DiGraph
-            The same graphs, with ``graph.graph["probability_hidden"]``, ``["probability_hidden_elsewhere"]`` (the mean
-            over eight other places) and ``["share_hidden"]``, the share of the pixels.
-
-        Raises
-        ------
-        ValueError
-            If X has no network or no images, or a graph does not explain an output for one image.
+            The same graphs, with `probability_hidden`, `probability_hidden_elsewhere` (the mean over eight other
+            places) and `share_hidden`, the share of the pixels, in ``graph.graph``.
         """
         self._check_words(X)
         check_graphs(X, graphs, self._seed)
         return list(graphs)
 
     def select(self, X: WordMaps, *, by: str = "image") -> dict[str, np.ndarray]:
-        """Return the words that the graphs of decisions keep, without the graphs.
+        """Return the words of the graphs of decisions, without the graphs.
 
         Parameters
         ----------
         X : WordMaps
             Words of n images.
         by : {"image", "class"}, default="image"
-            Whether a graph is of one image, as in :meth:`explain`, or of all images in X with the same decision, as in
+            Graphs of single images, as in :meth:`explain`, or of all images in X with the same decision, as in
             :meth:`explain_class`.
 
         Returns
@@ -441,23 +398,21 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         kept : dict of str to bool array of shape (n, K)
             By layer, whether the graph of each image keeps each word.
         """
+        if by not in ("image", "class"):
+            raise ValueError(f"by must be 'image' or 'class'; got {by!r}.")
         self._check_words(X)
         kept = {layer: np.zeros((len(X), X.vocabulary.n_words[layer]), dtype=bool) for layer in X.layers}
-        for rows, selection in self._selections(X, by):
+        if by == "image":
+            images: list[Any] = list(range(len(X)))
+            selections = self._evidence(X).select(targets_of(X))
+        else:
+            images = [np.flatnonzero(X.decisions == output) for output in np.unique(X.decisions)]
+            of_class = [X[rows] for rows in images]
+            selections = [self._evidence(part).select(targets_of(part, together=True))[0] for part in of_class]
+        for rows, selection in zip(images, selections, strict=True):
             for layer, word in selection.words:
                 kept[layer][rows, word] = True
         return kept
-
-    def _selections(self, X: WordMaps, by: str) -> Iterator[tuple[Any, Selection]]:
-        if by == "image":
-            yield from enumerate(self._evidence(X).select(targets_of(X)))
-            return
-        if by != "class":
-            raise ValueError(f"by must be 'image' or 'class'; got {by!r}.")
-        for output in np.unique(X.decisions):
-            rows = np.flatnonzero(X.decisions == output)
-            part = X[rows]
-            yield rows, self._evidence(part).select(targets_of(part), together=True)[0]
 
     def receptive_fields(self, X: WordMaps) -> dict[tuple[str, str], ReceptiveField]:
         """Return the windows in which lower words count for upper ones.
@@ -508,8 +463,7 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         Returns
         -------
         outputs : int array of shape (n,)
-            The output c with the largest log2 P(c) + sum of log-ratios over the locations of the layers that explain
-            the decision; an output without fitted images is never predicted.
+            The argmax of :meth:`decision_function`; an output without fitted images is never predicted.
         """
         return self.classes_[self.decision_function(X).argmax(1)]
 
@@ -525,17 +479,17 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         -------
         evidence : float array of shape (n, sum of K over the layers)
             Under influence each word's influence on each image's decision, in nats; under counts the score of each
-            word in the walk from the decision, in bits.  Columns as in :meth:`get_feature_names_out`.  Divided by
-            ``X.histogram()``, which has the same columns, these are means per location: the order in which words
-            matter where each location that is looked at, or taken away, costs the same.
+            word in the walk from the decision, in bits.  Columns as in :meth:`get_feature_names_out` and in
+            ``X.histogram()``; the quotient of both is the mean per location, which ranks words if each location that is
+            inspected, or ablated, costs the same.
         """
         return self._evidence(X).totals()
 
     def score(self, X: WordMaps, y: Any = None) -> float:
         """Return the share of images for which :meth:`predict` agrees with `y`, or with the network without y.
 
-        Words predict by counts, whatever the evidence of graphs, so that decisions for classes with few fitted images
-        are seldom predicted; of wrong decisions, which mostly are such, far fewer than of right ones.
+        Words predict by counts, whatever the evidence of graphs: decisions for classes with few fitted images, as most
+        wrong ones are, are seldom predicted.
 
         Parameters
         ----------
@@ -570,11 +524,11 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         return np.asarray(self._names, dtype=object)
 
     def _structure(self, words: WordMaps) -> Hierarchy:
-        """Return what explains what in these words, in the fields of the fitted counts, whoever has measured others."""
+        """Return the hierarchy of the layers, in the fields of the fitted counts, whichever were measured since."""
         return hierarchy(words.spec, self._effective)
 
     def _start(self, words: WordMaps) -> tuple[type[Evidence], dict[str, int]]:
-        """Return the kind of evidence that graphs of these words show, and how many words they keep of each layer."""
+        """Return the kind of evidence for these words, and the most words to keep of each layer."""
         self._check_words(words)
         return self._kind_of(words), self._nodes_of(words.layers)
 
@@ -587,7 +541,7 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         return KINDS[usual if self.evidence == AUTO else self.evidence]
 
     def _nodes_of(self, layers: tuple[str, ...]) -> dict[str, int]:
-        """Return how many words to keep of each layer."""
+        """Return the most words to keep of each layer."""
         if not isinstance(self.n_nodes, Mapping):
             return dict.fromkeys(layers, _USUAL if isinstance(self.n_nodes, str) else self.n_nodes)
         if set(self.n_nodes) != set(layers):
@@ -625,17 +579,15 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
                 "ones, or others. Take all words from one fitted FeatureExtractor, which measures them once."
             )
 
-    def _check_kind(self) -> None:
-        if (self.fields, self.fields_) == (WHOLE, EFFECTIVE):
-            raise ValueError(
-                "The images so far were counted in effective receptive fields; this cannot change in partial_fit: fit "
-                "again."
-            )
-
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.two_d_array = False
         return tags
+
+
+def _count(words: WordMaps, structure: Hierarchy) -> Counts:
+    """Return the counts of the images of all processes."""
+    return reduce(add, all_gather(Counts.of(words[local_slice(len(words))], structure)))
 
 
 def _check_container(words: Any) -> None:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..dictionary import ClassMargin, Influence, WordMaps, WordMargin
-from ._evidence import Evidence, Selection, Strength
+from ..dictionary import ClassMargin, Influence, Margin, WordMaps, WordMargin
+from ._evidence import Evidence, Selection, Strength, Word
 from ._hierarchy import DECISION
 from ._summary import summarise
 from ._targets import Targets
-from ._tracing import Question, Trace, influences, order, trace
+from ._tracing import Question, Trace, order, trace
 
 if TYPE_CHECKING:
     from ._inference_graph import InferenceGraph
@@ -23,7 +23,7 @@ _PRIOR_IMAGES = 10
 
 
 class InfluenceEvidence(Evidence):
-    """Integrated gradients, and exact effects of taking words away, in nats."""
+    """Integrated gradients, and exact effects of ablating words, in nats."""
 
     name = "influence"
     strength = Strength("nats", "influence", "margin", "effect", "effect", "flow", comparable=True)
@@ -33,41 +33,43 @@ class InfluenceEvidence(Evidence):
         """Refuse words without a network."""
         network_of(words)
 
-    def select(self, targets: Targets, *, together: bool = False) -> list[Selection]:
+    def select(self, targets: Targets) -> list[Selection]:
         """Return the words without which the margin falls most, of each image or of at most `max_images` together."""
-        if together:
-            traces = self._trace_together(targets)
-        else:
-            traces = trace(self.words, network_of(self.words), self._question(targets))
-        spec, seed = self.words.spec, self.estimator._seed
-        return summarise(traces, targets, self.structure, spec, seed, together=together)
+        traces = self._traces_together(targets) if targets.together else self._traces(self._question(targets))
+        return summarise(traces, targets, self.structure, self.words.spec, self.estimator._seed)
 
     def totals(self) -> np.ndarray:
         """Return the influence of every word on each image's decision, in nats."""
-        traces = influences(self.words, network_of(self.words), self._question(Targets(DECISION, self.words.decisions)))
+        traces = self._traces(self._question(Targets(DECISION, self.words.decisions)), keep=False)
         return np.stack([np.concatenate([each.totals[layer] for layer in self.words.layers]) for each in traces])
 
-    def effects(self, kept: dict[str, list[list[int]]]) -> list[Trace]:
-        """Return traces of the decisions with given words of each image kept, by layer."""
+    def effects(self, kept: dict[str, list[list[int]]]) -> list[dict[tuple[Word, Word], float]]:
+        """Return for each image the effects of all pairs of given words, by layer, and of these on the decision."""
         question = self._question(Targets(DECISION, self.words.decisions))
-        return trace(self.words, network_of(self.words), replace(question, fixed=kept, n_against=0))
+        traces = self._traces(replace(question, fixed=kept, n_against=0))
+        return [
+            {pair: flow.effect for pair, flow in trace.flows.items()}
+            | {(word, (DECISION, decision)): effect.effect for word, effect in trace.effects.items()}
+            for trace, decision in zip(traces, self.words.decisions.tolist(), strict=True)
+        ]
+
+    def _traces(self, question: Question, *, keep: bool = True) -> list[Trace]:
+        return trace(self.words, network_of(self.words), question, keep=keep)
 
     def _question(self, targets: Targets) -> Question:
-        layers, below, estimator = self.words.layers, self.structure.below, self.estimator
-        outputs, contrasts = None, targets.contrast
+        layers, estimator = self.words.layers, self.estimator
+        n_nodes = None if estimator.n_nodes == "enough" and targets.layer == DECISION else self.n_nodes
         if targets.layer == DECISION:
-            outputs = targets.words.astype(np.int64)
-            margin = ClassMargin(outputs, contrasts)
+            margin: Margin = ClassMargin(targets.words.astype(np.int64), targets.contrast)
         else:
             layers = tuple(layer for layer in layers if layer in self.structure.reached[targets.layer])
             mixture = network_of(self.words).mixtures[targets.layer]
-            margin = WordMargin(targets.layer, targets.words, targets.where(self.words), mixture)  # type: ignore[assignment]
-        n_nodes = None if estimator.n_nodes == "enough" and outputs is not None else self.n_nodes
+            margin = WordMargin(targets.layer, targets.words, targets.where(self.words), mixture)
+        below = self.structure.below
         pairs = [(upper, lower) for upper in below for lower in below[upper] if {upper, lower} <= set(layers)]
-        contrasted = contrasts is not None
-        return Question(margin, outputs, contrasted, layers, pairs, estimator.n_steps, n_nodes, estimator.n_against)
+        return Question(margin, layers, pairs, estimator.n_steps, n_nodes, estimator.n_against)
 
-    def _trace_together(self, targets: Targets) -> list[Trace]:
+    def _traces_together(self, targets: Targets) -> list[Trace]:
         """Return the traces of at most `max_images` images, with the words kept of which influence is reliable."""
         chosen, estimator = self, self.estimator
         if len(self.words) > estimator.max_images:
@@ -77,21 +79,20 @@ class InfluenceEvidence(Evidence):
             contrast = None if targets.contrast is None else targets.contrast[rows]
             targets = replace(targets, words=targets.words[rows], contrast=contrast)
         question = chosen._question(targets)
-        own, fixed = influences(chosen.words, network_of(chosen.words), question), {}
+        traces, fixed = chosen._traces(question, keep=False), {}
         for layer in question.layers:
-            reliable = chosen._reliable(layer, own, targets)
+            reliable = chosen._reliable(layer, traces, targets)
             kept = order(reliable)[: self.n_nodes[layer]] + order(-reliable)[: estimator.n_against]
-            fixed[layer] = [kept] * len(chosen.words)
-        return trace(chosen.words, network_of(chosen.words), replace(question, fixed=fixed, n_against=0))
+            fixed[layer] = [kept] * len(traces)
+        return chosen._traces(replace(question, fixed=fixed, n_against=0))
 
     def _reliable(self, layer: str, traces: list[Trace], targets: Targets) -> np.ndarray:
         """Return a cautious rank (K,) of each word in many images, from traces of n images.
 
-        Words of a class: their influence per location, times the number of locations that images of the class have in
-        the vocabulary's statistics, which count all fitted images.  The influence per location of a word that few
-        images show is shrunk towards that of the average location, as if it had been seen in some more.  Salience would
-        rank them less alike in different images of a class.  Else the mean salience over the images less its standard
-        error, towards zero.
+        Words of a class: their influence per location, times the expected number of locations in an image of the class,
+        from the counts of all fitted images.  The influence per location of a word that few images show is shrunk
+        towards that of the average location, as if it had been seen in some more.  Salience would rank them less alike
+        in different images of a class.  Else the mean salience over the images less its standard error, towards zero.
         """
         statistics = self.words.vocabulary.statistics.get(layer)
         output = int(targets.words[0])
@@ -110,7 +111,7 @@ class InfluenceEvidence(Evidence):
 
 
 def network_of(words: WordMaps) -> Influence:
-    """Return the network behind words, or raise an error that explains itself."""
+    """Return the network behind words; the error names the remedy if there is none."""
     if words.influence is None:
         raise ValueError(
             "These words have no network, from which influence is measured: they were made from arrays. Make them of "

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import networkx as nx
 import numpy as np
 import torch
-from torch import Tensor
 
 from ..dictionary import WordMaps
 from ..features import Rerun, proba_of
@@ -31,9 +30,11 @@ def check_graphs(words: WordMaps, graphs: Sequence[nx.DiGraph], seed: int) -> No
     rolls = random.randint(words.spec.input_shape[1:], size=(_N_ELSEWHERE, 2))
 
     def work(part: Rerun) -> np.ndarray:
-        shown = masks[part.rows].to(part.images.device)
-        there = [shown, *(shown.roll(tuple(roll), (1, 2)) for roll in rolls.tolist())]
-        return np.stack([_proba(part, where, targets[part.rows]) for where in there], axis=1)
+        """Return the probabilities of the targets with pixels in the mean colour of their image, here and elsewhere."""
+        shown, grey = masks[part.rows].to(part.images.device), part.images.mean((2, 3), keepdim=True)
+        places = [shown, *(shown.roll(tuple(roll), (1, 2)) for roll in rolls.tolist())]
+        hidden = [part.run_images(torch.where(place[:, None], grey, part.images)).outputs for place in places]
+        return np.stack([proba_of(outputs, targets[part.rows]) for outputs in hidden], axis=1)
 
     measured = np.concatenate(list(network_of(words).rerun(work, "hiding")))
     for graph, mask, (hidden, *elsewhere) in zip(graphs, masks, measured.tolist(), strict=True):
@@ -42,13 +43,6 @@ def check_graphs(words: WordMaps, graphs: Sequence[nx.DiGraph], seed: int) -> No
             "probability_hidden_elsewhere": float(np.mean(elsewhere)),
             "share_hidden": float(mask.double().mean()),
         }
-
-
-def _proba(part: Rerun, where: Tensor, targets: np.ndarray) -> np.ndarray:
-    """Return the probability of the targets with some pixels in the mean colour of their image."""
-    grey = part.images.mean((2, 3), keepdim=True)
-    outputs = part.run_images(torch.where(where[:, None], grey, part.images)).outputs
-    return proba_of(outputs, targets)
 
 
 def _places(words: WordMaps, graph: nx.DiGraph) -> np.ndarray:

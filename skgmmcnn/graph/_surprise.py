@@ -39,7 +39,7 @@ class Typicality:
 
 
 def surprise(estimator: InferenceGraph, X: WordMaps) -> Surprise:
-    """Return how unexpected each word is, given the words above it, in bits.
+    """Return the surprise of each word, given the words above it, in bits.
 
     Parameters
     ----------
@@ -52,13 +52,9 @@ def surprise(estimator: InferenceGraph, X: WordMaps) -> Surprise:
     -------
     surprise : Surprise
         `maps` : dict of str to float32 array of shape (n, H, W), at each location the mean of -log2 P(word | word
-        above) over the locations above that see it; NaN where none does.  `layers` : dict of str to float array of
-        shape (n,), the means over the locations of a layer; NaN where all of them are.  `images` : float array of shape
-        (n,), the sums over the layers, without those that are NaN.
-
-    Notes
-    -----
-    A lower word that was never counted is taken as seen at one window position.
+        above) over the locations above that see it; NaN where none does.  A word that was never counted is taken as
+        seen at one window position.  `layers` : dict of str to float array of shape (n,), the means over the locations
+        of a layer, without NaN.  `images` : float array of shape (n,), the sums over the layers, without NaN.
 
     Examples
     --------
@@ -72,7 +68,7 @@ def surprise(estimator: InferenceGraph, X: WordMaps) -> Surprise:
     >>> surprise(InferenceGraph().fit(words), words).maps["conv2"].shape
     (300, 8, 8)
     """
-    structure, maps = estimator._structure(X), {}
+    structure, maps, layers = estimator._structure(X), {}, {}
     for layer, lower in X.words.items():
         total, covers = np.zeros(lower.shape), np.zeros(lower.shape[1:])
         for upper in structure.above[layer]:
@@ -82,7 +78,8 @@ def surprise(estimator: InferenceGraph, X: WordMaps) -> Surprise:
             total += _summed(above, lower, structure.fields[pair], costs)
             covers += spread(np.ones(above.shape[1:]), structure.fields[pair])
         maps[layer] = _ratio(total, covers).astype(np.float32)
-    layers = {layer: _mean(values.reshape(len(values), -1)) for layer, values in maps.items()}
+        values = maps[layer].reshape(len(lower), -1)
+        layers[layer] = _ratio(np.nansum(values, axis=1, dtype=float), np.isfinite(values).sum(1))
     return Surprise(maps, layers, np.nansum(list(layers.values()), axis=0))
 
 
@@ -96,49 +93,44 @@ def typicality(estimator: InferenceGraph, X: WordMaps, reference: WordMaps, *, l
     X : WordMaps
         Words of n images.
     reference : WordMaps
-        Words of usual images.  Best are images that were not fitted: fitted ones are less surprising.
+        Words of usual images, preferably not fitted ones, which are less surprising.
     level : float, default=0.05
-        Share of usual images that may be called departing.  With m layers this needs at least m / `level` - 1
-        reference images of a class.
+        Share of usual images that may depart.  With m layers this needs at least m / `level` - 1 reference images of a
+        class.
 
     Returns
     -------
     typicality : Typicality
-        `p_values` : float array of shape (n,), the share of the reference images of the class that are at least as
-        surprising (:func:`surprise`), the image itself counted among them: (1 + how many are) / (1 + their number).
-        For an image that is like the reference images it is as likely to lie below any a as a says (conformal
-        p-values).  NaN without reference images of the class.  `layer_p_values` : the same for each layer, a dict.
-        `departs` : list of str or None, for images with some layer's p-value at most `level` divided by the number of
-        layers, the layer whose surprise lies the most standard deviations above the mean of the class; None for typical
-        images.
-
-    Examples
-    --------
-    >>> from sklearn.pipeline import make_pipeline
-    >>> from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
-    >>> from skgmmcnn.datasets import load_digits_network
-    >>> from skgmmcnn.graph import typicality
-    >>> digits = load_digits_network()
-    >>> extractor = FeatureExtractor(digits.network, layers=["conv2", "conv3"])
-    >>> words = make_pipeline(extractor, LayerDictionary(20, random_state=0)).fit_transform(digits.images[:300])
-    >>> found = typicality(InferenceGraph().fit(words), words[:100], words[100:])
-    >>> float(found.p_values.min()) > 0
-    True
+        `p_values` : float array of shape (n,), (1 + number of reference images of the class that are at least as
+        surprising (:func:`surprise`)) / (1 + number of reference images of the class): for an image like these, at most
+        a with probability a (conformal p-values).  NaN without reference images of the class.  `layer_p_values` : the
+        same for each layer, a dict.  `departs` : list of str or None, for images with some layer's p-value at most
+        `level` divided by the number of layers, the layer whose surprise lies the most standard deviations above the
+        mean of the class; None for typical images.
     """
     if not 0 < level < 1:
         raise ValueError(f"level is a probability above 0 and below 1; got {level!r}.")
     measured, usual = surprise(estimator, X), surprise(estimator, reference)
-    p_values = _p_values(measured.images, X.decisions, usual.images, reference.decisions)
-    layers = [
-        (values, X.decisions, usual.layers[layer], reference.decisions) for layer, values in measured.layers.items()
-    ]
-    by_layer = np.array([_p_values(*layer) for layer in layers])
-    excess = [_excess(*layer) for layer in layers]
-    outlying = np.asarray(by_layer <= level / len(by_layer))
-    worst = np.argmax(np.where(outlying, excess, -np.inf), axis=0)
+    values, references = (np.stack([each.images, *each.layers.values()]) for each in (measured, usual))
+    p_values, excess = np.full(values.shape, np.nan), np.full(values.shape, -np.inf)
+    for output in np.unique(X.decisions):
+        columns, of_class = X.decisions == output, references[:, reference.decisions == output]
+        for row, among in enumerate(of_class):
+            p_values[row, columns], excess[row, columns] = _compare(values[row, columns], among[np.isfinite(among)])
+    outlying = p_values[1:] <= level / len(measured.layers)
+    worst = np.argmax(np.where(outlying, excess[1:], -np.inf), axis=0)
     names = list(measured.layers)
     departs = [names[layer] if some else None for layer, some in zip(worst, np.any(outlying, axis=0), strict=True)]
-    return Typicality(p_values, dict(zip(names, by_layer, strict=True)), departs)
+    return Typicality(p_values[0], dict(zip(names, p_values[1:], strict=True)), departs)
+
+
+def _compare(values: np.ndarray, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the p-values of values among others, and their distance above the mean in standard deviations."""
+    if not len(among):
+        return np.full_like(values, np.nan), np.full_like(values, -np.inf)
+    n_above = len(among) - np.searchsorted(np.sort(among), values)
+    p_values = np.where(np.isnan(values), np.nan, (1 + n_above) / (1 + len(among)))
+    return p_values, (values - among.mean()) / max(among.std(), 1e-9)
 
 
 def _summed(upper: np.ndarray, lower: np.ndarray, field: ReceptiveField, costs: np.ndarray) -> np.ndarray:
@@ -152,31 +144,5 @@ def _summed(upper: np.ndarray, lower: np.ndarray, field: ReceptiveField, costs: 
 
 
 def _ratio(total: np.ndarray, number: np.ndarray) -> np.ndarray:
-    """Return total / number, NaN where there is none."""
+    """Return total / number, NaN for 0 / 0."""
     return np.where(number > 0, total / np.maximum(number, 1), np.nan)
-
-
-def _mean(values: np.ndarray) -> np.ndarray:
-    """Return the means of rows without NaN, NaN for rows that are nothing else."""
-    return _ratio(np.nansum(values, axis=1, dtype=float), np.isfinite(values).sum(1))
-
-
-def _p_values(values: np.ndarray, decisions: np.ndarray, usual: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    p_values = np.full(len(values), np.nan)
-    for output in np.unique(decisions):
-        rows, of_class = decisions == output, np.sort(usual[classes == output])
-        of_class = of_class[np.isfinite(of_class)]
-        if len(of_class):
-            above = len(of_class) - np.searchsorted(of_class, values[rows])
-            p_values[rows] = np.where(np.isnan(values[rows]), np.nan, (1 + above) / (1 + len(of_class)))
-    return p_values
-
-
-def _excess(values: np.ndarray, decisions: np.ndarray, usual: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """Return the distance of values above the mean of their class, in standard deviations."""
-    excess = np.full(len(values), -np.inf)
-    for output in np.unique(decisions):
-        rows, of_class = decisions == output, usual[classes == output]
-        if np.isfinite(of_class).any():
-            excess[rows] = (values[rows] - np.nanmean(of_class)) / max(np.nanstd(of_class), 1e-9)
-    return excess

@@ -25,10 +25,9 @@ def to_text(graph: nx.DiGraph) -> str:
     Returns
     -------
     text : str
-        For each word the locations that show it.  Of a graph of influence, which share of the log-odds it carries and
-        what happens without it; for each word that it contributes to, how much, and which share that is.  Of a graph of
-        counts, its evidence in bits; for each word that it explains the bits per location and the share of that word's
-        receptive fields.  After :meth:`InferenceGraph.check`, also what it found.
+        For each word the locations that show it.  Under influence its share of the log-odds and the effect of ablating
+        it, and its contributions to words above.  Under counts its evidence in bits, and for each word that it explains
+        the bits per location and the share of the fields.  Also the results of :meth:`InferenceGraph.check`.
 
     Examples
     --------
@@ -46,10 +45,11 @@ def to_text(graph: nx.DiGraph) -> str:
       0.41, and the network says one
     """
     check_graph(graph)
-    text, lines, layer = telling(graph), [], None
+    text, lines, layer = text_of(graph), [], None
     for key, node in graph.nodes(data=True):
         if node["layer"] == DECISION:
-            lines.append(f"{key} {text.decision(node)}")
+            contrast = f" rather than {node['contrast_name']}" if "contrast_name" in node else ""
+            lines.append(f"{key} {node['class_name']}{contrast}: {'; '.join(text.decision(node))}")
             continue
         if node["layer"] != layer:
             layer = node["layer"]
@@ -58,120 +58,110 @@ def to_text(graph: nx.DiGraph) -> str:
         where = f", here at row {node['row']}, column {node['column']}" if "row" in node else ""
         shown = f"{node['count']} of {node['n_locations']} locations{where}"
         lines.append(f"  {key}{name}: {shown}, {text.word(node)}")
-        edges = graph.out_edges(key, data=True)
-        lines += [f"    for {head}: {text.edge(edge)}" for _, head, edge in edges if text.has_edge(head)]
+        heads = [head for head in graph.successors(key) if text.names_root or head != graph.graph["root"]]
+        lines += [f"    for {head}: {text.edge(graph.edges[key, head])}" for head in heads]
     return "\n".join(lines if len(graph) > 1 else [*lines, f"  {text.why_no_word()}"])
 
 
-class _Influence:
-    """Text of graphs of influence, in pieces."""
+class _Text:
+    """Pieces of the text of a graph, of either kind of evidence."""
 
     def __init__(self, graph: nx.DiGraph) -> None:
-        self._graph = graph
-        self._of = graph.graph
+        self._graph, self._of, self._several = graph, graph.graph, graph.graph["n_images"] > 1
 
-    def decision(self, node: Mapping[str, Any]) -> str:
-        """Return what text says of the decision."""
-        images = f"the decision for {node['count']} of {node['n_locations']} images, " if self._several() else ""
-        parts = [f"{images}{self._outcome()}", self._alone(), *hidden(self._graph)]
-        return f"{target_name(node)}: " + "; ".join(filter(None, parts))
+    def _decided(self, node: Mapping[str, Any]) -> str:
+        return f"the decision for {node['count']} of {node['n_locations']} images"
 
-    def _several(self) -> bool:
-        """Return whether the graph is of more images than one."""
-        return self._of["n_images"] > 1
+    def _hidden(self) -> list[str]:
+        """Return the result of :meth:`InferenceGraph.check` in one piece; none where it was not called."""
+        if "probability_hidden" not in self._of:
+            return []
+        here, elsewhere = probable(self._of["probability_hidden"]), probable(self._of["probability_hidden_elsewhere"])
+        return [f"with the words' places hidden in the image {here}, with as many others {elsewhere}"]
+
+    def _locations(self, node: Mapping[str, Any]) -> str:
+        where = f"over {self._of['n_images']} images" if self._several else "in this image"
+        return f"{node['count']} of {node['n_locations']} location{'s' if node['n_locations'] > 1 else ''} {where}"
+
+
+class _InfluenceText(_Text):
+    names_root = False  # the text of a word says what an edge to the root would
+
+    def decision(self, node: Mapping[str, Any]) -> list[str]:
+        """Return the pieces about the decision."""
+        images = f"{self._decided(node)}, " if self._several else ""
+        return [f"{images}{self._outcome()}", *self._alone(), *self._hidden()]
 
     def _outcome(self) -> str:
-        """Return how probable the target is, and what the network says else."""
+        """Return the probability of the target, and the decision or the runner-up."""
         probability = f"probability {probable(self._of['probability'])}"
-        if self._several():
-            n, of = self._of["n_explained"], self._of["n_images"]
-            return f"mean {probability}" + (f" in {n} of them, which are explained" if n < of else "")
+        if self._several:
+            n, n_images = self._of["n_explained"], self._of["n_images"]
+            return f"mean {probability}" + (f" in {n} of them, which are explained" if n < n_images else "")
         name, second = self._of["runner_up_name"], probable(self._of["runner_up_probability"])
         if self._of["decision"] == self._of["target"]:
             return f"{probability}, then {name} {second}"
         return f"{probability}, where the network says {name}, {second}"
 
-    def _alone(self) -> str:
-        """Return whether the words kept are enough; nothing, where that says nothing of what is explained."""
+    def _alone(self) -> list[str]:
+        """Return whether the words are enough; nothing if they are not for what is explained."""
         of = self._of
         if "held" not in of or ("contrast" not in of and of["decision"] != of["target"]):
-            return ""
-        what = "the lead" if "contrast" in of else "the decision"
-        return f"these words alone {'keep' if of['held'] else 'do not keep'} {what}"
+            return []
+        margin = "the lead" if "contrast" in of else "the decision"
+        return [f"these words alone {'keep' if of['held'] else 'do not keep'} {margin}"]
 
     def word(self, node: Mapping[str, Any]) -> str:
-        """Return what text says of a word, after the locations that show it."""
+        """Return the text of a word, after its locations."""
         if "influence" not in node:
             return f"log-odds of this word {nats(node['margin'])}"
-        between = f", {node['low']:+.1f} to {node['high']:+.1f}" if "low" in node else ""
-        carried = f"{nats(node['influence'])}{between}"
+        interval = f", {node['low']:+.1f} to {node['high']:+.1f}" if "low" in node else ""
+        influence = f"{nats(node['influence'])}{interval}"
         if is_part(node):
-            carried = f"{percent(abs(node['share']))} of {self._margin()} ({carried})"
-        does = "carries" if node["influence"] > 0 else "speaks against it by"
-        kept = f", among the first in {percent(node['selected'])} of the images" if "selected" in node else ""
-        return f"{does} {carried}{kept}; without it {self._without(node)}"
-
-    def _margin(self) -> str:
-        """Return the name of what is explained."""
-        return f"the lead over {self._of['contrast_name']}" if "contrast" in self._of else "the log-odds"
+            whole = f"the lead over {self._of['contrast_name']}" if "contrast" in self._of else "the log-odds"
+            influence = f"{percent(abs(node['share']))} of {whole} ({influence})"
+        verb = "carries" if node["influence"] > 0 else "speaks against it by"
+        selected = f", among the first in {percent(node['selected'])} of the images" if "selected" in node else ""
+        return f"{verb} {influence}{selected}; without it {self._without(node)}"
 
     def _without(self, node: Mapping[str, Any]) -> str:
-        """Return what happens without a word."""
-        less = f"{nats(abs(node['effect']), sign='')} {'less' if node['effect'] > 0 else 'more'}"
+        """Return the effect of ablating a word."""
+        text = f"{nats(abs(node['effect']), sign='')} {'less' if node['effect'] > 0 else 'more'}"
         if "probability_without" not in node:
-            return less
-        after = probable(node["probability_without"])
-        before = "still" if self._is_still(node) else f"{probable(self._of['probability'])} becomes"
-        becomes = f"{less}: {before} {after}"
+            return text
+        before, after = probable(self._of["probability"]), probable(node["probability_without"])
+        text += f": still {after}" if before == after else f": {before} becomes {after}"
         if node.get("changed"):
-            becomes += f", and {percent(node['changed'])} of the decisions change"
-        return becomes + (f", and the network says {node['class_without']}" if self._changes(node) else "")
-
-    def _is_still(self, node: Mapping[str, Any]) -> bool:
-        """Return whether a probability without a word reads as the one with it."""
-        return probable(self._of["probability"]) == probable(node["probability_without"])
-
-    def _changes(self, node: Mapping[str, Any]) -> bool:
-        """Return whether the network decides something else without a word."""
-        return "decision_without" in node and node["decision_without"] != self._of["decision"]
+            text += f", and {percent(node['changed'])} of the decisions change"
+        if "decision_without" in node and node["decision_without"] != self._of["decision"]:
+            text += f", and the network says {node['class_without']}"
+        return text
 
     def edge(self, edge: Mapping[str, Any]) -> str:
-        """Return what text says of an edge."""
-        share = self._share(edge)
-        return nats(edge["effect"]) + (f" ({share} of it)" if share else "") + " come from here"
-
-    def _share(self, edge: Mapping[str, Any]) -> str:
-        """Return how much of what the upper word does comes from the lower one; nothing where it does the opposite.
-
-        Nothing of several images, either: a mean of shares says little.
-        """
-        return "" if self._several() or not 0 <= edge["share"] <= 1 else percent(edge["share"])
-
-    def has_edge(self, head: str) -> bool:
-        """Return whether edges to a node are written, beside the text of the word."""
-        return head != self._of["root"]
+        """Return the text of an edge; the share only where it is a part, and no mean over images."""
+        share = "" if self._several or not 0 <= edge["share"] <= 1 else f" ({percent(edge['share'])} of it)"
+        return f"{nats(edge['effect'])}{share} come from here"
 
     def panel(self, node: Mapping[str, Any]) -> list[str]:
-        """Return what a page says of a node beside the warnings, in paragraphs."""
-        if node["layer"] == DECISION:
-            alone = self._alone() if self._of.get("held") else ""
-            return [sentence(part) for part in (self._outcome(), alone, *hidden(self._graph)) if part]
-        return [sentence(locations(self._graph, node)), sentence(self.word(node))]
+        """Return the paragraphs about a node on a page."""
+        if node["layer"] != DECISION:
+            return [_sentence(self._locations(node)), _sentence(self.word(node))]
+        alone = self._alone() if self._of.get("held") else []
+        return [_sentence(piece) for piece in (self._outcome(), *alone, *self._hidden())]
 
     def why_no_word(self) -> str:
         """Return the reason why a graph has no word."""
         return "No word speaks for it: without any of those tried it would be no less likely."
 
 
-class _Counts:
-    """Text of graphs of counts, in the same pieces."""
+class _CountsText(_Text):
+    names_root = True
 
-    def __init__(self, graph: nx.DiGraph) -> None:
-        self._graph = graph
+    def decision(self, node: Mapping[str, Any]) -> list[str]:
+        return [f"{self._decided(node)}, {self.word(node)}, {self._learnt(node)}", *self._hidden()]
 
-    def decision(self, node: Mapping[str, Any]) -> str:
-        shown = f"the decision for {node['count']} of {node['n_locations']} images, {node['score']:.1f} bits"
-        return f"{target_name(node)}: " + "; ".join([f"{shown}, {learnt_from(node)}", *hidden(self._graph)])
+    def _learnt(self, node: Mapping[str, Any]) -> str:
+        return f"learnt from {node['n_fitted']} image{'s' if node['n_fitted'] != 1 else ''}"
 
     def word(self, node: Mapping[str, Any]) -> str:
         return f"{node['score']:.1f} bits"
@@ -179,59 +169,29 @@ class _Counts:
     def edge(self, edge: Mapping[str, Any]) -> str:
         return f"{edge['log_ratio']:.2f} bits each, {percent(edge['frequency'])} of its field"
 
-    def has_edge(self, head: str) -> bool:
-        return True
-
     def panel(self, node: Mapping[str, Any]) -> list[str]:
-        bits = f"{node['score']:.1f} bits"
         if node["layer"] != DECISION:
-            return [f"{locations(self._graph, node)}, {bits}."]
-        learnt = f"{learnt_from(node).capitalize()} with this decision."
-        return [f"{bits} of evidence from all words below.", learnt, *map(sentence, hidden(self._graph))]
+            return [f"{self._locations(node)}, {self.word(node)}."]
+        learnt = f"{self._learnt(node)} with this decision"
+        return [f"{self.word(node)} of evidence from all words below.", *map(_sentence, [learnt, *self._hidden()])]
 
     def why_no_word(self) -> str:
-        root = self._graph.nodes[self._graph.graph["root"]]
+        root = self._graph.nodes[self._of["root"]]
         if root.get("n_fitted") == 0:
             return f"No fitted image was decided so: fit images that the network calls {root['class_name']}."
         return "No word speaks for it: none has enough evidence."
 
 
-_TEXTS: dict[str, type[_Influence] | type[_Counts]] = {"influence": _Influence, "counts": _Counts}
+_TEXTS: dict[str, type[_InfluenceText] | type[_CountsText]] = {"influence": _InfluenceText, "counts": _CountsText}
 
 
-def telling(graph: nx.DiGraph) -> _Counts | _Influence:
+def text_of(graph: nx.DiGraph) -> _InfluenceText | _CountsText:
     """Return the text of a graph, in pieces."""
     return _TEXTS[evidence_of(graph)](graph)
 
 
-def target_name(node: Mapping[str, Any]) -> str:
-    """Return the class that is explained, and what it is contrasted with."""
-    return node["class_name"] + (f" rather than {node['contrast_name']}" if "contrast_name" in node else "")
-
-
-def hidden(graph: nx.DiGraph) -> list[str]:
-    """Return what :meth:`InferenceGraph.check` measured, in one piece of text; none where it was not called."""
-    of = graph.graph
-    if "probability_hidden" not in of:
-        return []
-    here, elsewhere = probable(of["probability_hidden"]), probable(of["probability_hidden_elsewhere"])
-    return [f"with the words' places hidden in the image {here}, with as many others {elsewhere}"]
-
-
-def locations(graph: nx.DiGraph, node: Mapping[str, Any]) -> str:
-    """Return how many locations show a word, and where."""
-    where = f"over {graph.graph['n_images']} images" if graph.graph["n_images"] > 1 else "in this image"
-    return f"{node['count']} of {node['n_locations']} location{'s' if node['n_locations'] > 1 else ''} {where}"
-
-
-def sentence(text: str) -> str:
-    """Return text with a large letter in front and a full stop."""
+def _sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:]}."
-
-
-def learnt_from(node: Mapping[str, Any]) -> str:
-    """Return as text how many of the fitted images have the decision of this node."""
-    return f"learnt from {node['n_fitted']} image{'s' if node['n_fitted'] != 1 else ''}"
 
 
 def is_part(node: Mapping[str, Any]) -> bool:

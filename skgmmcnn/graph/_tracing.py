@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..dictionary import Influence, Margin, WordMaps
+from ..dictionary import ClassMargin, Influence, Margin, WordMaps
 from ..features import Rerun, attribute, proba_of, replace, runners_up
 from ._evidence import NONE, Word
 
@@ -19,7 +20,7 @@ NOTHING = 1e-6  # nats; smaller effects are rounding
 
 
 class Effect(NamedTuple):
-    """One image without a word: the fall of the margin (nats), and its probability and decision then."""
+    """Ablation of a word in one image: the fall of the margin (nats), then the target's probability, the decision."""
 
     effect: float
     probability: float | None
@@ -38,25 +39,20 @@ class Trace:
     """Measurements of one image."""
 
     margin: float  # the scalar that is explained, in nats
-    probability: float | None = None  # of the target; None where the target is a word
-    decision: int | None = None
-    runner_up: int | None = None
-    runner_up_probability: float | None = None
+    probability: float | None = None  # of the target; None if it is a word
+    # decision and runner-up, whether the words kept alone keep the decision, and the smallest number that does, if
+    # sought and at most 20: attributes of a graph; nothing if the target is a word
+    outcome: dict[str, Any] = field(default_factory=dict)
     totals: dict[str, np.ndarray] = field(default_factory=dict)  # the influence of each word, by layer, (K,)
-    # the same relative to the number of locations, (K,)
-    saliences: dict[str, np.ndarray] = field(default_factory=dict)
+    saliences: dict[str, np.ndarray] = field(default_factory=dict)  # by layer, (K,)
     begins: dict[str, float] = field(default_factory=dict)  # the margin with the layer's mean everywhere
-    # the words kept, by layer, the most salient first; those that spoke against follow
+    # the words kept, by layer, the most salient first; those against the target follow
     kept: dict[str, list[int]] = field(default_factory=dict)
-    effects: dict[Word, Effect] = field(default_factory=dict)  # without each of these
-    # from all lower words kept to the upper words kept
-    flows: dict[tuple[Word, Word], Flow] = field(default_factory=dict)
+    effects: dict[Word, Effect] = field(default_factory=dict)  # of ablating each of these
+    flows: dict[tuple[Word, Word], Flow] = field(default_factory=dict)  # from all lower to all upper words kept
     # the contribution of an upper word, to first order, and the part of it that comes from no word below
     wholes: dict[Word, float] = field(default_factory=dict)
     backgrounds: dict[Word, float] = field(default_factory=dict)
-    held: bool | None = None  # whether the words kept, and nothing else, keep the decision
-    # the smallest number of words of every layer that keeps it, where it was looked for and found
-    enough: int | None = None
 
 
 @dataclass(frozen=True)
@@ -64,44 +60,34 @@ class Question:
     """The target of n images, and the words to keep."""
 
     margin: Margin  # the scalar that is explained
-    outputs: np.ndarray | None  # the target of each image; None where it is a word, (n,)
-    contrasted: bool  # whether the margin is the lead over another output
     layers: tuple[str, ...]  # the layers below the target, in network order
     pairs: list[tuple[str, str]]  # layers between which flows are measured, from the top down
     n_steps: int  # number of segments of the integration
-    n_nodes: Mapping[str, int] | None  # most words that speak for the target, by layer; None for as many as are enough
-    n_against: int = 0  # most words that speak against it
-    fixed: Mapping[str, list[list[int]]] | None = None  # words to keep of each image, whatever they do
+    n_nodes: Mapping[str, int] | None  # most words for the target, by layer; None for as many as are enough
+    n_against: int = 0  # most words against it
+    fixed: Mapping[str, list[list[int]]] | None = None  # words to keep of each image, of any effect
 
 
-def influences(words: WordMaps, handle: Influence, question: Question) -> list[Trace]:
-    """Return for each image the margin and the influence of every word; nothing is taken away."""
-
-    def work(part: Rerun) -> list[Trace]:
-        return Tracer(words, handle, question, part).traces
-
-    return [trace for traces in handle.rerun(work) for trace in traces]
-
-
-def trace(words: WordMaps, handle: Influence, question: Question) -> list[Trace]:
-    """Return for each image what the network used: words kept, their effects, and flows between them."""
+def trace(words: WordMaps, handle: Influence, question: Question, *, keep: bool = True) -> list[Trace]:
+    """Return the traces of n images: the influence of all words and, with `keep`, effects and flows of those kept."""
 
     def work(part: Rerun) -> list[Trace]:
         tracer = Tracer(words, handle, question, part)
-        tracer.choose()
-        for upper, lower in question.pairs:
-            tracer.connect(upper, lower)
-        tracer.hold()
+        if keep:
+            tracer.choose()
+            for upper, lower in question.pairs:
+                tracer.connect(upper, lower)
+            tracer.hold()
         return tracer.traces
 
-    return [found for traces in handle.rerun(work) for found in traces]
+    return [each for traces in handle.rerun(work) for each in traces]
 
 
 class Tracer:
-    """Traces the images of one batch, all at the same time: the j-th word of each is taken away in one pass."""
+    """Traces of one batch of images, measured at the same time: the j-th word of each is ablated in one pass."""
 
     def __init__(self, words: WordMaps, handle: Influence, question: Question, part: Rerun) -> None:
-        self._question, self._part, self._handle = question, part, handle
+        self._question, self._part, self._handle, self._spec = question, part, handle, words.spec
         self._maps = part.original.activations
         device = next(iter(self._maps.values())).device
         self._shown = {
@@ -109,36 +95,36 @@ class Tracer:
             for layer in question.layers
         }
         self._mean = {layer: handle.baseline(layer, self._maps[layer]) for layer in question.layers}
-        with torch.no_grad():
-            self._margins = question.margin(part, {}).double()
-        self.traces = [Trace(float(margin)) for margin in self._margins.tolist()]
         self._n_words = {layer: words.vocabulary.n_words[layer] for layer in question.layers}
         self._slopes: dict[str, Tensor] = {}
-        self._describe()
-        self._attribute()
+        with torch.no_grad():
+            self._margins = question.margin(part, {}).double()
+        self.traces = [Trace(margin) for margin in self._margins.tolist()]
+        if isinstance(question.margin, ClassMargin):
+            self._describe(question.margin.classes[part.rows])
+        for layer in question.layers:
+            self._attribute(layer)
 
-    def _describe(self) -> None:
+    def _describe(self, targets: np.ndarray) -> None:
         """Note probabilities and decisions."""
-        if self._question.outputs is None:
-            return
         self._handle.check(self._part)
-        outputs, targets = self._part.original.outputs, self._question.outputs[self._part.rows]
-        seconds = zip(*(each.tolist() for each in runners_up(outputs, targets)), strict=True)
-        known = zip(self.traces, proba_of(outputs, targets), self._part.original.decisions, seconds, strict=True)
-        for trace, probability, decision, (second, second_probability) in known:
-            trace.probability, trace.decision = float(probability), int(decision)
-            trace.runner_up, trace.runner_up_probability = second, second_probability
+        outputs, decisions = self._part.original.outputs, self._part.original.decisions
+        measured = zip(self.traces, proba_of(outputs, targets), decisions, *runners_up(outputs, targets), strict=True)
+        for trace, probability, decision, second, second_probability in measured:
+            trace.probability = float(probability)
+            for name, output in (("decision", int(decision)), ("runner_up", int(second))):
+                trace.outcome |= {name: output, f"{name}_name": self._spec.class_name(output)}
+            trace.outcome["runner_up_probability"] = float(second_probability)
 
-    def _attribute(self) -> None:
-        for layer in self._question.layers:
-            attribution = self._handle.attribute(self._part, layer, self._question.margin, self._question.n_steps)
-            self._slopes[layer] = attribution.slope
-            influence = attribution.influence.flatten(1)
-            totals, counts = (self._by_word(layer, values) for values in (influence, torch.ones_like(influence)))
-            saliences = salience(totals, counts)
-            for i, trace in enumerate(self.traces):
-                trace.totals[layer], trace.saliences[layer] = totals[i], saliences[i]
-                trace.begins[layer] = float(attribution.begin[i])
+    def _attribute(self, layer: str) -> None:
+        """Note the influence of each word of a layer."""
+        attribution = self._handle.attribute(self._part, layer, self._question.margin, self._question.n_steps)
+        self._slopes[layer] = attribution.slope
+        influence = attribution.influence.flatten(1)
+        totals, counts = (self._by_word(layer, values) for values in (influence, torch.ones_like(influence)))
+        begins = attribution.begin.tolist()
+        for trace, *values in zip(self.traces, totals, salience(totals, counts), begins, strict=True):
+            trace.totals[layer], trace.saliences[layer], trace.begins[layer] = values
 
     def _by_word(self, layer: str, values: Tensor) -> np.ndarray:
         """Return the sums (n, K) of the values (n, H * W) of each word's locations."""
@@ -146,70 +132,67 @@ class Tracer:
         return totals.scatter_add_(1, self._shown[layer].flatten(1), values).numpy(force=True)
 
     def choose(self) -> None:
-        """Keep words of every layer, and measure what each of them does."""
-        question = self._question
-        if question.n_nodes is None and question.fixed is None:
-            self._find_enough()
+        """Keep words of every layer, and measure the effect of each of them."""
+        question, fixed = self._question, None
+        if question.fixed is not None:
+            fixed = {layer: words[self._part.rows] for layer, words in question.fixed.items()}
+        elif question.n_nodes is None:
+            fixed = self._enough()
         for layer in question.layers:
             for trace in self.traces:
                 trace.kept[layer] = []
-            enough = question.n_nodes is None
-            orders = [order((trace.totals if enough else trace.saliences)[layer]) for trace in self.traces]
-            if question.fixed is not None:
-                fixed = question.fixed[layer][self._part.rows]
-                self._try(layer, fixed, [len(each) for each in fixed], any_sign)
-            elif question.n_nodes is None:
-                self._try(layer, orders, [trace.enough or MOST_ENOUGH for trace in self.traces], any_sign)
-            else:
-                self._try(layer, orders, [question.n_nodes[layer]] * len(orders), speaks_for)
+            if fixed is not None:
+                self._try(layer, fixed[layer], max(map(len, fixed[layer])), 0)
+            elif question.n_nodes is not None:
+                self._try(layer, [order(trace.saliences[layer]) for trace in self.traces], question.n_nodes[layer], 1)
             if question.n_against:
-                reverse = [order(-trace.saliences[layer]) for trace in self.traces]
-                self._try(layer, reverse, [question.n_against] * len(reverse), speaks_against)
+                self._try(layer, [order(-trace.saliences[layer]) for trace in self.traces], question.n_against, -1)
 
-    def _try(self, layer: str, orders: list[list[int]], limits: list[int], accepts: Callable[[float], bool]) -> None:
-        """Take words away in turn, and keep the first ones of each image, up to its limit, with an accepted effect.
+    def _try(self, layer: str, ranked: list[list[int]], limit: int, sign: int) -> None:
+        """Ablate words in turn, and keep the first `limit` of each image with an effect of this sign; 0 is any.
 
-        Of the 2 m + 2 words that are tried none may be accepted: influence is then no more than a hint.
+        Of the 2 m + 2 words that are tried none may be kept: influence is no more than a hint.
         """
-        candidates = [each[: 2 * limit + 2] for each, limit in zip(orders, limits, strict=True)]
-        n_kept = np.zeros(len(candidates), np.int64)
+        candidates, n_kept = [words[: 2 * limit + 2] for words in ranked], [0] * len(ranked)
         for turn in range(max(map(len, candidates))):
-            tried = np.full(len(candidates), NONE)
-            for i, (each, limit) in enumerate(zip(candidates, limits, strict=True)):
-                if n_kept[i] < limit and turn < len(each):
-                    tried[i] = each[turn]
-            if (tried == NONE).all():
-                return
+            tried = [
+                words[turn] if n < limit and turn < len(words) else NONE
+                for n, words in zip(n_kept, candidates, strict=True)
+            ]
             for i, effect in self._without(layer, tried):
-                if accepts(effect.effect):
-                    self.traces[i].kept[layer].append(int(tried[i]))
-                    self.traces[i].effects[layer, int(tried[i])] = effect
+                if sign == 0 or sign * effect.effect > NOTHING:
+                    self.traces[i].kept[layer].append(tried[i])
+                    self.traces[i].effects[layer, tried[i]] = effect
                     n_kept[i] += 1
 
-    def _without(self, layer: str, words: np.ndarray) -> Iterator[tuple[int, Effect]]:
-        """Yield what happens to each image without one of its words."""
-        part, question = self._part, self._question
-        edits = {layer: replace(self._at(layer, words), self._mean[layer])}
+    def _without(self, layer: str, words: list[int]) -> Iterator[tuple[int, Effect]]:
+        """Yield the effect of ablating one of its words on each image that has one."""
+        images = [i for i, word in enumerate(words) if word != NONE]
+        if images:
+            margins, probabilities, decisions = self._run(
+                {layer: replace(self._at(layer, np.array(words)), self._mean[layer])}
+            )
+            falls = (self._margins - margins).tolist()
+            for i in images:
+                yield i, Effect(falls[i], probabilities[i], decisions[i])
+
+    def _run(self, edits: Mapping[str, Callable[[Tensor], Tensor]]) -> tuple[Tensor, list[Any], list[Any]]:
+        """Return margins with edited layers, and probabilities and decisions unless the target is a word."""
+        part, margin = self._part, self._question.margin
         with torch.no_grad():
-            if question.outputs is None:
-                margins = question.margin(part, edits).double()
-                probabilities, decisions = [None] * len(words), [None] * len(words)
-            else:
-                run = part.run(edits)
-                margins = question.margin.of_outputs(run.outputs, part.rows).double()  # type: ignore[attr-defined]
-                probabilities = proba_of(run.outputs, question.outputs[part.rows]).tolist()
-                decisions = run.decisions.tolist()
-        falls = (self._margins - margins).tolist()
-        for i in np.flatnonzero(words != NONE).tolist():
-            yield i, Effect(falls[i], probabilities[i], decisions[i])
+            if not isinstance(margin, ClassMargin):
+                return margin(part, edits).double(), [None] * len(self.traces), [None] * len(self.traces)
+            run = part.run(edits)
+            probabilities = proba_of(run.outputs, margin.classes[part.rows]).tolist()
+            return margin.of_outputs(run.outputs, part.rows).double(), probabilities, run.decisions.tolist()
 
     def _at(self, layer: str, words: np.ndarray) -> Tensor:
-        """Return where each image shows one word, bool (n, H, W)."""
+        """Return the locations of one word of each image, bool (n, H, W)."""
         shown = self._shown[layer]
         return shown == torch.from_numpy(words).to(shown.device)[:, None, None]
 
     def connect(self, upper: str, lower: str) -> None:
-        """Measure what each upper word kept gets from each lower one."""
+        """Measure the flow from each lower word kept to each upper one."""
         above, below = self.ranked(upper), self.ranked(lower)
         falls = [self._patched(upper, lower, words, above) for words in below]
         for i_upper, words in enumerate(above):
@@ -225,19 +208,20 @@ class Tracer:
 
     def ranked(self, layer: str) -> list[np.ndarray]:
         """Return the first word kept of each image, the second one, and so on, shape (n,)."""
-        most = max(len(trace.kept[layer]) for trace in self.traces)
-        padded = [trace.kept[layer] + [NONE] * (most - len(trace.kept[layer])) for trace in self.traces]
-        return list(np.array(padded, np.int64).reshape(len(padded), most).T)
+        kept = [trace.kept[layer] for trace in self.traces]
+        return [np.array(words, np.int64) for words in itertools.zip_longest(*kept, fillvalue=NONE)]
 
     def _held_between(self, upper: str, lower: str) -> dict[str, Callable[[Tensor], Tensor]]:
-        """Return edits that keep the other layers between two where they are."""
+        """Return edits that keep the layers between two as they are."""
         names = list(self._maps)
         between = names[names.index(lower) + 1 : names.index(upper)]
         return {layer: lambda _, layer=layer: self._maps[layer] for layer in between}  # type: ignore[misc]
 
     def flows_into(self, upper: str, lower: str, words: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the flow (n, K) from each lower word into one upper word, the contribution of the latter (n,), and the
-        rest of it without the lower layer (n,); all to first order of the slope at the image."""
+        """Return the flows (n, K) into one upper word of each image, and its contributions with and without them (n,).
+
+        All are to first order of the slope at the image.
+        """
         held, slope = self._held_between(upper, lower), self._slopes[upper] * self._at(upper, words)[:, None]
 
         def into(changed: Tensor) -> Tensor:
@@ -260,15 +244,14 @@ class Tracer:
 
     def hold(self) -> None:
         """Note whether the words kept are enough for the decision."""
-        if self._question.outputs is None or self._question.fixed is not None:
-            return
-        kept = {layer: [trace.kept[layer] for trace in self.traces] for layer in self._question.layers}
-        for trace, held in zip(self.traces, self._alone(kept), strict=True):
-            trace.held = bool(held)
+        if isinstance(self._question.margin, ClassMargin) and self._question.fixed is None:
+            kept = {layer: [trace.kept[layer] for trace in self.traces] for layer in self._question.layers}
+            for trace, held in zip(self.traces, self._alone(kept), strict=True):
+                trace.outcome["held"] = bool(held)
 
     def _alone(self, kept: Mapping[str, list[list[int]]]) -> np.ndarray:
         """Return whether images keep their decision, or the sign of a contrast, with only these words, bool (n,)."""
-        part, edits = self._part, {}
+        edits = {}
         for layer, words in kept.items():
             stays = torch.zeros(len(words), self._n_words[layer], dtype=torch.bool)
             for row, of_image in zip(stays, words, strict=True):
@@ -276,32 +259,30 @@ class Tracer:
             shown = self._shown[layer]
             gone = ~stays.to(shown.device).gather(1, shown.flatten(1)).view_as(shown)
             edits[layer] = replace(gone, self._mean[layer])
-        with torch.no_grad():
-            run = part.run(edits)
-            if self._question.contrasted:
-                margin = self._question.margin
-                margins = margin.of_outputs(run.outputs, part.rows).double()  # type: ignore[attr-defined]
-                return ((margins > 0) == (self._margins > 0)).numpy(force=True)
-        return run.decisions == part.original.decisions
+        (margins, _, decisions), margin = self._run(edits), self._question.margin
+        if isinstance(margin, ClassMargin) and margin.contrasts is not None:
+            return ((margins > 0) == (self._margins > 0)).numpy(force=True)
+        return np.equal(decisions, self._part.original.decisions)
 
-    def _find_enough(self) -> None:
-        """Note the smallest number of words of every layer that keeps the decision, taken by influence."""
-        layers = self._question.layers
+    def _enough(self) -> dict[str, list[list[int]]]:
+        """Return by layer the fewest words of each image, by influence, that keep the decision, and note the number."""
+        ranked = {layer: [order(trace.totals[layer]) for trace in self.traces] for layer in self._question.layers}
         for k in range(1, MOST_ENOUGH + 1):
-            if all(trace.enough is not None for trace in self.traces):
-                return
-            kept = {layer: [order(trace.totals[layer])[:k] for trace in self.traces] for layer in layers}
+            if all("enough" in trace.outcome for trace in self.traces):
+                break
+            kept = {layer: [words[:k] for words in each] for layer, each in ranked.items()}
             for trace, held in zip(self.traces, self._alone(kept), strict=True):
-                if held and trace.enough is None:
-                    trace.enough = k
+                if held:
+                    trace.outcome.setdefault("enough", k)
+        numbers = [trace.outcome.get("enough", MOST_ENOUGH) for trace in self.traces]
+        return {layer: [words[:n] for words, n in zip(each, numbers, strict=True)] for layer, each in ranked.items()}
 
 
 def salience(influence: np.ndarray, n_locations: np.ndarray) -> np.ndarray:
-    """Return the influence of words divided by the square root of the number of their locations.
+    """Return the influence of words divided by the square root of the number of their locations, at least 1.
 
-    Influences that scatter alike at every location add up to a scatter of sqrt(n): this ranks words by how far they
-    stand out from it, where their influence itself prefers those that cover most of the image.  Less than one location,
-    on average over images, is no reason to rank a word higher.
+    Influences that scatter alike at every location add up to a scatter of sqrt(n), from which salient words stand out;
+    influence itself prefers words that cover most of the image.
     """
     return influence / np.sqrt(np.maximum(n_locations, 1))
 
@@ -310,18 +291,3 @@ def order(ranks: np.ndarray) -> list[int]:
     """Return the words with positive ranks, the largest first; of equal ones the lower number."""
     ranked = np.argsort(-ranks, kind="stable")
     return ranked[ranks[ranked] > NOTHING].tolist()
-
-
-def speaks_for(effect: float) -> bool:
-    """Return whether the margin falls without a word."""
-    return effect > NOTHING
-
-
-def speaks_against(effect: float) -> bool:
-    """Return whether the margin rises without a word."""
-    return effect < -NOTHING
-
-
-def any_sign(effect: float) -> bool:
-    """Return True: a word is kept whatever it does."""
-    return True

@@ -14,7 +14,7 @@ from sklearn.pipeline import Pipeline
 
 from .._pipelines import open_pipeline
 from ..dictionary import WordMaps
-from ..graph import DECISION, InferenceGraph, Target, evidence_of, percent, strength_of, targets_of, telling
+from ..graph import DECISION, InferenceGraph, Target, evidence_of, percent, strength_of, targets_of, text_of
 from ._cells import HELD, cells_of, grown, lit, place_tag, strongest
 from ._drawing import AGAINST, INK, Drawing, in_lines, shortened
 from ._edge_maps import edge_maps as maps_of_edges
@@ -318,7 +318,7 @@ class InferenceGraphDisplay(Drawing):
 
     def _key(self) -> list[str]:
         if len(self.graph) == 1:
-            return [telling(self.graph).why_no_word()]
+            return [text_of(self.graph).why_no_word()]
         parts = ["Small pictures: the most typical patches of a word in the fitted images, and its commonest classes."]
         if self._has_rings:
             parts.append("Rings: the location, where a patch is nearly the whole image.")

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from ..dictionary import Representatives, WordMaps
-from ..graph import DECISION, evidence_of, strength_of, telling
+from ..graph import DECISION, evidence_of, strength_of, text_of
 from ._cells import cells_of
 from ._layout import edge_strengths, rows_of
 from ._reading import classes_of, pictures
@@ -87,7 +87,7 @@ def _mark_names(graph: nx.DiGraph) -> None:
 def _remarks(words: WordMaps, graph: nx.DiGraph, part: nx.DiGraph) -> list[str]:
     """Return warnings about a graph and its omitted parts, in sentences."""
     if len(graph) == 1:
-        return [telling(part).why_no_word()]
+        return [text_of(part).why_no_word()]
     remarks = Wording(part, words).warnings()
     if (len(graph), graph.number_of_edges()) != (len(part), part.number_of_edges()):
         remarks.append(
@@ -99,7 +99,7 @@ def _remarks(words: WordMaps, graph: nx.DiGraph, part: nx.DiGraph) -> list[str]:
 
 def _describe_graph(words: WordMaps, graph: nx.DiGraph) -> dict[str, Any]:
     """Return the nodes of a graph, row by row and layer by layer, and its edges."""
-    text, of = telling(graph), strength_of(graph)
+    text, of = text_of(graph), strength_of(graph)
     wording, strengths = Wording(graph, words), edge_strengths(graph)
     return {
         "root": graph.graph["root"],

@@ -1,4 +1,4 @@
-"""Random networks of layers and their words, and everything that is counted of them by plain loops."""
+"""Random networks of layers with words, and their graphs and surprise by plain loops."""
 
 import numpy as np
 
@@ -64,7 +64,7 @@ def random_words(rng, spec, n_words, n_images):
 
 
 def random_case(seed, n_fitted=6, n_images=4):
-    """Return what depends on what, words to fit, and words to explain."""
+    """Return the layers on which each depends, words to fit, and words to explain."""
     rng = np.random.default_rng(seed)
     spec, depends = random_spec(rng)
     n_words = {layer: int(rng.integers(1, 7)) for layer in spec.layers}
@@ -72,7 +72,7 @@ def random_case(seed, n_fitted=6, n_images=4):
 
 
 def naive_above(layer, depends):
-    """Return what a layer explains: layers that depend on it with none between; the decision if there are none."""
+    """Return the layers that depend on a layer with none between, or the decision."""
     users = [upper for upper in depends if layer in depends[upper]]
     direct = [upper for upper in users if not any(layer in depends[middle] for middle in depends[upper])]
     return direct or ["decision"]
@@ -126,7 +126,7 @@ def naive_walk(fitted, words, depends, start, settings, against=None):
         uppers = [upper for upper in naive_above(layer, depends) if upper in chosen]
         if layer in chosen or not uppers:
             continue
-        total, found = np.zeros(n_words_of(words, layer)), {}
+        total, pairs = np.zeros(n_words_of(words, layer)), {}
         for upper in uppers:
             table = naive_counts(fitted, upper, layer).tolist()
             counts = naive_start_counts(words, upper, layer, start)
@@ -137,16 +137,16 @@ def naive_walk(fitted, words, depends, start, settings, against=None):
                         ratio -= naive_log_ratio(table, against, t, smoothing)
                     total[t] += counts[s, t] * ratio
                     if ratio > 1e-9 and counts[s, t]:
-                        found[(layer, t), (upper, s)] = counts[s, t], ratio, counts[s, t] / counts[s].sum()
+                        pairs[(layer, t), (upper, s)] = counts[s, t], ratio, counts[s, t] / counts[s].sum()
         order = sorted(range(len(total)), key=lambda t: (-round(total[t], 9), t))[: n_nodes[layer]]
         chosen[layer] = [t for t in order if total[t] > 1e-9]
         scores[layer] = total
-        edges |= {(tail, head): edge for (tail, head), edge in found.items() if tail[1] in chosen[layer]}
+        edges |= {(tail, head): edge for (tail, head), edge in pairs.items() if tail[1] in chosen[layer]}
     return chosen, scores, edges
 
 
 def naive_start_counts(words, upper, lower, start):
-    """Return the counts of what is explained: a target is present in every image, a location sees its own field."""
+    """Return the counts of the target: an output is present in every image, a location sees its own field."""
     counts = np.zeros((n_words_of(words, upper), n_words_of(words, lower)), int)
     for image in range(len(words)):
         for p, _, s, t in naive_pairs(words, image, upper, lower):

@@ -1,4 +1,4 @@
-"""The same model is like itself; words under other numbers are found again; what differs is listed."""
+"""Comparison of graphs and of models."""
 
 from dataclasses import replace
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Counts know little", "ignore:The
 
 
 def renumbered(words, seed):
-    """The same words under other numbers, and the new number of each."""
+    """Return the same words under other numbers, and the new number of each."""
     rng = np.random.default_rng(seed)
     new = {layer: rng.permutation(n) for layer, n in words.vocabulary.n_words.items()}
     vocabulary = replace(words.vocabulary, fingerprint="renumbered")
@@ -167,10 +167,10 @@ def test_models(pipes, digits):
 
 def test_layers_that_only_one_model_has(pipes, digits):
     single = make_pipeline(FeatureExtractor(digits.network, ["conv3"]), LayerDictionary(12), InferenceGraph())
-    found = compare_models(pipes[0], single.fit(digits.images[:300]), digits.test_images[:100])
-    assert set(found.alignment.pairs) == {"conv3"}
-    assert set(found.transitions) == {("decision", "conv3")}
-    assert found.classes["3"].node_similarity["conv2"] == 0
+    actual = compare_models(pipes[0], single.fit(digits.images[:300]), digits.test_images[:100])
+    assert set(actual.alignment.pairs) == {"conv3"}
+    assert set(actual.transitions) == {("decision", "conv3")}
+    assert actual.classes["3"].node_similarity["conv2"] == 0
 
 
 def test_models_without_a_class_in_common_are_refused(pipes, digits):
@@ -194,7 +194,7 @@ def test_networks_of_two_seeds(digits, benchmark):
         )
         for n, names in zip(networks, layers, strict=True)
     )
-    found = compare_models(first, second, digits.test_images[:200])
-    assert 0 < found.similarity < 1
+    actual = compare_models(first, second, digits.test_images[:200])
+    assert 0 < actual.similarity < 1
     with pytest.raises(ValueError, match=r"There is no common layer: \['conv3'\] and \['0.conv3'\]"):
         compare_models(first, third, digits.test_images[:10])

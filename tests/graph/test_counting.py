@@ -1,8 +1,13 @@
+"""Counts and log-ratios against loops; coverage of decisions by the fitted images."""
+
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from skgmmcnn import InferenceGraph
 from skgmmcnn.features import ReceptiveField
 from skgmmcnn.graph import _counting
 from skgmmcnn.graph._counting import count_pairs, log_ratios
@@ -53,3 +58,37 @@ def test_log_ratios_follow_the_formulas(seed, smoothing, share):
         marginal = counts.sum(0) / counts.sum()
         upper = (counts.sum(1) + smoothing) / (counts.sum() + smoothing * 5)
         np.testing.assert_allclose(upper @ (marginal * 2**ratios), marginal, atol=1e-12)
+
+
+def test_fit_prints_the_coverage_of_decisions(words, capsys):
+    labels = np.where(np.arange(len(words)) < 30, (words.decisions + 1) % 10, words.decisions)  # 30 wrong ones
+    few = words[words.decisions != 3]
+    some = np.concatenate([np.flatnonzero(words.decisions != 3), np.flatnonzero(words.decisions == 3)[:4]])
+    graph = InferenceGraph(verbose=1).fit(words[some], labels[some])
+    printed = capsys.readouterr().out
+    predicted, right = graph.predict(words[some]) == words.decisions[some], labels[some] == words.decisions[some]
+    actual = [int(number) for number in re.findall(r"\d+", printed)]
+    rates = [round(100 * rows.mean()) for rows in (predicted, predicted[right], predicted[~right])]
+    assert actual == [len(few), len(some), 10, *rates]
+    InferenceGraph(verbose=1).fit(few)
+    assert "wrong" not in capsys.readouterr().out
+    InferenceGraph().fit(few)
+    assert not capsys.readouterr().out
+
+
+def test_counts_warn_where_they_know_little(words):
+    some = np.concatenate([np.flatnonzero(words.decisions != 3), np.flatnonzero(words.decisions == 3)[:4]])
+    rare = words[words.decisions == 3]
+    counts = InferenceGraph(evidence="counts").fit(words[some])
+    for asked in (lambda: counts.explain(rare[:2]), lambda: counts.explain_class(rare, 3)):
+        with pytest.warns(UserWarning, match=r"fewer than 10 fitted images: '3' \(4\)"):
+            asked()
+    counts.explain(words[words.decisions != 3][:3])
+    InferenceGraph(evidence="influence").fit(words[some]).explain(rare[:2])
+
+
+def test_counts_warn_of_contrasts_that_they_deny(words, graph):
+    one = words[:1]
+    decided = int(one.decisions[0])
+    with pytest.warns(UserWarning, match="speak against 1 of 1 contrasts"):
+        graph.explain(one, (decided + 1) % 10, contrast=decided)

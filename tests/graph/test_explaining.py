@@ -32,10 +32,10 @@ def place(key):
 
 
 def assert_same(graph, chosen, scores, edges):
-    found = {layer: [] for layer in chosen}
+    actual = {layer: [] for layer in chosen}
     for node in list(graph.nodes.values()):
-        found[node["layer"]].append(node["word"])
-    assert found == chosen
+        actual[node["layer"]].append(node["word"])
+    assert actual == chosen
     for node in list(graph.nodes.values())[1:]:
         assert node["score"] == pytest.approx(scores[node["layer"]][node["word"]], abs=1e-9)
     assert {(place(tail), place(head)) for tail, head in graph.edges} == set(edges)
@@ -51,11 +51,11 @@ def assert_same(graph, chosen, scores, edges):
 @given(SEEDS, st.sampled_from(["effective", "whole"]))
 def test_hierarchy_is_the_transitive_reduction(seed, fields):
     spec, depends = random_spec(np.random.default_rng(seed))
-    found = hierarchy(spec, spec.effective_fields if fields == "effective" else {})
-    assert set(found.fields) == {(upper, layer) for layer in spec.layers for upper in naive_above(layer, depends)}
-    for upper, lowers in found.below.items():
-        assert all((upper, lower) in found.fields for lower in lowers)
-        assert all(found.depths[lower] > found.depths[upper] for lower in lowers)
+    actual = hierarchy(spec, spec.effective_fields if fields == "effective" else {})
+    assert set(actual.fields) == {(upper, layer) for layer in spec.layers for upper in naive_above(layer, depends)}
+    for upper, lowers in actual.below.items():
+        assert all((upper, lower) in actual.fields for lower in lowers)
+        assert all(actual.depths[lower] > actual.depths[upper] for lower in lowers)
 
 
 @settings(max_examples=150, deadline=None)
@@ -131,16 +131,16 @@ def test_whole_fields_equal_loops(seed):
 def test_surprise_equals_loops(seed, smoothing):
     depends, fitted, words = random_case(seed)
     estimator = InferenceGraph(3, smoothing=smoothing).fit(fitted)
-    found, expected = surprise(estimator, words), naive_surprise(fitted, words, depends, smoothing)
+    actual, expected = surprise(estimator, words), naive_surprise(fitted, words, depends, smoothing)
     images = np.zeros(len(words))
     for layer, maps in expected.items():
-        np.testing.assert_allclose(found.maps[layer], maps, rtol=1e-5)
+        np.testing.assert_allclose(actual.maps[layer], maps, rtol=1e-5)
         for image in range(len(words)):
             seen = maps[image][np.isfinite(maps[image])]
             mean = seen.mean() if len(seen) else np.nan
-            assert found.layers[layer][image] == pytest.approx(mean, nan_ok=True, rel=1e-5)
+            assert actual.layers[layer][image] == pytest.approx(mean, nan_ok=True, rel=1e-5)
             images[image] += mean if len(seen) else 0
-    np.testing.assert_allclose(found.images, images, rtol=1e-5)
+    np.testing.assert_allclose(actual.images, images, rtol=1e-5)
 
 
 def test_branches_of_a_real_network():

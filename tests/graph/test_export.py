@@ -1,4 +1,4 @@
-"""Graphs travel to other programs and come back as they were."""
+"""Round trips of graphs through files, and tables."""
 
 import json
 import sys
@@ -14,7 +14,7 @@ from skgmmcnn import InferenceGraph
 from skgmmcnn.graph import read_graph, to_frame, write_graph
 from tests.graph.test_inference_graph import random_words
 
-# pydot uses names of pyparsing's that its newest release gave up.
+# pydot uses deprecated names of pyparsing.
 pytestmark = pytest.mark.filterwarnings(
     "ignore:'.*' deprecated - use:DeprecationWarning", "ignore:Counts know little", "ignore:The counts of all words"
 )
@@ -37,12 +37,12 @@ def networkx_reads(file):
         return nx.node_link_graph(json.loads(file.read_text(encoding="utf-8")), edges="edges")
     if file.suffix == ".cyjs":
         return nx.cytoscape_graph(json.loads(file.read_text(encoding="utf-8")) | {"data": []})
-    found = {".graphml": nx.read_graphml, ".gexf": nx.read_gexf, ".dot": nx.nx_pydot.read_dot}[file.suffix](file)
-    return nx.DiGraph(found)  # of DOT some releases make a graph that may have several edges between two nodes
+    actual = {".graphml": nx.read_graphml, ".gexf": nx.read_gexf, ".dot": nx.nx_pydot.read_dot}[file.suffix](file)
+    return nx.DiGraph(actual)  # of DOT some releases make a graph that may have several edges between two nodes
 
 
 def stringed(graph):
-    """What DOT makes of a graph: all numbers are text."""
+    """Return a graph as DOT holds it: all numbers are text."""
 
     def text(attributes):
         return {n: json.dumps(v) if isinstance(v, (bool, int, float)) else v for n, v in attributes.items()}
@@ -63,8 +63,8 @@ def assert_equal(first, second):
     assert list(first.nodes(data=True)) == list(second.nodes(data=True))
     assert {(a, b): e for a, b, e in first.edges(data=True)} == {(a, b): e for a, b, e in second.edges(data=True)}
     assert first.graph == second.graph
-    for (_, mine), (_, its) in zip(first.nodes(data=True), second.nodes(data=True), strict=True):
-        assert {name: type(value) for name, value in mine.items()} == {name: type(v) for name, v in its.items()}
+    for one, other in zip(first.nodes.values(), second.nodes.values(), strict=True):
+        assert {name: type(value) for name, value in one.items()} == {name: type(v) for name, v in other.items()}
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -92,8 +92,8 @@ def test_networkx_reads_the_files(suffix, graph, words, tmp_path):
     for key, node in explained.nodes(data=True):
         assert {name: as_read(again.nodes[key][name]) for name in node} == {n: as_read(v) for n, v in node.items()}
     for tail, head, edge in explained.edges(data=True):
-        found = again.edges[tail, head]
-        assert {n: as_read(found[n]) for n in edge} == pytest.approx({n: as_read(v) for n, v in edge.items()})
+        actual = again.edges[tail, head]
+        assert {n: as_read(actual[n]) for n in edge} == pytest.approx({n: as_read(v) for n, v in edge.items()})
 
 
 def with_attributes(value, keys=("conv_w003", "decision_7")):
@@ -145,9 +145,9 @@ def test_numpy_and_tuples_become_plain(suffix, tmp_path):
         write_graph(with_attributes(value), tmp_path / f"graph{suffix}")
         again = read_graph(tmp_path / f"graph{suffix}")
         kept = json.dumps(plain) if suffix == ".dot" and not isinstance(plain, list) else plain
-        for found in (again.graph, again.nodes["decision_7"], again.edges["conv_w003", "decision_7"]):
-            assert found["extra"] == kept
-            assert type(found["extra"]) is type(kept)
+        for actual in (again.graph, again.nodes["decision_7"], again.edges["conv_w003", "decision_7"]):
+            assert actual["extra"] == kept
+            assert type(actual["extra"]) is type(kept)
     write_graph(with_attributes(float("nan")), tmp_path / f"graph{suffix}")
     assert np.isnan(read_graph(tmp_path / f"graph{suffix}").nodes["decision_7"]["extra"])
 

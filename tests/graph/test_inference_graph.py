@@ -26,7 +26,7 @@ N_WORDS = {"low": 7, "middle": 6, "top": 5}
 
 
 def random_words(seed, n_images=8, fingerprint="a", n_outputs=3, names=None):
-    """Word maps of three layers with windows of any size and place."""
+    """Return word maps of three layers with windows of any size and place."""
     rng = np.random.default_rng(0)
     fields = {}
     for upper, lower in [("top", "middle"), ("middle", "low")]:
@@ -225,11 +225,11 @@ def test_edge_maps_equal_loops(words):
     explained = graph.explain_together(some, int(some.decisions[0]))
     maps = edge_maps(graph, some, explained)
     assert maps.keys() == set(explained.edges)
-    for (tail, head), found in maps.items():
+    for (tail, head), actual in maps.items():
         lower, upper = explained.nodes[tail], explained.nodes[head]
         shown = some.words[lower["layer"]] == lower["word"]
         if upper["layer"] == "decision":
-            np.testing.assert_allclose(found, shown.mean(0))
+            np.testing.assert_allclose(actual, shown.mean(0))
             continue
         step, size, before = {"conv3": (2, 6, 2), "conv2": (1, 3, 1)}[upper["layer"]]  # of 3, behind pooling and not
         padded = np.pad(shown.astype(float), ((0, 0), (4, 4), (4, 4)), constant_values=np.nan)
@@ -238,7 +238,7 @@ def test_edge_maps_equal_loops(words):
             for n, i, j in zip(*np.nonzero(some.words[upper["layer"]] == upper["word"]), strict=True)
         ]
         there = np.isfinite(windows).sum(0)
-        np.testing.assert_allclose(found, np.where(there, np.nansum(windows, 0) / np.maximum(there, 1), np.nan))
+        np.testing.assert_allclose(actual, np.where(there, np.nansum(windows, 0) / np.maximum(there, 1), np.nan))
         assert explained.edges[tail, head]["count"] == np.nansum(windows)
 
 
@@ -300,9 +300,9 @@ def test_bad_targets_are_named(graph, words):
 def test_a_contrast_for_each_image(graph, words):
     others = (words.decisions[:3] + np.arange(1, 4)) % 10
     together = graph.explain(words[:3], contrast=others)
-    for i, found in enumerate(together):
+    for i, actual in enumerate(together):
         (alone,) = graph.explain(words[i : i + 1], contrast=words.spec.class_name(others[i]))
-        assert nx.utils.graphs_equal(found, alone)
+        assert nx.utils.graphs_equal(actual, alone)
 
 
 def test_bad_contrasts_are_named(graph, words):
@@ -376,15 +376,15 @@ def test_select_returns_the_words_of_the_graphs(words, evidence, by):
     kept = estimator.select(some, by=by)
     for image, graph in enumerate(estimator.explain(some)):
         explained = graph if by == "image" else estimator.explain_class(some, some.decisions[image])
-        found = {(layer, int(word)) for layer in kept for word in np.flatnonzero(kept[layer][image])}
-        assert found == {(node["layer"], node["word"]) for node in list(explained.nodes.values())[1:]}
+        actual = {(layer, int(word)) for layer in kept for word in np.flatnonzero(kept[layer][image])}
+        assert actual == {(node["layer"], node["word"]) for node in list(explained.nodes.values())[1:]}
     with pytest.raises(ValueError, match="'image' or 'class'"):
         estimator.select(some, by="all")
 
 
 @pytest.mark.parametrize("evidence", ["influence", "counts"])
 def test_a_call_of_explain_visits_each_file_once(words, evidence):
-    """The order in which a person would tell it, as the docstring of the estimator's module does."""
+    """In the order of the architecture page."""
     estimator, visited = InferenceGraph(evidence=evidence).fit(words), []
 
     def note(frame, event, arg):

@@ -1,4 +1,4 @@
-"""What the network used, compared with loops that run the whole network with hooks."""
+"""Graphs of influence against loops that run the whole network with hooks."""
 
 import pickle
 import warnings
@@ -65,7 +65,7 @@ def branched():
 
 
 def naive(network, images, edits):
-    """Return outputs of the whole network with edited layers, and what these layers returned before."""
+    """Return outputs of the whole network with edited layers, and the activations of these layers before."""
     before = {}
 
     def hooked(name, change):
@@ -156,36 +156,36 @@ def test_effects_of_edges_equal_path_patching_with_hooks(branched):
     assert n_edges > 20
 
 
-def test_influences_add_up_and_tell_integrated_gradients(branched):
-    found = branched.influence.of_classes(n_steps=4)
+def test_influences_add_up_to_the_margin_and_converge(branched):
+    actual = branched.influence.of_classes(n_steps=4)
     images = torch.as_tensor(images_of())
     fine = branched.influence.of_classes(n_steps=200)
     for layer in BRANCHES:
         begin, _ = naive(NETWORK, images, {layer: lambda maps, layer=layer: baseline(branched, layer).expand_as(maps)})
         wanted = [float(log_odds(begin[i : i + 1], target)) for i, target in enumerate(branched.decisions)]
-        np.testing.assert_allclose(found.baselines[layer], wanted, atol=1e-4)
-        sums, change = found.maps[layer].sum((1, 2)), found.margins - found.baselines[layer]
+        np.testing.assert_allclose(actual.baselines[layer], wanted, atol=1e-4)
+        sums, change = actual.maps[layer].sum((1, 2)), actual.margins - actual.baselines[layer]
         np.testing.assert_allclose(sums, change, atol=1e-3)
         assert fine.residuals[layer].max() < 1e-3  # the rule itself converges to the integral
         spread = np.abs(fine.maps[layer]).max()
-        np.testing.assert_allclose(found.maps[layer], fine.maps[layer], atol=0.15 * spread)
+        np.testing.assert_allclose(actual.maps[layer], fine.maps[layer], atol=0.15 * spread)
 
 
 def test_transform_sums_influence_by_word(branched):
     graph = InferenceGraph().fit(branched)
     assert graph.evidence_ == "influence"
-    found, maps = graph.transform(branched), branched.influence.of_classes().maps
+    actual, maps = graph.transform(branched), branched.influence.of_classes().maps
     columns = list(graph.get_feature_names_out())
     for layer in BRANCHES:
         for word in range(5):
             expected = (maps[layer] * (branched.words[layer] == word)).sum((1, 2))
             np.testing.assert_allclose(
-                found[:, columns.index(branched.vocabulary.key(layer, word))], expected, atol=1e-9
+                actual[:, columns.index(branched.vocabulary.key(layer, word))], expected, atol=1e-9
             )
 
 
 def test_flows_and_background_add_up(branched):
-    """What an upper word does, to first order, is what comes through words below, and the background."""
+    """The contribution of an upper word, to first order, is the sum of flows from words below and of the background."""
     graph = InferenceGraph(n_nodes=5).fit(branched)  # all words that speak for it
     words = branched[:5]
     question = graph._evidence(words)._question(targets_of(words))
@@ -215,9 +215,9 @@ def test_networks_that_branch_on_values_give_the_same(branched):
     branching = words_of(Branching().eval(), BRANCHES, images)
     for layer in BRANCHES:
         np.testing.assert_array_equal(branching.words[layer], branched.words[layer])
-    mine, its = (InferenceGraph(n_nodes=2).fit(words) for words in (branching, branched))
-    np.testing.assert_allclose(mine.transform(branching), its.transform(branched), atol=1e-4)
-    for one, other in zip(mine.explain(branching[:5]), its.explain(branched[:5]), strict=True):
+    first, second = (InferenceGraph(n_nodes=2).fit(words) for words in (branching, branched))
+    np.testing.assert_allclose(first.transform(branching), second.transform(branched), atol=1e-4)
+    for one, other in zip(first.explain(branching[:5]), second.explain(branched[:5]), strict=True):
         assert list(one.nodes) == list(other.nodes)
         for key, node in one.nodes(data=True):
             if "effect" in node:
@@ -264,11 +264,11 @@ def test_together_means_over_images(branched):
     graph = InferenceGraph(n_nodes=2, random_state=0).fit(branched)
     target = int(np.bincount(branched.decisions).argmax())
     rows = np.flatnonzero(branched.decisions == target)
-    found = graph.explain_class(branched, target)
+    actual = graph.explain_class(branched, target)
     totals = graph.transform(branched[rows])
     names = list(graph.get_feature_names_out())
-    assert found.graph["n_explained"] == len(rows)
-    for key, node in found.nodes(data=True):
+    assert actual.graph["n_explained"] == len(rows)
+    for key, node in actual.nodes(data=True):
         if node["layer"] == "decision":
             continue
         own = totals[:, names.index(key)]
@@ -288,13 +288,13 @@ def test_the_most_salient_words_are_tried_first(branched):
     some = branched[:10]
     graph, every = (InferenceGraph(n_nodes=n).fit(branched) for n in (2, 5))
     totals, names = graph.transform(some), list(graph.get_feature_names_out())
-    for i, (found, whole) in enumerate(zip(graph.explain(some), every.explain(some), strict=True)):
+    for i, (actual, whole) in enumerate(zip(graph.explain(some), every.explain(some), strict=True)):
         for layer in BRANCHES:
             keys = [some.vocabulary.key(layer, word) for word in range(5)]
             counts = np.bincount(some.words[layer][i].ravel(), minlength=5)
             saliences = totals[i, [names.index(key) for key in keys]] / np.sqrt(np.maximum(counts, 1))
             ranked = [keys[word] for word in np.argsort(-saliences, kind="stable") if saliences[word] > 1e-6]
-            kept = {key for key, node in found.nodes.items() if node["layer"] == layer}
+            kept = {key for key, node in actual.nodes.items() if node["layer"] == layer}
             assert kept == set([key for key in ranked if key in whole][:2])
 
 
@@ -302,7 +302,7 @@ def test_enough_is_the_smallest_sufficient_number(branched):
     images, some = images_of(), branched[:10]
     graph = InferenceGraph(n_nodes="enough").fit(branched)
     totals, names = graph.transform(some), list(graph.get_feature_names_out())
-    for i, found in enumerate(graph.explain(some)):
+    for i, actual in enumerate(graph.explain(some)):
 
         def decides(k, i=i):
             edits = {}
@@ -315,19 +315,19 @@ def test_enough_is_the_smallest_sufficient_number(branched):
             return int(naive(NETWORK, images[i : i + 1], edits)[0].argmax())
 
         wanted = next((k for k in range(1, 21) if decides(k) == some.decisions[i]), None)
-        assert found.graph.get("enough") == wanted
-        assert found.graph["held"] == (wanted is not None)
+        assert actual.graph.get("enough") == wanted
+        assert actual.graph["held"] == (wanted is not None)
 
 
 def test_one_call_gives_what_calls_for_single_images_give(branched):
     graph = InferenceGraph(n_nodes=2).fit(branched)
     together = graph.explain(branched[:6])
-    for i, found in enumerate(together):
+    for i, actual in enumerate(together):
         (alone,) = graph.explain(branched[i])
-        assert list(alone.nodes) == list(found.nodes)
+        assert list(alone.nodes) == list(actual.nodes)
         for key, node in alone.nodes(data=True):
             for name in set(node) & {"influence", "effect"}:
-                assert node[name] == pytest.approx(found.nodes[key][name], abs=1e-4)
+                assert node[name] == pytest.approx(actual.nodes[key][name], abs=1e-4)
 
 
 def test_the_handle_follows_rows_and_pickles(branched):
@@ -336,9 +336,9 @@ def test_the_handle_follows_rows_and_pickles(branched):
     expected = branched.influence.of_classes()
     for words in (picked, pickle.loads(pickle.dumps(picked))):
         assert len(words.influence) == 2
-        found = words.influence.of_classes()
-        np.testing.assert_allclose(found.margins, expected.margins[rows], atol=1e-5)
-        np.testing.assert_allclose(found.maps["top"], expected.maps["top"][rows], atol=1e-4)
+        actual = words.influence.of_classes()
+        np.testing.assert_allclose(actual.margins, expected.margins[rows], atol=1e-5)
+        np.testing.assert_allclose(actual.maps["top"], expected.maps["top"][rows], atol=1e-4)
     assert joblib.hash(branched) == joblib.hash(pickle.loads(pickle.dumps(branched)))
 
 
@@ -349,9 +349,9 @@ def test_held_and_stored_maps_ask_the_network(tmp_path):
     expected = None
     for maps in (plain, plain.compute(), plain.store(tmp_path), plain.compute()[::-1][::-1]):
         words = LayerDictionary(5, random_state=0).fit_transform(maps)
-        found = words.influence.of_classes().maps["top"]
-        expected = found if expected is None else expected
-        np.testing.assert_allclose(found, expected, atol=1e-5)
+        actual = words.influence.of_classes().maps["top"]
+        expected = actual if expected is None else expected
+        np.testing.assert_allclose(actual, expected, atol=1e-5)
 
 
 def test_memory_short_of_a_batch_halves_it(branched, monkeypatch):
@@ -369,8 +369,8 @@ def test_memory_short_of_a_batch_halves_it(branched, monkeypatch):
 
     monkeypatch.setattr(Influence, "attribute", short)
     with pytest.warns(UserWarning, match="ran out of memory"):
-        found = graph.transform(branched[:8])
-    np.testing.assert_allclose(found, expected, atol=1e-4)
+        actual = graph.transform(branched[:8])
+    np.testing.assert_allclose(actual, expected, atol=1e-4)
 
 
 class NoGradient(Branching):
@@ -447,10 +447,10 @@ def test_two_classes(n_outputs):
             return z if self.n_outputs == 1 else torch.cat([torch.zeros_like(z), z], 1)
 
     words = words_of(Two().eval(), ["body.top"], images)
-    found = InferenceGraph(n_nodes=2).fit(words).explain(words[:5])
+    actual = InferenceGraph(n_nodes=2).fit(words).explain(words[:5])
     with torch.no_grad():
         logits = Net(1)(torch.as_tensor(images[:5]))[:, 0].double()
-    for logit, graph in zip(logits.tolist(), found, strict=True):
+    for logit, graph in zip(logits.tolist(), actual, strict=True):
         assert graph.graph["target"] == (logit > 0)
         assert graph.graph["margin"] == pytest.approx(abs(logit), abs=1e-5)
 
@@ -463,10 +463,10 @@ def test_chains_have_influence():
     words = LayerHMM(4, random_state=0).fit_transform(maps)
     graph = InferenceGraph(n_nodes=1).fit(words).explain(words[0])[0]
     assert graph.graph["evidence"] == "influence"
-    found = words.influence.of_classes()
+    actual = words.influence.of_classes()
     for layer in ("1", "3"):
-        change = found.margins - found.baselines[layer]
-        np.testing.assert_allclose(found.maps[layer].sum((1, 2)), change, atol=1e-4)
+        change = actual.margins - actual.baselines[layer]
+        np.testing.assert_allclose(actual.maps[layer].sum((1, 2)), change, atol=1e-4)
 
 
 def test_evidence_counts_never_runs_the_network(words, graph, monkeypatch):

@@ -1,4 +1,4 @@
-"""Hiding the places of words in the image, compared with plain passes of the network."""
+"""Occlusion of the places of words against plain passes of the network."""
 
 import numpy as np
 import pytest
@@ -21,10 +21,10 @@ def test_hidden_places_equal_masks_by_hand(topped, evidence):
     graph, some = InferenceGraph(n_nodes=2, evidence=evidence, random_state=0).fit(topped), topped[5:11]
     graphs = graph.check(some, graph.explain(some))
     n_hidden = 0
-    for i, found in enumerate(graphs):
+    for i, actual in enumerate(graphs):
         image = torch.from_numpy(images_of()[5 + i])
         mask = np.zeros((8, 8), bool)
-        for _, node in found.nodes(data=True):
+        for _, node in actual.nodes(data=True):
             if node["layer"] == "top":
                 assert node.get("effect", node.get("score")) > 0
                 shown = some.words[node["layer"]][i] == node["word"]
@@ -32,10 +32,10 @@ def test_hidden_places_equal_masks_by_hand(topped, evidence):
         hidden = image.clone()
         hidden[0][torch.from_numpy(mask)] = image.mean()
         with torch.no_grad():
-            proba = NETWORK(hidden[None]).softmax(1)[0, found.graph["target"]]
-        assert found.graph["probability_hidden"] == pytest.approx(float(proba), abs=1e-5)
-        assert found.graph["share_hidden"] == pytest.approx(mask.mean())
-        assert 0 <= found.graph["probability_hidden_elsewhere"] <= 1
+            proba = NETWORK(hidden[None]).softmax(1)[0, actual.graph["target"]]
+        assert actual.graph["probability_hidden"] == pytest.approx(float(proba), abs=1e-5)
+        assert actual.graph["share_hidden"] == pytest.approx(mask.mean())
+        assert 0 <= actual.graph["probability_hidden_elsewhere"] <= 1
         n_hidden += mask.sum()
     assert n_hidden > 10
 

@@ -54,15 +54,15 @@ def lettered(digits):
 
 def on_the_letter(words, graph):
     """Return the words of the graph that are most often on the letter, in nearly all images of the class."""
-    found = []
+    actual = []
     for key, node in list(graph.nodes.items())[1:]:
         shown = words.words[node["layer"]] == node["word"]
         often = shown[words.decisions == CLASS].mean(0)
         place = np.unravel_index(often.argmax(), often.shape)
         first = (START - 3) * shown.shape[1] // SIDE  # what sees the letter lies around it
         if min(place) >= first and often.max() > 0.9:
-            found.append(key)
-    return found
+            actual.append(key)
+    return actual
 
 
 def probability(maps, edit=None):

@@ -1,4 +1,4 @@
-"""Graphs of influence in plain words."""
+"""Text of graphs."""
 
 import networkx as nx
 import pytest
@@ -9,15 +9,22 @@ from skgmmcnn.graph._text import nats, percent, probable
 
 def seven(**of):
     """Return a graph with a word for the decision, one against it, and an edge between words."""
-    known = {"evidence": "influence", "n_images": 1, "n_explained": 1, "root": "decision_7", "target": 7, "decision": 7}
-    known |= {"probability": 0.93, "runner_up_name": "cat", "runner_up_probability": 0.04, "held": True}
-    graph = nx.DiGraph(**known | of)
+    graph_attributes = {
+        "evidence": "influence",
+        "n_images": 1,
+        "n_explained": 1,
+        "root": "decision_7",
+        "target": 7,
+        "decision": 7,
+    }
+    graph_attributes |= {"probability": 0.93, "runner_up_name": "cat", "runner_up_probability": 0.04, "held": True}
+    graph = nx.DiGraph(**graph_attributes | of)
     contrast = {"contrast_name": of["contrast_name"]} if "contrast_name" in of else {}
     graph.add_node("decision_7", layer="decision", word=7, count=1, n_locations=1, class_name="seven", **contrast)
     for key, influence, without, decision in [("up_w003", 2.1, 0.41, 2), ("up_w004", -0.5, 0.93, 7)]:
-        found = {"influence": influence, "share": influence / 7, "effect": 1.5 * influence}
-        found |= {"probability_without": without, "decision_without": decision, "class_without": "tench"}
-        graph.add_node(key, layer="up", word=int(key[-1]), count=6, n_locations=64, **found)
+        actual = {"influence": influence, "share": influence / 7, "effect": 1.5 * influence}
+        actual |= {"probability_without": without, "decision_without": decision, "class_without": "tench"}
+        graph.add_node(key, layer="up", word=int(key[-1]), count=6, n_locations=64, **actual)
         graph.add_edge(key, "decision_7", flow=influence, share=influence / 7, effect=1.5 * influence)
     graph.add_node("low_w001", **{**graph.nodes["up_w003"], "layer": "low", "word": 1})
     graph.add_edge("low_w001", "up_w003", flow=0.5, share=0.24, effect=0.8)
@@ -25,7 +32,7 @@ def seven(**of):
     return graph
 
 
-def test_what_a_network_used():
+def test_text_of_influence():
     carries = (
         "6 of 64 locations, carries 30 % of the log-odds (+2.1 nats); without it 3.2 nats less: 0.93 becomes 0.41, and "
         "the network says tench"
@@ -44,7 +51,7 @@ def test_what_a_network_used():
 
 
 @pytest.mark.parametrize(
-    ("of", "told"),
+    ("of", "expected"),
     [
         ({"held": False}, "probability 0.93, then cat 0.04; these words alone do not keep the decision"),
         ({"decision": 2, "held": False}, "probability 0.93, where the network says cat, 0.04"),
@@ -52,9 +59,9 @@ def test_what_a_network_used():
         ({"n_images": 1, "probability": 0.999999}, "probability >0.9999, then cat 0.04; these words alone keep"),
     ],
 )
-def test_the_decision(of, told):
+def test_the_decision(of, expected):
     first, *others = to_text(seven(**of)).split("\n")
-    assert f": {told}" in first
+    assert f": {expected}" in first
     assert ("of the lead over cat" in others[1]) == ("contrast" in of)
 
 
@@ -69,7 +76,7 @@ def test_several_images_and_words(influence_graph, words):
     n_images = (words.decisions == 4).sum()
     assert f"decision_4 4: the decision for {n_images} of {n_images} images, mean probability 0." in text
     assert "of the images; without it" in text
-    assert "% of it)" not in text  # a mean of shares tells little
+    assert "% of it)" not in text  # a mean of shares means little
     few = InferenceGraph(evidence="influence", max_images=5).fit(words)
     assert " in 5 of them, which are explained" in to_text(few.explain_class(words, 4))
     of_word = to_text(influence_graph.explain(words[7], ("conv3", 1, 2))[0])
