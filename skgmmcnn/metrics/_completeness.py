@@ -14,10 +14,11 @@ from .._device import exact_float32
 from ..dictionary import WordModel, layer_mean, means_of
 from ..features import Rerun, put
 from ._intervals import Interval, interval_of_share
-from ._measured import Figure, Measured, axes_for
-from ._parts import Parts, check_scores, take_apart
+from ._parts import Parts, take_apart
+from ._results import Figure, Measured, Verdict, answer_by, axes_for
 
-OWN = "the network's own decision"
+_COMPLETE, _COMPLETE_PARTLY = 0.8, 0.5  # rules of thumb
+_OWN = "the network's own decision"
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +59,15 @@ class Completeness(Measured):
             ]
         return figures
 
+    def verdicts(self) -> list[Verdict]:
+        verdicts = []
+        for layer, value in zip(self.layers, self.completeness.tolist(), strict=True):
+            answer = answer_by(value, _COMPLETE, _COMPLETE_PARTLY)
+            advice = "; they are a coarse description of this layer" if answer == "no" else ""
+            why = f"with only words in its place {value:.0%} of the decisions that depend on it stay{advice}."
+            verdicts.append(Verdict(f"Do words hold what the network needs of {layer}?", answer, why))
+        return verdicts
+
     def plot(self, *, ax: Any = None) -> Any:
         """Draw the accuracies, layer by layer."""
         ax, places = axes_for(ax), np.arange(len(self.layers))
@@ -74,7 +84,7 @@ class Completeness(Measured):
         return ax
 
     def __str__(self) -> str:
-        same = "decides the same" if self.against == OWN else f"agrees with {self.against}"
+        same = "decides the same" if self.against == _OWN else f"agrees with {self.against}"
         lines = [
             f"With {layer} replaced by its words the network {same} for {self.accuracy[i]:.1%} of "
             f"{self.right.shape[1]} images ({low:.1%} to {high:.1%}), by its mean for {self.accuracy_null[i]:.1%}: "
@@ -134,8 +144,8 @@ def completeness(estimator: Any, X: Any, y: Any = None, *, layers: Sequence[str]
     True
     """
     parts = take_apart(estimator, X)
-    chosen = check_layers(parts, layers)
-    check_scores(parts)
+    chosen = parts.check_layers(layers)
+    parts.check_scores()
     right = None if y is None else parts.maps.spec.encode(y, len(parts.maps))
     rows = zip(*(_rebuilt(parts, layer, right) for layer in chosen), strict=True)
     rebuilt, right_null, right_full, residual, spread = map(np.stack, rows)
@@ -147,7 +157,7 @@ def completeness(estimator: Any, X: Any, y: Any = None, *, layers: Sequence[str]
         right_full=right_full[0],
         intervals=tuple(map(interval_of_share, rebuilt)),
         r2=np.where(total > 0, 1 - residual.sum(1) / np.where(total > 0, total, 1), np.nan),
-        against=OWN if y is None else "y",
+        against=_OWN if y is None else "y",
     )
 
 
@@ -184,16 +194,6 @@ def completeness_score(estimator: Any, X: Any, y: Any = None) -> float:
     """
     values = completeness(estimator, X, y).completeness
     return float(np.nanmean(values)) if not np.isnan(values).all() else np.nan
-
-
-def check_layers(parts: Parts, layers: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the layers that are meant, all of them where None."""
-    if isinstance(layers, str):
-        layers = [layers]
-    for layer in layers or ():
-        if layer not in parts.maps.layers:
-            raise ValueError(f"There is no layer {layer!r}; there is {', '.join(map(repr, parts.maps.layers))}.")
-    return parts.maps.layers if layers is None else tuple(layers)
 
 
 def _rebuilt(parts: Parts, layer: str, labels: np.ndarray | None) -> list[np.ndarray]:

@@ -1,8 +1,8 @@
-"""Curves of the probability of a decision as words are taken away from the network, or given back to it."""
+"""Curves of the probability of a decision as words are removed from the network, or given back to it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,19 +10,16 @@ import numpy as np
 from scipy.integrate import trapezoid
 from sklearn.utils import check_random_state
 
-from .._progress import progress
-from ..dictionary import count_words
-from ..features import Rerun, proba_of
-from ._ablation import Fillings, at_locations, outputs_without
-from ._completeness import check_layers
-from ._evidence import check_kind, ranked_by_evidence
-from ._intervals import Interval, interval_of_ratio
-from ._measured import BASELINE, Figure, Measured, axes_for
-from ._orders import STYLES, check_orders, columns_of_first, ranks_of
-from ._parts import check_scores, take_apart
+from ..features import proba_of
+from ._ablation import Ablation, Gone, at_locations
+from ._intervals import Interval, ratio_of_means
+from ._orders import STYLES, check_orders, columns_of_first, leaders_of, ranked_by_evidence, ranks_of
+from ._parts import take_apart
+from ._results import BASELINE, Figure, Measured, Verdict, axes_for
 
 ORDERS = ("graph", "per_location", "reverse", "frequency", "random")
 _VERBS = {"deletion": "taken away", "insertion": "given back"}
+_CLEARLY_BELOW = 0.8  # of random order, a rule of thumb
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,10 +41,7 @@ class AblationCurves(Measured):
 
     def ratio(self, order: str = "graph", to: str = "random") -> tuple[float, Interval]:
         """Return the mean area in one order divided by that in another, and its 95 % interval over the images."""
-        areas = self.areas
-        above, below = areas[order], areas[to]
-        between = interval_of_ratio(above, below, check_random_state(self.random_state))
-        return float(above.mean() / below.mean()), between
+        return ratio_of_means(self.areas[order], self.areas[to], self.random_state)
 
     def figures(self) -> list[Figure]:
         if "random" not in self.proba:
@@ -59,6 +53,17 @@ class AblationCurves(Measured):
         good = "low" if self.direction == "deletion" else "high"
         good = good if order in ("graph", "per_location") else BASELINE
         return Figure(f"{self.direction} ({self._how()}), {what}", self.layer, value, *between, good)
+
+    def verdicts(self) -> list[Verdict]:
+        if (self.direction, self.fill, self.by) != ("deletion", "mean", "image"):
+            return []
+        value, (low, high) = self.ratio()
+        answer = "yes" if high < _CLEARLY_BELOW else "partly" if high < 1 else "no"
+        why = (
+            f"as its words are taken away, the decision keeps {value:.2f} ({low:.2f} to {high:.2f}) times the "
+            "probability that it keeps without random ones."
+        )
+        return [Verdict(f"Does the network use the words of {self.layer} that the graph shows?", answer, why)]
 
     def _how(self) -> str:
         return self.fill if self.by == "image" else f"{self.fill}, by class"
@@ -165,80 +170,64 @@ def deletion(
     if direction not in _VERBS:
         raise ValueError(f"direction must be one of {', '.join(map(repr, _VERBS))}; got {direction!r}.")
     random = check_random_state(random_state)
-    parts = take_apart(estimator, X)
-    check_layers(parts, [layer])
+    parts = take_apart(estimator, X, verbose)
+    parts.check_layers([layer])
     if not orders:
         raise ValueError(f"orders names no order; there is {', '.join(map(repr, ORDERS))}.")
     check_orders(orders, ORDERS, n_random)
-    check_kind(by)
+    leaders = leaders_of(parts, by)
     if n_steps < 1:
         raise ValueError(f"n_steps must be at least 1; got {n_steps}.")
-    check_scores(parts)
-    fillings, words = Fillings(fill, parts, [layer], random), parts.words
-    counts = count_words(words.words[layer], words.vocabulary.n_words[layer])
-    by_graph = {} if set(orders) <= {"frequency", "random"} else ranked_by_evidence(parts, [layer], by)[layer]
-    importance = _importance(orders, n_random, by_graph, counts, random)
+    parts.check_scores()
+    ablation, columns = Ablation(parts, [layer], fill, random), parts.columns([layer])
+    counts, chance = parts.words.histogram()[:, columns], random.random_sample((len(parts.words), len(columns)))
+    ranked = {} if set(orders) <= {"frequency", "random"} else ranked_by_evidence(parts, leaders)
 
-    def work(part: Rerun) -> dict[str, np.ndarray]:
-        original = part.original
-        filling = fillings({layer: original.activations[layer]}, original.start)
-        shown = words.words[layer][part.rows].astype(np.int64)
+    def priority(order: str) -> np.ndarray:
+        if order == "random":
+            return random.random_sample(counts.shape)
+        if order == "frequency":
+            return counts
+        evidence = ranked[order][:, columns]
+        known = ((evidence != 0) & (counts > 0)).any(1, keepdims=True)
+        return np.where(known, evidence, chance)  # where no word has evidence, none comes first
 
-        def curve(importance: np.ndarray) -> np.ndarray:
-            """Return shares and probabilities at all steps, shape (2, n, n_steps + 1)."""
-            ranks, ends, shares = whole_words(importance, counts[part.rows], n_steps)
-            first = [at_locations(ranks, shown) < end[:, None, None] for end in ends.T]
-            gone = first if direction == "deletion" else [~each for each in first]
-            outputs = [outputs_without(part, {layer: each}, filling) for each in gone]
-            return np.stack([shares, np.stack([proba_of(each, original.decisions) for each in outputs], axis=1)])
+    runs = [order for order in orders for _ in range(n_random if order == "random" else 1)]
+    steps = [whole_words(priority(order), counts, n_steps) for order in runs]
 
-        return {order: np.mean([curve(each[part.rows]) for each in runs], axis=0) for order, runs in importance.items()}
+    def removals(rows: slice) -> Iterator[Gone]:
+        for ranks, ends, _ in steps:
+            places = at_locations(ranks[rows], parts.words.words[layer][rows])
+            for end in ends[rows].T:
+                first = places < end[:, None, None]
+                yield {layer: first if direction == "deletion" else ~first}
 
-    n_curves, batches = sum(map(len, importance.values())), []
-    with progress(total=n_curves * len(words), desc=f"{direction} {layer}", unit="curve", shown=verbose) as bar:
-        for curves in parts.maps.rerun(work):
-            batches.append(curves)
-            bar.update(n_curves * curves[orders[0]].shape[1])
-    joined = {order: np.concatenate([curves[order] for curves in batches], axis=1) for order in orders}
+    proba = ablation.run(f"{direction} {layer}", removals, proba_of).reshape(len(runs), n_steps + 1, -1)
+
+    def mean_by_order(values: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+        return {
+            order: np.mean([each for run, each in zip(runs, values, strict=True) if run == order], axis=0)
+            for order in orders
+        }
+
     return AblationCurves(
         layer=layer,
         fill=fill,
         direction=direction,
         by=by,
-        shares={order: curves[0] for order, curves in joined.items()},
-        proba={order: curves[1] for order, curves in joined.items()},
+        shares=mean_by_order([shares for _, _, shares in steps]),
+        proba=mean_by_order([each.T for each in proba]),
         random_state=int(random.randint(2**31)),
     )
 
 
-def _importance(
-    orders: Sequence[str],
-    n_random: int,
-    by_graph: Mapping[str, np.ndarray],
-    counts: np.ndarray,
-    random: np.random.RandomState,
-) -> dict[str, list[np.ndarray]]:
-    """Return by order the removal priority (n, K) of each word of an image, in each of its runs."""
-    chance = random.random_sample(counts.shape)  # where no word has evidence, none comes first
-
-    def runs(order: str) -> list[np.ndarray]:
-        if order == "random":
-            return [random.random_sample(counts.shape) for _ in range(n_random)]
-        if order == "frequency":
-            return [counts]
-        some = ((by_graph[order] != 0) & (counts > 0)).any(1, keepdims=True)
-        return [np.where(some, by_graph[order], chance)]
-
-    return {order: runs(order) for order in orders}
-
-
-def whole_words(importance: np.ndarray, counts: np.ndarray, n_steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def whole_words(priority: np.ndarray, counts: np.ndarray, n_steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Divide the words of images into steps of nearly equal numbers of columns, without dividing a word.
 
     From the removal priority (n, K) of words and their numbers of columns (n, K), return the rank of each word (n, K),
     the number of words removed at each step (n, n_steps + 1), and their share of the columns.
     """
-    ranks = ranks_of(importance, counts)
+    ranks = ranks_of(priority, counts)
     sums = columns_of_first(ranks, counts)
     steps = np.linspace(0, 1, n_steps + 1) * sums[:, -1:]
     ends = np.abs(sums[:, None] - steps[:, :, None]).argmin(2)

@@ -11,10 +11,11 @@ from sklearn.utils import check_random_state
 
 from ..graph import pair_effects
 from ._intervals import Interval, rank_correlation
-from ._measured import NOTHING, Figure, Measured
-from ._parts import check_scores, graph_of, take_apart
+from ._parts import take_apart
+from ._results import NOTHING, Figure, Measured, Verdict
 
 _NAMES = {"influence": "flow", "counts": "bits"}  # of the evidence of a pair
+_IN_ORDER = 0.5  # rank correlation, a rule of thumb
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +35,7 @@ class PairEffects(Measured):
 
     def correlation(self) -> tuple[float, Interval]:
         """Return Spearman's correlation of evidence and effects, and its 95 % interval over resamples of images."""
-        return rank_correlation(self.evidence, self.effects, self.images, check_random_state(self.random_state))
+        return rank_correlation(self.evidence, self.effects, self.images, self.random_state)
 
     @property
     def same_sign(self) -> float:
@@ -64,6 +65,18 @@ class PairEffects(Measured):
             f"{self.drawn_share:.0%} of all effects."
         )
 
+    def verdict(self) -> Verdict:
+        """Return the answer to the question whether edges show what the network computes."""
+        value, (low, high) = self.correlation()
+        answer = "no" if not low > 0 else "yes" if value >= _IN_ORDER else "partly"
+        are = {"yes": "are", "partly": "are often", "no": "are not"}[answer]
+        advice = '; read these arrows as "goes with", not "causes"' if answer == "no" else ""
+        why = (
+            f"strong arrows {are} those whose removal has a large effect (rank correlation {value:.2f}, {low:.2f} to "
+            f"{high:.2f}; 1 is best){advice}."
+        )
+        return Verdict(f"Do arrows from {self.lower} to {self.upper} show what it computes?", answer, why)
+
 
 @dataclass(frozen=True, eq=False)
 class EdgeEffects(Measured):
@@ -73,6 +86,9 @@ class EdgeEffects(Measured):
 
     def figures(self) -> list[Figure]:
         return [figure for pair in self.pairs.values() for figure in pair.figures()]
+
+    def verdicts(self) -> list[Verdict]:
+        return [pair.verdict() for pair in self.pairs.values()]
 
     def __str__(self) -> str:
         named = next((pair.named for pair in self.pairs.values()), "evidence")
@@ -146,15 +162,14 @@ def edge_effects(
     """
     random = check_random_state(random_state)
     parts = take_apart(estimator, X, verbose)
-    graph = graph_of(parts)
-    check_scores(parts)
-    kind, by_pair = pair_effects(graph, parts.words, parts.selections)
-    measured = {}
+    parts.check_scores()
+    kind, by_pair = pair_effects(parts.graph, parts.words, parts.selections)
+    pairs = {}
     for (upper, lower), effects in by_pair.items():
         if effects:
             images, uppers, lowers, drawn, evidence, exact = map(np.array, zip(*effects, strict=True))
             seed = int(random.randint(2**31))
-            measured[upper, lower] = PairEffects(
+            pairs[upper, lower] = PairEffects(
                 upper, lower, images, uppers, lowers, drawn, evidence, exact, _NAMES[kind], seed
             )
-    return EdgeEffects(measured)
+    return EdgeEffects(pairs)

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 from scipy.integrate import trapezoid
 from sklearn.utils import check_random_state
 
-from .._progress import progress
-from ._ablation import Fillings
-from ._circuits import ORDERS, Kept, Plan, first, plan_of, run_with
-from ._completeness import check_layers
-from ._intervals import Interval, interval_of_ratio
-from ._measured import BASELINE, NOTHING, Figure, Measured, axes_for
+from ._ablation import Ablation, Gone, at_locations
+from ._circuits import ORDERS, Plan, plan_of
+from ._intervals import Interval, ratio_of_means
 from ._orders import STYLES, check_orders
-from ._parts import check_scores, take_apart
+from ._parts import Parts, take_apart
+from ._results import BASELINE, NOTHING, Figure, Measured, Verdict, axes_for
+
+_ENOUGH = 0.5  # of the log-odds, a rule of thumb
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,9 +71,7 @@ class Circuit(Measured):
         below = self.full - self.empty
         if below.mean() <= NOTHING:
             return np.nan, (np.nan, np.nan)
-        with np.errstate(divide="ignore", invalid="ignore"):  # a resample may consist of images without difference
-            between = interval_of_ratio(above, below, check_random_state(self.random_state))
-        return float(above.mean() / below.mean()), between
+        return ratio_of_means(above, below, self.random_state)
 
     def __str__(self) -> str:
         value, (low, high) = self.of(self.graph)
@@ -128,6 +125,16 @@ class Faithfulness(Measured):
 
     def figures(self) -> list[Figure]:
         return [figure for circuit in self._circuits() for figure in circuit.figures()]
+
+    def verdicts(self) -> list[Verdict]:
+        if (self.fill, self.by) != ("mean", "image"):
+            return []
+        value, (low, _) = self.together.of(self.together.graph)
+        other = max((self.together.of(values)[0] for values in self.together.alike.values()), default=0.0)
+        above = low > max(other, 0)
+        answer = "yes" if above and value >= _ENOUGH else "partly" if above else "no"
+        why = f"with only these {value:.0%} of the decision is left, with other words at as many locations {other:.0%}."
+        return [Verdict("Are the words of the graph enough, in all layers at once?", answer, why)]
 
     def plot(self, *, ax: Any = None, layer: str | None = None) -> Any:
         """Draw F against the share of the columns that stay, with the graphs and the rest of the words."""
@@ -259,74 +266,83 @@ def faithfulness(
     True
     """
     random = check_random_state(random_state)
-    parts = take_apart(estimator, X)
-    layers = tuple(dict.fromkeys(check_layers(parts, layers)))
+    parts = take_apart(estimator, X, verbose)
+    layers = parts.check_layers(layers)
     if not layers:
         raise ValueError(f"layers names no layer; there is {', '.join(map(repr, parts.maps.layers))}.")
     check_orders(orders, ORDERS, n_random)
-    check_scores(parts)
-    fillings = Fillings(fill, parts, layers, random)
-    words = parts.words
-    plan = plan_of(parts, by, layers)
-    ranks = {order: plan.rank(order, n_random if order == "random" else 1, random) for order in orders}
-    scopes = [layers, *((layer,) for layer in layers if each_layer and len(layers) > 1)]
-    with progress(total=len(scopes) * len(words), desc="faithfulness", unit="image", shown=verbose) as bar:
-        run = partial(run_with, parts, words, fillings, bar)
-        circuits = {scope: _circuit(run, plan, scope, ranks, int(random.randint(2**31))) for scope in scopes}
-    single = {scope[0]: circuit for scope, circuit in circuits.items() if len(scope) == 1}
-    return Faithfulness(circuits[layers], single, fill, by)
+    parts.check_scores()
+    ablation, plan = Ablation(parts, layers, fill, random), plan_of(parts, by, layers)
+    ranks = {order: [plan.rank(order, random) for _ in range(n_random if order == "random" else 1)] for order in orders}
+    together = _circuit(parts, ablation, plan, layers, ranks, int(random.randint(2**31)))
+    if len(layers) == 1:
+        return Faithfulness(together, {layers[0]: together}, fill, by)
+    single = {
+        layer: _circuit(parts, ablation, plan, (layer,), ranks, int(random.randint(2**31)))
+        for layer in (layers if each_layer else ())
+    }
+    return Faithfulness(together, single, fill, by)
 
 
 def _circuit(
-    run: Callable[..., dict[Any, np.ndarray]],
+    parts: Parts,
+    ablation: Ablation,
     plan: Plan,
-    scope: tuple[str, ...],
-    ranks: Mapping[str, Sequence[Mapping[str, np.ndarray]]],
+    layers: tuple[str, ...],
+    ranks: Mapping[str, Sequence[np.ndarray]],
     seed: int,
 ) -> Circuit:
-    """Return what the network makes of parts of the layers `scope`."""
-    steps = plan.n_words
-    selections: dict[Any, Kept] = {"graph": plan.kept, "empty": plan.nothing(), "complement": plan.complement()}
+    """Return the decision in parts of `layers`: those of the graph, all others, and the first words of orders."""
+    n_words, nodes = plan.n_words, plan.nodes(layers)
+    kept: dict[Hashable, np.ndarray] = {
+        "full": np.ones_like(plan.kept),
+        "empty": np.zeros_like(plan.kept),
+        "graph": plan.kept,
+        "complement": ~plan.kept,
+    }
+    kept |= {("without", node): plan.kept & (nodes != node) for node in range(nodes.max() + 1)}
     for order, runs in ranks.items():
-        for number, of_run in enumerate(runs):
+        for i, rank in enumerate(runs):
+            kept |= {(order, i, n): rank < n for n in n_words[1:]}
             if order != "graph":  # by which the graph itself chooses
-                selections["alike", order, number] = plan.alike(of_run)
-            selections |= {(order, number, n): first(of_run, n) for n in steps[1:]}
-    selections |= plan.without(scope)
-    log_odds = run(scope, selections)
-    curves, shares, alike = {}, {}, {}
+                kept["alike", order, i] = plan.first_as_graph(rank)
+
+    def removals(rows: slice) -> Iterator[Gone]:
+        for each in kept.values():
+            gone = {layer: ~each[rows, plan.columns_of_layers[layer]] for layer in layers}
+            yield {layer: at_locations(words, parts.words.words[layer][rows]) for layer, words in gone.items()}
+
+    log_odds = dict(
+        zip(kept, ablation.run(f"faithfulness, {' + '.join(layers)}", removals, layers=layers), strict=True)
+    )
+    alike, curves, shares = {}, {}, {}
     for order, runs in ranks.items():
-        measured = [[log_odds[order, number, n] for n in steps[1:]] for number in range(len(runs))]
-        curves[order] = np.column_stack([log_odds["empty"], np.mean(measured, axis=0).T])
-        shares[order] = np.mean([[plan.share(first(of_run, n), scope) for n in steps] for of_run in runs], axis=0).T
         if order != "graph":
-            alike[order] = np.mean([log_odds["alike", order, number] for number in range(len(runs))], axis=0)
+            alike[order] = np.mean([log_odds["alike", order, i] for i in range(len(runs))], axis=0)
+        further = np.mean([[log_odds[order, i, n] for n in n_words[1:]] for i in range(len(runs))], axis=0)
+        curves[order] = np.column_stack([log_odds["empty"], further.T])
+        shares[order] = np.mean([[plan.share(rank < n, layers) for n in n_words] for rank in runs], axis=0).T
     return Circuit(
-        layers=scope,
-        full=log_odds["full"],
-        empty=log_odds["empty"],
-        graph=log_odds["graph"],
-        complement=log_odds["complement"],
+        layers=layers,
+        **{name: log_odds[name] for name in ("full", "empty", "graph", "complement")},
         alike=alike,
-        graph_share=plan.share(plan.kept, scope),
-        n_words=steps,
+        graph_share=plan.share(plan.kept, layers),
+        n_words=n_words,
         curves=curves,
         shares=shares,
-        nodes=_nodes(plan, scope, log_odds),
+        nodes=_nodes(plan, layers, log_odds),
         random_state=seed,
     )
 
 
-def _nodes(plan: Plan, scope: tuple[str, ...], log_odds: Mapping[Any, np.ndarray]) -> Nodes:
-    """Return what was lost without each node of each graph."""
-    number = plan.numbers(scope)
-    leading = plan.leaders == np.arange(len(plan.leaders))
-    graphs, layers, words, drops = [], [], [], []
-    for layer in scope:
-        for graph, word in np.argwhere(plan.kept[layer] & leading[:, None]):
-            lost = log_odds["graph"] - log_odds["without", number[layer][graph, word]]
-            graphs.append(graph)
-            layers.append(layer)
-            words.append(word)
-            drops.append(lost[plan.leaders == graph].mean())
-    return Nodes(np.array(graphs, int), np.array(layers, str), np.array(words, int), np.array(drops, float))
+def _nodes(plan: Plan, layers: Sequence[str], log_odds: Mapping[Hashable, np.ndarray]) -> Nodes:
+    """Return the fall of the log-odds without each node of each graph."""
+    nodes, first_of_graph = plan.nodes(layers), plan.leaders == np.arange(len(plan.leaders))
+    found = []
+    for layer in layers:
+        of_layer = nodes[:, plan.columns_of_layers[layer]]
+        for graph, word in np.argwhere((of_layer >= 0) & first_of_graph[:, None]):
+            drops = log_odds["graph"] - log_odds["without", of_layer[graph, word]]
+            found.append((graph, layer, word, drops[plan.leaders == graph].mean()))
+    images, names, words, drops = zip(*found, strict=True) if found else ((),) * 4
+    return Nodes(np.array(images, int), np.array(names, str), np.array(words, int), np.array(drops, float))

@@ -12,8 +12,12 @@ from scipy.special import log_softmax
 from ..features import log_proba
 from ..graph import FEW_FITTED
 from ._intervals import Interval, interval_of_share
-from ._measured import Figure, Measured
-from ._parts import check_scores, graph_of, take_apart
+from ._parts import take_apart
+from ._results import Figure, Measured, Verdict, answer_by
+
+# Rules of thumb.
+_AGREES, _AGREES_PARTLY = 0.9, 0.7
+_COVERED, _COVERED_PARTLY = 0.9, 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +66,24 @@ class Fidelity(Measured):
                 for name, right in (("right", True), ("wrong", False))
             ]
         return figures
+
+    def verdicts(self) -> list[Verdict]:
+        agree = answer_by(self.agreement, _AGREES, _AGREES_PARTLY)
+        advice = {
+            "yes": "",
+            "partly": "; show a graph only where the words agree with the network on its image",
+            "no": "; do not rely on these graphs, nor on what follows: fit more images of each class, or more words",
+        }
+        covered = answer_by(self.coverage, _COVERED, _COVERED_PARTLY)
+        why = f"for {self.coverage:.0%} of the images at least {FEW_FITTED} fitted ones have the same decision"
+        if covered != "yes":
+            why += "; counts know little of the others: take evidence='influence'"
+        return [
+            Verdict(
+                "Do the words decide as the network?", agree, f"for {self.agreement:.0%} of the images{advice[agree]}."
+            ),
+            Verdict("Were images of these decisions fitted?", covered, f"{why}."),
+        ]
 
     def __str__(self) -> str:
         low, high = self.agreement_interval
@@ -128,9 +150,8 @@ def fidelity(estimator: Any, X: Any, y: Any = None) -> Fidelity:
     True
     """
     parts = take_apart(estimator, X)
-    graph = graph_of(parts)
-    check_scores(parts)
-    words = parts.words
+    graph, words = parts.graph, parts.words
+    parts.check_scores()
     evidence = graph.decision_function(words)
     network = np.concatenate([log_proba(batch.outputs).numpy(force=True) for batch in parts.maps.batches()])
     known = graph.class_counts_ > 0
@@ -184,7 +205,7 @@ def fidelity_score(estimator: Any, X: Any, y: Any = None) -> float:
     {'layerdictionary__n_components': 20}
     """
     parts = take_apart(estimator, X)
-    return graph_of(parts).score(parts.words)
+    return parts.graph.score(parts.words)
 
 
 def _divergence(log_p: np.ndarray, scores: np.ndarray) -> np.ndarray:

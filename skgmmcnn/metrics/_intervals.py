@@ -29,12 +29,14 @@ def interval_of_share(yes: np.ndarray) -> Interval:
     return float(limits.low), float(limits.high)
 
 
-def interval_of_ratio(above: np.ndarray, below: np.ndarray, random: np.random.RandomState) -> Interval:
-    """Return the same for the mean of `above` (n,) by the mean of `below` (n,), resampled together."""
-    return _percentiles((above, below), lambda a, b, axis: a.mean(axis) / b.mean(axis), random)
+def ratio_of_means(above: np.ndarray, below: np.ndarray, seed: int) -> tuple[float, Interval]:
+    """Return the mean of `above` (n,) by the mean of `below` (n,), and the percentiles of it, resampled together."""
+    with np.errstate(divide="ignore", invalid="ignore"):  # a resample may consist of images where both are 0
+        between = _percentiles((above, below), lambda a, b, axis: a.mean(axis) / b.mean(axis), seed)
+    return float(above.mean() / below.mean()), between
 
 
-def _percentiles(samples: tuple[np.ndarray, ...], statistic: Callable, random: np.random.RandomState) -> Interval:
+def _percentiles(samples: tuple[np.ndarray, ...], statistic: Callable, random: int | np.random.RandomState) -> Interval:
     if len(samples[0]) < 2:
         return np.nan, np.nan
     result = bootstrap(
@@ -49,9 +51,7 @@ def _percentiles(samples: tuple[np.ndarray, ...], statistic: Callable, random: n
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 
-def rank_correlation(
-    x: np.ndarray, y: np.ndarray, images: np.ndarray, random: np.random.RandomState
-) -> tuple[float, Interval]:
+def rank_correlation(x: np.ndarray, y: np.ndarray, images: np.ndarray, seed: int) -> tuple[float, Interval]:
     """Return Spearman's correlation of x (m,) and y (m,), and its 2.5 and 97.5 percentiles over resamples of images.
 
     `images` (m,) are the numbers of the images that they belong to, which stay together.  NaN where there is none.
@@ -60,7 +60,7 @@ def rank_correlation(
     n = int(image.max(initial=-1)) + 1
     if not n:
         return np.nan, (np.nan, np.nan)
-    times = np.stack([np.ones(n), *random.multinomial(n, np.full(n, 1 / n), N_RESAMPLES)])
+    times = np.stack([np.ones(n), *np.random.RandomState(seed).multinomial(n, np.full(n, 1 / n), N_RESAMPLES)])
     rho, *resamples = weighted_spearman(x, y, times[:, image])
     known = np.array(resamples)[~np.isnan(resamples)]
     if n < 2 or not len(known):

@@ -18,9 +18,9 @@ from ..dictionary import WordMaps, align_words
 from ..features import Change, FeatureMaps, maps_of_changed_network
 from ..graph import InferenceGraph
 from ._intervals import interval
-from ._measured import Figure, Measured
 from ._parts import Parts, in_memory
 from ._refits import Explained, refit, seed_of, similarities, take_apart_held
+from ._results import Figure, Measured
 
 
 @dataclass(frozen=True, eq=False)

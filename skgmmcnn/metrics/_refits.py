@@ -12,7 +12,7 @@ from sklearn.base import clone
 from ..dictionary import Alignment, WordMaps, WordModel
 from ..features import FeatureMaps
 from ..graph import GraphComparison, InferenceGraph, compare_graphs
-from ._parts import Parts, graph_of, in_memory, of_any_worth, take_apart
+from ._parts import Parts, in_memory, of_any_worth, take_apart
 
 Comparisons = list[list[GraphComparison]]  # of the graphs of classes, and of images
 
@@ -40,7 +40,7 @@ def _some_images(words: WordMaps, n_images: int, random: np.random.RandomState) 
 def refit(parts: Parts, maps: FeatureMaps, y: Any, seed: int) -> tuple[WordModel, InferenceGraph]:
     """Fit the words and the graph again with the same parameters, on `maps` and with this seed."""
     dictionary = clone(parts.dictionary).set_params(random_state=seed, keep_patches=False, keep_proba=False)
-    return dictionary, clone(graph_of(parts)).fit(dictionary.fit_transform(maps, y))
+    return dictionary, clone(parts.graph).fit(dictionary.fit_transform(maps, y))
 
 
 def seed_of(dictionary: WordModel, random: np.random.RandomState) -> int:
@@ -52,8 +52,8 @@ def seed_of(dictionary: WordModel, random: np.random.RandomState) -> int:
 def take_apart_held(estimator: Any, X: Any) -> Parts:
     """Return the parts of a pipeline with a graph; maps of images that are not too many are held in memory."""
     parts = take_apart(estimator, X)
-    graph_of(parts)
-    return parts if isinstance(X, FeatureMaps) else replace(parts, maps=in_memory(parts.maps))
+    held = parts.graph and isinstance(X, FeatureMaps)
+    return parts if held else replace(parts, maps=in_memory(parts.maps))
 
 
 class Explained:
@@ -66,7 +66,7 @@ class Explained:
         self._random = random
         self.words = parts.dictionary.transform(seen)
         self.cases = _classes_of(self.words), _some_images(self.words, n_images, random)
-        self.graphs = self._explain(graph_of(parts), self.words)
+        self.graphs = self._explain(parts.graph, self.words)
 
     def compare(self, graph: InferenceGraph, words: WordMaps, alignment: Alignment) -> tuple[Comparisons, Comparisons]:
         """Compare these graphs with those of another fit for the same decisions; also with partners at random."""

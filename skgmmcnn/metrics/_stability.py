@@ -14,8 +14,8 @@ from .._progress import progress
 from ..dictionary import assign, similarity_of_means
 from ..graph import GraphComparison
 from ._intervals import Interval, interval
-from ._measured import BASELINE, Figure, Measured
 from ._refits import Case, Comparisons, Explained, refit, seed_of, similarities, take_apart_held
+from ._results import BASELINE, Figure, Measured
 
 KINDS = ("resample", "seed", "both")
 Edge = tuple[str, str]

@@ -6,11 +6,10 @@ from hypothesis import strategies as st
 from sklearn.pipeline import make_pipeline
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
-from skgmmcnn.dictionary import count_words
 from skgmmcnn.metrics import deletion
-from skgmmcnn.metrics._ablation import Fillings
+from skgmmcnn.metrics._ablation import Ablation
 from skgmmcnn.metrics._deletion import ORDERS, whole_words
-from skgmmcnn.metrics._evidence import ranked_by_evidence
+from skgmmcnn.metrics._orders import leaders_of, ranked_by_evidence
 from skgmmcnn.metrics._parts import Parts, take_apart
 from tests.metrics.naive import maps_of, run_with
 
@@ -93,10 +92,10 @@ def test_resampled_columns_come_from_other_images_and_all_places(one_channel):
     owners, places = torch.arange(37.0)[:, None, None].expand(37, 8, 8), torch.arange(64.0).view(8, 8).expand(37, 8, 8)
     images = torch.stack([owners, places, places], 1)
     maps = FeatureExtractor(one_channel[0][0].network_, ["look"], preprocess=None, batch_size=9).fit_transform(images)
-    fillings = Fillings("resample", Parts(maps, None, None), ["look"], np.random.RandomState(0))
+    ablation = Ablation(Parts(maps, None, None), ["look"], "resample", np.random.RandomState(0))
     for part in maps.rerun(lambda part: part):
         start, n = part.original.start, len(part.original.decisions)
-        drawn = fillings(part.original.activations, start)["look"]
+        drawn = ablation.filling("look", part.original.activations["look"], start)
         assert (drawn[:, 0] != owners[start : start + n]).all()
         assert all(len(image.unique()) > 20 for image in drawn[:, 0])
         assert (drawn[:, 1] != places[start : start + n]).float().mean() > 0.9
@@ -129,25 +128,22 @@ def test_the_one_word_that_is_used_is_found(one_channel):
 @pytest.mark.parametrize("by", ["image", "class"])
 def test_words_are_ranked_as_the_graph_chooses_them(either, shown, by):
     parts = take_apart(either, shown)
-    words, every = parts.words, np.split(either[2].transform(parts.words), 2, axis=1)  # twelve words a layer
-    for (layer, found), evidence in zip(ranked_by_evidence(parts, ("conv2", "conv3"), by).items(), every, strict=True):
-        counts = count_words(words.words[layer], 12)
-        for row in range(len(words)):
-            rows = [row] if by == "image" else words.decisions == words.decisions[row]
-            mean, n_locations = evidence[rows].mean(0), counts[rows].mean(0)
-            expected = mean / np.sqrt(np.maximum(n_locations, 1)) if parts.graph.evidence_ == "influence" else mean
-            np.testing.assert_allclose(found["graph"][row], expected, atol=1e-12)
-            np.testing.assert_allclose(found["reverse"][row], -expected, atol=1e-12)
-            np.testing.assert_allclose(
-                found["per_location"][row], mean / np.maximum(counts[rows].sum(0), 1), atol=1e-12
-            )
+    evidence, counts, decisions = parts.evidence, parts.words.histogram(), parts.words.decisions
+    found = ranked_by_evidence(parts, leaders_of(parts, by))
+    for row in range(len(shown)):
+        rows = [row] if by == "image" else decisions == decisions[row]
+        mean, n_locations = evidence[rows].mean(0), counts[rows].mean(0)
+        expected = mean / np.sqrt(np.maximum(n_locations, 1)) if parts.graph.evidence_ == "influence" else mean
+        np.testing.assert_allclose(found["graph"][row], expected, atol=1e-12)
+        np.testing.assert_allclose(found["reverse"][row], -expected, atol=1e-12)
+        np.testing.assert_allclose(found["per_location"][row], mean / np.maximum(counts[rows].sum(0), 1), atol=1e-12)
 
 
 def test_the_graph_keeps_the_first_words_of_its_order(pipe, shown):
     parts = take_apart(pipe, shown)
-    for layer, ranked in ranked_by_evidence(parts, ("conv2", "conv3"), "image").items():
-        kept = parts.kept()[layer]
-        places = (-ranked["graph"]).argsort(1).argsort(1)
+    ranked = ranked_by_evidence(parts, leaders_of(parts, "image"))["graph"]
+    for layer, kept in parts.kept().items():
+        places = (-ranked[:, parts.columns([layer])]).argsort(1).argsort(1)
         assert (places[kept] < 3).mean() > 0.9  # the others had no effect
 
 

@@ -256,19 +256,19 @@ def test_other_words_take_about_as_many_columns(data, n_words, n):
     counts = np.array([data.draw(numbers) for _ in range(n)])
     counts[:, 0] += 1
     kept = np.array([data.draw(st.lists(st.booleans(), min_size=n_words, max_size=n_words)) for _ in range(n)])
-    plan = Plan({"a": kept}, {"a": np.zeros(kept.shape)}, {"a": counts}, {"a": counts}, np.arange(n))
+    plan = Plan({"a": slice(n_words)}, kept, {}, counts, counts, np.arange(n))
     random = np.random.RandomState(0)
-    (ranks,) = plan.rank("random", 1, random)
-    alike = plan.alike(ranks)["a"]
+    ranks = plan.rank("random", random)
+    alike = plan.first_as_graph(ranks)
     for i in range(n):
-        order = np.argsort(ranks["a"][i])
+        order = np.argsort(ranks[i])
         shown = [word for word in order if counts[i, word]]
         assert order[: len(shown)].tolist() == shown
         wanted = counts[i, kept[i]].sum()
         nearest = min(abs(counts[i, order[:end]].sum() - wanted) for end in range(n_words + 1))
         assert abs(counts[i, alike[i]].sum() - wanted) == nearest
-    (ranks,) = plan.rank("frequency", 1, random)
-    in_order = np.take_along_axis(counts, np.argsort(ranks["a"], axis=1), axis=1)
+    ranks = plan.rank("frequency", random)
+    in_order = np.take_along_axis(counts, np.argsort(ranks, axis=1), axis=1)
     assert (np.diff(in_order, axis=1) <= 0).all()
 
 

@@ -1,4 +1,4 @@
-"""The interface of all results: figures for a table, and sentences as text."""
+"""The interface of all results: figures for a table, verdicts, and sentences as text."""
 
 from __future__ import annotations
 
@@ -25,12 +25,34 @@ class Figure(NamedTuple):
     good: str = ""
 
 
+class Verdict(NamedTuple):
+    """The answer to one question, "yes", "partly", "no" or "" for a number, with the figure and the remedy."""
+
+    question: str
+    answer: str
+    why: str
+
+    def __str__(self) -> str:
+        if self.answer:
+            return f"{self.question}  {self.answer.upper()}: {self.why}"
+        return f"{self.question}  {self.why[0].upper()}{self.why[1:]}"
+
+
 class Measured(ABC):
     """A result of a measure; as text it is sentences."""
 
     @abstractmethod
     def figures(self) -> list[Figure]:
         """Return the figures that sum it up, in the order in which they are read best."""
+
+    def verdicts(self) -> list[Verdict]:
+        """Return answers to questions about graphs, by rules of thumb from the figures."""
+        return []
+
+
+def answer_by(value: float, yes: float, partly: float) -> str:
+    """Return the answer for a value that is good from `yes` on, and acceptable from `partly` on."""
+    return "yes" if value >= yes else "partly" if value >= partly else "no"
 
 
 def axes_for(ax: Any) -> Any:
