@@ -143,7 +143,7 @@ def completeness(estimator: Any, X: Any, y: Any = None, *, layers: Sequence[str]
     >>> bool(result.accuracy[1] > result.accuracy_null[1])
     True
     """
-    parts = take_apart(estimator, X)
+    parts = take_apart(estimator, X, with_graph=False)
     chosen = parts.check_layers(layers)
     parts.check_scores()
     right = None if y is None else parts.maps.spec.encode(y, len(parts.maps))

@@ -27,22 +27,15 @@ _MOST_BYTES = 2**31  # of activations that are held
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """Feature maps, the words that describe them, and the graph that connects these, if any.
+    """Feature maps, the words that describe them, and the graph that connects these; None for measures of words.
 
     The words of all images, their evidence and the graphs are computed once, for all measures of a report.
     """
 
     maps: FeatureMaps
     dictionary: WordModel
-    graph_if_any: InferenceGraph | None
+    graph: InferenceGraph
     verbose: int = 0
-
-    @property
-    def graph(self) -> InferenceGraph:
-        """The graph; an error without one."""
-        if self.graph_if_any is None:
-            raise TypeError("This measure needs a pipeline that ends with an InferenceGraph.")
-        return self.graph_if_any
 
     @cached_property
     def words(self) -> WordMaps:
@@ -95,7 +88,7 @@ class Parts:
         check_decided(batch.outputs, batch.decisions, self.maps.spec.n_outputs)
 
 
-def take_apart(estimator: Any, X: Any, verbose: int = 0) -> Parts:
+def take_apart(estimator: Any, X: Any, verbose: int = 0, *, with_graph: bool = True) -> Parts:
     """Return the parts of a fitted pipeline that reads the images X, or their feature maps; parts as they are."""
     if isinstance(estimator, Parts):
         return estimator
@@ -108,7 +101,9 @@ def take_apart(estimator: Any, X: Any, verbose: int = 0) -> Parts:
     if not len(maps):
         raise ValueError("There are no images in these FeatureMaps.")
     graph = next((step for step in steps_of(estimator) if isinstance(step, InferenceGraph)), None)
-    return Parts(maps, dictionary, graph, verbose)
+    if with_graph and graph is None:
+        raise TypeError("This measure needs a pipeline that ends with an InferenceGraph.")
+    return Parts(maps, dictionary, graph, verbose)  # type: ignore[arg-type]
 
 
 def in_memory(maps: FeatureMaps) -> FeatureMaps:

@@ -18,8 +18,8 @@ from ..dictionary import WordMaps, align_words
 from ..features import Change, FeatureMaps, maps_of_changed_network
 from ..graph import InferenceGraph
 from ._intervals import interval
-from ._parts import Parts, in_memory
-from ._refits import Explained, refit, seed_of, similarities, take_apart_held
+from ._parts import in_memory
+from ._refits import Reference, refit, seed_of, similarities, take_apart_held
 from ._results import Figure, Measured
 
 
@@ -166,13 +166,18 @@ def randomisation_test(
     seen = parts.maps if explained is None else take_apart_held(estimator, explained).maps
     cascade, steps = _Cascade(random), _steps(_run_order(parts.maps), n_steps)
     seed = seed_of(parts.dictionary, random)
-    first = Explained(parts, seen, n_images, random)
-    results = [_compare(first, *_fit(parts, parts.maps, seen, y, seed))]
-    other = _compare(first, *_fit(parts, parts.maps, seen, y, int(random.randint(2**31))))
+    first = Reference(parts, seen, n_images, random)
+
+    def step(maps: FeatureMaps, shown: FeatureMaps, seed: int) -> _Step:
+        dictionary, graph = refit(parts, maps, y, seed)
+        return _compare(first, graph, dictionary.transform(shown))
+
+    results = [step(parts.maps, seen, seed)]
+    other = step(parts.maps, seen, int(random.randint(2**31)))
     for names in progress(steps, desc="steps", shown=verbose):
         maps = in_memory(maps_of_changed_network(parts.maps, cascade.randomise(names)))
         shown = maps if explained is None else maps_of_changed_network(seen, cascade.repeat)
-        results.append(_compare(first, *_fit(parts, maps, shown, y, seed)))
+        results.append(step(maps, shown, seed))
     return Randomisation(
         modules=tuple(map(tuple, steps)),
         classes=np.stack([step.classes for step in results]),
@@ -262,13 +267,7 @@ def _renormalise(modules: list[nn.Module], network: nn.Module, batch: Tensor) ->
         module.eval()
 
 
-def _fit(parts: Parts, maps: FeatureMaps, seen: FeatureMaps, y: Any, seed: int) -> tuple[InferenceGraph, WordMaps]:
-    """Return a refit's graph, and its words of the images that are explained."""
-    dictionary, graph = refit(parts, maps, y, seed)
-    return graph, dictionary.transform(seen)
-
-
-class _Compared(NamedTuple):
+class _Step(NamedTuple):
     """One step of :class:`Randomisation`."""
 
     classes: np.ndarray
@@ -279,16 +278,14 @@ class _Compared(NamedTuple):
     agreement: float
 
 
-def _compare(first: Explained, graph: InferenceGraph, words: WordMaps) -> _Compared:
+def _compare(first: Reference, graph: InferenceGraph, words: WordMaps) -> _Step:
     """Compare the graphs of the same images and decisions."""
     alignment, n_words = align_words(first.words, words), first.words.vocabulary.n_words
-    compared, by_chance = first.compare(graph, words, alignment)
-    classes, images = map(similarities, compared)
-    chance, image_chance = (float(similarities(graphs).mean()) for graphs in by_chance)
-    return _Compared(
-        classes,
-        images,
-        (chance, image_chance),
+    (classes, classes_by_chance), (images, images_by_chance) = first.compare(graph, words, alignment)
+    return _Step(
+        similarities(classes),
+        similarities(images),
+        (float(similarities(classes_by_chance).mean()), float(similarities(images_by_chance).mean())),
         {layer: float(shared.sum()) / n_words[layer] for layer, shared in alignment.similarity.items()},
         graph.score(words),
         float((words.decisions == first.words.decisions).mean()),

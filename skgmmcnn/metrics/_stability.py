@@ -12,9 +12,8 @@ from sklearn.utils import check_random_state
 
 from .._progress import progress
 from ..dictionary import assign, similarity_of_means
-from ..graph import GraphComparison
 from ._intervals import Interval, interval
-from ._refits import Case, Comparisons, Explained, refit, seed_of, similarities, take_apart_held
+from ._refits import Compared, Reference, refit, seed_of, similarities, take_apart_held
 from ._results import BASELINE, Figure, Measured
 
 KINDS = ("resample", "seed", "both")
@@ -189,56 +188,51 @@ def stability(
     random, parts = check_random_state(random_state), take_apart_held(estimator, X)
     seen = parts.maps if explained is None else take_apart_held(estimator, explained).maps
     labels = None if y is None else parts.maps.spec.encode(y, len(parts.maps))
-    first = Explained(parts, seen, n_images, random)
-    tables: list[dict[str, np.ndarray]] = []  # cosines of all words, by layer
-    comparisons: list[tuple[Comparisons, Comparisons]] = []  # of graphs, also with partners at random
+    first = Reference(parts, seen, n_images, random)
+    cosines: list[dict[str, np.ndarray]] = []  # of all pairs of words, by layer
+    compared = []
     for _ in progress(range(n_refits), desc="refits", shown=verbose):
         rows = np.arange(len(parts.maps)) if kind == "seed" else random.randint(len(parts.maps), size=len(parts.maps))
         seed = seed_of(parts.dictionary, random) if kind == "resample" else int(random.randint(2**31))
         dictionary, graph = refit(parts, parts.maps[rows], None if labels is None else labels[rows], seed)
-        table = similarity_of_means(parts.dictionary, dictionary, "cosine")
-        tables.append(table)
-        comparisons.append(first.compare(graph, dictionary.transform(seen), assign(table)))
-    compared, by_chance = (zip(*found, strict=True) for found in zip(*comparisons, strict=True))
+        cosines.append(similarity_of_means(parts.dictionary, dictionary, "cosine"))
+        compared.append(first.compare(graph, dictionary.transform(seen), assign(cosines[-1])))
     classes, images = (
-        _graph_stability(*found, random) for found in zip(first.cases, first.graphs, compared, by_chance, strict=True)
+        _graph_stability(names, graphs, [refit[i] for refit in compared], random)
+        for i, (names, graphs) in enumerate(zip(first.names, first.graphs, strict=True))
     )
     return Stability(
         kind=kind,
-        words={layer: np.stack([_of_partners(table[layer]) for table in tables]) for layer in tables[0]},
+        # partners are in the order of the words, each of which has one
+        words={layer: np.stack([assign(each).similarity[layer] for each in cosines]) for layer in cosines[0]},
         # the mean over all matchings is the mean over all pairs
-        chance_words={layer: np.array([table[layer].mean() for table in tables]) for layer in tables[0]},
+        chance_words={layer: np.array([each[layer].mean() for each in cosines]) for layer in cosines[0]},
         classes=classes,
         images=images,
     )
 
 
-def _of_partners(table: np.ndarray) -> np.ndarray:
-    """Return the cosine of each word's partner, (K,)."""
-    return assign({"": table}).similarity[""]  # in the order of the words, each of which has a partner
-
-
 def _graph_stability(
-    cases: list[Case],
+    names: tuple[str, ...],
     graphs: list[nx.DiGraph],
-    compared: Sequence[list[GraphComparison]],
-    by_chance: Sequence[list[GraphComparison]],
+    refits: Sequence[list[Compared]],
     random: np.random.RandomState,
 ) -> GraphStability:
-    similarity, chance = (np.stack([similarities(refit) for refit in refits], 1) for refits in (compared, by_chance))
+    aligned, by_chance = zip(*refits, strict=True)
+    similarity, chance = (np.stack([similarities(refit) for refit in each], axis=1) for each in (aligned, by_chance))
     return GraphStability(
-        names=tuple(case.name for case in cases),
+        names=names,
         similarity=similarity,
         chance=chance,
         interval=interval(similarity.mean(1), random),
-        edges=tuple(_found_again(graph, refits) for graph, *refits in zip(graphs, *compared, strict=True)),
-        chance_edges=tuple(_found_again(graph, refits) for graph, *refits in zip(graphs, *by_chance, strict=True)),
+        edges=tuple(_shares_of_edges(graph, each) for graph, *each in zip(graphs, *aligned, strict=True)),
+        chance_edges=tuple(_shares_of_edges(graph, each) for graph, *each in zip(graphs, *by_chance, strict=True)),
     )
 
 
-def _found_again(graph: nx.DiGraph, refits: list[GraphComparison]) -> dict[Edge, float]:
+def _shares_of_edges(graph: nx.DiGraph, refits: Compared) -> dict[Edge, float]:
     """Return the share of the refits that have each edge of a graph again."""
-    by_refit = [{row.first for row in refit.edges if row.first and row.second} for refit in refits]
+    again = [{edge.first for edge in refit.edges if edge.first and edge.second} for refit in refits]
     return {
-        (tail, head): float(np.mean([f"{tail} -> {head}" in edges for edges in by_refit])) for tail, head in graph.edges
+        (tail, head): float(np.mean([f"{tail} -> {head}" in edges for edges in again])) for tail, head in graph.edges
     }

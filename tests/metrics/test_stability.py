@@ -9,7 +9,7 @@ from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
 from skgmmcnn.dictionary import Alignment
 from skgmmcnn.graph import compare_graphs
 from skgmmcnn.metrics import stability
-from skgmmcnn.metrics._refits import _at_random
+from skgmmcnn.metrics._refits import shuffled
 
 pytestmark = pytest.mark.filterwarnings("ignore:Counts know little")  # few images
 
@@ -98,7 +98,7 @@ def test_figures_equal_a_plain_loop(pipe, held, monkeypatch):
     assert found.classes.stable_edges == pytest.approx(np.mean([np.mean(seen) >= 0.5 for seen in again.values()]))
 
 
-def test_partners_at_random_are_not_alike(found):
+def test_partnersshuffled_are_not_alike(found):
     for layer, values in found.words.items():
         assert values.mean() > found.chance_words[layer].mean()
     for graphs in (found.classes, found.images):
@@ -116,11 +116,11 @@ def test_partners_at_random_are_not_alike(found):
     assert lines[-1].startswith("Graphs of 5 images are ")
 
 
-def test_partners_at_random_come_to_the_mean_of_the_table(pipe):
+def test_partnersshuffled_come_to_the_mean_of_the_table(pipe):
     means = pipe[0].mixtures_["conv3"].emitted_means_
     table, random = cosines(means, means), np.random.RandomState(0)
     alignment = Alignment({"conv3": np.repeat(np.arange(16), 2).reshape(16, 2)}, {"conv3": np.ones(16)})
-    drawn = [table[tuple(_at_random(alignment, random).pairs["conv3"].T)].mean() for _ in range(2000)]
+    drawn = [table[tuple(shuffled(alignment, random).pairs["conv3"].T)].mean() for _ in range(2000)]
     assert np.mean(drawn) == pytest.approx(table.mean(), abs=0.01)
 
 
