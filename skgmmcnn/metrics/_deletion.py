@@ -104,12 +104,11 @@ def deletion(
     verbose: int = 0,
     random_state: int | np.random.RandomState | None = None,
 ) -> AblationCurves:
-    """Take the words of a layer away from the network, or give them back to it, the most important ones first.
+    """Remove the words of a layer from the network, or give them back to it, the most important ones first.
 
     At each step the columns of further words, exactly those and all of those, are replaced in the layer's map, and the
-    network goes on from there.  The sooner the probability of its original decision falls, the better the order shows
-    what the network uses [1]_.  Insertion is the reverse: it begins without any word, and the sooner the probability
-    rises, the better.  Results depend on the filling of the columns.
+    network goes on from there.  The earlier the probability of its original decision falls, the better the order shows
+    what the network uses [1]_.  Insertion starts without any word; the earlier the probability rises, the better.
 
     Parameters
     ----------
@@ -118,21 +117,21 @@ def deletion(
     X : images or FeatureMaps
         Images that the pipeline takes, or feature maps of a network.
     layer : str
-        The layer whose words are taken away.
+        The layer whose words are removed.
     direction : {"deletion", "insertion"}, default="deletion"
-        Whether words are taken away from the full map, or given back to a map that has none.
+        Whether words are removed from the full map, or given back to a map that has none.
     orders : sequence of str, default=all
-        "graph": in the order in which the graph chooses words, by the salience of their influence on the image's
-        decision, which is the influence divided by the square root of the number of locations, or by the bits of their
-        counts; "per_location": by the evidence that :meth:`InferenceGraph.transform` returns divided by the number of
-        locations, as columns are the cost of a step; "reverse": the graph's order from its end; "frequency": by the
-        number of locations; "random": the mean curve of `n_random` orders.
+        "graph": as the graph chooses words, by the salience of their influence on the image's decision (the influence
+        divided by the square root of the number of locations), or by the bits of their counts; "per_location": by the
+        evidence that :meth:`InferenceGraph.transform` returns divided by the number of locations, as columns are the
+        cost of a step; "reverse": the graph's order from its end; "frequency": by the number of locations; "random":
+        the mean curve of `n_random` orders.
     by : {"image", "class"}, default="image"
         Whether evidence is that of each image, or its mean over all images in X with the same decision.
     fill : {"mean", "zero", "resample"}, default="mean"
         Filling of the columns: the layer's mean, zeros, or columns of other images.
     n_steps : int, default=10
-        Number of steps to the map without any word; words are never taken in part, so shares vary around k / n_steps.
+        Number of steps; words are never removed in part, so shares vary around k / n_steps.
     n_random : int, default=3
         Number of random orders.
     verbose : int, default=0
@@ -143,12 +142,11 @@ def deletion(
     Returns
     -------
     curves : AblationCurves
-        `shares` : dict of str to array of shape (n, n_steps + 1), by order, the share of columns that are replaced
-        (deletion) or there (insertion), from 0 to 1.  `proba` : the same for the network's probability of each image's
-        original decision.  `areas` : dict of str to array of shape (n,), the area under each image's curve, the mean
-        probability on the way.  ``ratio(order="graph", to="random")`` : the mean area in one order divided by that in
-        another, with a 95 % interval over resamples of the images; for deletion the smaller the better, for insertion
-        the larger.  ``plot(ax=None)`` draws the mean curves.  `layer`, `direction`, `by` and `fill` are as given.
+        By order, `shares` and `proba` : arrays of shape (n, n_steps + 1), share of the columns of the removed (or
+        restored) words and probability of the decision; `areas` : arrays of shape (n,), area under each curve, the mean
+        probability on the way.  ``ratio(order="graph", to="random")`` : ratio of the mean areas in two orders, small
+        for a good deletion and large for a good insertion, with a 95 % interval over resamples of the images.
+        ``plot(ax=None)`` draws the mean curves.
 
     References
     ----------

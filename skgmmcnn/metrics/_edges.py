@@ -99,13 +99,12 @@ class EdgeEffects(Measured):
 def edge_effects(
     estimator: Any, X: Any, *, verbose: int = 0, random_state: int | np.random.RandomState | None = None
 ) -> EdgeEffects:
-    """Take each lower word of a graph away from each upper one, and compare the effects with the edges.
+    """Compare the evidence of pairs of words with the effect of removing the lower word from the upper one.
 
-    Of an edge from t to s the exact effect is that of path patching [1]_: the network runs up to the layer of s with
-    the mean of t's layer in the place of t; the locations of s, and nothing else, are replaced by the result; then the
-    network goes on, and the effect is the fall of the log-odds of its decision.  An edge into the decision has the
-    effect of taking t away.  This is compared with the evidence of the pair, of all pairs of words that the graph of an
-    image's decision keeps in two layers, whether it draws an edge or not.
+    The exact effect of an edge from t to s is that of path patching [1]_: the network runs up to the layer of s with
+    the mean of t's layer in place of t; only the locations of s are replaced by the result, and the effect is the fall
+    of the log-odds of the decision.  For an edge into the decision t is removed.  Pairs are those of all words in two
+    layers that the graph of an image's decision keeps, whether it draws an edge or not.
 
     Parameters
     ----------
@@ -121,25 +120,23 @@ def edge_effects(
     Returns
     -------
     effects : EdgeEffects
-        `pairs` is a dict of (upper, lower) to the effects of all m pairs of words (s, t) of two layers, each in each
-        image, from the top down.  Of each:
+        `pairs` is a dict of (upper, lower) to the m pairs of words (s, t) of two layers, from the top down, with
 
         - `images`, `upper_words`, `lower_words` : int arrays of shape (m,), number of the image, s and t;
         - `drawn` : bool array of shape (m,), whether the image's graph has an edge from t to s;
-        - `evidence` : array of shape (m,), the flow from t into s in nats, to first order; of counts, the bits of all
+        - `evidence` : array of shape (m,), flow from t into s in nats, to first order; of counts, the bits of all
           locations of t in the fields of s; `named` is "flow" or "bits";
-        - `effects` : array of shape (m,), the fall of the log-odds of the decision when t is taken away from s, in
-          nats;
-        - ``correlation()`` : Spearman's correlation of evidence and effects, near 1 where stronger evidence goes with
-          stronger effects and NaN where either is constant, and a 95 % interval over resamples of the images;
+        - `effects` : array of shape (m,), fall of the log-odds of the decision when t is removed from s, in nats;
+        - ``correlation()`` : Spearman's correlation of evidence and effects, NaN where either is constant, and a 95 %
+          interval over resamples of the images;
         - `same_sign` : share of the pairs with any effect whose effect has the sign of the evidence;
-        - `drawn_share` : share of the sum of the absolute effects that is of edges drawn.
+        - `drawn_share` : share of the edges drawn in the sum of the absolute effects.
 
     Notes
     -----
-    Under influence the evidence of a pair is its flow, and an edge is drawn where flow and effect agree in sign and are
-    large enough, so that drawn edges are true by construction; whether the flow is to be believed elsewhere is shown by
-    all pairs.  Under counts it is log-ratio times number of locations, and an edge is drawn where that is positive.
+    A graph of influence draws an edge where flow and effect agree in sign and are large enough, so its edges are true
+    by construction; all pairs show whether flow can be relied on elsewhere.  A graph of counts draws an edge where the
+    bits, log-ratio times number of locations, are positive.
 
     References
     ----------
@@ -155,8 +152,6 @@ def edge_effects(
     >>> extractor = FeatureExtractor(digits.network, layers=["conv2", "conv3"])
     >>> pipe = make_pipeline(extractor, LayerDictionary(30, random_state=0), InferenceGraph()).fit(digits.images)
     >>> effects = edge_effects(pipe, digits.test_images[:50], random_state=0)
-    >>> list(effects.pairs)
-    [('decision', 'conv3'), ('conv3', 'conv2')]
     >>> effects.pairs["conv3", "conv2"].correlation()[0] > 0.5
     True
     """

@@ -176,19 +176,16 @@ def faithfulness(
     verbose: int = 0,
     random_state: int | np.random.RandomState | None = None,
 ) -> Faithfulness:
-    """Keep only the words that graphs keep, and measure the decision that is left.
+    """Measure the decision that is left with only the words that graphs keep.
 
-    At every layer the columns whose words the graph keeps stay, those of all other words are replaced, in all layers
-    at once; the network runs from the lowest layer on, so that what stays in an upper layer is what the network makes
-    of what stayed below.  Faithfulness is
+    The columns of words that the graph keeps stay, all others are replaced, in all layers at once; an upper layer keeps
+    what the network makes of what stayed below.  Words are those of the untouched network.  Faithfulness is
 
         F = (m(graph) - m(empty)) / (m(full) - m(empty)),
 
-    m being the log-odds log p / (1 - p) of its decision in nats, to which evidence adds up; each is a mean over images,
-    before the ratio is taken [1]_: an image for which nothing is at stake then has no say, where its own ratio would be
-    noise.  A graph should have a large F, and what it leaves out (the complement) a small one.
-
-    Words are looked up in the maps of the untouched network, so that it is fixed beforehand which columns stay.
+    where m is the mean over images of the log-odds log p / (1 - p) of the decision, in nats [1]_.  Images for which the
+    columns make no difference have no weight in this ratio of means.  F should be large for a graph, and small for the
+    words that it leaves out (the complement).
 
     Parameters
     ----------
@@ -199,7 +196,7 @@ def faithfulness(
     by : {"image", "class"}, default="image"
         Whether graphs are those of each image's own decision, or those of all images in X with the same decision.
     layers : sequence of str, default=None
-        The layers in which columns are taken away; all where None.
+        The layers in which columns are replaced; all where None.
     fill : {"mean", "zero", "resample"}, default="mean"
         Filling of the columns: the layer's mean, zeros, or columns of other images.
     orders : sequence of str, default=all
@@ -207,7 +204,7 @@ def faithfulness(
     n_random : int, default=3
         Number of random orders.
     each_layer : bool, default=True
-        Whether columns are also taken away in each layer by itself.
+        Whether columns are also replaced in each layer by itself.
     verbose : int, default=0
         Whether to show progress.
     random_state : int, RandomState instance or None, default=None
@@ -216,34 +213,26 @@ def faithfulness(
     Returns
     -------
     faithfulness : Faithfulness
-        `together` : everything else is taken away in all layers at once; `layers` : dict of str to the same for one
-        layer.  `faithfulness` : F of the graphs, and `n_undefined`, the number of images for which the columns of the
-        layers make no difference.  ``plot(ax=None, layer=None)`` draws F against the share of the columns that stay.
+        `together`, a circuit of all layers, and `layers`, a dict of circuits of single layers.  `faithfulness` : F of
+        the graphs; `n_undefined` : number of images for which the columns make no difference.  ``plot(ax=None,
+        layer=None)`` draws F against the share of the columns that stay.  Of each circuit:
 
-        Of `together` and each of `layers`:
-
-        - `full`, `empty`, `graph`, `complement` : arrays of shape (n,), m of the untouched network, with no column
-          left, with the words of the graph, and with all other words; ``of(graph)`` is F, with a 95 % interval over
-          resamples of the images;
-        - `alike` : dict of str to array of shape (n,), by order, m with the first words of the order, as many as take
-          nearest to as many columns as those of the graph; `graph_share`, the share of the latter's columns;
-        - `n_words` : int array of shape (S,), numbers of words 0, 1, 2, 4 and so on; `curves`, `shares` : by order,
-          arrays of shape (n, S), m with the first words of each layer, and the share of columns; ``curve(order)`` is F
-          at these steps, ``cpr(order)`` the area under it;
-        - `nodes` : `images`, `layers`, `words` and `drops`, arrays of shape (m,), the fall of m without each word of
-          each graph; `needed`, the share of those that m falls without.
+        - `full`, `empty`, `graph`, `complement` : arrays of shape (n,), log-odds of the decision in the untouched
+          network, without any column, with the words of the graph, and with all others; ``of(graph)`` is F of these,
+          with a 95 % interval over resamples of the images;
+        - `alike` : by order, the log-odds with the first words whose number of columns is nearest to the graph's;
+          `graph_share` : array of shape (n,), share of the columns of the graph's words;
+        - `curves`, `shares` : by order, arrays of shape (n, S), log-odds with the first `n_words` = 0, 1, 2, 4, ...
+          words of each layer, and the share of their columns; ``curve(order)`` is F at these steps, ``cpr(order)`` the
+          area under it, the circuit performance ratio [2]_, with its interval;
+        - `nodes` : arrays `images`, `layers`, `words` and `drops` of shape (m,), the fall of the log-odds without each
+          word of each graph; `needed` is the share of falls (minimality).
 
     Notes
     -----
-    Curves keep the n = 1, 2, 4, ... first words of each layer.  The area under F, over the share of the columns that
-    stay, is the circuit performance ratio (CPR) [2]_.
-
-    F may be above 1, since what a graph leaves out also holds what speaks against the decision.  It may be below 0: a
-    few columns among replaced ones are nothing that the network was trained on, and it can take them for another class.
-    A graph keeps a few words of many, and through several layers one behind the other what is lost adds up.  So compare
-    with frequent and random words that take as many columns, and look at single layers, too.
-
-    Whether all nodes are needed (minimality) is measured by taking each away as well: m should fall.
+    F may exceed 1, since a graph also leaves out what speaks against the decision, and it may be negative, since a few
+    columns among replaced ones are unlike anything that the network was trained on.  Losses add up over layers: compare
+    with frequent and random words that have as many columns, and look at single layers, too.
 
     References
     ----------
@@ -260,8 +249,7 @@ def faithfulness(
     >>> digits = load_digits_network()
     >>> extractor = FeatureExtractor(digits.network, layers=["conv2", "conv3"])
     >>> pipe = make_pipeline(extractor, LayerDictionary(30, random_state=0), InferenceGraph()).fit(digits.images)
-    >>> result = faithfulness(pipe, digits.test_images[:50], random_state=0)
-    >>> top = result.layers["conv3"]
+    >>> top = faithfulness(pipe, digits.test_images[:50], random_state=0).layers["conv3"]
     >>> top.of(top.graph)[0] > top.of(top.alike["random"])[0]
     True
     """

@@ -106,13 +106,13 @@ class Fidelity(Measured):
 
 
 def fidelity(estimator: Any, X: Any, y: Any = None) -> Fidelity:
-    """Compare the decision that the words speak for with the network's.
+    """Compare the decisions of words with those of the network.
 
-    With p the network's class probabilities and q those of the words (naive Bayes over the locations of the uppermost
-    layers), agreement is the share of images with one and the same largest class, and the divergence is sum_c p(c) log2
-    p(c) / q(c).  Naive Bayes takes locations to be independent, so that q is far too near to 0 and 1; the tempered
-    divergence takes q(c)^(1 / T), renormalised, with the one T that is best for all images.  Classes without fitted
-    images are left out of both distributions; agreement counts them as missed.
+    Words decide by naive Bayes over the locations of the uppermost layers.  Agreement is the share of images for which
+    their class probabilities q and the network's p have the same largest class; the divergence is sum_c p(c) log2 p(c)
+    / q(c).  Locations depend on each other, so q is far too near to 0 and 1; the tempered divergence takes q(c)^(1 /
+    T), renormalised, with the T that is best for all images.  Classes without fitted images are left out of both
+    distributions, and count as missed in the agreement.
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ def fidelity(estimator: Any, X: Any, y: Any = None) -> Fidelity:
     X : images or FeatureMaps
         Images that the pipeline takes, or feature maps of a network.
     y : array-like of shape (n,), default=None
-        Right classes, as output numbers or class names, to compare right decisions with wrong ones.
+        True classes, as output numbers or class names, to compare right decisions with wrong ones.
 
     Returns
     -------
@@ -129,13 +129,13 @@ def fidelity(estimator: Any, X: Any, y: Any = None) -> Fidelity:
         `agreement`, `agreement_interval` and `agrees` : share of the images with the same decision, its 95 % interval
         by Wilson's method, and a bool array of shape (n,).  `divergence`, `tempered_divergence` : arrays of shape (n,),
         in bits; `temperature` is T.  `n_fitted` : int array of shape (n,), number of fitted images with the decision of
-        each image, and `coverage`, the share with at least ten.  With y also `right` and `accuracy`, of the network,
-        and ``agreement_of(right)``, the agreement over its right decisions or its wrong ones.
+        each image; `coverage` : share with at least ten.  With y also `right` and `accuracy`, of the network, and
+        ``agreement_of(right)``, the agreement over its right decisions or its wrong ones.
 
     Notes
     -----
-    This is about counts, which :meth:`InferenceGraph.predict` uses under any evidence.  Graphs of influence do not
-    depend on it, graphs of counts do.
+    Words decide by counts, whatever the evidence of graphs: see :meth:`InferenceGraph.predict`.  Graphs of influence do
+    not depend on it, graphs of counts do.
 
     Examples
     --------
@@ -146,7 +146,7 @@ def fidelity(estimator: Any, X: Any, y: Any = None) -> Fidelity:
     >>> digits = load_digits_network()
     >>> extractor = FeatureExtractor(digits.network, layers=["conv2", "conv3"])
     >>> pipe = make_pipeline(extractor, LayerDictionary(30, random_state=0), InferenceGraph()).fit(digits.images)
-    >>> bool(fidelity(pipe, digits.test_images).agreement > 0.8)
+    >>> fidelity(pipe, digits.test_images).agreement > 0.8
     True
     """
     parts = take_apart(estimator, X)
@@ -174,7 +174,7 @@ def fidelity(estimator: Any, X: Any, y: Any = None) -> Fidelity:
 
 
 def fidelity_score(estimator: Any, X: Any, y: Any = None) -> float:
-    """Return the share of images for which the words decide as the network, a scorer for grid searches.
+    """Return the share of images for which words decide as the network, a scorer as :func:`completeness_score`.
 
     Parameters
     ----------
@@ -183,26 +183,12 @@ def fidelity_score(estimator: Any, X: Any, y: Any = None) -> float:
     X : images or FeatureMaps
         Images that the pipeline takes, or feature maps of a network.
     y : object
-        Ignored: the network is what the words are to agree with.
+        Ignored: words are compared with the network.
 
     Returns
     -------
     agreement : float
         Between 0 and 1.
-
-    Examples
-    --------
-    >>> from sklearn.model_selection import GridSearchCV
-    >>> from sklearn.pipeline import make_pipeline
-    >>> from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
-    >>> from skgmmcnn.datasets import load_digits_network
-    >>> from skgmmcnn.metrics import fidelity_score
-    >>> digits = load_digits_network()
-    >>> maps = FeatureExtractor(digits.network, layers=["conv3"]).fit_transform(digits.images[:300]).compute()
-    >>> pipe = make_pipeline(LayerDictionary(random_state=0), InferenceGraph())
-    >>> grid = {"layerdictionary__n_components": [2, 20]}
-    >>> GridSearchCV(pipe, grid, scoring=fidelity_score, cv=2).fit(maps).best_params_
-    {'layerdictionary__n_components': 20}
     """
     parts = take_apart(estimator, X)
     return parts.graph.score(parts.words)

@@ -86,23 +86,23 @@ def randomisation_test(
 ) -> Randomisation:
     """Randomise the network's weights from the top down, fit again, and compare the graphs.
 
-    An explanation that hardly changes when the network forgets what it has learnt explains the images, not the network
-    [1]_.  In each step the weights of some more modules, from the output down, are permuted within each tensor; words
-    and graph are fitted on what this network makes of the images, with the same seed, and its graphs are compared with
-    those of `estimator` for the same images and the same decisions.  Words are partners where they are at the same
-    locations (:func:`skgmmcnn.dictionary.align_words`), since channels of other weights have other meanings.
+    An explanation that hardly changes when the network loses what it has learnt explains the images, not the network
+    [1]_.  In each step the weights of further modules, from the output down, are permuted within each tensor; words and
+    graph are fitted to this network's maps, with the same seed, and its graphs are compared with those of `estimator`
+    for the same images and decisions.  Words at the same locations are partners
+    (:func:`skgmmcnn.dictionary.align_words`), since channels of other weights have other meanings.
 
     Parameters
     ----------
     estimator : Pipeline
         Fitted: extractor, words and :class:`InferenceGraph`, or the latter two.
     X : images or FeatureMaps
-        What words and graphs are fitted on, best the very images that `estimator` was; FeatureMaps that a network made.
+        What words and graphs are fitted on, best the images that `estimator` was fitted on; FeatureMaps of a network.
         Up to 2 GiB of activations are held; else the network runs twice a step.
     y : array-like of shape (n,), default=None
         Output numbers or class names, where the words were fitted with them.
     n_steps : int or None, default=5
-        In how many steps of about as many modules; None takes every module by itself.  Each is a refit.
+        Number of steps, each a refit; None randomises one module a step.
     explained : images or FeatureMaps, default=None
         Images whose graphs are compared, and over which agreements are taken; None takes X.
     n_images : int, default=20
@@ -115,30 +115,26 @@ def randomisation_test(
     Returns
     -------
     result : Randomisation
-        Of the S + 1 steps, step 0 being the network as it is: `modules`, the modules that each further step randomised;
-        `classes`, `images` : arrays of shape (S + 1, n_classes) and (S + 1, n_images), similarity of the graphs to
-        those of `estimator`; `image_intervals`, 95 % intervals of the mean over the images; `chance` : array of shape
-        (S + 1, 2), mean similarities of class and image graphs with partners at random; `words` : dict of str to array
-        of shape (S + 1,), by layer, the mean Jaccard index of a word's locations and its partner's; `fidelity`,
-        `agreement` : arrays of shape (S + 1,), share of the images for which the words decide as the randomised
-        network, and this as the network.  `other_seed` : mean similarities of class and image graphs of words with
-        another seed. `survival` : the last similarities, as a part of those with another seed, both less chance: near 0
-        where graphs depend on the weights, near 1 where they depend on the images only; NaN where another seed is no
-        better than chance.
+        Of S + 1 steps, step 0 with the network as it is: `classes`, `images` : arrays of shape (S + 1, n_classes) and
+        (S + 1, n_images), similarity of the graphs to those of `estimator`; `image_intervals` : 95 % intervals of the
+        mean over images; `chance` : array of shape (S + 1, 2), mean similarities of class and image graphs with
+        partners at random; `words` : by layer, array of shape (S + 1,), mean Jaccard index of a word's locations and
+        its partner's; `fidelity`, `agreement` : arrays of shape (S + 1,), share of the images for which the words
+        decide as the randomised network, and this as the network.  `modules` : the modules randomised in each of S
+        steps.  `other_seed` : mean similarities of class and image graphs with words of another seed.  `survival` : the
+        last similarities as a part of those, both less chance: near 0 where graphs depend on the weights, near 1 where
+        they depend on the images only; NaN where another seed is no better than chance.
 
     Notes
     -----
-    The network is a copy; the one of `estimator` or of the caller stays as it is.  A permutation keeps the sizes of
-    weights, but not what they sum to: batch norms among the randomised modules take mean and variance anew from one
-    batch of X, as in training, or activations would grow without bounds.
+    The network is a copy.  Modules are in the order in which they begin to run.  Permutations keep the sizes of
+    weights, but not their sums: randomised batch norms take mean and variance anew from one batch of X, or activations
+    would grow without bounds.
 
-    The order of the modules is that in which they begin to run.  Until it has come to a layer, its words stay the same,
-    and only what they are evidence for changes.  In step 0, graphs equal those of `estimator` if that was fitted on X
-    with a number for a seed.
-
-    A random network often decides for very few classes; those that it never decides for have no evidence, and an empty
-    graph.  `words` measures the similarity whatever the decisions are.  Random networks, too, have words that follow
-    from the decision: `fidelity` may stay high where no graph survives.
+    Words of a layer stay the same until the first step that changes it.  A random network often decides for very few
+    classes; the others have no evidence and an empty graph.  `words` measures similarity whatever the decisions are.
+    `fidelity` may stay high where no graph survives, since random networks, too, have words that follow from the
+    decision.
 
     References
     ----------
@@ -155,8 +151,6 @@ def randomisation_test(
     >>> extractor = FeatureExtractor(digits.network, layers=["conv3"])
     >>> pipe = make_pipeline(extractor, LayerDictionary(20, random_state=0), InferenceGraph()).fit(digits.images[:100])
     >>> result = randomisation_test(pipe, digits.images[:100], n_steps=2, n_images=5, random_state=0)
-    >>> result.modules
-    (('head', 'conv3.0'), ('conv2.0', 'conv1.0'))
     >>> bool(result.classes[0].mean() == 1), bool(result.classes[2].mean() < 0.5)
     (True, True)
     """

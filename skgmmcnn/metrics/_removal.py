@@ -116,7 +116,7 @@ def removal(
     verbose: int = 0,
     random_state: int | np.random.RandomState | None = None,
 ) -> Removal:
-    """Remove the words that graphs show, and compare the decisions with those without random words.
+    """Compare decisions without the words that graphs show with decisions without random words.
 
     All words that speak for the decision in the graph of its image are removed, in all layers at once.  Each draw
     removes random words of the same image at as many locations of each layer, the last word in part.  The graph shows
@@ -158,8 +158,7 @@ def removal(
     >>> digits = load_digits_network()
     >>> extractor = FeatureExtractor(digits.network, layers=["conv2", "conv3"])
     >>> pipe = make_pipeline(extractor, LayerDictionary(30, random_state=0), InferenceGraph()).fit(digits.images)
-    >>> result = removal(pipe, digits.test_images[:50], random_state=0)
-    >>> result.used[0] > 0.5
+    >>> removal(pipe, digits.test_images[:50], random_state=0).used[0] > 0.5
     True
     """
     random = check_random_state(random_state)

@@ -149,7 +149,7 @@ def trust_report(
     verbose: int = 1,
     random_state: int | np.random.RandomState | None = None,
 ) -> TrustReport:
-    """Run the measures of this module over images, and report what they say.
+    """Run the measures of this module over images, and report the results in plain words.
 
     Parameters
     ----------
@@ -163,7 +163,7 @@ def trust_report(
         "default" removes words and pairs of words of the graphs, and rebuilds layers from words: about a minute on two
         cores for a network like SqueezeNet.  "full" also takes curves of deletion and insertion with all fills,
         faithfulness and graphs of classes, and fits words and graphs again, to these images, for stability and
-        randomised weights; it prints how long that may take before it begins.
+        randomised weights; it first prints an estimate of the time.
     layers : sequence of str, default=None
         The layers that are rebuilt and whose words are removed, all where None; edges are those of all layers.
     n_images : int, default=None
@@ -182,8 +182,8 @@ def trust_report(
         ``to_frame()`` : a pandas table of all figures, and ``figures()`` a list of the same, with `measure`, `where`,
         `value`, `low`, `high` (a 95 % interval over the images) and `good`.  ``plot()`` draws a panel for each measure
         that has one.  `results` : dict of the results of the measures, by name; one that these images do not allow is
-        skipped, with the reason.  `evidence`, `n_images`, `n_given` (the images in X), `seconds` and `names`, of files
-        where X has them, say what was measured.
+        skipped, with the reason.  `evidence`, `n_images`, `n_given` (images in X), `seconds` and `names` (of image
+        files, if any) describe the report.
 
     Examples
     --------

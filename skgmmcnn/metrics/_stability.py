@@ -110,10 +110,9 @@ def stability(
 ) -> Stability:
     """Fit words and graph again, and compare them with the first ones.
 
-    Words of a refit have other numbers.  They are matched to the first ones, layer by layer, such that the sum of the
-    cosines of means is the greatest (the Hungarian method); the first fit is compared with each refit, never with
-    itself.  Graphs are compared by the weighted Jaccard index of their words and edges
-    (:func:`skgmmcnn.graph.compare_graphs`), and an edge is stable if at least half of the refits have it between the
+    Words of each refit are paired with the first ones, layer by layer, such that the sum of the cosines of their means
+    is largest (Hungarian method).  Graphs are compared by the weighted Jaccard index of their words and edges
+    (:func:`skgmmcnn.graph.compare_graphs`); an edge is stable if at least half of the refits have it between the
     partners of its words [1]_.
 
     Parameters
@@ -121,16 +120,16 @@ def stability(
     estimator : Pipeline
         Fitted: extractor, words and :class:`InferenceGraph`, or the latter two.
     X : images or FeatureMaps
-        What refits are fitted on, best the very images that `estimator` was.  FeatureMaps are read again by every
-        refit: let them be held (:meth:`FeatureMaps.compute`) or stored, and the network does not run.  Of images, up to
-        2 GiB of activations are held.
+        What refits are fitted on, best the images that `estimator` was fitted on.  Of images, up to 2 GiB of
+        activations are held; FeatureMaps are read again by every refit, best in memory (:meth:`FeatureMaps.compute`) or
+        stored.
     y : array-like of shape (n,), default=None
         Output numbers or class names, where the words were fitted with them.
     n_refits : int, default=5
-        How often words and graph are fitted.
+        Number of refits.
     kind : {"resample", "seed", "both"}, default="resample"
-        "resample" fits resamples of the images, drawn with replacement (the bootstrap), with the seed of `estimator`,
-        if it is a number; "seed" the same images with other seeds; "both" does both.
+        "resample" fits bootstrap samples of the images, with the seed of `estimator` if it is a number; "seed" the same
+        images with other seeds; "both" does both.
     explained : images or FeatureMaps, default=None
         Images whose graphs are compared; None takes X.
     n_images : int, default=20
@@ -143,22 +142,21 @@ def stability(
     Returns
     -------
     result : Stability
-        `words` : dict of str to array of shape (n_refits, K), by layer, the cosine of the mean of each word and of its
-        partner in each refit; `chance_words` : the mean with partners at random, of shape (n_refits,).  `classes` and
-        `images` are about the graphs of all classes and of some images: `names`; `similarity`, `chance` : arrays of
-        shape (n_graphs, n_refits), weighted Jaccard similarity of each graph to that of the same name in each refit,
-        and the same with partners at random; `interval`, 95 % interval of the mean similarity over resamples of the
-        graphs; `edges`, `chance_edges` : for each graph a dict of (tail, head) to the share of refits that have the
-        edge again; `stable_edges`, `stable_by_chance` : share of the edges that at least half of the refits have again.
+        `words` : by layer, array of shape (n_refits, K), cosine of the means of each word and its partner in each
+        refit; `chance_words` : by layer, array of shape (n_refits,), mean cosine of partners at random.  `classes`,
+        `images` : of the graphs of all classes and of some images, with `names`; `similarity`, `chance` : arrays of
+        shape (n_graphs, n_refits), similarity of each graph to that of each refit, and the same with partners at
+        random; `interval` : 95 % interval of the mean similarity over resamples of the graphs; `edges`, `chance_edges`
+        : for each graph a dict of (tail, head) to the share of refits that have the edge; `stable_edges`,
+        `stable_by_chance` : share of stable edges.
 
     Notes
     -----
-    Behind a ReLU any two words have a large cosine, so compare with partners at random.  The best of all matchings
-    gains something even where words have nothing in common; partners at random do not show that gain.
+    After a ReLU any two words have a large cosine, so compare with partners at random.  These do not show the gain of
+    the best of all pairings, which is positive even where words have nothing in common.
 
-    Training begins with columns of the images that it gets: with resamples, also one seed begins with other means.
-
-    Where the network decides for fewer classes than there are, graphs of the others are left out.
+    Training begins with columns of the images that it gets: with resamples, the same seed begins with other means.
+    Classes that the network never decides for have no graph.
 
     References
     ----------
@@ -175,10 +173,8 @@ def stability(
     >>> digits = load_digits_network()
     >>> extractor = FeatureExtractor(digits.network, layers=["conv3"])
     >>> pipe = make_pipeline(extractor, LayerDictionary(20, random_state=0), InferenceGraph()).fit(digits.images[:100])
-    >>> result = stability(pipe, digits.images[:100], n_refits=2, n_images=5, random_state=0)
-    >>> result.words["conv3"].shape, bool(result.words["conv3"].mean() > result.chance_words["conv3"].mean())
-    ((2, 20), True)
-    >>> bool(result.classes.similarity.mean() > result.classes.chance.mean())
+    >>> graphs = stability(pipe, digits.images[:100], n_refits=2, n_images=5, random_state=0).classes
+    >>> bool(graphs.similarity.mean() > graphs.chance.mean())
     True
     """
     if kind not in KINDS:
