@@ -15,9 +15,9 @@ from ..dictionary import WordModel, layer_mean, means_of
 from ..features import Rerun, put
 from ._intervals import Interval, interval_of_share
 from ._parts import Parts, take_apart
-from ._results import Figure, Measured, Verdict, answer_by, axes_for
+from ._results import Figure, Measured, Scale, Verdict, axes_for
 
-_COMPLETE, _COMPLETE_PARTLY = 0.8, 0.5  # rules of thumb
+_COMPLETE = Scale(0.8, 0.5)
 _OWN = "the network's own decision"
 
 
@@ -62,10 +62,10 @@ class Completeness(Measured):
     def verdicts(self) -> list[Verdict]:
         verdicts = []
         for layer, value in zip(self.layers, self.completeness.tolist(), strict=True):
-            answer = answer_by(value, _COMPLETE, _COMPLETE_PARTLY)
-            advice = "; they are a coarse description of this layer" if answer == "no" else ""
-            why = f"with only words in its place {value:.0%} of the decisions that depend on it stay{advice}."
-            verdicts.append(Verdict(f"Do words hold what the network needs of {layer}?", answer, why))
+            question = f"Do words hold what the network needs of {layer}?"
+            why = f"with only words in its place {value:.0%} of the decisions that depend on it stay"
+            coarse = "; they are a coarse description of this layer"
+            verdicts.append(_COMPLETE.verdict(question, value, why, no=coarse))
         return verdicts
 
     def plot(self, *, ax: Any = None) -> Any:
@@ -104,7 +104,7 @@ def completeness(estimator: Any, X: Any, y: Any = None, *, layers: Sequence[str]
     Parameters
     ----------
     estimator : Pipeline
-        Fitted, with words; a graph is not needed.
+        Fitted, with words, as in the example of :func:`trust_report`; a graph is not needed.
     X : images or FeatureMaps
         Images that the pipeline takes, or feature maps of a network.
     y : array-like of shape (n,), default=None
@@ -126,18 +126,6 @@ def completeness(estimator: Any, X: Any, y: Any = None, *, layers: Sequence[str]
     ----------
     .. [1] Yeh, Kim, Arik, Li, Pfister and Ravikumar, "On completeness-aware concept-based explanations in deep neural
        networks", NeurIPS 2020.
-
-    Examples
-    --------
-    >>> from sklearn.pipeline import make_pipeline
-    >>> from skgmmcnn import FeatureExtractor, LayerDictionary
-    >>> from skgmmcnn.datasets import load_digits_network
-    >>> from skgmmcnn.metrics import completeness
-    >>> digits = load_digits_network()
-    >>> extractor = FeatureExtractor(digits.network, layers=["conv2", "conv3"])
-    >>> pipe = make_pipeline(extractor, LayerDictionary(30, random_state=0)).fit(digits.images)
-    >>> bool((completeness(pipe, digits.test_images).completeness > 0.5).all())
-    True
     """
     parts = take_apart(estimator, X, with_graph=False)
     chosen = parts.check_layers(layers)

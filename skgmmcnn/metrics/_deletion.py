@@ -12,7 +12,7 @@ from sklearn.utils import check_random_state
 
 from ..features import proba_of
 from ._ablation import Ablation, Gone, at_locations
-from ._intervals import Interval, ratio_of_means
+from ._intervals import Estimate, ratio_of_means
 from ._orders import STYLES, check_orders, columns_of_first, leaders_of, ranked_by_evidence, ranks_of
 from ._parts import take_apart
 from ._results import BASELINE, Figure, Measured, Verdict, axes_for
@@ -39,29 +39,31 @@ class AblationCurves(Measured):
         """By order, the area under each image's curve, shape (n,): the mean probability on the way."""
         return {order: trapezoid(self.proba[order], self.shares[order], axis=1) for order in self.proba}
 
-    def ratio(self, order: str = "graph", to: str = "random") -> tuple[float, Interval]:
+    def ratio(self, order: str = "graph", to: str = "random") -> Estimate:
         """Return the mean area in one order divided by that in another, and its 95 % interval over the images."""
         return ratio_of_means(self.areas[order], self.areas[to], self.random_state)
 
     def figures(self) -> list[Figure]:
-        if "random" not in self.proba:
-            unknown = np.nan, np.nan
-            return [self._figure(order, order, float(area.mean()), unknown) for order, area in self.areas.items()]
-        return [self._figure(o, f"{o} : random", *self.ratio(o)) for o in self.proba if o != "random"]
-
-    def _figure(self, order: str, what: str, value: float, between: Interval) -> Figure:
-        good = "low" if self.direction == "deletion" else "high"
-        good = good if order in ("graph", "per_location") else BASELINE
-        return Figure(f"{self.direction} ({self._how()}), {what}", self.layer, value, *between, good)
+        figures, best = [], "low" if self.direction == "deletion" else "high"
+        for order, area in self.areas.items():
+            measure = f"{self.direction} ({self._how()}), {order}"
+            good = best if order in ("graph", "per_location") else BASELINE
+            if "random" not in self.proba:
+                figures.append(Figure(measure, self.layer, float(area.mean()), good=good))
+            elif order != "random":
+                ratio = self.ratio(order)
+                figures.append(Figure(f"{measure} : random", self.layer, ratio.value, *ratio.interval, good))
+        return figures
 
     def verdicts(self) -> list[Verdict]:
         if (self.direction, self.fill, self.by) != ("deletion", "mean", "image"):
             return []
-        value, (low, high) = self.ratio()
+        ratio = self.ratio()
+        _, high = ratio.interval
         answer = "yes" if high < _CLEARLY_BELOW else "partly" if high < 1 else "no"
         why = (
-            f"as its words are taken away, the decision keeps {value:.2f} ({low:.2f} to {high:.2f}) times the "
-            "probability that it keeps without random ones."
+            f"as its words are taken away, the decision keeps {ratio:.2f} times the probability that it keeps without "
+            "random ones."
         )
         return [Verdict(f"Does the network use the words of {self.layer} that the graph shows?", answer, why)]
 
@@ -84,10 +86,10 @@ class AblationCurves(Measured):
         text = f"{what}: the mean probability of the decision on the way is "
         if not {"graph", "random"} <= set(self.proba):
             return text + ", ".join(f"{values.mean():.2f} by {order}" for order, values in self.areas.items()) + "."
-        ratio, (low, high) = self.ratio()
-        others = [f"{self.ratio(order)[0]:.2f} by {order}" for order in self.proba if order not in ("graph", "random")]
-        beside = f"; to compare, {', '.join(others)}" if others else ""
-        return f"{text}{ratio:.2f} ({low:.2f} to {high:.2f}) times that of random order in the graph's order{beside}."
+        others = [order for order in self.proba if order not in ("graph", "random")]
+        ratios = ", ".join(f"{self.ratio(order).value:.2f} by {order}" for order in others)
+        beside = f"; to compare, {ratios}" if others else ""
+        return f"{text}{self.ratio():.2f} times that of random order in the graph's order{beside}."
 
 
 def deletion(
@@ -113,7 +115,7 @@ def deletion(
     Parameters
     ----------
     estimator : Pipeline
-        Fitted, ending with an :class:`~skgmmcnn.InferenceGraph`.
+        Fitted, ending with an :class:`~skgmmcnn.InferenceGraph`, as in the example of :func:`trust_report`.
     X : images or FeatureMaps
         Images that the pipeline takes, or feature maps of a network.
     layer : str
@@ -151,19 +153,6 @@ def deletion(
     References
     ----------
     .. [1] Petsiuk, Das and Saenko, "RISE: Randomized input sampling for explanation of black-box models", BMVC 2018.
-
-    Examples
-    --------
-    >>> from sklearn.pipeline import make_pipeline
-    >>> from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
-    >>> from skgmmcnn.datasets import load_digits_network
-    >>> from skgmmcnn.metrics import deletion
-    >>> digits = load_digits_network()
-    >>> extractor = FeatureExtractor(digits.network, layers=["conv2", "conv3"])
-    >>> pipe = make_pipeline(extractor, LayerDictionary(30, random_state=0), InferenceGraph()).fit(digits.images)
-    >>> curves = deletion(pipe, digits.test_images[:50], "conv3", orders=["graph", "random"], random_state=0)
-    >>> curves.ratio()[0] < 1
-    True
     """
     if direction not in _VERBS:
         raise ValueError(f"direction must be one of {', '.join(map(repr, _VERBS))}; got {direction!r}.")

@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from ..graph import pair_effects
-from ._intervals import Interval, rank_correlation
+from ._intervals import Estimate, rank_correlation
 from ._parts import take_apart
 from ._results import NOTHING, Figure, Measured, Verdict
 
@@ -33,7 +33,7 @@ class PairEffects(Measured):
     named: str
     random_state: int
 
-    def correlation(self) -> tuple[float, Interval]:
+    def correlation(self) -> Estimate:
         """Return Spearman's correlation of evidence and effects, and its 95 % interval over resamples of images."""
         return rank_correlation(self.evidence, self.effects, self.images, self.random_state)
 
@@ -58,10 +58,9 @@ class PairEffects(Measured):
         ]
 
     def __str__(self) -> str:
-        rho, (low, high) = self.correlation()
         return (
-            f"{self.lower} to {self.upper}: {len(self.images)} pairs, rank correlation {rho:.2f} ({low:.2f} to "
-            f"{high:.2f}); {self.same_sign:.0%} of the effects have the sign of the {self.named}; edges drawn have "
+            f"{self.lower} to {self.upper}: {len(self.images)} pairs, rank correlation {self.correlation():.2f}; "
+            f"{self.same_sign:.0%} of the effects have the sign of the {self.named}; edges drawn have "
             f"{self.drawn_share:.0%} of all effects."
         )
 
@@ -109,7 +108,7 @@ def edge_effects(
     Parameters
     ----------
     estimator : Pipeline
-        Fitted, ending with an :class:`~skgmmcnn.InferenceGraph`.
+        Fitted, ending with an :class:`~skgmmcnn.InferenceGraph`, as in the example of :func:`trust_report`.
     X : images or FeatureMaps
         Images that the pipeline takes, or feature maps of a network.
     verbose : int, default=0
@@ -141,19 +140,6 @@ def edge_effects(
     References
     ----------
     .. [1] Goldowsky-Dill, MacLeod, Sato and Arora, "Localizing model behavior with path patching", 2023.
-
-    Examples
-    --------
-    >>> from sklearn.pipeline import make_pipeline
-    >>> from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
-    >>> from skgmmcnn.datasets import load_digits_network
-    >>> from skgmmcnn.metrics import edge_effects
-    >>> digits = load_digits_network()
-    >>> extractor = FeatureExtractor(digits.network, layers=["conv2", "conv3"])
-    >>> pipe = make_pipeline(extractor, LayerDictionary(30, random_state=0), InferenceGraph()).fit(digits.images)
-    >>> effects = edge_effects(pipe, digits.test_images[:50], random_state=0)
-    >>> effects.pairs["conv3", "conv2"].correlation()[0] > 0.5
-    True
     """
     random = check_random_state(random_state)
     parts = take_apart(estimator, X, verbose)

@@ -11,12 +11,12 @@ from scipy.integrate import trapezoid
 from sklearn.utils import check_random_state
 
 from ._ablation import Ablation, Gone, at_locations
-from ._circuits import ORDERS, Plan, plan_of
-from ._intervals import Interval, ratio_of_means
-from ._orders import STYLES, check_orders
-from ._parts import Parts, take_apart
+from ._intervals import Estimate, ratio_of_means
+from ._orders import STYLES, check_orders, columns_of_first, leaders_of, over_graphs, ranked_by_evidence, ranks_of
+from ._parts import Parts, of_any_worth, take_apart
 from ._results import BASELINE, NOTHING, Figure, Measured, Verdict, axes_for
 
+ORDERS = ("graph", "per_location", "frequency", "random")
 _ENOUGH = 0.5  # of the log-odds, a rule of thumb
 
 
@@ -52,53 +52,48 @@ class Circuit(Measured):
     nodes: Nodes
     random_state: int
 
-    def of(self, measured: np.ndarray) -> tuple[float, Interval]:
+    def of(self, measured: np.ndarray) -> Estimate:
         """Return F of a part of the network, as `graph` or `complement`, and its 95 % interval over the images."""
         return self._ratio(measured - self.empty)
 
     def curve(self, order: str = "graph") -> np.ndarray:
         """Return F at each step of `n_words`, shape (S,), from 0 without any word to 1 with all."""
         gain = (self.full - self.empty).mean()
-        if gain <= NOTHING:
-            return np.full(len(self.n_words), np.nan)
-        return (self.curves[order] - self.empty[:, None]).mean(0) / gain
+        return (self.curves[order] - self.empty[:, None]).mean(0) / (gain if gain > NOTHING else np.nan)
 
-    def cpr(self, order: str = "graph") -> tuple[float, Interval]:
+    def cpr(self, order: str = "graph") -> Estimate:
         """Return the area under F over the share of columns, and its 95 % interval over the images."""
         return self._ratio(trapezoid(self.curves[order] - self.empty[:, None], self.shares[order].mean(0), axis=1))
 
-    def _ratio(self, above: np.ndarray) -> tuple[float, Interval]:
+    def _ratio(self, above: np.ndarray) -> Estimate:
         below = self.full - self.empty
         if below.mean() <= NOTHING:
-            return np.nan, (np.nan, np.nan)
+            return Estimate(np.nan)
         return ratio_of_means(above, below, self.random_state)
 
     def __str__(self) -> str:
-        value, (low, high) = self.of(self.graph)
         text = (
             f"in {' and '.join(self.layers)} the graph's words, at {self.graph_share.mean():.0%} of the locations, "
-            f"keep {value:.2f} ({low:.2f} to {high:.2f})"
+            f"keep {self.of(self.graph):.2f}"
         )
         for order, words in (("frequency", "frequent"), ("random", "random")):
             if order in self.alike:
-                text += f", {words} words at as many {self.of(self.alike[order])[0]:.2f}"
-        return f"{text}; all but the graph's {self.of(self.complement)[0]:.2f}."
+                text += f", {words} words at as many {self.of(self.alike[order]).value:.2f}"
+        return f"{text}; all but the graph's {self.of(self.complement).value:.2f}."
 
     def figures(self) -> list[Figure]:
-
-        def figure(what: str, value: float, between: Interval, good: str = "") -> Figure:
-            return Figure(what, " + ".join(self.layers), value, *between, good)
-
-        return [
-            figure("faithfulness", *self.of(self.graph), "near 1, above random"),
-            figure("faithfulness, complement", *self.of(self.complement), "near 0"),
-            *(figure(f"faithfulness, {o}", *self.of(values), BASELINE) for o, values in self.alike.items()),
+        measured = [
+            ("faithfulness", self.of(self.graph), "near 1, above random"),
+            ("faithfulness, complement", self.of(self.complement), "near 0"),
+            *((f"faithfulness, {order}", self.of(values), BASELINE) for order, values in self.alike.items()),
             *(
-                figure(f"area under the curve, {o}", *self.cpr(o), "high" if o == "graph" else BASELINE)
-                for o in self.curves
+                (f"area under the curve, {order}", self.cpr(order), "high" if order == "graph" else BASELINE)
+                for order in self.curves
             ),
-            figure("nodes needed", self.nodes.needed, (np.nan, np.nan), "near 1"),
+            ("nodes needed", Estimate(self.nodes.needed), "near 1"),
         ]
+        where = " + ".join(self.layers)
+        return [Figure(what, where, value, *between, good) for what, (value, between), good in measured]
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +108,7 @@ class Faithfulness(Measured):
     @property
     def faithfulness(self) -> float:
         """F of the graphs: 1 where they keep all that the network needs, 0 where nothing."""
-        return self.together.of(self.together.graph)[0]
+        return self.together.of(self.together.graph).value
 
     @property
     def n_undefined(self) -> int:
@@ -130,7 +125,7 @@ class Faithfulness(Measured):
         if (self.fill, self.by) != ("mean", "image"):
             return []
         value, (low, _) = self.together.of(self.together.graph)
-        other = max((self.together.of(values)[0] for values in self.together.alike.values()), default=0.0)
+        other = max((self.together.of(values).value for values in self.together.alike.values()), default=0.0)
         above = low > max(other, 0)
         answer = "yes" if above and value >= _ENOUGH else "partly" if above else "no"
         why = f"with only these {value:.0%} of the decision is left, with other words at as many locations {other:.0%}."
@@ -172,7 +167,6 @@ def faithfulness(
     fill: str = "mean",
     orders: Sequence[str] = ORDERS,
     n_random: int = 3,
-    each_layer: bool = True,
     verbose: int = 0,
     random_state: int | np.random.RandomState | None = None,
 ) -> Faithfulness:
@@ -190,7 +184,7 @@ def faithfulness(
     Parameters
     ----------
     estimator : Pipeline
-        Fitted, ending with an :class:`~skgmmcnn.InferenceGraph`.
+        Fitted, ending with an :class:`~skgmmcnn.InferenceGraph`, as in the example of :func:`trust_report`.
     X : images or FeatureMaps
         Images that the pipeline takes, or feature maps of a network.
     by : {"image", "class"}, default="image"
@@ -203,8 +197,6 @@ def faithfulness(
         Orders of words for the curves, as in :func:`deletion`.
     n_random : int, default=3
         Number of random orders.
-    each_layer : bool, default=True
-        Whether columns are also replaced in each layer by itself.
     verbose : int, default=0
         Whether to show progress.
     random_state : int, RandomState instance or None, default=None
@@ -239,19 +231,6 @@ def faithfulness(
     .. [1] Marks, Rager, Michaud, Belinkov, Bau and Mueller, "Sparse Feature Circuits: Discovering and Editing
        Interpretable Causal Graphs in Language Models", ICLR 2025, section 3.2.
     .. [2] Mueller et al., "MIB: A Mechanistic Interpretability Benchmark", ICML 2025, section 3.
-
-    Examples
-    --------
-    >>> from sklearn.pipeline import make_pipeline
-    >>> from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
-    >>> from skgmmcnn.datasets import load_digits_network
-    >>> from skgmmcnn.metrics import faithfulness
-    >>> digits = load_digits_network()
-    >>> extractor = FeatureExtractor(digits.network, layers=["conv2", "conv3"])
-    >>> pipe = make_pipeline(extractor, LayerDictionary(30, random_state=0), InferenceGraph()).fit(digits.images)
-    >>> top = faithfulness(pipe, digits.test_images[:50], random_state=0).layers["conv3"]
-    >>> top.of(top.graph)[0] > top.of(top.alike["random"])[0]
-    True
     """
     random = check_random_state(random_state)
     parts = take_apart(estimator, X, verbose)
@@ -265,10 +244,7 @@ def faithfulness(
     together = _circuit(parts, ablation, plan, layers, ranks, int(random.randint(2**31)))
     if len(layers) == 1:
         return Faithfulness(together, {layers[0]: together}, fill, by)
-    single = {
-        layer: _circuit(parts, ablation, plan, (layer,), ranks, int(random.randint(2**31)))
-        for layer in (layers if each_layer else ())
-    }
+    single = {layer: _circuit(parts, ablation, plan, (layer,), ranks, int(random.randint(2**31))) for layer in layers}
     return Faithfulness(together, single, fill, by)
 
 
@@ -334,3 +310,79 @@ def _nodes(plan: Plan, layers: Sequence[str], log_odds: Mapping[Hashable, np.nda
             found.append((graph, layer, word, drops[plan.leaders == graph].mean()))
     images, names, words, drops = zip(*found, strict=True) if found else ((),) * 4
     return Nodes(np.array(images, int), np.array(names, str), np.array(words, int), np.array(drops, float))
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """The words of some layers, side by side in tables (n, sum of K over these layers), and those that graphs keep.
+
+    `columns_of_layers` are the columns of each layer.  `counts` are the locations of words in each image, `of_graph`
+    those in all images with the same graph, and `leaders` the number of the first of these, shape (n,); `kept` is bool,
+    and `priorities` are tables by order.
+    """
+
+    columns_of_layers: Mapping[str, slice]
+    kept: np.ndarray
+    priorities: Mapping[str, np.ndarray]
+    counts: np.ndarray
+    of_graph: np.ndarray
+    leaders: np.ndarray
+
+    @property
+    def n_words(self) -> np.ndarray:
+        """0, 1, 2, 4 and so on to the most words of a layer that images with one graph show."""
+        most = max(int((self.of_graph[:, each] > 0).sum(1).max()) for each in self.columns_of_layers.values())
+        return np.array([0, *(2**i for i in range((most - 1).bit_length())), most])
+
+    def rank(self, order: str, random: np.random.RandomState) -> np.ndarray:
+        """Return the place of each word in an order of the words of its layer; words not shown come last."""
+
+        def priority(columns: slice) -> np.ndarray:
+            if order == "random":
+                return random.random_sample(self.kept[:, columns].shape)[self.leaders]
+            return self.of_graph[:, columns] if order == "frequency" else self.priorities[order][:, columns]
+
+        each = self.columns_of_layers.values()
+        return np.hstack([ranks_of(priority(columns), self.of_graph[:, columns]) for columns in each])
+
+    def first_as_graph(self, ranks: np.ndarray) -> np.ndarray:
+        """Return the first words of each layer, such that they take nearest to as many columns as the graph's."""
+        first = np.empty_like(self.kept)
+        for columns in self.columns_of_layers.values():
+            rank, counts = ranks[:, columns], self.of_graph[:, columns]
+            of_kept = (counts * self.kept[:, columns]).sum(1, keepdims=True)
+            n_words = np.abs(columns_of_first(rank, counts) - of_kept).argmin(1)
+            first[:, columns] = rank < n_words[:, None]
+        return first
+
+    def nodes(self, layers: Sequence[str]) -> np.ndarray:
+        """Return the number of each word that a graph keeps among those of `layers`, -1 for other words."""
+        within = np.zeros_like(self.kept)
+        for layer in layers:
+            within[:, self.columns_of_layers[layer]] = self.kept[:, self.columns_of_layers[layer]]
+        return np.where(within, np.cumsum(within, axis=1) - 1, -1)
+
+    def share(self, kept: np.ndarray, layers: Sequence[str]) -> np.ndarray:
+        """Return the share of the columns that show the words `kept`, the mean over `layers`, shape (n,)."""
+        shares = []
+        for layer in layers:
+            counts = self.counts[:, self.columns_of_layers[layer]]
+            shares.append((counts * kept[:, self.columns_of_layers[layer]]).sum(1) / counts.sum(1))
+        return np.mean(shares, axis=0)
+
+
+def plan_of(parts: Parts, by: str, layers: Sequence[str]) -> Plan:
+    """Return what the graphs of images, or of all images with one decision, keep of `layers`."""
+    leaders, columns = leaders_of(parts, by), parts.columns(layers)
+    with of_any_worth():
+        kept = parts.kept() if by == "image" else parts.graph.select(parts.words, by=by)
+    ends = np.cumsum([kept[layer].shape[1] for layer in layers])
+    counts = parts.words.histogram()[:, columns]
+    return Plan(
+        {layer: slice(end - kept[layer].shape[1], end) for layer, end in zip(layers, ends, strict=True)},
+        np.hstack([kept[layer] for layer in layers]),
+        {order: priority[:, columns] for order, priority in ranked_by_evidence(parts, leaders).items()},
+        counts,
+        over_graphs(counts, leaders),
+        leaders,
+    )

@@ -13,11 +13,9 @@ from ..features import log_proba
 from ..graph import FEW_FITTED
 from ._intervals import Interval, interval_of_share
 from ._parts import take_apart
-from ._results import Figure, Measured, Verdict, answer_by
+from ._results import Figure, Measured, Scale, Verdict
 
-# Rules of thumb.
-_AGREES, _AGREES_PARTLY = 0.9, 0.7
-_COVERED, _COVERED_PARTLY = 0.9, 0.5
+_AGREES, _COVERED = Scale(0.9, 0.7), Scale(0.9, 0.5)
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,22 +66,17 @@ class Fidelity(Measured):
         return figures
 
     def verdicts(self) -> list[Verdict]:
-        agree = answer_by(self.agreement, _AGREES, _AGREES_PARTLY)
-        advice = {
-            "yes": "",
-            "partly": "; show a graph only where the words agree with the network on its image",
-            "no": "; do not rely on these graphs, nor on what follows: fit more images of each class, or more words",
-        }
-        covered = answer_by(self.coverage, _COVERED, _COVERED_PARTLY)
+        agreement = _AGREES.verdict(
+            "Do the words decide as the network?",
+            self.agreement,
+            f"for {self.agreement:.0%} of the images",
+            partly="; show a graph only where the words agree with the network on its image",
+            no="; do not rely on these graphs, nor on what follows: fit more images of each class, or more words",
+        )
         why = f"for {self.coverage:.0%} of the images at least {FEW_FITTED} fitted ones have the same decision"
-        if covered != "yes":
-            why += "; counts know little of the others: take evidence='influence'"
-        return [
-            Verdict(
-                "Do the words decide as the network?", agree, f"for {self.agreement:.0%} of the images{advice[agree]}."
-            ),
-            Verdict("Were images of these decisions fitted?", covered, f"{why}."),
-        ]
+        few = "; counts know little of the others: take evidence='influence'"
+        question = "Were images of these decisions fitted?"
+        return [agreement, _COVERED.verdict(question, self.coverage, why, partly=few, no=few)]
 
     def __str__(self) -> str:
         low, high = self.agreement_interval
@@ -117,7 +110,7 @@ def fidelity(estimator: Any, X: Any, y: Any = None) -> Fidelity:
     Parameters
     ----------
     estimator : Pipeline
-        Fitted, ending with an :class:`~skgmmcnn.InferenceGraph`.
+        Fitted, ending with an :class:`~skgmmcnn.InferenceGraph`, as in the example of :func:`trust_report`.
     X : images or FeatureMaps
         Images that the pipeline takes, or feature maps of a network.
     y : array-like of shape (n,), default=None
@@ -136,18 +129,6 @@ def fidelity(estimator: Any, X: Any, y: Any = None) -> Fidelity:
     -----
     Words decide by counts, whatever the evidence of graphs: see :meth:`InferenceGraph.predict`.  Graphs of influence do
     not depend on it, graphs of counts do.
-
-    Examples
-    --------
-    >>> from sklearn.pipeline import make_pipeline
-    >>> from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
-    >>> from skgmmcnn.datasets import load_digits_network
-    >>> from skgmmcnn.metrics import fidelity
-    >>> digits = load_digits_network()
-    >>> extractor = FeatureExtractor(digits.network, layers=["conv2", "conv3"])
-    >>> pipe = make_pipeline(extractor, LayerDictionary(30, random_state=0), InferenceGraph()).fit(digits.images)
-    >>> fidelity(pipe, digits.test_images).agreement > 0.8
-    True
     """
     parts = take_apart(estimator, X)
     graph, words = parts.graph, parts.words

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -95,7 +95,7 @@ def randomisation_test(
     Parameters
     ----------
     estimator : Pipeline
-        Fitted: extractor, words and :class:`InferenceGraph`, or the latter two.
+        Fitted: extractor, words and :class:`InferenceGraph`, or the latter two; an example is in :func:`trust_report`.
     X : images or FeatureMaps
         What words and graphs are fitted on, best the images that `estimator` was fitted on; FeatureMaps of a network.
         Up to 2 GiB of activations are held; else the network runs twice a step.
@@ -140,19 +140,6 @@ def randomisation_test(
     ----------
     .. [1] Adebayo, Gilmer, Muelly, Goodfellow, Hardt and Kim, "Sanity checks for saliency maps", NeurIPS 2018,
        section 3.
-
-    Examples
-    --------
-    >>> from sklearn.pipeline import make_pipeline
-    >>> from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
-    >>> from skgmmcnn.datasets import load_digits_network
-    >>> from skgmmcnn.metrics import randomisation_test
-    >>> digits = load_digits_network()
-    >>> extractor = FeatureExtractor(digits.network, layers=["conv3"])
-    >>> pipe = make_pipeline(extractor, LayerDictionary(20, random_state=0), InferenceGraph()).fit(digits.images[:100])
-    >>> result = randomisation_test(pipe, digits.images[:100], n_steps=2, n_images=5, random_state=0)
-    >>> bool(result.classes[0].mean() == 1), bool(result.classes[2].mean() < 0.5)
-    (True, True)
     """
     if (n_steps is not None and n_steps < 1) or n_images < 1:
         raise ValueError(f"n_steps and n_images must be at least 1; got {n_steps} and {n_images}.")
@@ -162,7 +149,7 @@ def randomisation_test(
     seed = seed_of(parts.dictionary, random)
     first = Reference(parts, seen, n_images, random)
 
-    def step(maps: FeatureMaps, shown: FeatureMaps, seed: int) -> _Step:
+    def step(maps: FeatureMaps, shown: FeatureMaps, seed: int) -> dict[str, np.ndarray]:
         dictionary, graph = refit(parts, maps, y, seed)
         return _compare(first, graph, dictionary.transform(shown))
 
@@ -172,16 +159,13 @@ def randomisation_test(
         maps = in_memory(maps_of_changed_network(parts.maps, cascade.randomise(names)))
         shown = maps if explained is None else maps_of_changed_network(seen, cascade.repeat)
         results.append(step(maps, shown, seed))
+    stacked = {name: np.stack([each[name] for each in results]) for name in other}
     return Randomisation(
         modules=tuple(map(tuple, steps)),
-        classes=np.stack([step.classes for step in results]),
-        images=np.stack([step.images for step in results]),
-        image_intervals=np.array([interval(step.images, random) for step in results]),
-        chance=np.array([step.chance for step in results]),
-        other_seed=(float(other.classes.mean()), float(other.images.mean())),
-        words={layer: np.array([step.words[layer] for step in results]) for layer in results[0].words},
-        fidelity=np.array([step.fidelity for step in results]),
-        agreement=np.array([step.agreement for step in results]),
+        image_intervals=np.array([interval(images, random) for images in stacked["images"]]),
+        other_seed=(float(other["classes"].mean()), float(other["images"].mean())),
+        words=dict(zip(first.words.layers, stacked.pop("words").T, strict=True)),
+        **stacked,
     )
 
 
@@ -190,23 +174,20 @@ def _run_order(maps: FeatureMaps) -> list[str]:
 
     One whose weights others use without calling it stands behind the one defined before it.
     """
-    calls: dict[nn.Module, int] = {}
+    calls: list[str] = []
     named: dict[str, nn.Module] = {}
-
-    def note(module: nn.Module, inputs: Any) -> None:
-        calls.setdefault(module, len(calls))
 
     def watch(network: nn.Module, batch: Tensor) -> None:
         named.update(network.named_modules())
-        for module in named.values():
-            module.register_forward_pre_hook(note)
+        for name, module in named.items():
+            module.register_forward_pre_hook(lambda module, inputs, name=name: calls.append(name))
         network(batch[:1])
 
     maps_of_changed_network(maps[:1], watch)
     ranks, rank = {}, -1
-    for name, module in named.items():
-        rank = ranks[name] = calls.get(module, rank)
-    with_weights = [name for name, module in named.items() if any(True for _ in module.parameters(recurse=False))]
+    for name in named:
+        rank = ranks[name] = calls.index(name) if name in calls else rank
+    with_weights = [name for name, module in named.items() if list(module.parameters(recurse=False))]
     return sorted(with_weights, key=ranks.__getitem__)
 
 
@@ -261,26 +242,16 @@ def _renormalise(modules: list[nn.Module], network: nn.Module, batch: Tensor) ->
         module.eval()
 
 
-class _Step(NamedTuple):
-    """One step of :class:`Randomisation`."""
-
-    classes: np.ndarray
-    images: np.ndarray
-    chance: tuple[float, float]
-    words: dict[str, float]
-    fidelity: float
-    agreement: float
-
-
-def _compare(first: Reference, graph: InferenceGraph, words: WordMaps) -> _Step:
-    """Compare the graphs of the same images and decisions."""
+def _compare(first: Reference, graph: InferenceGraph, words: WordMaps) -> dict[str, np.ndarray]:
+    """Return what is measured in one step of :class:`Randomisation`, by attribute."""
     alignment, n_words = align_words(first.words, words), first.words.vocabulary.n_words
     (classes, classes_by_chance), (images, images_by_chance) = first.compare(graph, words, alignment)
-    return _Step(
-        similarities(classes),
-        similarities(images),
-        (float(similarities(classes_by_chance).mean()), float(similarities(images_by_chance).mean())),
-        {layer: float(shared.sum()) / n_words[layer] for layer, shared in alignment.similarity.items()},
-        graph.score(words),
-        float((words.decisions == first.words.decisions).mean()),
-    )
+    shared = [alignment.similarity[layer].sum() / n for layer, n in n_words.items()]
+    return {
+        "classes": similarities(classes),
+        "images": similarities(images),
+        "chance": np.array([similarities(classes_by_chance).mean(), similarities(images_by_chance).mean()]),
+        "words": np.array(shared),
+        "fidelity": np.array(graph.score(words)),
+        "agreement": (words.decisions == first.words.decisions).mean(),
+    }

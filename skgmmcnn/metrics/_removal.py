@@ -12,13 +12,11 @@ from sklearn.utils import check_random_state
 
 from ..graph import probable
 from ._ablation import Ablation, Gone, at_locations
-from ._intervals import Interval, interval_of_share
+from ._intervals import Estimate, interval_of_share
 from ._parts import take_apart
-from ._results import BASELINE, NOTHING, Figure, Measured, Verdict, answer_by, axes_for
+from ._results import BASELINE, NOTHING, Figure, Measured, Scale, Verdict, axes_for
 
-# Rules of thumb.
-_CLEAR, _CLEAR_PARTLY = 0.95, 0.5  # shares of the draws
-_USED, _USED_PARTLY = 0.8, 0.5  # shares of the images
+_CLEAR, _USED = Scale(0.95, 0.5), Scale(0.8, 0.5)  # shares of the draws, and of the images
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,10 +37,10 @@ class Removal(Measured):
         return np.where(falls, less.sum(1) / np.maximum(differs.sum(1), 1), 0.0)
 
     @property
-    def used(self) -> tuple[float, Interval]:
+    def used(self) -> Estimate:
         """Share of the images that fall more than in 95 % of the draws, and its 95 % interval."""
-        clear = self.above_random >= _CLEAR
-        return float(clear.mean()), interval_of_share(clear)
+        clear = self.above_random >= _CLEAR.yes
+        return Estimate(float(clear.mean()), interval_of_share(clear))
 
     @property
     def proba(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -62,15 +60,14 @@ class Removal(Measured):
 
     def verdicts(self) -> list[Verdict]:
         (value, _), (full, without, chance) = self.used, (values.mean() for values in self.proba)
-        answer = answer_by(value, _USED, _USED_PARTLY)
-        advice = "" if answer == "yes" else "; use only the pictures listed as reliable"
-        used = f"for {value:.0%} of the images the decision falls more without them than without random words{advice}."
+        used = f"for {value:.0%} of the images the decision falls more without them than without random words"
+        advice = "; use only the pictures listed as reliable"
         fall = (
             f"the probability of the decision falls from {full:.2f} to {without:.2f} on average; without random words "
             f"at as many locations, to {chance:.2f}."
         )
         return [
-            Verdict("Does the network use the words shown?", answer, used),
+            _USED.verdict("Does the network use the words shown?", value, used, partly=advice, no=advice),
             Verdict("What happens without them?", "", fall),
         ]
 
@@ -80,10 +77,9 @@ class Removal(Measured):
         for name, full, without, chance, above in zip(names, *self.proba, self.above_random, strict=True):
             why = (
                 f"probability {probable(full)}, without its words {probable(without)}, without random words "
-                f"{probable(chance)}; the decision falls more than in {above:.0%} of the random draws."
+                f"{probable(chance)}; the decision falls more than in {above:.0%} of the random draws"
             )
-            answer = answer_by(above, _CLEAR, _CLEAR_PARTLY)
-            verdicts.append(Verdict(f"Can the picture of {name} be relied on?", answer, why))
+            verdicts.append(_CLEAR.verdict(f"Can the picture of {name} be relied on?", above, why))
         return verdicts
 
     def plot(self, *, ax: Any = None) -> Any:
@@ -102,7 +98,7 @@ class Removal(Measured):
             f"Without the words shown, at {self.share.mean():.0%} of the locations, the mean probability of the "
             f"decision is {without:.2f}, without random ones at as many {chance:.2f}, with all words "
             f"{full:.2f}.  For {used:.0%} of {len(self.full)} images ({low:.0%} to {high:.0%}) it falls more "
-            f"than in {_CLEAR:.0%} of {self.without_random.shape[1]} random draws."
+            f"than in {_CLEAR.yes:.0%} of {self.without_random.shape[1]} random draws."
         )
 
 
@@ -125,7 +121,7 @@ def removal(
     Parameters
     ----------
     estimator : Pipeline
-        Fitted, ending with an :class:`~skgmmcnn.InferenceGraph`.
+        Fitted, ending with an :class:`~skgmmcnn.InferenceGraph`, as in the example of :func:`trust_report`.
     X : images or FeatureMaps
         Images that the pipeline takes, or feature maps of a network.
     layers : sequence of str, default=None
@@ -148,18 +144,6 @@ def removal(
         `above_random` : array of shape (n,), share of the draws in which the decision falls less than without the
         graph's words; draws of the very same words are left out.  `used` : share of the images where that is at least
         0.95, with a 95 % interval.  `proba` : the three probabilities, each of shape (n,).
-
-    Examples
-    --------
-    >>> from sklearn.pipeline import make_pipeline
-    >>> from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
-    >>> from skgmmcnn.datasets import load_digits_network
-    >>> from skgmmcnn.metrics import removal
-    >>> digits = load_digits_network()
-    >>> extractor = FeatureExtractor(digits.network, layers=["conv2", "conv3"])
-    >>> pipe = make_pipeline(extractor, LayerDictionary(30, random_state=0), InferenceGraph()).fit(digits.images)
-    >>> removal(pipe, digits.test_images[:50], random_state=0).used[0] > 0.5
-    True
     """
     random = check_random_state(random_state)
     parts = take_apart(estimator, X, verbose)

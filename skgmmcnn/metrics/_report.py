@@ -61,12 +61,9 @@ class TrustReport:
         drawn = [result for result in self.results.values() if hasattr(result, "plot")]
         columns = min(3, len(drawn))
         rows = -(-len(drawn) // columns)
-        size = (4 * columns, 3.4 * rows)
-        figure, axes = plt.subplots(rows, columns, squeeze=False, figsize=size, layout="constrained")
-        for result, ax in zip(drawn, axes.ravel(), strict=False):
-            result.plot(ax=ax)
-        for ax in axes.ravel()[len(drawn) :]:
-            ax.remove()
+        figure = plt.figure(figsize=(4 * columns, 3.4 * rows), layout="constrained")
+        for place, result in enumerate(drawn, 1):
+            result.plot(ax=figure.add_subplot(rows, columns, place))
         return figure
 
     def verdicts(self) -> list[Verdict]:
@@ -91,28 +88,17 @@ class TrustReport:
             for verdict, agrees in zip(verdicts, fidelity.agrees, strict=True)
         ]
 
-    def _pictures_in_short(self) -> list[str]:
-        """Return how many pictures can be relied on, and why others cannot, a line for each."""
-        verdicts = self.pictures()
-        if not verdicts:
-            return []
-        yes, partly, no = (sum(each.answer == answer for each in verdicts) for answer in ("yes", "partly", "no"))
-        head = f"Can each picture be relied on?  {yes} of {len(verdicts)} can, {partly} partly, {no} cannot."
-        return [head, *(f"  {verdict}" for verdict in verdicts if verdict.answer != "yes")]
-
     def __str__(self) -> str:
         of = f"the first {self.n_images} of {self.n_given}" if self.n_images < self.n_given else f"all {self.n_given}"
         few = f"  {self.n_images} images are few: intervals are wide." if self.n_images < _FEW else ""
-        return "\n".join(
-            [
-                f"Graphs of {self.evidence}, measured on {of} images in {self.seconds:.0f} s.{few}",
-                *map(str, self.verdicts()),
-                *self._pictures_in_short(),
-                "",
-                "In full:",
-                *map(str, self.results.values()),
-            ]
-        )
+        lines = [f"Graphs of {self.evidence}, measured on {of} images in {self.seconds:.0f} s.{few}"]
+        lines += map(str, self.verdicts())
+        pictures = self.pictures()
+        if pictures:
+            yes, partly, no = (sum(each.answer == answer for each in pictures) for answer in ("yes", "partly", "no"))
+            lines.append(f"Can each picture be relied on?  {yes} of {len(pictures)} can, {partly} partly, {no} cannot.")
+            lines += [f"  {picture}" for picture in pictures if picture.answer != "yes"]
+        return "\n".join([*lines, "", "In full:", *map(str, self.results.values())])
 
 
 @dataclass(frozen=True)
@@ -188,15 +174,37 @@ def trust_report(
     Examples
     --------
     >>> from sklearn.pipeline import make_pipeline
-    >>> from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
+    >>> from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary, metrics
     >>> from skgmmcnn.datasets import load_digits_network
-    >>> from skgmmcnn.metrics import trust_report
     >>> digits = load_digits_network()
     >>> extractor = FeatureExtractor(digits.network, layers=["conv2", "conv3"])
     >>> pipe = make_pipeline(extractor, LayerDictionary(30, random_state=0), InferenceGraph()).fit(digits.images)
-    >>> report = trust_report(pipe, digits.test_images, verbose=0, random_state=0)
+    >>> report = metrics.trust_report(pipe, digits.test_images, verbose=0, random_state=0)
     >>> report.n_images, report.evidence
     (50, 'influence')
+
+    One measure at a time:
+
+    >>> images, fitted = digits.test_images[:50], digits.images[:100]
+    >>> metrics.fidelity(pipe, images).agreement > 0.8
+    True
+    >>> bool((metrics.completeness(pipe, images).completeness > 0.5).all())
+    True
+    >>> metrics.removal(pipe, images, random_state=0).used[0] > 0.5
+    True
+    >>> metrics.deletion(pipe, images, "conv3", random_state=0).ratio()[0] < 1
+    True
+    >>> top = metrics.faithfulness(pipe, images, random_state=0).layers["conv3"]
+    >>> top.of(top.graph)[0] > top.of(top.alike["random"])[0]
+    True
+    >>> metrics.edge_effects(pipe, images, random_state=0).pairs["conv3", "conv2"].correlation()[0] > 0.5
+    True
+    >>> graphs = metrics.stability(pipe, fitted, n_refits=2, n_images=5, random_state=0).classes
+    >>> bool(graphs.similarity.mean() > graphs.chance.mean())
+    True
+    >>> steps = metrics.randomisation_test(pipe, fitted, n_steps=2, n_images=5, random_state=0)
+    >>> bool(steps.classes[2].mean() < steps.other_seed[0])
+    True
     """
     if budget not in BUDGETS:
         raise ValueError(f"budget must be one of {', '.join(map(repr, BUDGETS))}; got {budget!r}.")

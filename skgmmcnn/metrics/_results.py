@@ -50,9 +50,19 @@ class Measured(ABC):
         return []
 
 
-def answer_by(value: float, yes: float, partly: float) -> str:
-    """Return the answer for a value that is good from `yes` on, and acceptable from `partly` on."""
-    return "yes" if value >= yes else "partly" if value >= partly else "no"
+class Scale(NamedTuple):
+    """A rule of thumb: the least values for "yes" and for "partly"."""
+
+    yes: float
+    partly: float
+
+    def verdict(self, question: str, value: float, why: str, *, partly: str = "", no: str = "") -> Verdict:
+        """Return the answer for a value; `why` is followed by the advice for answers other than "yes"."""
+        if value >= self.yes:
+            return Verdict(question, "yes", f"{why}.")
+        if value >= self.partly:
+            return Verdict(question, "partly", f"{why}{partly}.")
+        return Verdict(question, "no", f"{why}{no}.")
 
 
 def axes_for(ax: Any) -> Any:

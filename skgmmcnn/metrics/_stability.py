@@ -118,7 +118,7 @@ def stability(
     Parameters
     ----------
     estimator : Pipeline
-        Fitted: extractor, words and :class:`InferenceGraph`, or the latter two.
+        Fitted: extractor, words and :class:`InferenceGraph`, or the latter two; an example is in :func:`trust_report`.
     X : images or FeatureMaps
         What refits are fitted on, best the images that `estimator` was fitted on.  Of images, up to 2 GiB of
         activations are held; FeatureMaps are read again by every refit, best in memory (:meth:`FeatureMaps.compute`) or
@@ -163,19 +163,6 @@ def stability(
     .. [1] Kuhn, "The Hungarian method for the assignment problem", Naval Research Logistics Quarterly 2, 1955; Ioffe,
        "Improved consistent sampling, weighted minhash and L1 sketching", ICDM 2010; Efron, "Bootstrap methods: another
        look at the jackknife", Annals of Statistics 7, 1979.
-
-    Examples
-    --------
-    >>> from sklearn.pipeline import make_pipeline
-    >>> from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
-    >>> from skgmmcnn.datasets import load_digits_network
-    >>> from skgmmcnn.metrics import stability
-    >>> digits = load_digits_network()
-    >>> extractor = FeatureExtractor(digits.network, layers=["conv3"])
-    >>> pipe = make_pipeline(extractor, LayerDictionary(20, random_state=0), InferenceGraph()).fit(digits.images[:100])
-    >>> graphs = stability(pipe, digits.images[:100], n_refits=2, n_images=5, random_state=0).classes
-    >>> bool(graphs.similarity.mean() > graphs.chance.mean())
-    True
     """
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(map(repr, KINDS))}; got {kind!r}.")
