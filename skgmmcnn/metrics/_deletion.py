@@ -56,7 +56,8 @@ class AblationCurves(Measured):
         return figures
 
     def verdicts(self) -> list[Verdict]:
-        if (self.direction, self.fill, self.by) != ("deletion", "mean", "image"):
+        usual = (self.direction, self.fill, self.by) == ("deletion", "mean", "image")
+        if not usual or not {"graph", "random"} <= set(self.proba):
             return []
         ratio = self.ratio()
         _, high = ratio.interval
@@ -162,10 +163,10 @@ def deletion(
     if not orders:
         raise ValueError(f"orders names no order; there is {', '.join(map(repr, ORDERS))}.")
     check_orders(orders, ORDERS, n_random)
-    leaders = leaders_of(parts, by)
     if n_steps < 1:
         raise ValueError(f"n_steps must be at least 1; got {n_steps}.")
     parts.check_scores()
+    leaders = leaders_of(parts, by)
     ablation, columns = Ablation(parts, [layer], fill, random), parts.columns([layer])
     counts, chance = parts.words.histogram()[:, columns], random.random_sample((len(parts.words), len(columns)))
     ranked = {} if set(orders) <= {"frequency", "random"} else ranked_by_evidence(parts, leaders)

@@ -65,7 +65,7 @@ class PairEffects(Measured):
         )
 
     def verdict(self) -> Verdict:
-        """Return the answer to the question whether edges show what the network computes."""
+        """Return whether edges show the computations of the network."""
         value, (low, high) = self.correlation()
         answer = "no" if not low > 0 else "yes" if value >= _IN_ORDER else "partly"
         are = {"yes": "are", "partly": "are often", "no": "are not"}[answer]

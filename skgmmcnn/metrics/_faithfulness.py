@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from sklearn.utils import check_random_state
 
 from ._ablation import Ablation, Gone, at_locations
 from ._intervals import Estimate, ratio_of_means
-from ._orders import STYLES, check_orders, columns_of_first, leaders_of, over_graphs, ranked_by_evidence, ranks_of
+from ._orders import STYLES, check_orders, first_with_as_many, leaders_of, over_graphs, ranked_by_evidence, ranks_of
 from ._parts import Parts, of_any_worth, take_apart
 from ._results import BASELINE, NOTHING, Figure, Measured, Verdict, axes_for
 
@@ -239,25 +239,98 @@ def faithfulness(
         raise ValueError(f"layers names no layer; there is {', '.join(map(repr, parts.maps.layers))}.")
     check_orders(orders, ORDERS, n_random)
     parts.check_scores()
-    ablation, plan = Ablation(parts, layers, fill, random), plan_of(parts, by, layers)
-    ranks = {order: [plan.rank(order, random) for _ in range(n_random if order == "random" else 1)] for order in orders}
-    together = _circuit(parts, ablation, plan, layers, ranks, int(random.randint(2**31)))
+    ablation = Ablation(parts, layers, fill, random)
+    plan = plan_of(parts, layers, by, orders, n_random, random)
+    together = _circuit(parts, ablation, plan, int(random.randint(2**31)))
     if len(layers) == 1:
         return Faithfulness(together, {layers[0]: together}, fill, by)
-    single = {layer: _circuit(parts, ablation, plan, (layer,), ranks, int(random.randint(2**31))) for layer in layers}
+    single = {layer: _circuit(parts, ablation, plan.within(layer), int(random.randint(2**31))) for layer in layers}
     return Faithfulness(together, single, fill, by)
 
 
-def _circuit(
-    parts: Parts,
-    ablation: Ablation,
-    plan: Plan,
-    layers: tuple[str, ...],
-    ranks: Mapping[str, Sequence[np.ndarray]],
-    seed: int,
-) -> Circuit:
-    """Return the decision in parts of `layers`: those of the graph, all others, and the first words of orders."""
-    n_words, nodes = plan.n_words, plan.nodes(layers)
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """The words of some layers, `n_words` by layer, side by side in tables (n, sum of K), and those that graphs keep.
+
+    `kept` is bool; `counts` are the locations of words in each image, `of_graph` those in all images with the same
+    graph, and `leaders` (n,) the number of the first of these.  `ranks` are places of words in the runs of each order,
+    by layer; `steps` are the numbers of first words of each layer that are kept in turn.
+    """
+
+    n_words: Mapping[str, int]
+    kept: np.ndarray
+    counts: np.ndarray
+    of_graph: np.ndarray
+    leaders: np.ndarray
+    ranks: Mapping[str, Sequence[np.ndarray]]
+    steps: np.ndarray
+
+    def by_layer(self, table: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the columns of each layer."""
+        ends = np.cumsum(list(self.n_words.values()))
+        return dict(zip(self.n_words, np.split(table, ends[:-1], axis=1), strict=True))
+
+    def within(self, layer: str) -> Plan:
+        """Return the plan of one layer."""
+        kept, counts, of_graph = (self.by_layer(table)[layer] for table in (self.kept, self.counts, self.of_graph))
+        ranks = {order: [self.by_layer(rank)[layer] for rank in runs] for order, runs in self.ranks.items()}
+        return replace(
+            self, n_words={layer: self.n_words[layer]}, kept=kept, counts=counts, of_graph=of_graph, ranks=ranks
+        )
+
+    @property
+    def nodes(self) -> np.ndarray:
+        """The number of each word among those that its graph keeps, -1 for other words."""
+        return np.where(self.kept, np.cumsum(self.kept, axis=1) - 1, -1)
+
+    def first_as_graph(self, ranks: np.ndarray) -> np.ndarray:
+        """Return the first words of each layer, with nearest to as many locations as those that graphs keep."""
+        tables = (self.by_layer(table).values() for table in (ranks, self.of_graph, self.kept))
+        return np.hstack([first_with_as_many(*of_layer) for of_layer in zip(*tables, strict=True)])
+
+    def share(self, kept: np.ndarray) -> np.ndarray:
+        """Return the share of the locations that show the words `kept`, the mean over the layers, shape (n,)."""
+        tables = (self.by_layer(table).values() for table in (self.counts, kept))
+        return np.mean([(counts * stay).sum(1) / counts.sum(1) for counts, stay in zip(*tables, strict=True)], axis=0)
+
+
+def plan_of(
+    parts: Parts, layers: Sequence[str], by: str, orders: Sequence[str], n_random: int, random: np.random.RandomState
+) -> Plan:
+    """Return the words of `layers` that the graphs of images, or of all images with one decision, keep, and orders."""
+    leaders = leaders_of(parts, by)
+    with of_any_worth():
+        kept = parts.kept() if by == "image" else parts.graph.select(parts.words, by=by)
+    ranked, counts = ranked_by_evidence(parts, leaders), parts.words.histogram()
+    of_graph = over_graphs(counts, leaders)
+
+    def rank(order: str, columns: np.ndarray) -> np.ndarray:
+        if order == "random":
+            priority = random.random_sample((len(leaders), len(columns)))[leaders]
+        else:
+            priority = (of_graph if order == "frequency" else ranked[order])[:, columns]
+        return ranks_of(priority, of_graph[:, columns])
+
+    of_layers, every = [parts.columns([layer]) for layer in layers], parts.columns(layers)
+    n_runs = {order: n_random if order == "random" else 1 for order in orders}
+    most = max(int((of_graph[:, columns] > 0).sum(1).max()) for columns in of_layers)
+    return Plan(
+        n_words={layer: kept[layer].shape[1] for layer in layers},
+        kept=np.hstack([kept[layer] for layer in layers]),
+        counts=counts[:, every],
+        of_graph=of_graph[:, every],
+        leaders=leaders,
+        ranks={
+            order: [np.hstack([rank(order, columns) for columns in of_layers]) for _ in range(n)]
+            for order, n in n_runs.items()
+        },
+        steps=np.array([0, *(2**i for i in range((most - 1).bit_length())), most]),
+    )
+
+
+def _circuit(parts: Parts, ablation: Ablation, plan: Plan, seed: int) -> Circuit:
+    """Return the decision with the words of the graph, with all others, and with the first words of orders."""
+    nodes, layers = plan.nodes, tuple(plan.n_words)
     kept: dict[Hashable, np.ndarray] = {
         "full": np.ones_like(plan.kept),
         "empty": np.zeros_like(plan.kept),
@@ -265,124 +338,51 @@ def _circuit(
         "complement": ~plan.kept,
     }
     kept |= {("without", node): plan.kept & (nodes != node) for node in range(nodes.max() + 1)}
-    for order, runs in ranks.items():
+    for order, runs in plan.ranks.items():
         for i, rank in enumerate(runs):
-            kept |= {(order, i, n): rank < n for n in n_words[1:]}
+            kept |= {(order, i, n): rank < n for n in plan.steps[1:]}
             if order != "graph":  # by which the graph itself chooses
                 kept["alike", order, i] = plan.first_as_graph(rank)
 
     def removals(rows: slice) -> Iterator[Gone]:
-        for each in kept.values():
-            gone = {layer: ~each[rows, plan.columns_of_layers[layer]] for layer in layers}
-            yield {layer: at_locations(words, parts.words.words[layer][rows]) for layer, words in gone.items()}
+        for words in kept.values():
+            gone = plan.by_layer(~words[rows])
+            yield {layer: at_locations(gone[layer], parts.words.words[layer][rows]) for layer in layers}
 
-    log_odds = dict(
-        zip(kept, ablation.run(f"faithfulness, {' + '.join(layers)}", removals, layers=layers), strict=True)
-    )
-    alike, curves, shares = {}, {}, {}
-    for order, runs in ranks.items():
-        if order != "graph":
-            alike[order] = np.mean([log_odds["alike", order, i] for i in range(len(runs))], axis=0)
-        further = np.mean([[log_odds[order, i, n] for n in n_words[1:]] for i in range(len(runs))], axis=0)
-        curves[order] = np.column_stack([log_odds["empty"], further.T])
-        shares[order] = np.mean([[plan.share(rank < n, layers) for n in n_words] for rank in runs], axis=0).T
+    scores = ablation.run(f"faithfulness, {' + '.join(layers)}", removals, layers=layers)
+    log_odds, shares = dict(zip(kept, scores, strict=True)), {key: plan.share(words) for key, words in kept.items()}
+
+    def curve(values: Mapping[Hashable, np.ndarray], order: str) -> list[np.ndarray]:
+        runs = [[values[order, i, n] for n in plan.steps[1:]] for i in range(len(plan.ranks[order]))]
+        return [values["empty"], *np.mean(runs, axis=0)]
+
     return Circuit(
         layers=layers,
-        **{name: log_odds[name] for name in ("full", "empty", "graph", "complement")},
-        alike=alike,
-        graph_share=plan.share(plan.kept, layers),
-        n_words=n_words,
-        curves=curves,
-        shares=shares,
-        nodes=_nodes(plan, layers, log_odds),
+        full=log_odds["full"],
+        empty=log_odds["empty"],
+        graph=log_odds["graph"],
+        complement=log_odds["complement"],
+        alike={
+            order: np.mean([log_odds["alike", order, i] for i in range(len(runs))], axis=0)
+            for order, runs in plan.ranks.items()
+            if order != "graph"
+        },
+        graph_share=shares["graph"],
+        n_words=plan.steps,
+        curves={order: np.column_stack(curve(log_odds, order)) for order in plan.ranks},
+        shares={order: np.transpose(curve(shares, order)) for order in plan.ranks},
+        nodes=_nodes(plan, log_odds),
         random_state=seed,
     )
 
 
-def _nodes(plan: Plan, layers: Sequence[str], log_odds: Mapping[Hashable, np.ndarray]) -> Nodes:
+def _nodes(plan: Plan, log_odds: Mapping[Hashable, np.ndarray]) -> Nodes:
     """Return the fall of the log-odds without each node of each graph."""
-    nodes, first_of_graph = plan.nodes(layers), plan.leaders == np.arange(len(plan.leaders))
+    first_of_graph = plan.leaders == np.arange(len(plan.leaders))
     found = []
-    for layer in layers:
-        of_layer = nodes[:, plan.columns_of_layers[layer]]
-        for graph, word in np.argwhere((of_layer >= 0) & first_of_graph[:, None]):
-            drops = log_odds["graph"] - log_odds["without", of_layer[graph, word]]
+    for layer, nodes in plan.by_layer(plan.nodes).items():
+        for graph, word in np.argwhere((nodes >= 0) & first_of_graph[:, None]):
+            drops = log_odds["graph"] - log_odds["without", nodes[graph, word]]
             found.append((graph, layer, word, drops[plan.leaders == graph].mean()))
     images, names, words, drops = zip(*found, strict=True) if found else ((),) * 4
     return Nodes(np.array(images, int), np.array(names, str), np.array(words, int), np.array(drops, float))
-
-
-@dataclass(frozen=True, eq=False)
-class Plan:
-    """The words of some layers, side by side in tables (n, sum of K over these layers), and those that graphs keep.
-
-    `columns_of_layers` are the columns of each layer.  `counts` are the locations of words in each image, `of_graph`
-    those in all images with the same graph, and `leaders` the number of the first of these, shape (n,); `kept` is bool,
-    and `priorities` are tables by order.
-    """
-
-    columns_of_layers: Mapping[str, slice]
-    kept: np.ndarray
-    priorities: Mapping[str, np.ndarray]
-    counts: np.ndarray
-    of_graph: np.ndarray
-    leaders: np.ndarray
-
-    @property
-    def n_words(self) -> np.ndarray:
-        """0, 1, 2, 4 and so on to the most words of a layer that images with one graph show."""
-        most = max(int((self.of_graph[:, each] > 0).sum(1).max()) for each in self.columns_of_layers.values())
-        return np.array([0, *(2**i for i in range((most - 1).bit_length())), most])
-
-    def rank(self, order: str, random: np.random.RandomState) -> np.ndarray:
-        """Return the place of each word in an order of the words of its layer; words not shown come last."""
-
-        def priority(columns: slice) -> np.ndarray:
-            if order == "random":
-                return random.random_sample(self.kept[:, columns].shape)[self.leaders]
-            return self.of_graph[:, columns] if order == "frequency" else self.priorities[order][:, columns]
-
-        each = self.columns_of_layers.values()
-        return np.hstack([ranks_of(priority(columns), self.of_graph[:, columns]) for columns in each])
-
-    def first_as_graph(self, ranks: np.ndarray) -> np.ndarray:
-        """Return the first words of each layer, such that they take nearest to as many columns as the graph's."""
-        first = np.empty_like(self.kept)
-        for columns in self.columns_of_layers.values():
-            rank, counts = ranks[:, columns], self.of_graph[:, columns]
-            of_kept = (counts * self.kept[:, columns]).sum(1, keepdims=True)
-            n_words = np.abs(columns_of_first(rank, counts) - of_kept).argmin(1)
-            first[:, columns] = rank < n_words[:, None]
-        return first
-
-    def nodes(self, layers: Sequence[str]) -> np.ndarray:
-        """Return the number of each word that a graph keeps among those of `layers`, -1 for other words."""
-        within = np.zeros_like(self.kept)
-        for layer in layers:
-            within[:, self.columns_of_layers[layer]] = self.kept[:, self.columns_of_layers[layer]]
-        return np.where(within, np.cumsum(within, axis=1) - 1, -1)
-
-    def share(self, kept: np.ndarray, layers: Sequence[str]) -> np.ndarray:
-        """Return the share of the columns that show the words `kept`, the mean over `layers`, shape (n,)."""
-        shares = []
-        for layer in layers:
-            counts = self.counts[:, self.columns_of_layers[layer]]
-            shares.append((counts * kept[:, self.columns_of_layers[layer]]).sum(1) / counts.sum(1))
-        return np.mean(shares, axis=0)
-
-
-def plan_of(parts: Parts, by: str, layers: Sequence[str]) -> Plan:
-    """Return what the graphs of images, or of all images with one decision, keep of `layers`."""
-    leaders, columns = leaders_of(parts, by), parts.columns(layers)
-    with of_any_worth():
-        kept = parts.kept() if by == "image" else parts.graph.select(parts.words, by=by)
-    ends = np.cumsum([kept[layer].shape[1] for layer in layers])
-    counts = parts.words.histogram()[:, columns]
-    return Plan(
-        {layer: slice(end - kept[layer].shape[1], end) for layer, end in zip(layers, ends, strict=True)},
-        np.hstack([kept[layer] for layer in layers]),
-        {order: priority[:, columns] for order, priority in ranked_by_evidence(parts, leaders).items()},
-        counts,
-        over_graphs(counts, leaders),
-        leaders,
-    )

@@ -10,7 +10,7 @@ import numpy as np
 from ..graph import priorities
 from ._parts import Parts
 
-# Colours that the colour-blind can tell apart (Paul Tol's bright scheme), and lines that print in grey.
+# Colours that the colour-blind can distinguish (Paul Tol's bright scheme), and lines that print in grey.
 STYLES: dict[str, dict[str, Any]] = {
     "graph": {"color": "#4477aa", "lw": 2.5},
     "per_location": {"color": "#66ccee", "ls": "--"},
@@ -71,3 +71,10 @@ def columns_of_first(ranks: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Return the numbers of columns of the first word, the first two, and so on: int (n, K + 1), from 0 for none."""
     sums = np.cumsum(np.take_along_axis(counts, np.argsort(ranks, axis=1), axis=1), axis=1)
     return np.concatenate([np.zeros((len(sums), 1), sums.dtype), sums], axis=1)
+
+
+def first_with_as_many(ranks: np.ndarray, counts: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """Return the first words, bool (n, K), whose number of columns is nearest to that of the words `kept` (n, K)."""
+    of_kept = (counts * kept).sum(1, keepdims=True)
+    n_words = np.abs(columns_of_first(ranks, counts) - of_kept).argmin(1)
+    return ranks < n_words[:, None]

@@ -160,11 +160,12 @@ def randomisation_test(
         shown = maps if explained is None else maps_of_changed_network(seen, cascade.repeat)
         results.append(step(maps, shown, seed))
     stacked = {name: np.stack([each[name] for each in results]) for name in other}
+    words = dict(zip(first.words.layers, stacked.pop("words").T, strict=True))
     return Randomisation(
         modules=tuple(map(tuple, steps)),
         image_intervals=np.array([interval(images, random) for images in stacked["images"]]),
         other_seed=(float(other["classes"].mean()), float(other["images"].mean())),
-        words=dict(zip(first.words.layers, stacked.pop("words").T, strict=True)),
+        words=words,
         **stacked,
     )
 

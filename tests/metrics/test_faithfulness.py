@@ -1,15 +1,12 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 from torch import nn
 
 from skgmmcnn import FeatureExtractor, InferenceGraph
 from skgmmcnn.metrics import faithfulness
-from skgmmcnn.metrics._faithfulness import Plan
 from tests.metrics.naive import maps_of, run_with
 
 LAYERS = ["conv2", "conv3"]
@@ -232,29 +229,6 @@ def test_graphs_keep_more_than_other_words_with_as_many_columns(pipe, shown):
         faithfulness(pipe, shown[:5], orders=["graph"], random_state=0).plot(layer="conv2").get_title()
         == "Kept in conv2 (mean)"
     )
-
-
-@settings(max_examples=60, deadline=None)
-@given(data=st.data(), n_words=st.integers(1, 7), n=st.integers(1, 4))
-def test_other_words_take_about_as_many_columns(data, n_words, n):
-    numbers = st.lists(st.integers(0, 5), min_size=n_words, max_size=n_words)
-    counts = np.array([data.draw(numbers) for _ in range(n)])
-    counts[:, 0] += 1
-    kept = np.array([data.draw(st.lists(st.booleans(), min_size=n_words, max_size=n_words)) for _ in range(n)])
-    plan = Plan({"a": slice(n_words)}, kept, {}, counts, counts, np.arange(n))
-    random = np.random.RandomState(0)
-    ranks = plan.rank("random", random)
-    alike = plan.first_as_graph(ranks)
-    for i in range(n):
-        order = np.argsort(ranks[i])
-        shown = [word for word in order if counts[i, word]]
-        assert order[: len(shown)].tolist() == shown
-        wanted = counts[i, kept[i]].sum()
-        nearest = min(abs(counts[i, order[:end]].sum() - wanted) for end in range(n_words + 1))
-        assert abs(counts[i, alike[i]].sum() - wanted) == nearest
-    ranks = plan.rank("frequency", random)
-    in_order = np.take_along_axis(counts, np.argsort(ranks, axis=1), axis=1)
-    assert (np.diff(in_order, axis=1) <= 0).all()
 
 
 @pytest.mark.parametrize(
