@@ -8,17 +8,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from .._device import exact_float32
-from ..dictionary import WordModel, layer_mean, means_of
+from ..dictionary import layer_mean, means_of
 from ..features import Rerun, put
 from ._intervals import Interval, interval_of_share
 from ._parts import Parts, take_apart
 from ._results import Figure, Measured, Scale, Verdict, axes_for
 
 _COMPLETE = Scale(0.8, 0.5)
-_OWN = "the network's own decision"
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +29,7 @@ class Completeness(Measured):
     right_full: np.ndarray
     intervals: tuple[Interval, ...]
     r2: np.ndarray
-    against: str
+    with_labels: bool
 
     @property
     def accuracy(self) -> np.ndarray:
@@ -84,7 +82,7 @@ class Completeness(Measured):
         return ax
 
     def __str__(self) -> str:
-        same = "decides the same" if self.against == _OWN else f"agrees with {self.against}"
+        same = "agrees with y" if self.with_labels else "decides the same"
         lines = [
             f"With {layer} replaced by its words the network {same} for {self.accuracy[i]:.1%} of "
             f"{self.right.shape[1]} images ({low:.1%} to {high:.1%}), by its mean for {self.accuracy_null[i]:.1%}: "
@@ -141,7 +139,7 @@ def completeness(estimator: Any, X: Any, y: Any = None, *, layers: Sequence[str]
         right_full=right_full[0],
         intervals=tuple(map(interval_of_share, rebuilt)),
         r2=np.where(total > 0, 1 - residual.sum(1) / np.where(total > 0, total, 1), np.nan),
-        against=_OWN if y is None else "y",
+        with_labels=y is not None,
     )
 
 
@@ -182,22 +180,19 @@ def completeness_score(estimator: Any, X: Any, y: Any = None) -> float:
 def _rebuilt(parts: Parts, layer: str, labels: np.ndarray | None) -> list[np.ndarray]:
     """Return whether the network decides right with a layer rebuilt, with its mean everywhere, and by itself, (n,).
 
-    Then the squared distances of each image's columns from those that were rebuilt, and from the mean, (n,).
+    Then the squared distances of each image's columns from the rebuilt ones, and from the mean, (n,).
     """
+    mixture = parts.dictionary.mixtures_[layer]
 
     def work(part: Rerun) -> tuple[np.ndarray, ...]:
-        original, model = part.original, parts.dictionary
+        original = part.original
         values, right = original.activations[layer], original.decisions if labels is None else labels[part.rows]
-        made, mean = from_words(model, layer, original.activations), layer_mean(model.mixtures_[layer], values)
-        runs = [part.run({layer: put(to)}) for to in (made, mean)]
-        distances = ((values - other).square().sum((1, 2, 3)).double().numpy(force=True) for other in (made, mean))
-        return *(run.decisions == right for run in (*runs, original)), *distances
+        with exact_float32(), torch.no_grad():
+            words = dict(parts.dictionary._labeller().predict(original.activations))[layer]
+            rebuilt = means_of(mixture, words, values)
+        maps = rebuilt, layer_mean(mixture, values)
+        runs = *(part.run({layer: put(each)}) for each in maps), original
+        distances = ((values - each).square().sum((1, 2, 3)).double().numpy(force=True) for each in maps)
+        return *(run.decisions == right for run in runs), *distances
 
     return list(map(np.concatenate, zip(*parts.maps.rerun(work), strict=True)))
-
-
-def from_words(model: WordModel, layer: str, activations: dict[str, Tensor]) -> Tensor:
-    """Return a layer's map (n, C, H, W) with the mean of its word at each location."""
-    with exact_float32(), torch.no_grad():
-        words = dict(model._labeller().predict(activations))[layer]
-        return means_of(model.mixtures_[layer], words, activations[layer])

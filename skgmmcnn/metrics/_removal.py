@@ -106,7 +106,7 @@ def removal(
     estimator: Any,
     X: Any,
     *,
-    layers: Any = None,
+    layers: Sequence[str] | None = None,
     fill: str = "mean",
     n_draws: int = 20,
     verbose: int = 0,

@@ -8,7 +8,7 @@ from sklearn.pipeline import make_pipeline
 from torch import nn
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
-from skgmmcnn.features._scores import log_proba, proba_of
+from skgmmcnn.features import log_proba, proba_of
 from skgmmcnn.metrics import completeness, edge_effects, faithfulness, fidelity, fidelity_score, trust_report
 
 
