@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import repeat
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -515,12 +514,9 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         for batch in maps.batches():
             values = joined(batch.activations, self.layers_)
             scorer = scorer or ChainScorer(self._chain, values)
-            observed: Any = repeat(None)
-            if targets is not None:
-                observed = torch.from_numpy(targets[batch.start : batch.start + len(values)]).split(scorer.block_rows)
-            for block, decided in zip(scorer.blocks(values), observed, strict=False):
-                with exact_float32(), one_thread():
-                    parts = recursion(scorer.chain.start, scorer.chain.transitions, scorer.emissions(block, decided))
-                results.append([part.numpy(force=True) for part in parts])
+            given = None if targets is None else torch.from_numpy(targets[batch.start : batch.start + len(values)])
+            with exact_float32():
+                blocks = scorer.infer(recursion, values, given)
+                results += [[part.numpy(force=True) for part in parts] for parts in blocks]
             decisions.append(batch.decisions)
         return [*(np.concatenate(parts) for parts in zip(*results, strict=True)), np.concatenate(decisions)]

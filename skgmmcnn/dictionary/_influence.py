@@ -54,7 +54,7 @@ class WordMargin:
         rows = values.permute(0, 2, 3, 1).flatten(0, 2)
         with exact_float32():
             scorer = Scorer(self.mixture, rows)
-            joint = torch.cat([scorer.log_joint(scorer.features(block)) for block in scorer.blocks(rows)]).double()
+            joint = torch.cat([scorer.joint(block) for block in rows.split(scorer.block_rows)]).double()
         log_p = joint.log_softmax(1).unflatten(0, where.shape)
         at = torch.from_numpy(self.word[part.rows]).to(values.device)[:, None, None, None].expand(*where.shape, 1)
         others = log_p.scatter(-1, at, -torch.inf).logsumexp(-1)

@@ -81,7 +81,7 @@ class Grouped:
     def average(self, mixture: Mixture) -> Tensor:
         """Return the posteriors averaged over each group, times K, with gradients; shape (groups, K)."""
         scorer = Scorer(mixture, self.rows)
-        posteriors = responsibilities(scorer.log_joint(scorer.features(self.rows[torch.cat(self.groups)])))
+        posteriors = responsibilities(scorer.joint(self.rows[torch.cat(self.groups)]))
         sizes = torch.tensor([len(group) for group in self.groups], device=self.rows.device)
         places = torch.repeat_interleave(torch.arange(len(self), device=self.rows.device), sizes)
         sums = torch.zeros(len(self), posteriors.shape[1], dtype=posteriors.dtype, device=self.rows.device)

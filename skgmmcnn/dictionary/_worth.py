@@ -89,8 +89,8 @@ def _measure(
 ) -> dict[str, _Measured]:
     measured = {}
     with exact_float32(), torch.no_grad():
-        for layer, words in labeller.predict(activations):
-            values = activations[layer]
+        for layer, assigned in labeller(activations, False):
+            words, values = assigned.component, activations[layer]
             reconstructed = means_of(mixtures[layer], words, values)
             measured[layer] = _Measured(
                 np.unique(words.numpy(force=True)),

@@ -216,5 +216,5 @@ def _rebuilt(parts: Parts, layer: str, labels: np.ndarray | None) -> list[np.nda
 def from_words(model: WordModel, layer: str, activations: dict[str, Tensor]) -> Tensor:
     """Return a layer's map (n, C, H, W) with the mean of its word at each location."""
     with exact_float32(), torch.no_grad():
-        words = dict(model._labeller().predict(activations))[layer]
+        words = dict(model._labeller()(activations, False))[layer].component
         return means_of(model.mixtures_[layer], words, activations[layer])

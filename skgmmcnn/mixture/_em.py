@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import reduce
-from itertools import repeat
+from itertools import chain, repeat
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -21,6 +21,7 @@ from torch.nn.functional import pad
 from .._distributed import all_gather, n_processes
 from .._threads import by_blocks
 from ._emissions import Emission, Parameters, SphericalGaussian, Statistics, TiedDiagonalGaussian
+from ._records import Record
 
 # On two cores, with 64 to 512 channels and 200 to 500 components, blocks of 2,048 rows reach nine tenths of the rate of
 # a large matrix product, blocks of 512 rows two thirds.  GPUs need larger blocks.
@@ -36,7 +37,7 @@ R = TypeVar("R")
 
 
 @dataclass(frozen=True)
-class Mixture:
+class Mixture(Record):
     """A mixture of K components over rows of d channels.  Immutable: a training step returns a new one.
 
     Parameters
@@ -78,15 +79,6 @@ class Mixture:
         if isinstance(self.emission, SphericalGaussian):
             return variance[:, 0]
         return variance[0] if isinstance(self.emission, TiedDiagonalGaussian) else variance
-
-    def to(self, device: torch.device | str) -> Mixture:
-        """Return the mixture on another device."""
-        return Mixture(
-            self.weights.to(device),
-            Parameters(*(part.to(device) for part in self.parameters)),
-            self.shift.to(device),
-            replace(self.emission, floor=self.emission.floor.to(device)),
-        )
 
     def __reduce__(self) -> tuple:
         """Pickle as numpy arrays, as the bytes of pickled tensors differ each time."""
@@ -147,12 +139,12 @@ def dead_and_heavy(weights: Tensor, n_rows: float) -> tuple[Tensor, Tensor]:
 
 
 class Assignment(NamedTuple):
-    """The likeliest component of each row, its posterior and log p(x | k), and the evidence log p(x), all (n,)."""
+    """The likeliest component of each row, its posterior and log p(x | k), and log p(x), all (n,), or None."""
 
     component: Tensor
-    posterior: Tensor
-    log_density: Tensor
-    evidence: Tensor
+    posterior: Any = None
+    log_density: Any = None
+    evidence: Any = None
 
 
 def _mixture_of(family: type[Emission], *arrays: np.ndarray) -> Mixture:
@@ -191,21 +183,13 @@ class Scorer:
             return 0
         return n_rows * len(self._log_weights) * sum(map(len, self._theta))
 
-    def blocks(self, rows: Tensor) -> Iterator[Tensor]:
-        """Yield blocks of `rows` (n, d) in the dtype and on the device of the scorer."""
-        return map(self.ready, rows.split(self.block_rows))
-
-    def _by_blocks(self, work: Callable[[Tensor], R], rows: Tensor) -> Iterator[R]:
-        """Yield the results of `work` for blocks of `rows` (n, d)."""
-        return by_blocks(work, self.blocks(rows), self.n_operations(len(rows)))
-
-    def ready(self, rows: Tensor) -> Tensor:
-        """Return `rows` in the dtype and on the device of the scorer."""
-        return rows.to(self._shift)
-
     def features(self, block: Tensor) -> tuple[Tensor, ...]:
-        """Return phi of the rows (n, d) less the shift."""
-        return self._features(block - self._shift)
+        """Return phi of the rows (n, d) less the shift, in the dtype and on the device of the scorer."""
+        return self._features(block.to(self._shift) - self._shift)
+
+    def joint(self, block: Tensor) -> Tensor:
+        """Return log(weight_k p(x | k)), shape (n, K), of the rows (n, d)."""
+        return self.log_joint(self.features(block))
 
     def log_joint(self, features: tuple[Tensor, ...]) -> Tensor:
         """Return log(weight_k p(x | k)), shape (n, K), from :meth:`features`."""
@@ -228,41 +212,41 @@ class Scorer:
                 scores += feature @ theta
         return scores
 
-    def _filled(self, dtype: torch.dtype, work: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
-        """Return one value per row, the results of `work` on the log-joint densities of blocks of `rows`."""
+    def _collect(self, work: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+        """Return the results of `work` on the log-joint densities of blocks of `rows` (n, d), one below the other."""
+        parts = self._by_blocks(lambda block: work(self.joint(block)), rows)
+        first = next(parts)
         # Small results between large temporary ones would fragment the heap.
-        filled = torch.empty(len(rows), dtype=dtype, device=self._shift.device)
-        parts = self._by_blocks(lambda block: work(self._joint(block)), rows)
-        for place, part in zip(filled.split(self.block_rows), parts, strict=True):
+        collected = first.new_empty(len(rows), *first.shape[1:])
+        for place, part in zip(collected.split(self.block_rows), chain([first], parts), strict=True):
             place.copy_(part)
-        return filled
+        return collected
 
-    def _joint(self, block: Tensor) -> Tensor:
-        return self.log_joint(self.features(block))
+    def _by_blocks(self, work: Callable[[Tensor], R], rows: Tensor) -> Iterator[R]:
+        return by_blocks(work, rows.split(self.block_rows), self.n_operations(len(rows)))
 
     def predict(self, rows: Tensor) -> Tensor:
         """Return the likeliest component of each row, int64 of shape (n,)."""
-        return self._filled(torch.int64, lambda joint: joint.argmax(1), rows)
+        return self._collect(lambda joint: joint.argmax(1), rows)
 
     def evidence(self, rows: Tensor) -> Tensor:
         """Return log p(x) of each row in nats, shape (n,)."""
-        return self._filled(self._shift.dtype, log_evidence, rows)
+        return self._collect(log_evidence, rows)
 
     def predict_proba(self, rows: Tensor) -> Tensor:
         """Return the responsibilities, shape (n, K)."""
-        return torch.cat(list(self._by_blocks(lambda block: responsibilities(self._joint(block)), rows)))
+        return self._collect(responsibilities, rows)
 
     def assign(self, rows: Tensor) -> Assignment:
         """Return the likeliest component of each row, with its posterior and log-density."""
         return Assignment(*map(torch.cat, zip(*self._by_blocks(self._assign, rows), strict=True)))
 
     def _assign(self, block: Tensor) -> Assignment:
-        joint = self._joint(block)
+        joint = self.joint(block)
         largest, component = joint.max(1)
         evidence = log_evidence(joint)
-        return Assignment(
-            component, (largest - evidence).exp_().clamp_max_(1), largest - self._log_weights[component], evidence
-        )
+        posterior = (largest - evidence).exp_().clamp_max_(1)
+        return Assignment(component, posterior, largest - self._log_weights[component], evidence)
 
 
 def log_evidence(joint: Tensor) -> Tensor:
@@ -332,7 +316,7 @@ class Expectation:
 
     def _of_block(self, block: tuple[Tensor, Tensor | None]) -> tuple[Tensor, Any, Any]:
         rows, weights = block
-        features = self._scorer.features(self._scorer.ready(rows))
+        features = self._scorer.features(rows)
         joint = self._scorer.log_joint(features)
         weights = torch.ones_like(joint[:, 0]) if weights is None else weights.to(joint)
         shares, evidence, components = _weighted_shares(joint, weights)

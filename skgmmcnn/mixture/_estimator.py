@@ -19,8 +19,7 @@ from .._compat import Interval, StrOptions, fit_context
 from .._device import exact_float32, resolve_device
 from .._threads import one_thread
 from ._em import Mixture, Scorer
-from ._emissions import Emission
-from ._families import EMISSIONS
+from ._emissions import EMISSIONS, Emission
 from ._sampling import sampling
 from ._solvers import SOLVERS, OnlineState, Rows, Training, in_blocks, online_pass
 from ._starts import STARTS, check_scale, moments, start
@@ -458,37 +457,29 @@ class DiagonalGaussianMixture(DensityMixin, BaseEstimator):
         return EMISSIONS[self.emission, self.covariance_type](torch.from_numpy(np.full(n_channels, floor)))
 
     def _start(self, rows: Rows, generator: torch.Generator) -> Mixture:
-        n_rows, n_channels = rows.values.shape
-        if n_rows < self.n_components:
-            raise ValueError(f"n_components={self.n_components} needs at least as many rows; got n_samples = {n_rows}.")
+        """Return the initial mixture."""
+        n_words, (n_rows, n_channels) = self.n_components, rows.values.shape
+        if n_rows < n_words:
+            raise ValueError(f"n_components={n_words} needs at least as many rows; got n_samples = {n_rows}.")
         emission = self._emission(n_channels)
-        if self.means_init is not None:
-            means = self._initial("means_init", (self.n_components, n_channels))
-        else:
+        means = self._initial("means_init", (n_words, n_channels))
+        if means is None:
             values = rows.values if rows.weights is None else rows.values[rows.weights > 0]
-            means = STARTS[self.init_params](values, self.n_components, generator)
+            means = STARTS[self.init_params](values, n_words, generator)
         mean, variance = moments(rows.values, rows.weights)
         if rows.like.dtype == torch.float32:
             check_scale("X", variance)
-        if self.precisions_init is not None:
-            variance = self._initial_variance(n_channels)
-        weights = None
-        if self.weights_init is not None:
-            weights = self._initial("weights_init", (self.n_components,))
-            weights = weights / weights.sum()
-        return start(means, emission, mean, variance, rows.like, weights)
+        shapes = {"diag": (n_words, n_channels), "spherical": (n_words,), "tied_diag": (n_channels,)}
+        precisions = self._initial("precisions_init", shapes[self.covariance_type])
+        if precisions is not None:
+            variance = 1 / (precisions[:, None] if self.covariance_type == "spherical" else precisions)
+        weights = self._initial("weights_init", (n_words,))
+        return start(means, emission, mean, variance, rows.like, None if weights is None else weights / weights.sum())
 
-    def _initial_variance(self, n_channels: int) -> Tensor:
-        """Return the inverse of `precisions_init`, broadcastable to (K, d)."""
-        full = (self.n_components, n_channels)
-        shape, broadcast = {
-            "diag": (full, full),
-            "spherical": ((self.n_components,), (self.n_components, 1)),
-            "tied_diag": ((n_channels,), (1, n_channels)),
-        }[self.covariance_type]
-        return 1 / self._initial("precisions_init", shape).reshape(broadcast)
-
-    def _initial(self, name: str, shape: tuple[int, ...]) -> Tensor:
+    def _initial(self, name: str, shape: tuple[int, ...]) -> Tensor | None:
+        """Return the values of a parameter as a tensor, or None."""
+        if getattr(self, name) is None:
+            return None
         array = np.asarray(getattr(self, name), dtype=np.float64)
         if array.shape != shape or not np.isfinite(array).all():
             raise ValueError(f"{name} must be finite and of shape {shape}; got shape {array.shape}.")

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .._distributed import local_slice
 from ._em import Expectation, Mixture, Scorer, log_evidence
+from ._records import Record
 
 # Maximum number of rounds in which components that hold less than one row are moved.
 _REVIVALS = 3
@@ -25,16 +26,13 @@ _LEARNING_RATE, _LAST_RATE = 0.02, 1 / 16
 _OFFSET, _DECAY = 2, 0.6
 
 
-class OnlineState(NamedTuple):
+@dataclass(frozen=True)
+class OnlineState(Record):
     """State of stepwise EM: the mixture, the average statistics per row, and the number of steps."""
 
     mixture: Any
     statistics: Any
     n_steps: int
-
-    def to(self, device: torch.device | str) -> OnlineState:
-        """Return the state on another device."""
-        return OnlineState(self.mixture.to(device), self.statistics.to(device), self.n_steps)
 
 
 class Fitted(NamedTuple):
@@ -183,7 +181,7 @@ def fit_online(rows: Any, mixture: Any, training: Training) -> Fitted:
         bounds.append(bound)
         training.report(len(bounds), bound)
         mixture = state.mixture.revived(rows.total) or state.mixture
-        state = state._replace(mixture=mixture)
+        state = replace(state, mixture=mixture)
     assert state is not None
     return Fitted(state, bounds, converged)
 
@@ -237,7 +235,7 @@ def fit_sgd(rows: Rows, mixture: Mixture, training: Training) -> Fitted:
         log_likelihood = total = 0.0
         for block in _shuffled(rows, training):
             scorer = Scorer(descent.mixture(), rows.like)
-            evidence = log_evidence(scorer.log_joint(scorer.features(scorer.ready(block.values))))
+            evidence = log_evidence(scorer.joint(block.values))
             weights = torch.ones_like(evidence) if block.weights is None else block.weights.to(evidence)
             summed, size = weights @ evidence, weights.sum().item()
             descent.step(-summed / size)
