@@ -199,18 +199,19 @@ class ChainExpectation(Expectation):
     def _of_block(self, block: tuple[Tensor, Tensor | None]) -> tuple[Tensor, ChainStatistics, None]:
         values, targets = block
         chain, features = self._scorer.chain, self._scorer.features(values)
-        posteriors = forward_backward(chain.start, chain.transitions, self._scorer.emissions(features, targets))
+        emissions = self._scorer.emissions(features, targets)
+        evidence, posteriors, pairs = forward_backward(chain.start, chain.transitions, emissions)
         ones = torch.ones_like(features[0][0][:, 0])
         layers = tuple(
             layer.of_rows(part, threshold(states, _LEAST_POSTERIOR, 0.0).to(ones), ones)
-            for part, layer, states in zip(features, self.statistics.layers, posteriors.states, strict=True)
+            for part, layer, states in zip(features, self.statistics.layers, posteriors, strict=True)
         )
-        tables = [posteriors.states[0].sum(0, keepdim=True), *posteriors.pairs]
+        tables = [posteriors[0].sum(0, keepdim=True), *pairs]
         if chain.decision is not None:
             tables.append(torch.zeros_like(chain.decision))
             if targets is not None:
-                tables[-1].T.index_add_(0, targets.to(ones.device), posteriors.states[-1])
-        return posteriors.log_evidence.sum(), ChainStatistics(layers, tuple(tables), len(values)), None
+                tables[-1].T.index_add_(0, targets.to(ones.device), posteriors[-1])
+        return evidence.sum(), ChainStatistics(layers, tuple(tables), len(values)), None
 
     @property
     def n_rows(self) -> float:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,18 +19,6 @@ from torch import Tensor
 _LEAST = 1e-250
 # Maximum number of cells of a step: examples times pairs of states.
 _CELLS = 2**22
-
-
-class Posteriors(NamedTuple):
-    """Posteriors of n examples.
-
-    `log_evidence` (n,) is log p(x), `states` holds P(state | x) of each layer, (n, K_l), and `pairs` the sum over the
-    examples of P(state, next state | x) for each table.
-    """
-
-    log_evidence: Tensor
-    states: list[Tensor]
-    pairs: list[Tensor]
 
 
 def log_product(values: Tensor, table: Tensor) -> Tensor:
@@ -70,18 +57,21 @@ def state_posteriors(
     start: Tensor, tables: Sequence[Tensor], emissions: Sequence[Tensor]
 ) -> tuple[Tensor, list[Tensor]]:
     """Return log p(x), shape (n,), and P(state | x) of each layer, (n, K_l)."""
-    joint = forward(start, tables, emissions)
-    states = [(here + there).softmax(1) for here, there in zip(joint, backward(tables, emissions), strict=True)]
-    return joint[-1].logsumexp(1), states
+    return _posteriors(forward(start, tables, emissions), backward(tables, emissions))
 
 
-def forward_backward(start: Tensor, tables: Sequence[Tensor], emissions: Sequence[Tensor]) -> Posteriors:
-    """Return the posteriors of states, and of pairs of successive states summed over the examples."""
+def _posteriors(joint: list[Tensor], ahead: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    return joint[-1].logsumexp(1), [(here + there).softmax(1) for here, there in zip(joint, ahead, strict=True)]
+
+
+def forward_backward(
+    start: Tensor, tables: Sequence[Tensor], emissions: Sequence[Tensor]
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """Return log p(x), P(state | x) of each layer, and the sum over examples of P(state, next state | x) by table."""
     joint, ahead = forward(start, tables, emissions), backward(tables, emissions)
-    evidence = joint[-1].logsumexp(1)
-    states = [(here + there).softmax(1) for here, there in zip(joint, ahead, strict=True)]
+    evidence, states = _posteriors(joint, ahead)
     pairs = [_sum_pairs(joint[i], table, emissions[i + 1] + ahead[i + 1], evidence) for i, table in enumerate(tables)]
-    return Posteriors(evidence, states, pairs)
+    return evidence, states, pairs
 
 
 def _sum_pairs(below: Tensor, table: Tensor, above: Tensor, evidence: Tensor) -> Tensor:

@@ -16,11 +16,10 @@ from .._distributed import local_slice
 from .._threads import one_thread
 from ..features import FeatureMaps, maps_of_arrays
 from ..mixture import SOLVERS, STARTS, Expectation, Fitted, Mixture, OnlineState, Rows, Scorer, Training, online_step
-from ._base import WordModel, check_processes
+from ._base import WordModel
 from ._labelling import MixtureLabeller, as_rows, average_posteriors
-from ._readouts import Grouped, Readout, fit_readout, train_words
-from ._reservoir import draw
-from ._training import Sample, passes
+from ._readouts import Readout, fit_readout, train_words
+from ._training import Sample, draw, passes
 from ._words import WordMaps
 from ._worth import DictionaryReport, worth
 
@@ -186,26 +185,25 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
     @fit_context(prefer_skip_nested_validation=True)
     def _fit(self, X: Any, y: Any) -> WordMaps:
         maps = self._check(X, y, reset=True)
-        check_processes(maps)
+        self._check_trainable(maps, reset=True)
         if self.objective == "discriminative" and not maps.spec.n_outputs:
             raise ValueError("objective='discriminative' needs the FeatureMaps of a network; X is a plain array.")
-        samples, decisions = self._sample(maps)
+        samples, decisions = draw(maps, self.max_samples, self.random_state, {layer: [layer] for layer in maps.layers})
         with exact_float32(), one_thread():
             fitted = {layer: self._train(layer, sample) for layer, sample in samples.items()}
             readouts: dict[str, Readout] = {}
             if self.objective == "discriminative":
                 targets = decisions if y is None else maps.spec.encode(y, len(maps))
                 for layer, sample in samples.items():
-                    fitted[layer], readouts[layer] = _retrain(fitted[layer], sample, targets, maps.spec.n_outputs)
+                    fitted[layer], readouts[layer] = train_words(fitted[layer], sample, targets, maps.spec.n_outputs)
         self._set_states(maps, {layer: fit.state for layer, fit in fitted.items()})
         if readouts:
             self.readouts_ = readouts
-        self._set_bounds({layer: fit.lower_bounds for layer, fit in fitted.items()})
-        self.n_iter_ = max(fit.state.n_steps for fit in fitted.values())
-        self.converged_ = all(fit.converged for fit in fitted.values())
-        if not self.converged_:
-            slow = [layer for layer, fit in fitted.items() if not fit.converged]
-            self._warn_unconverged(f"The mixtures of layers {slow}")
+        slow = [layer for layer, fit in fitted.items() if not fit.converged]
+        bounds = {layer: fit.lower_bounds for layer, fit in fitted.items()}
+        self._set_bounds(bounds, max(fit.state.n_steps for fit in fitted.values()), not slow)
+        if slow:
+            self._warn_unconverged(f"The mixtures of layers {slow}", stacklevel=4)
         words = self._label(maps, illustrated=True)
         if self.verbose:
             print(self.report(maps))
@@ -229,10 +227,6 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
         -------
         self : LayerDictionary
             The dictionary after the step.
-
-        References
-        ----------
-        .. [1] Cappe and Moulines, "On-line expectation-maximization algorithm for latent data models", JRSS B, 2009.
         """
         if self.objective == "discriminative":
             raise ValueError(
@@ -240,9 +234,9 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
             )
         before: dict[str, OnlineState] | None = getattr(self, "_states", None)
         maps = self._check(X, y, reset=before is None)
-        check_processes(maps)
+        self._check_trainable(maps, reset=before is None)
         if before is None:
-            samples, _ = self._sample(maps)
+            samples, _ = draw(maps, self.max_samples, self.random_state, {layer: [layer] for layer in maps.layers})
             mixtures = {layer: self._initialize(layer, sample) for layer, sample in samples.items()}
         else:
             mixtures = {layer: state.mixture for layer, state in before.items()}
@@ -254,10 +248,9 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
             for layer in mixtures
         }
         self._set_states(maps, states)
-        bounds = getattr(self, "lower_bounds_", dict.fromkeys(mixtures, ()))
-        self._set_bounds({layer: [*bounds[layer], expectations[layer].mean_log_likelihood] for layer in mixtures})
-        self.n_iter_ = states[self.layers_[0]].n_steps
-        self.converged_ = False
+        before_bounds = getattr(self, "lower_bounds_", dict.fromkeys(mixtures, ()))
+        bounds = {layer: [*before_bounds[layer], expectations[layer].mean_log_likelihood] for layer in mixtures}
+        self._set_bounds(bounds, states[self.layers_[0]].n_steps, converged=False)
         return self
 
     def predict(self, X: Any) -> Any:
@@ -276,25 +269,6 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
         check_is_fitted(self)
         words = self._label(self._check(X, None, reset=False), illustrated=False).words
         return words if isinstance(X, FeatureMaps) else words[self.layers_[0]].ravel().astype(np.int64)
-
-    def score(self, X: Any, y: Any = None) -> float:
-        """Return the mean log-density per location in nats, summed over the layers.
-
-        Parameters
-        ----------
-        X : FeatureMaps or array-like of shape (n, d)
-            Activations of the layers.
-        y : object
-            Ignored.
-
-        Returns
-        -------
-        score : float
-            Higher is better.  Comparable only for equal layers and `reg_covar`.
-        """
-        check_is_fitted(self)
-        expectations = self._expect(self._check(X, None, reset=False), self.mixtures_)
-        return sum(expectation.mean_log_likelihood for expectation in expectations.values())
 
     def report(self, X: Any, *, n_images: int = 100) -> DictionaryReport:
         """Measure the use of words, the variance that they explain, and the decisions that they preserve.
@@ -318,17 +292,6 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
         -----
         UserWarning
             If the words of a layer preserve fewer than half of the decisions.
-
-        Examples
-        --------
-        >>> from skgmmcnn import FeatureExtractor, LayerDictionary
-        >>> from skgmmcnn.datasets import load_digits_network
-        >>> digits = load_digits_network()
-        >>> extractor = FeatureExtractor(digits.network, layers=["conv3"])
-        >>> dictionary = LayerDictionary(50, random_state=0).fit(extractor.fit_transform(digits.images))
-        >>> report = dictionary.report(extractor.transform(digits.test_images))
-        >>> report.layers["conv3"].kept > 0.9
-        True
         """
         check_is_fitted(self)
         if n_images < 1:
@@ -399,9 +362,9 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
             rows = torch.cat([as_rows(batch.activations[layer]) for batch in maps.batches()])
             return Scorer(self.mixtures_[layer], rows).predict_proba(rows).numpy(force=True)
 
-    def _sample(self, maps: FeatureMaps) -> tuple[dict[str, Sample], np.ndarray]:
-        self._check_sizes(maps)
-        return draw(maps, self.max_samples, self.random_state)
+    def _log_likelihood(self, X: Any) -> float:
+        expectations = self._expect(self._check(X, None, reset=False), self.mixtures_)
+        return sum(expectation.mean_log_likelihood for expectation in expectations.values())
 
     def _initialize(self, layer: str, sample: Sample, init_params: str = "") -> Mixture:
         if self._n_words(layer) > 1 and (sample.rows == sample.rows[0]).all():
@@ -439,15 +402,5 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
         self._states = {layer: state.to("cpu") for layer, state in states.items()}
         self._set_words(maps, {layer: state.mixture for layer, state in self._states.items()})
 
-    def _set_bounds(self, bounds: dict[str, list[float]]) -> None:
-        self.lower_bounds_ = bounds
-        self.lower_bound_ = sum(history[-1] for history in bounds.values())
-
-
-def _retrain(fitted: Fitted, sample: Sample, targets: np.ndarray, n_outputs: int) -> tuple[Fitted, Readout]:
-    """Continue training with the discriminative objective; return the words and their readout."""
-    data = Grouped.by_image(sample.rows, sample.images, targets)
-    mixture, readout = train_words(data, fitted.mixture, n_outputs, sample.generator)
-    expectation = Rows(sample.rows, None, sample.rows).expect(mixture)
-    state = OnlineState(mixture, expectation.statistics.per_row(), fitted.state.n_steps)
-    return Fitted(state, [*fitted.lower_bounds, expectation.mean_log_likelihood], fitted.converged), readout
+    def _set_bounds(self, bounds: dict[str, list[float]], n_iter: int, converged: bool) -> None:
+        self._set_course(bounds, sum(history[-1] for history in bounds.values()), n_iter, converged)

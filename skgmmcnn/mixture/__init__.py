@@ -1,11 +1,21 @@
 """Gaussian mixtures with diagonal covariances."""
 
-from ._em import Assignment, Expectation, Mixture, Scorer, dead_and_heavy, responsibilities
+from ._em import Assignment, Expectation, Mixture, Scorer, dead_and_heavy, responsibilities, sampling
 from ._emissions import EMISSIONS, RectifiedGaussian, Statistics
 from ._estimator import DiagonalGaussianMixture
 from ._records import Record, Sums
-from ._sampling import sampling
-from ._solvers import SOLVERS, Descent, Fitted, OnlineState, Rows, Training, in_blocks, online_pass, online_step
+from ._solvers import (
+    SOLVERS,
+    Descent,
+    Fitted,
+    OnlineState,
+    Rows,
+    Trained,
+    Training,
+    in_blocks,
+    online_pass,
+    online_step,
+)
 from ._starts import STARTS, check_scale, moments, start, variance_floor
 
 __all__ = ["DiagonalGaussianMixture"]

@@ -153,13 +153,8 @@ class TiedDiagonalGaussian(DiagonalGaussian):
 class RectifiedGaussian(Emission):
     """Independent channels x = max(0, y) with Gaussian y, phi(x) = (x, x^2, 1[x = 0]).
 
-    For x > 0 the log-density is that of y, for x = 0 it is log Phi(-mean / sd) [1]_.  Means are at most four
-    standard deviations below zero.
-
-    References
-    ----------
-    .. [1] Konforti, Shpigler, Lerner and Bar-Hillel, "SIGN: Statistical Inference Graphs Based on Probabilistic
-       Network Activity Interpretation", IEEE TPAMI, 2023.
+    For x > 0 the log-density is that of y, for x = 0 it is log Phi(-mean / sd) [Konforti et al., "SIGN", IEEE TPAMI
+    2023].  Means are at most four standard deviations below zero.
     """
 
     centred: ClassVar[bool] = False

@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, DensityMixin
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 from torch import Tensor
@@ -18,16 +17,15 @@ from torch import Tensor
 from .._compat import Interval, StrOptions, fit_context
 from .._device import exact_float32, resolve_device
 from .._threads import one_thread
-from ._em import Mixture, Scorer
+from ._em import Mixture, Scorer, sampling
 from ._emissions import EMISSIONS, Emission
-from ._sampling import sampling
-from ._solvers import SOLVERS, OnlineState, Rows, Training, in_blocks, online_pass
+from ._solvers import SOLVERS, OnlineState, Rows, Trained, Training, in_blocks, online_pass
 from ._starts import STARTS, check_scale, moments, start
 
 _BLOCK_ROWS = 2**16
 
 
-class DiagonalGaussianMixture(DensityMixin, BaseEstimator):
+class DiagonalGaussianMixture(Trained, DensityMixin, BaseEstimator):
     """Gaussian mixture with diagonal covariances, fitted block by block.
 
     Parameters and attributes are named as in :class:`sklearn.mixture.GaussianMixture`.  Memory does not grow with rows
@@ -224,16 +222,7 @@ class DiagonalGaussianMixture(DensityMixin, BaseEstimator):
             runs = [SOLVERS[self.solver](rows, mixture, training) for mixture in mixtures]
             fitted = max(runs, key=lambda run: run.lower_bounds[-1])
         self._set_state(fitted.state)
-        self.lower_bounds_ = fitted.lower_bounds
-        self.lower_bound_ = fitted.lower_bounds[-1]
-        self.n_iter_ = fitted.n_iter
-        self.converged_ = fitted.converged
-        if not fitted.converged:
-            warnings.warn(
-                f"The mixture did not converge in {self.max_iter} passes; increase max_iter or tol.",
-                ConvergenceWarning,
-                stacklevel=3,
-            )
+        self._set_fitted(fitted, "The mixture", stacklevel=3)
         return self
 
     @fit_context(prefer_skip_nested_validation=True)
@@ -263,10 +252,7 @@ class DiagonalGaussianMixture(DensityMixin, BaseEstimator):
             mixture = self._start(rows, self._generator()) if state is None else state.mixture
             bound, state = online_pass(in_blocks(rows, self.batch_size), mixture, state)
         self._set_state(state)
-        self.lower_bound_ = bound
-        self.lower_bounds_ = [*getattr(self, "lower_bounds_", []), bound]
-        self.n_iter_ = state.n_steps
-        self.converged_ = False
+        self._set_step(bound, state.n_steps)
         return self
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> np.ndarray:

@@ -6,12 +6,14 @@ EM trains any model with `maximize`, `revived` and `to`, on any data with `total
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from .._distributed import local_slice
@@ -51,6 +53,28 @@ class Fitted(NamedTuple):
     def n_iter(self) -> int:
         """Number of passes over the rows."""
         return len(self.lower_bounds)
+
+
+class Trained:
+    """Mixin of estimators that store the course of their training as attributes."""
+
+    max_iter: int
+
+    def _set_course(self, lower_bounds: Any, lower_bound: float, n_iter: int, converged: bool) -> None:
+        self.lower_bounds_, self.lower_bound_ = lower_bounds, lower_bound
+        self.n_iter_, self.converged_ = n_iter, converged
+
+    def _set_fitted(self, fitted: Fitted, what: str, stacklevel: int) -> None:
+        self._set_course(fitted.lower_bounds, fitted.lower_bounds[-1], fitted.n_iter, fitted.converged)
+        if not fitted.converged:
+            self._warn_unconverged(what, stacklevel + 1)
+
+    def _set_step(self, bound: float, n_steps: int) -> None:
+        self._set_course([*getattr(self, "lower_bounds_", []), bound], bound, n_steps, False)
+
+    def _warn_unconverged(self, what: str, stacklevel: int) -> None:
+        message = f"{what} did not converge in {self.max_iter} passes; increase max_iter or tol."
+        warnings.warn(message, ConvergenceWarning, stacklevel=stacklevel + 1)
 
 
 @dataclass(frozen=True)

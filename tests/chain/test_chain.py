@@ -62,16 +62,16 @@ def test_recursions_equal_enumeration(seed, sizes, scale, zeros):
     shares = np.exp(joint - evidence[:, None])
     close = {"rtol": 1e-11, "atol": 1e-12 * scale * len(sizes) + 1e-12}
 
-    found = forward_backward(start, tables, emissions)
-    np.testing.assert_allclose(found.log_evidence, evidence, **close)
+    log_evidence, states, pairs = forward_backward(start, tables, emissions)
+    np.testing.assert_allclose(log_evidence, evidence, **close)
     for layer, size in enumerate(sizes):
         expected = np.stack([shares[:, paths[:, layer] == state].sum(1) for state in range(size)], axis=1)
-        np.testing.assert_allclose(found.states[layer], expected, atol=1e-8)
+        np.testing.assert_allclose(states[layer], expected, atol=1e-8)
         np.testing.assert_allclose(state_posteriors(start, tables, emissions)[1][layer], expected, atol=1e-8)
     for layer, (below, above) in enumerate(itertools.pairwise(sizes)):
         for j, k in itertools.product(range(below), range(above)):
             through = (paths[:, layer] == j) & (paths[:, layer + 1] == k)
-            np.testing.assert_allclose(found.pairs[layer][j, k], shares[:, through].sum(), atol=1e-7)
+            np.testing.assert_allclose(pairs[layer][j, k], shares[:, through].sum(), atol=1e-7)
 
     log_joint, path = viterbi(start, tables, emissions)
     np.testing.assert_allclose(log_joint, joint.max(1), **close)

@@ -8,6 +8,7 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 
 from skgmmcnn import DiagonalGaussianMixture, FeatureExtractor, LayerDictionary
+from skgmmcnn.dictionary._training import Reservoir
 from skgmmcnn.mixture._emissions import TiedDiagonalGaussian
 from skgmmcnn.mixture._solvers import Rows, Training, fit_em
 from skgmmcnn.mixture._starts import moments, random_rows, start
@@ -116,3 +117,25 @@ def test_partial_fit(maps):
 def test_solvers(maps, solver):
     dictionary = LayerDictionary(8, solver=solver, random_state=0).fit(maps)
     assert dictionary.score(maps) > LayerDictionary(8, random_state=0).fit(maps).score(maps) - 0.05 * 88
+
+
+def test_reservoir_is_uniform_bounded_and_independent_of_batches(seed):
+    rows = torch.arange(6000.0).reshape(-1, 1)
+
+    def sample(images_at_once):
+        reservoir = Reservoir(300, 20, 500, seed)
+        for first in range(0, 300, images_at_once):
+            reservoir.add(first, rows[first * 20 : (first + images_at_once) * 20])
+        drawn, images = reservoir.sample()
+        np.testing.assert_array_equal(images, drawn.ravel().numpy() // 20)
+        return drawn.ravel().numpy()
+
+    chosen = sample(300)
+    assert len(chosen) == len(set(chosen)) == 500
+    np.testing.assert_array_equal(chosen, sample(7))
+    # 10 equal parts: chi-squared with 9 degrees of freedom, 99.9 % below 27.9; also over locations of an image
+    for parts in (np.histogram(chosen, 10, (0, 6000))[0], np.bincount(chosen.astype(int) % 20 // 2)):
+        assert ((parts - 50) ** 2 / 50).sum() < 27.9
+    everything = Reservoir(300, 20, 6000, seed)
+    everything.add(0, rows)
+    assert sorted(everything.sample()[0].ravel().tolist()) == rows.ravel().tolist()
