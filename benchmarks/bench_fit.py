@@ -41,16 +41,16 @@ class Counting(Timed):
 
     operations = 0.0
 
-    def _mixture(self, layer, sample, emission):
+    def _mixture(self, layer, sample):
         add = Expectation.add
 
-        def counted(expectation, rows, weights=None):
-            Counting.operations += 2 * rows.numel() * N_WORDS
-            add(expectation, rows, weights)
+        def counted(expectation, rows):
+            Counting.operations += 2 * rows.values.numel() * N_WORDS
+            add(expectation, rows)
 
         Expectation.add = counted
         try:
-            return super()._mixture(layer, sample, emission)
+            return super()._mixture(layer, sample)
         finally:
             Expectation.add = add
 

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import threshold
 
-from .._distributed import local_slice
 from .._threads import by_blocks
-from ..mixture import Assignment, Expectation, Mixture, Record, Scorer, Statistics, Sums, dead_and_heavy, in_blocks
+from ..mixture import Assignment, Mixture, Record, Rows, Scorer, Statistics, Sums, dead_and_heavy, in_blocks
 from ._recursions import forward_backward, state_posteriors
 
 R = TypeVar("R")
@@ -77,9 +76,13 @@ class Chain(Record):
             return 0.0
         return self.smoothing * sum(table.log().mean(1).sum().item() for table in self.tables)
 
+    def scorer(self, like: Tensor) -> ChainScorer:
+        """Return the scores of examples in the dtype and on the device of `like`."""
+        return ChainScorer(self, like)
+
     def maximize(self, statistics: ChainStatistics) -> Chain:
         """Return the maximum a posteriori chain given `statistics` (the M-step)."""
-        strength = self.smoothing * statistics.total / statistics.n_rows
+        strength = self.smoothing * statistics.layers[0].n_rows / statistics.n_rows  # of averages, per example
         mixtures = tuple(mixture.maximize(part) for mixture, part in zip(self.mixtures, statistics.layers, strict=True))
         counted = zip(statistics.tables, self.tables, strict=True)
         return replace(self, mixtures=mixtures).with_tables([_maximized(*pair, strength) for pair in counted])
@@ -127,11 +130,6 @@ class ChainStatistics(Sums):
     tables: tuple[Tensor, ...]
     n_rows: float
 
-    @property
-    def total(self) -> float:
-        """Total weight of the examples: `n_rows`, or 1 for averages."""
-        return self.layers[0].total.sum().item()
-
     def add_(self, other: ChainStatistics) -> ChainStatistics:
         """Add the sums over other examples in place, and return the result."""
         return replace(super().add_(other), n_rows=self.n_rows + other.n_rows)
@@ -144,7 +142,7 @@ class ChainStatistics(Sums):
 
     def per_row(self) -> ChainStatistics:
         """Return averages over the examples."""
-        tables = tuple(part / self.total for part in self.tables)
+        tables = tuple(part / self.layers[0].n_rows for part in self.tables)
         return ChainStatistics(tuple(part.per_row() for part in self.layers), tables, self.n_rows)
 
 
@@ -166,12 +164,34 @@ class ChainScorer:
     def infer(self, recursion: Callable[..., R], values: Tensor, targets: Tensor | None = None) -> Iterator[R]:
         """Yield the results of a recursion for blocks of examples (n, sum of d), given their decisions (n,)."""
 
-        def work(block: Examples) -> R:
+        def work(block: Rows) -> R:
             emissions = self.emissions(self.features(block.values), block.targets)
             return recursion(self.chain.start, self.chain.transitions, emissions)
 
-        blocks = in_blocks(Examples(values, targets), self.block_rows)
+        blocks = in_blocks(Rows(values, targets=targets), self.block_rows)
         return by_blocks(work, blocks, self.n_operations(len(values)))
+
+    def expect(self, block: Rows) -> tuple[Tensor, ChainStatistics, None]:
+        """Return the E-step of one block: the sum of log p(x), and statistics."""
+        chain, features = self.chain, self.features(block.values)
+        emissions = self.emissions(features, block.targets)
+        evidence, posteriors, pairs = forward_backward(chain.start, chain.transitions, emissions)
+        ones = torch.ones_like(features[0][0][:, 0])
+        layers = tuple(
+            scorer.statistics(part, threshold(states, _LEAST_POSTERIOR, 0.0).to(ones), ones)
+            for scorer, part, states in zip(self._scorers, features, posteriors, strict=True)
+        )
+        tables = [posteriors[0].sum(0, keepdim=True), *pairs]
+        if chain.decision is not None:
+            tables.append(torch.zeros_like(chain.decision))
+            if block.targets is not None:
+                tables[-1].T.index_add_(0, block.targets.to(ones.device), posteriors[-1])
+        return evidence.sum(), ChainStatistics(layers, tuple(tables), len(block)), None
+
+    @property
+    def log_prior(self) -> float:
+        """The log-prior of the chain."""
+        return self.chain.log_prior()
 
     def n_operations(self, n_rows: int) -> int:
         """Return the approximate number of multiplications to score `n_rows` examples on the CPU."""
@@ -186,74 +206,8 @@ class ChainScorer:
         return densities
 
     def no_statistics(self) -> ChainStatistics:
-        """Return the statistics of no examples."""
         layers = tuple(scorer.no_statistics() for scorer in self._scorers)
         return ChainStatistics(layers, tuple(map(torch.zeros_like, self.chain.tables)), 0.0)
-
-
-class ChainExpectation(Expectation):
-    """The E-step of a chain as a running sum over examples; see :class:`Expectation`."""
-
-    _scorer_type = ChainScorer
-
-    def _of_block(self, block: tuple[Tensor, Tensor | None]) -> tuple[Tensor, ChainStatistics, None]:
-        values, targets = block
-        chain, features = self._scorer.chain, self._scorer.features(values)
-        emissions = self._scorer.emissions(features, targets)
-        evidence, posteriors, pairs = forward_backward(chain.start, chain.transitions, emissions)
-        ones = torch.ones_like(features[0][0][:, 0])
-        layers = tuple(
-            layer.of_rows(part, threshold(states, _LEAST_POSTERIOR, 0.0).to(ones), ones)
-            for part, layer, states in zip(features, self.statistics.layers, posteriors, strict=True)
-        )
-        tables = [posteriors[0].sum(0, keepdim=True), *pairs]
-        if chain.decision is not None:
-            tables.append(torch.zeros_like(chain.decision))
-            if targets is not None:
-                tables[-1].T.index_add_(0, targets.to(ones.device), posteriors[-1])
-        return evidence.sum(), ChainStatistics(layers, tuple(tables), len(values)), None
-
-    @property
-    def n_rows(self) -> float:
-        """Number of examples."""
-        return self.statistics.n_rows
-
-    @property
-    def bound(self) -> float:
-        """Objective of training, per example in nats: the log-likelihood and the log-prior."""
-        return (self.log_likelihood.item() + self._scorer.chain.log_prior()) / self.n_rows
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Training examples (n, sum of d) and their decisions (n,) or None.
-
-    `shared` examples are equal in all processes of ``torch.distributed``, which divide the E-step.
-    """
-
-    values: Tensor
-    targets: Tensor | None
-    shared: bool = False
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    def __getitem__(self, index: Tensor | slice) -> Examples:
-        return Examples(self.values[index], None if self.targets is None else self.targets[index], self.shared)
-
-    @property
-    def total(self) -> float:
-        """Number of examples."""
-        return len(self.values)
-
-    def expect(self, chain: Chain) -> ChainExpectation:
-        """Return the E-step over all examples."""
-        expectation = ChainExpectation(chain, self.values[:0])
-        local = self[local_slice(len(self))] if self.shared else self
-        expectation.add(local.values, local.targets)
-        if self.shared:
-            expectation.merge()
-        return expectation
 
 
 class ChainLabeller:
@@ -273,11 +227,10 @@ class ChainLabeller:
 
 def _assign(start: Tensor, tables: Sequence[Tensor], emissions: Sequence[Tensor]) -> list[Assignment]:
     """Return the words of each layer with the highest posteriors."""
-    evidence, states = state_posteriors(start, tables, emissions)
     assigned = []
-    for posterior, densities in zip(states, emissions, strict=True):
+    for posterior, densities in zip(state_posteriors(start, tables, emissions)[1], emissions, strict=True):
         largest, word = posterior.max(1)
-        assigned.append(Assignment(word, largest, densities.gather(1, word[:, None]).squeeze(1), evidence))
+        assigned.append(Assignment(word, largest, densities.gather(1, word[:, None]).squeeze(1)))
     return assigned
 
 

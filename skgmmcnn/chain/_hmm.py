@@ -19,8 +19,8 @@ from .._device import exact_float32
 from .._threads import one_thread
 from ..dictionary import Sample, WordMaps, WordModel, draw, passes
 from ..features import FeatureMaps, maps_of_arrays
-from ..mixture import SOLVERS, OnlineState, Training, in_blocks, online_pass, sampling
-from ._chain import Chain, ChainLabeller, ChainScorer, Examples, joined, uniform
+from ..mixture import SOLVERS, OnlineState, Rows, Training, in_blocks, online_pass, sampling
+from ._chain import Chain, ChainLabeller, ChainScorer, joined, uniform
 from ._paths import InferencePaths
 from ._recursions import likeliest_paths, state_posteriors, viterbi
 
@@ -125,9 +125,8 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
     >>> hmm = LayerHMM(2, solver="em", random_state=0).fit(layers, y)
     >>> bool((hmm.predict(layers) == y).all())
     True
-    >>> log_proba, paths = hmm.decode(layers)
-    >>> paths.shape
-    (200, 2)
+    >>> hmm.paths(layers).path_table().shares.round(1)
+    array([0.6, 0.4])
     """
 
     _parameter_constraints: ClassVar[dict] = {
@@ -432,12 +431,12 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
     def _encode(y: Any, classes: Any) -> np.ndarray:
         return LabelEncoder().fit(classes).transform(y)
 
-    def _sample(self, maps: FeatureMaps, targets: np.ndarray | None) -> tuple[Sample, Examples]:
+    def _sample(self, maps: FeatureMaps, targets: np.ndarray | None) -> tuple[Sample, Rows]:
         """Return a sample of examples, with the layers side by side, and with their decisions."""
         samples, decisions = draw(maps, self.max_samples, self.random_state, {"chain": maps.layers})
         sample, targets = samples["chain"], decisions if maps.spec.n_outputs else targets
         chosen = None if targets is None else torch.from_numpy(targets[sample.images])
-        return sample, Examples(sample.rows, chosen, shared=True)
+        return sample, Rows(sample.rows, targets=chosen, shared=True)
 
     def _start(self, maps: FeatureMaps, sample: Sample, classes: np.ndarray | None) -> Chain:
         """Return the initial chain."""

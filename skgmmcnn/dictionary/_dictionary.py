@@ -375,7 +375,7 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
 
     def _train(self, layer: str, sample: Sample) -> Fitted:
         mixture = self._initialize(layer, sample)
-        rows = Rows(sample.rows, None, sample.rows, shared=True)
+        rows = Rows(sample.rows, shared=True)
         with passes(self.max_iter, layer, shown=self.verbose) as report:
             tol = self.tol * rows.values.shape[1]
             training = Training(self.max_iter, tol, generator=sample.generator, report=report, still=_STILL)
@@ -393,7 +393,7 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
                     rows = as_rows(values)
                     if layer not in expectations:
                         expectations[layer] = Expectation(mixtures[layer], rows)
-                    expectations[layer].add(rows)
+                    expectations[layer].add(Rows(rows))
         return expectations
 
     def _set_states(self, maps: FeatureMaps, states: dict[str, OnlineState]) -> None:

@@ -75,7 +75,7 @@ def train_words(fitted: Fitted, sample: Sample, targets: np.ndarray, n_outputs: 
             scores = _average(descent.mixture(), rows, [images[i] for i in chosen.tolist()]) @ coef.T + intercept
             descent.step(cross_entropy(scores, classes[chosen.to(rows.device)]) + _SHRINKAGE * coef.square().sum())
     mixture = descent.mixture(detached=True)
-    expectation = Rows(rows, None, rows).expect(mixture)
+    expectation = Rows(rows).expect(mixture)
     state = OnlineState(mixture, expectation.statistics.per_row(), fitted.state.n_steps)
     trained = Fitted(state, [*fitted.lower_bounds, expectation.mean_log_likelihood], fitted.converged)
     return trained, Readout(coef.numpy(force=True) * n_words, intercept.numpy(force=True))

@@ -49,14 +49,6 @@ class ReceptiveField:
         Half-open intervals of lower positions, one per upper row and one per upper column.
     shape : tuple (height, width)
         Size of the lower map.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from skgmmcnn.features import ReceptiveField
-    >>> axis = (np.array([0, 1, 3]), np.array([2, 4, 5]))
-    >>> ReceptiveField(axis, axis, shape=(5, 5)).window(1, 2)
-    (slice(1, 4, None), slice(3, 5, None))
     """
 
     rows: Span

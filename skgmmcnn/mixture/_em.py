@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import reduce
-from itertools import chain, repeat
+from itertools import chain
 from numbers import Integral
 from typing import Any, NamedTuple, TypeVar
 
@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from .._distributed import all_gather, n_processes
+from .._distributed import all_gather, local_slice, n_processes
 from .._threads import by_blocks
-from ._emissions import Emission, Parameters, SphericalGaussian, Statistics, TiedDiagonalGaussian
+from ._emissions import DiagonalGaussian, Parameters, SphericalGaussian, Statistics, TiedDiagonalGaussian
 from ._records import Record
 
 # On two cores, with 64 to 512 channels and 200 to 500 components, blocks of 2,048 rows reach nine tenths of the rate of
@@ -50,14 +50,14 @@ class Mixture(Record):
         Means (K, d) relative to `shift`, and variances.
     shift : Tensor of shape (d,)
         Subtracted from the rows, in their dtype, so that float32 keeps its digits for channels far from zero.
-    emission : Emission
+    emission : DiagonalGaussian
         The family of densities.
     """
 
     weights: Tensor
     parameters: Parameters
     shift: Tensor
-    emission: Emission
+    emission: DiagonalGaussian
 
     @property
     def weights_(self) -> np.ndarray:
@@ -96,6 +96,10 @@ class Mixture(Record):
         """Return the mixture at `coordinates` as in :meth:`unbounded`, projected onto what the family allows."""
         log_weights, mean, log_variance = coordinates
         return replace(self, weights=log_weights.softmax(0), parameters=self.emission.bounded(mean, log_variance.exp()))
+
+    def scorer(self, like: Tensor) -> Scorer:
+        """Return the scores of rows in the dtype and on the device of `like`."""
+        return Scorer(self, like)
 
     def maximize(self, statistics: Statistics) -> Mixture:
         """Return the most likely mixture given `statistics` of rows less the shift (the M-step)."""
@@ -156,15 +160,14 @@ def dead_and_heavy(weights: Tensor, n_rows: float) -> tuple[Tensor, Tensor]:
 
 
 class Assignment(NamedTuple):
-    """The likeliest component of each row, its posterior and log p(x | k), and log p(x), all (n,), or None."""
+    """The likeliest component of each row, and its posterior and log p(x | k) or None, all (n,)."""
 
     component: Tensor
     posterior: Any = None
     log_density: Any = None
-    evidence: Any = None
 
 
-def _mixture_of(family: type[Emission], *arrays: np.ndarray) -> Mixture:
+def _mixture_of(family: type[DiagonalGaussian], *arrays: np.ndarray) -> Mixture:
     weights, mean, variance, shift, floor = (torch.from_numpy(array.copy()) for array in arrays)
     return Mixture(weights, Parameters(mean, variance), shift, family(floor))
 
@@ -175,6 +178,8 @@ class Scorer:
     The quadratic forms are expanded, so log-densities are off by up to ``(1 + sqrt(d) / 2) eps`` times the sum over the
     channels of ``(x^2 + mean^2) / variance + 10``, of rows and means less the shift.  In float32 `eps` is 1.2e-7.
     """
+
+    log_prior = 0.0
 
     def __init__(self, mixture: Mixture, like: Tensor) -> None:
         mixture = mixture.to(like.device)
@@ -189,7 +194,6 @@ class Scorer:
         self._log_weights = log_weights.to(like.dtype)
 
     def no_statistics(self) -> Statistics:
-        """Return the statistics of no rows."""
         shapes = [self._log_weights.shape, *(part.T.shape for part in self._theta)]
         total, *sums = (torch.zeros(shape, dtype=torch.float64, device=self._shift.device) for shape in shapes)
         return Statistics(total, tuple(sums))
@@ -254,6 +258,25 @@ class Scorer:
         """Return the responsibilities, shape (n, K)."""
         return self._collect(responsibilities, rows)
 
+    def expect(self, block: Rows) -> tuple[Tensor, Statistics, Tensor | None]:
+        """Return the E-step of one block: the sum of log p(x), statistics, and the likeliest components (n,)."""
+        features = self.features(block.values)
+        joint = self.log_joint(features)
+        weights = torch.ones_like(joint[:, 0]) if block.weights is None else block.weights.to(joint)
+        shares, evidence, components = _weighted_shares(joint, weights)
+        log_likelihood = weights.double() @ evidence.double()
+        return log_likelihood, self.statistics(features, shares, weights), components
+
+    def statistics(self, features: tuple[Tensor, ...], shares: Tensor, weights: Tensor) -> Statistics:
+        """Return the statistics of rows with `features` phi, `weights` (n,) and weighted posteriors (n, K).
+
+        The posteriors may be sparse.
+        """
+        total = shares.T @ torch.ones_like(weights)
+        # Entries with a single column are common to all components.
+        by = (shares.T if theta.shape[1] == len(total) else weights[None] for theta in self._theta)
+        return Statistics(total, tuple(part @ feature for part, feature in zip(by, features, strict=True)))
+
     def assign(self, rows: Tensor) -> Assignment:
         """Return the likeliest component of each row, with its posterior and log-density."""
         return Assignment(*map(torch.cat, zip(*self._by_blocks(self._assign, rows), strict=True)))
@@ -261,9 +284,8 @@ class Scorer:
     def _assign(self, block: Tensor) -> Assignment:
         joint = self.joint(block)
         largest, component = joint.max(1)
-        evidence = log_evidence(joint)
-        posterior = (largest - evidence).exp_().clamp_max_(1)
-        return Assignment(component, posterior, largest - self._log_weights[component], evidence)
+        posterior = (largest - log_evidence(joint)).exp_().clamp_max_(1)
+        return Assignment(component, posterior, largest - self._log_weights[component])
 
 
 def log_evidence(joint: Tensor) -> Tensor:
@@ -308,36 +330,24 @@ def _weighted_shares(joint: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Te
 class Expectation:
     """The E-step as a running sum over rows: call :meth:`add` any number of times, then read `statistics`.
 
-    `like` is a tensor with the dtype and device of the computation.
+    `model` is a mixture or a chain of mixtures; `like` has the dtype and device of the computation.
     """
 
-    _scorer_type: Any = Scorer
-
-    def __init__(self, mixture: Any, like: Tensor, keep_components: bool = False) -> None:
-        self._scorer = self._scorer_type(mixture, like)
-        self._components: list[Tensor] | None = [] if keep_components else None
+    def __init__(self, model: Any, like: Tensor, keep_components: bool = False) -> None:
+        self._scorer, self._keep_components = model.scorer(like), keep_components
+        self._components: list[Tensor] = []
         self.log_likelihood = torch.zeros((), dtype=torch.float64, device=like.device)
-        self.statistics: Any = self._scorer.no_statistics()
+        self.statistics = self._scorer.no_statistics()
 
-    def add(self, rows: Tensor, weights: Tensor | None = None) -> None:
-        """Add the rows (n, d) with `weights` (n,) to the sums."""
-        n_rows = self._scorer.block_rows
-        counted = repeat(None) if weights is None else weights.split(n_rows)
-        blocks = zip(rows.split(n_rows), counted, strict=False)
-        parts = by_blocks(self._of_block, blocks, 2 * self._scorer.n_operations(len(rows)))
+    def add(self, rows: Rows) -> None:
+        """Add the rows to the sums."""
+        blocks = in_blocks(rows, self._scorer.block_rows)
+        parts = by_blocks(self._scorer.expect, blocks, 2 * self._scorer.n_operations(len(rows)))
         for log_likelihood, statistics, components in parts:
             self.log_likelihood += log_likelihood
             self.statistics = self.statistics.add_(statistics)
-            if self._components is not None:
+            if self._keep_components and components is not None:
                 self._components.append(components)
-
-    def _of_block(self, block: tuple[Tensor, Tensor | None]) -> tuple[Tensor, Any, Any]:
-        rows, weights = block
-        features = self._scorer.features(rows)
-        joint = self._scorer.log_joint(features)
-        weights = torch.ones_like(joint[:, 0]) if weights is None else weights.to(joint)
-        shares, evidence, components = _weighted_shares(joint, weights)
-        return weights.double() @ evidence.double(), self.statistics.of_rows(features, shares, weights), components
 
     def merge(self) -> None:
         """Add the sums of the other processes; every process must call this."""
@@ -348,18 +358,17 @@ class Expectation:
         likelihoods, statistics, components = zip(*parts, strict=True)
         self.log_likelihood = sum(likelihoods[1:], likelihoods[0]).to(device)
         self.statistics = reduce(lambda one, other: one.add_(other), statistics).to(device)
-        if self._components is not None:
-            self._components = [part.to(device) for part in components]
+        self._components = [part.to(device) for part in components if part is not None]
 
     @property
     def components(self) -> Tensor | None:
         """Likeliest component of each row, int64 of shape (n,), if they are kept."""
-        return None if self._components is None else torch.cat(self._components)
+        return torch.cat(self._components) if self._components else None
 
     @property
     def n_rows(self) -> float:
         """Total weight of the rows."""
-        return self.statistics.total.sum().item()
+        return self.statistics.n_rows
 
     @property
     def mean_log_likelihood(self) -> float:
@@ -368,5 +377,49 @@ class Expectation:
 
     @property
     def bound(self) -> float:
-        """Objective of training: the mean log-likelihood."""
-        return self.mean_log_likelihood
+        """Objective of training, per row in nats: the log-likelihood and the log-prior."""
+        return (self.log_likelihood.item() + self._scorer.log_prior) / self.n_rows
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Training rows (n, d), their weights (n,), and observed decisions `targets` (n,) of a chain.
+
+    `like` has the dtype and device of the computation; those of the rows if None.  `shared` rows are equal in all
+    processes of ``torch.distributed``, which divide the E-step.
+    """
+
+    values: Tensor
+    weights: Tensor | None = None
+    like: Any = None
+    targets: Tensor | None = None
+    shared: bool = False
+
+    def __post_init__(self) -> None:
+        if self.like is None:
+            object.__setattr__(self, "like", self.values[:0])
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, index: Tensor | slice) -> Rows:
+        weights, targets = (None if part is None else part[index] for part in (self.weights, self.targets))
+        return replace(self, values=self.values[index], weights=weights, targets=targets)
+
+    @property
+    def total(self) -> float:
+        """Total weight of the rows."""
+        return len(self.values) if self.weights is None else self.weights.sum().item()
+
+    def expect(self, model: Any) -> Expectation:
+        """Return the E-step over all rows."""
+        expectation = Expectation(model, self.like, keep_components=True)
+        expectation.add(self[local_slice(len(self))] if self.shared else self)
+        if self.shared:
+            expectation.merge()
+        return expectation
+
+
+def in_blocks(rows: Rows, n_rows: int) -> Iterator[Rows]:
+    """Yield successive blocks of `n_rows` rows."""
+    return (rows[start : start + n_rows] for start in range(0, len(rows), n_rows))

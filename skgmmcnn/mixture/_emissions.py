@@ -1,14 +1,13 @@
 """Emissions: the densities of the components, plain and rectified Gaussians.
 
-An emission consists of pure functions on tensors.  The log-density is linear in statistics ``phi`` of the row,
-``log p(x | k) = phi(x) . theta_k - a_k``: one matrix product per entry of ``phi`` scores all components, and one more
-gives the weighted sums of the M-step.  EM depends on nothing else of a family.
+A family of densities is a class of pure functions on tensors.  The log-density is linear in statistics ``phi`` of the
+row, ``log p(x | k) = phi(x) . theta_k - a_k``: one matrix product per entry of ``phi`` scores all components, and one
+more gives the weighted sums of the M-step.  EM depends on nothing else of a family.
 """
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -46,15 +45,10 @@ class Statistics(Sums):
     total: Tensor
     sums: tuple[Tensor, ...]
 
-    def of_rows(self, features: tuple[Tensor, ...], shares: Tensor, weights: Tensor) -> Statistics:
-        """Return the statistics of rows with `features` phi, `weights` (n,) and weighted posteriors (n, K).
-
-        The posteriors may be sparse.
-        """
-        # Entries with a single row are common to all components.
-        by = (shares.T if len(entry) == len(self.total) else weights[None] for entry in self.sums)
-        total = shares.T @ torch.ones_like(weights)
-        return Statistics(total, tuple(part @ feature for part, feature in zip(by, features, strict=True)))
+    @property
+    def n_rows(self) -> float:
+        """Total weight of the rows; 1 for averages."""
+        return self.total.sum().item()
 
     def per_row(self) -> Statistics:
         """Return the averages over the rows."""
@@ -68,50 +62,28 @@ class Statistics(Sums):
 
 
 @dataclass(frozen=True)
-class Emission(Record, ABC):
-    """A family of densities; `floor` (d,), float64, is the smallest variance of each channel."""
+class DiagonalGaussian(Record):
+    """Independent Gaussian channels, phi(x) = (x, x^2): the base of all families of densities.
+
+    `floor` (d,), float64, is the smallest variance of each channel.
+    """
 
     floor: Tensor
     # Whether rows may be shifted by their mean before they are squared.
     centred: ClassVar[bool] = True
 
-    @abstractmethod
     def features(self, rows: Tensor) -> tuple[Tensor, ...]:
         """Return phi of `rows`, one tensor of n rows per entry."""
-
-    @abstractmethod
-    def natural(self, parameters: Parameters) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Return theta, one tensor per entry of phi, and the log-normaliser a (K,)."""
-
-    @abstractmethod
-    def maximize(self, statistics: Statistics, parameters: Parameters) -> Parameters:
-        """Return the most likely parameters; a component without rows keeps those in `parameters`."""
-
-    @abstractmethod
-    def bounded(self, mean: Tensor, variance: Tensor) -> Parameters:
-        """Return the nearest parameters that this family allows; common variances are averaged."""
-
-    def emit(self, hidden: Tensor) -> Tensor:
-        """Return the rows that result from hidden Gaussian values."""
-        return hidden
-
-    def expect(self, parameters: Parameters) -> Tensor:
-        """Return the mean row of every component, (K, d), less the shift."""
-        return parameters.mean
-
-
-class DiagonalGaussian(Emission):
-    """Independent Gaussian channels, phi(x) = (x, x^2)."""
-
-    def features(self, rows: Tensor) -> tuple[Tensor, ...]:
         return rows, rows.square()
 
     def natural(self, parameters: Parameters) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Return theta, one tensor per entry of phi, and the log-normaliser a (K,)."""
         mean, variance = parameters
         normaliser = 0.5 * (mean.square() / variance + variance.log() + math.log(2 * math.pi)).sum(1)
         return (mean / variance, -0.5 / variance), normaliser
 
     def maximize(self, statistics: Statistics, parameters: Parameters) -> Parameters:
+        """Return the most likely parameters; a component without rows keeps those in `parameters`."""
         has_rows, mean, square = statistics.per_component()
         mean = mean.where(has_rows, parameters.mean)
         return self.bounded(mean, self._spread(mean, square).where(has_rows, parameters.variance))
@@ -121,7 +93,16 @@ class DiagonalGaussian(Emission):
         return square - mean.square()
 
     def bounded(self, mean: Tensor, variance: Tensor) -> Parameters:
+        """Return the nearest parameters that this family allows; common variances are averaged."""
         return Parameters(mean, variance.maximum(self.floor).expand_as(mean))
+
+    def emit(self, hidden: Tensor) -> Tensor:
+        """Return the rows that result from hidden Gaussian values."""
+        return hidden
+
+    def expect(self, parameters: Parameters) -> Tensor:
+        """Return the mean row of every component, (K, d), less the shift."""
+        return parameters.mean
 
 
 class SphericalGaussian(DiagonalGaussian):
@@ -150,7 +131,7 @@ class TiedDiagonalGaussian(DiagonalGaussian):
         return Parameters(mean, variance.mean(0, keepdim=True).maximum(self.floor))
 
 
-class RectifiedGaussian(Emission):
+class RectifiedGaussian(DiagonalGaussian):
     """Independent channels x = max(0, y) with Gaussian y, phi(x) = (x, x^2, 1[x = 0]).
 
     For x > 0 the log-density is that of y, for x = 0 it is log Phi(-mean / sd) [Konforti et al., "SIGN", IEEE TPAMI
@@ -258,7 +239,7 @@ class _Slope:
         return slope, bend - self.positive - self._zeros * hazard * (hazard - ratio)
 
 
-EMISSIONS: dict[tuple[str, str], type[Emission]] = {
+EMISSIONS: dict[tuple[str, str], type[DiagonalGaussian]] = {
     ("gaussian", "diag"): DiagonalGaussian,
     ("gaussian", "spherical"): SphericalGaussian,
     ("gaussian", "tied_diag"): TiedDiagonalGaussian,

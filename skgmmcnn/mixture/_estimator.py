@@ -17,9 +17,9 @@ from torch import Tensor
 from .._compat import Interval, StrOptions, fit_context
 from .._device import exact_float32, resolve_device
 from .._threads import one_thread
-from ._em import Mixture, Scorer, sampling
-from ._emissions import EMISSIONS, Emission
-from ._solvers import SOLVERS, OnlineState, Rows, Trained, Training, in_blocks, online_pass
+from ._em import Mixture, Rows, in_blocks, sampling
+from ._emissions import EMISSIONS, DiagonalGaussian
+from ._solvers import SOLVERS, OnlineState, Trained, Training, online_pass
 from ._starts import STARTS, check_scale, moments, start
 
 _BLOCK_ROWS = 2**16
@@ -394,7 +394,7 @@ class DiagonalGaussianMixture(Trained, DensityMixin, BaseEstimator):
         check_is_fitted(self)
         rows = self._check(X, None, reset=False)
         with exact_float32(), one_thread():
-            return getattr(Scorer(self.mixture_, rows.like), method)(rows.values).numpy(force=True)
+            return getattr(self.mixture_.scorer(rows.like), method)(rows.values).numpy(force=True)
 
     def _generator(self) -> torch.Generator:
         return torch.Generator().manual_seed(int(check_random_state(self.random_state).randint(2**31)))
@@ -434,7 +434,7 @@ class DiagonalGaussianMixture(Trained, DensityMixin, BaseEstimator):
         _refuse(values, lambda block: ~block.isfinite(), "NaN or infinity (inf)")
         return values
 
-    def _emission(self, n_channels: int) -> Emission:
+    def _emission(self, n_channels: int) -> DiagonalGaussian:
         if (self.emission, self.covariance_type) not in EMISSIONS:
             raise ValueError(f"emission={self.emission!r} needs covariance_type='diag'; got {self.covariance_type!r}.")
         floor = np.asarray(self.reg_covar, dtype=np.float64)

@@ -1,7 +1,6 @@
 """Training of mixtures: batch EM with momentum, stepwise EM, and gradient descent.
 
-EM trains any model with `maximize`, `revived` and `to`, on any data with `total`, `expect`, a length and indexing:
-:class:`Mixture` on :class:`Rows`, and chains of mixtures.
+EM trains any model with `scorer`, `maximize`, `revived` and `to`: :class:`Mixture`, and chains of mixtures.
 """
 
 from __future__ import annotations
@@ -16,8 +15,7 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
-from .._distributed import local_slice
-from ._em import Expectation, Mixture, Scorer, log_evidence
+from ._em import Expectation, Mixture, Rows, log_evidence
 from ._records import Record
 
 # Maximum number of rounds in which components that hold less than one row are moved.
@@ -78,40 +76,6 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Training rows (n, d), their weights (n,) or None, and a tensor with the dtype and device of the computation.
-
-    `shared` rows are equal in all processes of ``torch.distributed``, which divide the E-step.
-    """
-
-    values: Tensor
-    weights: Tensor | None
-    like: Tensor
-    shared: bool = False
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    def __getitem__(self, index: Tensor | slice) -> Rows:
-        weights = None if self.weights is None else self.weights[index]
-        return Rows(self.values[index], weights, self.like, self.shared)
-
-    @property
-    def total(self) -> float:
-        """Total weight of the rows."""
-        return len(self.values) if self.weights is None else self.weights.sum().item()
-
-    def expect(self, mixture: Mixture) -> Expectation:
-        """Return the E-step over all rows."""
-        expectation = Expectation(mixture, self.like, keep_components=True)
-        local = self[local_slice(len(self.values))] if self.shared else self
-        expectation.add(local.values, local.weights)
-        if self.shared:
-            expectation.merge()
-        return expectation
-
-
-@dataclass(frozen=True)
 class Training:
     """Parameters of training: at most `max_iter` passes, until one gains less than `tol` nats per row.
 
@@ -129,7 +93,7 @@ class Training:
     still: float = 0.0
 
 
-def fit_em(rows: Any, mixture: Any, training: Training) -> Fitted:
+def fit_em(rows: Rows, mixture: Any, training: Training) -> Fitted:
     """Train by batch EM until a plain pass gains too little.
 
     With `momentum`, each M-step is extended by this fraction of the last step, in log-weights, means and log-variances:
@@ -154,7 +118,7 @@ def fit_em(rows: Any, mixture: Any, training: Training) -> Fitted:
     return fitted
 
 
-def _climb(rows: Any, mixture: Any, training: Training) -> Fitted:
+def _climb(rows: Rows, mixture: Any, training: Training) -> Fitted:
     bounds: list[float] = []
     trial = image = mixture
     components = None
@@ -191,7 +155,7 @@ def _beyond(before: Any, after: Any, fraction: float) -> Any:
     return after.at(tuple(there + fraction * (there - here) for here, there in pairs))
 
 
-def fit_online(rows: Any, mixture: Any, training: Training) -> Fitted:
+def fit_online(rows: Rows, mixture: Any, training: Training) -> Fitted:
     """Train by stepwise EM on shuffled blocks until a pass gains too little.
 
     The bound of a pass is the mean over its blocks, each scored before the update from it.
@@ -210,17 +174,12 @@ def fit_online(rows: Any, mixture: Any, training: Training) -> Fitted:
     return Fitted(state, bounds, converged)
 
 
-def _shuffled(rows: Any, training: Training) -> Iterator[Any]:
+def _shuffled(rows: Rows, training: Training) -> Iterator[Rows]:
     order = torch.randperm(len(rows), generator=training.generator)
     return (rows[index] for index in order.split(training.batch_size))
 
 
-def in_blocks(rows: Any, batch_size: int) -> Iterator[Any]:
-    """Yield successive blocks of `batch_size` rows."""
-    return (rows[start : start + batch_size] for start in range(0, len(rows), batch_size))
-
-
-def online_pass(blocks: Iterator[Any], mixture: Any, state: OnlineState | None) -> tuple[float, OnlineState]:
+def online_pass(blocks: Iterator[Rows], mixture: Any, state: OnlineState | None) -> tuple[float, OnlineState]:
     """Take one step of stepwise EM per block; return the mean log-likelihood before the steps, and the state."""
     log_likelihood = total = 0.0
     for block in blocks:
@@ -233,7 +192,7 @@ def online_pass(blocks: Iterator[Any], mixture: Any, state: OnlineState | None) 
     return log_likelihood / total, state
 
 
-def online_step(expectation: Any, mixture: Any, state: OnlineState | None) -> OnlineState:
+def online_step(expectation: Expectation, mixture: Any, state: OnlineState | None) -> OnlineState:
     """Return the state after one block: blended statistics, then one M-step.
 
     References
@@ -258,8 +217,7 @@ def fit_sgd(rows: Rows, mixture: Mixture, training: Training) -> Fitted:
     while len(bounds) < training.max_iter and descent.rate >= _LAST_RATE:
         log_likelihood = total = 0.0
         for block in _shuffled(rows, training):
-            scorer = Scorer(descent.mixture(), rows.like)
-            evidence = log_evidence(scorer.joint(block.values))
+            evidence = log_evidence(descent.mixture().scorer(rows.like).joint(block.values))
             weights = torch.ones_like(evidence) if block.weights is None else block.weights.to(evidence)
             summed, size = weights @ evidence, weights.sum().item()
             descent.step(-summed / size)
@@ -275,7 +233,7 @@ def fit_sgd(rows: Rows, mixture: Mixture, training: Training) -> Fitted:
     return Fitted(OnlineState(mixture, statistics, len(bounds)), bounds, descent.rate < _LAST_RATE)
 
 
-SOLVERS: dict[str, Callable[[Any, Any, Training], Fitted]] = {"em": fit_em, "online": fit_online, "sgd": fit_sgd}
+SOLVERS: dict[str, Callable[[Rows, Any, Training], Fitted]] = {"em": fit_em, "online": fit_online, "sgd": fit_sgd}
 
 
 class Descent:

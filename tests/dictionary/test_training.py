@@ -9,8 +9,9 @@ from sklearn.exceptions import ConvergenceWarning
 
 from skgmmcnn import DiagonalGaussianMixture, FeatureExtractor, LayerDictionary
 from skgmmcnn.dictionary._training import Reservoir
+from skgmmcnn.mixture import Rows
 from skgmmcnn.mixture._emissions import TiedDiagonalGaussian
-from skgmmcnn.mixture._solvers import Rows, Training, fit_em
+from skgmmcnn.mixture._solvers import Training, fit_em
 from skgmmcnn.mixture._starts import moments, random_rows, start
 
 
@@ -57,7 +58,7 @@ def test_training_ends_when_words_stay(rng):
     generator = torch.Generator().manual_seed(0)
     mean, variance = moments(rows)
     begin = start(random_rows(rows, 20, generator), TiedDiagonalGaussian(0.1 * variance), mean, variance, rows)
-    data = Rows(rows, None, rows)
+    data = Rows(rows)
     still = fit_em(data, begin, Training(500, 0.0, still=0.02))
     never = fit_em(data, begin, Training(still.n_iter - 1, 0.0))
     before = data.expect(fit_em(data, begin, Training(still.n_iter - 2, 0.0)).mixture).components
