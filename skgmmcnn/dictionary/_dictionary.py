@@ -48,9 +48,7 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
         The classes are y, or the network's decisions if y is None.  It works best if `max_samples` admits all
         locations.
     covariance_type : {"tied_diag", "diag", "spherical"}, default="tied_diag"
-        Variances per channel, common to all words; per word and channel, as in the paper; or per word.  With "diag",
-        words specialise in channels that are zero: fewer of them recur with another sample, and they preserve fewer
-        decisions.
+        Variances per channel, common to all words; per word and channel, as in the paper; or per word.
     emission : {"gaussian", "rectified", "auto"}, default="auto"
         "rectified" models the input of a ReLU [2]_ and requires ``covariance_type="diag"``.  With "diag", "auto"
         selects it for layers with at least a tenth of exact zeros and no negative values.
@@ -67,8 +65,7 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
         one row in fifty changes its word in a pass.
     reg_covar : float, default=0.3
         Floor of the variance of a component, as a fraction of the channel's variance; scikit-learn's parameter of this
-        name is added instead.  With lower values, words describe small differences in nearly silent channels, recur
-        less often with another sample, and predict the class less well.
+        name is added instead.
     keep_proba : bool, default=False
         Whether word maps hold the posterior and the log-density of the word at each location.
     keep_patches : bool, default=True

@@ -132,19 +132,13 @@ def _length(spec: NetworkSpec, layer: str, axis: int) -> int:
 def _cut(pictures: Pictures, images: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """Return the patches of `boxes` (top, left, bottom, right); each image is read once."""
     sides = boxes[..., 2:] - boxes[..., :2]
-    height, width = np.minimum(sides.reshape(-1, 2).max(0), PATCH_SIDE)
+    height, width = np.minimum(sides.reshape(-1, 2).max(0), PATCH_SIDE).tolist()
     patches = np.full((*images.shape, height, width, 3), OUTSIDE, dtype=np.uint8)
     for number in np.unique(images[images >= 0]):
-        picture = pictures[int(number)]
+        picture = Image.fromarray(pictures[int(number)])
         for place in zip(*np.nonzero(images == number), strict=True):
-            patches[place] = _crop(picture, boxes[place], (width, height))
+            top, left, bottom, right = boxes[place].tolist()
+            patch = Image.new("RGB", (right - left, bottom - top), (OUTSIDE,) * 3)
+            patch.paste(picture, (-left, -top))
+            patches[place] = patch.resize((width, height), Image.Resampling.LANCZOS)
     return patches
-
-
-def _crop(picture: np.ndarray, box: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    top, left, bottom, right = box.tolist()
-    above, before = max(0, -top), max(0, -left)
-    below, behind = max(0, bottom - picture.shape[0]), max(0, right - picture.shape[1])
-    padded = np.pad(picture, ((above, below), (before, behind), (0, 0)), constant_values=OUTSIDE)
-    cut = padded[top + above : bottom + above, left + before : right + before]
-    return np.asarray(Image.fromarray(cut).resize((int(size[0]), int(size[1])), Image.Resampling.LANCZOS))

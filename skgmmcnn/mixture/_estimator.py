@@ -444,22 +444,22 @@ class DiagonalGaussianMixture(Trained, DensityMixin, BaseEstimator):
 
     def _start(self, rows: Rows, generator: torch.Generator) -> Mixture:
         """Return the initial mixture."""
-        n_words, (n_rows, n_channels) = self.n_components, rows.values.shape
-        if n_rows < n_words:
-            raise ValueError(f"n_components={n_words} needs at least as many rows; got n_samples = {n_rows}.")
+        n_components, (n_rows, n_channels) = self.n_components, rows.values.shape
+        if n_rows < n_components:
+            raise ValueError(f"n_components={n_components} needs at least as many rows; got n_samples = {n_rows}.")
         emission = self._emission(n_channels)
-        means = self._initial("means_init", (n_words, n_channels))
+        means = self._initial("means_init", (n_components, n_channels))
         if means is None:
             values = rows.values if rows.weights is None else rows.values[rows.weights > 0]
-            means = STARTS[self.init_params](values, n_words, generator)
+            means = STARTS[self.init_params](values, n_components, generator)
         mean, variance = moments(rows.values, rows.weights)
         if rows.like.dtype == torch.float32:
             check_scale("X", variance)
-        shapes = {"diag": (n_words, n_channels), "spherical": (n_words,), "tied_diag": (n_channels,)}
+        shapes = {"diag": (n_components, n_channels), "spherical": (n_components,), "tied_diag": (n_channels,)}
         precisions = self._initial("precisions_init", shapes[self.covariance_type])
         if precisions is not None:
             variance = 1 / (precisions[:, None] if self.covariance_type == "spherical" else precisions)
-        weights = self._initial("weights_init", (n_words,))
+        weights = self._initial("weights_init", (n_components,))
         return start(means, emission, mean, variance, rows.like, None if weights is None else weights / weights.sum())
 
     def _initial(self, name: str, shape: tuple[int, ...]) -> Tensor | None:
