@@ -57,7 +57,6 @@ class Chain(Record):
 
     @property
     def sizes(self) -> list[int]:
-        """Number of channels of each layer."""
         return [mixture.parameters.mean.shape[1] for mixture in self.mixtures]
 
     def with_tables(self, tables: Sequence[Tensor]) -> Chain:
@@ -77,7 +76,6 @@ class Chain(Record):
         return self.smoothing * sum(table.log().mean(1).sum().item() for table in self.tables)
 
     def scorer(self, like: Tensor) -> ChainScorer:
-        """Return the scores of examples in the dtype and on the device of `like`."""
         return ChainScorer(self, like)
 
     def maximize(self, statistics: ChainStatistics) -> Chain:
@@ -190,7 +188,6 @@ class ChainScorer:
 
     @property
     def log_prior(self) -> float:
-        """The log-prior of the chain."""
         return self.chain.log_prior()
 
     def n_operations(self, n_rows: int) -> int:

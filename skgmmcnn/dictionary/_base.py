@@ -50,18 +50,12 @@ class WordModel(Trained, ContainerOutput, TransformerMixin, BaseEstimator, auto_
     n_components: int | Mapping[str, int]
     covariance_type: str
     emission: str
+    init_params: str = "random_from_data"
     reg_covar: float
     max_samples: int
-    max_iter: int
     keep_proba: bool
     keep_patches: bool
     word_names: Mapping[tuple[str, int] | str, str] | None
-    layers_: tuple[str, ...]
-    emissions_: dict[str, str]
-    mixtures_: dict[str, Mixture]
-    vocabulary_: Vocabulary
-    dead_words_: dict[str, np.ndarray]
-    _network: str | None
 
     @abstractmethod
     def _as_maps(self, X: Any, *, reset: bool) -> FeatureMaps:
@@ -264,12 +258,12 @@ class WordModel(Trained, ContainerOutput, TransformerMixin, BaseEstimator, auto_
         return self.n_components[layer] if isinstance(self.n_components, Mapping) else self.n_components
 
     @one_thread()
-    def _initialize(self, layer: str, sample: Sample, init_params: str = "random_from_data") -> Mixture:
+    def _initialize(self, layer: str, sample: Sample) -> Mixture:
         """Return the initial mixture of a layer: means at some rows, all with the variance of all rows."""
         mean, variance = moments(sample.rows)
         check_scale(f"Layer {layer!r}", variance)
         family = EMISSIONS[self._emission_of(layer, sample.rows), self.covariance_type]
-        means = STARTS[init_params](sample.rows, self._n_words(layer), sample.generator)
+        means = STARTS[self.init_params](sample.rows, self._n_words(layer), sample.generator)
         return start(means, family(variance_floor(variance, self.reg_covar)), mean, variance, sample.rows)
 
     def _emission_of(self, layer: str, rows: Tensor) -> str:

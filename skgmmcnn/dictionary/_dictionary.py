@@ -229,20 +229,18 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
             raise ValueError(
                 "partial_fit supports the generative objective only; set objective='generative', or use fit."
             )
-        before: dict[str, OnlineState] | None = getattr(self, "_states", None)
-        maps = self._check(X, y, reset=before is None)
-        self._check_trainable(maps, reset=before is None)
-        if before is None:
+        before: dict[str, OnlineState] = getattr(self, "_states", {})
+        maps = self._check(X, y, reset=not before)
+        self._check_trainable(maps, reset=not before)
+        mixtures = {layer: state.mixture for layer, state in before.items()}
+        if not before:
             samples, _ = draw(maps, self.max_samples, self.random_state, {layer: [layer] for layer in maps.layers})
             mixtures = {layer: self._initialize(layer, sample) for layer, sample in samples.items()}
-        else:
-            mixtures = {layer: state.mixture for layer, state in before.items()}
         expectations = self._expect(maps[local_slice(len(maps))], mixtures)
-        for layer in maps.layers:
-            expectations[layer].merge()
+        for expectation in expectations.values():
+            expectation.merge()
         states = {
-            layer: online_step(expectations[layer], mixtures[layer], None if before is None else before[layer])
-            for layer in mixtures
+            layer: online_step(expectations[layer], mixture, before.get(layer)) for layer, mixture in mixtures.items()
         }
         self._set_states(maps, states)
         before_bounds = getattr(self, "lower_bounds_", dict.fromkeys(mixtures, ()))
@@ -363,12 +361,12 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
         expectations = self._expect(self._check(X, None, reset=False), self.mixtures_)
         return sum(expectation.mean_log_likelihood for expectation in expectations.values())
 
-    def _initialize(self, layer: str, sample: Sample, init_params: str = "") -> Mixture:
+    def _initialize(self, layer: str, sample: Sample) -> Mixture:
         if self._n_words(layer) > 1 and (sample.rows == sample.rows[0]).all():
             raise ValueError(
                 f"Layer {layer!r} is constant over all locations and images, so it has no words; leave it out."
             )
-        return super()._initialize(layer, sample, init_params or self.init_params)
+        return super()._initialize(layer, sample)
 
     def _train(self, layer: str, sample: Sample) -> Fitted:
         mixture = self._initialize(layer, sample)

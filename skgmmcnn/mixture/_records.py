@@ -15,7 +15,6 @@ class Record:
     """Base of dataclasses whose fields are tensors, records, tuples of these, and constants."""
 
     def to(self, device: torch.device | str) -> Self:
-        """Return the record on another device."""
         return _map(lambda part: part.to(device), self)
 
 

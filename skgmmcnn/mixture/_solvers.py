@@ -44,12 +44,10 @@ class Fitted(NamedTuple):
 
     @property
     def mixture(self) -> Any:
-        """The trained mixture."""
         return self.state.mixture
 
     @property
     def n_iter(self) -> int:
-        """Number of passes over the rows."""
         return len(self.lower_bounds)
 
 

@@ -207,7 +207,7 @@ def side_by_side(maps):
     return torch.cat([joined(batch.activations, maps.layers) for batch in maps.batches()])
 
 
-def test_partial_fit(maps, layers):
+def test_steps_climb_and_collect_no_representatives(maps):
     hmm = LayerHMM(15, random_state=0, batch_size=200)
     scores = []
     for _ in range(3):
@@ -219,12 +219,24 @@ def test_partial_fit(maps, layers):
     assert hmm.transform(maps).vocabulary.representatives == {}
     hmm.collect_representatives(maps)
     assert hmm.transform(maps).vocabulary.representatives["6"].patches is not None
+
+
+@pytest.fixture
+def stepwise(layers):
+    """A chain after one step on the examples of two of three classes."""
     parts, y = layers
-    stepwise = LayerHMM(3, random_state=0)
-    stepwise.partial_fit([part[y < 2] for part in parts], y[y < 2], classes=[0, 1, 2])
+    return LayerHMM(3, random_state=0).partial_fit([part[y < 2] for part in parts], y[y < 2], classes=[0, 1, 2])
+
+
+def test_steps_learn_a_class_that_comes_later(stepwise, layers):
+    parts, y = layers
     for _ in range(15):
         stepwise.partial_fit(parts, y)
     assert (stepwise.predict(parts) == y).mean() > 0.95
+
+
+def test_steps_need_the_same_classes(stepwise, layers):
+    parts, y = layers
     with pytest.raises(ValueError, match="y must be given in all calls of partial_fit, or in none"):
         stepwise.partial_fit(parts)
     with pytest.raises(ValueError, match="unseen labels"):
