@@ -373,11 +373,6 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
             if reset:
                 self.n_features_in_ = sum(array.shape[1] for array in arrays)
         else:
-            if getattr(X, "ndim", 2) > 2:
-                raise ValueError(
-                    f"LayerHMM expects FeatureMaps, a list of 2-D arrays, or a 2-D array; X has {X.ndim} dimensions. "
-                    "Pass images to a FeatureExtractor first."
-                )
             whole = validate_data(self, X, dtype=[np.float64, np.float32], reset=reset)
             arrays = np.split(whole, np.cumsum(self._sizes(whole.shape[1]))[:-1], axis=1)
         names = [f"dense{i}" for i in range(len(arrays))] if len(arrays) > 1 else ["dense"]

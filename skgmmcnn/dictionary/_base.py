@@ -199,6 +199,11 @@ class WordModel(Trained, ContainerOutput, TransformerMixin, BaseEstimator, auto_
                 )
             if np.ma.is_masked(X):
                 raise TypeError("X is a masked array; fill the masked entries: X.filled(value).")
+            if getattr(X, "ndim", 2) > 2:
+                raise ValueError(
+                    f"{type(self).__name__} expects FeatureMaps or 2-D arrays; X has {X.ndim} dimensions. Pass images "
+                    "to a FeatureExtractor first."
+                )
             maps = self._as_maps(X, reset=reset)
         if reset and not len(maps):
             raise ValueError("X holds no images (n_samples = 0).")

@@ -341,11 +341,6 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
         return {layer: readout.predict_proba(posteriors[layer]) for layer, readout in self.readouts_.items()}
 
     def _as_maps(self, X: Any, *, reset: bool) -> FeatureMaps:
-        if getattr(X, "ndim", 2) > 2:
-            raise ValueError(
-                f"LayerDictionary expects FeatureMaps or a 2-D array; X has {X.ndim} dimensions. Pass images to a "
-                "FeatureExtractor first."
-            )
         return maps_of_arrays({"dense": validate_data(self, X, dtype=[np.float64, np.float32], reset=reset)})
 
     def _labeller(self) -> MixtureLabeller:
