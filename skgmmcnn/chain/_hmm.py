@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from sklearn.preprocessing import LabelEncoder
-from sklearn.utils import check_array, check_random_state, column_or_1d
+from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 from torch import Tensor
@@ -357,8 +357,7 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
             Words from which X was drawn.
         """
         check_is_fitted(self)
-        generator = torch.Generator().manual_seed(int(check_random_state(self.random_state).randint(2**31)))
-        chain = self._chain
+        generator, chain = self._generator(), self._chain
         with sampling(n_samples, sum(chain.sizes)):
             words = [torch.multinomial(chain.start, int(n_samples), replacement=True, generator=generator)]
             for table in chain.transitions:

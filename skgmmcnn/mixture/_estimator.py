@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, DensityMixin
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 from torch import Tensor
 
@@ -396,9 +395,6 @@ class DiagonalGaussianMixture(Trained, DensityMixin, BaseEstimator):
         with exact_float32(), one_thread():
             return getattr(self.mixture_.scorer(rows.like), method)(rows.values).numpy(force=True)
 
-    def _generator(self) -> torch.Generator:
-        return torch.Generator().manual_seed(int(check_random_state(self.random_state).randint(2**31)))
-
     def _check(self, X: Any, sample_weight: Any, *, reset: bool) -> Rows:
         """Return X as validated rows."""
         values = self._as_tensor(X, reset=reset)
@@ -410,11 +406,9 @@ class DiagonalGaussianMixture(Trained, DensityMixin, BaseEstimator):
             _refuse(values, lambda block: block < 0, 'negative, but emission="rectified" models x = max(0, y)')
         weights = None
         if sample_weight is not None:
-            weights = torch.from_numpy(
-                _check_sample_weight(
-                    sample_weight, values.numpy(force=True), dtype=np.float64, ensure_non_negative=True
-                )
-            )
+            array = values.numpy(force=True)
+            checked = _check_sample_weight(sample_weight, array, dtype=np.float64, ensure_non_negative=True)
+            weights = torch.from_numpy(checked)
         return Rows(_resident(values, like), weights, like)
 
     def _as_tensor(self, X: Any, *, reset: bool) -> Tensor:

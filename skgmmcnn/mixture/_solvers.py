@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_random_state
 from torch import Tensor
 
 from ._em import Expectation, Mixture, Rows, log_evidence
@@ -52,9 +53,13 @@ class Fitted(NamedTuple):
 
 
 class Trained:
-    """Mixin of estimators that store the course of their training as attributes."""
+    """Mixin of estimators that train, and store the course of their training as attributes."""
 
     max_iter: int
+    random_state: Any
+
+    def _generator(self) -> torch.Generator:
+        return torch.Generator().manual_seed(int(check_random_state(self.random_state).randint(2**31)))
 
     def _set_course(self, lower_bounds: Any, lower_bound: float, n_iter: int, converged: bool) -> None:
         self.lower_bounds_, self.lower_bound_ = lower_bounds, lower_bound
