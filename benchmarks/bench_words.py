@@ -18,6 +18,7 @@ Each dictionary is fitted twice, with two seeds that draw other locations and ot
 import argparse
 import time
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -60,7 +61,7 @@ class OfKMeans(Timed):
         centres = torch.from_numpy(found.cluster_centers_)
         mixture = start(centres, SphericalGaussian(narrow), mean, narrow, sample.rows)
         few = LayerDictionary(self.n_components, max_iter=1)._train(layer, sample)
-        return few._replace(state=few.state._replace(mixture=mixture))
+        return few._replace(state=replace(few.state, mixture=mixture))
 
 
 FAMILIES = {
