@@ -236,9 +236,17 @@ class _Call(NamedTuple):
         """Return the shadows of arguments."""
         return [self.shadows.get(id(self.args.get(name))) for name in names]
 
+    def mixed(self, arguments: Iterable[tuple[Tensor, Sequence[int]]]) -> list[Tensor]:
+        """Return the shadows of arguments, mixed along axes."""
+        known = [(value, axes) for value, axes in arguments if id(value) in self.shadows]
+        return [_mix(self.shadows[id(value)], [axis % value.ndim for axis in axes]) for value, axes in known]
+
 
 _Rule = Callable[[_Call], Tensor | None]
-_RULES: dict[str, _Rule] = {}
+_RULES: dict[str, _Rule] = {
+    "view_as_real": lambda call: call.shadows[id(call.inputs[0])].unsqueeze(-1),
+    "view_as_complex": lambda call: call.shadows[id(call.inputs[0])].amin(-1),
+}
 
 
 def _rule(patterns: str) -> Callable[[_Rule], _Rule]:
@@ -346,21 +354,16 @@ def _mix(shadow: Tensor, axes: Sequence[int]) -> Tensor:
 def _product(call: _Call) -> Tensor:
     """Rows of the first factor are multiplied by columns of the second one; a third argument is added."""
     *added, first, second = [argument for argument in call.args.values() if isinstance(argument, Tensor)]
-    factors = [
-        _mix(call.shadows[id(factor)], [axis % factor.ndim])
-        for factor, axis in ((first, -1), (second, -2))
-        if id(factor) in call.shadows
-    ]
-    terms = [_align(call.shadows[id(term)], call.result.ndim) for term in added if id(term) in call.shadows]
+    factors = call.mixed([(first, [-1]), (second, [-2])])
+    terms = [_align(shadow, call.result.ndim) for shadow in call.mixed((term, []) for term in added)]
     return _combine([*([_least(factors)] if factors else []), *terms])
 
 
 @_rule("_native_multi_head_attention _scaled_dot_product_*")
 def _attention(call: _Call) -> Tensor:
     """Each query depends on all keys and their values, separately for the first axes."""
-    queries, keys, values = call.of("query", "key", "value")
-    shadows = [] if queries is None else [_mix(queries, [queries.ndim - 2])]
-    return _least(shadows + [_mix(x, [x.ndim - 3, x.ndim - 2]) for x in (keys, values) if x is not None])
+    mixed = {"query": (-1,), "key": (-2, -1), "value": (-2, -1)}
+    return _least(call.mixed((call.args[name], axes) for name, axes in mixed.items()))
 
 
 @_rule("_transformer_encoder_layer_fwd")
@@ -368,16 +371,6 @@ def _transformer_layer(call: _Call) -> Tensor | None:
     """Each token depends on all tokens of the image, and keeps its place."""
     (shadow,) = call.of("src")
     return None if shadow is None else _rescale(shadow, [1, 2])
-
-
-@_rule("view_as_real")
-def _parts_of_complex(call: _Call) -> Tensor:
-    return call.shadows[id(call.inputs[0])].unsqueeze(-1)
-
-
-@_rule("view_as_complex")
-def _complex_of_parts(call: _Call) -> Tensor:
-    return call.shadows[id(call.inputs[0])].amin(-1)
 
 
 @_rule("cat")
