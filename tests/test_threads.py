@@ -106,8 +106,8 @@ def equal_with_any_number(threads, fit):
         threads(n)
         found.append([np.asarray(part) for part in fit()])
     for parts in found[1:]:
-        for mine, its in zip(found[0], parts, strict=True):
-            np.testing.assert_array_equal(mine, its)
+        for first, second in zip(found[0], parts, strict=True):
+            np.testing.assert_array_equal(first, second)
 
 
 @pytest.mark.parametrize("covariance_type", ["diag", "spherical", "tied_diag"])
@@ -160,8 +160,8 @@ def test_maps_and_words(threads, digits, monkeypatch, branching):
         arrays += [*words.words.values(), *words.proba.values()]
         found.append([*arrays, *(mixture.means_ for mixture in dictionary.mixtures_.values())])
     for parts in found[1:]:
-        for mine, its in zip(found[0], parts, strict=True):
-            np.testing.assert_array_equal(mine, its)
+        for first, second in zip(found[0], parts, strict=True):
+            np.testing.assert_array_equal(first, second)
 
 
 def test_photographs_pass_in_parts_of_one(threads):
@@ -175,8 +175,8 @@ def test_photographs_pass_in_parts_of_one(threads):
         maps = extractor.fit_transform(images).compute()
         found.append([maps.outputs, maps._source._arrays["2"]])
     for parts in found[1:]:
-        for mine, its in zip(found[0], parts, strict=True):
-            np.testing.assert_array_equal(mine, its)
+        for first, second in zip(found[0], parts, strict=True):
+            np.testing.assert_array_equal(first, second)
 
 
 def test_within_threads_of_joblib(threads, digits, monkeypatch):

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from .._progress import DelayedBar
+from .._progress import progress
 from ._forms import Form, no_form
 from ._receptive_field import ReceptiveField, Span
 
@@ -29,6 +29,7 @@ from ._receptive_field import ReceptiveField, Span
 # entries follow for each origin (the image and lower layers): first row, -(last row + 1), first column and
 # -(last column + 1) that the value depends on.  The shadow of a mixture is the minimum; infinity means no dependence.
 _PLACE, _ENDS = 2, 4
+_PATIENCE = 2.0  # seconds until a progress bar appears
 
 _Measured = tuple[Form | None, dict[str, ReceptiveField]]
 
@@ -50,7 +51,7 @@ class Follower(TorchDispatchMode):
 
     def __init__(self, image: Tensor, *, pairs: bool, layouts: Mapping[str, str], n_layers: int) -> None:
         super().__init__()
-        self._bar = DelayedBar(n_layers, desc="receptive fields", unit="layer")
+        self._bar = progress(total=n_layers, delay=_PATIENCE, desc="receptive fields", unit="layer")
         self.geometry = Geometry({}, {}, {})
         self.formless: dict[str, Any] = {}
         self._pairs, self._layouts = pairs, layouts
@@ -71,7 +72,7 @@ class Follower(TorchDispatchMode):
 
     def __exit__(self, *exception: Any) -> None:
         super().__exit__(*exception)
-        self._bar.close()
+        self._bar.__exit__(*exception)
         if self._unknown:
             warnings.warn(
                 f"The outputs of {', '.join(sorted(self._unknown))} are taken to depend on all inputs: the receptive "

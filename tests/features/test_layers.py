@@ -12,7 +12,6 @@ from torch import nn
 from torchvision import transforms
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
-from skgmmcnn._progress import DelayedBar
 from skgmmcnn.features import list_layers
 from skgmmcnn.features._captured import CapturedNetwork
 from skgmmcnn.features._layers import choose_layers
@@ -57,7 +56,7 @@ def test_list_of_layers(digits):
 def test_progress_bar_of_long_passes(digits, monkeypatch, capsys):
     list_layers(digits.network, digits.images)
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr(DelayedBar, "PATIENCE", 0)
+    monkeypatch.setattr("skgmmcnn.features._following._PATIENCE", 0)
     list_layers(digits.network, digits.images)
     assert "receptive fields: 100%" in capsys.readouterr().err
 
