@@ -142,7 +142,7 @@ class WordMapDisplay(Drawing):
             boxes = [Box(place * (_SIDE + _GAP), y, _SIDE, tall) for place in range(len(row))]
             for box, (name, about) in zip(boxes, titles, strict=True):
                 self._write(box.middle, box.top + 0.18, name, 9, weight="bold", va="bottom")
-                self._write(box.middle, box.top + 0.04, about, 7.5, color=self._theme.grey(), va="bottom")
+                self._write(box.middle, box.top + 0.04, about, 7.5, color=self._grey(), va="bottom")
             y = min(self._draw_panel(box, layer, picture) for box, layer in zip(boxes, row, strict=True)) - _GAP
         return Box(-_GAP / 2, y + _GAP / 2, columns * (_SIDE + _GAP), -y - _GAP / 2)
 
