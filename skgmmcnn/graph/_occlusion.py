@@ -47,7 +47,7 @@ def check_graphs(words: WordMaps, graphs: Sequence[nx.DiGraph], seed: int) -> No
 def _proba(part: Rerun, where: Tensor, targets: np.ndarray) -> np.ndarray:
     """Return the probability of the targets with some pixels in the mean colour of their image."""
     grey = part.images.mean((2, 3), keepdim=True)
-    outputs, _ = part.run_images(torch.where(where[:, None], grey, part.images))
+    outputs = part.run_images(torch.where(where[:, None], grey, part.images)).outputs
     return proba_of(outputs, targets)
 
 
