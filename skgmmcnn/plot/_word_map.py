@@ -159,9 +159,9 @@ class WordMapDisplay(Drawing):
 
     def _draw_panel(self, box: Box, layer: str | None, picture: np.ndarray | None) -> float:
         """Draw the image, or a map with its legend; return the y of the lower end."""
-        if layer is None and picture is not None:
-            self._draw_image(box, picture)
         if layer is None:
+            assert picture is not None
+            self._draw_image(box, picture)
             return box.bottom - 0.06
         shown, cells, chosen = self.words.words[layer][0], cells_of(self.words.spec, layer), self.chosen[layer]
         ground = np.full((*shown.shape, 3), 235, np.uint8) if picture is None else grey(picture)
