@@ -9,11 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary, to_text
+from skgmmcnn.graph import surprise
 from skgmmcnn.graph._hierarchy import hierarchy
 from skgmmcnn.plot._edge_maps import edge_maps
 from tests.features.test_receptive_field import Fork
 from tests.graph.naive import (
     naive_above,
+    naive_surprise,
     naive_walk,
     random_case,
     random_spec,
