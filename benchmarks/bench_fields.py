@@ -53,7 +53,7 @@ def main(n_words, n_test):
     for share in SHARES:
         whole = {pair: fitted.spec_.receptive_fields[pair] for pair in fitted.spec_.effective_fields}
         some = next(train_maps[:: len(train) // 4].rerun(lambda part: part.images))
-        spec = replace(fitted.spec_, effective_fields=effective_fields(fitted._traced, some, whole, share))
+        spec = replace(fitted.spec_, effective_fields=effective_fields(fitted._captured, some, whole, share))
         report(
             f"{share}", words[0], InferenceGraph(evidence="counts").fit(replace(shown, spec=spec)), maps, LAYERS[1::-1]
         )

@@ -41,7 +41,7 @@ class Counting(Timed):
 
     operations = 0.0
 
-    def _mixture(self, layer, sample, emission):
+    def _mixture(self, layer, sample):
         add = Expectation.add
 
         def counted(expectation, rows, weights=None):
@@ -50,7 +50,7 @@ class Counting(Timed):
 
         Expectation.add = counted
         try:
-            return super()._mixture(layer, sample, emission)
+            return super()._mixture(layer, sample)
         finally:
             Expectation.add = add
 

@@ -17,8 +17,8 @@ import torch
 import torchvision
 
 from skgmmcnn import FeatureExtractor
+from skgmmcnn.features._captured import CapturedNetwork
 from skgmmcnn.features._layers import choose_layers
-from skgmmcnn.features._tracing import watch
 
 NETWORKS = (
     "alexnet vgg16 resnet50 resnext50_32x4d densenet121 inception_v3 googlenet squeezenet1_1 mobilenet_v2 "
@@ -53,7 +53,7 @@ def least(function):
 
 
 def look(network, image):
-    watched = watch(network)
+    watched = CapturedNetwork(network)
     return watched, watched.survey(image)
 
 

@@ -32,7 +32,6 @@ from .graph import write_graph
 from .metrics import trust_report
 
 _PROGRAM = "skgmmcnn"
-_NO_WEIGHTS = "none"
 _NETWORK = "a torchvision name (resnet18), or module:callable"
 _EXAMPLES = """
 examples:
@@ -47,24 +46,15 @@ examples:
 A network of your own is named by its module and the function or class that returns it, as in
 "mynetwork:make"; the module is found in the current folder, too.
 """
-_IMAGENET = "imagenet"
 _PAGES, _PICTURES, _TEXTS = (".html",), (".png", ".svg", ".pdf"), (".txt",)
 _GRAPHS = (".graphml", ".gexf", ".json", ".cyjs", ".dot")
 _FAILED, _INTERRUPTED = 1, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command.
+    """Run the command in `arguments`, by default those of the process, and return its exit status.
 
-    Parameters
-    ----------
-    arguments : sequence of str, default=None
-        Words after the program's name; those of the process where None.
-
-    Returns
-    -------
-    status : int
-        0, or 1 after an error, of which one line is printed.  Wrong usage exits with 2, by :mod:`argparse`.
+    It is 1 after an error, of which one line is printed.  Wrong usage exits with 2, by :mod:`argparse`.
     """
     options = make_parser().parse_args(arguments)
     with warnings.catch_warnings():
@@ -74,21 +64,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.command(options)
         except KeyboardInterrupt:
             return _INTERRUPTED
-        except BrokenPipeError:  # as by "skgmmcnn layers resnet18 | head"; what is left goes nowhere
+        except BrokenPipeError:  # as by "skgmmcnn layers resnet18 | head"; the rest of the output is discarded
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return _FAILED
         except (ArithmeticError, ImportError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
-            print(f"{_PROGRAM}: error: {_one_line(error)}", file=sys.stderr)
+            _print_line("error", str(error) or type(error).__name__)
             return _FAILED
     return 0
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
-
-
 def _print_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    print(f"{_PROGRAM}: warning: {' '.join(str(message).split())}", file=sys.stderr)
+    _print_line("warning", str(message))
+
+
+def _print_line(kind: str, message: str) -> None:
+    print(f"{_PROGRAM}: {kind}: {' '.join(message.split())}", file=sys.stderr)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -106,127 +96,44 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_command(commands: Any, name: str, run: Callable, about: str, example: str) -> argparse.ArgumentParser:
+def _add_command(commands: Any, run: Callable, example: str) -> argparse.ArgumentParser:
+    """Add the command of a function `_name`, which its docstring describes."""
+    name, about = run.__name__.removeprefix("_"), run.__doc__ or ""
     parser = commands.add_parser(
         name,
-        help=about,
-        description=f"{about[0].upper()}{about[1:]}.",
-        epilog=f"example:\n  {_PROGRAM} {example}",
+        help=f"{about[:1].lower()}{about[1:]}".rstrip("."),
+        description=about,
+        epilog=f"example:\n  {_PROGRAM} {name} {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(command=run)
     return parser
 
 
-def _add_network(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("network", metavar="NETWORK", help=_NETWORK)
-    parser.add_argument(
+def _add_fit(commands: Any) -> None:
+    example = "resnet18 photographs/ -o model.safetensors --words 200 --layers layer2 layer3 layer4"
+    add = _add_command(commands, _fit, example).add_argument
+    add("network", metavar="NETWORK", help=_NETWORK)
+    add(
         "--weights",
         help="torchvision weights by name, or a file with a state dict; 'none' for those the network has.  Default: "
         "DEFAULT for torchvision names, which are downloaded once; none for module:callable",
     )
-    parser.add_argument(
-        "--preprocess",
-        metavar="MODULE:CALLABLE",
-        help="called with one PIL image, returns a tensor; default: that of the weights",
-    )
-
-
-def _add_fit(commands: Any) -> None:
-    parser = _add_command(
-        commands,
-        "fit",
-        _fit,
-        "learn the visual words of a network's layers from a folder of images",
-        "fit resnet18 photographs/ -o model.safetensors --words 200 --layers layer2 layer3 layer4",
-    )
-    _add_network(parser)
-    parser.add_argument(
-        "folder", metavar="FOLDER", help="some hundred images, of the classes to explain; no labels are needed"
-    )
-    parser.add_argument(
-        "-o", "--output", required=True, metavar="FILE", help="the fitted model; safetensors, no pickle"
-    )
-    parser.add_argument("--layers", nargs="+", metavar="LAYER", help=f"two to five; see '{_PROGRAM} layers NETWORK'")
-    parser.add_argument("--words", type=int, default=100, metavar="N", help="words of a layer (%(default)s)")
-    parser.add_argument("--nodes", type=int, default=3, metavar="N", help="words of a layer in a graph (%(default)s)")
-    parser.add_argument(
-        "--class-names", metavar="NAMES", help="text file, one name a line, in the order of the outputs; or imagenet"
-    )
-    parser.add_argument("--no-patches", action="store_true", help="keep no piece of any image in the file")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the words (%(default)s)")
-
-
-def _add_fitted(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help=f"file that '{_PROGRAM} fit' has written")
-    parser.add_argument("--network", metavar="MODULE:CALLABLE", help="the network, where it is not torchvision's")
-    parser.add_argument("--preprocess", metavar="MODULE:CALLABLE", help="the preprocessing, where fit was given one")
-
-
-def _add_explain(commands: Any) -> None:
-    parser = _add_command(
-        commands,
-        "explain",
-        _explain,
-        "show the words by which the network decided for each photograph",
-        'explain model.safetensors mine.jpg -o why.html --rather-than "tow truck"',
-    )
-    _add_fitted(parser)
-    parser.add_argument("photographs", nargs="+", metavar="PHOTO", help="image files, or one folder")
-    parser.add_argument(
-        "-o",
-        "--output",
-        metavar="FILE",
-        help="by its ending: .html, a page of all photographs; .png, .svg or .pdf, pictures; .graphml, .gexf, .json, "
-        ".cyjs or .dot, graphs for other programs; .txt.  One file a photograph, except for the page: why_1.png, "
-        "why_2.png, ...  Default: text on the screen",
-    )
-    parser.add_argument(
-        "--rather-than", metavar="CLASS", help="contrast the decision with this class, by name or number"
-    )
-    parser.add_argument("--label", metavar="CLASS", help="true class of the photographs, for a page or pictures")
-
-
-def _add_report(commands: Any) -> None:
-    parser = _add_command(
-        commands,
-        "report",
-        _report,
-        "measure how far the graphs can be relied on",
-        "report model.safetensors other_photographs/ --images 50",
-    )
-    _add_fitted(parser)
-    parser.add_argument("folder", metavar="FOLDER", help="images, best others than the fitted ones")
-    parser.add_argument("--images", type=int, metavar="N", help="number of images, the first ones; default: 50")
-
-
-def _add_layers(commands: Any) -> None:
-    parser = _add_command(
-        commands, "layers", _layers, "list a network's layers, with a star those taken by default", "layers resnet18"
-    )
-    parser.add_argument("network", metavar="NETWORK", help=_NETWORK)
-    parser.add_argument(
-        "--shape",
-        nargs="+",
-        type=int,
-        default=(3, 224, 224),
-        metavar="N",
-        help="of its input: channels, height and width (3 224 224), or the length of a vector",
-    )
-
-
-def _add_demo(commands: Any) -> None:
-    parser = _add_command(
-        commands,
-        "demo",
-        _demo,
-        "explain decisions of a small network that reads digits; nothing is downloaded",
-        "demo -o digits.html",
-    )
-    parser.add_argument("-o", "--output", default="digits.html", metavar="FILE", help="the page (%(default)s)")
+    preprocess = "called with one PIL image, returns a tensor; default: that of the weights"
+    add("--preprocess", metavar="MODULE:CALLABLE", help=preprocess)
+    add("folder", metavar="FOLDER", help="some hundred images, of the classes to explain; no labels are needed")
+    add("-o", "--output", required=True, metavar="FILE", help="the fitted model; safetensors, no pickle")
+    add("--layers", nargs="+", metavar="LAYER", help=f"two to five; see '{_PROGRAM} layers NETWORK'")
+    add("--words", type=int, default=100, metavar="N", help="words of a layer (%(default)s)")
+    add("--nodes", type=int, default=3, metavar="N", help="words of a layer in a graph (%(default)s)")
+    names = "text file, one name a line, in the order of the outputs; or imagenet"
+    add("--class-names", metavar="NAMES", help=names)
+    add("--no-patches", action="store_true", help="keep no piece of any image in the file")
+    add("--seed", type=int, default=0, metavar="N", help="of the words (%(default)s)")
 
 
 def _fit(options: argparse.Namespace) -> None:
+    """Learn the visual words of a network's layers from a folder of images."""
     output = Path(options.output)
     if not output.absolute().parent.is_dir():
         raise FileNotFoundError(f"There is no folder {str(output.absolute().parent)!r} to write {output.name!r} to.")
@@ -248,104 +155,21 @@ def _fit(options: argparse.Namespace) -> None:
     print(f"Wrote {output}: words of {', '.join(pipe[0].spec_.layers)}.")
 
 
-def _explain(options: argparse.Namespace) -> None:
-    pipe, X = _loaded(options), _photographs(options.photographs)
-    contrast = _class(options.rather_than)
-    output = options.output and Path(options.output)
-    ending = output.suffix.lower() if output else _TEXTS[0]
-    _check_ending(ending)
-    label = _class(options.label)
-    if label is not None and ending not in _PAGES + _PICTURES:
-        raise ValueError(f"--label is shown by {', '.join(_PAGES + _PICTURES)}; a {ending} file has no place for it.")
-    words = pipe[:-1].transform(X)
-    y = None if label is None else [label] * len(words)
-    if ending in _PAGES:
-        _write_page(pipe[-1], words, y, contrast, output)
-        return
-    files = _files(output, len(words))
-    if ending in _PICTURES:
-        _write_pictures(pipe[-1], words, y, contrast, files)
-        return
-    for number, (graph, file) in enumerate(zip(pipe[-1].explain(words, contrast=contrast), files, strict=True)):
-        if file is None:
-            print(f"{_title(X, number)}{to_text(graph)}\n")
-        elif ending in _TEXTS:
-            file.write_text(f"{to_text(graph)}\n", encoding="utf-8")
-        else:
-            write_graph(graph, file)
-    _print_written(files)
+def _weights(options: argparse.Namespace) -> str | None:
+    if options.weights is None:
+        return None if ":" in options.network else "DEFAULT"
+    return None if options.weights == "none" else options.weights
 
 
-def _write_page(graph: InferenceGraph, words: Any, y: Any, contrast: int | str | None, output: Path) -> None:
-    page = InferenceGraphPage.from_estimator(graph, words, y, contrast=True if contrast is None else contrast)
-    page.save(output)
-    print(f"Wrote {output}; open it in a browser.")
-
-
-def _write_pictures(
-    graph: InferenceGraph, words: Any, y: Any, contrast: int | str | None, files: Sequence[Path]
-) -> None:
-    for number, file in enumerate(files):
-        display = InferenceGraphDisplay.from_estimator(graph, words, y, image=number, contrast=contrast)
-        display.figure_.savefig(file)
-    _print_written(files)
-
-
-def _print_written(files: Sequence[Path | None]) -> None:
-    for file in filter(None, files):
-        print(f"Wrote {file}")
-
-
-def _report(options: argparse.Namespace) -> None:
-    print(trust_report(_loaded(options), options.folder, n_images=options.images, random_state=0))
-
-
-def _layers(options: argparse.Namespace) -> None:
-    X = np.random.RandomState(0).rand(1, *options.shape).astype(np.float32)
-    for layer in list_layers(_network(options.network), X, preprocess=None):
-        sees = "whole image" if layer.field is None else "sees {} x {}".format(*layer.field)
-        size = " x ".join(map(str, layer.shape))
-        print(f"{'*' if layer.default else ' '} {layer.name:40} {layer.kind:20} {size:16} {sees}")
-
-
-def _demo(options: argparse.Namespace) -> None:
-    digits = load_digits_network()
-    layers = {"conv1": 16, "conv2": 30, "conv3": 40}
-    pipe = make_pipeline(
-        FeatureExtractor(digits.network, list(layers), class_names=digits.class_names),
-        LayerDictionary(layers, random_state=0),
-        InferenceGraph(random_state=0),
-    ).fit(digits.images)
-    words = pipe[:-1].transform(digits.test_images[3:4])
-    print(to_text(*pipe[-1].explain(words)))
-    InferenceGraphPage.from_estimator(pipe, digits.test_images).save(options.output)
-    print(f"\nWrote {options.output}; open it in a browser.")
-
-
-def _loaded(options: argparse.Namespace) -> Pipeline:
-    given = {
-        name: _imported(place)
-        for name, place in (("model", options.network), ("preprocess", options.preprocess))
-        if place is not None
-    }
-    try:
-        pipe = load(options.model, **given)
-    except ValueError as error:
-        if "load(path," in str(error):  # what the file needs, as an argument of a function
-            raise ValueError(f"{error} Here: --network MODULE:CALLABLE, --preprocess MODULE:CALLABLE.") from error
-        raise
-    return pipe.set_params(**{f"{name}__verbose": 0 for name, _ in pipe.steps})
+def _class_names(place: str | None) -> list[str] | None:
+    if place == "imagenet":
+        return ResNet18_Weights.DEFAULT.meta["categories"]
+    return None if place is None else Path(place).read_text(encoding="utf-8").splitlines()
 
 
 def _network(name: str) -> Any:
     """Return a torchvision name unchanged, or the object at ``module:callable``."""
     return _imported(name) if ":" in name else name
-
-
-def _weights(options: argparse.Namespace) -> str | None:
-    if options.weights is None:
-        return None if ":" in options.network else "DEFAULT"
-    return None if options.weights == _NO_WEIGHTS else options.weights
 
 
 def _imported(place: str) -> Any:
@@ -361,31 +185,84 @@ def _imported(place: str) -> Any:
     return getattr(loaded, name)
 
 
+def _add_fitted(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help=f"file that '{_PROGRAM} fit' has written")
+    parser.add_argument("--network", metavar="MODULE:CALLABLE", help="the network, where it is not torchvision's")
+    parser.add_argument("--preprocess", metavar="MODULE:CALLABLE", help="the preprocessing, where fit was given one")
+
+
+def _loaded(options: argparse.Namespace) -> Pipeline:
+    places = {"model": options.network, "preprocess": options.preprocess}
+    try:
+        pipe = load(options.model, **{name: _imported(place) for name, place in places.items() if place is not None})
+    except ValueError as error:
+        if "load(path," in str(error):  # the missing code, as an argument of a function
+            raise ValueError(f"{error} Here: --network MODULE:CALLABLE, --preprocess MODULE:CALLABLE.") from error
+        raise
+    return pipe.set_params(**{f"{name}__verbose": 0 for name, _ in pipe.steps})
+
+
+def _add_explain(commands: Any) -> None:
+    parser = _add_command(commands, _explain, 'model.safetensors mine.jpg -o why.html --rather-than "tow truck"')
+    _add_fitted(parser)
+    parser.add_argument("photographs", nargs="+", metavar="PHOTO", help="image files, or one folder")
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        type=Path,
+        help="by its ending: .html, a page of all photographs; .png, .svg or .pdf, pictures; .graphml, .gexf, .json, "
+        ".cyjs or .dot, graphs for other programs; .txt.  One file a photograph, except for the page: why_1.png, "
+        "why_2.png, ...  Default: text on the screen",
+    )
+    contrast = "contrast the decision with this class, by name or number"
+    parser.add_argument("--rather-than", metavar="CLASS", type=_class, help=contrast)
+    label = "true class of the photographs, for a page or pictures"
+    parser.add_argument("--label", metavar="CLASS", type=_class, help=label)
+
+
+def _class(name: str) -> int | str:
+    return int(name) if name.isdecimal() else name
+
+
+def _explain(options: argparse.Namespace) -> None:
+    """Show the words by which the network decided for each photograph."""
+    pipe, X = _loaded(options), _photographs(options.photographs)
+    output, contrast, label = options.output, options.rather_than, options.label
+    ending = output.suffix.lower() if output else _TEXTS[0]
+    known = (*_PAGES, *_PICTURES, *_GRAPHS, *_TEXTS)
+    if ending not in known:
+        raise ValueError(f"The output's ending {ending!r} names no format; known: {', '.join(known)}.")
+    if label is not None and ending not in _PAGES + _PICTURES:
+        raise ValueError(f"--label is shown by {', '.join(_PAGES + _PICTURES)}; a {ending} file has no place for it.")
+    words = pipe[:-1].transform(X)
+    y = None if label is None else [label] * len(words)
+    if ending in _PAGES:
+        page = InferenceGraphPage.from_estimator(pipe[-1], words, y, contrast=True if contrast is None else contrast)
+        _write_page(page, output)
+        return
+    graphs = None if ending in _PICTURES else pipe[-1].explain(words, contrast=contrast)
+    for number, file in enumerate(_files(output, len(words))):
+        if graphs is None:
+            display = InferenceGraphDisplay.from_estimator(pipe[-1], words, y, image=number, contrast=contrast)
+            display.figure_.savefig(file)
+        elif ending in _GRAPHS:
+            write_graph(graphs[number], file)
+        elif file is None:
+            heading = f"{X[number]}\n" if isinstance(X, list) and len(X) > 1 else ""
+            print(f"{heading}{to_text(graphs[number])}\n")
+        else:
+            file.write_text(f"{to_text(graphs[number])}\n", encoding="utf-8")
+        if file is not None:
+            print(f"Wrote {file}")
+
+
 def _photographs(given: Sequence[str]) -> Any:
     """Return one folder, or a list of files."""
     folders = [name for name in given if Path(name).is_dir()]
     if folders and len(given) > 1:
         raise ValueError(f"Give image files, or one folder; got the folder {folders[0]!r} beside others.")
     return folders[0] if folders else list(given)
-
-
-def _class_names(place: str | None) -> list[str] | None:
-    if place is None:
-        return None
-    if place == _IMAGENET:
-        return ResNet18_Weights.DEFAULT.meta["categories"]
-    return Path(place).read_text(encoding="utf-8").splitlines()
-
-
-def _class(name: str | None) -> int | str | None:
-    """Return the number of a class if `name` is one, else the name."""
-    return int(name) if name is not None and name.isdecimal() else name
-
-
-def _check_ending(ending: str) -> None:
-    known = (*_PAGES, *_PICTURES, *_GRAPHS, *_TEXTS)
-    if ending not in known:
-        raise ValueError(f"The output's ending {ending!r} names no format; known: {', '.join(known)}.")
 
 
 def _files(output: Path | None, n: int) -> list[Any]:
@@ -395,6 +272,53 @@ def _files(output: Path | None, n: int) -> list[Any]:
     return [output.with_stem(f"{output.stem}_{number}") for number in range(1, n + 1)]
 
 
-def _title(X: Any, number: int) -> str:
-    """Return the name of a photograph as a heading if there are several."""
-    return f"{X[number]}\n" if isinstance(X, list) and len(X) > 1 else ""
+def _write_page(page: InferenceGraphPage, output: str | Path) -> None:
+    page.save(output)
+    print(f"Wrote {output}; open it in a browser.")
+
+
+def _add_report(commands: Any) -> None:
+    parser = _add_command(commands, _report, "model.safetensors other_photographs/ --images 50")
+    _add_fitted(parser)
+    parser.add_argument("folder", metavar="FOLDER", help="images, best others than the fitted ones")
+    parser.add_argument("--images", type=int, metavar="N", help="number of images, the first ones; default: 50")
+
+
+def _report(options: argparse.Namespace) -> None:
+    """Measure how far the graphs can be relied on."""
+    print(trust_report(_loaded(options), options.folder, n_images=options.images, random_state=0))
+
+
+def _add_layers(commands: Any) -> None:
+    parser = _add_command(commands, _layers, "resnet18")
+    parser.add_argument("network", metavar="NETWORK", help=_NETWORK)
+    shape = "of its input: channels, height and width (3 224 224), or the length of a vector"
+    parser.add_argument("--shape", nargs="+", type=int, default=(3, 224, 224), metavar="N", help=shape)
+
+
+def _layers(options: argparse.Namespace) -> None:
+    """List a network's layers, with a star those taken by default."""
+    X = np.random.RandomState(0).rand(1, *options.shape).astype(np.float32)
+    for layer in list_layers(_network(options.network), X, preprocess=None):
+        sees = "whole image" if layer.field is None else "sees {} x {}".format(*layer.field)
+        size = " x ".join(map(str, layer.shape))
+        print(f"{'*' if layer.default else ' '} {layer.name:40} {layer.kind:20} {size:16} {sees}")
+
+
+def _add_demo(commands: Any) -> None:
+    parser = _add_command(commands, _demo, "-o digits.html")
+    parser.add_argument("-o", "--output", default="digits.html", metavar="FILE", help="the page (%(default)s)")
+
+
+def _demo(options: argparse.Namespace) -> None:
+    """Explain decisions of a small network that reads digits; nothing is downloaded."""
+    digits = load_digits_network()
+    layers = {"conv1": 16, "conv2": 30, "conv3": 40}
+    pipe = make_pipeline(
+        FeatureExtractor(digits.network, list(layers), class_names=digits.class_names),
+        LayerDictionary(layers, random_state=0),
+        InferenceGraph(random_state=0),
+    ).fit(digits.images)
+    words = pipe[:-1].transform(digits.test_images[3:4])
+    print(f"{to_text(*pipe[-1].explain(words))}\n")
+    _write_page(InferenceGraphPage.from_estimator(pipe, digits.test_images), options.output)

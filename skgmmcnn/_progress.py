@@ -3,66 +3,56 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
-from typing import Any, Generic, TypeVar
-
-T = TypeVar("T")
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 
-class _Silent(Generic[T]):
-    """The interface of a progress bar, without output."""
+class progress:
+    """A progress bar over `things`, or of `total` steps, that appears after `delay` seconds if it is `shown`.
 
-    def __init__(self, things: Iterable[T]) -> None:
-        self._things = things
+    `named` are keywords of tqdm, which is imported when the bar appears.
+    """
 
-    def __iter__(self) -> Iterator[T]:
-        return iter(self._things)
+    def __init__(
+        self,
+        things: Sequence[Any] = (),
+        *,
+        total: int | None = None,
+        shown: Any = True,
+        delay: float = 0,
+        **named: Any,
+    ) -> None:
+        self._things, self._shown, self._delay = things, shown, delay
+        self._named = {"total": len(things) if total is None else total, **named}
+        self._started, self._n = time.monotonic(), 0
+        self._bar: Any = None
+        self.update(0)
 
-    def __enter__(self) -> _Silent[T]:
+    def __iter__(self) -> Iterator[Any]:
+        with self:
+            for thing in self._things:
+                yield thing
+                self.update(1)
+
+    def __enter__(self) -> progress:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        pass
-
-    def update(self, n: int) -> None:
-        """Do nothing."""
-
-    def set_postfix_str(self, text: str) -> None:
-        """Do nothing."""
-
-
-def progress(things: Iterable[T] = (), *, shown: Any, total: int | None = None, **named: Any) -> Any:
-    """Return a progress bar over `things`, or over `total` updates; it does nothing unless `shown`.
-
-    `named` are keywords of tqdm, which is imported only if a bar is shown.
-    """
-    if not shown:
-        return _Silent(things)
-    from tqdm.auto import tqdm  # type: ignore[import-untyped]
-
-    return tqdm(things, total=total, **named) if total is None else tqdm(total=total, **named)
-
-
-class DelayedBar:
-    """A progress bar of `total` steps that appears after `PATIENCE` seconds; `named` are keywords of tqdm."""
-
-    PATIENCE = 2.0  # seconds
-
-    def __init__(self, total: int, **named: str) -> None:
-        self._total, self._named = total, named
-        self._started, self._n = time.monotonic(), 0
-        self._bar: Any = None
+        if self._bar is not None:
+            self._bar.close()
 
     def update(self, n: int) -> None:
         """Advance by n steps."""
         self._n += n
         if self._bar is not None:
             self._bar.update(n)
-        elif time.monotonic() - self._started > self.PATIENCE:
-            self._bar = progress(total=self._total, shown=True, **self._named)
+        elif self._shown and time.monotonic() - self._started >= self._delay:
+            from tqdm.auto import tqdm  # type: ignore[import-untyped]
+
+            self._bar = tqdm(**self._named)
             self._bar.update(self._n)
 
-    def close(self) -> None:
-        """Close the bar."""
+    def set_postfix_str(self, text: str) -> None:
+        """Show a text after the bar."""
         if self._bar is not None:
-            self._bar.close()
+            self._bar.set_postfix_str(text)

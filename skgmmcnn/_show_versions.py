@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
-DEPENDENCIES = """filelock joblib matplotlib networkx numpy pillow safetensors scikit-learn scipy threadpoolctl
+DEPENDENCIES = """joblib matplotlib networkx numpy pillow safetensors scikit-learn scipy threadpoolctl
     torch torchvision tqdm pandas""".split()
 
 
@@ -28,26 +28,31 @@ def show_versions() -> None:
     Torch:
             threads: ...
     """
-    parts: dict[str, dict[str, object]] = {"System": _system(), "Packages": _packages(), "Torch": _torch()}
-    for title, values in parts.items():
+    for title, values in _versions().items():
         print(f"{title}:")
         for name, value in values.items():
             print(f"{name:>15}: {value}")
 
 
-def _system() -> dict[str, object]:
-    return {
-        "python": sys.version.replace("\n", " "),
-        "executable": sys.executable,
-        "machine": platform.platform(),
-        "processor": platform.processor() or platform.machine(),
-    }
-
-
-def _packages() -> dict[str, object]:
+def _versions() -> dict[str, dict[str, object]]:
     from . import __version__
 
-    return {"skgmmcnn": __version__, **{name: _version(name) for name in DEPENDENCIES}}
+    gpus = [torch.cuda.get_device_name(place) for place in range(torch.cuda.device_count())]
+    return {
+        "System": {
+            "python": sys.version.replace("\n", " "),
+            "executable": sys.executable,
+            "machine": platform.platform(),
+            "processor": platform.processor() or platform.machine(),
+        },
+        "Packages": {"skgmmcnn": __version__, **{name: _version(name) for name in DEPENDENCIES}},
+        "Torch": {
+            "threads": torch.get_num_threads(),
+            "instructions": torch.backends.cpu.get_cpu_capability(),
+            "CUDA": torch.version.cuda or "not in this build",
+            "GPUs": ", ".join(gpus) or "none found",
+        },
+    }
 
 
 def _version(package: str) -> str:
@@ -55,13 +60,3 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "not installed"
-
-
-def _torch() -> dict[str, object]:
-    gpus = [torch.cuda.get_device_name(place) for place in range(torch.cuda.device_count())]
-    return {
-        "threads": torch.get_num_threads(),
-        "instructions": torch.backends.cpu.get_cpu_capability(),
-        "CUDA": torch.version.cuda or "not in this build",
-        "GPUs": ", ".join(gpus) or "none found",
-    }

@@ -22,20 +22,13 @@ R = TypeVar("R")
 # New threads take 0.3 ms to start; less than about ten times that much work is done in the calling thread.
 _WORTH = 2**27
 _beginning = threading.Lock()
-
-
-class _Outside(threading.local):
-    """The number of torch threads before :func:`one_thread` was entered; 0 outside of it."""
-
-    n_threads = 0
-
-
-_outside = _Outside()
+# The number of torch threads before a thread entered `one_thread`, until it leaves.
+_outside = threading.local()
 
 
 def n_threads() -> int:
     """Return the number of torch threads set by the user."""
-    return _outside.n_threads or torch.get_num_threads()
+    return getattr(_outside, "n_threads", torch.get_num_threads())
 
 
 @contextmanager
@@ -51,7 +44,7 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-        _outside.n_threads = 0
+        del _outside.n_threads
 
 
 def by_blocks(work: Callable[[B], R], blocks: Iterable[B], n_operations: float) -> Iterator[R]:

@@ -76,7 +76,17 @@ def data():
     folder = os.environ.get("SKGMMCNN_DATA")
     if not folder:
         pytest.skip("SKGMMCNN_DATA names no folder of real networks and images")
-    spec = importlib.util.spec_from_file_location("skgmmcnn_data", Path(folder) / "load.py")
+    return _module(Path(folder) / "load.py")
+
+
+@pytest.fixture(scope="session")
+def benchmark():
+    """Import a script of the benchmarks by its name."""
+    return lambda name: _module(Path(__file__).parents[1] / "benchmarks" / f"{name}.py")
+
+
+def _module(file):
+    spec = importlib.util.spec_from_file_location(file.stem, file)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

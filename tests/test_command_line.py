@@ -132,9 +132,9 @@ def test_demo(inside, capsys):
 )
 def test_mistakes_are_one_line(inside, capsys, arguments, message):
     assert run(*arguments) == 1
-    told = capsys.readouterr().err.strip().splitlines()
-    assert told[-1].startswith("skgmmcnn: error: ")
-    assert message in told[-1]
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert lines[-1].startswith("skgmmcnn: error: ")
+    assert message in lines[-1]
 
 
 @pytest.mark.parametrize("arguments", [[], ["fit"], ["explain"], ["unknown"]])

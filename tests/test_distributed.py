@@ -34,8 +34,8 @@ def results(passed):
     digits = load_digits_network()
     extractor = FeatureExtractor(digits.network, ["conv2", "conv3"], device="cpu", batch_size=16)
     maps = extractor.fit_transform(digits.images[:301])
-    run = extractor._traced.run
-    extractor._traced.run = lambda part: (passed.append(len(part.flatten(1).unique(dim=0))), run(part))[1]
+    run = extractor._captured.run
+    extractor._captured.run = lambda part: (passed.append(len(part.flatten(1).unique(dim=0))), run(part))[1]
     dictionary = LayerDictionary(10, emission="gaussian", random_state=0, max_samples=4000, keep_proba=True)
     words = dictionary.fit_transform(maps)
     graph = InferenceGraph().fit(words)

@@ -1,33 +1,23 @@
 """The script for machines with a GPU runs on a CPU too, and is not content with anything."""
 
-import importlib.util
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
 from skgmmcnn import LayerDictionary
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "gpu.py"
-
 
 @pytest.fixture
-def script(monkeypatch):
+def script(benchmark, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    spec = importlib.util.spec_from_file_location("gpu", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return benchmark("gpu")
 
 
 def test_all_agrees_with_itself(script, capsys):
     assert script.main() == 0
-    told = capsys.readouterr().out
-    assert "proves little" in told
-    assert told.count("  ok") >= 9
-    assert "All results agree." in told
+    printed = capsys.readouterr().out
+    assert "proves little" in printed
+    assert printed.count("  ok") >= 9
+    assert "All results agree." in printed
 
 
 def test_other_words_are_noticed(script, capsys, monkeypatch):
@@ -45,22 +35,3 @@ def test_other_words_are_noticed(script, capsys, monkeypatch):
     monkeypatch.setattr(LayerDictionary, "transform", second_is_wrong)
     assert script.main() > 0
     assert "DISAGREES" in capsys.readouterr().out
-
-
-def test_the_road_needs_no_packages_for_progress_files_and_stores():
-    """A machine with a GPU and no installer may lack them."""
-    code = (
-        "import sys\n"
-        "for name in ('tqdm', 'tqdm.auto', 'safetensors', 'filelock'): sys.modules[name] = None\n"
-        "import numpy as np\n"
-        "from sklearn.pipeline import make_pipeline\n"
-        "from torch import nn\n"
-        "from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary\n"
-        "network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2))\n"
-        "images = np.random.default_rng(0).random((20, 1, 8, 8)).astype('float32')\n"
-        "extractor = FeatureExtractor(network, ['1'], preprocess=None)\n"
-        "pipe = make_pipeline(extractor, LayerDictionary(3), InferenceGraph()).fit(images)\n"
-        "print(len(pipe[-1].explain(pipe[:-1].transform(images))))\n"
-    )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert run.stdout.strip() == "20", run.stderr

@@ -133,8 +133,8 @@ MISTAKES = {
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_mistakes_are_told(mistake, made):
-    make, error, told = MISTAKES[mistake]
-    with pytest.raises(error, match=told):
+    make, error, message = MISTAKES[mistake]
+    with pytest.raises(error, match=message):
         make(made)
 
 

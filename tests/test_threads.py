@@ -106,8 +106,8 @@ def equal_with_any_number(threads, fit):
         threads(n)
         found.append([np.asarray(part) for part in fit()])
     for parts in found[1:]:
-        for mine, its in zip(found[0], parts, strict=True):
-            np.testing.assert_array_equal(mine, its)
+        for first, second in zip(found[0], parts, strict=True):
+            np.testing.assert_array_equal(first, second)
 
 
 @pytest.mark.parametrize("covariance_type", ["diag", "spherical", "tied_diag"])
@@ -134,21 +134,20 @@ def test_chains(threads):
 
 
 def looped(network):
-    """Return the network in a form that torch.fx cannot trace."""
+    """Return the network in a form that branches on values."""
 
-    class Untraceable(nn.Sequential):
+    class Branching(nn.Sequential):
         def forward(self, x):
             return None if x.sum() < -1 else super().forward(x)
 
-    return Untraceable(network.conv1, network.conv2, network.pool, network.conv3, nn.AvgPool2d(4), nn.Flatten())
+    return Branching(network.conv1, network.conv2, network.pool, network.conv3, nn.AvgPool2d(4), nn.Flatten())
 
 
-@pytest.mark.filterwarnings("ignore:.*cannot be traced")
-@pytest.mark.parametrize("hooked", [False, True])
-def test_maps_and_words(threads, digits, monkeypatch, hooked):
+@pytest.mark.parametrize("branching", [False, True])
+def test_maps_and_words(threads, digits, monkeypatch, branching):
     """Equal to the last bit for batches of any size, too."""
     monkeypatch.setattr("skgmmcnn._threads._WORTH", 0)
-    network, layers = (looped(digits.network), ["1", "3"]) if hooked else (digits.network, ["conv2", "conv3"])
+    network, layers = (looped(digits.network), ["1", "3"]) if branching else (digits.network, ["conv2", "conv3"])
     images = digits.images[:201]
     found = []
     for batch_size, n in [(1, 1), (3, 2), (7, 4), (32, 1), (32, 2), (32, 4), (500, 2)]:
@@ -161,8 +160,8 @@ def test_maps_and_words(threads, digits, monkeypatch, hooked):
         arrays += [*words.words.values(), *words.proba.values()]
         found.append([*arrays, *(mixture.means_ for mixture in dictionary.mixtures_.values())])
     for parts in found[1:]:
-        for mine, its in zip(found[0], parts, strict=True):
-            np.testing.assert_array_equal(mine, its)
+        for first, second in zip(found[0], parts, strict=True):
+            np.testing.assert_array_equal(first, second)
 
 
 def test_photographs_pass_in_parts_of_one(threads):
@@ -176,8 +175,8 @@ def test_photographs_pass_in_parts_of_one(threads):
         maps = extractor.fit_transform(images).compute()
         found.append([maps.outputs, maps._source._arrays["2"]])
     for parts in found[1:]:
-        for mine, its in zip(found[0], parts, strict=True):
-            np.testing.assert_array_equal(mine, its)
+        for first, second in zip(found[0], parts, strict=True):
+            np.testing.assert_array_equal(first, second)
 
 
 def test_within_threads_of_joblib(threads, digits, monkeypatch):

@@ -51,7 +51,7 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
     solver : {"online", "em"}, default="online"
         "online" takes a step of stepwise EM [2]_ after each `batch_size` examples.  "em" passes over all examples
         before each step and never lowers the penalised likelihood.
-    max_samples : int, default=200_000
+    max_samples : int, default=130_000
         Maximum number of training examples, further limited to 256 MiB.
     max_iter : int, default=100
         Maximum number of passes over the examples.
@@ -155,7 +155,7 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         covariance_type: str = "diag",
         emission: str = "auto",
         solver: str = "online",
-        max_samples: int = 200_000,
+        max_samples: int = 130_000,
         max_iter: int = 100,
         tol: float = 1e-3,
         batch_size: int = 1024,

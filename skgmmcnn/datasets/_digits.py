@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from functools import cache
 from importlib.resources import files
 
-import numpy as np
 import torch
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from sklearn.utils import Bunch
 from torch import nn
 
-WEIGHTS = "digits_network.safetensors"
-_N_EPOCHS = 40
+_WEIGHTS = "digits_network.safetensors"
 
 
 class DigitsNetwork(nn.Module):
@@ -67,8 +64,7 @@ def load_digits_network() -> Bunch:
 
     Notes
     -----
-    The network was trained on `images`, and its accuracy on `test_images` is 98 %.  ``python -m skgmmcnn.datasets``
-    trains it again.
+    The network was trained on `images`, by ``benchmarks/train_digits.py``, and its accuracy on `test_images` is 98 %.
 
     Examples
     --------
@@ -77,50 +73,19 @@ def load_digits_network() -> Bunch:
     >>> digits.images.shape, digits.test_images.shape
     ((1347, 8, 8), (450, 8, 8))
     """
-    with torch.device("meta"):  # no random weights, which would advance the global generator
-        network = DigitsNetwork()
-    from safetensors.torch import load
-
-    network.load_state_dict(load(files(__package__).joinpath(WEIGHTS).read_bytes()), assign=True)
-    return Bunch(network=network.eval(), **digit_images())
-
-
-def digit_images() -> Bunch:
-    """Return images, labels and class names as in :func:`load_digits_network`."""
-    arrays = {name: array.copy() for name, array in _arrays().items()}  # arrays are cached
-    return Bunch(**arrays, class_names=[str(digit) for digit in range(10)])
-
-
-@cache
-def _arrays() -> dict[str, np.ndarray]:
-    """Return images and labels, read once."""
     images, labels = load_digits(return_X_y=True)
     images = (images / 16).astype("float32").reshape(-1, 8, 8)
     parts = train_test_split(images, labels, test_size=0.25, stratify=labels, random_state=0)
-    return dict(zip(["images", "test_images", "labels", "test_labels"], parts, strict=True))
+    names = ["images", "test_images", "labels", "test_labels"]
+    class_names = [str(digit) for digit in range(10)]
+    return Bunch(network=_trained(), **dict(zip(names, parts, strict=True)), class_names=class_names)
 
 
-def train(digits: Bunch, *, seed: int = 0, n_epochs: int = _N_EPOCHS) -> DigitsNetwork:
-    """Return a network trained on `digits`, in evaluation mode; weights depend on the machine up to rounding."""
-    images, labels = torch.from_numpy(digits.images)[:, None], torch.from_numpy(digits.labels)
-    with torch.random.fork_rng(devices=[]), torch.enable_grad():
-        torch.manual_seed(seed)
+def _trained() -> DigitsNetwork:
+    """Return the network with its weights, in evaluation mode."""
+    from safetensors.torch import load
+
+    with torch.device("meta"):  # no random weights, which would advance the global generator
         network = DigitsNetwork()
-        optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
-        n_batches = -(-len(images) // 64)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.01, total_steps=n_epochs * n_batches)
-        for _ in range(n_epochs):
-            for rows in torch.randperm(len(images)).split(64):
-                loss = nn.functional.cross_entropy(network(images[rows]), labels[rows])
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                schedule.step()
+    network.load_state_dict(load(files(__package__).joinpath(_WEIGHTS).read_bytes()), assign=True)
     return network.eval()
-
-
-def accuracy(network: nn.Module, digits: Bunch) -> float:
-    """Return the accuracy on the test images."""
-    with torch.no_grad():
-        decided = network(torch.from_numpy(digits.test_images)[:, None]).argmax(1).numpy()
-    return float((decided == digits.test_labels).mean())

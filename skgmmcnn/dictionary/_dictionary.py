@@ -59,7 +59,7 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
         Initial means: random rows, or rows far from each other.
     solver : {"em", "online", "sgd"}, default="em"
         Training algorithm; see :class:`DiagonalGaussianMixture`.  "em" starts on an eighth of the sample.
-    max_samples : int, default=200_000
+    max_samples : int, default=130_000
         Maximum number of training rows per layer, further limited to 256 MiB.
     max_iter : int, default=200
         Maximum number of passes over the sample.
@@ -157,7 +157,7 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
         emission: str = "auto",
         init_params: str = "random_from_data",
         solver: str = "em",
-        max_samples: int = 200_000,
+        max_samples: int = 130_000,
         max_iter: int = 200,
         tol: float = 1e-4,
         reg_covar: float = 0.3,

@@ -1,9 +1,12 @@
-"""Base class of networks whose layers are captured: traced, or hooked while they run."""
+"""Networks whose layers are captured."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+import difflib
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -13,60 +16,38 @@ from ._following import Follower
 from ._forms import Form
 from ._network import Portable
 from ._receptive_field import ReceptiveField
-from ._rerun import Edits, ForwardPass
+from ._rerun import Capture, Edits, ForwardPass, Recording, Replay, StopRun
 from ._running import move, prepare
+from ._watching import Call, CopyPool, Watch, version_of
 
 Fields = dict[tuple[str, str], ReceptiveField]
 Survey = dict[str, tuple[tuple[int, int, int], ReceptiveField | None]]
 
+_WEIGHTED = (nn.modules.conv._ConvNd, nn.Linear)
+_PROBE = (1, 3, 64, 64)
 
-class CapturedNetwork(ABC):
+
+class CapturedNetwork:
     """A network in evaluation mode, not copied, whose layers are captured by name in network order.
 
-    `forms` are the conversions of the layers to maps, which :meth:`select` determines.
+    Layers are submodules, or torch functions in them, named as in torchvision; ``name_0`` and ``name_1`` are the first
+    and second call of a submodule that runs twice.  `forms` are the conversions of the layers to maps, which
+    :meth:`select` determines.
     """
 
-    network: nn.Module
-    layers: tuple[str, ...]
-    _forms: Mapping[str, Form]
+    def __init__(self, network: nn.Module, layers: Sequence[str] = (), forms: Mapping[str, Form] | None = None) -> None:
+        self.network, self.layers, self._forms = network, tuple(layers), forms or {}
+        self._copies = CopyPool(network)
+        self._names = {_call_name(layer, network): layer for layer in self.layers}
+        modules = dict(network.named_modules())
+        self._functions = any(not {name, re.sub(r"_\d+$", "", name)} & modules.keys() for name in self._names)
 
     def __reduce__(self) -> tuple:
         return type(self), (Portable(self.network), self.layers, dict(self._forms))
 
-    @property
-    @abstractmethod
-    def first_layer(self) -> nn.Module | None:
-        """The first convolution or fully connected layer, None if there is none."""
-
-    @abstractmethod
-    def select(
-        self, layers: Sequence[str], image: Tensor, layouts: Mapping[str, str] | None = None
-    ) -> tuple[CapturedNetwork, Fields]:
-        """Return the network with `layers` captured, and the field of each layer in each lower one and the input."""
-
-    @abstractmethod
-    def survey(self, image: Tensor, layouts: Mapping[str, str] | None = None) -> Survey:
-        """Return the shape (C, H, W) of the map and the field in the image of each possible layer."""
-
-    @abstractmethod
     def on(self, network: nn.Module) -> CapturedNetwork:
         """Return this object for another `network` of equal structure."""
-
-    @abstractmethod
-    def run(self, batch: Tensor) -> tuple[Any, dict[str, Tensor]]:
-        """Return the output of the network for `batch`, and the map (n, C, H, W) of each layer."""
-
-    @abstractmethod
-    def start(self, batch: Tensor) -> ForwardPass:
-        """Run the network on `batch` and keep what reruns with edited layers need."""
-
-    @abstractmethod
-    def run_edited(self, batch: Tensor, edits: Edits) -> tuple[Any, dict[str, Tensor]]:
-        """Run the network on `batch` with edited layers; return its output and the maps of all layers."""
-
-    @abstractmethod
-    def _pass(self, image: Tensor, layers: Any, follower: Follower) -> None:
-        """Run the network on one image and report `layers` to `follower`."""
+        return CapturedNetwork(network, self.layers, self._forms)
 
     def to(self, device: torch.device) -> CapturedNetwork:
         """Move the network to `device`; return self."""
@@ -77,10 +58,171 @@ class CapturedNetwork(ABC):
         """Return `batch` with the device, type and memory layout of the network."""
         return prepare(self.network, batch)
 
-    def _follow(self, layers: Any, image: Tensor, layouts: Mapping[str, str] | None, *, pairs: bool) -> Follower:
+    @cached_property
+    def first_layer(self) -> nn.Module | None:
+        """The first convolution or fully connected layer to run, else to be defined; None if there is none."""
+        first = _FirstLayer()
+        try:
+            with torch.no_grad():
+                self._copies.run(self.prepare(torch.zeros(_PROBE)), first)
+        except (StopRun, Exception):  # a network may fail in any way on an image of another size
+            pass
+        if first.path is not None:
+            return self.network.get_submodule(first.path)
+        return next((module for module in self.network.modules() if isinstance(module, _WEIGHTED)), None)
+
+    def select(
+        self, layers: Sequence[str], image: Tensor, layouts: Mapping[str, str] | None = None
+    ) -> tuple[CapturedNetwork, Fields]:
+        """Return the network with `layers` captured, and the field of each layer in each lower one and the input."""
+        ordered = self._listing(image).find(layers, self.network)
+        geometry = self._follow(ordered, image, layouts, pairs=True).of(layers)
+        return CapturedNetwork(self.network, list(ordered.values()), geometry.forms), geometry.fields
+
+    def survey(self, image: Tensor, layouts: Mapping[str, str] | None = None) -> Survey:
+        """Return the shape (C, H, W) of the map and the field in the image of each possible layer."""
+        return self._follow(self._listing(image).submodules(), image, layouts, pairs=False).survey()
+
+    def run(self, batch: Tensor) -> tuple[Any, dict[str, Tensor]]:
+        """Return the output of the network for `batch`, and the map (n, C, H, W) of each layer."""
+        with torch.no_grad():
+            output, maps = self.run_edited(batch, {})
+        return output, {layer: maps[layer] for layer in self.layers}
+
+    def run_edited(self, batch: Tensor, edits: Edits, until: str | None = None) -> tuple[Any, dict[str, Tensor]]:
+        """Run the network on `batch` with edited layers; return its output and the maps of all layers."""
+        capture = Capture(self._names, self._forms, edits, until, functions=self._functions)
+        return self._copies.run(self.prepare(batch), capture), capture.maps
+
+    def start(self, batch: Tensor) -> ForwardPass:
+        """Run the network on `batch` and keep what reruns with edited layers need."""
+        recording = Recording(self._names, self._forms, {})
+        with torch.no_grad():
+            outputs = self._copies.run(self.prepare(batch), recording)
+        maps = {layer: recording.maps[layer] for layer in self.layers}
+
+        def again(edits: Edits, until: str | None) -> tuple[Any, dict[str, Tensor]]:
+            lowest = next((layer for layer in recording.starts if layer in edits), None)
+            if lowest is None:
+                return outputs, dict(maps)
+            if not recording.is_complete:
+                return self.run_edited(batch, edits, until)
+            replay = Replay(recording, lowest, edits, until)
+            return self._copies.run(replay.batch, replay), replay.maps
+
+        return ForwardPass(outputs, maps, again)
+
+    def _listing(self, image: Tensor) -> _Listing:
+        listing = _Listing()
+        with torch.no_grad():
+            self._copies.run(self.prepare(image), listing)
+        return listing
+
+    def _follow(
+        self, layers: Mapping[str, str], image: Tensor, layouts: Mapping[str, str] | None, *, pairs: bool
+    ) -> Follower:
         """Follow the dependence of `layers` on one image, with `pairs` also on each other."""
         image = self.prepare(image)
         follower = Follower(image, pairs=pairs, layouts=layouts or {}, n_layers=len(layers))
         with torch.no_grad(), follower:
-            self._pass(image, layers, follower)
+            self._copies.run(image, _Following(layers, follower))
         return follower
+
+
+class _FirstLayer(Watch):
+    """A run that ends at the first convolution or fully connected layer."""
+
+    path: str | None = None
+
+    def __init__(self) -> None:
+        super().__init__(functions=False)
+
+    def call(self, path: str, module: nn.Module | None, function: Callable, args: tuple, kwargs: dict) -> Any:
+        if isinstance(module, _WEIGHTED):
+            self.path = path
+            raise StopRun
+        return super().call(path, module, function, args, kwargs)
+
+
+class _Listing(Watch):
+    """A run that lists all calls, in the order in which they return.
+
+    Each tensor has a number, which it keeps while modules pass it on.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._calls: dict[Call, int | None] = {}  # with the number of the tensor, None for other results
+        self._numbers: dict[tuple[int, int], int] = {}
+        self._results: list[Any] = []  # kept, so that their ids stay unique
+
+    def see(self, call: Call, result: Any) -> Any:
+        self._results.append(result)
+        number = None
+        if isinstance(result, Tensor):
+            version = id(result), version_of(result)
+            if call.computes:
+                self._numbers[version] = len(self._calls)
+            number = self._numbers.setdefault(version, len(self._calls))
+        self._calls[call] = number
+        return result
+
+    def _times(self) -> Counter[str]:
+        return Counter(call.path for call in self._calls if call.module is not None)
+
+    def find(self, layers: Sequence[str], network: nn.Module) -> dict[str, str]:
+        """Return `layers` by the names of their calls, in network order; raise an error if one cannot be captured."""
+        known, times = {call.name: number for call, number in self._calls.items()}, self._times()
+        names = {_call_name(layer, network): layer for layer in layers}
+        tensors: dict[int | None, str] = {}
+        for layer in layers:
+            name = _call_name(layer, network)
+            if times[layer] > 1:
+                raise ValueError(
+                    f"Layer {layer!r} runs {times[layer]} times in one forward pass. Name one of these calls: "
+                    f"{layer + '_0'!r} is the first, {layer + '_1'!r} the second."
+                )
+            if layer in ("input", "decision"):
+                raise ValueError(f"The layer name {layer!r} is reserved; name a layer inside or behind it.")
+            if name not in known:
+                raise _unknown_layer(layer, list(known), list(times), network)
+            other = tensors.setdefault(known[name], layer)
+            if other != layer and known[name] is not None:
+                raise ValueError(f"Layers {other!r} and {layer!r} are the same tensor; name one.")
+        return {name: names[name] for name in known if name in names}
+
+    def submodules(self) -> dict[str, str]:
+        """Return all calls of submodules that return a tensor, the outermost of those that return the same."""
+        layers: dict[int, Call] = {}
+        for call in sorted(self._calls, key=lambda call: call.path.count(".")):
+            number = self._calls[call]
+            if call.module is not None and number is not None:
+                layers.setdefault(number, call)
+        times, ordered = self._times(), [layers[number] for number in sorted(layers)]
+        return {call.name: call.path if times[call.path] == 1 else f"{call.path}_{call.place}" for call in ordered}
+
+
+class _Following(Watch):
+    """A run that reports layers to a follower."""
+
+    def __init__(self, layers: Mapping[str, str], follower: Follower) -> None:
+        super().__init__(layers)
+        self._follower = follower
+
+    def see(self, call: Call, result: Any) -> Any:
+        if call.name in self.layers:
+            self._follower.see(self.layers[call.name], result)
+        return result
+
+
+def _call_name(layer: str, network: nn.Module) -> str:
+    """Return the name of the call of a layer, which is without a number for the first call."""
+    return layer if layer in dict(network.named_modules()) else layer.removesuffix("_0")
+
+
+def _unknown_layer(name: str, known: list[str], submodules: list[str], network: nn.Module) -> ValueError:
+    """Return the error for a layer that does not run, with the most similar names, else the first submodules."""
+    if name in dict(network.named_modules()):
+        return ValueError(f"Layer {name!r} does not run. Name a layer inside it, or another one that runs.")
+    near = difflib.get_close_matches(name, known, n=5, cutoff=0.4) or submodules[:10]
+    return ValueError(f"The network has no layer {name!r}. Near names: {', '.join(map(repr, near))}.")

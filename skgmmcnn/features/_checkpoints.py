@@ -5,55 +5,44 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 _MOST_SHOWN = 3
+_PLAIN = "under their own names"
 _logger = logging.getLogger(__name__)
-
-
-class _Candidate(NamedTuple):
-    """A state dict in a file, its position, and the number of tensors that fit the network."""
-
-    where: str
-    state: dict[str, Tensor]
-    n_fitting: int
 
 
 def load_weights(network: nn.Module, file: Path) -> None:
     """Load a state dict from `file`, also from under a prefix or in a checkpoint if all keys then fit."""
     if not file.is_file():
         raise FileNotFoundError(f"There is no weights file {str(file)!r}.")
-    wanted = {name: value for name, value in network.state_dict().items() if isinstance(value, Tensor)}
-    candidates = [
-        _under(part, state, prefix, wanted) for part, state in _states(_read(file)) for prefix in _prefixes(state)
-    ]
-    if not candidates:
+    kind = type(network).__name__
+    expected = {name: value for name, value in network.state_dict().items() if isinstance(value, Tensor)}
+    states = list(_states(_read(file)))
+    if not states:
         raise ValueError(
             f"{str(file)!r} contains no weights. Save them by torch.save(network.state_dict(), file) or by safetensors."
         )
-    fitting = [part for part in candidates if not _misfits(part.state, wanted)]
-    best = max(fitting or candidates, key=lambda part: part.n_fitting)
-    others = [part.where for part in fitting if not _equal(part.state, best.state)]
+    fitting = [(where, state) for where, state in states if not _misfits(state, expected)]
+    where, best = max(fitting or states, key=lambda part: _n_fitting(part[1], expected))
+    others = [other for other, state in fitting if not _equal(state, best)]
     if others:
         raise ValueError(
-            f"{str(file)!r} contains weights of {type(network).__name__} more than once: {best.where}, "
-            f"{', '.join(others)}. Save one of them to a file."
+            f"{str(file)!r} contains weights of {kind} more than once: {', '.join([where, *others])}. Save one of them "
+            "to a file."
         )
     try:
-        network.load_state_dict(best.state)
+        network.load_state_dict(best)
     except RuntimeError as error:
         raise ValueError(
-            f"The weights in {str(file)!r} do not fit {type(network).__name__}: {best.n_fitting} of its {len(wanted)} "
-            f"tensors are there, {best.where}; {'; '.join(_misfits(best.state, wanted)) or error}."
+            f"The weights in {str(file)!r} do not fit {kind}: {_n_fitting(best, expected)} of its {len(expected)} "
+            f"tensors are there, {where}; {'; '.join(_misfits(best, expected)) or error}."
         ) from error
-    if best.where != _PLAIN:
-        _logger.info("weights of %s are %s of %s", type(network).__name__, best.where, file)
-
-
-_PLAIN = "under their own names"
+    if where != _PLAIN:
+        _logger.info("weights of %s are %s of %s", kind, where, file)
 
 
 def _read(file: Path) -> Any:
@@ -78,39 +67,37 @@ def _read(file: Path) -> Any:
 
 
 def _states(content: Any, where: str = "") -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Yield the dicts of tensors in the content of a file, with their positions."""
+    """Yield the dicts of tensors in the content of a file, also without a prefix of keys, and their positions."""
     if not isinstance(content, Mapping):
         return
-    state = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
-    if state:
-        yield where, {key.replace("_orig_mod.", ""): value for key, value in state.items()}
+    tensors = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
+    state = {key.replace("_orig_mod.", ""): value for key, value in tensors.items()}
+    for prefix in sorted({key[:end] for key in state for end in _ends_of_prefixes(key)}, key=len):
+        places = [f"in {where}" if where else "", f"under the prefix {prefix!r}" if prefix else ""]
+        part = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        yield " and ".join(filter(None, places)) or _PLAIN, part
     for key, value in content.items():
         yield from _states(value, f"{where}[{key!r}]")
 
 
-def _prefixes(state: Mapping[str, Tensor]) -> list[str]:
-    """Return the prefixes of keys that end with a dot, and the empty prefix."""
-    parts = [key.split(".") for key in state]
-    return sorted({".".join([*names[:n], ""]) for names in parts for n in range(len(names))}, key=len)
+def _ends_of_prefixes(key: str) -> list[int]:
+    return [0, *(place + 1 for place, letter in enumerate(key) if letter == ".")]
 
 
-def _under(part: str, state: Mapping[str, Tensor], prefix: str, wanted: Mapping[str, Tensor]) -> _Candidate:
-    stripped = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-    n_fitting = sum(key in stripped and stripped[key].shape == value.shape for key, value in wanted.items())
-    where = " and ".join([*([f"in {part}"] if part else []), *([f"under the prefix {prefix!r}"] if prefix else [])])
-    return _Candidate(where or _PLAIN, stripped, n_fitting)
+def _n_fitting(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> int:
+    return sum(key in state and state[key].shape == value.shape for key, value in expected.items())
 
 
-def _misfits(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
+def _misfits(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
     """Return descriptions of the weights that are missing, have another shape or are unknown."""
     # Files of torch before 0.4.1 lack counters of batches, which torch does not need.
-    missing = [key for key in wanted if key not in state and not key.endswith("num_batches_tracked")]
+    missing = [key for key in expected if key not in state and not key.endswith("num_batches_tracked")]
     other = [
         f"{key} {tuple(state[key].shape)} for {tuple(value.shape)}"
-        for key, value in wanted.items()
+        for key, value in expected.items()
         if key in state and state[key].shape != value.shape
     ]
-    kinds = {"missing": missing, "of another shape": other, "unknown": [key for key in state if key not in wanted]}
+    kinds = {"missing": missing, "of another shape": other, "unknown": [key for key in state if key not in expected]}
     return [f"{kind}: {_some(keys)}" for kind, keys in kinds.items() if keys]
 
 

@@ -33,14 +33,13 @@ def private_copy(network: nn.Module) -> nn.Module:
         for module in reversed(list(network.modules())):  # wrappers in wrappers first
             if _unwrapped(module) is not module:
                 memo[id(module)] = copy.deepcopy(_unwrapped(module), memo)
-        copied = copy.deepcopy(network, memo).cpu()
+        return copy.deepcopy(network, memo).cpu()
     except Exception as error:
         raise ValueError(
             f"{type(network).__name__} cannot be copied ({type(error).__name__}: {error}), and the extractor runs a "
             "copy. Remove attributes that are neither weights nor layers, such as caches, loggers and open files, or "
             "give a function that returns the network, and weights=... ."
         ) from error
-    return copied
 
 
 def settle(network: nn.Module) -> nn.Module:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import torch
@@ -21,13 +20,6 @@ _FROM_BORDER = np.array([0, 2, 5])  # measured positions, between which fields m
 
 # allow_mutation_on_saved_tensors applies to the process, so one thread measures at a time.
 _MEASURING = threading.Lock()
-
-
-class _Recorded(NamedTuple):
-    """Maps (n, C, H, W) by layer with gradients: as `read` by layers above and as `returned` from layers below."""
-
-    read: dict[str, Tensor]
-    returned: dict[str, Tensor]
 
 
 def effective_fields(
@@ -54,11 +46,12 @@ def effective_fields(
             exact_float32(),
             allow_mutation_on_saved_tensors(),
         ):
-            recorded = _record(network, batch.clone())
+            read, returned = _record(network, batch.clone())
             effective: Fields = {}
             for upper in dict.fromkeys(upper for upper, _ in fields):
-                whole = {pair: field for pair, field in fields.items() if pair[0] == upper}
-                effective |= _effective_fields(recorded, upper, whole, share)
+                below = {lower: field for (layer, lower), field in fields.items() if layer == upper}
+                narrowed = _effective_fields(returned[upper], [read[lower] for lower in below], below.values(), share)
+                effective |= {(upper, lower): field for lower, field in zip(below, narrowed, strict=True)}
             return effective
     except RuntimeError as error:
         warnings.warn(
@@ -73,8 +66,8 @@ def _has_choice(span: Span) -> bool:
     return int((span[1] - span[0]).max(initial=0)) > 1
 
 
-def _record(network: CapturedNetwork, batch: Tensor) -> _Recorded:
-    """Run the network with gradients between any two of its layers."""
+def _record(network: CapturedNetwork, batch: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return maps by layer, as read by layers above and as returned from layers below, with gradients between them."""
     read: dict[str, Tensor] = {}
 
     def keep(layer: str, values: Tensor) -> Tensor:
@@ -83,19 +76,18 @@ def _record(network: CapturedNetwork, batch: Tensor) -> _Recorded:
 
     edits = {layer: lambda values, layer=layer: keep(layer, values) for layer in network.layers}
     _, returned = network.run_edited(batch, edits)
-    return _Recorded(read, returned)
+    return read, returned
 
 
-def _effective_fields(recorded: _Recorded, upper: str, fields: Fields, share: float) -> Fields:
-    """Return the effective fields of one layer in each layer below it."""
-    values, lowers = recorded.returned[upper], [recorded.read[lower] for _, lower in fields]
-    at = [_sample(size) for size in values.shape[2:]]
-    effective = {}
-    for (pair, field), energies in zip(fields.items(), _energies(values, lowers, at), strict=True):
+def _effective_fields(
+    upper: Tensor, lowers: list[Tensor], fields: Iterable[ReceptiveField], share: float
+) -> Iterator[ReceptiveField]:
+    """Yield the effective field of an upper map in each of `lowers`, inside its receptive field."""
+    at = [_sample(size) for size in upper.shape[2:]]
+    for field, energies in zip(fields, _energies(upper, lowers, at), strict=True):
         spans = zip((field.rows, field.columns), at, energies, strict=True)
         rows, columns = (_narrowed(*span, share) if _has_choice(span[0]) else span[0] for span in spans)
-        effective[pair] = ReceptiveField(rows, columns, field.shape)
-    return effective
+        yield ReceptiveField(rows, columns, field.shape)
 
 
 def _sample(size: int) -> np.ndarray:

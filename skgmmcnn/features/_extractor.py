@@ -24,7 +24,7 @@ from ._captured import CapturedNetwork
 from ._copying import plain
 from ._decisions import Judge, Meaning, check_one_decision, count_outputs, is_bounded
 from ._effective_field import effective_fields
-from ._images import Images, InputKind, PixelScale, make_images, normalise_input, of_bytes, unreadable, warn_if_random
+from ._images import Images, PixelScale, make_images, normalise_input, of_bytes, unreadable, warn_if_random
 from ._layers import choose_layers, split_layout
 from ._maps import FeatureMaps
 from ._network import Portable, build, fingerprint, share, usual_preprocess
@@ -33,7 +33,6 @@ from ._running import lay_out
 from ._sources import NetworkSource, Running
 from ._spec import NetworkSpec, check_class_names
 from ._store import StoredSource, check_folder
-from ._tracing import watch
 
 _N_FIELD_IMAGES = 4  # on which effective fields are measured
 _N_ASKED = 8  # images used to check whether a network returns probabilities
@@ -52,8 +51,8 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
     model : str, callable or torch.nn.Module
         A torchvision model name (``"resnet50"``), a function without arguments that returns a network, or a network.
     layers : str or sequence of str, default=None
-        Names of submodules as in ``model.named_modules()``, or torchvision's names of operations
-        (:func:`torchvision.models.feature_extraction.get_graph_node_names`), in any order.  None takes the last block
+        Names of submodules as in ``model.named_modules()``, or of torch functions in them as in torchvision
+        (``"layer1.0.add"``, ``"layer1.0.add_1"`` for the second call), in any order.  None takes the last block
         of each of the four smallest map sizes, or the hidden layers of a network of vectors;
         :func:`skgmmcnn.features.list_layers` lists all layers.
     weights : str, path or torchvision weights, default=None
@@ -201,30 +200,29 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         X = normalise_input(X, existing=self.on_error == "raise")  # before weights are downloaded
         device = resolve_device(self.device)
         built = build(self.model, self.weights, seed=0)
-        preprocess: Any = built.preprocess if self.preprocess == "auto" else self.preprocess
-        if self.preprocess == "auto" and preprocess is None and isinstance(self.model, str) and of_bytes(X):
-            preprocess = usual_preprocess(self.model)
-        watched = watch(built.network)
-        images = self._images_of(X, InputKind.of(watched.first_layer), preprocess)
+        preprocess: Any = self.preprocess
+        if preprocess == "auto":
+            preprocess = built.preprocess
+            if preprocess is None and isinstance(self.model, str) and of_bytes(X):
+                preprocess = usual_preprocess(self.model)
+        network = CapturedNetwork(built.network)
+        images = self._images_of(X, network.first_layer, preprocess)
         image = images.batch(0, 1)
         warn_if_random(images, image)
         lay_out(built.network, image)
-        layers, layouts = self._layers_of(watched, image)
-        traced, fields = watched.select(layers, image, layouts)
-        spec = self._survey(traced, fields, images, image, built.class_names)
+        layers, layouts = self._layers_of(network, image)
+        captured, fields = network.select(layers, image, layouts)
+        spec = self._survey(captured, fields, images, image, built.class_names)
         if y is not None:
             spec.encode(y, len(images))
-        traced = traced.on(share(built.network, device))
-        pairs = [(upper, lower) for upper, lowers in spec.below.items() for lower in lowers]
-        batch = _some(images, _N_FIELD_IMAGES, spec.input_shape)
-        effective = effective_fields(traced, batch, {pair: fields[pair] for pair in pairs})
-        digest = fingerprint(traced.network)
-        spec = replace(spec, effective_fields=effective, fingerprint=digest)
+        captured = captured.on(share(built.network, device))
+        direct = {(upper, lower): fields[upper, lower] for upper, lowers in spec.below.items() for lower in lowers}
+        effective = effective_fields(captured, _some(images, _N_FIELD_IMAGES, spec.input_shape), direct)
         self._scale = PixelScale.of(images, image)
-        self._traced = traced
-        self.fingerprint_ = digest
+        self._captured = captured
+        self.fingerprint_ = fingerprint(captured.network)
         self.preprocess_ = preprocess
-        self.spec_ = spec
+        self.spec_ = replace(spec, effective_fields=effective, fingerprint=self.fingerprint_)
         return self
 
     def _check_parameters(self) -> None:
@@ -241,7 +239,7 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
     @property
     def network_(self) -> nn.Module:
         """The frozen network, shared by clones of this estimator."""
-        return self._traced.network
+        return self._captured.network
 
     def transform(self, X: Any) -> FeatureMaps:
         """Return the feature maps of X, which are computed when they are read.
@@ -257,12 +255,12 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
             Lazy maps of the modelled layers for each image.
         """
         check_is_fitted(self)
-        images = self._images_of(X, InputKind.of(self._traced.first_layer), self.preprocess_)
+        images = self._images_of(X, self._captured.first_layer, self.preprocess_)
         images.batch(0, 1, self.spec_.input_shape)
         run = Running(self.decision, self.batch_size, self.n_jobs, self.verbose, self.device)
-        network = NetworkSource(self._traced, self.spec_, self.fingerprint_, images, run)
+        network = NetworkSource(self._captured, self.spec_, self.fingerprint_, images, run)
         source = network if self.store is None else StoredSource(network, self.store, "float32")
-        return FeatureMaps(self.spec_, images, source, network, self._scale)
+        return FeatureMaps(source, network, self._scale)
 
     def score(self, X: Any, y: Any) -> float:
         """Return the accuracy of the network.
@@ -285,9 +283,11 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         labels = self.spec_.encode(y, len(maps))
         return float((np.concatenate([batch.decisions for batch in maps.batches()]) == labels).mean())
 
-    def _images_of(self, X: Any, kind: InputKind, preprocess: Callable | None) -> Images:
+    def _images_of(self, X: Any, first_layer: nn.Module | None, preprocess: Callable | None) -> Images:
         """Return X as images; those that cannot be read are skipped if ``on_error="skip"``."""
-        images = make_images(X, kind, split_layout(self.layout)[0], preprocess, existing=self.on_error == "raise")
+        images = make_images(
+            X, first_layer, split_layout(self.layout)[0], preprocess, existing=self.on_error == "raise"
+        )
         if self.on_error == "raise":
             return images
         bad = unreadable(images, self.n_jobs)
@@ -301,12 +301,12 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
     def _named_layers(self) -> Sequence[str] | None:
         return [self.layers] if isinstance(self.layers, str) else self.layers
 
-    def _layers_of(self, watched: CapturedNetwork, image: Tensor) -> tuple[list[str], dict[str, str]]:
+    def _layers_of(self, network: CapturedNetwork, image: Tensor) -> tuple[list[str], dict[str, str]]:
         """Return the layers to model and the layouts set by the user."""
         _, layouts = split_layout(self.layout)
         layers = self._named_layers()
         if layers is None:
-            layers = choose_layers(watched.survey(image, layouts), watched.network)
+            layers = choose_layers(network.survey(image, layouts), network.network)
             if not layers:
                 raise ValueError("The network has no hidden layer to choose by default; set layers=[...].")
         for name in layouts:
@@ -318,28 +318,28 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
 
     def _survey(
         self,
-        traced: CapturedNetwork,
+        captured: CapturedNetwork,
         fields: Mapping[tuple[str, str], ReceptiveField],
         images: Images,
         image: Tensor,
         class_names: Sequence[str] | Mapping[int, str] | None,
     ) -> NetworkSpec:
         """Run the network on an image, and on more if it returns probabilities; return its description."""
-        outputs, activations = traced.run(image)
+        outputs, activations = captured.run(image)
         beside = images.batch(len(images) - 1, len(images), tuple(image.shape[1:]))
-        warn_if_unsteady(traced, torch.cat([image, beside]), activations)
+        warn_if_unsteady(captured, torch.cat([image, beside]), activations)
         if self.class_names is not None:
             class_names = self.class_names
         n_outputs = count_outputs(outputs, self.decision, class_names)
         meaning = Meaning.of(outputs)
-        if meaning.bounded and is_bounded(traced.network, traced.prepare(image)):
-            meaning = Meaning.of(traced.run(_some(images, _N_ASKED, tuple(image.shape[1:])))[0])
+        if meaning.bounded and is_bounded(captured.network, captured.prepare(image)):
+            meaning = Meaning.of(captured.run(_some(images, _N_ASKED, tuple(image.shape[1:])))[0])
         else:
             meaning = Meaning()
         check_one_decision(meaning, n_outputs, self.decision)
         Judge(self.decision, n_outputs, meaning.probabilities).read(outputs, 0, activations)
         return NetworkSpec(
-            layers=traced.layers,
+            layers=captured.layers,
             shapes={name: (c, h, w) for name, values in activations.items() for _, c, h, w in [values.shape]},
             input_shape=tuple(image.shape[1:]),
             receptive_fields=fields,
@@ -362,7 +362,7 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         state = dict(super().__getstate__())
         if isinstance(self.model, nn.Module):
             model = plain(self.model)
-            same = "_traced" in state and fingerprint(model) == self.fingerprint_
+            same = "_captured" in state and fingerprint(model) == self.fingerprint_
             state["model"] = _SAME_AS_NETWORK if same else Portable(model)
         return state
 

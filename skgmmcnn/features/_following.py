@@ -8,7 +8,7 @@ operations in place are covered, networks may branch on their values, and one pa
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache, reduce
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from .._progress import DelayedBar
+from .._progress import progress
 from ._forms import Form, no_form
 from ._receptive_field import ReceptiveField, Span
 
@@ -28,6 +28,9 @@ from ._receptive_field import ReceptiveField, Span
 # entries follow for each origin (the image and lower layers): first row, -(last row + 1), first column and
 # -(last column + 1) that the value depends on.  The shadow of a mixture is the minimum; infinity means no dependence.
 _PLACE, _ENDS = 2, 4
+_PATIENCE = 2.0  # seconds until a progress bar appears
+
+_Measured = tuple[Form | None, dict[str, ReceptiveField]]
 
 
 class Geometry(NamedTuple):
@@ -47,11 +50,12 @@ class Follower(TorchDispatchMode):
 
     def __init__(self, image: Tensor, *, pairs: bool, layouts: Mapping[str, str], n_layers: int) -> None:
         super().__init__()
-        self._bar = DelayedBar(n_layers, desc="receptive fields", unit="layer")
+        self._bar = progress(total=n_layers, delay=_PATIENCE, desc="receptive fields", unit="layer")
         self.geometry = Geometry({}, {}, {})
         self.formless: dict[str, Any] = {}
         self._pairs, self._layouts = pairs, layouts
-        self._cache: dict[tuple, _LayerFields] = {}
+        self._measured: dict[tuple, _Measured] = {}
+        self._references: list[Tensor | None] = []
         self._shadows: dict[tuple[int, int], _StoredShadow] = {}
         self._origins: dict[str, tuple[int, int]] = {}
         self._unknown: set[str] = set()
@@ -67,7 +71,7 @@ class Follower(TorchDispatchMode):
 
     def __exit__(self, *exception: Any) -> None:
         super().__exit__(*exception)
-        self._bar.close()
+        self._bar.__exit__(*exception)
         if self._unknown:
             warnings.warn(
                 f"The outputs of {', '.join(sorted(self._unknown))} are taken to depend on all inputs: the receptive "
@@ -99,38 +103,36 @@ class Follower(TorchDispatchMode):
             return
         super().__exit__(None, None, None)  # operations here are not followed
         shadow = self._read(tensor)
-        form = self._form(tensor, shadow, self._layouts.get(name))
-        if form is None:
-            if shadow is not None:
-                self.formless[name] = tensor
-        else:
+        form, fields = self._measure(tensor, shadow, self._layouts.get(name))
+        if form is not None:
             self.geometry.forms[name], self.geometry.shapes[name] = form, form.shape(tensor)
-            fields = {} if shadow is None else self._fields(tensor, shadow, form)
             self.geometry.fields.update({(name, lower): field for lower, field in fields.items()})
             if self._pairs:
                 self._originate(name, tensor, form)
+        elif shadow is not None:
+            self.formless[name] = tensor
         self._bar.update(1)
         super().__enter__()
 
-    def _form(self, tensor: Tensor, shadow: Tensor | None, layout: str | None) -> Form | None:
-        known = self._cache.get((id(shadow), tensor.shape))
-        if known and not layout:
-            return known.form
-        return Form.of(tensor, None if shadow is None else shadow[:_PLACE], layout)
+    def _measure(self, tensor: Tensor, shadow: Tensor | None, layout: str | None) -> _Measured:
+        """Return the form of a layer and its fields in all origins, computed once for layers that share a shadow."""
+        key = id(shadow), tensor.shape, layout
+        if key not in self._measured:
+            form = Form.of(tensor, None if shadow is None else shadow[:_PLACE], layout)
+            fields = {} if form is None or shadow is None else self._fields(tensor, shadow, form)
+            self._measured[key] = form, fields
+            self._references.append(shadow)  # so that its id stays unique
+        return self._measured[key]
 
     def _fields(self, tensor: Tensor, shadow: Tensor, form: Form) -> dict[str, ReceptiveField]:
-        """Return the fields of a layer in all origins, computed once for layers that share a shadow."""
-        key = id(shadow), tensor.shape
-        if key not in self._cache or self._cache[key].form != form:
-            spread = shadow if form.grid is None else shadow.expand(-1, *tensor.shape)
-            fields = {}
-            for number, (lower, size) in enumerate(self._origins.items()):
-                ends = spread[_PLACE + _ENDS * number :][:_ENDS]
-                field = _field([form.as_map(end).numpy() for end in ends], form.size(tensor), size)
-                if field is not None:
-                    fields[lower] = field
-            self._cache[key] = _LayerFields(shadow, form, fields)
-        return self._cache[key].fields
+        spread = shadow if form.grid is None else shadow.expand(-1, *tensor.shape)
+        fields = {}
+        for number, (lower, size) in enumerate(self._origins.items()):
+            ends = spread[_PLACE + _ENDS * number :][:_ENDS]
+            field = _field([form.as_map(end).numpy() for end in ends], form.size(tensor), size)
+            if field is not None:
+                fields[lower] = field
+        return fields
 
     def _originate(self, name: str, tensor: Tensor, form: Form) -> None:
         """Make a tensor an origin, in whose locations the fields of later layers are determined."""
@@ -155,7 +157,7 @@ class Follower(TorchDispatchMode):
         if name.startswith("new_") or name.endswith("_like"):
             return  # depends on shape and type only
         shadows = {id(value): shadow for value in tensors if (shadow := self._read(value)) is not None}
-        written = {id(args[key]) for key in _write_arguments(func) if args.get(key) is not None}
+        written = {id(args[key]) for key in _written(func) if args.get(key) is not None}
         own = {_key(value) for value in tensors}
         for number, result in enumerate(results):
             if name in _RESHAPING or (id(result) not in written and _key(result) in own):
@@ -202,14 +204,6 @@ class Follower(TorchDispatchMode):
         self._shadows[key] = _StoredShadow(StorageWeakRef(storage), length, geometry, shadow)
 
 
-class _LayerFields(NamedTuple):
-    """The fields of layers with a shadow, which is referenced so that its id stays unique."""
-
-    shadow: Tensor
-    form: Form
-    fields: dict[str, ReceptiveField]
-
-
 @dataclass(frozen=True)
 class _StoredShadow:
     """The shadow of a storage, in the geometry of the tensor through which it was written."""
@@ -244,6 +238,21 @@ class _Call(NamedTuple):
         return [self.shadows.get(id(self.args.get(name))) for name in names]
 
 
+_Rule = Callable[[_Call], Tensor | None]
+_RULES: dict[str, _Rule] = {}
+
+
+def _rule(names: str) -> Callable[[_Rule], _Rule]:
+    """Register the rule of the operations `names`, which returns the shadow of a result, or None if it is unknown."""
+
+    def register(rule: _Rule) -> _Rule:
+        _RULES.update(dict.fromkeys(names.split(), rule))
+        return rule
+
+    return register
+
+
+@_rule("_to_copy copy_ clone hardswish_ hardswish masked_fill masked_fill_ lift_fresh")
 def _pointwise(call: _Call) -> Tensor:
     """Each value depends on the values at its index; factors equal at all places are ignored."""
     ndim = call.result.ndim
@@ -327,15 +336,24 @@ def _mix(shadow: Tensor, axes: Sequence[int]) -> Tensor:
     return shadow.amin([axis + 1 for axis in axes], keepdim=True) if len(axes) else shadow
 
 
+@_rule("mm bmm addmm _addmm_activation baddbmm")
 def _product(call: _Call) -> Tensor:
-    first, second = _FACTORS[call.name]
-    one, other = call.of(first, second)
-    factors = [] if one is None else [_mix(one, [one.ndim - 2])]
-    factors += [] if other is None else [_mix(other, [other.ndim - 3])]
-    added = [_align(bias, call.result.ndim) for bias in call.of("self") if first != "self" and bias is not None]
-    return _combine([*([_least(factors)] if factors else []), *added])
+    """Rows of the first factor are multiplied by columns of the second one; a third argument is added."""
+    *added, first, second = [argument for argument in call.args.values() if isinstance(argument, Tensor)]
+    factors = [
+        _mix(call.shadows[id(factor)], [axis % factor.ndim])
+        for factor, axis in ((first, -1), (second, -2))
+        if id(factor) in call.shadows
+    ]
+    terms = [_align(call.shadows[id(term)], call.result.ndim) for term in added if id(term) in call.shadows]
+    return _combine([*([_least(factors)] if factors else []), *terms])
 
 
+@_rule(
+    "_native_multi_head_attention _scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_flash_attention "
+    "_scaled_dot_product_efficient_attention _scaled_dot_product_attention_math _scaled_dot_product_cudnn_attention "
+    "_scaled_dot_product_fused_attention_overrideable"
+)
 def _attention(call: _Call) -> Tensor:
     """Each query depends on all keys and their values, separately for the first axes."""
     queries, keys, values = call.of("query", "key", "value")
@@ -343,29 +361,38 @@ def _attention(call: _Call) -> Tensor:
     return _least(shadows + [_mix(x, [x.ndim - 3, x.ndim - 2]) for x in (keys, values) if x is not None])
 
 
+@_rule("_transformer_encoder_layer_fwd")
 def _transformer_layer(call: _Call) -> Tensor | None:
     """Each token depends on all tokens of the image, and keeps its place."""
     (shadow,) = call.of("src")
     return None if shadow is None else _rescale(shadow, [1, 2])
 
 
+@_rule("view_as_real")
+def _parts_of_complex(call: _Call) -> Tensor:
+    return call.shadows[id(call.inputs[0])].unsqueeze(-1)
+
+
+@_rule("view_as_complex")
+def _complex_of_parts(call: _Call) -> Tensor:
+    return call.shadows[id(call.inputs[0])].amin(-1)
+
+
+@_rule("cat")
 def _concatenation(call: _Call) -> Tensor:
     ndim = call.result.ndim
     axis = call.args["dim"] % ndim + 1
     parts = [value for value in call.args["tensors"] if value.ndim == ndim]
     nothing = torch.full((_PLACE, *[1] * ndim), torch.inf)
     shadows = _of_all_origins([call.shadows.get(id(part), nothing) for part in parts])
-    shape = list(torch.broadcast_shapes(*[_first_of_axis(shadow, axis).shape for shadow in shadows]))
+    shape = torch.broadcast_shapes(*[shadow.narrow(axis, 0, 1).shape for shadow in shadows])
     lengths = [part.shape[axis - 1] for part in parts]
     return torch.cat(
         [x.expand(*shape[:axis], n, *shape[axis + 1 :]) for x, n in zip(shadows, lengths, strict=True)], axis
     )
 
 
-def _first_of_axis(shadow: Tensor, axis: int) -> Tensor:
-    return shadow.narrow(axis, 0, 1)
-
-
+@_rule("constant_pad_nd")
 def _constant_padding(call: _Call) -> Tensor:
     """Padding with a constant, from the last axis on; negative numbers crop."""
     shadow, pad = call.shadows[id(call.args["self"])], call.args["pad"]
@@ -376,6 +403,11 @@ def _constant_padding(call: _Call) -> Tensor:
     return shadow
 
 
+@_rule(
+    "roll flip index index_select gather take_along_dim reflection_pad1d reflection_pad2d replication_pad1d "
+    "replication_pad2d repeat stack im2col pixel_shuffle pixel_unshuffle native_channel_shuffle channel_shuffle tril "
+    "triu index_put index_put_ slice_scatter select_scatter _unsafe_index embedding take"
+)
 def _rearrangement(call: _Call) -> Tensor:
     """Apply the operation to indices of values, to see where each goes."""
     numbers, sources, begin = {}, [], 0
@@ -409,6 +441,7 @@ def _by_index(call: _Call, index: Tensor) -> Tensor:
     return shadow.view(*shadow.shape, *[1] * (call.result.ndim - index.ndim))
 
 
+@_rule("native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training _batch_norm_with_update")
 def _normalisation(call: _Call) -> Tensor | None:
     """Batch statistics are constants in evaluation mode; instance statistics mix all locations."""
     if len(call.inputs) > 1:
@@ -419,6 +452,7 @@ def _normalisation(call: _Call) -> Tensor | None:
     return _rescale(shadow, [axis for axis in range(shadow.ndim - 1) if axis != 1])
 
 
+@_rule("native_group_norm")
 def _group_norm(call: _Call) -> Tensor | None:
     shadow = call.of("input")[0]
     if shadow is None or len(call.inputs) > 1:
@@ -435,6 +469,7 @@ def _by_groups(shadow: Tensor, n_groups: int, n_channels: int) -> Tensor:
     return mixed if n_groups == 1 else mixed.repeat_interleave(n_channels // n_groups, 2)
 
 
+@_rule("convolution")
 def _convolution(call: _Call) -> Tensor | None:
     shadow, weight = call.of("input", "weight")
     if shadow is None or weight is not None:
@@ -442,31 +477,41 @@ def _convolution(call: _Call) -> Tensor | None:
     args, kernel = call.args, call.args["weight"].shape[2:]
     sizes, ahead = args["input"].shape[2:], call.result.shape[2:]
     shadow = _by_groups(shadow, args["groups"], call.result.shape[1])
-    settings = (_each(args[key], len(kernel)) for key in ("stride", "padding", "dilation"))
-    for axis, (n, m, k, stride, padding, dilation) in enumerate(zip(sizes, ahead, kernel, *settings, strict=True), 3):
-        if args["transposed"]:
-            read = _expand(shadow, axis, n)
-            apart = read.new_full((*read.shape[:axis], (n - 1) * stride + 1, *read.shape[axis + 1 :]), torch.inf)
-            apart[(slice(None),) * axis + (slice(None, None, stride),)] = read
-            shadow = _windows(apart, axis, m, k, 1, dilation * (k - 1) - padding, dilation)
-        else:
-            shadow = _windows(_expand(shadow, axis, n), axis, m, k, stride, padding, dilation)
-    return _set_places(shadow, ahead)
+    stride, padding, dilation = (_each(args[key], len(kernel)) for key in ("stride", "padding", "dilation"))
+    if args["transposed"]:
+        for axis, (n, step) in enumerate(zip(sizes, stride, strict=True), 3):
+            shadow = _spread(_expand(shadow, axis, n), axis, step)
+        sizes = shadow.shape[3:]
+        padding = [d * (k - 1) - p for k, p, d in zip(kernel, padding, dilation, strict=True)]
+        stride = [1] * len(kernel)
+    return _slide(shadow, sizes, ahead, zip(kernel, stride, padding, dilation, strict=True))
 
 
+@_rule("max_pool1d max_pool2d_with_indices max_pool3d_with_indices avg_pool1d avg_pool2d avg_pool3d")
 def _pooling(call: _Call) -> Tensor | None:
     value = call.inputs[0]
     n_axes = next(int(sign) for sign in call.name if sign.isdigit())
-    kernel = _each(call.args["kernel_size"], n_axes)
-    stride = _each(call.args["stride"] or kernel, n_axes)
-    padding, dilation = (
-        _each(call.args.get(key, default), n_axes) for key, default in (("padding", 0), ("dilation", 1))
-    )
-    shadow, first = call.shadows[id(value)], value.ndim - n_axes
-    for i, setting in enumerate(zip(kernel, stride, padding, dilation, strict=True)):
-        read = _expand(shadow, first + i + 1, value.shape[first + i])
-        shadow = _windows(read, first + i + 1, call.result.shape[first + i], *setting)
-    return _set_places(shadow, call.result.shape[first:])
+    args = {"padding": 0, "dilation": 1} | call.args
+    args["stride"] = args["stride"] or args["kernel_size"]
+    settings = [_each(args[key], n_axes) for key in ("kernel_size", "stride", "padding", "dilation")]
+    sizes, ahead = value.shape[-n_axes:], call.result.shape[-n_axes:]
+    return _slide(call.shadows[id(value)], sizes, ahead, zip(*settings, strict=True))
+
+
+def _spread(shadow: Tensor, axis: int, stride: int) -> Tensor:
+    """Insert stride - 1 entries without dependence between those of an axis."""
+    n = (shadow.shape[axis] - 1) * stride + 1
+    apart = shadow.new_full((*shadow.shape[:axis], n, *shadow.shape[axis + 1 :]), torch.inf)
+    apart[(slice(None),) * axis + (slice(None, None, stride),)] = shadow
+    return apart
+
+
+def _slide(shadow: Tensor, sizes: Sequence[int], ahead: Sequence[int], settings: Iterable[tuple[int, ...]]) -> Tensor:
+    """Return the shadow of a map of size `ahead` whose windows slide over the last axes, of lengths `sizes`."""
+    first = shadow.ndim - len(sizes)
+    for axis, (n, m, setting) in enumerate(zip(sizes, ahead, settings, strict=True), first):
+        shadow = _windows(_expand(shadow, axis, n), axis, m, *setting)
+    return _set_places(shadow, ahead)
 
 
 def _windows(shadow: Tensor, axis: int, n: int, kernel: int, stride: int, padding: int, dilation: int) -> Tensor:
@@ -491,6 +536,11 @@ def _pad(shadow: Tensor, axis: int, before: int, behind: int) -> Tensor:
     return torch.cat([around[0], shadow, around[1]], axis)
 
 
+@_rule(
+    "_adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_max_pool2d adaptive_max_pool3d upsample_nearest1d "
+    "upsample_nearest2d upsample_nearest3d _upsample_nearest_exact2d upsample_linear1d upsample_bilinear2d "
+    "upsample_trilinear3d upsample_bicubic2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa"
+)
 def _resampling(call: _Call) -> Tensor | None:
     """Adaptive pooling and interpolation treat channels alike: NaN in a row, or column, shows its reach."""
     value = call.inputs[0]
@@ -603,65 +653,21 @@ def _tensors(values: Any) -> Iterator[Tensor]:
 
 
 @cache
-def _signature(func: Any) -> tuple[tuple[str, ...], dict[str, Any]]:
-    arguments = func._schema.arguments
-    known = {each.name: each.default_value for each in arguments if each.has_default_value()}
-    return tuple(each.name for each in arguments), known
-
-
-@cache
-def _write_arguments(func: Any) -> tuple[str, ...]:
+def _written(func: Any) -> tuple[str, ...]:
     """Return the names of the arguments that an operation writes to."""
     return tuple(each.name for each in func._schema.arguments if each.alias_info and each.alias_info.is_write)
 
 
+@cache
+def _defaults(func: Any) -> dict[str, Any]:
+    """Return all arguments of an operation in order, with their default values."""
+    return {each.name: each.default_value for each in func._schema.arguments}
+
+
 def _bind(func: Any, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
-    names, known = _signature(func)
-    return {**known, **dict(zip(names, args, strict=False)), **kwargs}
+    known = _defaults(func)
+    return {**known, **dict(zip(known, args, strict=False)), **kwargs}
 
 
-_FACTORS = {
-    "mm": ("self", "mat2"),
-    "bmm": ("self", "mat2"),
-    "addmm": ("mat1", "mat2"),
-    "_addmm_activation": ("mat1", "mat2"),
-    "baddbmm": ("batch1", "batch2"),
-}
-_ATTENTION = (
-    "_native_multi_head_attention _scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_flash_attention "
-    "_scaled_dot_product_efficient_attention _scaled_dot_product_attention_math _scaled_dot_product_cudnn_attention "
-    "_scaled_dot_product_fused_attention_overrideable"
-).split()
-_NORMED = (
-    "native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training _batch_norm_with_update".split()
-)
-_POOLINGS = "max_pool1d max_pool2d_with_indices max_pool3d_with_indices avg_pool1d avg_pool2d avg_pool3d".split()
-_RESIZING = (
-    "_adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_max_pool2d adaptive_max_pool3d upsample_nearest1d "
-    "upsample_nearest2d upsample_nearest3d _upsample_nearest_exact2d upsample_linear1d upsample_bilinear2d "
-    "upsample_trilinear3d upsample_bicubic2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa"
-).split()
-_MOVING = (
-    "roll flip index index_select gather take_along_dim reflection_pad1d reflection_pad2d replication_pad1d "
-    "replication_pad2d repeat stack im2col pixel_shuffle pixel_unshuffle native_channel_shuffle channel_shuffle tril "
-    "triu index_put index_put_ slice_scatter select_scatter _unsafe_index embedding take"
-).split()
-_COPYING = "_to_copy copy_ clone hardswish_ hardswish masked_fill masked_fill_ lift_fresh".split()
-_RULES: dict[str, Callable[[_Call], Tensor | None]] = {
-    "convolution": _convolution,
-    "constant_pad_nd": _constant_padding,
-    "cat": _concatenation,
-    "_transformer_encoder_layer_fwd": _transformer_layer,
-    "native_group_norm": _group_norm,
-    "view_as_real": lambda call: call.shadows[id(call.inputs[0])].unsqueeze(-1),
-    "view_as_complex": lambda call: call.shadows[id(call.inputs[0])].amin(-1),
-    **dict.fromkeys(_FACTORS, _product),
-    **dict.fromkeys(_ATTENTION, _attention),
-    **dict.fromkeys(_NORMED, _normalisation),
-    **dict.fromkeys(_POOLINGS, _pooling),
-    **dict.fromkeys(_RESIZING, _resampling),
-    **dict.fromkeys(_MOVING, _rearrangement),
-    **dict.fromkeys(_COPYING, _pointwise),
-}
 _OVERWRITING = frozenset(["copy_", "fill_", "zero_", "normal_", "uniform_", "bernoulli_"])
 _RESHAPING = frozenset(["as_strided_", "squeeze_", "unsqueeze_", "t_", "transpose_", "detach_"])  # change no value

@@ -10,8 +10,6 @@ import numpy as np
 from PIL import Image, ImageOps
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-_LARGE = ("I", "F")  # modes of 32-bit numbers
-
 
 class UnreadableError(ValueError):
     """Error for an image that cannot be read or preprocessed."""
@@ -68,7 +66,12 @@ def read(file: Path, mode: str | None) -> Image.Image:
 
 def normalise(image: Image.Image, mode: str | None) -> Image.Image:
     """Return an image upright, with 8 bits per channel and without palette, in a PIL mode if given."""
-    return _converted(ImageOps.exif_transpose(_eight_bits(image)), mode)
+    image = ImageOps.exif_transpose(_eight_bits(image))
+    if image.mode == "P":  # palette indices; some colours may be transparent
+        image = image.convert("RGBA" if "transparency" in image.info else "RGB")
+    if image.mode == "LAB":  # PIL converts it only to RGB
+        image = image.convert("RGB")
+    return image.convert(mode or ("L" if image.mode == "1" else image.mode))
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
@@ -78,17 +81,9 @@ def _eight_bits(image: Image.Image) -> Image.Image:
         bits = getattr(image, "tag_v2", {}).get(258, (16,))[0]  # a TIFF may use only 12 bits
         scaled = np.asarray(image).astype(np.float64) * (255 / (2**bits - 1))
         return Image.fromarray(scaled.round().clip(0, 255).astype(np.uint8))
-    if image.mode in _LARGE:
+    if image.mode in ("I", "F"):
         raise ValueError(
             f"its pixels are 32-bit numbers of unknown range (mode {image.mode!r}); save it with 8 or 16 bits, or give "
             "scaled arrays"
         )
     return image
-
-
-def _converted(image: Image.Image, mode: str | None) -> Image.Image:
-    if image.mode == "P":  # palette indices; some colours may be transparent
-        image = image.convert("RGBA" if "transparency" in image.info else "RGB")
-    if image.mode == "LAB":  # PIL converts it only to RGB
-        image = image.convert("RGB")
-    return image.convert(mode or ("L" if image.mode == "1" else image.mode))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import copy
-import hashlib
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +16,7 @@ from joblib import Parallel, delayed, effective_n_jobs
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
+from torchvision.transforms.functional import to_pil_image
 
 from ._decisions import entries, not_finite
 from ._image_files import UnreadableError, check_files, files_in, normalise, read
@@ -41,9 +41,8 @@ class InputKind(NamedTuple):
                 "W) and vectors (n, d) are supported. Signals can be images of one row: with nn.Conv2d, kernels (1, k) "
                 "and X[:, :, None]."
             )
-        if isinstance(first_layer, nn.Linear):
-            return cls(vectors=True, channels=None)
-        return cls(vectors=False, channels=getattr(first_layer, "in_channels", None))
+        vectors = isinstance(first_layer, nn.Linear)
+        return cls(vectors, None if vectors else getattr(first_layer, "in_channels", None))
 
 
 class Images:
@@ -73,67 +72,43 @@ class Images:
 
     def __getstate__(self) -> dict[str, Any]:
         # Only the selected images are pickled, files by path with size and time to detect changes.
-        stamps = [self._stamp(row) for row in self._rows.tolist()] if self.of_data_set or self._of_files else []
-        data, rows = self._data, self._rows
-        if not self.of_data_set:
-            rows = np.arange(len(rows))
-            if isinstance(data, list):
-                data = [data[row] for row in self._rows]
-            elif not np.array_equal(self._rows, np.arange(len(data))):
-                data = data[self._rows]
-        data = data.numpy(force=True) if isinstance(data, Tensor) else data
-        if isinstance(data, np.ndarray):  # in C order and not as a memory map, since hashes differ between these
-            data = np.asarray(data).reshape(-1).reshape(data.shape)
-        return {**self.__dict__, "_data": data, "_rows": rows, "_stamps": stamps}
+        rows = {"_rows": np.arange(len(self))}
+        if isinstance(self._data, np.ndarray):
+            return self.__dict__ | rows | {"_data": _plain(self._data[self._rows])}
+        stamps = {"_stamps": [_stamp(self._data, row) for row in self._rows.tolist()]}
+        if self.of_data_set:
+            return self.__dict__ | stamps
+        return self.__dict__ | rows | stamps | {"_data": [self._data[row] for row in self._rows]}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        state.pop("_stamps")
-        self.__dict__.update(state)
-
-    def keys(self) -> list[bytes]:
-        """Return the current hash of each image, 16 bytes.
+    def hashes(self) -> list[str]:
+        """Return the current hash of each image.
 
         For data sets it depends on the set, the number of the image, and the size and time of its file if the set has a
         list `samples` of files, as in torchvision.
         """
         try:
-            whole = joblib.hash(self._data) if self.of_data_set else ""
+            whole = joblib.hash(self._data) if self.of_data_set else None
         except Exception as error:
             raise ValueError(
                 f"The data set cannot be hashed, so a store cannot identify its images: {error}. Remove attributes "
                 "that cannot be pickled."
             ) from error
-        return [self._key(int(row), f"{self._mode} {whole}") for row in self._rows]
+        prefix = f"{self._mode} {whole} ".encode()
+        return [blake2b(prefix + self._content(row), digest_size=16).hexdigest() for row in self._rows.tolist()]
 
-    def _key(self, row: int, what: str) -> bytes:
-        digest = hashlib.blake2b(what.encode(), digest_size=16)
-        item = (row, self._stamp(row)) if self.of_data_set else self._data[row]
-        if isinstance(item, Tensor):
-            item = (item.float() if item.is_floating_point() else item).numpy(force=True)
+    def _content(self, row: int) -> bytes:
+        """Return bytes that identify the content of an image."""
+        if self.of_data_set:
+            return repr((row, _stamp(self._data, row))).encode()
+        item = self._data[row]
         if isinstance(item, Path):
             try:
-                digest.update(item.read_bytes())
+                return item.read_bytes()
             except OSError as error:
                 raise ValueError(f"{str(item)!r} cannot be read as an image: {error}") from error
-        elif isinstance(item, np.ndarray):
-            array = np.ascontiguousarray(item)
-            digest.update(f"{array.dtype} {array.shape}".encode())
-            digest.update(array.reshape(-1).view(np.uint8).data)
-        else:
-            digest.update(joblib.hash(item).encode())
-        return digest.digest()
-
-    @property
-    def _of_files(self) -> bool:
-        return isinstance(self._data, list) and any(isinstance(item, Path) for item in self._data)
-
-    def _stamp(self, row: int) -> tuple[int, int] | None:
-        """Return the size and the modification time of the file of an image, None without a file."""
-        file = _file_in(self._data, row) if self.of_data_set else self._data[row]
-        if not isinstance(file, (str, Path)) or not os.path.exists(file):
-            return None
-        status = os.stat(file)
-        return status.st_size, status.st_mtime_ns
+        if isinstance(item, np.ndarray):
+            return f"{item.dtype} {item.shape} ".encode() + item.tobytes()
+        return joblib.hash(item).encode()
 
     def batches(self, size: int, shape: tuple[int, ...], n_jobs: int | None) -> Iterator[Tensor]:
         """Yield batches of `size` images, read and preprocessed by `n_jobs` processes."""
@@ -146,88 +121,99 @@ class Images:
 
     def batch(self, start: int, stop: int, shape: tuple[int, ...] | None = None, first: int = 0) -> Tensor:
         """Return the preprocessed images start to stop, of a given `shape`; errors count images from `first`."""
-        rows = self._rows[start:stop]
-        if self.preprocess is None and not isinstance(self._data, (list, Dataset)):
-            batch = torch.as_tensor(self._data[rows]).float()
-            _check_shape(batch[0], shape, first + start)
+        rows, first = self._rows[start:stop].tolist(), first + start
+        if self.preprocess is None and isinstance(self._data, np.ndarray):
+            batch = torch.from_numpy(self._data[rows]).float()
+            _check_shape(batch[0], shape, first)
         else:
-            images = [self._one(row, first + start + i) for i, row in enumerate(rows)]
+            images = [self._one(row, first + i) for i, row in enumerate(rows)]
             for i, image in enumerate(images):
-                _check_shape(image, shape or tuple(images[0].shape), first + start + i)
+                _check_shape(image, shape or tuple(images[0].shape), first + i)
             batch = torch.stack(images)
-        if not torch.isfinite(batch.sum()):
-            _refuse_non_finite(batch, first + start)
+        bad = not_finite(batch)
+        if bad:
+            raise UnreadableError(f"Image {first + bad[0]} contains NaN or infinity.")
         return batch
 
-    def raw(self, row: int) -> Any:
-        """Return image `row` before preprocessing: a PIL image if it has 8 bits, else a tensor (C, H, W)."""
-        return self._open(self._rows[row], row)
+    def raw(self, number: int) -> Any:
+        """Return an image before preprocessing: a PIL image if it has 8 bits, else a tensor (C, H, W)."""
+        return self._open(int(self._rows[number]), number)
 
-    def file_name(self, row: int) -> str:
-        """Return the name of the file of image `row`, "" without a file."""
-        item = self._data[int(self._rows[row])] if isinstance(self._data, list) else None
-        return item.name if isinstance(item, Path) else ""
+    def file_name(self, number: int) -> str:
+        """Return the name of the file of an image, "" without a file."""
+        file = self._file(int(self._rows[number]))
+        return "" if file is None else file.name
 
-    def again(self, n_times: int) -> Iterator[Tensor]:
-        """Yield the first image several times, preprocessed each time; a file is read once, data sets each time."""
-        opened = None if self.of_data_set else self._open(self._rows[0], 0)
-        for _ in range(n_times):
-            yield self._one(self._rows[0], 0, copy.deepcopy(opened))
+    def _file(self, row: int) -> Path | None:
+        item = self._data[row] if isinstance(self._data, list) else None
+        return item if isinstance(item, Path) else None
 
-    def _one(self, row: int, place: int, opened: Any = None) -> Tensor:
-        image = self._open(row, place) if opened is None else opened
-        if self.preprocess is None and isinstance(self._data, Dataset) and isinstance(image, Tensor):
-            return image
+    def _one(self, row: int, number: int) -> Tensor:
+        """Return image `row` of the data, preprocessed; errors give it a `number`."""
+        image = self._open(row, number)
+        kind = "PIL image" if isinstance(image, Image.Image) else type(image).__name__
         if self.preprocess is None:
+            if self.of_data_set and isinstance(image, Tensor):
+                return image
             raise ValueError(
-                f"Image {place} is a {_kind(image)}, and there is no preprocessing; pass preprocess=..., for example "
+                f"Image {number} is a {kind}, and there is no preprocessing; pass preprocess=..., for example "
                 "torchvision.transforms.ToTensor() followed by the normalisation used in training."
             )
         try:
             result = self.preprocess(image)
         except Exception as error:
+            file = self._file(row)
+            name = "" if file is None else f" ({str(file)!r})"
             raise UnreadableError(
-                f"preprocess failed on image {place}{self._file(row)}, a {_kind(image)}: {type(error).__name__}: "
-                f"{error}. It is called with one image, a PIL image for files and uint8 data, else a tensor (C, H, W)."
+                f"preprocess failed on image {number}{name}, a {kind}: {type(error).__name__}: {error}. It is called "
+                "with one image, a PIL image for files and uint8 data, else a tensor (C, H, W)."
             ) from error
         if not isinstance(result, Tensor) or not result.is_floating_point():
             kind = f"a {result.dtype} tensor" if isinstance(result, Tensor) else f"a {type(result).__name__}"
-            raise ValueError(f"preprocess must return a float tensor; for image {place} it returned {kind}.")
+            raise ValueError(f"preprocess must return a float tensor; for image {number} it returned {kind}.")
         return result.float()
 
-    def _open(self, row: int, place: int) -> Any:
+    def _open(self, row: int, number: int) -> Any:
         try:
-            item = self._data[int(row)]
+            item = self._data[row]
         except Exception as error:
-            raise UnreadableError.because(f"Image {place}: the data set fails on its item {row}", error) from error
+            raise UnreadableError.because(f"Image {number}: the data set fails on its item {row}", error) from error
         if isinstance(item, Path):
             return read(item, self._mode)
-        image = _image_of(item, place) if isinstance(self._data, Dataset) else item
-        if isinstance(image, Image.Image):
-            try:
-                return normalise(image, self._mode)
-            except Exception as error:
-                raise UnreadableError.because(f"Image {place} cannot be read", error) from error
-        image = image.clone() if isinstance(image, Tensor) else torch.from_numpy(np.array(image))
-        if image.dtype == torch.uint8 and image.ndim == 3 and len(image) in _PIL_MODES:
-            return _to_pil(image.numpy(force=True)).convert(self._mode or _PIL_MODES[len(image)])
-        return image.float()
-
-    def _file(self, row: int) -> str:
-        item = self._data[int(row)] if isinstance(self._data, list) else None
-        return f" ({str(item)!r})" if isinstance(item, Path) else ""
+        image = _image_of(item, number) if self.of_data_set else item
+        if not isinstance(image, Image.Image):
+            image = image.clone() if isinstance(image, Tensor) else torch.from_numpy(np.array(image))
+            if image.dtype != torch.uint8 or image.ndim != 3 or len(image) not in _PIL_MODES:
+                return image.float()
+            image = to_pil_image(image)
+        try:
+            return normalise(image, self._mode)
+        except Exception as error:
+            raise UnreadableError.because(f"Image {number} cannot be read", error) from error
 
 
-def _file_in(data: Dataset, row: int) -> Any:
-    """Return the file of an item of a data set with a list `samples`, as in torchvision; else any object."""
-    if isinstance(data, Subset):
-        return _file_in(data.dataset, data.indices[row])
-    samples = getattr(data, "samples", None)  # as in ImageFolder
-    item = samples[row] if isinstance(samples, list) and row < len(samples) else None
-    return item[0] if isinstance(item, tuple) else item
+def _plain(array: np.ndarray) -> np.ndarray:
+    """Return an array in C order that is no memory map, since hashes differ between these."""
+    return np.asarray(array).ravel().reshape(array.shape)
 
 
-def _image_of(item: Any, place: int) -> Any:
+def _stamp(data: Any, row: int) -> tuple[int, int] | None:
+    """Return the size and the modification time of the file of an image, None without a file.
+
+    A data set can have a list `samples` of files, or of tuples that begin with one, as in torchvision.
+    """
+    while isinstance(data, Subset):
+        data, row = data.dataset, data.indices[row]
+    files = getattr(data, "samples", None) if isinstance(data, Dataset) else data
+    file = files[row] if isinstance(files, list) and row < len(files) else None
+    file = file[0] if isinstance(file, tuple) else file
+    if not isinstance(file, (str, Path)) or not os.path.exists(file):
+        return None
+    status = os.stat(file)
+    return status.st_size, status.st_mtime_ns
+
+
+def _image_of(item: Any, number: int) -> Any:
     """Return the image of an item of a data set: the item, or the first entry of (image, label)."""
     if isinstance(item, (tuple, list)) and item and _is_image(item[0]):
         return item[0]
@@ -236,7 +222,7 @@ def _image_of(item: Any, place: int) -> Any:
     key = next((key for key, value in entries(item) if _is_image(value)), None)
     hint = "" if key is None else f" Entry {key!r} is an image: return only that from __getitem__."
     raise TypeError(
-        f"Item {place} of the data set is a {type(item).__name__} instead of an image: a PIL image, a tensor or an "
+        f"Item {number} of the data set is a {type(item).__name__} instead of an image: a PIL image, a tensor or an "
         f"array of numbers, or a tuple that begins with one.{hint}"
     )
 
@@ -246,129 +232,30 @@ def _is_image(item: Any) -> bool:
     return isinstance(item, Image.Image) or (numbers and item.ndim > 0)
 
 
-def _kind(image: Any) -> str:
-    return "PIL image" if isinstance(image, Image.Image) else type(image).__name__
-
-
 def _read_part(images: Images, shape: tuple[int, ...], first: int) -> np.ndarray:
     """Read images in another process; returns an array, which is cheaper to transfer than a tensor."""
     return images.batch(0, len(images), shape, first).numpy()
 
 
-def _to_pil(image: np.ndarray) -> Image.Image:
-    return Image.fromarray(image[0] if len(image) == 1 else np.ascontiguousarray(image.transpose(1, 2, 0)))
-
-
-def _check_shape(image: Tensor, shape: tuple[int, ...] | None, place: int) -> None:
+def _check_shape(image: Tensor, shape: tuple[int, ...] | None, number: int) -> None:
     if shape is not None and tuple(image.shape) != shape:
         raise ValueError(
-            f"Image {place} has shape {tuple(image.shape)} after preprocessing, where {shape} is expected; resize or "
+            f"Image {number} has shape {tuple(image.shape)} after preprocessing, where {shape} is expected; resize or "
             "crop images to equal size in preprocess."
         )
-
-
-def _refuse_non_finite(batch: Tensor, start: int) -> None:
-    bad = not_finite(batch)
-    if bad:  # otherwise the sum overflowed
-        raise UnreadableError(f"Image {start + bad[0]} contains NaN or infinity.")
-
-
-def normalise_input(X: Any, *, existing: bool = True) -> Any:
-    """Return X as a data set, a list of files or PIL images, or unchanged; checks what needs no network.
-
-    An error is raised for missing files if they must be `existing`.
-    """
-    if isinstance(getattr(X, "spec", None), NetworkSpec):
-        raise TypeError(
-            f"X is {type(X).__name__}, the output of a transformer, where images are expected. Give it to the next "
-            "step of the pipeline, or give images."
-        )
-    if hasattr(X, "to_numpy"):  # a column of a data frame
-        X = X.to_numpy()
-    if isinstance(X, Image.Image):
-        raise ValueError("X is one PIL image; give a list of images: [image].")
-    if isinstance(X, DataLoader):
-        raise ValueError("X is a DataLoader, which yields batches; give its data set, X.dataset.")
-    if isinstance(X, (str, os.PathLike)):
-        if X == "":
-            raise ValueError("X is an empty path; give a folder, '.' for the current one.")
-        X = files_in(Path(X))
-    if isinstance(X, Dataset):
-        _check_data_set(X)
-        return X
-    if isinstance(X, np.ndarray) and X.dtype.kind in "OU":
-        X = X.tolist()
-    if isinstance(X, (list, tuple)) and X and isinstance(X[0], (str, os.PathLike, Image.Image)):
-        X = [item if isinstance(item, Image.Image) else _path(item, place) for place, item in enumerate(X)]
-        check_files(X, existing=existing)
-    return X
-
-
-def _of_integers(data: Any) -> bool:
-    if isinstance(data, Tensor):
-        return not data.is_floating_point() and data.dtype != torch.bool
-    return data.dtype.kind in "iu"
-
-
-def _path(item: Any, place: int) -> Path:
-    if not isinstance(item, (str, os.PathLike)):
-        raise TypeError(f"X lists files and PIL images; item {place} is a {type(item).__name__}.")
-    return Path(item)
-
-
-def of_bytes(X: Any) -> bool:
-    """Return whether X, from :func:`normalise_input`, contains files, PIL images or 8-bit data."""
-    if isinstance(X, list):
-        return bool(X) and isinstance(X[0], (Path, Image.Image))
-    return getattr(X, "dtype", None) in (np.uint8, torch.uint8)
-
-
-def make_images(X: Any, kind: InputKind, layout: str, preprocess: Callable | None, *, existing: bool = True) -> Images:
-    """Return X as :class:`Images`, validated without reading files."""
-    X = normalise_input(X, existing=existing)
-    if isinstance(X, Dataset):
-        return Images(X, preprocess, _mode(kind))
-    if isinstance(X, list) and X and isinstance(X[0], (Path, Image.Image)):
-        if kind.vectors and kind.channels is None and preprocess is None:
-            raise ValueError("The network takes vectors; give an array (n, d), or preprocess=... that returns vectors.")
-        data: Any = X
-    else:
-        data = _as_array(X)
-        data = _channels_first(data, kind, layout, preprocess)
-        if preprocess is None and data.ndim > 2 and _of_integers(data):
-            raise ValueError(
-                f"X contains {data.dtype} values, and there is no preprocessing. Pass preprocess=..., for example "
-                "torchvision.transforms.ToTensor() followed by the normalisation used in training, or give "
-                "preprocessed floats."
-            )
-    return Images(data, preprocess, _mode(kind))
-
-
-def _mode(kind: InputKind) -> str | None:
-    return _PIL_MODES.get(kind.channels) if kind.channels is not None else None
 
 
 def warn_if_random(images: Images, first: Tensor) -> None:
     """Warn if preprocessing, or a data set, returns different values for the first image each time."""
     if images.preprocess is None and not images.of_data_set:
         return
-    if any(not torch.equal(first[0], other) for other in images.again(_N_REPEATED)):
+    if any(not torch.equal(first, images.batch(0, 1)) for _ in range(_N_REPEATED)):
         source = "The data set" if images.preprocess is None else "preprocess"
         warnings.warn(
             f"{source} returns different values for the same image each time, as for training: leave out random crops, "
             "flips and noise, or words and graphs do not belong to the images shown.",
             stacklevel=4,
         )
-
-
-def _check_data_set(data: Dataset) -> None:
-    if isinstance(data, IterableDataset) or not hasattr(data, "__len__"):
-        raise ValueError(
-            f"{type(data).__name__} is iterable only; a data set with __len__ and __getitem__ is needed, since images "
-            "are read several times."
-        )
-    if not len(data):
-        raise ValueError("X contains no images (n_samples = 0).")
 
 
 def unreadable(images: Images, n_jobs: int | None) -> dict[int, str]:
@@ -388,50 +275,118 @@ def _try_part(images: Images, first: int) -> dict[int, str]:
     return errors
 
 
-def _as_array(X: Any) -> Any:
+def make_images(
+    X: Any, first_layer: nn.Module | None, layout: str, preprocess: Callable | None, *, existing: bool = True
+) -> Images:
+    """Return X as :class:`Images` for a network with this first layer, validated without reading files."""
+    kind, data = InputKind.of(first_layer), normalise_input(X, existing=existing)
+    if isinstance(data, np.ndarray):
+        data = _channels_first(data, kind, layout, preprocess)
+        if preprocess is None and data.ndim > 2 and data.dtype.kind in "iu":
+            raise ValueError(
+                f"X contains {data.dtype} values, and there is no preprocessing. Pass preprocess=..., for example "
+                "torchvision.transforms.ToTensor() followed by the normalisation used in training, or give "
+                "preprocessed floats."
+            )
+    elif isinstance(data, list) and kind.vectors and preprocess is None:
+        raise ValueError("The network takes vectors; give an array (n, d), or preprocess=... that returns vectors.")
+    return Images(data, preprocess, None if kind.channels is None else _PIL_MODES.get(kind.channels))
+
+
+def of_bytes(X: Any) -> bool:
+    """Return whether X, from :func:`normalise_input`, contains files, PIL images or 8-bit data."""
+    return isinstance(X, list) or (isinstance(X, np.ndarray) and X.dtype == np.uint8)
+
+
+def normalise_input(X: Any, *, existing: bool = True) -> Any:
+    """Return X as a data set, a list of paths and PIL images, or an array of numbers; checks what needs no network.
+
+    An error is raised for missing files if they must be `existing`.
+    """
+    if isinstance(getattr(X, "spec", None), NetworkSpec):
+        raise TypeError(
+            f"X is {type(X).__name__}, the output of a transformer, where images are expected. Give it to the next "
+            "step of the pipeline, or give images."
+        )
+    if hasattr(X, "to_numpy"):  # a column of a data frame
+        X = X.to_numpy()
+    if isinstance(X, Image.Image):
+        raise ValueError("X is one PIL image; give a list of images: [image].")
+    if isinstance(X, DataLoader):
+        raise ValueError("X is a DataLoader, which yields batches; give its data set, X.dataset.")
     if isinstance(X, Mapping):
         raise TypeError("X is a dict; give the entry with images.")
+    if isinstance(X, (str, os.PathLike)):
+        if X == "":
+            raise ValueError("X is an empty path; give a folder, '.' for the current one.")
+        X = files_in(Path(X))
+    if isinstance(X, np.ndarray) and X.dtype.kind in "OU":
+        X = X.tolist()
+    if isinstance(X, Dataset):
+        if isinstance(X, IterableDataset) or not hasattr(X, "__len__"):
+            raise ValueError(
+                f"{type(X).__name__} is iterable only; a data set with __len__ and __getitem__ is needed, since images "
+                "are read several times."
+            )
+    elif isinstance(X, (list, tuple)) and X and isinstance(X[0], (str, os.PathLike, Image.Image)):
+        X = [item if isinstance(item, Image.Image) else _path(item, place) for place, item in enumerate(X)]
+        check_files(X, existing=existing)
+    else:
+        X = _as_array(X)
+    if not len(X):
+        raise ValueError("X contains no images (n_samples = 0).")
+    return X
+
+
+def _path(item: Any, place: int) -> Path:
+    if not isinstance(item, (str, os.PathLike)):
+        raise TypeError(f"X lists files and PIL images; item {place} is a {type(item).__name__}.")
+    return Path(item)
+
+
+def _as_array(X: Any) -> np.ndarray:
+    """Return an array of real numbers; a tensor is not copied if numpy knows its type."""
     if np.ma.is_masked(X):
         raise TypeError("X is a masked array; fill the masked values: X.filled(value).")
-    if isinstance(X, Tensor) and (X.is_nested or X.layout != torch.strided):
-        raise ValueError("X is a sparse or nested tensor; give a dense one: X.to_dense(), X.to_padded_tensor(0).")
+    if isinstance(X, Tensor):
+        if X.is_nested or X.layout != torch.strided:
+            raise ValueError("X is a sparse or nested tensor; give a dense one: X.to_dense(), X.to_padded_tensor(0).")
+        X = (X.float() if X.is_floating_point() else X).numpy(force=True)
     try:
-        data = X.detach() if isinstance(X, Tensor) else np.asarray(X)
+        data = np.asarray(X)
     except ValueError as error:  # of a list
         raise ValueError(
             "X contains arrays of different shapes; give PIL images, [Image.fromarray(image) for image in X], and a "
             "preprocess=... that returns equal sizes."
         ) from error
-    if data.dtype.is_complex if isinstance(data, Tensor) else data.dtype.kind not in "biuf":
+    if data.dtype.kind not in "biuf":
         raise ValueError(f"X must contain real numbers, image paths or PIL images; got an array of {data.dtype}.")
     if not data.ndim:
         raise ValueError(f"X is {X!r}; give images: an array, a list of files or PIL images, a folder or a data set.")
-    if not len(data):
-        raise ValueError("X contains no images (n_samples = 0).")
     return data
 
 
-def _channels_first(data: Any, kind: InputKind, layout: str, preprocess: Callable | None) -> Any:
+def _channels_first(data: np.ndarray, kind: InputKind, layout: str, preprocess: Callable | None) -> np.ndarray:
     """Return images as (n, C, H, W), vectors as (n, d)."""
-    shape = tuple(data.shape)
-    if len(shape) == 2:
+    shape, eight_bits = data.shape, data.dtype == np.uint8
+    if data.ndim == 2:
         if not kind.vectors:
             raise ValueError(f"The network takes images of {kind.channels} channels; X is a 2-D array {shape}.")
         return data
-    if len(shape) == 3:
-        if shape[2] in (3, 4) and data.dtype in (np.uint8, torch.uint8):
+    if data.ndim == 3:
+        if shape[2] in (3, 4) and eight_bits:
             raise ValueError(f"X of shape {shape} looks like one colour image; give n images: X[None].")
-        if kind.channels not in (None, 1) and (preprocess is None or data.dtype not in (np.uint8, torch.uint8)):
+        if kind.channels not in (None, 1) and (preprocess is None or not eight_bits):
             raise ValueError(
                 f"X contains grey images {shape}, and the network takes {kind.channels} channels; repeat the channel, "
                 "or give uint8 images and preprocess=... ."
             )
         return data[:, None]
-    if len(shape) != 4:
+    if data.ndim != 4:
         raise ValueError(f"X must be (n, C, H, W), (n, H, W, C), (n, H, W) or (n, d); got shape {shape}.")
     if layout == "auto":
         layout = _guess_layout(shape, kind.channels)
-    first = data if layout == "channels_first" else _move_channels(data)
+    first = data if layout == "channels_first" else data.transpose(0, 3, 1, 2)
     if kind.channels not in (None, first.shape[1]):
         raise ValueError(
             f"The network takes {kind.channels} channels; X has {first.shape[1]} (shape {shape}, {layout})."
@@ -440,8 +395,8 @@ def _channels_first(data: Any, kind: InputKind, layout: str, preprocess: Callabl
 
 
 def _guess_layout(shape: tuple[int, ...], channels: int | None) -> str:
-    wanted = (1, 3) if channels is None else (channels,)
-    first, last = shape[1] in wanted, shape[3] in wanted
+    possible = (1, 3) if channels is None else (channels,)
+    first, last = shape[1] in possible, shape[3] in possible
     if first and last:
         raise ValueError(
             f"X of shape {shape} could be channels first or last: the network takes {channels or '1 or 3'} channels. "
@@ -450,10 +405,6 @@ def _guess_layout(shape: tuple[int, ...], channels: int | None) -> str:
     if not first and not last:
         raise ValueError(f"X of shape {shape} has no axis of {channels or '1 or 3'} channels, as the network needs.")
     return "channels_first" if first else "channels_last"
-
-
-def _move_channels(data: Any) -> Any:
-    return data.permute(0, 3, 1, 2) if isinstance(data, Tensor) else data.transpose(0, 3, 1, 2)
 
 
 class PixelScale(NamedTuple):

@@ -10,10 +10,10 @@ from torch import nn
 from torchvision.models import WeightsEnum
 from torchvision.ops import StochasticDepth
 
-from ._images import InputKind, make_images
+from ._captured import CapturedNetwork
+from ._images import make_images
 from ._network import build
 from ._receptive_field import ReceptiveField
-from ._tracing import watch
 
 _MOST_LAYERS = 4
 
@@ -84,22 +84,22 @@ def list_layers(
     conv1 (16, 8, 8) (3, 3) (1, 1)
     """
     built = build(model, weights, 0)
-    watched = watch(built.network)
+    watched = CapturedNetwork(built.network)
     ready: Any = built.preprocess if preprocess == "auto" else preprocess
     of_images, of_layers = split_layout(layout)
-    image = make_images(X, InputKind.of(watched.first_layer), of_images, ready).batch(0, 1)
+    image = make_images(X, watched.first_layer, of_images, ready).batch(0, 1)
     survey = watched.survey(image, of_layers)
     modules, default = _Modules(built.network), choose_layers(survey, built.network)
-    return [_info(name, type(modules[name]).__name__, *survey[name], default=name in default) for name in survey]
+    layers = []
+    for name, (shape, field) in survey.items():
+        extent, stride = (None, None) if field is None else (_extent(field), field.stride)
+        layers.append(LayerInfo(name, type(modules[name]).__name__, shape, extent, stride, name in default))
+    return layers
 
 
-def _info(
-    name: str, kind: str, shape: tuple[int, int, int], field: ReceptiveField | None, *, default: bool
-) -> LayerInfo:
-    if field is None:
-        return LayerInfo(name, kind, shape, None, None, default)
+def _extent(field: ReceptiveField) -> tuple[int, int]:
     rows, columns = (int((stop - start).max()) for start, stop in (field.rows, field.columns))
-    return LayerInfo(name, kind, shape, (rows, columns), field.stride, default)
+    return rows, columns
 
 
 def split_layout(layout: str | Mapping[str, str]) -> tuple[str, dict[str, str]]:

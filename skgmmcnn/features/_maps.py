@@ -7,16 +7,16 @@ from os import PathLike
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from ._batch import FeatureBatch, Rerun
 from ._decisions import not_finite
 from ._images import Images, PixelScale
 from ._receptive_field import ReceptiveField
-from ._sources import Change, HeldSource, NetworkSource, Result, Source
+from ._sources import Change, FeatureBatch, HeldSource, NetworkSource, Rerun, Result
 from ._spec import NetworkSpec
 from ._store import StoredSource
+
+Source = HeldSource | NetworkSource | StoredSource
 
 
 class FeatureMaps:
@@ -27,21 +27,17 @@ class FeatureMaps:
 
     Parameters
     ----------
-    spec : NetworkSpec
-        The modelled layers and their geometry.
-    images : Images
-        The images, for drawing.
     source : Source
         Source of the activations: the network, memory or disk.
     network : NetworkSource or None
-        The network, for reruns; None for maps made from arrays.
+        The network with the images, for reruns and drawing; None for maps made from arrays.
     scale : PixelScale or None
         Conversion of the input of the network to pixels; None if it is not an image.
-    rows : int array or None
-        Selected images, in order; None for all.
 
     Attributes
     ----------
+    spec : NetworkSpec
+        The modelled layers and their geometry.
     shape : tuple (n,)
         Number of images.
 
@@ -59,29 +55,18 @@ class FeatureMaps:
     (slice(3, 6, None), slice(0, 2, None))
     """
 
-    def __init__(
-        self,
-        spec: NetworkSpec,
-        images: Images,
-        source: Source,
-        network: NetworkSource | None,
-        scale: PixelScale | None,
-        rows: np.ndarray | None = None,
-    ) -> None:
-        self.spec, self._images, self._source, self._network, self._scale = spec, images, source, network, scale
-        self._rows = np.arange(len(images)) if rows is None else rows
+    def __init__(self, source: Source, network: NetworkSource | None, scale: PixelScale | None) -> None:
+        self._source, self._network, self._scale = source, network, scale
 
-    def __getstate__(self) -> dict[str, Any]:
-        if len(self._rows) == len(self._images) and np.array_equal(self._rows, np.arange(len(self._images))):
-            return self.__dict__
-        own = self.__dict__ | {"_images": self._images[self._rows], "_rows": np.arange(len(self))}
-        own |= {"_network": None if self._network is None else self._network.of(self._rows)}
-        return own | {"_source": own["_network"] if self._source is self._network else self._source.of(self._rows)}
+    @property
+    def spec(self) -> NetworkSpec:
+        """The modelled layers and their geometry."""
+        return self._source.spec
 
     @property
     def shape(self) -> tuple[int]:
         """The number of images, as a tuple."""
-        return (len(self._rows),)
+        return (len(self._source),)
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -109,12 +94,13 @@ class FeatureMaps:
         return self.spec.class_names
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._source)
 
     def __getitem__(self, key: Any) -> FeatureMaps:
         rows = key[0] if isinstance(key, tuple) else key
-        rows = np.atleast_1d(self._rows[rows])
-        return FeatureMaps(self.spec, self._images, self._source, self._network, self._scale, rows)
+        network = None if self._network is None else self._network[rows]
+        source = network if network is not None and self._source is self._network else self._source[rows]
+        return FeatureMaps(source, network, self._scale)
 
     def __repr__(self) -> str:
         return f"FeatureMaps(n={len(self)}, shapes={self.shapes})"
@@ -132,16 +118,17 @@ class FeatureMaps:
         ValueError
             If a layer contains NaN or infinity; the error names the image and the layer.
         """
-        for batch in self._source.batches(self._rows):
+        for batch in self._source.batches():
             for layer, values in batch.activations.items():
-                _check_finite(values, layer, batch.start)
+                bad = not_finite(values)
+                if bad:
+                    raise ValueError(f"Layer {layer!r} contains NaN or infinity for image {batch.start + bad[0]}.")
             yield batch
 
     def rerun(self, work: Callable[[Rerun], Result], what: str = "network") -> Iterator[Result]:
         """Iterate over all images once, with reruns of the network from edited activations.
 
-        The network runs once per batch, also for maps in memory or on disk.  Reruns start at the lowest edited layer;
-        a network that torch.fx cannot trace reruns as a whole.
+        The network runs once per batch, also for maps in memory or on disk.  Reruns start at the lowest edited layer.
 
         Parameters
         ----------
@@ -161,7 +148,7 @@ class FeatureMaps:
         ValueError
             If the maps were made without a network.
         """
-        yield from self._of_network().rerun(self._rows, work, what)
+        yield from self._of_network().rerun(work, what)
 
     def of_network(self) -> FeatureMaps | None:
         """Return the same maps computed by the network, neither in memory nor on disk.
@@ -171,10 +158,7 @@ class FeatureMaps:
         maps : FeatureMaps or None
             Lazy maps; None without a network.
         """
-        network = self._network
-        if network is None:
-            return None
-        return FeatureMaps(self.spec, self._images, network, network, self._scale, self._rows)
+        return None if self._network is None else FeatureMaps(self._network, self._network, self._scale)
 
     def _of_network(self) -> NetworkSource:
         if self._network is None:
@@ -203,16 +187,16 @@ class FeatureMaps:
         """
         self._check_some()
         arrays = {name: np.empty((len(self), h, w, c), np.float32) for name, (c, h, w) in self.spec.shapes.items()}
-        outputs, decisions, size = [], [], 1
+        batches = []
         for batch in self.batches():
-            size = max(size, len(batch.decisions))
             for name, values in batch.activations.items():
                 arrays[name][batch.start : batch.start + len(values)] = values.permute(0, 2, 3, 1).numpy(force=True)
-            outputs.append(batch.outputs)
-            decisions.append(batch.decisions)
-        source = HeldSource(arrays, _concatenate_scores(outputs), np.concatenate(decisions), size, self._source.device)
-        network = None if self._network is None else self._network.of(self._rows)
-        return FeatureMaps(self.spec, self._images[self._rows], source, network, self._scale)
+            batches.append(batch._replace(activations={}))
+        outputs = _concatenate_scores([batch.outputs for batch in batches])
+        decisions = [batch.decisions for batch in batches]
+        size = max(map(len, decisions))
+        held = HeldSource(self.spec, arrays, outputs, np.concatenate(decisions), size, self._source.device)
+        return FeatureMaps(held, self._network, self._scale)
 
     def store(self, folder: str | PathLike, dtype: str = "float32") -> FeatureMaps:
         """Run the network once and store all activations on disk.
@@ -243,11 +227,10 @@ class FeatureMaps:
         OSError
             If the disk is too small for all activations, or the folder cannot be used.
         """
-        network = self._of_network().of(self._rows)
-        source = StoredSource(network, folder, dtype)
-        for _ in source.batches(np.arange(len(self))):
+        source = StoredSource(self._of_network(), folder, dtype)
+        for _ in source.batches():
             pass
-        return FeatureMaps(self.spec, network.images, source, network, self._scale)
+        return FeatureMaps(source, self._network, self._scale)
 
     def _check_some(self) -> None:
         if not len(self):
@@ -261,7 +244,9 @@ class FeatureMaps:
         pictures : Pictures or None
             One picture per image; None if the input of the network is not an image.
         """
-        return None if self._scale is None else Pictures(self._images[self._rows], self._scale, self.spec.input_shape)
+        if self._network is None or self._scale is None:
+            return None
+        return Pictures(self._network.images, self._scale, self.spec.input_shape)
 
 
 def maps_of_changed_network(maps: FeatureMaps, change: Change) -> FeatureMaps:
@@ -270,39 +255,17 @@ def maps_of_changed_network(maps: FeatureMaps, change: Change) -> FeatureMaps:
     `change` is called with the copy, in evaluation mode and without gradients, and the first preprocessed images, and
     changes weights in place.  Layers and geometry must not change.
     """
-    network = maps._of_network().changed(maps._rows, change)
-    return FeatureMaps(maps.spec, network.images, network, network, maps._scale)
+    network = maps._of_network().changed(change)
+    return FeatureMaps(network, network, maps._scale)
 
 
 def maps_of_arrays(arrays: Mapping[str, np.ndarray]) -> FeatureMaps:
-    """Return arrays (n, d) by layer, the lowest first, as maps (d, 1, 1) without a network."""
-    arrays = _check_arrays(arrays)
+    """Return float arrays (n, d) by layer, the lowest first, as maps (d, 1, 1) without a network."""
     shapes = {layer: (values.shape[1], 1, 1) for layer, values in arrays.items()}
-    first = next(iter(arrays.values()))
-    spec = NetworkSpec(tuple(arrays), shapes, (first.shape[1],), {}, 0, None)
+    n, d = next(iter(arrays.values())).shape
+    spec = NetworkSpec(tuple(arrays), shapes, (d,), {}, 0, None)
     held = {layer: values[:, None, None] for layer, values in arrays.items()}
-    source = HeldSource(held, np.empty((len(first), 0)), np.zeros(len(first), np.int64), len(first))
-    return FeatureMaps(spec, Images(first, None, None), source, None, None)
-
-
-def _check_arrays(arrays: Any) -> dict[str, np.ndarray]:
-    """Return arrays (n, d) by layer as floats; raise an error if they are invalid or differ in n."""
-    if not isinstance(arrays, Mapping) or not arrays:
-        raise TypeError(f"Arrays must be given by layer, as in {{'hidden': X}}; got {arrays!r:.50}.")
-    by_layer = {layer: np.asarray(values) for layer, values in arrays.items()}
-    for layer, values in by_layer.items():
-        if np.ma.is_masked(arrays[layer]):
-            raise TypeError(f"Layer {layer!r} is a masked array; fill the masked values: X.filled(value).")
-        if values.dtype.kind not in "biuf" or values.ndim != 2:
-            raise ValueError(
-                f"Layer {layer!r} must be an array (n, d) of real numbers; got {values.dtype} of shape {values.shape}."
-            )
-        if not np.isfinite(values).all():
-            raise ValueError(f"Layer {layer!r} contains NaN or infinity.")
-    sizes = {layer: len(values) for layer, values in by_layer.items()}
-    if len(set(sizes.values())) > 1:
-        raise ValueError(f"All layers must have the same number of examples; got {sizes}.")
-    return {layer: values if values.dtype.kind == "f" else values.astype(float) for layer, values in by_layer.items()}
+    return FeatureMaps(HeldSource(spec, held, np.empty((n, 0)), np.zeros(n, np.int64), n, "auto"), None, None)
 
 
 class Pictures:
@@ -326,12 +289,6 @@ class Pictures:
     def file_name(self, number: int) -> str:
         """Return the file name of a picture without its folder, "" if it is not from a file."""
         return self._images.file_name(number)
-
-
-def _check_finite(values: Tensor, layer: str, start: int) -> None:
-    bad = [] if torch.isfinite(values.sum()) else not_finite(values)
-    if bad:  # otherwise the sum overflowed
-        raise ValueError(f"Layer {layer!r} contains NaN or infinity for image {start + bad[0]}.")
 
 
 def _concatenate_scores(outputs: list[Any]) -> np.ndarray | None:

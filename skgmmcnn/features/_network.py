@@ -6,14 +6,13 @@ import copy
 import difflib
 import hashlib
 import os
-import pickle
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
+import joblib
 import numpy as np
 import torch
 import torchvision
@@ -167,26 +166,15 @@ _shared: WeakValueDictionary[tuple, nn.Module] = WeakValueDictionary()
 def share(network: nn.Module, device: torch.device) -> nn.Module:
     """Return an equal network on `device` if one exists, else this one, moved there.
 
-    So clones fitted by a grid search share one network.  Networks are equal if their modules have the same classes,
-    states and weights, to which pickles refer in the same way.
+    So clones fitted by a grid search share one network.  Networks are equal if their modules have the same classes, and
+    their pickles are equal.
     """
-    digest = hashlib.sha256()
     try:
-        _Hasher(SimpleNamespace(write=digest.update), pickle.HIGHEST_PROTOCOL).dump(network)
+        content = joblib.hash(Portable(network))
     except Exception:  # a network that cannot be pickled cannot be compared either
         return network.to(device)
-    key = (tuple(map(type, network.modules())), digest.digest(), str(_references.get(network)), str(device))
+    key = (*map(type, network.modules()), content, str(device))
     return _shared.setdefault(key, network.to(device))
-
-
-class _Hasher(pickle.Pickler):
-    """Pickler for hashes, in which tensors are represented by values and memory layout."""
-
-    def reducer_override(self, value: Any) -> Any:
-        if not isinstance(value, Tensor):
-            return NotImplemented
-        array, *layout = _to_bytes(value)
-        return str, (hashlib.sha256(array.data).digest(), *layout, value.requires_grad)
 
 
 class Portable:
@@ -203,17 +191,17 @@ class Portable:
         if self._network in _references:
             channels_last = any(map(_is_channels_last, self._network.parameters()))
             return Recipe(*_references[self._network], fingerprint(self._network), channels_last), ()
-        slots = list(_slots(self._network))
-        tensors = {id(tensor): tensor for *_, tensor in slots}
+        tensor_slots = list(slots(self._network))
+        tensors = {id(tensor): tensor for *_, tensor in tensor_slots}
         place = {key: i for i, key in enumerate(tensors)}
         skeleton = copy.deepcopy(self._network, copy_memo(self._network) | dict.fromkeys(tensors))
         arrays = [_to_bytes(tensor) for tensor in tensors.values()]
-        where = [(path, kind, name, place[id(tensor)]) for path, kind, name, tensor in slots]
+        where = [(path, kind, name, place[id(tensor)]) for path, kind, name, tensor in tensor_slots]
         trainable = [tensor.requires_grad for tensor in tensors.values()]
         return _assemble, (skeleton, arrays, trainable, where)
 
 
-def _slots(network: nn.Module) -> Any:
+def slots(network: nn.Module) -> Any:
     """Yield (submodule path, dictionary, name, tensor) for every tensor of a network."""
     for path, module in network.named_modules():
         for kind in ("_parameters", "_buffers", "__dict__"):

@@ -1,25 +1,26 @@
-"""Reruns of the part of a network above an edited layer."""
+"""Capture of layers, and reruns of the part of a network above an edited layer."""
 
 from __future__ import annotations
 
+import weakref
+from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
 
 from ._forms import Form
+from ._network import slots
+from ._watching import Call, Watch, version_of
 
 Edits = Mapping[str, Callable[[Tensor], Tensor]]
 
 
-class Run(Protocol):
-    """A rerun from the lowest edited layer on, up to the layer `until` if given.
-
-    Returns the output of the network, None if it was stopped, and the maps of the layers that ran.
-    """
-
-    def __call__(self, edits: Edits, until: str | None = None) -> tuple[Any, dict[str, Tensor]]: ...
+# Rerun from the lowest edited layer on, up to a layer if given.  Returns the output of the network, None if it was
+# stopped, and the maps of the layers that ran.
+Run = Callable[[Edits, str | None], tuple[Any, dict[str, Tensor]]]
 
 
 class StopRun(BaseException):
@@ -32,17 +33,6 @@ class ForwardPass(NamedTuple):
     outputs: Any
     maps: dict[str, Tensor]
     again: Run
-
-
-class Layers(NamedTuple):
-    """The modelled layers in a traced graph: their nodes in network order, and their forms.
-
-    The value of a node is final after its `last` node, since operations in place may follow.
-    """
-
-    nodes: Mapping[fx.Node, str]
-    last: Mapping[fx.Node, fx.Node]
-    forms: Mapping[str, Form]
 
 
 def edit(value: Tensor, form: Form, change: Callable[[Tensor], Tensor]) -> Tensor:
@@ -66,121 +56,174 @@ def put(filling: Tensor) -> Callable[[Tensor], Tensor]:
     return filling.expand_as
 
 
-def start(network: nn.Module, graph: fx.Graph, layers: Layers, batch: Tensor) -> ForwardPass:
-    """Run `network` once on `batch` and keep what reruns from each layer need."""
-    order = list(layers.nodes)
-    above = {node: _above(graph, layers, order[place:]) for place, node in enumerate(order)}
-    with torch.no_grad():
-        first = _Pass(network, graph, layers, {}, above=above)
-        outputs = first.run(batch)
-    names = list(layers.nodes.values())
-
-    def again(edits: Edits, until: str | None = None) -> tuple[Any, dict[str, Tensor]]:
-        edited = [place for place, name in enumerate(names) if name in edits]
-        if not edited:
-            return outputs, dict(first.maps)
-        lowest = order[edited[0]]
-        values = {node: _copy(first.kept[lowest].get(node)) for node in graph.nodes if node not in above[lowest]}
-        run = _Pass(network, graph, layers, edits, until=until)
-        return run.resume(values, order[edited[0] :]), run.maps
-
-    return ForwardPass(outputs, first.maps, again)
-
-
-def run_edited(
-    network: nn.Module, graph: fx.Graph, layers: Layers, batch: Tensor, edits: Edits
-) -> tuple[Any, dict[str, Tensor]]:
-    """Run `network` once on `batch` with edited layers; return its output and the maps of all layers."""
-    run = _Pass(network, graph, layers, edits)
-    return run.run(batch), run.maps
-
-
-def _above(graph: fx.Graph, layers: Layers, editable: list[fx.Node]) -> set[fx.Node]:
-    """Return the nodes that depend on the final value of one of the layers `editable`."""
-    ending = {layers.last[node]: node for node in editable}
-    changed: set[fx.Node] = set()
-    above: set[fx.Node] = set()
-    for node in graph.nodes:
-        if not changed.isdisjoint(node.all_input_nodes):
-            above.add(node)
-            changed.add(node)
-        if node in ending:
-            changed.add(ending[node])
-    return above
-
-
-def _copy(value: Any) -> Any:
-    """Copy a tensor, which later operations may change in place."""
-    return value.clone() if isinstance(value, Tensor) else value
-
-
-class _Pass(fx.Interpreter):
-    """A pass that edits and captures layers, and keeps the values that the nodes `above` each layer read from below.
-
-    Values are copied when the first of these nodes reads them, since others may change them in place.
-    """
+class Capture(Watch):
+    """A run that edits layers and captures their maps (n, C, H, W), up to the layer `until` if given."""
 
     def __init__(
         self,
-        network: nn.Module,
-        graph: fx.Graph,
-        layers: Layers,
+        layers: Mapping[str, str],
+        forms: Mapping[str, Form],
         edits: Edits,
-        *,
-        above: Mapping[fx.Node, set[fx.Node]] | None = None,
         until: str | None = None,
+        *,
+        functions: bool = True,
     ) -> None:
-        super().__init__(network, graph=graph)
-        self._layers, self._edits, self._above, self._until = layers, edits, above or {}, until
-        self._ending = {layers.last[node]: node for node in layers.nodes}
-        self._copies: dict[tuple[fx.Node, int], Tensor] = {}
-        self.kept: dict[fx.Node, dict[fx.Node, Any]] = {layer: {} for layer in self._above}
+        super().__init__(layers, functions=functions)
+        self.forms, self._edits, self._until = forms, edits, until
         self.maps: dict[str, Tensor] = {}
 
-    def resume(self, values: dict[fx.Node, Any], editable: list[fx.Node]) -> Any:
-        """Run the nodes that are not in `values`, and edit those of the layers `editable`; return None if stopped."""
+    def run(self, network: nn.Module, batch: Tensor) -> Any:
+        """Return the output of the network, None if the run stopped at the layer `until`."""
         try:
-            for node in editable:
-                if values.get(node) is not None:
-                    values[node] = self._finish(node, values[node])
-            return self.run(initial_env=values)
+            return super().run(network, batch)
         except StopRun:
             return None
 
-    def run_node(self, n: fx.Node) -> Any:
-        for layer, above in self._above.items():
-            if n in above:
-                self._keep(n, above, self.kept[layer])
-        result = super().run_node(n)
-        final = self._ending.get(n)
-        if final is None:
+    def see(self, call: Call, result: Any) -> Any:
+        """Edit and capture the result of a layer."""
+        layer = self.layers.get(call.name)
+        if layer is None:
             return result
-        if final is n:
-            return self._finish(final, result)
-        self.env[final] = self._finish(final, self.env[final])
-        return result
-
-    def _keep(self, n: fx.Node, above: set[fx.Node], kept: dict[fx.Node, Any]) -> None:
-        for read in n.all_input_nodes:
-            if read not in above and read not in kept:
-                kept[read] = self._copy_once(read)
-
-    def _copy_once(self, read: fx.Node) -> Any:
-        """Copy the value of a node, once for all layers unless it was changed in place in between."""
-        value = self.env[read]
-        if not isinstance(value, Tensor):
-            return value
-        version = read, value._version
-        if version not in self._copies:
-            self._copies[version] = value.clone()
-        return self._copies[version]
-
-    def _finish(self, node: fx.Node, value: Tensor) -> Tensor:
-        layer = self._layers.nodes[node]
-        form = self._layers.forms[layer]
+        form = self.forms[layer]
         if layer in self._edits:
-            value = edit(value, form, self._edits[layer])
-        self.maps[layer] = form.as_map(_copy(value))
+            result = edit(result, form, self._edits[layer])
+        self.maps[layer] = form.as_map(result.clone())  # later operations may change it in place
         if layer == self._until:
             raise StopRun
-        return value
+        return result
+
+
+class _Slot(int):
+    """Number of a tensor in a recording."""
+
+
+class _Event(NamedTuple):
+    """A recorded call: leaves of its result, with slots for tensors, and the number of the first event behind it.
+
+    It is `known` if its arguments are tensors of the network or results of recorded calls.
+    """
+
+    leaves: list[Any]
+    structure: TreeSpec
+    end: int
+    known: bool
+
+
+class _Start(NamedTuple):
+    """The state of a run when a layer returns: the number of its event, counts of calls, and existing tensors."""
+
+    number: int
+    counts: Counter[tuple[str, bool]]
+    tensors: dict[int, Tensor]
+
+
+class Recording(Capture):
+    """A run whose calls are recorded, so that reruns can begin at a layer.
+
+    A rerun executes the forward of the network again, in which calls before the lowest edited layer return what was
+    recorded.  Tensors are kept if they exist when the call after that layer begins.  Others can no longer be read, and
+    reruns get empty ones of equal shape.
+    """
+
+    def run(self, network: nn.Module, batch: Tensor) -> Any:
+        """Run a network and record its calls."""
+        self.starts: dict[str, _Start] = {}
+        self.events: list[_Event] = []
+        self.empty: list[Tensor] = []
+        self._references: list[weakref.ref[Tensor]] = []
+        self._slots: dict[int, _Slot] = {}  # by the id of a tensor
+        self._copies: dict[tuple[int, int], Tensor] = {}
+        self._pending: tuple[_Start, Any] | None = None  # the result exists until the start is completed
+        self._of_network = {id(tensor) for *_, tensor in slots(network)}
+        self._slot(batch)
+        output = super().run(network, batch)
+        self._keep()
+        return output
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all that calls read was recorded, and does not come from functions that torch does not report."""
+        return all(event.known for event in self.events)
+
+    def call(self, path: str, module: nn.Module | None, function: Callable, args: tuple, kwargs: dict) -> Any:
+        """Run a submodule or function and record its result."""
+        self._keep()
+        known = all(map(self._knows, tree_leaves((args, kwargs))))
+        number, n_tensors, n_layers = len(self.events), len(self.empty), len(self.maps)
+        self.events.append(_Event([], tree_flatten([])[1], 0, known))
+        result = function(*args, **kwargs)
+        if len(self.maps) == n_layers:  # no rerun begins inside
+            for kept, n in ((self.events, number + 1), (self.empty, n_tensors), (self._references, n_tensors)):
+                del kept[n:]
+        leaves, structure = tree_flatten(result)
+        leaves = [self._slot(leaf) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        self.events[number] = _Event(leaves, structure, len(self.events), known)
+        start, n_layers = _Start(number, self.counts.copy(), {}), len(self.maps)
+        self.seen(path, module, result)
+        if len(self.maps) > n_layers:
+            *_, layer = self.maps
+            self.starts[layer] = start
+            self._pending = start, result
+        return result
+
+    def _knows(self, value: Any) -> bool:
+        return not isinstance(value, Tensor) or id(value) in self._of_network or self._find(value) is not None
+
+    def _find(self, tensor: Tensor) -> _Slot | None:
+        slot = self._slots.get(id(tensor))
+        is_valid = slot is not None and slot < len(self._references) and self._references[slot]() is tensor
+        return slot if is_valid else None
+
+    def _slot(self, tensor: Tensor) -> _Slot:
+        slot = self._find(tensor)
+        if slot is None:
+            slot = self._slots[id(tensor)] = _Slot(len(self._references))
+            self._references.append(weakref.ref(tensor))
+            self.empty.append(tensor.new_empty(()).expand(tensor.shape))
+        return slot
+
+    def _keep(self) -> None:
+        """After a layer, copy the tensors that still exist; layers share copies of equal tensors."""
+        if self._pending is None:
+            return
+        start, _ = self._pending
+        for slot, reference in enumerate(self._references):
+            tensor = reference()
+            if tensor is not None:
+                version = slot, version_of(tensor)
+                if version not in self._copies:
+                    self._copies[version] = tensor.clone()
+                start.tensors[slot] = self._copies[version]
+        self._pending = None
+
+
+class Replay(Capture):
+    """A run with edited layers that begins at the lowest one, `start`, by a recording."""
+
+    def __init__(self, recording: Recording, start: str, edits: Edits, until: str | None) -> None:
+        super().__init__(recording.layers, recording.forms, edits, until)
+        self._events, self._start = recording.events, recording.starts[start]
+        self._number = 0
+        self._has_begun = False
+        self._tensors = list(recording.empty)
+        for slot, tensor in self._start.tensors.items():
+            self._tensors[slot] = tensor.clone()  # later operations may change it in place
+
+    @property
+    def batch(self) -> Tensor:
+        """The input of the network."""
+        return self._tensors[0]
+
+    def call(self, path: str, module: nn.Module | None, function: Callable, args: tuple, kwargs: dict) -> Any:
+        """Return the recorded result of a call before the start; run others, also those in which it lies."""
+        number = self._number
+        if self._has_begun or number < self._start.number < self._events[number].end:
+            self._number += 1
+            return super().call(path, module, function, args, kwargs)
+        leaves, structure, self._number, _ = self._events[number]
+        leaves = [self._tensors[leaf] if isinstance(leaf, _Slot) else leaf for leaf in leaves]
+        result = tree_unflatten(leaves, structure)
+        if number < self._start.number:
+            return result
+        self._has_begun, self.counts = True, self._start.counts.copy()
+        return self.seen(path, module, result)

@@ -30,7 +30,16 @@ def log_proba(outputs: Any) -> Tensor:
 
 def of_class(values: Tensor, classes: np.ndarray) -> Tensor:
     """Return the entry of `values` (n, C) for one class of each image, shape (n,)."""
-    return values.gather(1, torch.from_numpy(np.asarray(classes, np.int64)).to(values.device)[:, None])[:, 0]
+    return values.gather(1, _indices(classes, values))[:, 0]
+
+
+def _of_others(log_p: Tensor, classes: np.ndarray) -> Tensor:
+    """Return log-probabilities (n, C) without those of one class of each image."""
+    return log_p.scatter(1, _indices(classes, log_p), -torch.inf)
+
+
+def _indices(classes: np.ndarray, values: Tensor) -> Tensor:
+    return torch.from_numpy(np.asarray(classes, np.int64)).to(values.device)[:, None]
 
 
 def proba_of(outputs: Any, classes: np.ndarray) -> np.ndarray:
@@ -47,15 +56,12 @@ def margins(outputs: Any, classes: np.ndarray, contrasts: np.ndarray | None = No
     chosen = of_class(log_p, classes)
     if contrasts is not None:
         return chosen - of_class(log_p, contrasts)
-    at = torch.from_numpy(np.asarray(classes, np.int64)).to(log_p.device)[:, None]
-    return chosen - log_p.scatter(1, at, -torch.inf).logsumexp(1)
+    return chosen - _of_others(log_p, classes).logsumexp(1)
 
 
 def runners_up(outputs: Any, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the most probable other class of each image and its probability, shapes (n,)."""
-    at = torch.from_numpy(np.asarray(classes, np.int64))[:, None]
-    log_p = log_proba(outputs)
-    best = log_p.scatter(1, at.to(log_p.device), -torch.inf).max(1)
+    best = _of_others(log_proba(outputs), classes).max(1)
     return best.indices.numpy(force=True), best.values.exp().numpy(force=True)
 
 

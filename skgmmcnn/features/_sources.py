@@ -1,4 +1,4 @@
-"""Sources of activations: memory and networks."""
+"""Activations from memory and from networks, and reruns of networks with edited activations."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import functools
 import json
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import joblib
 import numpy as np
@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from .._device import resolve_device
 from .._progress import progress
-from ._batch import FeatureBatch, Rerun
 from ._captured import CapturedNetwork
 from ._decisions import Judge
 from ._images import Images
@@ -29,49 +28,61 @@ Change = Callable[[nn.Module, Tensor], None]
 Result = TypeVar("Result")
 
 
-class Source(Protocol):
-    """Activations of numbered images."""
+class FeatureBatch(NamedTuple):
+    """Activations, outputs and decisions of consecutive images, the first of which has the number `start`.
 
-    device: str | torch.device
+    Activations are float32 maps (n, C, H, W) by layer on the device of the network, and decisions an int64 array (n,).
+    Outputs are those of the network; probabilities are those of all classes, also for a network that returns one.
+    """
 
-    def batches(self, rows: np.ndarray) -> Iterator[FeatureBatch]:
-        """Yield the batches of the images `rows`, in that order."""
-
-    def of(self, rows: np.ndarray) -> Source:
-        """Return the source of the images `rows`."""
+    start: int
+    activations: dict[str, Tensor]
+    outputs: Any
+    decisions: np.ndarray
 
 
 class HeldSource:
-    """Activations in memory: arrays (n, H, W, C) by layer, outputs and decisions, in batches of `size` images."""
+    """Activations in memory: arrays (n, H, W, C) by layer, outputs and decisions, in batches of `size` images.
+
+    `rows` selects some of the images, None all of them.
+    """
 
     def __init__(
         self,
+        spec: NetworkSpec,
         arrays: dict[str, np.ndarray],
         outputs: np.ndarray | None,
         decisions: np.ndarray,
         size: int,
-        device: str | torch.device = "auto",
+        device: str | torch.device,
+        rows: np.ndarray | None = None,
     ) -> None:
-        self._arrays, self._outputs, self._decisions, self._size = arrays, outputs, decisions, size
-        self.device = device
+        self.spec, self.device, self._size = spec, device, size
+        self._arrays, self._outputs, self._decisions = arrays, outputs, decisions
+        self._rows = np.arange(len(decisions)) if rows is None else rows
 
-    def batches(self, rows: np.ndarray) -> Iterator[FeatureBatch]:
-        """Yield the batches of the images `rows`, in that order."""
-        device = resolve_device(self.device)
-        for start in range(0, len(rows), self._size):
-            part = rows[start : start + self._size]
-            maps = {
-                name: torch.from_numpy(array[part]).to(device).permute(0, 3, 1, 2)
-                for name, array in self._arrays.items()
-            }
-            outputs = None if self._outputs is None else self._outputs[part]
-            yield FeatureBatch(start, maps, outputs, self._decisions[part])
+    def __len__(self) -> int:
+        return len(self._rows)
 
-    def of(self, rows: np.ndarray) -> HeldSource:
-        """Return the source of the images `rows`."""
+    def __getitem__(self, rows: Any) -> HeldSource:
+        return HeldSource(*self._content(), self._size, self.device, np.atleast_1d(self._rows[rows]))
+
+    def __reduce__(self) -> tuple:
+        return HeldSource, (*self._content(self._rows), self._size, self.device)
+
+    def _content(self, rows: Any = ...) -> tuple[NetworkSpec, dict[str, np.ndarray], np.ndarray | None, np.ndarray]:
+        """Return the geometry, and arrays, outputs and decisions of some rows; all of them without a copy."""
         arrays = {layer: values[rows] for layer, values in self._arrays.items()}
         outputs = None if self._outputs is None else self._outputs[rows]
-        return HeldSource(arrays, outputs, self._decisions[rows], self._size, self.device)
+        return self.spec, arrays, outputs, self._decisions[rows]
+
+    def batches(self) -> Iterator[FeatureBatch]:
+        """Yield batches of all images, in order."""
+        device = resolve_device(self.device)
+        for start in range(0, len(self), self._size):
+            _, arrays, outputs, decisions = self._content(self._rows[start : start + self._size])
+            maps = {layer: torch.from_numpy(array).to(device).permute(0, 3, 1, 2) for layer, array in arrays.items()}
+            yield FeatureBatch(start, maps, outputs, decisions)
 
 
 class Running(NamedTuple):
@@ -88,37 +99,32 @@ class NetworkSource:
     """Activations computed by the network, which can also be rerun, changed and stored."""
 
     def __init__(
-        self,
-        network: CapturedNetwork,
-        spec: NetworkSpec,
-        fingerprint: str,
-        images: Images,
-        run: Running,
+        self, network: CapturedNetwork, spec: NetworkSpec, fingerprint: str, images: Images, run: Running
     ) -> None:
         self._network, self.spec, self.images, self._run = network, spec, images, run
         self._fingerprint, self.device = fingerprint, run.device
 
-    def batches(self, rows: np.ndarray) -> Iterator[FeatureBatch]:
-        """Yield the batches of the images `rows`, in that order."""
-        return self._passes(rows, self._pass, "network", self.size)
+    def __len__(self) -> int:
+        return len(self.images)
 
-    def rerun(self, rows: np.ndarray, work: Callable[[Rerun], Result], what: str) -> Iterator[Result]:
-        """Yield the results of `work` for batches of the images `rows`; `what` is the name of the progress bar."""
-        return self._passes(rows, lambda batch, start, _: work(self._rerun(batch, start)), what, self._run.batch_size)
-
-    def of(self, rows: np.ndarray) -> NetworkSource:
-        """Return the source of the images `rows`."""
+    def __getitem__(self, rows: Any) -> NetworkSource:
         return NetworkSource(self._network, self.spec, self._fingerprint, self.images[rows], self._run)
 
-    def _passes(
-        self, rows: np.ndarray, work: Callable[[Tensor, int, int], Result], what: str, size: int
-    ) -> Iterator[Result]:
+    def batches(self) -> Iterator[FeatureBatch]:
+        """Yield batches of all images, in order."""
+        return self._passes(self._pass, "network", self.size)
+
+    def rerun(self, work: Callable[[Rerun], Result], what: str) -> Iterator[Result]:
+        """Yield the results of `work` for batches of the images; `what` is the name of the progress bar."""
+        return self._passes(lambda images, start, _: work(Rerun(self, images, start)), what, self._run.batch_size)
+
+    def _passes(self, work: Callable[[Tensor, int, int], Result], what: str, size: int) -> Iterator[Result]:
         """Yield the results of `work` for batches of `size` images, or smaller ones once memory is exhausted."""
-        images, start, most = self.images[rows], 0, size
+        start, most = 0, size
         self._network.to(resolve_device(self.device))
-        with progress(total=len(images), desc=what, unit="image", shown=self._run.verbose) as bar:
-            for whole in images.batches(size, self.spec.input_shape, self._run.n_jobs):
-                rest = whole
+        with progress(total=len(self), desc=what, unit="image", shown=self._run.verbose) as bar:
+            for images in self.images.batches(size, self.spec.input_shape, self._run.n_jobs):
+                rest = images
                 while len(rest):
                     batch = rest[:size]
                     try:
@@ -134,6 +140,12 @@ class NetworkSource:
                     bar.update(len(batch))
                     start, rest = start + len(batch), rest[len(batch) :]
 
+    def _warn_of_memory(self) -> None:
+        warnings.warn(
+            f"The device ran out of memory with batch_size={self._run.batch_size}; continuing with smaller batches.",
+            stacklevel=4,
+        )
+
     @property
     def size(self) -> int:
         """The batch size; on a CPU a multiple of the number of images in one pass."""
@@ -142,7 +154,7 @@ class NetworkSource:
         at_once = images_at_once(self.spec.input_shape)
         return -(-self._run.batch_size // at_once) * at_once
 
-    def _pass(self, batch: Tensor, start: int, size: int) -> FeatureBatch:
+    def _pass(self, images: Tensor, start: int, size: int) -> FeatureBatch:
         device = resolve_device(self.device)
 
         def run(part: Tensor) -> tuple[Any, dict[str, Tensor]]:
@@ -150,65 +162,89 @@ class NetworkSource:
                 return self._network.run(part)
 
         at_once = min(size, images_at_once(self.spec.input_shape))
-        outputs, maps = in_parts(run, batch, at_once) if device.type == "cpu" else run(batch)
-        activations = {name: values.float() for name, values in maps.items()}
-        return FeatureBatch(start, activations, *self._judge.read(outputs, start, activations))
+        outputs, maps = in_parts(run, images, at_once) if device.type == "cpu" else run(images)
+        return self._batch(outputs, maps, start)
 
-    @property
-    def _judge(self) -> Judge:
-        return Judge(self._run.decision, self.spec.n_outputs, self.spec.probabilities)
+    def _batch(self, outputs: Any, maps: dict[str, Tensor], start: int) -> FeatureBatch:
+        activations = {layer: values.float() for layer, values in maps.items()}
+        judge = Judge(self._run.decision, self.spec.n_outputs, self.spec.probabilities)
+        return FeatureBatch(start, activations, *judge.read(outputs, start, activations))
 
-    def _rerun(self, batch: Tensor, start: int) -> Rerun:
-        device = resolve_device(self.device)
-        with precisely(device):
-            passed = self._network.start(batch)
-
-        def again(edits: Edits, until: str | None = None) -> tuple[Any, dict[str, Tensor]]:
-            with precisely(device):
-                return passed.again(edits, until)
-
-        def whole(images: Tensor) -> tuple[Any, np.ndarray]:
-            done = self._pass(images, start, len(images))
-            return done.outputs, done.decisions
-
-        maps = {name: values.float() for name, values in passed.maps.items()}
-        original = FeatureBatch(start, maps, *self._judge.read(passed.outputs, start, maps))
-        return Rerun(original, again, lambda outputs: self._judge.read(outputs, start, maps), batch, whole)
-
-    def changed(self, rows: np.ndarray, change: Change) -> NetworkSource:
-        """Return the source of the images `rows` with a copy of the network changed by `change`."""
-        images, network = self.images[rows], copy.deepcopy(self._network.network)
+    def changed(self, change: Change) -> NetworkSource:
+        """Return the source of the same images with a copy of the network changed by `change`."""
+        network = copy.deepcopy(self._network.network)
         captured = self._network.on(network).to(resolve_device(self.device))
         with torch.no_grad():
-            change(network, captured.prepare(images.batch(0, self._run.batch_size, self.spec.input_shape)))
+            change(network, captured.prepare(self.images.batch(0, self._run.batch_size, self.spec.input_shape)))
         network.eval().requires_grad_(False)
-        return NetworkSource(captured, self.spec, fingerprint(network), images, self._run)
-
-    def _warn_of_memory(self) -> None:
-        warnings.warn(
-            f"The device ran out of memory with batch_size={self._run.batch_size}; continuing with smaller batches.",
-            stacklevel=4,
-        )
+        return NetworkSource(captured, self.spec, fingerprint(network), self.images, self._run)
 
     def identity(self) -> dict[str, str]:
         """Return hashes of everything that the values depend on except the images."""
         weights = [weight.dtype for weight in self._network.network.parameters() if weight.is_floating_point()]
         return {
             "weights": self._fingerprint,
-            "preprocessing": hash_of(self.images.preprocess, "preprocess"),
+            "preprocessing": _hash_of(self.images.preprocess, "preprocess"),
             "layers": json.dumps(list(self.spec.shapes.items())),
             "outputs": str(self.spec.n_outputs),
             "probabilities": str(self.spec.probabilities),
-            "decision": hash_of(self._run.decision, "decision"),
+            "decision": _hash_of(self._run.decision, "decision"),
             "precision": str(weights[0] if weights else torch.float32),
         }
 
     def code(self) -> tuple[Any, ...]:
-        """Return the code run for each image."""
-        return tuple(map(code_of, (self._network.network, self.images.preprocess, self._run.decision)))
+        """Return the code run for each image, of which hashes contain only the name."""
+        return tuple(map(_code_of, (self._network.network, self.images.preprocess, self._run.decision)))
 
 
-def hash_of(function: Any, name: str) -> str:
+class Rerun:
+    """Reruns of the network on consecutive `images`, preprocessed, with edited activations.
+
+    ``len(rerun)`` is the number of images, and `original` their batch without edits.
+    """
+
+    def __init__(self, source: NetworkSource, images: Tensor, start: int) -> None:
+        self._source, self.images = source, images
+        self._device = resolve_device(source.device)
+        with precisely(self._device):
+            self._passed = source._network.start(images)
+        self.original = source._batch(self._passed.outputs, self._passed.maps, start)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def rows(self) -> slice:
+        """The numbers of the images."""
+        return slice(self.original.start, self.original.start + len(self))
+
+    def run(self, edits: Edits) -> FeatureBatch:
+        """Run the network with edited layers, with gradients if torch records them.
+
+        Edits are functions by layer that return a new map of equal shape for a float32 map (n, C, H, W), which depends
+        on the edits of lower layers.  The activations are the edited maps of the layers that ran.
+        """
+        return self._source._batch(*self._again(edits), self.original.start)
+
+    def run_images(self, images: Tensor) -> FeatureBatch:
+        """Run the network on other preprocessed images."""
+        return self._source._pass(images, self.original.start, len(images))
+
+    def map_of(self, layer: str, edits: Edits) -> Tensor:
+        """Return the float32 map (n, C, H, W) of a layer in a run with edited layers, which stops there."""
+        _, maps = self._again(edits, layer)
+        return maps[layer].float() if layer in maps else self.original.activations[layer]
+
+    def _again(self, edits: Edits, until: str | None = None) -> tuple[Any, dict[str, Tensor]]:
+        layers = self.original.activations
+        for layer in [*edits, *filter(None, [until])]:
+            if layer not in layers:
+                raise ValueError(f"Layer {layer!r} cannot be edited or read: the modelled layers are {list(layers)}.")
+        with precisely(self._device):
+            return self._passed.again(edits, until)
+
+
+def _hash_of(function: Any, name: str) -> str:
     """Return the hash of a parameter of the extractor; raise an error that names it if there is none."""
     try:
         return joblib.hash(function)
@@ -219,10 +255,9 @@ def hash_of(function: Any, name: str) -> str:
         ) from error
 
 
-def code_of(function: Any) -> Any:
-    """Return the code of a function or network, of which hashes contain only the name."""
+def _code_of(function: Any) -> Any:
     if isinstance(function, functools.partial):
-        return code_of(function.func)
+        return _code_of(function.func)
     if isinstance(function, nn.Module):
         return frozenset(type(module).forward for module in function.modules())
     return getattr(function, "__code__", vars(type(function)).get("__call__"))

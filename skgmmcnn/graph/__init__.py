@@ -11,6 +11,7 @@ from ._pairs import PairEffect, pair_effects, priorities, selections_of
 from ._surprise import surprise, typicality
 from ._targets import Target, targets_of
 from ._text import is_part, nats, percent, probable, text_of, to_text
+from ._tracing import salience
 
 __all__ = [
     "InferenceGraph",

@@ -70,9 +70,8 @@ def save(estimator: BaseEstimator, path: str | PathLike, *, embed: bool = True) 
     if path.suffix not in ("", _SUFFIX):
         raise ValueError(f"{str(path)!r} has the suffix of another format; use {_SUFFIX!r}, or no suffix.")
     pack = Packer(ALL_KINDS, embed)
-    with pack.at(type(estimator).__name__):
-        packed = pack(estimator)
-    document = json.dumps({"given": pack.given, "networks": pack.networks, "estimator": packed})
+    packed = pack.attribute(type(estimator).__name__, estimator)
+    document = json.dumps({"needs": pack.needs, "networks": pack.networks, "estimator": packed})
     about = {"skgmmcnn": document, "version": str(_VERSION)}
     about["sha256"] = _checksum(about, pack.arrays)
     from safetensors.numpy import save as serialized
@@ -131,9 +130,14 @@ def load(
     if not path.exists():
         raise FileNotFoundError(f"There is no file {str(path)!r}.")
     passed = {"model": model, "preprocess": preprocess, "decision": decision, "weights": weights}
-    given = {name: value for name, value in passed.items() if value is not None}
+    arguments = {name: value for name, value in passed.items() if value is not None}
     try:
-        return _unpacked(path, given)
+        document, arrays = _read(path)
+        _check_needs(document["needs"], arguments)
+        estimator = Unpacker(ALL_KINDS, arrays, document["networks"], arguments)(document["estimator"])
+        if not isinstance(estimator, BaseEstimator):
+            raise ValueError(f"it contains a {type(estimator).__name__} instead of an estimator.")
+        _check_surplus(estimator, {name: value for name, value in arguments.items() if name not in document["needs"]})
     except ValueError as error:
         raise ValueError(f"{str(path)!r} cannot be loaded: {error}") from error
     except OSError:
@@ -143,23 +147,14 @@ def load(
             f"{str(path)!r} cannot be loaded: it was not written by skgmmcnn.save, or what was passed does not fit "
             f"({type(error).__name__}: {error})."
         ) from error
-
-
-def _unpacked(path: Path, given: dict[str, Any]) -> BaseEstimator:
-    document, arrays = _read(path)
-    _check_given(given, document["given"])
-    estimator = Unpacker(ALL_KINDS, arrays, document["networks"], given)(document["estimator"])
-    if not isinstance(estimator, BaseEstimator):
-        raise ValueError(f"it contains a {type(estimator).__name__} instead of an estimator.")
-    _check_surplus(estimator, {name: value for name, value in given.items() if name not in document["given"]})
     return estimator
 
 
-def _check_given(given: dict[str, Any], needed: dict[str, str]) -> None:
+def _check_needs(needs: dict[str, str], arguments: dict[str, Any]) -> None:
     """Raise an error if code or files that were not saved are not passed."""
-    missing = [name for name in needed if name not in given]
+    missing = [name for name in needs if name not in arguments]
     if missing:
-        what = ", ".join(f"{name} ({needed[name]})" for name in missing)
+        what = ", ".join(f"{name} ({needs[name]})" for name in missing)
         call = ", ".join(f"{name}=..." for name in missing)
         raise ValueError(f"it contains no code and needs yours for {what}: load(path, {call}).")
 

@@ -12,10 +12,9 @@ from torchvision import models, transforms
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms._presets import ImageClassification
 
-from ..features import HookedNetwork, TracedNetwork, build, fingerprint, in_memory
-from ._values import KINDS, Kind, Packer, Unpacker, _instance, dtype_of, fill, pack_weights, pick, unpack_weights
+from ..features import CapturedNetwork, build, fingerprint, in_memory
+from ._values import KINDS, Kind, Packer, Unpacker, fill, pack_weights, pick, simple, unpack_weights
 
-_WATCHED: dict[str, Any] = {kind.__name__: kind for kind in (TracedNetwork, HookedNetwork)}
 _TRANSFORMS: dict[str, Any] = {
     kind.__name__: kind
     for kind in (
@@ -30,7 +29,7 @@ _TRANSFORMS: dict[str, Any] = {
         transforms.ToTensor,
     )
 }
-_GIVEN = ("model", "preprocess", "decision")
+_ARGUMENTS = ("model", "preprocess", "decision")
 # Differences by rounding on another processor are far below these.
 _RELATIVE, _ABSOLUTE = 1e-2, 1e-4
 _MOST_VALUES = 2**26
@@ -42,7 +41,7 @@ def _pack_network(value: nn.Module, pack: Packer) -> str:
         model = pack.owner.model
         name = model if isinstance(model, str) else None
         if name is None:
-            pack.given["model"] = _describe(model)
+            pack.needs["model"] = _describe(model)
         elif pack.owner.weights is None and not pack.embed:
             raise ValueError(f"The network {name!r} has random weights, which are saved only with embed=True.")
         pack.networks[digest] = {
@@ -59,30 +58,29 @@ def _unpack_network(digest: str, unpack: Unpacker) -> nn.Module:
     return unpack.once(("network", digest), lambda: _rebuild(digest, unpack.networks[digest], unpack))
 
 
-def _rebuild(digest: str, known: dict[str, Any], unpack: Unpacker) -> nn.Module:
+def _rebuild(digest: str, record: dict[str, Any], unpack: Unpacker) -> nn.Module:
     """Return the network with this fingerprint, in evaluation mode."""
-    model = unpack.given.get("model", known["name"])
-    state = unpack(known["weights"])
-    network = build(model, unpack_weights(known["source"], unpack) if state is None else None, seed=0).network
+    model = unpack.arguments.get("model", record["name"])
+    state = unpack(record["weights"])
+    network = build(model, unpack_weights(record["source"], unpack) if state is None else None, seed=0).network
     if state is not None:
         try:
             network.load_state_dict(state, assign=True)  # keeps their types and memory layout
         except RuntimeError as error:
-            raise ValueError(f"the saved weights, of a {known['class']}, do not fit the model: {error}") from error
-    elif known["channels_last"]:
+            raise ValueError(f"the saved weights, of a {record['class']}, do not fit the model: {error}") from error
+    elif record["channels_last"]:
         in_memory(network, torch.channels_last)
     if fingerprint(network) != digest:
         raise ValueError(
-            f"the saved network was a {known['class']} with weights of SHA-256 {digest[:12]}...; the model is a "
+            f"the saved network was a {record['class']} with weights of SHA-256 {digest[:12]}...; the model is a "
             f"{_describe(network)} with {fingerprint(network)[:12]}...: other weights, or another class."
         )
     return network
 
 
-def _pack_watched(value: Any, pack: Packer) -> Any:
-    kind, (_, *arguments) = value.__reduce__()
+def _pack_captured(value: Any, pack: Packer) -> Any:
+    _, (_, *arguments) = value.__reduce__()
     return [
-        kind.__name__,
         _pack_network(value.network, pack),
         [pack(argument) for argument in arguments],
         list(pack.owner.spec_.input_shape),
@@ -90,25 +88,25 @@ def _pack_watched(value: Any, pack: Packer) -> Any:
     ]
 
 
-def _unpack_watched(content: Any, unpack: Unpacker) -> Any:
-    name, digest, arguments, shape, answers = content
-    watched = pick(_WATCHED, name)(_unpack_network(digest, unpack), *map(unpack, arguments))
-    current = _probe(watched, tuple(shape))
+def _unpack_captured(content: Any, unpack: Unpacker) -> Any:
+    digest, arguments, shape, answers = content
+    captured = CapturedNetwork(_unpack_network(digest, unpack), *map(unpack, arguments))
+    current = _probe(captured, tuple(shape))
     for layer, expected in unpack(answers).items():
         if not np.allclose(current[layer], expected, _RELATIVE, _ABSOLUTE, equal_nan=True):
             raise ValueError(
                 f"layer {layer!r} does not return the same values as when the file was saved, although the weights are "
                 "equal: the code of the network has changed. Pass the old code as load(path, model=...), or fit again."
             )
-    return watched
+    return captured
 
 
-def _probe(watched: Any, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
+def _probe(captured: Any, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
     """Return the activations of each layer for an image of noise, averaged over locations."""
     if math.prod(shape) > _MOST_VALUES:
         raise ValueError(f"images of shape {shape} are too large to check the network.")
     noise = torch.from_numpy(np.random.RandomState(0).rand(1, *shape).astype(np.float32))
-    _, activations = watched.run(noise)
+    _, activations = captured.run(noise)
     return {
         layer: values.float().reshape(*values.shape[:2], -1).mean((0, 2)).numpy(force=True)
         for layer, values in activations.items()
@@ -130,17 +128,17 @@ def _unpack_transform(content: Any, unpack: Unpacker) -> Any:
 
 def _pack_code(value: Any, pack: Packer) -> Any:
     name = pack.place[-1].rstrip("_") if pack.place else ""
-    if name not in _GIVEN:
+    if name not in _ARGUMENTS:
         raise pack.refusal(value)
     if name == "model" and isinstance(value, nn.Module) and fingerprint(value) == pack.owner.fingerprint_:
         return ["network", _pack_network(pack.owner.network_, pack)]  # in memory as it runs
-    pack.given[name] = _describe(value)
-    return ["given", name]
+    pack.needs[name] = _describe(value)
+    return ["argument", name]
 
 
 def _unpack_code(content: Any, unpack: Unpacker) -> Any:
     place, key = content
-    return _unpack_network(key, unpack) if place == "network" else unpack.given[key]
+    return _unpack_network(key, unpack) if place == "network" else unpack.arguments[key]
 
 
 def _describe(value: Any) -> str:
@@ -151,11 +149,8 @@ def _describe(value: Any) -> str:
 
 ALL_KINDS: dict[str, Kind] = KINDS | {
     "transform": Kind(lambda v: type(v) in _TRANSFORMS.values(), _pack_transform, _unpack_transform),
-    "interpolation": Kind(
-        _instance(InterpolationMode), lambda v, pack: v.value, lambda c, unpack: InterpolationMode(c)
-    ),
-    "dtype": Kind(_instance(torch.dtype), lambda v, pack: str(v)[6:], lambda c, unpack: dtype_of(c)),
-    "weights": Kind(_instance(models.WeightsEnum), lambda v, pack: str(v), lambda c, unpack: models.get_weight(c)),
-    "watched": Kind(_instance(*_WATCHED.values()), _pack_watched, _unpack_watched),
+    "interpolation": simple(InterpolationMode, lambda v: v.value, InterpolationMode),
+    "weights": simple(models.WeightsEnum, str, models.get_weight),
+    "captured": Kind(lambda v: isinstance(v, CapturedNetwork), _pack_captured, _unpack_captured),
     "code": Kind(callable, _pack_code, _unpack_code),
 }

@@ -10,8 +10,7 @@ import dataclasses
 import inspect
 import math
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,11 +22,12 @@ from torch import Tensor
 from ..features import memory_order, names_file
 
 _NUMBERS = frozenset("bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64".split())
+_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by number of bytes
 _FOLDERS = ("memory", "store")  # output folders, which a file must not choose
 
 
 class Kind(NamedTuple):
-    """Recognition, packing and unpacking of values of one kind."""
+    """Recognition of values of one kind, conversion to JSON, and back."""
 
     matches: Callable[[Any], bool]
     pack: Callable[[Any, Packer], Any]
@@ -44,7 +44,7 @@ class Packer:
         self._kinds, self.embed = kinds, embed
         self.arrays: dict[str, np.ndarray] = {}
         self.networks: dict[str, Any] = {}
-        self.given: dict[str, str] = {}
+        self.needs: dict[str, str] = {}
         self.place: list[str] = []
         self.owner: Any = None
         self._seen: dict[int, tuple[Any, str]] = {}
@@ -68,12 +68,12 @@ class Packer:
             "and text. joblib.dump saves any object, as code to run."
         )
 
-    @contextmanager
-    def at(self, step: str) -> Iterator[None]:
-        """Record the position of values, for error messages."""
-        self.place.append(step)
-        yield
+    def attribute(self, name: str, value: Any) -> Any:
+        """Return the JSON of an attribute, which errors name."""
+        self.place.append(name)
+        packed = pack_weights(value, self) if name == "weights" else self(value)
         self.place.pop()
+        return packed
 
     def store(self, value: Any, array: np.ndarray) -> str:
         """Store the array of `value` once, and return its name."""
@@ -85,12 +85,12 @@ class Packer:
 
 
 class Unpacker:
-    """Convert JSON and arrays to values, with `networks` by fingerprint; `given` is code passed by the user."""
+    """Convert JSON and arrays to values, with `networks` by fingerprint; `arguments` of load are code of the user."""
 
     def __init__(
-        self, kinds: dict[str, Kind], arrays: dict[str, np.ndarray], networks: dict[str, Any], given: dict[str, Any]
+        self, kinds: dict[str, Kind], arrays: dict[str, np.ndarray], networks: dict[str, Any], arguments: dict[str, Any]
     ) -> None:
-        self._kinds, self.arrays, self.networks, self.given = kinds, arrays, networks, given
+        self._kinds, self.arrays, self.networks, self.arguments = kinds, arrays, networks, arguments
         self.classes = known_classes()
         self._built: dict[Any, Any] = {}
 
@@ -146,7 +146,7 @@ def _is_known(kind: type) -> bool:
 
 def _pack_record(value: Any, pack: Packer) -> Any:
     names = getattr(value, "_fields", None) or [part.name for part in dataclasses.fields(value) if part.init]
-    return [type(value).__name__, _pack_attributes({name: getattr(value, name) for name in names}, pack)]
+    return [type(value).__name__, {name: pack.attribute(name, getattr(value, name)) for name in names}]
 
 
 def _unpack_record(content: Any, unpack: Unpacker) -> Any:
@@ -166,31 +166,23 @@ def _pack_estimator(value: Any, pack: Packer) -> Any:
         # The network is saved in place of its weights file and the metadata of that.
         attributes |= {"weights": None, "model": value.network_, "class_names": value.spec_.class_names}
         attributes |= {"preprocess": value.preprocess_}
-    packed = _pack_attributes(attributes, pack)
+    packed = {name: pack.attribute(name, item) for name, item in attributes.items()}
     pack.owner = before
     return [type(value).__name__, packed]
-
-
-def _pack_attributes(attributes: dict[str, Any], pack: Packer) -> dict[str, Any]:
-    packed = {}
-    for name, value in attributes.items():
-        with pack.at(name):
-            packed[name] = pack_weights(value, pack) if name == "weights" else pack(value)
-    return packed
 
 
 def pack_weights(value: Any, pack: Packer) -> Any:
     """Pack the parameter `weights`; the path of a file must be passed to load."""
     if not names_file(value):
         return pack(value)
-    pack.given["weights"] = str(value)
-    return {"code": ["given", "weights"]}
+    pack.needs["weights"] = str(value)
+    return {"code": ["argument", "weights"]}
 
 
 def unpack_weights(content: Any, unpack: Unpacker) -> Any:
     """Return the parameter `weights`; raise an error for a path that the user has not passed."""
     weights = unpack(content)
-    if names_file(weights) and weights is not unpack.given.get("weights"):
+    if names_file(weights) and weights is not unpack.arguments.get("weights"):
         raise ValueError(f"it refers to a file of weights, {str(weights)!r}, which only the user may choose.")
     return weights
 
@@ -209,14 +201,17 @@ def _unpack_estimator(content: Any, unpack: Unpacker) -> Any:
 
 def _pack_array(value: np.ndarray, pack: Packer) -> Any:
     if value.dtype.name in _NUMBERS:
-        axes = memory_order(value.strides, value.shape)
-        return [pack.store(value, value.transpose(axes).astype(value.dtype.newbyteorder("="))), axes]
-    if value.dtype.kind == "U":
-        plain = np.array(value, value.dtype.newbyteorder("="), order="C")
-        return ["text", list(value.shape), pack.store(value, plain.reshape(-1).view(np.uint32))]
-    if value.dtype.kind != "O":
+        return _pack_numbers(value, value, pack)
+    if value.dtype.kind not in "OU":
         raise pack.refusal(value)
-    return ["object", list(value.shape), [pack(item) for item in value.ravel().tolist()]]
+    kind = "object" if value.dtype.kind == "O" else "text"
+    return [kind, list(value.shape), [pack(item) for item in value.ravel().tolist()]]
+
+
+def _pack_numbers(value: Any, array: np.ndarray, pack: Packer) -> Any:
+    """Return the name of the array of `value`, stored in memory order, and the axes in that order."""
+    axes = memory_order(array.strides, array.shape)
+    return [pack.store(value, array.transpose(axes).astype(array.dtype.newbyteorder("="))), axes]
 
 
 def _unpack_array(content: Any, unpack: Unpacker) -> np.ndarray:
@@ -224,40 +219,25 @@ def _unpack_array(content: Any, unpack: Unpacker) -> np.ndarray:
         name, axes = content
         return unpack.once(("array", name), lambda: np.array(unpack.arrays[name]).transpose(np.argsort(axes)))
     kind, shape, items = content
-    if kind == "text":
-        return unpack.once(("text", items), lambda: _text(unpack.arrays[items], shape))
-    if kind != "object" or math.prod(shape) != len(items):
+    if kind not in ("object", "text") or math.prod(shape) != len(items):
         raise ValueError(f"it contains an array of {kind!r} of shape {shape} with {len(items)} items.")
     array = np.empty(len(items), object)
     array[:] = [unpack(item) for item in items]
-    return array.reshape(shape)
-
-
-def _text(letters: np.ndarray, shape: list[int]) -> np.ndarray:
-    """Return strings from the code points of their characters."""
-    n = math.prod(shape)
-    if not n:
-        return np.empty(shape, "U1")
-    if letters.dtype != np.uint32 or not letters.size or letters.size % n or letters.max() > sys.maxunicode:
-        raise ValueError(f"it contains no text of shape {shape}.")
-    return np.array(letters).view(f"U{letters.size // n}").reshape(shape)
+    return (array if kind == "object" else array.astype(str)).reshape(shape)
 
 
 def _pack_tensor(value: Tensor, pack: Packer) -> Any:
-    kind, axes = str(value.dtype).removeprefix("torch."), memory_order(value.stride(), value.shape)
-    stored = value.detach().cpu().permute(axes).contiguous()
-    array = stored if kind in _NUMBERS else stored.reshape(-1).view(torch.uint8)  # bytes, since numpy lacks the type
-    return [pack.store(value, array.numpy()), kind, list(stored.shape), axes]
+    kind, plain = str(value.dtype).removeprefix("torch."), value.detach().cpu()
+    if kind not in _NUMBERS:  # numpy lacks the type
+        plain = plain.view(_INTEGERS[plain.itemsize])
+    return [kind, _pack_numbers(value, plain.numpy(), pack)]
 
 
 def _unpack_tensor(content: Any, unpack: Unpacker) -> Tensor:
-    name, kind, shape, axes = content
-
-    def build() -> Tensor:
-        whole = torch.from_numpy(np.array(unpack.arrays[name]))
-        return whole.view(dtype_of(kind)).reshape(shape).permute(np.argsort(axes).tolist())
-
-    return unpack.once(("tensor", name), build)
+    kind, numbers = content
+    dtype = dtype_of(kind)
+    name, _ = numbers
+    return unpack.once(("tensor", name), lambda: torch.from_numpy(_unpack_array(numbers, unpack)).view(dtype))
 
 
 def dtype_of(name: str) -> torch.dtype:
@@ -267,51 +247,43 @@ def dtype_of(name: str) -> torch.dtype:
     return pick(plain | {name: getattr(torch, name) for name in _NUMBERS}, name)
 
 
-def _unpack_random_state(content: Any, unpack: Unpacker) -> np.random.RandomState:
-    name, key, position, *rest = map(unpack, content)
+def _random_state(state: list[Any]) -> np.random.RandomState:
+    name, key, position, *rest = state
     # numpy does not check the position, and would read beyond the array.
     if name != "MT19937" or type(position) is not int or not 0 <= position <= 624 or key.shape != (624,):
         raise ValueError(f"it contains no state of random numbers at position {position!r}.")
-    state = np.random.RandomState()
-    state.set_state((name, key, position, *rest))
-    return state
+    made = np.random.RandomState()
+    made.set_state((name, key, position, *rest))
+    return made
 
 
-def _instance(*kinds: type) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, kinds)
+def simple(types: type | tuple[type, ...], reduce: Callable[[Any], Any], build: Callable[[Any], Any]) -> Kind:
+    """Return the kind of values that `reduce` converts to another kind, and `build` back."""
+    return Kind(
+        lambda value: isinstance(value, types),
+        lambda value, pack: pack(reduce(value)),
+        lambda content, unpack: build(unpack(content)),
+    )
 
 
 KINDS: dict[str, Kind] = {
-    "float": Kind(lambda v: type(v) is float, lambda v, pack: repr(v), lambda c, unpack: float(c)),
     "scalar": Kind(
         lambda v: isinstance(v, np.generic) and v.dtype.name in _NUMBERS,
         lambda v, pack: [v.dtype.name, pack(v.item())],
         lambda c, unpack: pick({name: np.dtype(name).type for name in _NUMBERS}, c[0])(unpack(c[1])),
     ),
-    "text": Kind(_instance(np.str_), lambda v, pack: str(v), lambda c, unpack: np.str_(c)),
     "array": Kind(lambda v: type(v) is np.ndarray, _pack_array, _unpack_array),
     "tensor": Kind(lambda v: type(v) is Tensor, _pack_tensor, _unpack_tensor),
     "estimator": Kind(
         lambda v: isinstance(v, BaseEstimator) and _is_known(type(v)), _pack_estimator, _unpack_estimator
     ),
     "record": Kind(lambda v: not isinstance(v, BaseEstimator) and _is_known(type(v)), _pack_record, _unpack_record),
-    "tuple": Kind(
-        lambda v: type(v) is tuple,
-        lambda v, pack: [pack(item) for item in v],
-        lambda c, unpack: tuple(map(unpack, c)),
-    ),
-    "dict": Kind(
-        _instance(dict),
-        lambda v, pack: [[pack(key), pack(item)] for key, item in v.items()],
-        lambda c, unpack: {unpack(key): unpack(item) for key, item in c},
-    ),
-    "set": Kind(
-        _instance(set, frozenset),
-        lambda v, pack: sorted((pack(item) for item in v), key=repr),
-        lambda c, unpack: set(map(unpack, c)),
-    ),
-    "device": Kind(_instance(torch.device), lambda v, pack: str(v), lambda c, unpack: torch.device(c)),
-    "random_state": Kind(
-        _instance(np.random.RandomState), lambda v, pack: list(map(pack, v.get_state())), _unpack_random_state
-    ),
+    "float": simple(float, repr, float),  # not finite
+    "text": simple(np.str_, str, np.str_),
+    "tuple": simple(tuple, list, tuple),
+    "dict": simple(dict, lambda v: list(map(list, v.items())), dict),
+    "set": simple((set, frozenset), lambda v: sorted(v, key=repr), set),
+    "device": simple(torch.device, str, torch.device),
+    "dtype": simple(torch.dtype, lambda v: str(v).removeprefix("torch."), dtype_of),
+    "random_state": simple(np.random.RandomState, lambda v: list(v.get_state()), _random_state),
 }

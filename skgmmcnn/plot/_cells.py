@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
+from scipy import ndimage
 
 from ..features import NetworkSpec
-from ._drawing import grey
 from ._edge_maps import whole_windows
 from ._layout import Box
 
@@ -18,23 +18,14 @@ _SPOT = 0.085  # of a map: the width of the smallest spot
 
 
 class Cells(NamedTuple):
-    """Edges of the cells of a map's locations along both axes, as shares of the image.
+    """Edges of the cells of a map's locations along both axes, as shares of the image."""
 
-    Parameters
-    ----------
-    rows : float array of shape (H + 1,)
-        From the top, 0, down to 1.
-    columns : float array of shape (W + 1,)
-        From the left, 0, to the right, 1.
-    """
+    rows: np.ndarray  # (H + 1,), from the top, 0, down to 1
+    columns: np.ndarray  # (W + 1,), from the left, 0, to the right, 1
 
-    rows: np.ndarray
-    columns: np.ndarray
-
-
-def equal_cells(size: tuple[int, int]) -> Cells:
-    """Return cells of equal size."""
-    return Cells(*(np.linspace(0, 1, n + 1) for n in size))
+    def within(self, box: Box) -> tuple[np.ndarray, np.ndarray]:
+        """Return x and y of the edges of cells over an image in `box`."""
+        return box.left + self.columns * box.width, box.top - self.rows * box.height
 
 
 def cells_of(spec: NetworkSpec, layer: str) -> Cells:
@@ -43,14 +34,12 @@ def cells_of(spec: NetworkSpec, layer: str) -> Cells:
     Strided layers can look to one side, and layers without padding leave out the border, so cells need not be equal.
     They are equal where the middles are unknown, as where all fields are the whole image.
     """
-    equal = equal_cells(spec.shapes[layer][1:])
-    return Cells(*(_ends(_middles(spec, layer, axis), same) for axis, same in enumerate(equal)))
-
-
-def _ends(middles: np.ndarray | None, equal: np.ndarray) -> np.ndarray:
-    if middles is None:
-        return equal
-    return np.clip(np.concatenate([[0], (middles[1:] + middles[:-1]) / 2, [1]]), 0, 1)
+    edges = []
+    for axis, size in enumerate(spec.shapes[layer][1:]):
+        middles = _middles(spec, layer, axis)
+        between = None if middles is None else np.clip((middles[1:] + middles[:-1]) / 2, 0, 1)
+        edges.append(np.linspace(0, 1, size + 1) if between is None else np.concatenate([[0], between, [1]]))
+    return Cells(*edges)
 
 
 def _middles(spec: NetworkSpec, layer: str, axis: int) -> np.ndarray | None:
@@ -60,43 +49,16 @@ def _middles(spec: NetworkSpec, layer: str, axis: int) -> np.ndarray | None:
     """
     for lower in ("input", *spec.layers[::-1]):
         field = spec.receptive_fields.get((layer, lower))
-        if field is None:
-            continue
-        size = field.shape[axis]
-        whole = whole_windows((field.rows, field.columns)[axis], size)
-        if whole is None:
+        whole = None if field is None else whole_windows((field.rows, field.columns)[axis], field.shape[axis])
+        if field is None or whole is None:
             continue
         middles = whole[0] + whole[1] / 2
         if lower == "input":
-            return middles / size
+            return middles / field.shape[axis]
         below = _middles(spec, lower, axis)
         if below is not None:
-            step = (below[-1] - below[0]) / (size - 1)
-            return below[0] + step * (middles - 0.5)
+            return below[0] + (below[-1] - below[0]) / (len(below) - 1) * (middles - 0.5)
     return None
-
-
-def draw_cells(ax: Any, box: Box, cells: Cells, colours: np.ndarray) -> None:
-    """Tint the cells of a map (H, W) in `colours` (H, W, 4) over the image in `box`."""
-    x, y = box.left + cells.columns * box.width, box.top - cells.rows * box.height
-    ax.pcolormesh(x, y, colours, linewidth=0, antialiased=False, rasterized=True, zorder=3.5)
-
-
-def draw_borders(
-    ax: Any, box: Box, cells: Cells, kinds: np.ndarray, *, colour: Any = "white", halo: Any = None
-) -> None:
-    """Draw lines around the cells of each kind (H, W) but -1 over the image in `box`, with `halo` on a line below."""
-    from matplotlib.collections import LineCollection
-
-    x, y = box.left + cells.columns * box.width, box.top - cells.rows * box.height
-    kinds = np.pad(kinds, 1, constant_values=-1)
-    upright = [[(x[j], y[i]), (x[j], y[i + 1])] for i, j in np.argwhere(kinds[1:-1, 1:] != kinds[1:-1, :-1])]
-    level = [[(x[j], y[i]), (x[j + 1], y[i])] for i, j in np.argwhere(kinds[1:, 1:-1] != kinds[:-1, 1:-1])]
-    width = min(1.4, 20 / max(kinds.shape))  # points; finer maps would drown in them
-    for ink, wider in ((halo, 2.2), (colour, 1)):
-        if ink is not None and upright + level:
-            lines = LineCollection(upright + level, colors=[ink], linewidths=width * wider, zorder=3.7)
-            ax.add_collection(lines, autolim=False)
 
 
 def strongest(shown: np.ndarray, influence: np.ndarray | None) -> np.ndarray:
@@ -118,9 +80,14 @@ def strongest(shown: np.ndarray, influence: np.ndarray | None) -> np.ndarray:
 
 def grown(shown: np.ndarray) -> np.ndarray:
     """Return locations (H, W) of a fine map grown to visible spots, a twelfth of the map wide."""
-    down, along = (round((_SPOT * size - 1) / 2) for size in shown.shape)
-    padded = np.pad(shown, [(down, down), (along, along)])
-    return np.asarray(np.lib.stride_tricks.sliding_window_view(padded, (2 * down + 1, 2 * along + 1)).any((2, 3)))
+    sides = [2 * round((_SPOT * size - 1) / 2) + 1 for size in shown.shape]
+    return ndimage.maximum_filter(shown, sides, mode="constant")
+
+
+def grey(picture: np.ndarray) -> np.ndarray:
+    """Return a picture without colour, and lighter, to be tinted."""
+    grey = picture @ np.array([0.299, 0.587, 0.114])
+    return (130 + 125 * grey[..., None].repeat(3, 2) / 255).astype(np.uint8)
 
 
 def lit(picture: np.ndarray, places: Sequence[tuple[Cells, np.ndarray]]) -> np.ndarray:
@@ -136,15 +103,18 @@ def lit(picture: np.ndarray, places: Sequence[tuple[Cells, np.ndarray]]) -> np.n
     return np.where(kept[..., None], picture, grey(picture))
 
 
-def place_tags(box: Box, cells: Cells, shown: np.ndarray) -> Iterator[Box]:
-    """Yield boxes in `box` for a tag on one of the locations `shown` (H, W), those in the middle first."""
+def place_tag(box: Box, cells: Cells, shown: np.ndarray, taken: Sequence[Box]) -> Box | None:
+    """Return a free box in `box` for a tag on one of the locations `shown` (H, W), of those in the middle first."""
     rows, columns = np.nonzero(shown)
     order = np.argsort((rows - rows.mean()) ** 2 + (columns - columns.mean()) ** 2, kind="stable")
+    (width, height), (x, y) = _TAG, cells.within(box)
     for row, column in zip(rows[order], columns[order], strict=True):
-        x = box.left + cells.columns[column : column + 2].mean() * box.width - _TAG[0] / 2
-        y = box.top - cells.rows[row : row + 2].mean() * box.height - _TAG[1] / 2
-        x = min(max(x, box.left), box.right - _TAG[0])
-        yield Box(x, min(max(y, box.bottom), box.top - _TAG[1]), *_TAG)
+        left = min(max(x[column : column + 2].mean() - width / 2, box.left), box.right - width)
+        bottom = min(max(y[row : row + 2].mean() - height / 2, box.bottom), box.top - height)
+        tag = Box(left, bottom, width, height)
+        if not any(map(tag.overlaps, taken)):
+            return tag
+    return None
 
 
 def smoothed(values: np.ndarray, cells: Cells, size: tuple[int, int]) -> np.ndarray:

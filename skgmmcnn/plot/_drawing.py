@@ -1,10 +1,11 @@
-"""Base classes of displays, and parts of drawings: images, patches, notes and text in boxes."""
+"""Base classes of displays: drawings in inches with a key below, and panels."""
 
 from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from os import PathLike
 from textwrap import wrap
 from typing import IO, Any, NamedTuple, Self
@@ -12,6 +13,7 @@ from typing import IO, Any, NamedTuple, Self
 import numpy as np
 
 from ..dictionary import Representatives
+from ._cells import Cells
 from ._layout import Box, Line
 
 MARK = (0.9, 0.0, 0.8)  # magenta: rare in photographs, and unlike greys with any colour vision
@@ -25,7 +27,7 @@ _SMALL = 17  # pixels; images below are shown with hard pixels
 _TEXT_AS_TEXT: dict[Any, Any] = {"svg.fonttype": "none", "pdf.fonttype": 42, "ps.fonttype": 42}
 
 
-class Display:
+class Display(ABC):
     """A picture that can be written to a file."""
 
     figure_: Any
@@ -46,8 +48,9 @@ class Display:
         self._plot(ax)
         return self
 
+    @abstractmethod
     def _plot(self, ax: Any) -> None:
-        raise NotImplementedError
+        """Draw into axes, or a new figure; set the fitted attributes."""
 
     def save(self, path: str | PathLike | IO[bytes], **options: Any) -> None:
         """Write the picture to a file in the format of its suffix.
@@ -104,79 +107,130 @@ class Theme(NamedTuple):
         return self.mixed(self.letters, strength)
 
 
-class Limits(NamedTuple):
-    """Extent of a drawing, in inches at its natural size."""
-
-    left: float
-    right: float
-    bottom: float
-    top: float
-
-    @classmethod
-    def around(cls, boxes: Iterable[Box], left: float, right: float, bottom: float, top: float) -> Limits:
-        """Return limits with these margins around all boxes."""
-        lefts, bottoms, rights, tops = zip(*((box.left, box.bottom, box.right, box.top) for box in boxes), strict=True)
-        return cls(min(lefts) - left, max(rights) + right, min(bottoms) - bottom, max(tops) + top)
-
-
 class Drawing(Display):
-    """A display with one drawing, and a key below it."""
+    """A drawing with a key below it, in inches at its natural size, and the parts that drawings are made of."""
 
     _key_size = 7.0  # points
+
+    @abstractmethod
+    def _draw(self) -> Box:
+        """Draw all parts; return the extent of the drawing without its key."""
+
+    @abstractmethod
+    def _key(self) -> list[str]:
+        """Return sentences on the meaning of signs and colours."""
 
     def _plot(self, ax: Any) -> None:
         import matplotlib.pyplot as plt
 
-        limits, size = self._lay_out(), self._key_size
-        lines = wrap(self._key(), int(119 / size * (limits.right - limits.left - 0.3)))
-        limits = limits._replace(bottom=limits.bottom - 0.0186 * size * len(lines) - 0.1)
-        natural = limits.right - limits.left, limits.top - limits.bottom
-        self.ax_ = plt.figure(figsize=natural).add_axes((0, 0, 1, 1)) if ax is None else ax
+        self._theme, self._has_rings = Theme.current(), False
+        self.ax_ = plt.figure().add_axes((0, 0, 1, 1)) if ax is None else ax
         self.figure_ = self.ax_.figure
-        self._draw()
-        x, y = limits.left + 0.15, limits.bottom + 0.05
-        write(self.ax_, x, y, "\n".join(lines), size=size, color=Theme.current().grey(), ha="left", va="bottom")
-        self.ax_.set(xlim=limits[:2], ylim=limits[2:], aspect="equal")
+        extent, size = self._draw(), self._key_size
+        lines = wrap(" ".join(self._key()), int(119 / size * (extent.width - 0.3)))
+        bottom = extent.bottom - 0.0186 * size * len(lines) - 0.1
+        x, y, text = extent.left + 0.15, bottom + 0.05, "\n".join(lines)
+        self._write(x, y, text, size, color=self._theme.grey(), ha="left", va="bottom")
+        self.ax_.set(xlim=(extent.left, extent.right), ylim=(bottom, extent.top), aspect="equal")
         self.ax_.axis("off")
+        if ax is None:
+            self.figure_.set_size_inches(extent.width, extent.top - bottom)
 
-    def _lay_out(self) -> Limits:
-        """Place all parts; return the limits of the drawing without its key."""
-        raise NotImplementedError
+    def _write(self, x: float, y: float, text: str, size: float, *, box: bool = False, **style: Any) -> None:
+        """Write text, centred by default, with `box` on the background colour, and never as markup."""
+        settings: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": size, "zorder": 6} | style
+        if box:
+            settings["bbox"] = {"boxstyle": "round,pad=0.12", "fc": self._theme.paper, "ec": "none", "alpha": 0.85}
+        self.ax_.text(x, y, text, parse_math=False, **settings)
 
-    def _key(self) -> str:
-        raise NotImplementedError
+    def _draw_arrow(self, line: Line, *, zorder: float, **style: Any) -> None:
+        self.ax_.annotate("", line[2:], line[:2], arrowprops={"arrowstyle": "-|>", **style}, zorder=zorder)
 
-    def _draw(self) -> None:
-        raise NotImplementedError
+    def _draw_rectangle(self, box: Box, **style: Any) -> None:
+        from matplotlib.patches import Rectangle
+
+        self.ax_.add_patch(Rectangle((box.left, box.bottom), box.width, box.height, **{"zorder": 4, **style}))
+
+    def _draw_image(self, box: Box, image: np.ndarray, **style: Any) -> Box:
+        """Draw an image as large as fits into the middle of `box`; return its box."""
+        fitted = box.fitted(*image.shape[:2])
+        small = max(image.shape[:2]) < _SMALL
+        settings = {"interpolation": "nearest" if small else "antialiased", "zorder": 3} | style
+        extent = fitted.left, fitted.right, fitted.bottom, fitted.top
+        self.ax_.imshow(image, extent=extent, aspect="auto", **settings)
+        return fitted
+
+    def _draw_patches(self, box: Box, typical: Representatives | None, word: int, columns: int, rows: int = 1) -> None:
+        """Draw a word's most typical patches, line by line, with rings where they differ by the location."""
+        if typical is None or typical.patches is None:
+            theme = self._theme
+            self._draw_rectangle(box, fc=theme.grey(0.05), ec=theme.grey(0.3), zorder=1)
+            self._write(box.middle, box.centre, "no patches\nstored", 8, color=theme.grey())
+            return
+        rings = typical.whole and typical.locations.max() > 0  # of a map with more than one location
+        width, height = box.width / columns, box.height / rows
+        for i in range(min(columns * rows, typical.images.shape[1])):
+            if typical.images[word, i] < 0:
+                continue
+            row, column = divmod(i, columns)
+            left, bottom = box.left + width * column, box.top - height * (row + 1)
+            tile = Box(left + 0.01, bottom + 0.01, width - 0.02, height - 0.02)
+            drawn = self._draw_image(tile, typical.patches[word, i])
+            if rings:
+                self._has_rings = True
+                down, along = typical.marks[word, i]
+                x, y = drawn.left + along * drawn.width, drawn.top - down * drawn.height
+                self.ax_.plot(x, y, "o", ms=9 * width + 2, mfc="none", mec=MARK, mew=1.3, zorder=5, clip_on=False)
+
+    def _tint(self, box: Box, cells: Cells, shown: np.ndarray, words: Sequence[int], opacity: float) -> None:
+        """Tint the cells of some words, each in a colour of the palette, over the image in `box`."""
+        from matplotlib.colors import to_rgba
+
+        tint = np.zeros((*shown.shape, 4))
+        for word, colour in zip(words, PALETTE, strict=False):
+            tint[shown == word] = to_rgba(colour, opacity)
+        x, y = cells.within(box)
+        self.ax_.pcolormesh(x, y, tint, linewidth=0, antialiased=False, rasterized=True, zorder=3.5)
+
+    def _outline(self, box: Box, cells: Cells, kinds: np.ndarray, *, colour: Any = "white", halo: Any = None) -> None:
+        """Draw lines, with a `halo`, around the cells of each kind (H, W) but -1 over the image in `box`."""
+        from matplotlib.collections import LineCollection
+
+        x, y = cells.within(box)
+        kinds = np.pad(kinds, 1, constant_values=-1)
+        lines = [[(x[j], y[i]), (x[j], y[i + 1])] for i, j in np.argwhere(kinds[1:-1, 1:] != kinds[1:-1, :-1])]
+        lines += [[(x[j], y[i]), (x[j + 1], y[i])] for i, j in np.argwhere(kinds[1:, 1:-1] != kinds[:-1, 1:-1])]
+        width = min(1.4, 20 / max(kinds.shape))  # points; finer maps would drown in them
+        for ink, wider in ((halo, 2.2), (colour, 1)):
+            if ink is not None and lines:
+                collection = LineCollection(lines, colors=[ink], linewidths=width * wider, zorder=3.7)
+                self.ax_.add_collection(collection, autolim=False)
 
 
 class Panels(Display):
     """A display with several panels."""
 
+    @abstractmethod
+    def _grid(self) -> tuple[int, int, float, float]:
+        """Return the numbers of panels and of columns, and the width of the figure and the height of a row."""
+
+    @abstractmethod
+    def _draw(self) -> None:
+        """Draw into the panels, `axes_`."""
+
     def _plot(self, ax: Any) -> None:
-        self.axes_ = self._make_axes() if ax is None else np.asarray(ax, dtype=object).ravel()
-        if len(self.axes_) != self._n_panels:
-            raise ValueError(f"There are {self._n_panels} panels; ax has {len(self.axes_)} axes.")
+        import matplotlib.pyplot as plt
+
+        n_panels, columns, width, height = self._grid()
+        if ax is None:
+            rows = -(-n_panels // columns)
+            figure = plt.figure(figsize=(width, height * rows), layout="constrained")
+            ax = [figure.add_subplot(rows, columns, place + 1) for place in range(n_panels)]
+        self.axes_ = np.asarray(ax, dtype=object).ravel()
+        if len(self.axes_) != n_panels:
+            raise ValueError(f"There are {n_panels} panels; ax has {len(self.axes_)} axes.")
         self.figure_ = self.axes_[0].figure
         self._draw()
-
-    @property
-    def _n_panels(self) -> int:
-        raise NotImplementedError
-
-    def _make_axes(self) -> np.ndarray:
-        raise NotImplementedError
-
-    def _draw(self) -> None:
-        raise NotImplementedError
-
-
-def write(ax: Any, x: float, y: float, text: str, *, size: float, box: bool = False, **style: Any) -> None:
-    """Write text, centred by default, with `box` on the background colour, and never as markup."""
-    settings: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": size, "zorder": 6} | style
-    if box:
-        settings["bbox"] = {"boxstyle": "round,pad=0.12", "fc": Theme.current().paper, "ec": "none", "alpha": 0.85}
-    ax.text(x, y, text, parse_math=False, **settings)
 
 
 def in_lines(name: str, width: int = 15) -> str:
@@ -192,71 +246,3 @@ def in_lines(name: str, width: int = 15) -> str:
 def shortened(text: str, width: int) -> str:
     """Return text of at most `width` letters."""
     return text if len(text) <= width else text[: width - 1].rstrip() + "…"
-
-
-def draw_arrow(ax: Any, line: Line, *, zorder: float, **style: Any) -> None:
-    """Draw an arrow along a line."""
-    ax.annotate("", line[2:], line[:2], arrowprops={"arrowstyle": "-|>", **style}, zorder=zorder)
-
-
-def draw_rectangle(ax: Any, box: Box, **style: Any) -> None:
-    """Draw a rectangle."""
-    from matplotlib.patches import Rectangle
-
-    ax.add_patch(Rectangle((box.left, box.bottom), box.width, box.height, **{"zorder": 4, **style}))
-
-
-def fit(box: Box, image: np.ndarray) -> Box:
-    """Return the largest box with the image's proportions in the middle of `box`."""
-    height, width = image.shape[:2]
-    scale = min(box.width / width, box.height / height)
-    left, bottom = box.middle - width * scale / 2, box.bottom + (box.height - height * scale) / 2
-    return Box(left, bottom, width * scale, height * scale)
-
-
-def draw_image(ax: Any, box: Box, image: np.ndarray, **style: Any) -> Box:
-    """Draw `image` as large as fits into the middle of `box`; return its box."""
-    fitted = fit(box, image)
-    small = max(image.shape[:2]) < _SMALL
-    settings = {"interpolation": "nearest" if small else "antialiased", "zorder": 3} | style
-    ax.imshow(image, extent=(fitted.left, fitted.right, fitted.bottom, fitted.top), aspect="auto", **settings)
-    return fitted
-
-
-def grey(picture: np.ndarray) -> np.ndarray:
-    """Return a picture without colour, and lighter, to be tinted."""
-    grey = picture @ np.array([0.299, 0.587, 0.114])
-    return (130 + 125 * grey[..., None].repeat(3, 2) / 255).astype(np.uint8)
-
-
-def has_rings(typical: Representatives) -> bool:
-    """Return whether patches are nearly the whole image, so that rings mark the locations."""
-    return typical.whole and typical.locations.max() > 0  # of a map with more than one location
-
-
-def draw_patches(ax: Any, box: Box, typical: Representatives | None, word: int, columns: int, rows: int = 1) -> None:
-    """Draw a word's most typical patches into `box`, line by line, with rings where they differ by the location."""
-    if typical is None or typical.patches is None:
-        theme = Theme.current()
-        draw_rectangle(ax, box, fc=theme.grey(0.05), ec=theme.grey(0.3), zorder=1)
-        write(ax, box.middle, box.bottom + box.height / 2, "no patches\nstored", size=8, color=theme.grey())
-        return
-    width, height = box.width / columns, box.height / rows
-    for i in range(min(columns * rows, typical.images.shape[1])):
-        if typical.images[word, i] < 0:
-            continue
-        row, column = divmod(i, columns)
-        tile = Box(box.left + width * column + 0.01, box.top - height * (row + 1) + 0.01, width - 0.02, height - 0.02)
-        drawn = draw_image(ax, tile, typical.patches[word, i])
-        if has_rings(typical):
-            down, along = typical.marks[word, i]
-            x, y = drawn.left + along * drawn.width, drawn.top - down * drawn.height
-            ax.plot(x, y, "o", ms=9 * width + 2, mfc="none", mec=MARK, mew=1.3, zorder=5, clip_on=False)
-
-
-def draw_share(ax: Any, box: Box, shares: np.ndarray) -> None:
-    """Draw a map of shares (H, W), from white to dark where it is largest; grey where there is none."""
-    strength = np.nan_to_num(shares / np.nanmax(shares))[..., None]
-    colours = np.where(np.isnan(shares)[..., None], 0.85, 1 - strength * (1 - np.array(INK)))
-    drawn = draw_image(ax, box, colours, interpolation="nearest", zorder=5)
-    draw_rectangle(ax, drawn, fc="none", ec="0.4", lw=0.6, zorder=5.5)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import networkx as nx
 import numpy as np
 from sklearn.utils import gen_batches
 
 from ..dictionary import WordMaps
 from ..features import ReceptiveField
-from ..graph import DECISION, InferenceGraph
+from ..graph import InferenceGraph
+from ._reading import locations_of
 
 Axis = tuple[np.ndarray, np.ndarray]
 _HELD = 2**22  # numbers held at a time
@@ -22,21 +20,9 @@ def edge_maps(estimator: InferenceGraph, words: WordMaps, graph: nx.DiGraph) -> 
     fields, maps = estimator.receptive_fields(words), {}
     for tail, head in graph.edges:
         lower, upper = graph.nodes[tail], graph.nodes[head]
-        shown = words.words[lower["layer"]] == lower["word"]
-        maps[tail, head] = edge_map(shown, _present(words, upper), fields[upper["layer"], lower["layer"]])
+        field = fields[upper["layer"], lower["layer"]]
+        maps[tail, head] = edge_map(locations_of(words, lower), locations_of(words, upper), field)
     return maps
-
-
-def _present(words: WordMaps, node: Mapping[str, Any]) -> np.ndarray:
-    """Return the locations of a node, bool (n, H, W); an output has one location in every image."""
-    if node["layer"] == DECISION:
-        return np.ones((len(words), 1, 1), dtype=bool)
-    present = words.words[node["layer"]] == node["word"]
-    if "row" in node:
-        where = np.zeros_like(present)
-        where[:, node["row"], node["column"]] = True
-        present &= where
-    return present
 
 
 def edge_map(shown: np.ndarray, present: np.ndarray, field: ReceptiveField) -> np.ndarray:
@@ -44,22 +30,16 @@ def edge_map(shown: np.ndarray, present: np.ndarray, field: ReceptiveField) -> n
 
     Fields that the border cuts are laid where they would be in a whole one.  NaN where no field reaches.
     """
-    (rows, height), (columns, width) = (
-        _origins(axis, size) for axis, size in zip((field.rows, field.columns), field.shape, strict=True)
-    )
+    (rows, height), (columns, width) = map(_origins, (field.rows, field.columns), field.shape)
+    upper, lower = (maps.reshape(len(maps), -1) for maps in (present, shown))
+    batches = gen_batches(len(shown), max(1, _HELD // lower.shape[1]))
+    sums = sum(upper[part].T.astype(float) @ lower[part] for part in batches)
     total, number = np.zeros((height, width)), np.zeros((height, width))
-    upper = present.reshape(len(present), -1)
-    for part in gen_batches(len(shown), max(1, _HELD // shown[0].size)):
-        weights = upper[part].astype(float)
-        sums = (weights.T @ shown[part].reshape(-1, shown[0].size).astype(float)).reshape(-1, *shown.shape[1:])
-        for place, (i, j) in enumerate(np.ndindex(present.shape[1:])):
-            seen = field.window(i, j)
-            into = tuple(
-                slice(window.start - origin, window.stop - origin)
-                for window, origin in zip(seen, (rows[i], columns[j]), strict=True)
-            )
-            total[into] += sums[place][seen]
-            number[into] += weights[:, place].sum()
+    for place, (i, j) in enumerate(np.ndindex(present.shape[1:])):
+        down, along = field.window(i, j)
+        into = np.s_[down.start - rows[i] : down.stop - rows[i], along.start - columns[j] : along.stop - columns[j]]
+        total[into] += sums[place].reshape(field.shape)[down, along]
+        number[into] += upper[:, place].sum()
     return np.where(number > 0, total / np.maximum(number, 1), np.nan)
 
 
@@ -79,20 +59,11 @@ def whole_windows(axis: Axis, size: int) -> tuple[np.ndarray, int] | None:
     None where these are too few, or where windows are not equally long and equally far from each other.
     """
     start, stop = axis
-    line, end = _line(start, start > 0), _line(stop, stop < size)
-    if line is None or end is None or line[0] != end[0]:
+    starts, stops = start[start > 0], stop[stop < size]
+    steps = np.unique(np.concatenate([np.diff(starts), np.diff(stops)]))
+    if min(len(starts), len(stops)) < 2 or len(steps) > 1:
         return None
-    step, first = line
-    length, origins = end[1] - first, first + step * np.arange(len(start))
-    inside = length >= (stop - start).max(initial=1) and ((origins <= start) & (stop <= origins + length)).all()
+    origins = starts[-1] + steps * np.arange(1 - len(start), 1)
+    length = int(stops[0] - origins[0])
+    inside = length >= (stop - start).max() and ((origins <= start) & (stop <= origins + length)).all()
     return (origins, length) if inside else None
-
-
-def _line(ends: np.ndarray, uncut: np.ndarray) -> tuple[int, int] | None:
-    """Return step and value at 0 of the line through the uncut ends; None where they are on none."""
-    at = np.flatnonzero(uncut)
-    if len(at) < 2:
-        return None
-    step, rest = divmod(int(ends[at[-1]] - ends[at[0]]), int(at[-1] - at[0]))
-    first = int(ends[at[0]] - step * at[0])
-    return None if rest or (ends[at] != first + step * at).any() else (step, first)

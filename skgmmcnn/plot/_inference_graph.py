@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from textwrap import wrap
 from typing import Any
 
@@ -14,29 +15,13 @@ from sklearn.pipeline import Pipeline
 from .._pipelines import open_pipeline
 from ..dictionary import WordMaps
 from ..graph import DECISION, InferenceGraph, Target, evidence_of, percent, strength_of, targets_of, text_of
-from ._cells import HELD, cells_of, draw_borders, grown, lit, place_tags, strongest
-from ._drawing import (
-    AGAINST,
-    INK,
-    Drawing,
-    Limits,
-    Theme,
-    draw_arrow,
-    draw_image,
-    draw_patches,
-    draw_rectangle,
-    draw_share,
-    has_rings,
-    in_lines,
-    shortened,
-    write,
-)
+from ._cells import HELD, cells_of, grown, lit, place_tag, strongest
+from ._drawing import AGAINST, INK, Drawing, in_lines, shortened
 from ._edge_maps import edge_maps as maps_of_edges
-from ._groups import Group, alike, measured, merged
 from ._layout import Box, Line, attach, edge_strengths, place_cells, place_labels, rows_of
-from ._pruning import prune
-from ._reading import find_images, pictures, run
-from ._wording import Bar, Wording, counted
+from ._reading import find_images, locations_of, pictures, run
+from ._reduction import Group, alike, measured, merged, prune
+from ._wording import Bar, Wording, counted, verdict
 
 _SQUARE, _BETWEEN = 1.35, 0.06  # of a word: its typical patches, and beside them where it is
 _CARD = 2 * _SQUARE + _BETWEEN
@@ -51,23 +36,17 @@ _LABEL = 0.2
 _MOST_NODES, _MOST_EDGES, _MOST_IMAGES = 40, 120, 4
 
 
+@dataclass(eq=False, repr=False)
 class InferenceGraphDisplay(Drawing):
     """An inference graph as a picture: the decision on top, below it one row of words per layer.
 
-    On top stands the image that is explained, and beside it the same image with only those locations lit that hold 80 %
-    of the influence of the uppermost words together.  A word is shown by the patches of the fitted images that are most
-    typical of it, and beside them by its locations in the image.  Below stand its name, its share of the log-odds as a
-    bar, the probability without it, and the two commonest classes of the fitted images that show it.  The sum of all
-    other words of a layer stands at the left.  Edges lead from the words of a layer up to those that they explain: the
-    stronger, the wider and darker.  Words against the class are orange.
-
-    Of a class, or of several images, up to four are shown, each with where its words are; a word is shown in
-    the one with most of its locations.  In a graph of counts, words and edges have their evidence in bits.
-
-    Words of a layer that are nearly the same, and touch in the image, are drawn as one, with their number.  Of graphs
-    with more than 40 nodes the strongest are drawn.  Warnings are written beside the decision: if its
-    words alone do not keep it, if fewer than ten images of the class were fitted, if more than a third of the influence
-    does not add up, and if counted words speak for another class.
+    On top stands the image that is explained, and beside it where the words of the uppermost layer are.  A word is
+    shown by the patches of the fitted images that are most typical of it, and beside them by its locations in the
+    image.  Below stand its name, its share of the log-odds (in graphs of counts, its evidence in bits), the probability
+    without it, and the two commonest classes of the fitted images that show it.  Edges lead from words up to those that
+    they explain: the stronger, the wider and darker.  Words against the class are orange.  Of a class, or of several
+    images, up to four are shown.  Similar words that touch are drawn as one; of graphs with more than 40 nodes the
+    strongest are drawn.  Warnings stand beside the decision.  The user guide explains every part.
 
     Parameters
     ----------
@@ -93,10 +72,8 @@ class InferenceGraphDisplay(Drawing):
 
     Attributes
     ----------
-    ax_ : matplotlib.axes.Axes
-        The axes drawn into.
-    figure_ : matplotlib.figure.Figure
-        The figure of the axes.
+    ax_, figure_ : matplotlib.axes.Axes, matplotlib.figure.Figure
+        The axes drawn into, and their figure.
 
     Examples
     --------
@@ -105,34 +82,21 @@ class InferenceGraphDisplay(Drawing):
     >>> from skgmmcnn.datasets import load_digits_network
     >>> digits = load_digits_network()
     >>> pipe = make_pipeline(
-    ...     FeatureExtractor(digits.network, layers=["conv2", "conv3"]),
-    ...     LayerDictionary(30, random_state=0),
-    ...     InferenceGraph(),
+    ...     FeatureExtractor(digits.network, ["conv2", "conv3"]), LayerDictionary(30, random_state=0), InferenceGraph()
     ... ).fit(digits.images)
     >>> display = InferenceGraphDisplay.from_estimator(pipe, digits.test_images, digits.test_labels, image=3)
     >>> display.save("graph.png")  # doctest: +SKIP
     """
 
-    def __init__(
-        self,
-        graph: nx.DiGraph,
-        words: WordMaps,
-        *,
-        labels: np.ndarray | None = None,
-        influence: Mapping[str, np.ndarray] | None = None,
-        residuals: Mapping[str, float] | None = None,
-        groups: Mapping[Group, Mapping[str, Any]] | None = None,
-        edge_maps: Mapping[tuple[str, str], np.ndarray] | None = None,
-        predicted: str | None = None,
-    ) -> None:
-        self.graph = graph
-        self.words = words
-        self.labels = labels
-        self.influence = influence
-        self.residuals = residuals
-        self.groups = groups
-        self.edge_maps = edge_maps
-        self.predicted = predicted
+    graph: nx.DiGraph
+    words: WordMaps
+    _: KW_ONLY
+    labels: np.ndarray | None = None
+    influence: Mapping[str, np.ndarray] | None = None
+    residuals: Mapping[str, float] | None = None
+    groups: Mapping[Group, Mapping[str, Any]] | None = None
+    edge_maps: Mapping[tuple[str, str], np.ndarray] | None = None
+    predicted: str | None = None
 
     @classmethod
     def from_estimator(
@@ -177,7 +141,10 @@ class InferenceGraphDisplay(Drawing):
             The drawn display.
         """
         before, estimator, X = open_pipeline(estimator, X, InferenceGraph)
-        rows = _chosen(image, target, X)
+        # Without an image: the first one, or all to choose a target's from.
+        rows = np.arange(1 if target is None else len(X)) if image is None else find_images(image, X)
+        if image is not None and target is None and len(rows) != 1:
+            raise ValueError(f"Several images, {image=}, are explained together for one target; give target=, too.")
         words = run(before, X[rows])
         labels = None if y is None else words.spec.encode(y, len(X))[rows]
         if len(rows) == 1:
@@ -197,13 +164,12 @@ class InferenceGraphDisplay(Drawing):
     def _measure(self, estimator: InferenceGraph) -> None:
         """Measure influence maps, groups of similar words, and the prediction of the words."""
         of, words = self.graph.graph, self.words[:_MOST_IMAGES]
-        known = evidence_of(self.graph) != "counts" and "target" in of and of["n_images"] == 1
-        groups = alike(self.graph, words)
+        of_influence, of_image = evidence_of(self.graph) != "counts" and "target" in of, of["n_images"] == 1
+        groups, known = alike(self.graph, words), of_influence and of_image
         self.groups = {group: measured(self.graph, words, group) if known else {} for group in groups}
-        if evidence_of(self.graph) == "counts":
-            if of["n_images"] == 1 and of.get("target") == words.decisions[0]:
-                self.predicted = words.spec.class_name(int(estimator.predict(words)[0]))
-        elif "target" in of and words.influence is not None:
+        if evidence_of(self.graph) == "counts" and of_image and of.get("target") == words.decisions[0]:
+            self.predicted = words.spec.class_name(int(estimator.predict(words)[0]))
+        if of_influence and words.influence is not None:
             contrast = None if "contrast" not in of else [of["contrast"]] * len(words)
             influence = words.influence.of_classes([of["target"]] * len(words), contrast, n_steps=estimator.n_steps)
             self.influence = influence.maps
@@ -211,76 +177,63 @@ class InferenceGraphDisplay(Drawing):
 
     _key_size = 9.0
 
-    def _lay_out(self) -> Limits:
+    def _draw(self) -> Box:
         self._drawn = prune(merged(self.graph, self.groups or {}), _MOST_NODES, _MOST_EDGES)
-        self._wording, self._theme = Wording(self._drawn, self.words), Theme.current()
-        self._images = pictures(self.words, range(min(_MOST_IMAGES, len(self.words))))
-        self._boxes = self._place()
-        return Limits.around(self._boxes.values(), _MARGIN, 0.2, 0.1, 0.15)
-
-    def _draw(self) -> None:
-        boxes, layers = self._boxes, dict(self._drawn.nodes(data="layer"))
+        self._wording = Wording(self._drawn, self.words)
+        self._images = pictures(self.words[:_MOST_IMAGES])
+        rows = rows_of(self._drawn)
+        boxes = self._place(rows)
         self._draw_edges(boxes)
-        for row in rows_of(self._drawn):
-            for _, keys in itertools.groupby(row, key=layers.get):
-                self._draw_layer_name(next(keys), row[0], boxes)
-            for key in row:
-                if "class_name" in self._drawn.nodes[key]:
-                    self._draw_decision(boxes[key])
-                else:
-                    self._draw_word(key, boxes[key])
+        leftmost = min(box.left for box in boxes.values())
+        for row in rows:
+            for layer in row:
+                box = boxes[layer[0]]
+                self._draw_layer_name(layer[0], box._replace(left=leftmost) if layer is row[0] else box)
+                for key in layer:
+                    if "class_name" in self._drawn.nodes[key]:
+                        self._draw_decision(boxes[key])
+                    else:
+                        self._draw_word(key, boxes[key])
+        return Box.around(boxes.values(), _MARGIN, 0.2, 0.1, 0.15)
 
-    def _place(self) -> dict[str, Box]:
+    def _place(self, rows: list[list[list[str]]]) -> dict[str, Box]:
         """Return the boxes of nodes: words in rows, and the decision above them, as wide as they are."""
-        rows, layers = rows_of(self._drawn), dict(self._drawn.nodes(data="layer"))
         root = self._drawn.graph["root"]
-        caption = _NAME + _BAR + 0.05 + _LINE * max((len(self._lines(key)) for key in layers if key != root), default=1)
-        rise = _RISE + (_MAP if self.edge_maps else 0)
-        boxes = place_cells(rows, layers, (_CARD, _SQUARE + caption), gap=_GAP, rise=rise)
+        n_lines = max((len(self._lines(key)) for key in self._drawn if key != root), default=1)
+        size, rise = (_CARD, _SQUARE + _NAME + _BAR + 0.05 + _LINE * n_lines), _RISE + (_MAP if self.edge_maps else 0)
+        boxes = place_cells(rows, size, gap=_GAP, rise=rise)
         if "class_name" in self._drawn.nodes[root]:
             widest = -2 * min(box.left for box in boxes.values())
-            title, images = self._title(), self._image_boxes(0, 0)
+            images, text = self._image_boxes(0, 0), sum(style["size"] for _, style in self._title()) * _LEADING
             width = max(widest, images[-1].right + 0.25 + _BESIDE if images else _BESIDE)
-            text = sum(style["size"] for _, style in title) * _LEADING
-            height = max([text, *(image.height for image in images)])
-            boxes[root] = Box(-width / 2, boxes[root].bottom, width, height)
+            boxes[root] = Box(-width / 2, boxes[root].bottom, width, max([text, *(image.height for image in images)]))
         return boxes
 
     def _lines(self, key: str) -> list[tuple[str, bool]]:
         """Return the lines below the bar of a word, and whether they are grey."""
         node, wide = self._drawn.nodes[key], _letters(_CARD, 9.5)
-        lines = [(shortened(self._wording.without(node), wide), False)]
-        shown = ", ".join(_fitting(self._wording.classes(node), wide))
-        return [*lines, (shown, True)] if shown else lines
+        classes = ", ".join(_fitting(self._wording.classes(node), wide))
+        return [(shortened(self._wording.without(node), wide), False)] + [(classes, True)] * bool(classes)
 
     def _title(self) -> list[tuple[str, dict[str, Any]]]:
         """Return the lines beside the images of a decision with their styles."""
         node, wording, theme = self._drawn.nodes[self._drawn.graph["root"]], self._wording, self._theme
         file = self.words.pictures.file_name(0) if len(self.words) == 1 and self.words.pictures is not None else ""
-        name = shortened(node["class_name"], 66)
-        name = counted(name, wording.probability()) if wording.probability() else name
-        warnings = wording.warnings(self.predicted, self.residuals or {})
+        name = counted(shortened(node["class_name"], 66), wording.probability())
         texts: list[tuple[str, dict[str, Any]]] = [
             (file, {"size": 9.5, "color": theme.grey()}),
             (name, {"size": 15, "weight": "bold"}),
             *((text, {"size": 11}) for text in wording.outcome()),
-            *(
-                (text, {"size": 11, "weight": "bold", "color": theme.against if wrong else theme.ink})
-                for text, wrong in self._judged()
-            ),
-            *((text, {"size": 9.5, "color": theme.against}) for text in warnings),
         ]
+        if self.labels is not None:
+            wrong = self.labels != self.words.decisions
+            one = verdict(self.words, 0, self.labels)
+            text = one if len(wrong) == 1 else f"{int((~wrong).sum())} of {len(wrong)} decisions right"
+            colour = theme.against if wrong.mean() > 0.5 else theme.ink
+            texts.append((text, {"size": 11, "weight": "bold", "color": colour}))
+        warnings = wording.warnings(self.predicted, self.residuals)
+        texts += [(text, {"size": 9.5, "color": theme.against}) for text in warnings]
         return [(line, style) for text, style in texts for line in wrap(text, _letters(_BESIDE, style["size"]))]
-
-    def _judged(self) -> list[tuple[str, bool]]:
-        """Return the true labels as text, and whether the decisions are wrong."""
-        if self.labels is None:
-            return []
-        wrong = self.labels != self.words.decisions
-        if len(self.words) == 1:
-            name = self.words.spec.class_name(int(self.labels[0]))
-            return [(f"wrong: labelled {name}" if wrong[0] else "right: labelled so", bool(wrong[0]))]
-        return [(f"{int((~wrong).sum())} of {len(wrong)} labelled so", bool(wrong.mean() > 0.5))]
 
     def _image_boxes(self, left: float, top: float) -> list[Box]:
         """Return the boxes of the images of the decision: one as it is and lit, or several lit."""
@@ -289,116 +242,97 @@ class InferenceGraphDisplay(Drawing):
 
     def _draw_decision(self, box: Box) -> None:
         boxes = self._image_boxes(box.left, box.top)
-        if len(self.words) == 1 and boxes:
-            draw_image(self.ax_, boxes.pop(0), self._images[0])
-        root = self._drawn.graph["root"]
-        kept = {key: self._drawn.nodes[key] for key in self._drawn.predecessors(root)}
-        for row, square in enumerate(boxes):
-            self._draw_lit(square, kept, row, tags=True)
         y, left = box.top, boxes[-1].right + 0.25 if boxes else box.left
         for line, style in self._title():
-            write(self.ax_, left, y, line, ha="left", va="top", **style)
+            self._write(left, y, line, ha="left", va="top", **style)
             y -= _LEADING * style["size"]
+        if len(self.words) == 1 and boxes:
+            self._draw_image(boxes.pop(0), self._images[0])
+        kept = {key: self._drawn.nodes[key] for key in self._drawn.predecessors(self._drawn.graph["root"])}
+        for row, square in enumerate(boxes):
+            self._draw_lit(square, kept, row, tags=True)
 
     def _draw_lit(self, square: Box, nodes: Mapping[str, Mapping[str, Any]], row: int, *, tags: bool = False) -> None:
         """Draw an image with the locations of some words in colour, outlined, and all else pale."""
         shown, picture = self._strongest(nodes, row), self._images[row]
         cells = {key: cells_of(self.words.spec, nodes[key]["layer"]) for key in shown}
-        drawn = draw_image(self.ax_, square, lit(picture, [(cells[key], where) for key, where in shown.items()]))
+        drawn = self._draw_image(square, lit(picture, [(cells[key], where) for key, where in shown.items()]))
         taken: list[Box] = []
         for key, where in shown.items():
             colour = AGAINST if self._wording.against(nodes[key]) else INK
-            draw_borders(self.ax_, drawn, cells[key], np.where(where, 0, -1), colour=colour, halo="white")
-            for tag in place_tags(drawn, cells[key], where) if tags else ():
-                if not any(map(tag.overlaps, taken)):
-                    taken.append(tag)
-                    box: Any = {"boxstyle": "round,pad=0.15", "fc": colour, "ec": "none"}
-                    x, y, name = tag.middle, tag.bottom + tag.height / 2, f"w{nodes[key]['word']}"
-                    write(self.ax_, x, y, name, size=8, color="white", weight="bold", bbox=box)
-                    break
+            self._outline(drawn, cells[key], np.where(where, 0, -1), colour=colour, halo="white")
+            tag = place_tag(drawn, cells[key], where, taken) if tags else None
+            if tag is not None:
+                taken.append(tag)
+                style: dict[str, Any] = {"bbox": {"boxstyle": "round,pad=0.15", "fc": colour, "ec": "none"}}
+                self._write(tag.middle, tag.centre, f"w{nodes[key]['word']}", 8, color="white", weight="bold", **style)
 
     def _strongest(self, nodes: Mapping[str, Mapping[str, Any]], row: int) -> dict[str, np.ndarray]:
         """Return the strongest locations of words in one image, bool (H, W), pooled over a layer, for or against."""
         sides: dict[tuple[str, bool], dict[str, np.ndarray]] = {}
         for key, node in nodes.items():
-            sides.setdefault((node["layer"], self._wording.against(node)), {})[key] = self._shown(node, row)
-        found: dict[str, np.ndarray] = {}
+            shown = locations_of(self.words[row], node)[0]
+            sides.setdefault((node["layer"], self._wording.against(node)), {})[key] = shown
+        kept: dict[str, np.ndarray] = {}
         for (layer, _), places in sides.items():
             influence = None if self.influence is None else self.influence[layer][row]
             pooled = strongest(np.any(list(places.values()), axis=0), influence)
-            found |= {key: grown(where & pooled) for key, where in places.items()}
-        return {key: where for key, where in found.items() if where.any()}
-
-    def _shown(self, node: Mapping[str, Any], row: int) -> np.ndarray:
-        """Return the locations of a word in one image, bool (H, W); only its own of a node that is one location."""
-        shown = np.isin(self.words.words[node["layer"]][row], node.get("words", [node["word"]]))
-        if "row" in node:
-            shown = np.zeros_like(shown)
-            shown[node["row"], node["column"]] = True
-        return shown
+            kept |= {key: grown(where & pooled) for key, where in places.items()}
+        return {key: where for key, where in kept.items() if where.any()}
 
     def _draw_word(self, key: str, box: Box) -> None:
         node, theme = self._drawn.nodes[key], self._theme
         patches = Box(box.left, box.top - _SQUARE, _SQUARE if self._images else _CARD, _SQUARE)
-        found = self.words.vocabulary.representatives.get(node["layer"])
-        draw_patches(self.ax_, patches, found, node["word"], 2 if self._images else 4, 2)
+        typical = self.words.vocabulary.representatives.get(node["layer"])
+        self._draw_patches(patches, typical, node["word"], 2 if self._images else 4, 2)
         if self._images:
-            row = max(range(len(self._images)), key=lambda row: np.sum(self._shown(node, row)))
+            row = int(locations_of(self.words[:_MOST_IMAGES], node).sum((1, 2)).argmax())
             self._draw_lit(Box(patches.right + _BETWEEN, patches.bottom, _SQUARE, _SQUARE), {key: node}, row)
         bar, y = self._wording.bar(node), patches.bottom - 0.06
         colour = theme.against if bar.length < 0 else theme.ink
-        room = _letters(_CARD, 11) - len(bar.text) - 2
-        write(self.ax_, box.left, y, shortened(_name(node), room), size=11, weight="bold", ha="left", va="top")
-        write(self.ax_, box.right, y, bar.text, size=11, weight="bold", color=colour, ha="right", va="top")
-        self._draw_bar(Box(box.left, y - _NAME - _BAR + 0.03, _CARD, _BAR), bar, colour)
+        name = shortened(_name(node), _letters(_CARD, 11) - len(bar.text) - 2)
+        self._write(box.left, y, name, 11, weight="bold", ha="left", va="top")
+        self._write(box.right, y, bar.text, 11, weight="bold", color=colour, ha="right", va="top")
         y -= _NAME + _BAR
+        self._draw_bar(Box(box.left, y + 0.03, _CARD, _BAR), bar, colour)
         for line, back in self._lines(key):
-            ink = theme.grey() if back else theme.letters
-            write(self.ax_, box.left, y, line, size=9.5, ha="left", va="top", color=ink)
+            self._write(box.left, y, line, 9.5, ha="left", va="top", color=theme.grey() if back else theme.letters)
             y -= _LINE
 
     def _draw_bar(self, box: Box, bar: Bar, colour: Any) -> None:
-        draw_rectangle(self.ax_, box, fc=self._theme.grey(0.1), ec="none")
-        draw_rectangle(self.ax_, box._replace(width=abs(bar.length) * box.width), fc=colour, ec="none")
+        self._draw_rectangle(box, fc=self._theme.grey(0.1), ec="none")
+        self._draw_rectangle(box._replace(width=abs(bar.length) * box.width), fc=colour, ec="none")
 
-    def _draw_layer_name(self, key: str, first: str, boxes: Mapping[str, Box]) -> None:
-        """Draw the layer's name to the left of its first node, `key`; at the margin for the first node of a row."""
-        node, box, theme = self._drawn.nodes[key], boxes[key], self._theme
+    def _draw_layer_name(self, key: str, box: Box) -> None:
+        """Draw the name of the layer of a node, and the sum over its other words, to the left of `box`."""
+        node, left, theme = self._drawn.nodes[key], box.left, self._theme
         if "class_name" in node:
             return
-        left = min(other.left for other in boxes.values()) if key == first else box.left
         per_image = node["n_locations"] // self._drawn.graph["n_images"]
         about = f"{in_lines(node['layer'])}\n{per_image} location{'s' * (per_image != 1)}"
-        write(self.ax_, left - 0.15, box.top, about, size=9.5, color=theme.grey(), ha="right", va="top")
-        rest = self._wording.rest(node["layer"])
-        if rest:
+        self._write(left - 0.15, box.top, about, 9.5, color=theme.grey(), ha="right", va="top")
+        if rest := self._wording.rest(node["layer"]):
             text, bar = f"other words\n{rest.text}", Box(left - 1.05, box.bottom + 0.1, 0.9, _BAR)
-            write(self.ax_, left - 0.15, bar.top + 0.06, text, size=9.5, color=theme.grey(), ha="right", va="bottom")
+            self._write(left - 0.15, bar.top + 0.06, text, 9.5, color=theme.grey(), ha="right", va="bottom")
             self._draw_bar(bar, rest, theme.against if rest.length < 0 else theme.grey(0.5))
 
-    def _key(self) -> str:
+    def _key(self) -> list[str]:
         if len(self.graph) == 1:
-            return text_of(self.graph).why_no_word()
+            return [text_of(self.graph).why_no_word()]
         parts = ["Small pictures: the most typical patches of a word in the fitted images, and its commonest classes."]
-        if self._any_rings():
+        if self._has_rings:
             parts.append("Rings: the location, where a patch is nearly the whole image.")
         if self._images:
             share = "" if self.influence is None else f" with {percent(HELD)} of their influence"
             parts.append(f"Lit: the locations of words in the image{share}.")
         parts += self._wording.key()
         if self.edge_maps:
-            parts.append(
-                "Squares on arrows: places of the lower word in the upper word's field, darkest where most frequent."
-            )
+            maps = "places of the lower word in the upper word's field, darkest where most frequent."
+            parts.append(f"Squares on arrows: {maps}")
         n_nodes = len(self.graph) - sum(len(group) - 1 for group in self.groups or {})
         if len(self._drawn) < n_nodes:
             parts.append(f"Drawn are the strongest {len(self._drawn)} of {n_nodes:,} nodes.")
-        return " ".join(parts)
-
-    def _any_rings(self) -> bool:
-        shown = {node["layer"] for _, node in self._drawn.nodes(data=True)}
-        found = self.words.vocabulary.representatives
-        return any(has_rings(each) for layer, each in found.items() if layer in shown)
+        return parts
 
     def _draw_edges(self, boxes: Mapping[str, Box]) -> None:
         lines, strengths = attach(self._drawn, boxes), edge_strengths(self._drawn)
@@ -408,40 +342,35 @@ class InferenceGraphDisplay(Drawing):
             strength, ink = abs(strengths[edge]), theme.ink if strengths[edge] > 0 else theme.against
             colour, width = theme.mixed(ink, 0.4 + 0.6 * strength), 0.6 + 3.4 * strength
             size = {"linewidth": width, "mutation_scale": 8 + 6 * strength}
-            draw_arrow(self.ax_, lines[edge], color=colour, shrinkA=2, shrinkB=2, zorder=1, **size)
+            self._draw_arrow(lines[edge], color=colour, shrinkA=2, shrinkB=2, zorder=1, **size)
         self._draw_labels({edge: lines[edge] for edge in edges}, list(boxes.values()))
 
     def _draw_labels(self, lines: Mapping[tuple[str, str], Line], taken: list[Box]) -> None:
         """Label the edges in their order, with maps where there is room; shares of the decision stand below words."""
+        root, edges = self._drawn.graph["root"], self._drawn.edges
+        named = [edge for edge in lines if self._wording.counts or edge[1] != root]
+        texts = {edge: text for edge in named if (text := self._wording.edge(edges[edge]))}
         maps = {
-            key: each
-            for key, each in (self.edge_maps or {}).items()
-            if key in lines and each.size > 1 and np.nansum(each) > 0
+            edge: each
+            for edge, each in (self.edge_maps or {}).items()
+            if edge in lines and each.size > 1 and np.nansum(each) > 0
         }
-        texts = {key: self._wording.edge(self._drawn.edges[key]) for key in lines}
         width = 0.085 * max(map(len, texts.values()), default=0) + 0.05
-        with_map = place_labels([(key, lines[key]) for key in lines if key in maps], width, _LABEL + _MAP, taken)
-        others = [
-            (key, line) for key, line in lines.items() if key not in with_map and self._has_label(key) and texts[key]
-        ]
-        for key, box in (with_map | place_labels(others, width, _LABEL, [*taken, *with_map.values()])).items():
-            if self._has_label(key) and texts[key]:
-                write(self.ax_, box.middle, box.bottom + _LABEL / 2, texts[key], size=9, box=True)
-            if key in with_map:
-                draw_share(self.ax_, Box(box.middle - _MAP / 2, box.top - _MAP, _MAP, _MAP), maps[key])
+        placed = place_labels({edge: lines[edge] for edge in lines if edge in maps}, width, _LABEL + _MAP, taken)
+        for edge, box in placed.items():
+            self._draw_map(Box(box.middle - _MAP / 2, box.top - _MAP, _MAP, _MAP), maps[edge])
+        others = {edge: line for edge, line in lines.items() if edge in texts and edge not in placed}
+        placed |= place_labels(others, width, _LABEL, [*taken, *placed.values()])
+        for edge, text in texts.items():
+            if edge in placed:
+                self._write(placed[edge].middle, placed[edge].bottom + _LABEL / 2, text, 9, box=True)
 
-    def _has_label(self, edge: tuple[str, str]) -> bool:
-        return self._wording.counts or edge[1] != self._drawn.graph["root"]
-
-
-def _chosen(image: Any, target: Target, X: Any) -> np.ndarray:
-    """Return the rows of the images to explain: the given ones, the first one, or all to choose a target's from."""
-    if image is None:
-        return np.arange(1 if target is None else len(X))
-    rows = find_images(image, X)
-    if len(rows) != 1 and target is None:
-        raise ValueError(f"Several images, image={image!r}, are explained together for one target; give target=, too.")
-    return rows
+    def _draw_map(self, box: Box, shares: np.ndarray) -> None:
+        """Draw the map of an edge (H, W), from white to dark where it is largest; grey where no field reaches."""
+        strength = np.nan_to_num(shares / np.nanmax(shares))[..., None]
+        colours = np.where(np.isnan(shares)[..., None], 0.85, 1 - strength * (1 - np.array(INK)))
+        drawn = self._draw_image(box, colours, interpolation="nearest", zorder=5)
+        self._draw_rectangle(drawn, fc="none", ec="0.4", lw=0.6, zorder=5.5)
 
 
 def _fitting(classes: Sequence[tuple[str, str]], width: int) -> list[str]:

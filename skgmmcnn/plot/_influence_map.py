@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from textwrap import wrap
 from typing import Any
 
@@ -12,23 +13,12 @@ from sklearn.pipeline import Pipeline
 from .._pipelines import open_pipeline
 from ..chain import LayerHMM
 from ..dictionary import LayerDictionary, WordMaps
-from ..graph import nats, probable
-from ._cells import cells_of, draw_borders, draw_cells, smoothed
-from ._drawing import (
-    PALETTE,
-    Drawing,
-    Limits,
-    Theme,
-    draw_image,
-    draw_rectangle,
-    grey,
-    in_lines,
-    shortened,
-    write,
-)
+from ..graph import nats, probable, salience
+from ._cells import cells_of, grey, smoothed
+from ._drawing import PALETTE, Drawing, in_lines, shortened
 from ._layout import Box
 from ._reading import check_layers, find_images, pictures, run
-from ._wording import counted
+from ._wording import counted, verdict
 
 _SIDE, _GAP, _MARGIN = 1.9, 0.2, 1.15
 _LINE, _LETTERS = 0.17, 24  # height and length of a line of text
@@ -36,13 +26,14 @@ _MOST_IMAGES = 8
 _MOST, _TINT = 0.95, 0.3  # how opaque the largest influence is, and the colour of a word
 
 
+@dataclass(eq=False, repr=False)
 class InfluenceMapDisplay(Drawing):
     """Influence of the locations of images on decisions, laid over the images, one column per image.
 
     Below each image stands a heat map of every layer: blue for the class, orange against it, each map on its own scale.
     Below the map stand the sum of the influence, in nats of the log-odds of the class or of its lead over another one,
-    and the largest absolute value of a location.  Then the same layer as segments: the words with the largest
-    contributions, for or against, each in a colour.
+    and the largest absolute value of a location.  Then the same layer as segments: the words of largest salience, by
+    which graphs choose words, for or against, each in a colour.
 
     Parameters
     ----------
@@ -59,10 +50,8 @@ class InfluenceMapDisplay(Drawing):
 
     Attributes
     ----------
-    ax_ : matplotlib.axes.Axes
-        The axes drawn into.
-    figure_ : matplotlib.figure.Figure
-        The figure of the axes.
+    ax_, figure_ : matplotlib.axes.Axes, matplotlib.figure.Figure
+        The axes drawn into, and their figure.
 
     See Also
     --------
@@ -82,22 +71,16 @@ class InfluenceMapDisplay(Drawing):
     >>> display.save("what_spoke_for_it.png")  # doctest: +SKIP
     """
 
-    def __init__(
-        self,
-        words: WordMaps,
-        maps: Mapping[str, np.ndarray],
-        *,
-        titles: Sequence[str],
-        labels: np.ndarray | None = None,
-        n_words: int = 3,
-    ) -> None:
-        if not 0 <= n_words <= len(PALETTE):
-            raise ValueError(f"n_words must be 0 to {len(PALETTE)}; got {n_words}.")
-        self.words = words
-        self.maps = maps
-        self.titles = titles
-        self.labels = labels
-        self.n_words = n_words
+    words: WordMaps
+    maps: Mapping[str, np.ndarray]
+    _: KW_ONLY
+    titles: Sequence[str]
+    labels: np.ndarray | None = None
+    n_words: int = 3
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.n_words <= len(PALETTE):
+            raise ValueError(f"n_words must be 0 to {len(PALETTE)}; got {self.n_words}.")
 
     @classmethod
     def from_estimator(
@@ -147,70 +130,64 @@ class InfluenceMapDisplay(Drawing):
         before, model, X = open_pipeline(estimator, X, LayerDictionary, LayerHMM)
         rows = find_images(range(min(len(X), _MOST_IMAGES)) if image is None else image, X)
         X, n_images = X[rows], len(X)
-        words = X if isinstance(X, WordMaps) else model.transform(run(before, X))
+        words = run([*before, model], X)
         if words.influence is None or words.pictures is None:
             raise ValueError(
                 "Influence needs the network and its images, and these words were made from arrays or vectors. Make "
                 "them from images with a FeatureExtractor, or draw the words with WordMapDisplay."
             )
-        spec = words.spec
-        layers = words.layers[-1:] if layers is None else [layers] if isinstance(layers, str) else layers
+        spec, layers = words.spec, check_layers(words.layers[-1:] if layers is None else layers, words)
         explained = words.decisions if target is None else np.full(len(words), spec.class_index(target))
         others = None if contrast is None else np.full(len(words), spec.class_index(contrast))
         if others is not None and (others == explained).any():
             raise ValueError(f"contrast={contrast!r} is the very class that is explained; give another one.")
-        influence = words.influence.of_classes(explained, others, layers=check_layers(layers, words), n_steps=n_steps)
+        influence = words.influence.of_classes(explained, others, layers=layers, n_steps=n_steps)
+        titles = [spec.class_name(int(each)) for each in explained]
         if others is None:  # the log-odds are those of the probability
-            sure = [probable(float(each)) for each in 1 / (1 + np.exp(-influence.margins))]
-            titles = [counted(spec.class_name(int(each)), p) for each, p in zip(explained, sure, strict=True)]
+            probabilities = (1 / (1 + np.exp(-influence.margins))).tolist()
+            titles = [counted(name, probable(p)) for name, p in zip(titles, probabilities, strict=True)]
         else:
-            titles = [
-                f"{spec.class_name(int(each))} rather than {spec.class_name(int(others[0]))}" for each in explained
-            ]
+            titles = [f"{name} rather than {spec.class_name(int(others[0]))}" for name in titles]
         labels = None if y is None else spec.encode(y, n_images)[rows]
         return cls(words, influence.maps, titles=titles, labels=labels, n_words=n_words).plot(ax=ax)
 
     _key_size = 9.0
 
-    def _lay_out(self) -> Limits:
-        self._shown, self._theme = pictures(self.words, range(len(self.words))), Theme.current()
-        self._side = _SIDE * max(min(max(each.shape[0] / each.shape[1] for each in self._shown), 1.6), 0.4)
-        self._titles = [self._title(number) for number in range(len(self._shown))]
-        self._tops = [-self._side - 0.12]
-        for _ in self.maps:
-            self._tops.append(self._tops[-1] - self._side - 2 * _LINE - 0.15)
-            self._tops.append(self._tops[-1] - (self._side + _LINE * self.n_words + 0.2 if self.n_words else 0))
-        right, above = len(self._shown) * (_SIDE + _GAP), _LINE * max(map(len, self._titles)) + 0.15
-        return Limits(-_MARGIN, right, self._tops[-1], above)
-
-    def _draw(self) -> None:
-        tall, tops = self._side, self._tops
-        for number, picture in enumerate(self._shown):
-            left = number * (_SIDE + _GAP)
-            self._write_lines(left, _LINE * len(self._titles[number]) + 0.05, self._titles[number])
-            draw_image(self.ax_, Box(left, -tall, _SIDE, tall), picture)
-            for place, layer in enumerate(self.maps):
-                self._draw_heat(Box(left, tops[2 * place] - tall, _SIDE, tall), layer, number, picture)
+    def _draw(self) -> Box:
+        shown = pictures(self.words)
+        tall = _SIDE * max(min(max(each.shape[0] / each.shape[1] for each in shown), 1.6), 0.4)
+        titles = [self._title(number) for number in range(len(shown))]
+        for number, picture in enumerate(shown):
+            left, y = number * (_SIDE + _GAP), -tall
+            self._write_lines(left, _LINE * len(titles[number]) + 0.05, titles[number])
+            self._draw_image(Box(left, y, _SIDE, tall), picture)
+            y -= 0.12
+            for layer in self.maps:
+                y -= tall
+                self._draw_heat(Box(left, y, _SIDE, tall), layer, number, picture)
+                if number == 0:
+                    self._write(-0.15, y + tall / 2, in_lines(layer), 10, color=self._theme.grey(), ha="right")
+                y -= 2 * _LINE + 0.15
                 if self.n_words:
-                    self._draw_words(Box(left, tops[2 * place + 1] - tall, _SIDE, tall), layer, number, picture)
-        for place, layer in enumerate(self.maps):
-            y = tops[2 * place] - tall / 2
-            write(self.ax_, -0.15, y, in_lines(layer), size=10, color=self._theme.grey(), ha="right")
+                    y -= tall
+                    self._draw_words(Box(left, y, _SIDE, tall), layer, number, picture)
+                    y -= _LINE * self.n_words + 0.2
+        above = _LINE * max(map(len, titles)) + 0.15
+        return Box(-_MARGIN, y, _MARGIN + len(shown) * (_SIDE + _GAP), above - y)
 
     def _title(self, number: int) -> list[tuple[str, dict[str, Any]]]:
         """Return the lines above an image with their styles."""
         lines = wrap(shortened(self.titles[number], 3 * _LETTERS), _LETTERS)
         styled: list[tuple[str, dict[str, Any]]] = [(line, {"weight": "bold"}) for line in lines]
         if self.labels is not None:
-            wrong = self.labels[number] != self.words.decisions[number]
-            text = f"labelled {self.words.spec.class_name(int(self.labels[number]))}" if wrong else "labelled so"
+            text, wrong = verdict(self.words, number, self.labels), self.labels[number] != self.words.decisions[number]
             colour = self._theme.against if wrong else self._theme.ink
             styled += [(line, {"color": colour}) for line in wrap(shortened(text, 2 * _LETTERS), _LETTERS)]
         return styled
 
     def _write_lines(self, x: float, y: float, lines: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
         for place, (line, style) in enumerate(lines):
-            write(self.ax_, x, y - _LINE * place, line, size=9.5, ha="left", va="top", **style)
+            self._write(x, y - _LINE * place, line, 9.5, ha="left", va="top", **style)
 
     def _draw_heat(self, box: Box, layer: str, number: int, picture: np.ndarray) -> None:
         """Draw the heat map of a layer, and below it its sum and maximum."""
@@ -221,35 +198,28 @@ class InfluenceMapDisplay(Drawing):
         heat = smoothed(influence, cells_of(self.words.spec, layer), picture.shape[:2])
         colours = np.where((heat > 0)[..., None], *(to_rgb(colour) for colour in PALETTE[:2]))
         strength = _MOST * np.abs(heat)[..., None] / (most or 1)
-        drawn = grey(picture) / 255 * (1 - strength) + colours * strength
-        draw_image(self.ax_, box, drawn)
-        texts = [
-            f"in all {nats(float(influence.sum()))}",
-            f"a location at most {nats(most, sign='')}".removesuffix(" nats"),
-        ]
-        self._write_lines(box.left, box.bottom - 0.05, [(line, {}) for line in texts])
+        self._draw_image(box, grey(picture) / 255 * (1 - strength) + colours * strength)
+        highest = f"a location at most {nats(most, sign='')}".removesuffix(" nats")
+        self._write_lines(box.left, box.bottom - 0.05, [(f"in all {nats(float(influence.sum()))}", {}), (highest, {})])
 
     def _draw_words(self, box: Box, layer: str, number: int, picture: np.ndarray) -> None:
-        """Draw the words of largest influence as segments of an image, with a legend below."""
-        from matplotlib.colors import to_rgb
-
+        """Draw the words of largest salience as segments of an image, with a legend below."""
         shown, cells = self.words.words[layer][number], cells_of(self.words.spec, layer)
-        sums = np.bincount(shown.ravel().astype(np.int64), self.maps[layer][number].ravel())
-        chosen = [int(word) for word in np.argsort(-np.abs(sums), kind="stable")[: self.n_words] if sums[word]]
-        drawn, tint = draw_image(self.ax_, box, picture), np.zeros((*shown.shape, 4))
+        numbers = shown.ravel().astype(np.int64)
+        sums, n_locations = np.bincount(numbers, self.maps[layer][number].ravel()), np.bincount(numbers)
+        order = np.argsort(-np.abs(salience(sums, n_locations)), kind="stable")
+        chosen = [int(word) for word in order[: self.n_words] if sums[word]]
+        drawn = self._draw_image(box, picture)
+        self._tint(drawn, cells, shown, chosen, _TINT)
         for place, (word, colour) in enumerate(zip(chosen, PALETTE, strict=False)):
-            tint[shown == word] = (*to_rgb(colour), _TINT)
+            self._outline(drawn, cells, np.where(shown == word, 0, -1), colour=colour, halo="white")
             y = box.bottom - 0.05 - _LINE * place
-            draw_rectangle(self.ax_, Box(box.left, y - 0.13, 0.13, 0.1), fc=colour, ec="none")
-            name = self.words.vocabulary.names.get((layer, word), f"w{word}")
-            self._write_lines(box.left + 0.2, y, [(f"{shortened(name, 12)}  {nats(float(sums[word]))}", {})])
-        draw_cells(self.ax_, drawn, cells, tint)
-        for word, colour in zip(chosen, PALETTE, strict=False):
-            draw_borders(self.ax_, drawn, cells, np.where(shown == word, 0, -1), colour=colour, halo="white")
+            self._draw_rectangle(Box(box.left, y - 0.13, 0.13, 0.1), fc=colour, ec="none")
+            name = shortened(self.words.vocabulary.names.get((layer, word), f"w{word}"), 12)
+            self._write_lines(box.left + 0.2, y, [(f"{name}  {nats(float(sums[word]))}", {})])
 
-    def _key(self) -> str:
-        heat = "Maps: influence of each location on the class, blue for it, orange against it, each on its own scale."
-        segments = (
-            " Segments: the words of largest influence, with the sum over their locations." if self.n_words else ""
-        )
-        return f"{heat}{segments} Nats of the log-odds: +1 makes the odds 2.7 times as large."
+    def _key(self) -> list[str]:
+        parts = ["Maps: influence of locations on the class, blue for it, orange against it, each on its own scale."]
+        if self.n_words:
+            parts.append("Segments: the most salient words, with the sum over their locations.")
+        return [*parts, "Nats of the log-odds: +1 makes the odds 2.7 times as large."]

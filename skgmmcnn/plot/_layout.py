@@ -42,6 +42,24 @@ class Box(NamedTuple):
         """The x of the centre."""
         return self.left + self.width / 2
 
+    @property
+    def centre(self) -> float:
+        """The y of the centre."""
+        return self.bottom + self.height / 2
+
+    @classmethod
+    def around(cls, boxes: Iterable[Box], left: float, right: float, bottom: float, top: float) -> Box:
+        """Return the box around all boxes with these margins."""
+        lefts, bottoms, rights, tops = zip(*((box.left, box.bottom, box.right, box.top) for box in boxes), strict=True)
+        x, y = min(lefts) - left, min(bottoms) - bottom
+        return cls(x, y, max(rights) + right - x, max(tops) + top - y)
+
+    def fitted(self, height: float, width: float) -> Box:
+        """Return the largest box of these proportions in the middle of this one."""
+        scale = min(self.width / width, self.height / height)
+        left, bottom = self.middle - width * scale / 2, self.centre - height * scale / 2
+        return Box(left, bottom, width * scale, height * scale)
+
     def overlaps(self, other: Box) -> bool:
         """Return whether the two rectangles share an inner point."""
         return (
@@ -49,8 +67,8 @@ class Box(NamedTuple):
         )
 
 
-def rows_of(graph: nx.DiGraph) -> list[list[str]]:
-    """Return the nodes row by row from the target down, ordered so that strong edges run straight.
+def rows_of(graph: nx.DiGraph) -> list[list[list[str]]]:
+    """Return the nodes row by row from the target down, and in each row layer by layer, with strong edges straight.
 
     Layers as deep as each other share a row, one beside the other.  Layers, and the words of each, are sorted by the
     mean place of the nodes that they explain, weighted by strength (the barycentre heuristic of Sugiyama, Tagawa and
@@ -59,13 +77,13 @@ def rows_of(graph: nx.DiGraph) -> list[list[str]]:
     depths: dict[int, dict[str, list[str]]] = {}
     for key, node in graph.nodes(data=True):
         depths.setdefault(node["depth"], {}).setdefault(node["layer"], []).append(key)
-    rows: list[list[str]] = []
+    rows: list[list[list[str]]] = []
     place: dict[str, float] = {}
     for depth in sorted(depths):
         layers = sorted(depths[depth].values(), key=lambda layer: _barycentre(graph, layer, place))
-        row = [key for layer in layers for key in sorted(layer, key=lambda key: _barycentre(graph, [key], place))]
+        rows.append([sorted(layer, key=lambda key: _barycentre(graph, [key], place)) for layer in layers])
+        row = list(itertools.chain.from_iterable(rows[-1]))
         place |= {key: (i + 0.5) / len(row) for i, key in enumerate(row)}
-        rows.append(row)
     return rows
 
 
@@ -77,7 +95,7 @@ def _barycentre(graph: nx.DiGraph, keys: Iterable[str], place: Mapping[str, floa
 
 
 def place_cells(
-    rows: Sequence[Sequence[str]], layers: Mapping[str, str], size: tuple[float, float], gap: float, rise: float
+    rows: Sequence[Sequence[Sequence[str]]], size: tuple[float, float], gap: float, rise: float
 ) -> dict[str, Box]:
     """Return a box of `size` (width, height) for every node, rows centred and `rise` apart, the first row on top.
 
@@ -85,32 +103,28 @@ def place_cells(
     """
     (width, height), boxes = size, {}
     for number, row in enumerate(rows):
-        lefts = [0.0]
-        for before, key in itertools.pairwise(row):
-            lefts.append(lefts[-1] + width + gap + (NAME if layers[before] != layers[key] else 0))
-        for left, key in zip(lefts, row, strict=True):
-            middle = (lefts[-1] + width) / 2
-            boxes[key] = Box(left - middle, -number * (height + rise) - height, width, height)
+        n_nodes = sum(map(len, row))
+        x = -(n_nodes * (width + gap) - gap + (len(row) - 1) * NAME) / 2
+        for layer in row:
+            for key in layer:
+                boxes[key] = Box(x, -number * (height + rise) - height, width, height)
+                x += width + gap
+            x += NAME
     return boxes
 
 
 def attach(graph: nx.DiGraph, boxes: Mapping[str, Box]) -> dict[tuple[str, str], Line]:
     """Return x and y of both ends of every edge: spread along the boxes in the order of their other ends."""
-    leave = {key: sorted(graph.successors(key), key=lambda head: boxes[head].middle) for key in graph}
-    arrive = {key: sorted(graph.predecessors(key), key=lambda tail: boxes[tail].middle) for key in graph}
-    return {
-        (tail, head): (
-            _spread(boxes[tail], leave[tail].index(head), len(leave[tail])),
-            boxes[tail].top,
-            _spread(boxes[head], arrive[head].index(tail), len(arrive[head])),
-            boxes[head].bottom,
-        )
-        for tail, head in graph.edges
-    }
-
-
-def _spread(box: Box, number: int, of: int) -> float:
-    return box.left + box.width * (0.2 + 0.6 * (number + 0.5) / of)
+    tails: dict[tuple[str, str], tuple[float, float]] = {}
+    heads: dict[tuple[str, str], tuple[float, float]] = {}
+    for key, box in boxes.items():
+        for edges, other, y, ends in (
+            (graph.out_edges(key), 1, box.top, tails),
+            (graph.in_edges(key), 0, box.bottom, heads),
+        ):
+            for number, edge in enumerate(sorted(edges, key=lambda edge: boxes[edge[other]].middle)):
+                ends[edge] = box.left + box.width * (0.2 + 0.6 * (number + 0.5) / len(edges)), y
+    return {edge: (*tails[edge], *heads[edge]) for edge in graph.edges}
 
 
 def edge_strengths(graph: nx.DiGraph) -> dict[tuple[str, str], float]:
@@ -125,45 +139,29 @@ def edge_strengths(graph: nx.DiGraph) -> dict[tuple[str, str], float]:
     return {edge: strength.of_edge(graph.edges[edge]) / largest[row] for edge, row in rows.items()}
 
 
-def place_labels(
-    lines: Iterable[tuple[Key, Line]], width: float, height: float, taken: Iterable[Box] = ()
-) -> dict[Key, Box]:
+def place_labels(lines: Mapping[Key, Line], width: float, height: float, taken: Iterable[Box]) -> dict[Key, Box]:
     """Return boxes for labels on the edges, in the order of `lines`; none for an edge without a free place.
 
     The free place that fewest other edges pass is taken, then the one nearest to the middle of the edge.
     """
-    edges = list(lines)
-    ends = np.array([line for _, line in edges], dtype=float).reshape(-1, 2, 2)
-    size, shares = np.array([width, height]), np.array(_SHARES)[:, None]
     placed: dict[Key, Box] = {}
-    cells = [((box.left, box.bottom), (box.right, box.top)) for box in taken]
-    occupied = np.concatenate([np.array(cells, dtype=float).reshape(-1, 2, 2), np.empty_like(ends)])
-    for (key, _), (begin, end) in zip(edges, ends, strict=True):
-        low = begin + shares * (end - begin) - size / 2
-        n_occupied = len(cells) + len(placed)
-        low = low[~_overlap(low, low + size, occupied[:n_occupied])]
-        if len(low):
-            best = low[_passing(ends, low, low + size).argmin()]  # the edge passes through all of its own places
-            left, bottom = best.tolist()
-            placed[key] = Box(left, bottom, width, height)
-            occupied[n_occupied] = best, best + size
+    ends, taken = np.array(list(lines.values())), list(taken)
+    for key, (x, y, end_x, end_y) in lines.items():
+        places = [
+            Box(x + share * (end_x - x) - width / 2, y + share * (end_y - y) - height / 2, width, height)
+            for share in _SHARES
+        ]
+        free = [place for place in places if not any(map(place.overlaps, taken))]
+        if free:
+            placed[key] = min(free, key=lambda place: _count_passing(ends, place))
+            taken.append(placed[key])
     return placed
 
 
-def _overlap(low: np.ndarray, high: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Return whether boxes with corners (n, 2) share an inner point with any of others (m, 2, 2), shape (n,)."""
-    return np.any(np.all((low[:, None] < boxes[:, 1]) & (boxes[:, 0] < high[:, None]), axis=2), axis=1)
-
-
-def _passing(lines: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Return the number of lines (m, 2, 2) through each box with corners (n, 2), shape (n,).
-
-    A line is clipped at the four sides of a box, and passes where a part of it is left.
-    """
-    begin, step = lines[:, 0], lines[:, 1] - lines[:, 0]
+def _count_passing(lines: np.ndarray, box: Box) -> int:
+    """Return the number of lines (m, 4) that pass through a box: those of which clipping at its sides leaves a part."""
+    begin, step = lines[:, :2], lines[:, 2:] - lines[:, :2]
     with np.errstate(divide="ignore", invalid="ignore"):
-        one, other = ((corner[:, None] - begin) / step for corner in (low, high))
-    inside = (low[:, None] < begin) & (begin < high[:, None])
-    first = np.where(step == 0, np.where(inside, 0, np.inf), np.minimum(one, other)).max(2)
-    last = np.where(step == 0, 1, np.maximum(one, other)).min(2)
-    return (np.maximum(first, 0) < np.minimum(last, 1)).sum(1)
+        one, other = ((corner - begin) / step for corner in ((box.left, box.bottom), (box.right, box.top)))
+    first, last = np.minimum(one, other).max(1), np.maximum(one, other).min(1)
+    return int((np.maximum(first, 0) < np.minimum(last, 1)).sum())

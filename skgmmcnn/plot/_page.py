@@ -7,6 +7,7 @@ import hashlib
 import html
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from functools import cache, partial
 from importlib.resources import files
 from pathlib import Path
@@ -27,6 +28,7 @@ _N_IMAGES = 8
 _MOST_IMAGES = 100
 
 
+@dataclass(eq=False, repr=False)
 class InferenceGraphPage:
     """Inference graphs as a page for the browser: one file that needs no network.
 
@@ -57,24 +59,16 @@ class InferenceGraphPage:
     >>> from skgmmcnn.datasets import load_digits_network
     >>> digits = load_digits_network()
     >>> pipe = make_pipeline(
-    ...     FeatureExtractor(digits.network, layers=["conv2", "conv3"]),
-    ...     LayerDictionary(30, random_state=0),
-    ...     InferenceGraph(),
+    ...     FeatureExtractor(digits.network, ["conv2", "conv3"]), LayerDictionary(30, random_state=0), InferenceGraph()
     ... ).fit(digits.images)
     >>> page = InferenceGraphPage.from_estimator(pipe, digits.test_images, digits.test_labels, images=[3, 7])
     >>> n_bytes = page.save("why.html")  # doctest: +SKIP
     """
 
-    def __init__(
-        self,
-        words: WordMaps,
-        graphs: Mapping[int, Sequence[nx.DiGraph]],
-        *,
-        y: Sequence[Any] | np.ndarray | None = None,
-    ) -> None:
-        self.words = words
-        self.graphs = graphs
-        self.y = y
+    words: WordMaps
+    graphs: Mapping[int, Sequence[nx.DiGraph]]
+    _: KW_ONLY
+    y: Sequence[Any] | np.ndarray | None = None
 
     @classmethod
     def from_estimator(
@@ -115,9 +109,9 @@ class InferenceGraphPage:
         words = run(before, X)
         labels = words.decisions if y is None else words.spec.encode(y, len(words))
         graphs = {row: [graph] for row, graph in zip(rows, estimator.explain(words[rows]), strict=True)}
-        for others in _contrasts(estimator, words, graphs, labels, contrast):
-            contrasted = estimator.explain(words[list(others)], contrast=list(others.values()))
-            for row, graph in zip(others, contrasted, strict=True):
+        if contrasts := _contrasts(estimator, words, graphs, labels, contrast):
+            contrasted, others = map(list, zip(*contrasts, strict=True))
+            for row, graph in zip(contrasted, estimator.explain(words[contrasted], contrast=others), strict=True):
                 graphs[row].append(graph)
         of_class = cache(partial(_of_class, estimator, words))
         for row, of_row in graphs.items():
@@ -133,7 +127,12 @@ class InferenceGraphPage:
         page : str
             HTML in ASCII characters.  Its Content-Security-Policy forbids loading anything.
         """
-        self._check()
+        if not self.graphs or not all(self.graphs.values()):
+            raise ValueError("A page shows at least one image, and of each image at least one graph.")
+        if len(self.graphs) > _MOST_IMAGES:
+            n_images = len(self.graphs)
+            raise ValueError(f"A page shows at most {_MOST_IMAGES} images, not {n_images}; choose with images=.")
+        find_images(self.graphs, self.words)
         data = describe(self.words, self.graphs, self.y)
         style, script = _read("page.css"), _read("page.js")
         return Template(_read("page.html")).substitute(
@@ -159,15 +158,6 @@ class InferenceGraphPage:
         """
         return Path(path).write_bytes(self.to_html().encode("ascii"))
 
-    def _check(self) -> None:
-        if not self.graphs or not all(self.graphs.values()):
-            raise ValueError("A page shows at least one image, and of each image at least one graph.")
-        if len(self.graphs) > _MOST_IMAGES:
-            raise ValueError(
-                f"A page shows at most {_MOST_IMAGES} images, not {len(self.graphs)}; choose with images=."
-            )
-        find_images(self.graphs, self.words)
-
     def _repr_html_(self) -> str:
         """Return the page in a frame, for notebooks."""
         return (
@@ -188,27 +178,23 @@ def _contrasts(
     graphs: Mapping[int, Sequence[nx.DiGraph]],
     labels: np.ndarray,
     contrast: int | str | bool | Sequence[int | str],
-) -> list[dict[int, int]]:
-    """Return the classes with which the decisions for some images are contrasted: by image, one dict a contrast."""
+) -> list[tuple[int, int]]:
+    """Return pairs of an image and a class with which the decision for it is contrasted."""
     if contrast is False:
         return []
+    rows, decided = list(graphs), words.decisions
     counted = any(evidence_of(graph) == "counts" for graph, *_ in graphs.values())
     if contrast is True:
-        rows = list(graphs)
-        of_network = [graphs[row][0].graph.get("runner_up") for row in rows]
-        runners_up = _most_like(estimator, words, rows) if counted else of_network
-        right = labels[rows] == words.decisions[rows]
-        rounds = [dict(zip(rows, np.where(right, runners_up, labels[rows]).tolist(), strict=True))]
+        runners_up: Any = [graph.graph.get("runner_up") for graph, *_ in graphs.values()]
+        if counted:
+            runners_up = _most_like(estimator, words, rows)
+        others = np.where(labels[rows] == decided[rows], runners_up, labels[rows])
+        pairs = list(zip(rows, others.tolist(), strict=True))
     else:
         classes = [contrast] if isinstance(contrast, (str, int, np.integer)) else contrast
-        rounds = [dict.fromkeys(graphs, words.spec.class_index(each)) for each in classes]
+        pairs = [(row, other) for other in map(words.spec.class_index, classes) for row in rows]
     known = estimator.class_counts_ > 0 if counted else np.ones(words.spec.n_outputs, dtype=bool)
-    decided = words.decisions
-    kept = (
-        {row: other for row, other in others.items() if other != decided[row] and known[decided[row]] and known[other]}
-        for others in rounds
-    )
-    return [others for others in kept if others]
+    return [(row, other) for row, other in pairs if other != decided[row] and known[decided[row]] and known[other]]
 
 
 def _most_like(estimator: InferenceGraph, words: WordMaps, rows: list[int]) -> np.ndarray:

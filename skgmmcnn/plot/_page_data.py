@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import itertools
 import json
 import re
@@ -11,19 +13,22 @@ from typing import Any
 
 import networkx as nx
 import numpy as np
+from PIL import Image
 
-from ..dictionary import WordMaps
+from ..dictionary import Representatives, WordMaps
 from ..graph import DECISION, evidence_of, strength_of, text_of
-from ._cells import cells_of, equal_cells
+from ._cells import cells_of
 from ._layout import edge_strengths, rows_of
-from ._pruning import prune
-from ._reading import pictures
-from ._sprites import encode_patches, encode_picture
+from ._reading import classes_of, pictures
+from ._reduction import prune
 from ._wording import Wording
 
 _MOST_NODES, _MOST_EDGES = 80, 240
 _N_CLASSES = 5  # shown of a word's histogram
-_EXAMPLE = 96  # pixels, of the images of a class
+_EXAMPLE, _PICTURE = 96, 448  # most pixels a side, of the images of a class and of those that are explained
+_SPRITE, _GAP = 3, 2  # patches a side of the square of a word's patches, and pixels around each
+_PLACES = ((0, 0), (0, 1), (1, 0), (1, 1), (0, 2), (1, 2), (2, 0), (2, 1), (2, 2))  # the best four form a square
+_SMALL = 32  # pictures below are shown with hard pixels
 # Names of classes may be long and stand in many texts: these have a mark instead, which the script replaces.
 _MARK, _MARKED = "\ue000{}\ue001", r"\\ue000(\d+)\\ue001"
 _NAMES = {
@@ -40,24 +45,31 @@ def describe(words: WordMaps, graphs: Mapping[int, Sequence[nx.DiGraph]], y: Any
     spec = words.spec
     labels = None if y is None else spec.encode(y, len(words))
     words = replace(words, spec=replace(spec, class_names=tuple(map(_MARK.format, range(spec.n_outputs)))))
-    views: list[dict[str, Any]] = []
-    numbers: dict[int, int] = {}
-    shown: dict[str, tuple[str, int]] = {}
-    for graph in itertools.chain.from_iterable(graphs.values()):
-        if id(graph) in numbers:
-            continue
-        numbers[id(graph)] = len(views)
-        part = _marked(prune(graph, _MOST_NODES, _MOST_EDGES))
-        views.append({**_describe_graph(words, part), "remarks": _remarks(words, graph, part)})
-        shown |= {key: (node["layer"], node["word"]) for key, node in part.nodes.items() if node["layer"] != DECISION}
+    unique = {id(graph): graph for graph in itertools.chain.from_iterable(graphs.values())}
+    parts = [prune(graph, _MOST_NODES, _MOST_EDGES) for graph in unique.values()]
+    for part in parts:
+        _mark_names(part)
+    numbers = {identity: number for number, identity in enumerate(unique)}
+    shown = {
+        key: (node["layer"], node["word"])
+        for part in parts
+        for key, node in part.nodes.items()
+        if node["layer"] != DECISION
+    }
     data = {
-        "layers": {layer: _describe_cells(words, layer) for layer in words.layers},
+        "layers": {
+            layer: {axis: ends.round(4).tolist() for axis, ends in cells_of(spec, layer)._asdict().items()}
+            for layer in words.layers
+        },
         "words": {key: _describe_word(words, *word) for key, word in shown.items()},
         "images": [
             {**_describe_image(words, row, shown, labels), "views": [numbers[id(graph)] for graph in of_row]}
             for row, of_row in graphs.items()
         ],
-        "views": views,
+        "views": [
+            {**_describe_graph(words, part), "remarks": _remarks(words, graph, part)}
+            for graph, part in zip(unique.values(), parts, strict=True)
+        ],
     }
     text = json.dumps(data, allow_nan=False, separators=(",", ":"))
     named = {int(number) for number in re.findall(_MARKED, text)} & set(range(spec.n_outputs))
@@ -65,24 +77,18 @@ def describe(words: WordMaps, graphs: Mapping[int, Sequence[nx.DiGraph]], y: Any
     return f'{{"classes":{json.dumps(classes)},{text[1:]}'
 
 
-def _marked(graph: nx.DiGraph) -> nx.DiGraph:
-    """Return a graph with marks in place of the names of classes."""
-    marked = nx.DiGraph(**_marks(graph.graph))
-    marked.add_nodes_from((key, _marks({"target": node["word"], **node})) for key, node in graph.nodes.items())
-    marked.add_edges_from(graph.edges(data=True))
-    return marked
-
-
-def _marks(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    named = {name: _MARK.format(attributes[number]) for name, number in _NAMES.items() if name in attributes}
-    return {**attributes, **named}
+def _mark_names(graph: nx.DiGraph) -> None:
+    """Put marks in place of the names of classes."""
+    for of in (graph.graph, *graph.nodes.values()):
+        numbers = {"target": of.get("word"), **of}
+        of.update({name: _MARK.format(numbers[number]) for name, number in _NAMES.items() if name in of})
 
 
 def _remarks(words: WordMaps, graph: nx.DiGraph, part: nx.DiGraph) -> list[str]:
     """Return warnings about a graph and its omitted parts, in sentences."""
     if len(graph) == 1:
         return [text_of(part).why_no_word()]
-    remarks = Wording(part, words).warnings(None, {})
+    remarks = Wording(part, words).warnings()
     if (len(graph), graph.number_of_edges()) != (len(part), part.number_of_edges()):
         remarks.append(
             f"This graph is too large for a page: it shows the strongest {len(part)} of {len(graph)} nodes and "
@@ -93,7 +99,7 @@ def _remarks(words: WordMaps, graph: nx.DiGraph, part: nx.DiGraph) -> list[str]:
 
 def _describe_graph(words: WordMaps, graph: nx.DiGraph) -> dict[str, Any]:
     """Return the nodes of a graph, row by row and layer by layer, and its edges."""
-    layers, text, of = dict(graph.nodes(data="layer")), text_of(graph), strength_of(graph)
+    text, of = text_of(graph), strength_of(graph)
     wording, strengths = Wording(graph, words), edge_strengths(graph)
     return {
         "root": graph.graph["root"],
@@ -101,19 +107,19 @@ def _describe_graph(words: WordMaps, graph: nx.DiGraph) -> dict[str, Any]:
         "evidence": evidence_of(graph),
         "contrast_name": graph.graph.get("contrast_name"),
         "pictures": _examples(words, graph),
-        "rows": [[list(keys) for _, keys in itertools.groupby(row, key=layers.get)] for row in rows_of(graph)],
+        "rows": rows_of(graph),
         "nodes": {key: _describe_node(wording, node, text.panel(node)) for key, node in graph.nodes.items()},
         "edges": [
             {
-                "tail": edge[0],
-                "head": edge[1],
-                "strength": round(abs(strengths[edge]), 3),
-                "against": strengths[edge] < 0,
-                "rank": of.rank(graph.edges[edge]),
-                "short": wording.edge(graph.edges[edge]),
-                "text": text.edge(graph.edges[edge]),
+                "tail": tail,
+                "head": head,
+                "strength": round(abs(strengths[tail, head]), 3),
+                "against": strengths[tail, head] < 0,
+                "rank": of.rank(edge),
+                "short": wording.edge(edge),
+                "text": text.edge(edge),
             }
-            for edge in graph.edges
+            for tail, head, edge in graph.edges(data=True)
         ],
     }
 
@@ -127,7 +133,7 @@ def _describe_node(wording: Wording, node: Mapping[str, Any], panel: list[str]) 
     bar, classes = wording.bar(node), ", ".join(f"{name} {share}" for name, share in wording.classes(node))
     return {
         **shown,
-        "bar": None if bar is None else [bar.text, round(bar.length, 3)],
+        "bar": [bar.text, round(bar.length, 3)],
         "lines": [wording.without(node)] + [f"seen in {classes}"] * bool(classes),
     }
 
@@ -137,14 +143,7 @@ def _examples(words: WordMaps, graph: nx.DiGraph) -> list[str]:
     if graph.graph["n_images"] == 1 or "target" not in graph.graph:
         return []
     rows = np.flatnonzero(words.decisions == graph.graph["target"])
-    return [encode_picture(picture, _EXAMPLE) for picture in pictures(words, rows[:4])]
-
-
-def _describe_cells(words: WordMaps, layer: str) -> dict[str, list[float]]:
-    """Return the edges of a layer's locations along both axes, as shares of the image."""
-    known = words.pictures is not None
-    cells = cells_of(words.spec, layer) if known else equal_cells(words.words[layer].shape[1:])
-    return {name: [round(float(end), 4) for end in ends] for name, ends in cells._asdict().items()}
+    return [_encode_picture(picture, _EXAMPLE) for picture in pictures(words[rows[:4]])]
 
 
 def _describe_word(words: WordMaps, layer: str, word: int) -> dict[str, Any]:
@@ -152,15 +151,13 @@ def _describe_word(words: WordMaps, layer: str, word: int) -> dict[str, Any]:
     if (layer, word) in vocabulary.names:
         data["name"] = vocabulary.names[layer, word]
     if layer in vocabulary.representatives:
-        data["sprite"], data["marks"] = encode_patches(vocabulary.representatives[layer], word)
+        data["sprite"], data["marks"] = _encode_patches(vocabulary.representatives[layer], word)
     if layer in vocabulary.statistics:
-        statistics = vocabulary.statistics[layer]
-        shares = statistics.classes[word]
-        order = np.argsort(-shares, kind="stable")[:_N_CLASSES]
+        classes = classes_of(vocabulary.statistics[layer], [word])
         data |= {
-            "share": float(statistics.share[word]),
-            "n_classes": int((shares > 0).sum()),
-            "classes": [[words.spec.class_name(output), float(shares[output])] for output in order if shares[output]],
+            "share": float(vocabulary.statistics[layer].share[word]),
+            "n_classes": len(classes),
+            "classes": [(words.spec.class_name(label), share) for label, share in classes[:_N_CLASSES]],
         }
     return data
 
@@ -169,7 +166,7 @@ def _describe_image(
     words: WordMaps, row: int, shown: Mapping[str, tuple[str, int]], labels: np.ndarray | None
 ) -> dict[str, Any]:
     """Return one image and the locations of the words of the page in it."""
-    encoded = [encode_picture(picture) for picture in pictures(words, [row])]
+    encoded = (_encode_picture(picture, _PICTURE) for picture in pictures(words[row]))
     maps = {layer: words.words[layer][row].ravel() for layer in words.layers}
     places = {key: _runs(maps[layer] == word) for key, (layer, word) in shown.items()}
     file = words.pictures.file_name(int(row)) if words.pictures is not None else ""
@@ -178,7 +175,7 @@ def _describe_image(
         "name": file or f"Image {row}",
         "decision": words.spec.class_name(int(words.decisions[row])),
         "label": None if labels is None else words.spec.class_name(int(labels[row])),
-        "picture": encoded[0] if encoded else None,
+        "picture": next(encoded, None),
         "places": {key: runs for key, runs in places.items() if runs},
     }
 
@@ -188,3 +185,43 @@ def _runs(shown: np.ndarray) -> list[int]:
     ends = np.flatnonzero(np.diff(shown.astype(np.int8), prepend=0, append=0))
     starts, stops = ends[::2], ends[1::2]
     return np.column_stack([starts, stops - starts]).ravel().tolist()
+
+
+def _encode(picture: np.ndarray) -> str:
+    """Return an image (height, width, 3 or 4) as a data URI: PNG for large pixels and few colours, else WebP."""
+    image, file = Image.fromarray(picture), io.BytesIO()
+    kind, options = ("png", {"optimize": True}) if image.getcolors(256) else ("webp", {"quality": 82, "method": 4})
+    image.save(file, kind, **options)
+    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def _encode_picture(picture: np.ndarray, largest: int) -> str:
+    image = Image.fromarray(_magnified(picture, 160))
+    image.thumbnail((largest, largest), Image.Resampling.LANCZOS)
+    return _encode(np.asarray(image))
+
+
+def _encode_patches(typical: Representatives, word: int) -> tuple[str | None, list[tuple[float, float]]]:
+    """Return a word's patches as one square of 3 x 3, and the locations to ring on it, in units of patches.
+
+    The best patch is at the upper left, the best four in the upper left square.  None without patches.
+    """
+    n_patches = int((typical.images[word] >= 0).sum())  # the best first
+    if typical.patches is None or not n_patches:
+        return None, []
+    patches = [_magnified(patch, 48) for patch in typical.patches[word, :n_patches]]
+    height, width = patches[0].shape[:2]
+    cell, marks = max(height, width) + 2 * _GAP, []
+    sheet, opaque = np.zeros((_SPRITE * cell, _SPRITE * cell, 4), np.uint8), np.full((height, width), 255, np.uint8)
+    for patch, (down, along), (row, column) in zip(patches, typical.marks[word].tolist(), _PLACES, strict=False):
+        top, left = row * cell + (cell - height) // 2, column * cell + (cell - width) // 2
+        sheet[top : top + height, left : left + width] = np.dstack([patch, opaque])
+        marks.append((round((left + along * width) / cell, 3), round((top + down * height) / cell, 3)))
+    return _encode(sheet), marks if typical.whole else []
+
+
+def _magnified(picture: np.ndarray, side: int) -> np.ndarray:
+    """Return a small picture with its pixels repeated, to about `side` pixels; others as they are."""
+    largest = max(picture.shape[:2])
+    times = max(1, side // largest) if largest < _SMALL else 1
+    return np.ascontiguousarray(picture.repeat(times, axis=0).repeat(times, axis=1))

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..dictionary import Vocabulary, WordMaps, WordModel, WordStatistics
 from ..features import FeatureMaps
+from ..graph import DECISION
 
 
 def named_vocabulary(model: WordModel) -> Vocabulary:
@@ -29,34 +30,39 @@ def statistics_of(vocabulary: Vocabulary) -> Mapping[str, WordStatistics]:
 
 def words_by_name(vocabulary: Vocabulary, words: Sequence[tuple[str, int] | str]) -> list[tuple[str, int]]:
     """Return words, given by layer and number or as ``"layer3_w017"``, by layer and number."""
-    if isinstance(words, str):
-        words = [words]
-    if not isinstance(words, Iterable):
-        raise TypeError(f"words must list words, as [('layer', 17), 'layer_w017']; got {words!r}.")
-    words = list(words)
-    if not len(words):
-        raise ValueError("There are no words to show.")
     keys = {vocabulary.key(layer, word): (layer, word) for layer, n in vocabulary.n_words.items() for word in range(n)}
-    known = set(keys.values())
-    return [_word_by_name(vocabulary, word, keys, known) for word in words]
+    pairs: list[tuple[str, int]] = []
+    for word in [words] if isinstance(words, str) or not isinstance(words, Iterable) else words:
+        pair: Any = keys.get(word) if isinstance(word, str) else tuple(word) if isinstance(word, Iterable) else None
+        if pair not in set(keys.values()):
+            near = difflib.get_close_matches(str(word), keys, 3, 0.3)
+            sizes = ", ".join(f"{layer!r} has words 0 to {n - 1}" for layer, n in vocabulary.n_words.items())
+            raise ValueError(
+                f"There is no word {word!r}; words are given as (layer, number) or by names such as "
+                f"{next(iter(keys))!r}, and {sizes}." + (f" Near names: {', '.join(near)}." if near else "")
+            )
+        pairs.append((pair[0], int(pair[1])))
+    if not pairs:
+        raise ValueError("There are no words to show.")
+    return pairs
 
 
-def _word_by_name(vocabulary: Vocabulary, word: Any, keys: Mapping[str, Any], known: set[Any]) -> tuple[str, int]:
-    pair: Any = keys.get(word) if isinstance(word, str) else tuple(word) if isinstance(word, Iterable) else None
-    if pair not in known:
-        near = difflib.get_close_matches(str(word), keys, 3, 0.3) if isinstance(word, str) else ()
-        sizes = ", ".join(f"{layer!r} has words 0 to {n - 1}" for layer, n in vocabulary.n_words.items())
-        raise ValueError(
-            f"There is no word {word!r}; words are given as (layer, number) or by names such as {next(iter(keys))!r}, "
-            f"and {sizes}." + (f" Near names: {', '.join(near)}." if near else "")
-        )
-    return pair[0], int(pair[1])
+def classes_of(statistics: WordStatistics, words: Sequence[int]) -> list[tuple[int, float]]:
+    """Return the classes of the fitted images that show some words, and their shares of the locations, largest first.
+
+    Empty where there are no classes, as in a network with one output or without one, and for words that occur nowhere.
+    """
+    counts = statistics.counts[list(words)].sum(0)
+    if len(counts) == 1:
+        return []
+    order = np.argsort(-counts, kind="stable").tolist()
+    return [(label, float(counts[label] / counts.sum())) for label in order if counts[label]]
 
 
 def run(steps: Iterable[Any], X: Any) -> Any:
-    """Return X transformed by one step after the other."""
+    """Return X transformed by one step after the other; words stay as they are."""
     for step in steps:
-        X = step.transform(X)
+        X = X if isinstance(X, WordMaps) else step.transform(X)
     return X
 
 
@@ -64,17 +70,17 @@ def find_images(images: Any, X: Any, n_images: int | None = None) -> np.ndarray:
     """Return the rows in X of one or several images, given by their numbers or the names of their files."""
     n_images = len(X) if n_images is None else n_images
     several = isinstance(images, Iterable) and not isinstance(images, str | PathLike)
-    return np.array([_row_of(image, X, n_images) for image in (images if several else [images])], dtype=int)
-
-
-def _row_of(image: Any, X: Any, n_images: int) -> int:
-    if isinstance(image, str | PathLike):
-        return _row_of_file(Path(image).name, X)
-    if not isinstance(image, int | np.integer) or isinstance(image, bool):
-        raise TypeError(f"An image is a number, 0 to {n_images - 1}, or the name of its file in X; got {image!r}.")
-    if not -n_images <= image < n_images:
-        raise IndexError(f"There is no image {image} in X, which has {n_images}.")
-    return int(image) % n_images
+    rows = []
+    for image in images if several else [images]:
+        if isinstance(image, str | PathLike):
+            rows.append(_row_of_file(Path(image).name, X))
+        elif not isinstance(image, int | np.integer) or isinstance(image, bool):
+            raise TypeError(f"An image is a number, 0 to {n_images - 1}, or the name of its file in X; got {image!r}.")
+        elif not -n_images <= image < n_images:
+            raise IndexError(f"There is no image {image} in X, which has {n_images}.")
+        else:
+            rows.append(int(image) % n_images)
+    return np.array(rows, dtype=int)
 
 
 def _row_of_file(name: str, X: Any) -> int:
@@ -90,15 +96,28 @@ def _row_of_file(name: str, X: Any) -> int:
     return names.index(name)
 
 
-def check_layers(layers: Sequence[str], maps: WordMaps) -> list[str]:
-    """Return layers as a list; raise an error if one is unknown."""
-    for layer in layers:
+def check_layers(layers: str | Sequence[str], maps: WordMaps) -> list[str]:
+    """Return one or several layers as a list; raise an error if one is unknown."""
+    chosen = [layers] if isinstance(layers, str) else list(layers)
+    for layer in chosen:
         if layer not in maps.layers:
             near = difflib.get_close_matches(str(layer), maps.layers) or maps.layers
             raise ValueError(f"There is no layer {layer!r}; there is {', '.join(map(repr, near))}.")
-    return list(layers)
+    return chosen
 
 
-def pictures(words: WordMaps, rows: Iterable[int] | np.ndarray) -> list[np.ndarray]:
+def pictures(words: WordMaps) -> list[np.ndarray]:
     """Return images as uint8 (height, width, 3); an empty list where the words come from vectors."""
-    return [] if words.pictures is None else [words.pictures[int(row)] for row in rows]
+    return [] if words.pictures is None else [words.pictures[row] for row in range(len(words))]
+
+
+def locations_of(words: WordMaps, node: Mapping[str, Any]) -> np.ndarray:
+    """Return the locations of a node of a graph, bool (n, H, W); an output has one location in every image."""
+    if node["layer"] == DECISION:
+        return np.ones((len(words), 1, 1), dtype=bool)
+    shown = np.isin(words.words[node["layer"]], node.get("words", [node["word"]]))
+    if "row" in node:
+        here = np.zeros_like(shown)
+        here[:, node["row"], node["column"]] = True
+        shown &= here
+    return shown

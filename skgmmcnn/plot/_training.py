@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ _COLUMNS = 3
 _ENDED = {None: "", True: ", converged", False: ", stopped at max_iter"}
 
 
+@dataclass(eq=False, repr=False)
 class TrainingDisplay(Panels):
     """The log-likelihood after every pass of training, one panel per layer.
 
@@ -54,18 +56,11 @@ class TrainingDisplay(Panels):
     True
     """
 
-    def __init__(
-        self,
-        lower_bounds: Mapping[str, Sequence[float]],
-        *,
-        unit: str = "row",
-        retrained: bool = False,
-        converged: Mapping[str, bool] | None = None,
-    ) -> None:
-        self.lower_bounds = lower_bounds
-        self.unit = unit
-        self.retrained = retrained
-        self.converged = converged
+    lower_bounds: Mapping[str, Sequence[float]]
+    _: KW_ONLY
+    unit: str = "row"
+    retrained: bool = False
+    converged: Mapping[str, bool] | None = None
 
     @classmethod
     def from_estimator(
@@ -93,17 +88,9 @@ class TrainingDisplay(Panels):
             bounds, retrained = {name: model.lower_bounds_}, False
         return cls(bounds, unit=unit, retrained=retrained, converged=_converged(model, bounds, retrained)).plot(ax=ax)
 
-    @property
-    def _n_panels(self) -> int:
-        return len(self.lower_bounds)
-
-    def _make_axes(self) -> np.ndarray:
-        import matplotlib.pyplot as plt
-
-        columns = min(_COLUMNS, self._n_panels)
-        rows = -(-self._n_panels // columns)
-        figure = plt.figure(figsize=(0.6 + 2.2 * columns, 2.3 * rows), layout="constrained")
-        return np.array([figure.add_subplot(rows, columns, place + 1) for place in range(self._n_panels)], dtype=object)
+    def _grid(self) -> tuple[int, int, float, float]:
+        columns = min(_COLUMNS, len(self.lower_bounds))
+        return len(self.lower_bounds), columns, 0.6 + 2.2 * columns, 2.3
 
     def _draw(self) -> None:
         for ax, (name, bounds) in zip(self.axes_, self.lower_bounds.items(), strict=True):
@@ -119,28 +106,19 @@ class TrainingDisplay(Panels):
         ax.plot(passes[:n_trained], bounds[:n_trained], "o-", color=INK, ms=3)
         if self.retrained:
             ax.plot(passes[n_trained - 1 :], bounds[n_trained - 1 :], "s--", color=INK, ms=3)
-        if len(bounds) == 1:
-            ax.set_ylim(bounds[0] - 1, bounds[0] + 1)
-        elif len(bounds) > 2:
-            low, high = bounds[1:].min(), bounds[1:].max()
-            margin = 0.05 * (high - low) or 0.5
-            ax.set_ylim(low - margin, high + margin)
+        later = bounds[1:] if len(bounds) > 2 else bounds
+        margin = 0.05 * (later.max() - later.min()) or 0.5
+        ax.set_ylim(later.min() - margin, later.max() + margin)
         ax.set_xlim(0.5, len(bounds) + 0.5)
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         ax.set_xlabel("pass" + (", then for the class" if self.retrained else ""))
-        ended = _ENDED[(self.converged or {}).get(name)]
-        ax.set_title(
-            f"{in_lines(name, 28)}\n{bounds[-1]:.2f} nats\n{_passes(n_trained)}{ended}", fontsize=9, parse_math=False
-        )
+        ended = f"{n_trained} pass{'es' * (n_trained != 1)}{_ENDED[(self.converged or {}).get(name)]}"
+        ax.set_title(f"{in_lines(name, 28)}\n{bounds[-1]:.2f} nats\n{ended}", fontsize=9, parse_math=False)
 
 
 def _converged(model: Any, bounds: Mapping[str, Sequence[float]], retrained: bool) -> dict[str, bool]:
     """Return for each panel whether training converged; nothing after `partial_fit`."""
     stopped = {name: len(values) - retrained == model.max_iter for name, values in bounds.items()}
-    if model.converged_:
-        return dict.fromkeys(bounds, True)
-    return {name: not at_limit for name, at_limit in stopped.items()} if any(stopped.values()) else {}
-
-
-def _passes(number: int) -> str:
-    return f"{number} pass{'es' if number != 1 else ''}"
+    if not model.converged_ and not any(stopped.values()):
+        return {}
+    return {name: model.converged_ or not at_limit for name, at_limit in stopped.items()}

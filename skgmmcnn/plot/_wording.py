@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import networkx as nx
+import numpy as np
 
 from ..dictionary import WordMaps
 from ..graph import DECISION, FEW_FITTED, evidence_of, is_part, nats, percent, probable, strength_of
+from ._reading import classes_of
 
 _RARE = 0.03  # share of a word's locations below which a class is not named
 _SURE = 1 / 3  # share of the influence above which what does not add up is a warning
@@ -17,13 +19,13 @@ _SURE = 1 / 3  # share of the influence above which what does not add up is a wa
 
 def counted(name: str, number: str) -> str:
     """Return a class with a number, after a colon where the name ends with a digit."""
-    return f"{name}{':' * name[-1:].isdigit()} {number}".strip()
+    return f"{name}{':' * name[-1:].isdigit()} {number}".strip() if number else name
 
 
-def _few(n_fitted: int) -> str:
-    if n_fitted > 1:
-        return f"Only {n_fitted} fitted images have this decision."
-    return f"{'Only one' if n_fitted else 'No'} fitted image has this decision."
+def verdict(words: WordMaps, row: int, labels: np.ndarray) -> str:
+    """Return whether the decision for an image is right, and its label."""
+    right = labels[row] == words.decisions[row]
+    return f"{'right' if right else 'wrong'}: labelled {words.spec.class_name(int(labels[row]))}"
 
 
 class Bar(NamedTuple):
@@ -38,14 +40,13 @@ class Wording:
 
     def __init__(self, graph: nx.DiGraph, words: WordMaps) -> None:
         self._graph, self._of, self._words = graph, graph.graph, words
-        self.counts = evidence_of(graph) == "counts"
-        self.several = self._of["n_images"] > 1
-        nodes = [node for node in graph.nodes.values() if self._measured(node)]
-        self._strength = strength_of(graph)
+        self._root, self._strength = graph.nodes[graph.graph["root"]], strength_of(graph)
+        self.counts, self.several = evidence_of(graph) == "counts", graph.graph["n_images"] > 1
+        nodes = [node for node in graph.nodes.values() if self._is_measured(node)]
         self._longest = max((abs(self._strength.of_node(node)) for node in nodes), default=1) or 1
         self._shares = not self.counts and all(map(is_part, nodes))
 
-    def _measured(self, node: Mapping[str, Any]) -> bool:
+    def _is_measured(self, node: Mapping[str, Any]) -> bool:
         return node["layer"] != DECISION and (self.counts or "influence" in node)
 
     def _bar(self, value: float, share: float) -> Bar:
@@ -57,7 +58,7 @@ class Wording:
 
     def bar(self, node: Mapping[str, Any]) -> Bar:
         """Return the contribution of a word; of a word that is explained, its log-odds."""
-        if not self._measured(node):
+        if not self._is_measured(node):
             return Bar(nats(node["margin"]), 1.0)
         value = self._strength.of_node(node)
         return self._bar(value, math.copysign(node.get("share", 0), value))
@@ -67,7 +68,7 @@ class Wording:
         return self._strength.of_node(node) < 0
 
     def rest(self, layer: str) -> Bar | None:
-        """Return the sum over all other words of a layer; None where that is not known."""
+        """Return the sum over all other words of a layer; None where it is unknown."""
         baseline = f"baseline_margin_{layer}"
         if self.counts or baseline not in self._of:
             return None
@@ -79,10 +80,10 @@ class Wording:
         """Return the probability before and after ablation of a word; of counts, the number of its locations."""
         if self.counts or "effect" not in node:
             return f"{node['count']} of {node['n_locations']} locations"
-        before, after = (
-            probable(of.get(name, 0)) for of, name in ((self._of, "probability"), (node, "probability_without"))
-        )
-        if "probability_without" not in node or before == after:
+        if "probability_without" not in node:
+            return f"without it {nats(-node['effect'])}"
+        before, after = probable(self._of["probability"]), probable(node["probability_without"])
+        if before == after:
             return f"without it {nats(-node['effect'])}"
         decision = self._of.get("decision")
         other = f", {node['class_without']}" if node.get("decision_without", decision) != decision else ""
@@ -92,13 +93,10 @@ class Wording:
     def classes(self, node: Mapping[str, Any]) -> list[tuple[str, str]]:
         """Return the two commonest classes of the fitted images that show a word, with their shares."""
         statistics = self._words.vocabulary.statistics.get(node["layer"])
-        if statistics is None or statistics.counts.shape[1] < 2:
+        if statistics is None:
             return []
-        counts = statistics.counts[node.get("words", [node["word"]])].sum(0)
-        first = [
-            label for label in (-counts).argsort(kind="stable")[:2].tolist() if counts[label] > _RARE * counts.sum()
-        ]
-        return [(self._words.spec.class_name(label), percent(counts[label] / counts.sum())) for label in first]
+        first = classes_of(statistics, node.get("words", [node["word"]]))[:2]
+        return [(self._words.spec.class_name(label), percent(share)) for label, share in first if share > _RARE]
 
     def edge(self, edge: Mapping[str, Any]) -> str:
         """Return the label of an arrow: the share of the upper word's effect that is due to the lower one."""
@@ -114,53 +112,49 @@ class Wording:
 
     def outcome(self) -> list[str]:
         """Return the lines below the class: contrast, runner-up, and check by occlusion."""
-        of, lines = self._of, []
-        if "contrast_name" in of:
-            lines.append(f"rather than {of['contrast_name']}")
+        of, contrast, other = self._of, self._of.get("contrast_name"), self._of.get("runner_up_name")
+        lines = [] if contrast is None else [f"rather than {contrast}"]
         if self.several:
-            lines.append(self._images())
-        elif "runner_up_name" in of and of["runner_up_name"] != of.get("contrast_name"):
-            other = counted(of["runner_up_name"], probable(of["runner_up_probability"]))
-            lines.append(f"then {other}" if of["decision"] == of["target"] else f"the network says {other}")
-        elif "runner_up_name" in of:
-            lines[-1] = counted(lines[-1], probable(of["runner_up_probability"]))
+            mean = "" if self.counts else f", the mean of {of['n_explained']}"
+            lines.append(f"{self._root['count']} of {self._root['n_locations']} images{mean}")
+        elif other is not None:
+            second = probable(of["runner_up_probability"])
+            says = "then" if of["decision"] == of["target"] else "the network says"
+            if other == contrast:
+                lines = [counted(lines[0], second)]
+            else:
+                lines.append(f"{says} {counted(other, second)}")
         if "probability_hidden" in of:
             here, there = probable(of["probability_hidden"]), probable(of["probability_hidden_elsewhere"])
             lines.append(f"{here} with the words' places hidden, {there} with other places")
         return lines
 
-    def _images(self) -> str:
-        root = self._graph.nodes[self._of["root"]]
-        mean = "" if self.counts else f", the mean of {self._of['n_explained']}"
-        return f"{root['count']} of {root['n_locations']} images{mean}"
-
-    def warnings(self, predicted: str | None, residuals: Mapping[str, float]) -> list[str]:
+    def warnings(self, predicted: str | None = None, residuals: Mapping[str, float] | None = None) -> list[str]:
         """Return warnings about the graph, one line each."""
-        of, root = self._of, self._graph.nodes[self._of["root"]]
+        of, lines = self._of, []
         if "target" not in of:
             return []
-        lines = []
         if not of.get("held", True) and ("contrast" in of or of["decision"] == of["target"]):
             lines.append("Incomplete: these words alone do not keep the decision.")
         if predicted not in (None, of["class_name"]):
             lines.append(f"Its words speak for {predicted}.")
-        if "contrast" in of and root.get("score", 0) < 0:
+        if "contrast" in of and self._root.get("score", 0) < 0:
             lines.append("All its words together speak against it.")
-        fitted = self._n_fitted(root)
-        if fitted is not None and fitted < FEW_FITTED:
-            lines.append(_few(fitted))
-        unsure = {layer: share for layer, share in residuals.items() if share > _SURE}
-        if unsure:
-            layer = max(unsure, key=unsure.__getitem__)
-            lines.append(f"Rough in {layer}: {percent(unsure[layer])} of the influence does not add up.")
+        n_fitted = self._n_fitted()
+        if n_fitted is not None and n_fitted < FEW_FITTED:
+            few = f"Only {n_fitted} fitted images have" if n_fitted > 1 else "Only one fitted image has"
+            lines.append(f"{few if n_fitted else 'No fitted image has'} this decision.")
+        layer, residual = max((residuals or {"": 0.0}).items(), key=lambda item: item[1])
+        if residual > _SURE:
+            lines.append(f"Rough in {layer}: {percent(residual)} of the influence does not add up.")
         return lines
 
-    def _n_fitted(self, root: Mapping[str, Any]) -> int | None:
+    def _n_fitted(self) -> int | None:
         """Return the number of fitted images with the decision that is explained."""
-        if "n_fitted" in root:
-            return root["n_fitted"]
+        if "n_fitted" in self._root:
+            return self._root["n_fitted"]
         for layer, statistics in self._words.vocabulary.statistics.items():
-            return int(statistics.counts[:, root["word"]].sum()) // self._words.words[layer][0].size
+            return int(statistics.counts[:, self._root["word"]].sum()) // self._words.words[layer][0].size
         return None
 
     def key(self) -> list[str]:

@@ -1,6 +1,4 @@
 import hashlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -8,14 +6,16 @@ import torch
 from safetensors.torch import load_file
 
 from skgmmcnn.datasets import DigitsNetwork, load_digits_network
-from skgmmcnn.datasets.__main__ import main
-from skgmmcnn.datasets._digits import accuracy, digit_images, train
 
 
-def test_the_network_reads_digits():
-    digits = load_digits_network()
+@pytest.fixture
+def script(benchmark):
+    return benchmark("train_digits")
+
+
+def test_the_network_reads_digits(script, digits):
     assert not digits.network.training
-    assert accuracy(digits.network, digits) >= 0.98  # 443 of 450; no margin between two scores is below 0.08
+    assert script.accuracy(digits.network, digits) >= 0.98  # 443 of 450; no margin between two scores is below 0.08
 
 
 def test_weights_are_those_that_ship():
@@ -37,24 +37,17 @@ def test_loading_leaves_no_trace():
     assert second.network.head.weight.any()
 
 
-def test_training_anew():
+def test_training_anew(script, digits):
     """A quarter of the epochs gave 90.7 to 97.1 % with 20 seeds."""
-    digits = digit_images()
-    assert accuracy(train(digits, seed=3, n_epochs=10), digits) > 0.8
+    assert script.accuracy(script.train(digits, seed=3, n_epochs=10), digits) > 0.8
 
 
-def test_the_command_writes_weights(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("skgmmcnn.datasets.__main__.train", lambda digits: DigitsNetwork())
+def test_the_script_writes_weights(script, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(script, "train", lambda digits: DigitsNetwork())
     monkeypatch.setattr(torch, "set_num_threads", lambda n: None)
-    main([str(tmp_path / "weights.safetensors")])
+    script.main([str(tmp_path / "weights.safetensors")])
     DigitsNetwork().load_state_dict(load_file(tmp_path / "weights.safetensors"))
     assert "test accuracy" in capsys.readouterr().out
-
-
-def test_the_command_runs_by_name():
-    command = [sys.executable, "-m", "skgmmcnn.datasets", "--help"]
-    found = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "Train the network" in found.stdout
 
 
 @pytest.mark.parametrize("part", ["images", "test_images"])

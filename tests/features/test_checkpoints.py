@@ -63,7 +63,7 @@ def test_weights_are_found(form, tmp_path, caplog):
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (
             under("model.", network(channels=5).state_dict()),
@@ -83,10 +83,10 @@ def test_weights_are_found(form, tmp_path, caplog):
         (network(), "other objects than tensors"),
     ],
 )
-def test_weights_that_do_not_fit_are_counted(content, told, tmp_path):
+def test_weights_that_do_not_fit_are_counted(content, message, tmp_path):
     file = tmp_path / "weights.pth"
     torch.save(content, file)
-    with pytest.raises(ValueError, match=rf"weights\.pth'.*{told}|{told}") as error:
+    with pytest.raises(ValueError, match=rf"weights\.pth'.*{message}|{message}") as error:
         extractor(file)
     assert "weights.pth" in str(error.value)
 

@@ -1,4 +1,4 @@
-"""Networks that are wrapped, parametrised, hooked or of other forms: they work, or raise an error with the remedy."""
+"""Networks that are wrapped, parametrised, hooked or of other forms, and errors for unsupported ones."""
 
 import pickle
 import threading
@@ -212,14 +212,13 @@ def signals():
         (lambda: Wrapped(lambda y: {}["gone"]), r"fails on an image of shape .*KeyError: 'gone'"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:.*cannot be traced")
 def test_what_networks_take_and_return_is_checked(make, message):
     with pytest.raises(ValueError, match=message):
         fitted(make(), ["0"] if make is signals else ["network.conv1"])
 
 
 class Branching(nn.Module):
-    """Cannot be traced; one layer returns what `give` makes of a map."""
+    """Branches on values; one layer returns what `give` makes of a map."""
 
     def __init__(self, give, take):
         super().__init__()
@@ -240,7 +239,6 @@ class Giving(nn.Module):
         return self.give(self.conv(x))
 
 
-@pytest.mark.filterwarnings("ignore:.*cannot be traced")
 @pytest.mark.parametrize(
     ("give", "take"),
     [(lambda y: (y, y.mean()), lambda found: found[0]), (lambda y: {"a": y}, lambda found: found["a"])],
@@ -248,6 +246,6 @@ class Giving(nn.Module):
 def test_layers_that_return_no_tensor_say_so(give, take):
     network = Branching(give, take)
     for layer in ("block", "unused"):
-        with pytest.raises(ValueError, match=rf"Layer '{layer}' .* Name a layer inside it"):
+        with pytest.raises(ValueError, match=rf"Layer '{layer}' .* Name a layer inside"):
             fitted(network, [layer])
     assert fitted(network, ["block.conv"]).spec_.shapes == {"block.conv": (6, 14, 14)}

@@ -1,4 +1,4 @@
-"""What the network's outputs are taken for: scores, probabilities of classes, or decisions of their own."""
+"""Interpretation of outputs as scores, as probabilities of classes, or by a decision function."""
 
 import numpy as np
 import pytest
@@ -73,22 +73,22 @@ def test_logits_that_lie_in_0_to_1_are_logits(images):
     np.testing.assert_array_equal(decisions(maps_of(network, images)), np.ones(12))
 
 
-def test_other_functions_than_a_sigmoid_decide_at_one_half(images):
-    for last in (nn.Hardsigmoid(), nn.Hardtanh(0, 1)):
-        network = Network(images, 1, last)
-        with torch.no_grad():
-            chosen = network(torch.from_numpy(images)[:, None])[:, 0] > 0.5
-        np.testing.assert_array_equal(decisions(maps_of(network, images)), chosen)
+@pytest.mark.parametrize("last", [nn.Hardsigmoid(), nn.Hardtanh(0, 1)])
+def test_other_functions_than_a_sigmoid_decide_at_one_half(images, last):
+    network = Network(images, 1, last)
+    with torch.no_grad():
+        chosen = network(torch.from_numpy(images)[:, None])[:, 0] > 0.5
+    np.testing.assert_array_equal(decisions(maps_of(network, images)), chosen)
 
 
-def test_a_softmax_is_not_taken_twice(images):
-    for last in (nn.Softmax(1), nn.Sequential(nn.Softmax(1), nn.Identity()), nn.LogSoftmax(1)):
-        network = Network(images, 3, last)
-        log_p = run(network, images).log_softmax(1)
-        maps = maps_of(network, images)
-        classes = decisions(maps)
-        np.testing.assert_array_equal(classes, log_p.argmax(1))
-        np.testing.assert_allclose(proba_of(maps.outputs, classes), log_p.exp().amax(1), atol=1e-5)
+@pytest.mark.parametrize("last", [nn.Softmax(1), nn.Sequential(nn.Softmax(1), nn.Identity()), nn.LogSoftmax(1)])
+def test_a_softmax_is_not_applied_twice(images, last):
+    network = Network(images, 3, last)
+    log_p = run(network, images).log_softmax(1)
+    maps = maps_of(network, images)
+    classes = decisions(maps)
+    np.testing.assert_array_equal(classes, log_p.argmax(1))
+    np.testing.assert_allclose(proba_of(maps.outputs, classes), log_p.exp().amax(1), atol=1e-5)
 
 
 def test_a_softmax_in_half_precision_is_one(images):

@@ -1,4 +1,4 @@
-"""Receptive fields of torchvision families against NaN in single, random locations."""
+"""Receptive fields of networks of torchvision against NaN in single, random locations."""
 
 import warnings
 
@@ -7,8 +7,8 @@ import pytest
 import torch
 import torchvision
 
+from skgmmcnn.features._captured import CapturedNetwork
 from skgmmcnn.features._layers import choose_layers
-from skgmmcnn.features._tracing import TracedNetwork, watch
 
 # Small members, and image sizes as small as they stand: 64 pixels, and an odd number where strides leave rows unread.
 FAMILIES = {
@@ -102,8 +102,7 @@ def test_fields_equal_probe(name):
     image = torch.rand(1, 3, size, size)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("error")
-        watched = watch(network)
-        assert isinstance(watched, TracedNetwork)
+        watched = CapturedNetwork(network)
         traced, fields = watched.select(choose_layers(watched.survey(image), network), image)
         network(image)
     probe = Probe(network, traced, image)

@@ -9,11 +9,14 @@ import torch
 from PIL import Image
 from torch import nn
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
+from torchvision import transforms
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import Compose, Resize, ToTensor
 
 from skgmmcnn import FeatureExtractor, LayerDictionary
 from skgmmcnn.features._image_files import normalise, read
+
+from .small import TO_TENSOR, activations, as_files, in_memory, small_network
 
 SMALL = Compose([Resize((12, 12)), ToTensor()])
 
@@ -237,11 +240,11 @@ def _broken_on_2(image):
 
 
 def test_errors_of_data_sets_and_preprocessing_carry_number_and_type(network, tmp_path):
-    told, rows = "Image 2: the data set fails on its item 2: KeyError: 'gone'", Rows(_fails_on_2)
-    with pytest.raises(ValueError, match=rf"{told}.*on_error='skip'"):
+    message, rows = "Image 2: the data set fails on its item 2: KeyError: 'gone'", Rows(_fails_on_2)
+    with pytest.raises(ValueError, match=rf"{message}.*on_error='skip'"):
         extractor(network, preprocess=None).fit(rows)
     skipping = extractor(network, preprocess=None, on_error="skip")
-    with pytest.warns(UserWarning, match=f"1 of 4 images.*image 2: {told}"):
+    with pytest.warns(UserWarning, match=f"1 of 4 images.*image 2: {message}"):
         maps = skipping.fit(rows).transform(Rows(lambda i: IMAGE))
     assert len(maps) == 4
     for i in range(4):
@@ -252,7 +255,7 @@ def test_errors_of_data_sets_and_preprocessing_carry_number_and_type(network, tm
 
 
 @pytest.mark.parametrize(
-    ("item", "told"),
+    ("item", "message"),
     [
         ({"image": IMAGE, "meta": torch.ones(2)}, "is a dict instead of an image: .* Entry 'image' is an image"),
         ({"label": 3}, "is a dict instead of an image: a PIL image"),
@@ -263,8 +266,8 @@ def test_errors_of_data_sets_and_preprocessing_carry_number_and_type(network, tm
         (7, "is a int instead"),
     ],
 )
-def test_items_that_are_no_images_are_refused(network, item, told):
-    with pytest.raises(TypeError, match=f"Item 0 of the data set {told}"):
+def test_items_that_are_no_images_are_refused(network, item, message):
+    with pytest.raises(TypeError, match=f"Item 0 of the data set {message}"):
         extractor(network, preprocess=None, on_error="skip").fit(Rows(lambda i: item))
 
 
@@ -327,7 +330,7 @@ def test_containers_are_no_images(network, folder):
 
 
 @pytest.mark.parametrize(
-    ("X", "error", "told"),
+    ("X", "error", "message"),
     [
         (5, ValueError, "X is 5; give images"),
         ("", ValueError, "empty path"),
@@ -339,9 +342,96 @@ def test_containers_are_no_images(network, folder):
         (None, ValueError, "real numbers, image paths"),
         (torch.zeros(2, 3, 12, 12).to_sparse(), ValueError, r"give a dense one: X\.to_dense\(\)"),
         (np.zeros((2, 3, 12, 12), np.uint16), ValueError, "X contains uint16 values, and there is no preprocessing"),
-        (torch.zeros(2, 3, 12, 12, dtype=torch.int64), ValueError, "X contains torch.int64 values"),
+        (torch.zeros(2, 3, 12, 12, dtype=torch.int64), ValueError, "X contains int64 values"),
     ],
 )
-def test_what_is_no_image_is_refused(network, X, error, told):
-    with pytest.raises(error, match=told):
+def test_what_is_no_image_is_refused(network, X, error, message):
+    with pytest.raises(error, match=message):
         extractor(network, preprocess=None).fit(X)
+
+
+INPUTS = {
+    "channels_last": lambda pixels, folder: pixels,
+    "channels_first": lambda pixels, folder: np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)),
+    "tensor": lambda pixels, folder: torch.from_numpy(pixels),
+    "read_only": lambda pixels, folder: np.frombuffer(pixels.tobytes(), np.uint8).reshape(pixels.shape),
+    "pil": lambda pixels, folder: [Image.fromarray(image) for image in pixels],
+    "paths": as_files,
+    "strings": lambda pixels, folder: [str(file) for file in as_files(pixels, folder)],
+    "array_of_strings": lambda pixels, folder: np.array([str(file) for file in as_files(pixels, folder)]),
+}
+
+
+@pytest.mark.parametrize("form", INPUTS)
+def test_every_form_of_images_gives_what_the_network_computes(form, pixels, tmp_path):
+    network = small_network().eval()
+    maps = FeatureExtractor(network, ["0", "4"], preprocess=TO_TENSOR, batch_size=3).fit_transform(
+        INPUTS[form](pixels, tmp_path)
+    )
+    batch = in_memory(pixels)
+    with torch.no_grad():
+        first = network[0](batch)
+        outputs = network(batch)
+    np.testing.assert_allclose(activations(maps, "0"), first, atol=1e-6)
+    np.testing.assert_allclose(maps.outputs, outputs, atol=1e-6)
+    assert maps.shapes == {"0": (5, 9, 10), "4": (6, 4, 4)}
+    assert maps.shape == (7,)
+    np.testing.assert_array_equal(maps.pictures()[2], pixels[2])
+
+
+def test_grey_images_and_vectors(rng):
+    grey = rng.random((4, 8, 8), dtype=np.float32)
+    maps = FeatureExtractor(small_network(1), ["0"], preprocess=None).fit_transform(grey)
+    with_axis = FeatureExtractor(small_network(1), ["0"], preprocess=None).fit_transform(grey[:, None])
+    np.testing.assert_array_equal(activations(maps, "0"), activations(with_axis, "0"))
+    mlp = nn.Sequential(nn.Linear(8, 5), nn.ReLU(), nn.Linear(5, 1))
+    maps = FeatureExtractor(mlp, ["1"]).fit_transform(rng.random((6, 8)))
+    assert maps.shapes == {"1": (5, 1, 1)}
+    assert maps.spec.n_outputs == 2
+    (batch,) = maps.batches()
+    np.testing.assert_array_equal(batch.decisions, batch.outputs[:, 0].numpy() > 0)
+
+
+def test_grey_bytes_become_colour_where_the_network_takes_colour(rng):
+    grey = rng.integers(0, 256, (3, 8, 8), dtype=np.uint8)
+    colour = np.repeat(grey[..., None], 3, axis=3)
+    extractor = FeatureExtractor(small_network(), ["0"], preprocess=TO_TENSOR)
+    np.testing.assert_array_equal(
+        activations(extractor.fit_transform(grey), "0"), activations(extractor.fit_transform(colour), "0")
+    )
+
+
+def test_mixed_sizes_are_allowed_where_preprocessing_makes_them_equal(rng):
+    images = [Image.fromarray(rng.integers(0, 256, (h, 12, 3), dtype=np.uint8)) for h in (10, 14)]
+    resize = transforms.Compose([transforms.Resize((8, 8)), TO_TENSOR])
+    assert FeatureExtractor(small_network(), ["0"], preprocess=resize).fit_transform(images).outputs.shape == (2, 4)
+    with pytest.raises(ValueError, match=r"Image 1 has shape \(3, 14, 12\).*\(3, 10, 12\) is expected"):
+        FeatureExtractor(small_network(), ["0"], preprocess=TO_TENSOR).fit_transform(images).compute()
+
+
+def test_preprocessing_in_place_leaves_the_callers_images_alone(rng):
+    images = torch.from_numpy(rng.random((3, 3, 8, 8), dtype=np.float32))
+    before = images.clone()
+    maps = FeatureExtractor(small_network(), ["0"], preprocess=lambda x: x.sub_(0.5)).fit_transform(images)
+    first = maps.outputs
+    np.testing.assert_array_equal(maps.outputs, first)
+    assert torch.equal(images, before)
+    needing_gradients = images.requires_grad_()
+    assert FeatureExtractor(small_network(), ["0"]).fit_transform(needing_gradients).outputs.shape == (3, 4)
+
+
+def test_random_preprocessing_is_told(pixels):
+    flipping = transforms.Compose([transforms.RandomHorizontalFlip(), TO_TENSOR])
+
+    class Flipped(torch.utils.data.Dataset):
+        def __len__(self):
+            return 7
+
+        def __getitem__(self, i):
+            return flipping(Image.fromarray(pixels[i])), 0
+
+    torch.manual_seed(0)
+    with pytest.warns(UserWarning, match="^preprocess returns different values for the same image each time"):
+        FeatureExtractor(small_network(), ["4"], preprocess=flipping).fit(pixels)
+    with pytest.warns(UserWarning, match="^The data set returns different values for the same image each time"):
+        FeatureExtractor(small_network(), ["4"], preprocess=None).fit(Flipped())

@@ -1,4 +1,4 @@
-"""Which layers there are, which are taken by default, and networks that torch.fx cannot trace."""
+"""Lists and choice of layers, and their receptive fields in networks of any kind."""
 
 import pickle
 from collections import OrderedDict
@@ -12,13 +12,9 @@ from torch import nn
 from torchvision import transforms
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
-from skgmmcnn._progress import DelayedBar
 from skgmmcnn.features import list_layers
+from skgmmcnn.features._captured import CapturedNetwork
 from skgmmcnn.features._layers import choose_layers
-from skgmmcnn.features._probing import HookedNetwork
-from skgmmcnn.features._tracing import TracedNetwork, watch
-
-UNTRACEABLE = "cannot be traced by torch.fx"
 
 
 class Branching(nn.Module):
@@ -42,21 +38,6 @@ class Branching(nn.Module):
         return self.head(self.top(x).mean((2, 3)))
 
 
-class Plain(nn.Module):
-    """Without control flow: both ways work."""
-
-    def __init__(self):
-        super().__init__()
-        self.a = nn.Sequential(nn.Conv2d(3, 6, 3, stride=2, padding=1), nn.ReLU(inplace=True))
-        self.b = nn.MaxPool2d(3, 2, ceil_mode=True)
-        self.c = nn.Conv2d(6, 7, (3, 5), padding=(0, 2))
-        self.d = nn.Linear(7, 9)
-        self.e = nn.Linear(9, 3)
-
-    def forward(self, x):
-        return self.e(self.d(self.c(self.b(self.a(x))).mean((2, 3))).relu())
-
-
 @pytest.fixture
 def image():
     return torch.rand(1, 3, 25, 22, generator=torch.Generator().manual_seed(0))
@@ -72,10 +53,10 @@ def test_list_of_layers(digits):
     assert layers["head"].shape == (10, 1, 1)
 
 
-def test_what_takes_long_shows_how_far_it_is(digits, monkeypatch, capsys):
+def test_progress_bar_of_long_passes(digits, monkeypatch, capsys):
     list_layers(digits.network, digits.images)
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr(DelayedBar, "PATIENCE", 0)
+    monkeypatch.setattr("skgmmcnn.features._following._PATIENCE", 0)
     list_layers(digits.network, digits.images)
     assert "receptive fields: 100%" in capsys.readouterr().err
 
@@ -107,7 +88,7 @@ def test_listed_fields_equal_those_of_the_extractor(image):
 )
 def test_default_layers(name, expected):
     network = torchvision.models.get_model(name, weights=None).eval()
-    survey = watch(network).survey(torch.rand(1, 3, 224, 224))
+    survey = CapturedNetwork(network).survey(torch.rand(1, 3, 224, 224))
     chosen = choose_layers(survey, network)
     assert chosen == expected
 
@@ -152,11 +133,9 @@ class Padded(nn.Module):
 
 def test_defaults_are_blocks_and_no_scores():
     X = torch.rand(2, 3, 48, 48)
-    with pytest.warns(UserWarning, match=UNTRACEABLE):
-        listed = list_layers(Padded(), X, preprocess=None)
+    listed = list_layers(Padded(), X, preprocess=None)
     assert [layer.name for layer in listed if layer.default] == ["blocks.0", "blocks.1", "blocks.2"]
-    with pytest.warns(UserWarning, match=UNTRACEABLE):
-        assert FeatureExtractor(Padded(), preprocess=None).fit(X).spec_.layers == ("blocks.0", "blocks.1", "blocks.2")
+    assert FeatureExtractor(Padded(), preprocess=None).fit(X).spec_.layers == ("blocks.0", "blocks.1", "blocks.2")
     flat = nn.Sequential(
         nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.Conv2d(4, 5, 3, 2), nn.ReLU(), nn.Conv2d(5, 7, 1), nn.AdaptiveAvgPool2d(1)
     )
@@ -164,17 +143,16 @@ def test_defaults_are_blocks_and_no_scores():
     assert [layer.name for layer in list_layers(flat, X, preprocess=None) if layer.default] == ["1", "3"]
 
 
-def test_names_that_torch_fx_uses_itself():
+def test_submodules_may_have_names_of_functions():
     network = nn.Sequential(OrderedDict(code=nn.Conv2d(1, 2, 3), flatten=nn.Flatten(), head=nn.Linear(18, 2)))
-    with pytest.warns(UserWarning, match="the submodule name 'code'"):
-        extractor = FeatureExtractor(network, ["code"], preprocess=None).fit(torch.rand(2, 1, 5, 5))
+    extractor = FeatureExtractor(network, ["code"], preprocess=None).fit(torch.rand(2, 1, 5, 5))
     assert extractor.spec_.shapes == {"code": (2, 3, 3)}
 
 
 def test_the_first_layer_may_pad_first():
     """Vectors were expected where the first convolution is a class of the user's."""
     network = nn.Sequential(SamePadding(3, 4, 2), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 16 * 16, 2))
-    assert watch(network).first_layer is network[0]
+    assert CapturedNetwork(network).first_layer is network[0]
     grey = np.zeros((2, 32, 32), np.uint8)
     extractor = FeatureExtractor(network, ["1"], preprocess=transforms.ToTensor()).fit(grey)
     assert extractor.spec_.input_shape == (3, 32, 32)
@@ -210,9 +188,9 @@ def refused(x, table):
 )
 def test_networks_that_swallow_or_refuse_nan(way):
     X = torch.rand(1, 3, 12, 12)
-    _, fields = HookedNetwork(Stubborn(way).eval()).select(["low", "high"], X)
+    _, fields = CapturedNetwork(Stubborn(way).eval()).select(["low", "high"], X)
     plain = Stubborn(lambda x, table: x).eval()
-    _, expected = HookedNetwork(plain).select(["low", "high"], X)
+    _, expected = CapturedNetwork(plain).select(["low", "high"], X)
     assert fields.keys() == expected.keys()
     for pair, field in expected.items():
         np.testing.assert_array_equal([*fields[pair].rows, *fields[pair].columns], [*field.rows, *field.columns])
@@ -221,15 +199,15 @@ def test_networks_that_swallow_or_refuse_nan(way):
 def test_what_is_not_followed_counts_as_everything_or_is_refused():
     X = torch.rand(1, 3, 12, 12)
     fourier = Stubborn(lambda x, table: torch.fft.ifft2(torch.fft.fft2(x)).real).eval()
-    _, fields = HookedNetwork(fourier).select(["low", "high"], X)
+    _, fields = CapturedNetwork(fourier).select(["low", "high"], X)
     assert fields["high", "low"].window(0, 0) == (slice(0, 10), slice(0, 10))
     sampled = Stubborn(lambda x, table: F.grid_sample(x, torch.zeros(1, 9, 9, 2), align_corners=False)).eval()
     with pytest.warns(UserWarning, match=r"grid_sampler.* are taken to depend on all inputs"):
-        _, fields = HookedNetwork(sampled).select(["low", "high"], X)
+        _, fields = CapturedNetwork(sampled).select(["low", "high"], X)
     assert fields["high", "low"].window(0, 0) == (slice(0, 10), slice(0, 10))
     outside = Stubborn(lambda x, table: torch.from_numpy(x.detach().numpy().copy())).eval()
     with pytest.raises(ValueError, match="Layer 'high' does not depend on the image: it is constant"):
-        HookedNetwork(outside).select(["low", "high"], X)
+        CapturedNetwork(outside).select(["low", "high"], X)
 
 
 @pytest.mark.parametrize("way", [lambda x, table: F.dropout(x), lambda x, table: x - x.mean(0)])
@@ -287,8 +265,7 @@ class Windows(nn.Module):
 
 def test_channels_are_found_by_evidence():
     X = torch.rand(2, 3, 32, 32)
-    with pytest.warns(UserWarning, match=UNTRACEABLE):
-        extractor = FeatureExtractor(Windows(), ["norm", "merge_0", "reduce"], preprocess=None).fit(X)
+    extractor = FeatureExtractor(Windows(), ["norm", "merge_0", "reduce"], preprocess=None).fit(X)
     assert extractor.spec_.shapes == {"norm": (4, 8, 8), "merge_0": (16, 4, 4), "reduce": (6, 4, 4)}
     assert extractor.spec_.receptive_fields["reduce", "norm"].window(1, 2) == (slice(2, 4), slice(4, 6))
     network = extractor.network_
@@ -297,19 +274,17 @@ def test_channels_are_found_by_evidence():
     torch.testing.assert_close(batch.activations["norm"], expected)
 
 
-@pytest.mark.filterwarnings("ignore:.*cannot be traced")
-def test_two_readings_are_refused_and_layout_decides():
-    X, settings = torch.rand(2, 3, 32, 32), {"preprocess": None}
+@pytest.mark.parametrize(("layout", "shape"), [("channels_last", (6, 4, 4)), ("channels_first", (4, 4, 6))])
+def test_layout_decides_between_two_readings(layout, shape):
+    X, layers = torch.rand(2, 3, 32, 32), ["norm", "merge_1"]
     with pytest.raises(ValueError, match=r"'merge_1' returns .*\(1, 4, 4, 6\).*layout=\{'merge_1': 'channels_first'\}"):
-        FeatureExtractor(Windows(blank=True), ["norm", "merge_1"], **settings).fit(X)
-    for layout, shape in [("channels_last", (6, 4, 4)), ("channels_first", (4, 4, 6))]:
-        told = {"merge_1": layout, "input": "channels_first"}
-        extractor = FeatureExtractor(Windows(blank=True), ["norm", "merge_1"], layout=told, **settings).fit(X)
-        assert extractor.spec_.shapes["merge_1"] == shape
-        assert pickle.loads(pickle.dumps(extractor)).transform(X).shapes["merge_1"] == shape
+        FeatureExtractor(Windows(blank=True), layers, preprocess=None).fit(X)
+    layouts = {"merge_1": layout, "input": "channels_first"}
+    extractor = FeatureExtractor(Windows(blank=True), layers, layout=layouts, preprocess=None).fit(X)
+    assert extractor.spec_.shapes["merge_1"] == shape
+    assert pickle.loads(pickle.dumps(extractor)).transform(X).shapes["merge_1"] == shape
 
 
-@pytest.mark.filterwarnings("ignore:.*cannot be traced")
 @pytest.mark.parametrize(
     ("layout", "message"),
     [({"merge_1": "first"}, "must be 'channels_first'"), ({"mix": "channels_last"}, "neither one of")],
@@ -326,28 +301,11 @@ def test_a_first_attempt_needs_no_layers(digits):
     assert InferenceGraph().fit(words).score(words) > 0.3
 
 
-class TestProbing:
-    def test_probing_equals_arithmetic(self, image):
-        """All pairs of layers of a network that can be traced."""
-        network = Plain().eval()
-        layers = ["a", "b", "c", "d"]
-        by_hooks, found = HookedNetwork(network).select(layers, image)
-        by_trace, expected = TracedNetwork(network).select(layers, image)
-        assert by_hooks.layers == by_trace.layers
-        assert found.keys() == expected.keys()
-        for pair, field in expected.items():
-            for mine, its in zip((field.rows, field.columns), (found[pair].rows, found[pair].columns), strict=True):
-                np.testing.assert_array_equal(mine, its, err_msg=str(pair))
-        for (output, values), (output_of_hooks, values_of_hooks) in [(by_trace.run(image), by_hooks.run(image))]:
-            torch.testing.assert_close(output, output_of_hooks)
-            for name in layers:
-                torch.testing.assert_close(values[name], values_of_hooks[name])
-
+class TestBranching:
     def test_the_whole_road(self, image):
         X = torch.rand(40, 3, 25, 22, generator=torch.Generator().manual_seed(1)).numpy()
         network = Branching()
-        with pytest.warns(UserWarning, match=UNTRACEABLE):
-            extractor = FeatureExtractor(network, ["stem", "top"], preprocess=None).fit(X)
+        extractor = FeatureExtractor(network, ["stem", "top"], preprocess=None).fit(X)
         maps = extractor.transform(X)
         with torch.no_grad():
             network.eval()
@@ -366,12 +324,12 @@ class TestProbing:
 
     def test_gates(self, image):
         """Factors for all locations do not count: top sees 5 x 5 locations, and with the convolutions 9 x 9 of stem."""
-        _, fields = HookedNetwork(Branching().eval()).select(["stem", "top"], image)
+        _, fields = CapturedNetwork(Branching().eval()).select(["stem", "top"], image)
         rows = fields["top", "stem"].rows
         assert (rows[1] - rows[0]).max() == 9
 
     def test_layers_that_run_twice(self, image):
-        watched = HookedNetwork(Branching().eval())
+        watched = CapturedNetwork(Branching().eval())
         with pytest.raises(ValueError, match=r"'twice' runs 2 times.*'twice_0' is the first, 'twice_1' the second"):
             watched.select(["twice"], image)
         selected, fields = watched.select(["twice_1", "twice_0"], image)
@@ -381,13 +339,11 @@ class TestProbing:
 
     def test_bad_names(self, image):
         with pytest.raises(ValueError, match=r"no layer 'stme'. Near names: 'stem'"):
-            HookedNetwork(Branching().eval()).select(["stme"], image)
+            CapturedNetwork(Branching().eval()).select(["stme"], image)
 
     def test_list_and_default(self, image):
-        with pytest.warns(UserWarning, match=UNTRACEABLE):
-            listed = {layer.name: layer for layer in list_layers(Branching().eval(), image, preprocess=None)}
+        listed = {layer.name: layer for layer in list_layers(Branching().eval(), image, preprocess=None)}
         assert listed["stem"].field == (3, 3)
         assert listed["twice_1"].field == (11, 11)
-        with pytest.warns(UserWarning, match="torch.fx"):
-            extractor = FeatureExtractor(Branching(), preprocess=None).fit(image.numpy())
+        extractor = FeatureExtractor(Branching(), preprocess=None).fit(image.numpy())
         assert extractor.spec_.layers == ("stem", "top")

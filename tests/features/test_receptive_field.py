@@ -1,4 +1,4 @@
-"""Receptive fields against a probe of the whole network: NaN in one lower location, see where NaN comes out."""
+"""Receptive fields against the spread of NaN from single locations through the whole network."""
 
 import copy
 

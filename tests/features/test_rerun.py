@@ -1,4 +1,4 @@
-"""The part of a network above a layer, run again with changed activations."""
+"""Reruns of the part of a network above an edited layer."""
 
 import copy
 import warnings
@@ -8,6 +8,7 @@ import pytest
 import torch
 import torchvision
 from torch import nn
+from torch.profiler import ProfilerActivity, profile
 
 from skgmmcnn import FeatureExtractor
 from skgmmcnn.features import maps_of_arrays, maps_of_changed_network
@@ -36,9 +37,11 @@ class Residual(nn.Module):
         return self.head(joined.mean((2, 3)).view(joined.size(0), -1))
 
 
-class Untraceable(Residual):
+class Branching(Residual):
+    """Whose flow depends on values."""
+
     def forward(self, x):
-        if x.sum() > 1e9:  # the flow depends on the data
+        if x.sum() > 1e9:
             return x
         return super().forward(x)
 
@@ -70,11 +73,11 @@ def silence(channel):
 
 def extract(network, layers, images, **options):
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of networks that cannot be traced
+        warnings.simplefilter("ignore")
         return FeatureExtractor(network, layers, preprocess=None, device="cpu", **options).fit(images)
 
 
-@pytest.mark.parametrize("kind", [Residual, Untraceable])
+@pytest.mark.parametrize("kind", [Residual, Branching])
 @pytest.mark.parametrize(
     ("lowest", "changed"),
     [
@@ -175,6 +178,74 @@ def test_an_edit_keeps_the_shape():
         part.run({"second": lambda maps: maps[:, :1]})
 
 
+class Doubled(torch.autograd.Function):
+    """An operation that torch does not report."""
+
+    @staticmethod
+    def forward(context, values):
+        return torch.from_numpy(2 * values.numpy())
+
+    @staticmethod
+    def backward(context, gradient):
+        return 2 * gradient
+
+
+class Encoder(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+
+    def forward(self, x):
+        self.skipped = self.first(x)
+        return self.second(self.skipped)
+
+
+class Unrecorded(nn.Module):
+    """The part above `middle` reads a value of the part below that is not handed over by a call."""
+
+    def __init__(self, give):
+        super().__init__()
+        self.encoder, self.middle, self.head, self.give = Encoder(), nn.Conv2d(8, 8, 1), nn.Linear(8, 4), give
+
+    def forward(self, x):
+        x = self.encoder(x)
+        beside = self.give(self.encoder, x)
+        return self.head((self.middle(x) + beside).mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    "give",
+    [
+        lambda encoder, x: encoder.skipped,
+        lambda encoder, x: Doubled.apply(x),
+        lambda encoder, x: 3 * x,
+        lambda encoder, x: x.chunk(2, 1)[1].repeat(1, 2, 1, 1),
+        lambda encoder, x: float(x.mean()) if x.sum() < 1e9 else 0,
+    ],
+    ids=["attribute", "function", "product", "chunks", "number"],
+)
+def test_values_that_pass_the_edited_layer(give):
+    torch.manual_seed(0)
+    network, images = Unrecorded(give).eval(), torch.randn(6, 3, 6, 6)
+    extractor = extract(network, ["middle"], images)
+    for batch in (images, images.flip(0)):
+        (part,) = extractor.transform(batch).rerun(lambda part: part)
+        next(extractor.transform(images[:3]).batches())  # another run of the network in between
+        expected = naive(network, batch, {"middle": silence(2)})
+        torch.testing.assert_close(part.run({"middle": silence(2)}).outputs, expected)
+
+
+@pytest.mark.parametrize("kind", [Residual, Branching])
+def test_nothing_below_the_edited_layer_runs_again(kind):
+    network, images = kind().eval(), torch.randn(2, 3, 9, 9)
+    maps = extract(network, ["stem", "right"], images).transform(images)
+    (part,) = maps.rerun(lambda part: part)
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        part.run({"right": silence(0)})
+    n_calls = {event.key: event.count for event in profiled.key_averages()}
+    assert n_calls["aten::conv2d"] == 1  # after_right
+
+
 def test_gradients_reach_a_layer():
     torch.manual_seed(0)
     network, images = Residual().eval(), torch.randn(3, 3, 9, 9)
@@ -200,7 +271,7 @@ def test_held_and_stored_maps_know_their_network(tmp_path):
         torch.testing.assert_close(found, expected[[4, 1]])
 
 
-@pytest.mark.parametrize("kind", [Residual, Untraceable])
+@pytest.mark.parametrize("kind", [Residual, Branching])
 def test_maps_of_a_changed_network(kind, tmp_path):
     torch.manual_seed(0)
     network, other, images = kind().eval(), kind().eval(), torch.randn(6, 3, 9, 9)
@@ -231,7 +302,7 @@ def test_maps_of_a_changed_network(kind, tmp_path):
 
 def test_the_network_stays_as_it_was_after_an_error():
     torch.manual_seed(0)
-    network, images = Untraceable().eval(), torch.randn(2, 3, 9, 9)
+    network, images = Branching().eval(), torch.randn(2, 3, 9, 9)
     extractor = extract(network, ["inner"], images)
     (part,) = extractor.transform(images).rerun(lambda part: part)
 

@@ -11,7 +11,6 @@ from sklearn.pipeline import make_pipeline
 from torch import nn
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
-from skgmmcnn.datasets._digits import train
 from skgmmcnn.dictionary import Alignment, align_words
 from skgmmcnn.graph import compare_graphs, compare_models
 from tests.graph.test_inference_graph import N_WORDS, random_words
@@ -205,9 +204,13 @@ def test_models_without_a_class_in_common_are_refused(pipes, digits):
         compare_models(pipes[0], other, digits.test_images[:20])
 
 
-def test_networks_of_two_seeds(digits):
+def test_networks_of_two_seeds(digits, benchmark):
     """Other weights, other channels: words are aligned by their locations."""
-    networks = [digits.network, train(digits, seed=1, n_epochs=10), nn.Sequential(digits.network)]
+    networks = [
+        digits.network,
+        benchmark("train_digits").train(digits, seed=1, n_epochs=10),
+        nn.Sequential(digits.network),
+    ]
     layers = [["conv3"], ["conv3"], ["0.conv3"]]
     first, second, third = (
         make_pipeline(FeatureExtractor(n, names), LayerDictionary(12, random_state=0), InferenceGraph()).fit(

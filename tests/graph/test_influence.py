@@ -39,7 +39,7 @@ class Net(nn.Module):
         return 3 * self.head(self.top(y).flatten(1))
 
 
-class Untraceable(Net):
+class Branching(Net):
     def forward(self, x):
         return x if x.sum() > 1e9 else super().forward(x)
 
@@ -210,14 +210,14 @@ def test_flows_and_background_add_up(branched):
                 assert np.isfinite(shares)
 
 
-def test_networks_that_cannot_be_traced_give_the_same(branched):
+def test_networks_that_branch_on_values_give_the_same(branched):
     images = images_of()
-    hooked = words_of(Untraceable().eval(), BRANCHES, images)
+    branching = words_of(Branching().eval(), BRANCHES, images)
     for layer in BRANCHES:
-        np.testing.assert_array_equal(hooked.words[layer], branched.words[layer])
-    first, second = (InferenceGraph(n_nodes=2).fit(words) for words in (hooked, branched))
-    np.testing.assert_allclose(first.transform(hooked), second.transform(branched), atol=1e-4)
-    for one, other in zip(first.explain(hooked[:5]), second.explain(branched[:5]), strict=True):
+        np.testing.assert_array_equal(branching.words[layer], branched.words[layer])
+    first, second = (InferenceGraph(n_nodes=2).fit(words) for words in (branching, branched))
+    np.testing.assert_allclose(first.transform(branching), second.transform(branched), atol=1e-4)
+    for one, other in zip(first.explain(branching[:5]), second.explain(branched[:5]), strict=True):
         assert list(one.nodes) == list(other.nodes)
         for key, node in one.nodes(data=True):
             if "effect" in node:
@@ -373,7 +373,7 @@ def test_memory_short_of_a_batch_halves_it(branched, monkeypatch):
     np.testing.assert_allclose(actual, expected, atol=1e-4)
 
 
-class NoGradient(Untraceable):
+class NoGradient(Branching):
     def forward(self, x):
         with torch.no_grad():
             return super().forward(x)

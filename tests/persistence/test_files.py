@@ -83,8 +83,8 @@ def test_everything_comes_back(pipe, file, digits):
     assert explain(again, digits.test_images[:20]) == explain(pipe, digits.test_images[:20])
     for name in ("words", "graph"):
         assert vars(again[name]).keys() == vars(pipe[name]).keys()
-        (mine, arrays), (its, others) = packed(again[name]), packed(pipe[name])
-        assert mine == its
+        (first, arrays), (second, others) = packed(again[name]), packed(pipe[name])
+        assert first == second
         assert joblib.hash(arrays) == joblib.hash(others)
     assert again["words"].lower_bounds_ == pipe["words"].lower_bounds_
     assert again["words"].vocabulary_.class_names == tuple(digits.class_names)
@@ -121,13 +121,13 @@ def test_weights_lie_in_memory_as_they_did(embed, digits, tmp_path):
     pipe = make_pipeline(FeatureExtractor(network, ["conv3"]), LayerDictionary(4), InferenceGraph())
     save(pipe.fit(digits.images[:50]), tmp_path / "pipe", embed=embed)
     again = load(tmp_path / "pipe", model=plain)
-    mine, its = pipe[0].network_, again[0].network_
-    assert mine.conv3[0].weight.stride() == its.conv3[0].weight.stride() == (144, 1, 48, 16)
-    assert mine.conv1[0].weight.stride() == its.conv1[0].weight.stride() == (9, 1, 3, 1)  # of one channel
-    assert not any(weight.requires_grad for weight in its.parameters())
+    first, second = pipe[0].network_, again[0].network_
+    assert first.conv3[0].weight.stride() == second.conv3[0].weight.stride() == (144, 1, 48, 16)
+    assert first.conv1[0].weight.stride() == second.conv1[0].weight.stride() == (9, 1, 3, 1)  # of one channel
+    assert not any(weight.requires_grad for weight in second.parameters())
     found, expected = (part[0].transform(digits.images).compute() for part in (again, pipe))
-    for mine, its in zip(expected.batches(), found.batches(), strict=True):
-        assert torch.equal(mine.activations["conv3"], its.activations["conv3"])
+    for first, second in zip(expected.batches(), found.batches(), strict=True):
+        assert torch.equal(first.activations["conv3"], second.activations["conv3"])
 
 
 def test_weights_lie_as_the_network_runs(digits, tmp_path):
@@ -137,8 +137,9 @@ def test_weights_lie_as_the_network_runs(digits, tmp_path):
         network.conv3[0].weight *= 1.02
     extractor = FeatureExtractor(network, ["conv3"], device="cpu").fit(digits.images[:20])
     save(extractor, tmp_path / "one")
-    mine, its = (part.network_.conv3[0].weight.stride() for part in (extractor, load(tmp_path / "one", model=network)))
-    assert mine == its != network.conv3[0].weight.stride()
+    again = load(tmp_path / "one", model=network)
+    first, second = (part.network_.conv3[0].weight.stride() for part in (extractor, again))
+    assert first == second != network.conv3[0].weight.stride()
 
 
 def test_weights_of_half_precision(digits, tmp_path):
@@ -185,8 +186,7 @@ def test_fully_connected_layers(rng, tmp_path):
     assert explain(load(tmp_path / "pipe", model=network), rows[:9]) == explain(pipe, rows[:9])
 
 
-@pytest.mark.filterwarnings("ignore:.*cannot be traced by torch.fx")
-def test_networks_that_cannot_be_traced(digits, tmp_path):
+def test_networks_that_branch_on_values(digits, tmp_path):
     pipe = make_pipeline(
         FeatureExtractor(Branching(), ["conv2", "conv3"]), LayerDictionary(4, random_state=0), InferenceGraph()
     ).fit(digits.images[:60])
@@ -196,7 +196,7 @@ def test_networks_that_cannot_be_traced(digits, tmp_path):
 
 
 class Branching(DigitsNetwork):
-    """Asks for a value, which torch.fx does not know."""
+    """Branches on a value."""
 
     def forward(self, x):
         return super().forward(x if x.mean() > 0 else -x)
@@ -364,7 +364,7 @@ def test_foreign_classes_are_never_made(tmp_path):
         {"path": "/etc/passwd"},
     ]
     for estimator in estimators:
-        forge(tmp_path / "forged", {"given": {}, "networks": {}, "estimator": estimator})
+        forge(tmp_path / "forged", {"needs": {}, "networks": {}, "estimator": estimator})
         with pytest.raises(ValueError, match=r"another version of|does not know"):
             load(tmp_path / "forged")
 

@@ -14,14 +14,14 @@ from skgmmcnn.datasets import DigitsNetwork
 from .test_files import forge, opened
 
 ARRAYS = [
-    ["0", [5, 5]], ["?", []], ["object", [10**12], []], ["object", [-1, -1], [1]], ["text", [3], "0"], 5,
+    ["0", [5, 5]], ["?", []], ["object", [10**12], []], ["object", [-1, -1], [1]], ["text", [3], [1, 2, 3]], 5,
 ]  # fmt: skip
 OTHERS = [
-    {"float": "nan"}, {"float": []}, {"scalar": ["object", 1]}, {"text": {}}, {"tensor": ["0", "float64", [-1], []]},
-    {"tensor": ["0", "load", [3], [0]]}, {"tuple": 3}, {"dict": [[[], 1]]}, {"set": [[1], {"dict": []}]},
+    {"float": "nan"}, {"float": []}, {"scalar": ["object", 1]}, {"text": {}}, {"tensor": ["float64", ["0", []]]},
+    {"tensor": ["load", ["0", [0]]]}, {"tuple": 3}, {"dict": [[[], 1]]}, {"set": [[1], {"dict": []}]},
     {"estimator": ["Pipeline", {}]}, {"estimator": ["Pipeline", {"steps": 5}]}, {"estimator": "LayerDictionary"},
     {"record": ["Parameters", []]}, {"transform": ["Compose", {"__call__": 1}]}, {"interpolation": 3}, {"path": "/"},
-    {"weights": "a.b"}, {"weights": 5}, {"watched": []}, {"code": ["given", "nothing"]}, {"code": ["network", "?"]},
+    {"weights": "a.b"}, {"weights": 5}, {"captured": []}, {"code": ["argument", "nothing"]}, {"code": ["network", "?"]},
     {"random_state": [1, 2, 3]}, {"random_state": ["MT19937", [0] * 624, 9**9, 0, 0.0]}, {"nothing": 1},
     {"device": "disk"}, {"dtype": "Tensor"}, {"a": 1, "b": 2},
 ]  # fmt: skip

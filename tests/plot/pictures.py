@@ -35,7 +35,7 @@ from skgmmcnn.dictionary._representatives import Typical, illustrate
 from skgmmcnn.dictionary._statistics import count_classes
 from skgmmcnn.features import FeatureExtractor, NetworkSpec, Pictures
 from skgmmcnn.features._images import Images, PixelScale
-from skgmmcnn.plot._similarity import class_cohesion, class_similarity, locality, word_classes
+from skgmmcnn.plot._word_similarity import class_cohesion, class_similarity, locality, word_classes
 
 BASELINE = Path(__file__).parent / "baseline"
 NAMES = ("nought", "one", "two", "three", "four", "five", "six, which is a good deal longer", "seven", "eight", "nine")
@@ -131,9 +131,7 @@ def _paths():
     ones = np.ones(paths.shape)
     sizes = tuple(N_WORDS[layer] for layer in counts)
     chain = InferencePaths(tuple(counts), sizes, paths, -ones, ones, ones[:, 0], found.decisions, tables)
-    return PathDisplay(
-        chain, [6, 4], found.vocabulary, class_names=NAMES, image=11, true_label=4, picture=found.pictures[11]
-    ).plot()
+    return PathDisplay(chain, [6, 4], found.vocabulary, image=11, true_label=4, picture=found.pictures[11]).plot()
 
 
 def _similarity():

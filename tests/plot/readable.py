@@ -1,4 +1,4 @@
-"""Whether what is written can be read: measured on rendered boxes."""
+"""Texts of figures, and a check that all can be read, on rendered boxes."""
 
 import itertools
 
@@ -8,6 +8,10 @@ def texts_of(figure):
     figure.canvas.draw()
     found = [text for ax in figure.axes for text in _texts_of(ax)]
     return [(text.get_text(), text.get_window_extent()) for text in found if text.get_text() and text.get_visible()]
+
+
+def written(display):
+    return [text for text, _ in texts_of(display.figure_)]
 
 
 def _texts_of(ax):
@@ -33,5 +37,5 @@ def assert_readable(figure):
     for text, box in boxes:
         assert page.x0 <= box.x0 < box.x1 <= page.x1, text
         assert page.y0 <= box.y0 < box.y1 <= page.y1, text
-    for (text, box), (other, its) in itertools.combinations(boxes, 2):
-        assert not box.padded(-0.5).overlaps(its.padded(-0.5)), (text, other)
+    for (text, box), (other, other_box) in itertools.combinations(boxes, 2):
+        assert not box.padded(-0.5).overlaps(other_box.padded(-0.5)), (text, other)

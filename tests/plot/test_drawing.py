@@ -1,4 +1,4 @@
-"""Files in which text stays text, and colours that anybody can tell apart."""
+"""Files in which text stays text, and colours that differ with any colour vision."""
 
 import itertools
 import re
@@ -37,7 +37,7 @@ def lab(colour, vision):
 
 
 @pytest.mark.parametrize("vision", VISIONS)
-def test_colours_are_told_apart_with_any_vision(vision):
+def test_colours_differ_with_any_vision(vision):
     """A difference of some 2 is just seen; these are seen at a glance."""
     pairs = [
         *itertools.combinations(PALETTE, 2),
@@ -77,7 +77,7 @@ def test_text_of_vector_files_stays_text(display, tmp_path):
     assert dict(mpl.rcParams) == before
 
 
-def test_the_ending_tells_the_format(display, tmp_path):
+def test_the_format_follows_the_suffix(display, tmp_path):
     display.save(tmp_path / "words.png", dpi=40)
     assert (tmp_path / "words.png").read_bytes().startswith(b"\x89PNG")
 
@@ -87,13 +87,18 @@ def test_a_notebook_shows_a_display_once(display):
     assert not plt.get_fignums()
 
 
+def _forget_pictures():
+    pictures.words.cache_clear()
+    pictures.estimator.cache_clear()
+
+
 def test_names_are_never_markup(monkeypatch):
     formula = "$5 and $6_{$"
 
     def vocabulary(*fields):
         return Vocabulary(*fields[:4], {("mid", 0): formula, ("top", 5): formula}, fields[5])
 
-    pictures.estimator.cache_clear()
+    _forget_pictures()
     monkeypatch.setattr(pictures, "NAMES", (formula,) * 10)
     monkeypatch.setattr(pictures, "Vocabulary", vocabulary)
     written = 0
@@ -105,4 +110,4 @@ def test_names_are_never_markup(monkeypatch):
         written += len(found)
         plt.close(figure)
     assert written > 10
-    pictures.estimator.cache_clear()
+    _forget_pictures()

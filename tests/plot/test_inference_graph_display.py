@@ -19,26 +19,17 @@ from torchvision.transforms import ToTensor
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, InferenceGraphDisplay, LayerDictionary, to_text
 from skgmmcnn.graph._text import is_part, nats, percent, probable
-from skgmmcnn.plot import _groups
+from skgmmcnn.plot import _reduction
 from skgmmcnn.plot._cells import HELD, strongest
 from skgmmcnn.plot._drawing import AGAINST, INK, in_lines
 from skgmmcnn.plot._edge_maps import edge_maps
 from skgmmcnn.plot._layout import Box, place_labels, rows_of
+from skgmmcnn.plot._reading import locations_of
 from tests.graph.test_inference_graph import random_words
-from tests.plot.readable import assert_readable, texts_of
+from tests.plot.readable import assert_readable, written
 
 # What counts warn of, pictures say themselves.
 pytestmark = pytest.mark.filterwarnings("ignore:Counts know little")
-
-
-@pytest.fixture(autouse=True)
-def _close_figures():
-    yield
-    plt.close("all")
-
-
-def written(display):
-    return [text for text, _ in texts_of(display.figure_)]
 
 
 def test_picture_of_an_image(graph, words):
@@ -178,13 +169,13 @@ def test_without_images():
 def test_rows_keep_strong_edges_straight(graph, words):
     explained = graph.explain(words[:1])[0]
     rows = rows_of(explained)
-    assert [len(row) for row in rows] == [1, 3, 3, 3]
-    assert {key for row in rows for key in row} == set(explained)
+    assert [[len(layer) for layer in row] for row in rows] == [[1], [3], [3], [3]]
+    assert {key for row in rows for layer in row for key in layer} == set(explained)
 
 
 def test_labels_never_overlap(rng):
-    lines = [((str(i), ""), tuple(rng.random(4))) for i in range(30)]
-    placed = place_labels(lines, 0.2, 0.1)
+    lines = {i: tuple(rng.random(4)) for i in range(30)}
+    placed = place_labels(lines, 0.2, 0.1, [])
     assert placed
     assert not any(a.overlaps(b) for a, b in itertools.combinations(placed.values(), 2))
     assert Box(0, 0, 1, 1).overlaps(Box(0.9, 0.9, 1, 1))
@@ -224,20 +215,19 @@ def test_branches_are_drawn_side_by_side(rng):
 
 def test_labels_stand_where_few_other_edges_pass(rng):
     """Against a search of every place, with 200 points on every other line."""
-    lines = [(i, tuple(rng.random(4))) for i in range(12)]
-    placed = place_labels(lines, 0.15, 0.08)
+    lines = {i: tuple(rng.random(4)) for i in range(12)}
+    placed = place_labels(lines, 0.15, 0.08, [])
 
     def passes(line, box):
         x, y = (start + np.linspace(0, 1, 2001) * (stop - start) for start, stop in (line[::2], line[1::2]))
         return ((box.left < x) & (x < box.right) & (box.bottom < y) & (y < box.top)).any()
 
-    first, line = lines[0]
-    others = [other for key, other in lines if key != first]
+    line, *others = lines.values()
     counts = []
     for share in np.linspace(0.1, 0.9, 17):
         x, y = line[0] + share * (line[2] - line[0]), line[1] + share * (line[3] - line[1])
         counts.append(sum(passes(other, Box(x - 0.075, y - 0.04, 0.15, 0.08)) for other in others))
-    assert sum(passes(other, placed[first]) for other in others) == min(counts)
+    assert sum(passes(other, placed[0]) for other in others) == min(counts)
 
 
 def test_edges_with_maps(graph, words):
@@ -271,7 +261,9 @@ def test_targets_and_contrasts(graph, words):
     of_location = InferenceGraphDisplay.from_estimator(graph, words, image=7, target=("conv3", 1, 2))
     root = of_location.graph.graph["root"]
     assert root.startswith("conv3_w")
-    np.testing.assert_array_equal(np.argwhere(of_location._shown(of_location.graph.nodes[root], 0)), [[1, 2]])
+    np.testing.assert_array_equal(
+        np.argwhere(locations_of(of_location.words, of_location.graph.nodes[root])[0]), [[1, 2]]
+    )
     assert_readable(of_location.figure_)
     names = tuple(f"{digit}, whose name is by far longer than usual" for digit in range(10))
     long = replace(words, spec=replace(words.spec, class_names=names))
@@ -392,12 +384,12 @@ def test_bars_are_shares(influence_graph, words):
 def test_true_classes_are_named(right, influence_graph, words):
     true = words.decisions.copy()
     true[7] = (true[7] + (not right)) % 10
-    said = "right: labelled so" if right else f"wrong: labelled {words.spec.class_name(true[7])}"
-    assert said in written(InferenceGraphDisplay.from_estimator(influence_graph, words, true, image=7))
+    verdict = f"{'right' if right else 'wrong'}: labelled {words.spec.class_name(true[7])}"
+    assert verdict in written(InferenceGraphDisplay.from_estimator(influence_graph, words, true, image=7))
     decided = int(words.decisions[7])
     display = InferenceGraphDisplay.from_estimator(influence_graph, words, true, target=decided)
     n = (words.decisions == decided).sum()
-    assert any(text == f"{n - (not right)} of {n} labelled so" for text in written(display))
+    assert any(text == f"{n - (not right)} of {n} decisions right" for text in written(display))
     with pytest.raises(ValueError, match="y must contain one label per image"):
         InferenceGraphDisplay.from_estimator(influence_graph, words, true[:5], image=2)
 
@@ -450,8 +442,8 @@ def test_large_graphs_show_the_strongest_quickly(words):
 
 def test_words_that_are_nearly_the_same_are_drawn_as_one(influence_graph, words, monkeypatch):
     """With their number, sums, and what the network says without all of them."""
-    monkeypatch.setattr(_groups, "near_words", lambda words, layer: np.ones((99, 99), bool))
-    monkeypatch.setattr(_groups, "_TOUCHING", 0.01)
+    monkeypatch.setattr(_reduction, "near_words", lambda words, layer: np.ones((99, 99), bool))
+    monkeypatch.setattr(_reduction, "_TOUCHING", 0.01)
     row = 7
     display = InferenceGraphDisplay.from_estimator(influence_graph, words, image=row)
     assert display.groups
@@ -471,7 +463,7 @@ def test_words_that_are_nearly_the_same_are_drawn_as_one(influence_graph, words,
         assert found["probability_without"] == pytest.approx(float(expected), rel=1e-4)
     assert len(display._drawn) == len(display.graph) - sum(len(group) - 1 for group in display.groups)
     assert_readable(display.figure_)
-    monkeypatch.setattr(_groups, "near_words", lambda words, layer: np.zeros((99, 99), bool))
+    monkeypatch.setattr(_reduction, "near_words", lambda words, layer: np.zeros((99, 99), bool))
     assert not InferenceGraphDisplay.from_estimator(influence_graph, words, image=row).groups
 
 
@@ -479,7 +471,7 @@ def test_near_words_are_as_near_as_neighbours_are(words):
     means = words.influence.mixtures["conv3"].emitted_means_ - words.influence.mixtures["conv3"].weights_ @ (
         words.influence.mixtures["conv3"].emitted_means_
     )
-    near = _groups.near_words(words, "conv3")
+    near = _reduction.near_words(words, "conv3")
     cosines = np.array([[a @ b / np.linalg.norm(a) / np.linalg.norm(b) for a in means] for b in means])
     nearest = [max(row[:i].tolist() + row[i + 1 :].tolist()) for i, row in enumerate(cosines)]
     assert near.any(1).sum() >= len(means) / 2
@@ -537,7 +529,7 @@ def test_words_that_do_not_keep_the_decision_say_so(held, influence_graph, words
     assert_readable(display.figure_)
 
 
-def test_influence_that_does_not_add_up_is_told(influence_graph, words):
+def test_influence_that_does_not_add_up_is_written(influence_graph, words):
     display = InferenceGraphDisplay.from_estimator(influence_graph, words, image=7)
     assert display.residuals.keys() == set(words.layers)
     assert not any(text.startswith("Rough") for text in written(display))
@@ -548,7 +540,7 @@ def test_influence_that_does_not_add_up_is_told(influence_graph, words):
 
 
 @pytest.mark.parametrize("evidence", ["counts", "influence"])
-def test_a_checked_graph_tells_what_was_found(evidence, words):
+def test_a_checked_graph_says_the_probabilities(evidence, words):
     fitted = InferenceGraph(evidence=evidence).fit(words)
     (explained,) = fitted.check(words[7], fitted.explain(words[7]))
     here, elsewhere = (probable(explained.graph[f"probability_hidden{where}"]) for where in ("", "_elsewhere"))

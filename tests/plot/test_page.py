@@ -18,8 +18,8 @@ from sklearn.pipeline import make_pipeline
 from skgmmcnn import FeatureExtractor, InferenceGraph, InferenceGraphPage, LayerDictionary
 from skgmmcnn.graph import nats, percent, probable
 from skgmmcnn.plot import _page_data
-from skgmmcnn.plot._pruning import prune
 from skgmmcnn.plot._reading import pictures
+from skgmmcnn.plot._reduction import prune
 from tests.graph.test_inference_graph import random_words
 
 # What counts warn of, the page says itself.
@@ -93,7 +93,7 @@ def test_contrast_is_chosen_given_or_left_out(graph, words):
     itself = InferenceGraphPage.from_estimator(graph, words, images=[7], contrast=decided)
     assert len(itself.graphs[7]) == 2  # nothing is contrasted with itself
     alone = InferenceGraphPage.from_estimator(graph, words[7:8])
-    assert [len(its) for its in alone.graphs.values()] == [2]  # the class is this image
+    assert [len(graphs) for graphs in alone.graphs.values()] == [2]  # the class is this image
 
 
 def test_a_wrong_decision_is_contrasted_with_the_true_class(graph, words):
@@ -102,7 +102,10 @@ def test_a_wrong_decision_is_contrasted_with_the_true_class(graph, words):
     names = [words.spec.class_name(label) for label in labels]
     page = InferenceGraphPage.from_estimator(graph, words, labels, images=[7, 8])
     right = InferenceGraphPage.from_estimator(graph, words, images=[8])
-    assert [its[1].graph["contrast"] for its in page.graphs.values()] == [true, right.graphs[8][1].graph["contrast"]]
+    assert [graphs[1].graph["contrast"] for graphs in page.graphs.values()] == [
+        true,
+        right.graphs[8][1].graph["contrast"],
+    ]
     assert [(image["decision"], image["label"]) for image in data_of(page)["images"]] == [
         (words.spec.class_name(words.decisions[row]), names[row]) for row in (7, 8)
     ]
@@ -121,7 +124,7 @@ def test_several_contrasts(graph, words):
 
 
 def test_names_of_classes_are_there_once(influence_graph, words):
-    """A page had one for every node that it is told of."""
+    """Not once for every node that has them."""
     long = tuple(f"{'very ' * 200}long name {number}" for number in range(10))
     named = replace(words, spec=replace(words.spec, class_names=long))
     text = InferenceGraphPage.from_estimator(influence_graph, named, images=[3, 7]).to_html()
@@ -198,11 +201,11 @@ def test_influence_says_what_the_graphs_say(influence_graph, words):
     for view, graph in zip(data_of(page)["views"], page.graphs[7], strict=True):
         assert view["evidence"] == "influence"
         for key, node in graph.nodes.items():
-            told, length = view["nodes"][key]["bar"]
+            shown_bar, length = view["nodes"][key]["bar"]
             if node["layer"] == "decision":
-                assert (told, length) == (probable(node["probability"]), node["probability"])
+                assert (shown_bar, length) == (probable(node["probability"]), node["probability"])
             else:
-                assert told in (nats(node["influence"]), percent(node["share"]))
+                assert shown_bar in (nats(node["influence"]), percent(node["share"]))
                 assert 0 < length <= 1
         largest = max(abs(effect) for *_, effect in graph.edges.data("effect"))
         for edge in view["edges"]:
@@ -257,7 +260,7 @@ def test_statistics_are_those_of_the_words(page, words):
 def test_pictures_and_patches(page, words):
     data = data_of(page)
     for image in data["images"]:
-        (picture,) = pictures(words, [image["number"]])
+        (picture,) = pictures(words[image["number"]])
         np.testing.assert_array_equal(picture_of(image["picture"])[10::20, 10::20, :3], picture)
     for word in data["words"].values():
         representatives = words.vocabulary.representatives[word["layer"]]
@@ -332,17 +335,17 @@ def test_large_graphs_are_cut_and_say_so(words, monkeypatch):
     by_layer = {}
     for key, node in whole.nodes.items():
         by_layer.setdefault(node["layer"], []).append((node["score"], key))
-    for layer, its in by_layer.items():
+    for layer, nodes in by_layer.items():
         kept = [key for key in part if part.nodes[key]["layer"] == layer]
         assert layer == "decision" or len(kept) == 4
-        assert set(kept) == {key for _, key in sorted(its, reverse=True)[: len(kept)]}
+        assert set(kept) == {key for _, key in sorted(nodes, reverse=True)[: len(kept)]}
     for tail in part:  # a word that explains anything here keeps its strongest edge
         edges = [(edge["contribution"], head) for _, head, edge in whole.out_edges(tail, data=True) if head in part]
         assert not edges or max(edges)[1] in part.successors(tail)
     assert nx.utils.graphs_equal(prune(whole, 99, 999), whole)
 
 
-def test_saves_and_tells_the_size(page, tmp_path):
+def test_save_returns_the_size(page, tmp_path):
     size = page.save(tmp_path / "why.html")
     assert size == (tmp_path / "why.html").stat().st_size == len(page.to_html())
     assert size < 200_000

@@ -7,12 +7,6 @@ from skgmmcnn import FeatureExtractor, InferenceGraph, LayerHMM, PathDisplay
 from tests.plot.readable import assert_readable
 
 
-@pytest.fixture(autouse=True)
-def close():
-    yield
-    plt.close("all")
-
-
 @pytest.fixture(scope="module")
 def pipe(digits):
     """The two fully connected stages of the digits network."""

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from skgmmcnn import InferenceGraphDisplay, VisualWordDisplay
+from skgmmcnn import InferenceGraphDisplay, WordMapDisplay
 from skgmmcnn.plot import _drawing
 from tests.plot import pictures
 from tests.plot.readable import assert_readable
@@ -29,32 +29,29 @@ def test_all_can_be_read(name):
     plt.close("all")
 
 
-def _no_patch(ax, box, image, **style):
-    return box if image.shape[0] == 3 else _DRAW_IMAGE(ax, box, image, **style)
+def _no_patch(display, box, image, **style):
+    return box if image.shape[0] == 3 else _DRAW_IMAGE(display, box, image, **style)
 
 
-_DRAW_IMAGE = _drawing.draw_image
+_DRAW_IMAGE = _drawing.Drawing._draw_image
 
 
 @pytest.mark.parametrize(
     ("name", "change"),
     [
-        ("visual_words", lambda patch: patch.setattr(_drawing, "has_rings", lambda found: False)),
-        ("visual_words", lambda patch: patch.setattr(_drawing, "draw_image", _no_patch)),
-        ("visual_words", lambda patch: patch.setattr(VisualWordDisplay, "_class_name", lambda self, label: "short")),
+        ("visual_words", lambda patch: patch.setattr(_drawing, "MARK", "none")),
+        ("visual_words", lambda patch: patch.setattr(_drawing.Drawing, "_draw_image", _no_patch)),
+        ("visual_words", lambda patch: patch.setattr("skgmmcnn.plot._visual_word._LONGEST", 5)),
         (
             "graph_of_an_image",
             lambda patch: patch.setattr("skgmmcnn.plot._inference_graph.lit", lambda image, places: image),
         ),
         ("graph_of_an_image", lambda patch: patch.setattr(InferenceGraphDisplay, "_draw_edges", lambda self, boxes: 0)),
-        (
-            "graph_of_a_class",
-            lambda patch: patch.setattr("skgmmcnn.plot._inference_graph.draw_share", lambda *parts: 0),
-        ),
+        ("graph_of_a_class", lambda patch: patch.setattr(InferenceGraphDisplay, "_draw_map", lambda *parts: 0)),
         ("graph_of_influence", lambda patch: patch.setattr(_drawing, "AGAINST", _drawing.INK)),
         ("influence_maps", lambda patch: patch.setattr("skgmmcnn.plot._influence_map.PALETTE", _drawing.PALETTE[::-1])),
-        ("word_maps", lambda patch: patch.setattr("skgmmcnn.plot._word_map.PALETTE", _drawing.PALETTE[::-1])),
-        ("word_maps", lambda patch: patch.setattr("skgmmcnn.plot._word_map.draw_borders", lambda *parts: None)),
+        ("word_maps", lambda patch: patch.setattr(_drawing, "PALETTE", _drawing.PALETTE[::-1])),
+        ("word_maps", lambda patch: patch.setattr(WordMapDisplay, "_outline", lambda *parts: None)),
         ("paths", lambda patch: patch.setattr("skgmmcnn.plot._paths._WIDEST", 8.0)),
         ("similarity", lambda patch: patch.setattr("skgmmcnn.plot._word_similarity._OTHER", (0.0, 0.6, 0.3))),
         ("training", lambda patch: patch.setattr("skgmmcnn.plot._training.INK", (0.8, 0.3, 0.0))),

@@ -5,13 +5,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.pipeline import make_pipeline
 
 from skgmmcnn import DiagonalGaussianMixture, FeatureExtractor, LayerDictionary, LayerHMM, TrainingDisplay
-from tests.plot.readable import assert_readable, texts_of
-
-
-@pytest.fixture(autouse=True)
-def close():
-    yield
-    plt.close("all")
+from tests.plot.readable import assert_readable, written
 
 
 def test_a_panel_per_layer(maps):
@@ -33,7 +27,7 @@ def endings(display):
 
 
 def test_says_how_training_ended(maps, rng):
-    """Layers are told apart; steps of partial_fit neither converge nor stop."""
+    """Each layer by itself; steps of partial_fit neither converge nor stop."""
     maps = maps[:10]  # of which training does not take a quarter first
     dictionary = LayerDictionary(40, random_state=0).fit(maps)
     passes = [len(bounds) for bounds in dictionary.lower_bounds_.values()]
@@ -83,5 +77,5 @@ def test_one_pass_and_long_names():
     bounds = {f"features.{i}.a_block_of_a_long_name.conv": [-float(i)] for i in range(5)}
     display = TrainingDisplay(bounds).plot()
     assert_readable(display.figure_)
-    assert any("1 pass" in text and "passes" not in text for text, _ in texts_of(display.figure_))
+    assert any("1 pass" in text and "passes" not in text for text in written(display))
     assert np.isfinite(display.axes_[0].get_ylim()).all()

@@ -7,13 +7,7 @@ from sklearn.pipeline import make_pipeline
 
 from skgmmcnn import FeatureExtractor, LayerDictionary, LayerHMM, VisualWordDisplay
 from skgmmcnn.plot._visual_word import _BARS
-from tests.plot.readable import assert_readable, texts_of
-
-
-@pytest.fixture(autouse=True)
-def close():
-    yield
-    plt.close("all")
+from tests.plot.readable import assert_readable, written
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +22,7 @@ def test_what_is_drawn(dictionary, words):
     assert display.words == [("conv3", 2), ("conv2", 5)]
     assert len(display.ax_.images) == 8
     assert_readable(display.figure_)
-    shown = [text for text, _ in texts_of(display.figure_)]
+    shown = written(display)
     assert "a loop that is\nopen to the left\n(w2)" in shown
     assert "w5" in shown
     bars = [patch.get_width() for patch in display.ax_.patches if isinstance(patch, Rectangle)]
@@ -57,7 +51,7 @@ def test_a_pipeline_rings_and_given_axes(digits):
     assert display.figure_ is ax.figure
     rings = [line for line in ax.lines if line.get_marker() == "o"]
     assert len(rings) == (display.vocabulary.representatives["conv3"].images[1] >= 0).sum()
-    assert any(text.startswith("class ") for text, _ in texts_of(ax.figure))
+    assert any(text.startswith("class ") for text in written(display))
     assert display.plot() is display
 
 
@@ -67,14 +61,14 @@ def test_words_that_are_nowhere_and_what_is_not_kept(digits):
     dictionary = LayerDictionary(3, keep_patches=False, random_state=0).fit(maps)
     dictionary.vocabulary_.statistics["conv1"].counts[1] = 0
     display = VisualWordDisplay.from_estimator(dictionary, [("conv1", word) for word in range(3)])
-    shown = [text for text, _ in texts_of(display.figure_)]
+    shown = written(display)
     assert "conv1\nat no location" in shown
     assert shown.count("no patches\nstored") == 3
     assert_readable(display.figure_)
     rows = np.random.default_rng(0).normal(size=(60, 3))
     display = VisualWordDisplay.from_estimator(LayerDictionary(4, random_state=0).fit(rows), ["dense_w000"])
     assert len(display.ax_.patches) == 1  # the note in place of patches
-    assert not any("class" in text for text, _ in texts_of(display.figure_))
+    assert not any("class" in text for text in written(display))
 
 
 def test_words_of_a_chain(digits):

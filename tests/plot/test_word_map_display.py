@@ -12,66 +12,55 @@ from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary, LayerHMM
 from skgmmcnn.plot._drawing import PALETTE
 from tests.graph.test_inference_graph import random_words
 from tests.plot import pictures
-from tests.plot.readable import assert_readable, texts_of
-
-
-@pytest.fixture(autouse=True)
-def close():
-    yield
-    plt.close("all")
-
-
-@pytest.fixture(scope="module")
-def dictionary(maps):
-    return LayerDictionary({"conv1": 8, "conv2": 12, "conv3": 16}, random_state=0).fit(maps)
+from tests.plot.readable import assert_readable, written
 
 
 def overlays(display):
     return [part.get_array() for part in display.ax_.collections if isinstance(part, QuadMesh)]
 
 
-def test_each_location_has_the_colour_of_its_word(dictionary, maps, words):
-    display = WordMapDisplay.from_estimator(dictionary, maps, image=7, n_words=3)
+def test_each_location_has_the_colour_of_its_word(digits_dictionary, maps, words):
+    display = WordMapDisplay.from_estimator(digits_dictionary, maps, image=7, n_words=3)
     assert_readable(display.figure_)
-    shown = [text for text, _ in texts_of(display.figure_)]
+    shown = written(display)
     for colours, layer in zip(overlays(display), words.layers, strict=True):
-        its = words.words[layer][7]
-        numbers, counts = np.unique(its, return_counts=True)
+        shown_words = words.words[layer][7]
+        numbers, counts = np.unique(shown_words, return_counts=True)
         frequent = [int(numbers[i]) for i in np.argsort(-counts, kind="stable")[:3]]
         assert list(display.chosen[layer]) == frequent
-        for i, j in np.ndindex(its.shape):
-            known = its[i, j] in frequent
-            expected = (*to_rgb(PALETTE[frequent.index(its[i, j])]), 0.6) if known else (0, 0, 0, 0)
+        for i, j in np.ndindex(shown_words.shape):
+            known = shown_words[i, j] in frequent
+            expected = (*to_rgb(PALETTE[frequent.index(shown_words[i, j])]), 0.6) if known else (0, 0, 0, 0)
             np.testing.assert_allclose(colours[i, j], expected)
         for word in frequent:
-            assert f"w{word}\n{(its == word).sum()}/{its.size}" in shown
-        assert f"{its.shape[0]} x {its.shape[1]} locations, {len(numbers)} words" in shown
+            assert f"w{word}\n{(shown_words == word).sum()}/{shown_words.size}" in shown
+        assert f"{shown_words.shape[0]} x {shown_words.shape[1]} locations, {len(numbers)} words" in shown
     assert str(words.decisions[7]) in shown
 
 
-def test_chosen_words_and_those_of_a_graph(dictionary, maps, words, graph):
+def test_chosen_words_and_those_of_a_graph(digits_dictionary, maps, words, graph):
     (explained,) = graph.explain(words[7])
-    display = WordMapDisplay.from_estimator(dictionary, words, image=7, graph=explained)
+    display = WordMapDisplay.from_estimator(digits_dictionary, words, image=7, graph=explained)
     for layer in words.layers:
-        its = [node for node in explained.nodes.values() if node["layer"] == layer]
-        assert display.chosen[layer] == [node["word"] for node in sorted(its, key=lambda node: -node["score"])]
+        nodes = [node for node in explained.nodes.values() if node["layer"] == layer]
+        assert display.chosen[layer] == [node["word"] for node in sorted(nodes, key=lambda node: -node["score"])]
     (used,) = InferenceGraph(n_nodes=2, n_against=2, evidence="influence").fit(words).explain(words[7])
-    display = WordMapDisplay.from_estimator(dictionary, words, image=7, graph=used)
+    display = WordMapDisplay.from_estimator(digits_dictionary, words, image=7, graph=used)
     for layer in words.layers:
-        its = [node for node in used.nodes.values() if node["layer"] == layer]
-        assert display.chosen[layer] == [n["word"] for n in sorted(its, key=lambda node: -abs(node["influence"]))]
+        nodes = [node for node in used.nodes.values() if node["layer"] == layer]
+        assert display.chosen[layer] == [n["word"] for n in sorted(nodes, key=lambda node: -abs(node["influence"]))]
     display = WordMapDisplay.from_estimator(
-        dictionary, words, image=7, words=["conv3_w004", ("conv1", 2), ("conv3", 1)]
+        digits_dictionary, words, image=7, words=["conv3_w004", ("conv1", 2), ("conv3", 1)]
     )
     assert display.chosen == {"conv1": [2], "conv3": [4, 1]}
-    display = WordMapDisplay.from_estimator(dictionary, words, words=[("conv3", 4)], layers=["conv3", "conv2"])
+    display = WordMapDisplay.from_estimator(digits_dictionary, words, words=[("conv3", 4)], layers=["conv3", "conv2"])
     assert display.chosen == {"conv3": [4], "conv2": []}
     assert_readable(display.figure_)
     wide = InferenceGraph(n_nodes=12, fields="whole").fit(words).explain(words[7])[0]
     most = max(Counter(node["layer"] for node in wide.nodes.values()).values())
     with pytest.MonkeyPatch.context() as patch:  # fewer colours than the graph has words
         patch.setattr("skgmmcnn.plot._word_map.PALETTE", PALETTE[: most - 1])
-        display = WordMapDisplay.from_estimator(dictionary, words, image=7, graph=wide)
+        display = WordMapDisplay.from_estimator(digits_dictionary, words, image=7, graph=wide)
     assert max(map(len, display.chosen.values())) == most - 1
 
 
@@ -87,7 +76,7 @@ def test_images_are_counted_from_the_front_or_the_back(digits):
 
 
 def test_one_location_frames_the_image(digits):
-    """A fully connected layer is about the whole image: a frame in its word's colour, no tint."""
+    """A fully connected layer is about the whole image: a frame in shown_words word's colour, no tint."""
     pipe = make_pipeline(FeatureExtractor(digits.network, ["mean", "head"]), LayerHMM(8, random_state=0, tol=0.1))
     display = WordMapDisplay.from_estimator(pipe.fit(digits.images[:200]), digits.images[:5], image=1)
     assert overlays(display) == []
@@ -102,7 +91,7 @@ def test_one_location_frames_the_image(digits):
 def test_names_and_words_without_images():
     words = pictures.words()[:1]
     display = WordMapDisplay(words, {"mid": [0, 3], "top": [5]}).plot()
-    shown = [text for text, _ in texts_of(display.figure_)]
+    shown = written(display)
     assert any(text.startswith("dark\nw0   ") for text in shown)
     bare = replace(random_words(0)[:1], pictures=None)
     layers = bare.layers
@@ -111,19 +100,19 @@ def test_names_and_words_without_images():
     assert_readable(display.figure_)
 
 
-def test_bad_input(dictionary, maps, words, graph):
+def test_bad_input(digits_dictionary, maps, words, graph):
     with pytest.raises(ValueError, match="At most 8 words of a layer can be distinguished; 'conv2' has 9"):
-        WordMapDisplay.from_estimator(dictionary, words, words=[("conv2", word) for word in range(9)])
+        WordMapDisplay.from_estimator(digits_dictionary, words, words=[("conv2", word) for word in range(9)])
     with pytest.raises(ValueError, match="n_words must be 1 to 8; got 9"):
-        WordMapDisplay.from_estimator(dictionary, words, n_words=9)
+        WordMapDisplay.from_estimator(digits_dictionary, words, n_words=9)
     with pytest.raises(ValueError, match="give one of them"):
-        WordMapDisplay.from_estimator(dictionary, words, words=["conv2_w000"], graph=graph.explain(words[:1])[0])
+        WordMapDisplay.from_estimator(digits_dictionary, words, words=["conv2_w000"], graph=graph.explain(words[:1])[0])
     with pytest.raises(ValueError, match="no layer 'conv4'; there is 'conv"):
-        WordMapDisplay.from_estimator(dictionary, words, layers=["conv4"])
+        WordMapDisplay.from_estimator(digits_dictionary, words, layers=["conv4"])
     another = LayerDictionary({"conv1": 8, "conv2": 12, "conv3": 16}, random_state=1).fit(maps)
     with pytest.raises(ValueError, match="come from another dictionary"):
         WordMapDisplay.from_estimator(another, words)
     with pytest.raises(ValueError, match="no word 'x'"):
-        WordMapDisplay.from_estimator(dictionary, words, words=["x"])
+        WordMapDisplay.from_estimator(digits_dictionary, words, words=["x"])
     with pytest.raises(TypeError, match="needs a fitted LayerDictionary or LayerHMM, or a pipeline with one"):
         WordMapDisplay.from_estimator(graph, words)

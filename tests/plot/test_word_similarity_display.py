@@ -4,14 +4,8 @@ import pytest
 from sklearn.pipeline import make_pipeline
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary, WordSimilarityDisplay
-from skgmmcnn.plot._similarity import Cohesion, Locality, class_similarity, locality
+from skgmmcnn.plot._word_similarity import Cohesion, Locality, class_similarity, locality
 from tests.plot.readable import assert_readable
-
-
-@pytest.fixture(autouse=True)
-def _close_figures():
-    yield
-    plt.close("all")
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +14,7 @@ def pipe(digits):
     return make_pipeline(extractor, LayerDictionary(30, random_state=0), InferenceGraph()).fit(digits.images[:400])
 
 
-def test_digits_become_told_apart(pipe, digits):
+def test_words_of_a_digit_become_more_alike(pipe, digits):
     display = WordSimilarityDisplay.from_estimator(pipe, digits.test_images, random_state=0, n_permutations=200)
     gaps = [found.within - found.between for found in display.by_class.values()]
     assert gaps[0] < gaps[1] - 0.1

@@ -11,7 +11,7 @@ from sklearn.metrics import cohen_kappa_score
 from sklearn.metrics.pairwise import cosine_similarity
 
 from skgmmcnn.dictionary import WordStatistics
-from skgmmcnn.plot._similarity import class_cohesion, class_similarity, locality, word_classes
+from skgmmcnn.plot._word_similarity import class_cohesion, class_similarity, locality, word_classes
 from tests.graph.test_inference_graph import N_WORDS, random_words
 
 
@@ -85,7 +85,7 @@ def test_cohesion_equals_a_naive_version(rng):
     assert found.null.mean() == pytest.approx(reference.null_distribution.mean(), abs=0.02)
 
 
-def test_chance_is_told_from_cohesion():
+def test_cohesion_by_chance_and_planted():
     """Under random classes p is uniform; under planted ones it is small."""
     rng = np.random.default_rng(0)
     values = []

@@ -1,4 +1,4 @@
-"""Tracing and running of networks while other threads run."""
+"""Capture of layers by the names of torchvision, and beside other threads."""
 
 import math
 import threading
@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from torch import fx, nn
+from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from skgmmcnn import FeatureExtractor
-from skgmmcnn.features._tracing import TracedNetwork
+from skgmmcnn.features._captured import CapturedNetwork
 
 N_THREADS = 8
-pytestmark = pytest.mark.filterwarnings("ignore:.*cannot be traced")
 
 
 class Block(nn.Module):
@@ -28,14 +27,14 @@ class Block(nn.Module):
         return self.norm(self.conv(x)).relu() * (self.scale / math.sqrt(self.conv.in_channels))
 
 
-class Traceable(nn.Sequential):
+class Chain(nn.Sequential):
     """Of modules with parameters of their own."""
 
     def __init__(self):
         super().__init__(Block(3, 6), Block(6, 8), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
 
 
-class Remembering(Traceable):
+class Remembering(Chain):
     """Branches on values, and keeps what it computes where another thread could change it."""
 
     def forward(self, x):
@@ -54,20 +53,20 @@ def images():
     return torch.rand(16, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("kind", [Traceable, Remembering])
+@pytest.mark.parametrize("kind", [Chain, Remembering])
 def test_fits_beside_each_other_and_beside_other_networks(kind, images):
     torch.manual_seed(0)
     networks = [kind().eval() for _ in range(N_THREADS)]
     expected = [fitted(network, images).transform(images).compute() for network in networks]
-    bystander, done, failures = Traceable().eval(), threading.Event(), []
+    bystander, done, failures = Chain().eval(), threading.Event(), []
     with torch.no_grad():
-        right = bystander(images)
+        alone = bystander(images)
 
     def run_their_own():
         with torch.no_grad():
             while not done.is_set():
                 try:
-                    assert torch.equal(bystander(images), right)
+                    assert torch.equal(bystander(images), alone)
                 except Exception as error:
                     failures.append(error)
 
@@ -86,14 +85,14 @@ def test_fits_beside_each_other_and_beside_other_networks(kind, images):
             thread.join()
     assert not failures
     for number, maps in enumerate(found):
-        theirs = expected[number % N_THREADS]
-        np.testing.assert_array_equal(maps.outputs, theirs.outputs)
-        for pair, field in theirs.spec.receptive_fields.items():
-            mine = maps.spec.receptive_fields[pair]
-            np.testing.assert_array_equal([*mine.rows, *mine.columns], [*field.rows, *field.columns])
+        right = expected[number % N_THREADS]
+        np.testing.assert_array_equal(maps.outputs, right.outputs)
+        for pair, field in right.spec.receptive_fields.items():
+            actual = maps.spec.receptive_fields[pair]
+            np.testing.assert_array_equal([*actual.rows, *actual.columns], [*field.rows, *field.columns])
 
 
-@pytest.mark.parametrize("kind", [Traceable, Remembering])
+@pytest.mark.parametrize("kind", [Chain, Remembering])
 def test_threads_see_their_own_values(kind, images):
     """Also where they run one network, change its layers, and where it keeps values on itself."""
     torch.manual_seed(0)
@@ -109,34 +108,26 @@ def test_threads_see_their_own_values(kind, images):
     with ThreadPoolExecutor(N_THREADS) as pool:
         found = list(pool.map(read, list(range(len(images))) * 10))
     for number, arrays in enumerate(found):
-        for mine, its in zip(arrays, expected[number % len(images)], strict=True):
-            np.testing.assert_array_equal(mine, its)
+        for pair in zip(arrays, expected[number % len(images)], strict=True):
+            np.testing.assert_array_equal(*pair)
 
 
-@fx.wrap
-def marked(x, sizes):
-    return x[..., : sizes[0]] if len(x) else x
-
-
-class Marking(Traceable):
-    def forward(self, x, more=False):
-        x = marked(self[0](x), [5])
-        return super().forward(x) if more else self[1](x) * math.log(x.shape[1]) + len(self)
-
-
-def test_graphs_are_those_of_torch():
-    network = Marking().eval()
-    batch = torch.rand(3, 3, 16, 16)
-    traced = TracedNetwork(network)
-    targets = {node.target for node in traced._graph.nodes}
-    assert {marked, math.log} <= targets
+@pytest.mark.parametrize(
+    ("model", "layers"),
+    [
+        ("resnet18", ["layer1.0.relu_1", "layer2.0.add", "layer3", "flatten"]),
+        ("shufflenet_v2_x0_5", ["stage2.1.cat", "mean"]),
+        ("convnext_tiny", ["features.1.1.add", "features.2.0.layer_norm", "features.2.1"]),
+    ],
+)
+def test_values_and_names_are_those_of_torchvision(model, layers):
+    network, batch = torchvision.models.get_model(model, weights=None).eval(), torch.rand(3, 3, 32, 32)
+    for module in network.modules():
+        if hasattr(module, "inplace"):  # torchvision returns tensors that were changed later
+            module.inplace = False
+    selected, _ = CapturedNetwork(network).select(layers, batch[:1])
+    assert set(selected.layers) == set(layers)
+    maps = selected.run(batch)[1]
     with torch.no_grad():
-        torch.testing.assert_close(traced.run(batch)[0], network(batch))
-        network[0].scale.mul_(2)  # a symbol, not a constant
-        torch.testing.assert_close(traced.run(batch)[0], network(batch))
-    resnet = torchvision.models.resnet18(weights=None).eval()
-    theirs = create_feature_extractor(resnet, ["layer1.0.relu_1", "layer3"])
-    selected, _ = TracedNetwork(resnet).select(["layer1.0.relu_1", "layer3"], batch[:1])
-    with torch.no_grad():
-        for name, values in theirs(batch).items():
-            torch.testing.assert_close(selected.run(batch)[1][name], values)
+        for name, values in create_feature_extractor(network, layers)(batch).items():
+            torch.testing.assert_close(maps[name], selected._forms[name].as_map(values))

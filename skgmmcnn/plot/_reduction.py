@@ -1,19 +1,23 @@
-"""Groups of similar words of a layer that touch, as the blues of a sky, drawn as one."""
+"""Reduction of graphs to what a picture can hold: similar words as one node, and the strongest nodes and edges."""
 
 from __future__ import annotations
 
 import itertools
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import networkx as nx
 import numpy as np
 import torch
+from scipy import ndimage
 
 from ..dictionary import WordMaps
 from ..features import Rerun, margins, proba_of
+from ..graph import DECISION, strength_of
 
 _TOUCHING = 0.25  # share of the locations of the smaller word that border on the other
+_NEIGHBOURS = np.array([[[0, 1, 0], [1, 0, 1], [0, 1, 0]]])  # in maps (n, H, W)
 
 Group = tuple[str, ...]
 
@@ -26,16 +30,16 @@ def alike(graph: nx.DiGraph, words: WordMaps) -> list[Group]:
     """
     if words.influence is None:
         return []
+    kinds: dict[tuple[str, Any, float], list[str]] = defaultdict(list)
+    for key, node in graph.nodes.items():
+        if node["layer"] != DECISION and key != graph.graph["root"]:
+            kinds[node["layer"], node.get("word_name"), np.sign(strength_of(graph).of_node(node))].append(key)
     pairs: nx.Graph = nx.Graph()
-    near = {layer: near_words(words, layer) for layer in words.layers}
-    nodes = {key: node for key, node in graph.nodes.items() if node["layer"] in near and key != graph.graph["root"]}
-    signs = {key: np.sign(node.get("influence", node.get("score", 0))) for key, node in nodes.items()}
-    for one, other in itertools.combinations(nodes, 2):
-        (layer, first), (other_layer, second) = ((nodes[key]["layer"], nodes[key]["word"]) for key in (one, other))
-        same = layer == other_layer and nodes[one].get("word_name") == nodes[other].get("word_name")
-        if same and signs[one] == signs[other] and near[layer][first, second]:
-            shown = words.words[layer]
-            if _touch(shown == first, shown == second):
+    for (layer, *_), keys in kinds.items():
+        near, shown = near_words(words, layer), words.words[layer]
+        for one, other in itertools.combinations(keys, 2):
+            first, second = graph.nodes[one]["word"], graph.nodes[other]["word"]
+            if near[first, second] and _touch(shown == first, shown == second):
                 pairs.add_edge(one, other)
     return [tuple(key for key in graph if key in group) for group in nx.connected_components(pairs)]
 
@@ -53,8 +57,7 @@ def near_words(words: WordMaps, layer: str) -> np.ndarray:
 
 def _touch(here: np.ndarray, there: np.ndarray) -> bool:
     """Return whether the locations (n, H, W) of two words border on each other."""
-    wide = np.pad(there, [(0, 0), (1, 1), (1, 1)])
-    beside = wide[:, :-2, 1:-1] | wide[:, 2:, 1:-1] | wide[:, 1:-1, :-2] | wide[:, 1:-1, 2:]
+    beside = ndimage.binary_dilation(there, _NEIGHBOURS)
     return bool((here & beside).sum() >= _TOUCHING * min(here.sum(), there.sum()))
 
 
@@ -65,38 +68,37 @@ def measured(graph: nx.DiGraph, words: WordMaps, group: Group) -> dict[str, Any]
     assert influence is not None
     target, contrast = np.array([of["target"]]), np.array([of["contrast"]]) if "contrast" in of else None
 
-    def work(part: Rerun) -> tuple[float, float, int]:
+    def ablate(part: Rerun) -> dict[str, Any]:
         mask = torch.from_numpy(where[part.rows])[:, None]
         output = part.run({layer: lambda x: torch.where(mask.to(x.device), influence.baseline(layer, x), x)})
-        left = margins(output.outputs, target, contrast)
-        return float(left[0]), float(proba_of(output.outputs, target)[0]), int(output.decisions[0])
+        decision = int(output.decisions[0])
+        return {
+            "effect": of["margin"] - float(margins(output.outputs, target, contrast)[0]),
+            "probability_without": float(proba_of(output.outputs, target)[0]),
+            "decision_without": decision,
+            "class_without": words.spec.class_name(decision),
+        }
 
-    ((left, proba, decided),) = influence.rerun(work, "groups")
-    name = words.spec.class_name(decided)
-    effect = of["margin"] - left
-    return {"effect": effect, "probability_without": proba, "decision_without": decided, "class_without": name}
+    (effects,) = influence.rerun(ablate, "groups")
+    return effects
 
 
 def merged(graph: nx.DiGraph, groups: Mapping[Group, Mapping[str, Any]]) -> nx.DiGraph:
     """Return a graph with one node for each group, its first, with sums over its words and its measured effect."""
-    firsts = {key: group[0] for group in groups for key in group}
+    firsts = {key: key for key in graph} | {key: group[0] for group in groups for key in group}
     small = nx.DiGraph(**graph.graph)
-    for key, node in graph.nodes.items():
-        if firsts.get(key, key) == key:
-            small.add_node(key, **node)  # the first of a group changes below
+    small.add_nodes_from((key, node) for key, node in graph.nodes.items() if firsts[key] == key)
     for group, effects in groups.items():
         nodes, kept = [graph.nodes[key] for key in group], small.nodes[group[0]]
         for name in ("effect", "probability_without", "decision_without", "class_without", "changed"):
             kept.pop(name, None)
-        sums = {
-            name: sum(node[name] for node in nodes) for name in ("count", "influence", "share", "score") if name in kept
-        }
-        kept.update(sums, words=[node["word"] for node in nodes], **effects)
-    edges: dict[tuple[str, str], list[tuple[str, Mapping[str, Any]]]] = {}
+        for name in kept.keys() & {"count", "influence", "share", "score"}:
+            kept[name] = sum(node[name] for node in nodes)
+        kept.update(effects, words=[node["word"] for node in nodes])
+    edges: dict[tuple[str, str], list[tuple[str, Mapping[str, Any]]]] = defaultdict(list)
     for tail, head, edge in graph.edges(data=True):
-        edges.setdefault((firsts.get(tail, tail), firsts.get(head, head)), []).append((head, edge))
-    for ends, parts in edges.items():
-        small.add_edge(*ends, **_together(parts))
+        edges[firsts[tail], firsts[head]].append((head, edge))
+    small.add_edges_from((*ends, _together(parts)) for ends, parts in edges.items())
     return small
 
 
@@ -110,3 +112,25 @@ def _together(parts: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
     whole = sum({head: edge[added] / edge[share] for head, edge in parts if edge[share]}.values())
     sums[share] = sums[added] / whole if whole else 0.0
     return sums | ({"log_ratio": sums["contribution"] / sums["count"]} if counts else {})
+
+
+def prune(graph: nx.DiGraph, max_nodes: int, max_edges: int) -> nx.DiGraph:
+    """Return the strongest nodes of a graph, balanced over layers, and edges, balanced over their tails."""
+    root, of = graph.graph["root"], strength_of(graph)
+    nodes = {key: (node["layer"], abs(of.of_node(node))) for key, node in graph.nodes.items() if key != root}
+    part = graph.subgraph([root, *_first(nodes, max_nodes - 1)])
+    edges = _first({(tail, head): (tail, of.rank(edge)) for tail, head, edge in part.edges(data=True)}, max_edges)
+    kept = nx.DiGraph(**graph.graph)
+    kept.add_nodes_from((key, node) for key, node in graph.nodes.items() if key in part)
+    kept.add_edges_from((*edge, part.edges[edge]) for edge in part.edges if edge in edges)
+    return kept
+
+
+def _first(items: Mapping[Any, tuple[str, float]], most: int) -> set[Any]:
+    """Return at most `most` items, given with group and strength: the strongest of each group, then the second, ..."""
+    taken: Counter[str] = Counter()
+    ranks = {}
+    for item, (group, _) in sorted(items.items(), key=lambda entry: -entry[1][1]):
+        ranks[item] = taken[group]
+        taken[group] += 1
+    return set(sorted(ranks, key=ranks.__getitem__)[:most])
