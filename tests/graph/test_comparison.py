@@ -12,7 +12,7 @@ from torch import nn
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
 from skgmmcnn.dictionary import Alignment, align_words
-from skgmmcnn.graph import compare_graphs, compare_models, to_frame
+from skgmmcnn.graph import compare_graphs, compare_models
 from tests.graph.test_inference_graph import N_WORDS, random_words
 
 pytestmark = pytest.mark.filterwarnings("ignore:Counts know little", "ignore:The counts of all words")  # few images
@@ -87,8 +87,12 @@ def small_graph(**scores):
     return graph
 
 
-def test_what_differs_is_listed():
-    comparison = compare_graphs(small_graph(w1=6.0, w2=4.0, w3=2.0), small_graph(w1=6.2, w2=2.0, w4=1.0))
+@pytest.fixture
+def comparison():
+    return compare_graphs(small_graph(w1=6.0, w2=4.0, w3=2.0), small_graph(w1=6.2, w2=2.0, w4=1.0))
+
+
+def test_status_and_similarity(comparison):
     assert {row.first or row.second: row.status for row in comparison.nodes} == {
         "conv_w1": "same",
         "conv_w2": "changed",
@@ -96,18 +100,24 @@ def test_what_differs_is_listed():
         "conv_w4": "added",
     }
     assert comparison.node_similarity == {"conv": pytest.approx((6 + 2) / (6.2 + 4 + 2 + 1))}
-    lines = comparison.to_text().splitlines()
-    assert lines[0] == "similarity 0.61"
-    assert lines[1] == "conv: words 0.61, edges 0.61"
-    assert lines[2:6] == [
+
+
+def test_text_and_table(comparison):
+    assert comparison.to_text().splitlines() == [
+        "similarity 0.61",
+        "conv: words 0.61, edges 0.61",
         "  = conv_w1: 3.1 bits",
         "  ~ conv_w2: 2.0 -> 1.0 bits",
         "  - conv_w3: 1.0 bits",
         "  + conv_w4: 0.5 bits",
+        "    = conv_w1 -> decision_1: 3.1 bits",
+        "    ~ conv_w2 -> decision_1: 2.0 -> 1.0 bits",
     ]
-    assert lines[6:] == ["    = conv_w1 -> decision_1: 3.1 bits", "    ~ conv_w2 -> decision_1: 2.0 -> 1.0 bits"]
     table = comparison.to_frame()
     assert list(table.query("kind == 'edge' and status == 'added'").second) == ["conv_w4 -> decision_1"]
+
+
+def test_text_of_aligned_words():
     shifted = {"conv": np.array([[1, 2], [2, 1]])}
     aligned = compare_graphs(small_graph(w1=6.0, w3=1.0), small_graph(w2=6.0, w4=1.0), Alignment(shifted, {}))
     assert aligned.to_text().splitlines()[2:5] == [
@@ -115,11 +125,25 @@ def test_what_differs_is_listed():
         "  - conv_w3: 0.5 bits",
         "  + (conv_w4): 0.5 bits",
     ]
+
+
+def test_tolerance():
     strict = compare_graphs(small_graph(w1=6.0), small_graph(w1=6.2), tolerance=0.01)
     assert [row.status for row in strict.nodes] == ["changed"]
-    assert compare_graphs(small_graph(), small_graph()).similarity == 1
-    assert compare_graphs(small_graph(w1=1.0), small_graph()).similarity == 0
-    assert len(to_frame(small_graph(w1=1.0)).nodes) == 2
+
+
+@pytest.mark.parametrize(("first", "similarity"), [({}, 1), ({"w1": 1.0}, 0)])
+def test_similarity_to_a_graph_without_words(first, similarity):
+    assert compare_graphs(small_graph(**first), small_graph()).similarity == similarity
+
+
+@pytest.mark.parametrize("evidence", ["influence", "counts"])
+def test_graphs_of_words_compare(evidence, words):
+    """The word that is explained is one of the nodes."""
+    estimator = InferenceGraph(evidence=evidence).fit(words)
+    first, second = (estimator.explain_together(words, ("conv3", word)) for word in (1, 2))
+    assert compare_graphs(first, first).similarity == 1
+    assert {row.status for row in compare_graphs(first, second).nodes if row.layer == "conv3"} == {"added", "removed"}
 
 
 def test_influence_is_compared_as_it_is_and_never_with_counts(influence_graph, graph, words):
@@ -181,7 +205,7 @@ def test_models_without_a_class_in_common_are_refused(pipes, digits):
 
 
 def test_networks_of_two_seeds(digits, benchmark):
-    """Other weights, other channels: words are found again by where they are."""
+    """Other weights, other channels: words are aligned by their locations."""
     networks = [
         digits.network,
         benchmark("train_digits").train(digits, seed=1, n_epochs=10),

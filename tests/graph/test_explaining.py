@@ -126,23 +126,6 @@ def test_whole_fields_equal_loops(seed):
                 assert (np.array(where.shape) >= longest).all()
 
 
-@settings(max_examples=60, deadline=None)
-@given(SEEDS, st.sampled_from([0.5, 3.0]))
-def test_surprise_equals_loops(seed, smoothing):
-    depends, fitted, words = random_case(seed)
-    estimator = InferenceGraph(3, smoothing=smoothing).fit(fitted)
-    actual, expected = surprise(estimator, words), naive_surprise(fitted, words, depends, smoothing)
-    images = np.zeros(len(words))
-    for layer, maps in expected.items():
-        np.testing.assert_allclose(actual.maps[layer], maps, rtol=1e-5)
-        for image in range(len(words)):
-            seen = maps[image][np.isfinite(maps[image])]
-            mean = seen.mean() if len(seen) else np.nan
-            assert actual.layers[layer][image] == pytest.approx(mean, nan_ok=True, rel=1e-5)
-            images[image] += mean if len(seen) else 0
-    np.testing.assert_allclose(actual.images, images, rtol=1e-5)
-
-
 def test_branches_of_a_real_network():
     """Both branches explain the decision; neither explains the other."""
     maps = FeatureExtractor(Fork(), ["left", "right"]).fit_transform(torch.rand(9, 1, 7, 7))

@@ -1,3 +1,5 @@
+"""The estimator: counts, prediction, targets, errors, and the walk of explain."""
+
 import itertools
 import sys
 from dataclasses import replace
@@ -15,7 +17,6 @@ from torch import nn
 from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary, to_text
 from skgmmcnn.dictionary import Vocabulary, WordMaps
 from skgmmcnn.features import NetworkSpec, ReceptiveField
-from skgmmcnn.graph import surprise, typicality
 from skgmmcnn.plot._edge_maps import edge_maps
 from tests.graph.naive import naive_log_ratio, naive_walk, random_axis
 
@@ -130,8 +131,6 @@ def test_fields_stay_those_that_were_counted(words):
         estimator.explain(small[:1])
     assert InferenceGraph().fit(unmeasured).fields_ == "whole"
     np.testing.assert_array_equal(whole.transform(unmeasured[:3]), whole.transform(words[:3]))
-    with pytest.raises(ValueError, match="'fields' parameter of InferenceGraph"):
-        InferenceGraph(fields="narrow").fit(words)
 
 
 def test_bits_per_location(graph, words):
@@ -242,26 +241,48 @@ def test_edge_maps_equal_loops(words):
         assert explained.edges[tail, head]["count"] == np.nansum(windows)
 
 
-def test_bad_input_is_named(graph, words):
+def test_words_of_another_dictionary_are_refused(graph, words):
     other = random_words(0)
-    with pytest.raises(ValueError, match="come from another dictionary"):
-        graph.explain(other)
-    with pytest.raises(ValueError, match="come from another dictionary"):
-        clone(graph).fit(words).partial_fit(other)
-    with pytest.raises(TypeError, match=r"reads WordMaps.*got a ndarray"):
-        InferenceGraph().fit(np.zeros((3, 4)))
-    with pytest.raises(ValueError, match="no images"):
-        InferenceGraph().fit(words[[]])
-    with pytest.raises(ValueError, match=r"There is no|there is no output 10"):
-        graph.explain_class(words, 10)
-    with pytest.raises(ValueError, match="no class 'ten'"):
-        graph.explain_class(words, "ten")
-    with pytest.raises(ValueError, match=r"decides for class '3' \(3\) in none of"):
-        graph.explain_class(words[words.decisions != 3], 3)
+    first = InferenceGraph().fit(words[:50])
+    before = first.class_counts_
+    for call in (
+        lambda: graph.explain(other),
+        lambda: clone(graph).fit(words).partial_fit(other),
+        lambda: first.merge(InferenceGraph().fit(other)),
+    ):
+        with pytest.raises(ValueError, match="come from another dictionary"):
+            call()
+    assert first.class_counts_ is before
+
+
+@pytest.mark.parametrize(
+    ("X", "error", "message"),
+    [(np.zeros((3, 4)), TypeError, r"reads WordMaps.*got a ndarray"), (random_words(0)[[]], ValueError, "no images")],
+)
+def test_other_input_is_refused(X, error, message):
+    with pytest.raises(error, match=message):
+        InferenceGraph().fit(X)
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        (10, r"There is no|there is no output 10"),
+        ("ten", "no class 'ten'"),
+        (3, r"decides for class '3' \(3\) in none of"),
+    ],
+)
+def test_classes_without_images_are_named(graph, words, target, message):
+    with pytest.raises(ValueError, match=message):
+        graph.explain_class(words[words.decisions != 3], target)
+
+
+def test_unfitted():
     with pytest.raises(NotFittedError):
-        InferenceGraph().explain(words)
-    with pytest.raises(ValueError, match="'smoothing' parameter"):
-        InferenceGraph(smoothing=0).fit(words)
+        InferenceGraph().explain(random_words(0))
+
+
+def test_labels_of_other_images_are_refused(graph, words):
     with pytest.raises(ValueError, match="one label per image"):
         graph.score(words, [1, 2])
 
@@ -275,19 +296,24 @@ def test_words_are_targets_by_key_and_by_name():
         graph.explain(words, "arc")
 
 
-def test_bad_targets_are_named(graph, words):
-    for target, message in [
+@pytest.mark.parametrize("call", ["explain", "explain_together"])
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
         (("conv", 1), r"there is no layer 'conv'; there is 'conv\d'"),
         (("conv3", 16), "layer 'conv3' has words 0 to 15"),
         (("conv3", 0, 4), "layer 'conv3' has a map of 4 x 4 locations"),
         (("conv3",), "neither a class, nor a word"),
         (("conv3", "a"), "neither a class, nor a word"),
         ("ten", "no class 'ten'"),
-    ]:
-        with pytest.raises(ValueError, match=message):
-            graph.explain(words[:1], target)
-        with pytest.raises(ValueError, match=message):
-            graph.explain_together(words[:1], target)
+    ],
+)
+def test_bad_targets_are_named(graph, words, call, target, message):
+    with pytest.raises(ValueError, match=message):
+        getattr(graph, call)(words[:1], target)
+
+
+def test_targets_that_images_do_not_share(graph, words):
     with pytest.raises(ValueError, match="belongs to one image"):
         graph.explain_together(words, ("conv3", 0, 0))
     absent = int(np.setdiff1d(np.arange(16), words.words["conv3"][0])[0])
@@ -295,6 +321,14 @@ def test_bad_targets_are_named(graph, words):
         graph.explain_together(words[:1], ("conv3", absent))
     with pytest.raises(ValueError, match="no images"):
         graph.explain_together(words[[]], 3)
+
+
+@pytest.mark.parametrize("evidence", ["influence", "counts"])
+def test_a_word_without_a_layer_below_is_explained_in_all_images(words, evidence):
+    explained = InferenceGraph(evidence=evidence).fit(words).explain_together(words, ("conv1", 1))
+    assert list(explained) == ["conv1_w001"]
+    assert explained.graph["n_images"] == len(words)
+    assert explained.nodes["conv1_w001"]["count"] == (words.words["conv1"] == 1).sum()
 
 
 def test_a_contrast_for_each_image(graph, words):
@@ -317,39 +351,21 @@ def test_bad_contrasts_are_named(graph, words):
         few.explain(words[:1], 1, contrast=5)
 
 
-def test_bad_settings_are_named(words):
-    with pytest.raises(ValueError, match=r"n_nodes names layers \['conv3'\]; the layers are"):
-        InferenceGraph({"conv3": 3}).fit(words)
-    with pytest.raises(ValueError, match="at least one word of every layer"):
-        InferenceGraph({"conv1": 1, "conv2": 0, "conv3": 3}).fit(words)
-
-
-def test_parts_that_do_not_fit_together_are_named(words):
-    first = InferenceGraph().fit(words[:50])
-    before = first.class_counts_
-    with pytest.raises(ValueError, match="another dictionary"):
-        first.merge(InferenceGraph().fit(random_words(0)))
-    assert first.class_counts_ is before
-
-
-def test_outliers_depart_where_they_were_changed(words, graph):
-    reference, some = words[:200], words[200:]
-    usual = typicality(graph, some, reference, level=0.2)
-    assert 0.3 < np.nanmean(usual.p_values) < 0.7
-    rng = np.random.default_rng(0)
-    shuffled = {**some.words, "conv1": rng.integers(0, 8, some.words["conv1"].shape)}
-    changed = typicality(graph, replace(some, words=shuffled), reference, level=0.2)
-    assert np.nanmean(changed.p_values) < 0.1
-    assert changed.departs.count("conv1") > 0.8 * len(some)
-    assert usual.departs.count("conv1") < 0.3 * len(some)
-    for output in set(some.decisions.tolist()):
-        of_class = -surprise(graph, reference[reference.decisions == output]).images
-        (rows,) = np.nonzero(some.decisions == output)
-        scores = -surprise(graph, some[rows]).images
-        expected = [(1 + (of_class <= score).sum()) / (1 + len(of_class)) for score in scores]
-        np.testing.assert_allclose(usual.p_values[rows], expected)
-    (alone,) = typicality(graph, some[:1], reference[reference.decisions != some.decisions[0]]).p_values
-    assert np.isnan(alone)
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"n_nodes": {"conv3": 3}}, r"n_nodes names layers \['conv3'\]; the layers are"),
+        ({"n_nodes": {"conv1": 1, "conv2": 0, "conv3": 3}}, "at least one word of every layer"),
+        ({"smoothing": 0}, "'smoothing' parameter"),
+        ({"fields": "narrow"}, "'fields' parameter of InferenceGraph"),
+        ({"n_steps": 0}, "'n_steps' parameter"),
+        ({"evidence": "causal"}, "'evidence' parameter"),
+        ({"n_nodes": "enough", "evidence": "counts"}, "never does; give a number"),
+    ],
+)
+def test_bad_settings_are_named(words, parameters, message):
+    with pytest.raises(ValueError, match=message):
+        InferenceGraph(**parameters).fit(words)
 
 
 def test_smoothing_is_that_of_the_counts(words):

@@ -384,33 +384,36 @@ class Tuple(Net):
         return super().forward(x), x
 
 
-def test_bad_input(branched):
-    with pytest.raises(ValueError, match="no network, from which"):
-        InferenceGraph(evidence="influence").fit(_arrays(branched))
-    auto = InferenceGraph().fit(_arrays(branched))
-    assert auto.evidence_ == "counts"
-    assert auto.explain(_arrays(branched)[:1])[0].graph["evidence"] == "counts"
-    graph = InferenceGraph(evidence="influence").fit(branched)
-    with pytest.raises(ValueError, match="no network, from which"):
-        graph.explain(_arrays(branched)[:1])
-    with pytest.raises(ValueError, match="n_steps"):
-        InferenceGraph(n_steps=0).fit(branched)
-    with pytest.raises(ValueError, match="evidence"):
-        InferenceGraph(evidence="causal").fit(branched)
-    with pytest.raises(ValueError, match="never does; give a number"):
-        InferenceGraph(n_nodes="enough", evidence="counts").fit(branched)
+def test_words_without_a_network(branched):
+    arrays = _arrays(branched)
+    auto = InferenceGraph().fit(arrays)
+    assert auto.evidence_ == auto.explain(arrays[:1])[0].graph["evidence"] == "counts"
+    graph = InferenceGraph(evidence="influence")
+    for call in (lambda: graph.fit(arrays), lambda: graph.fit(branched).explain(arrays[:1])):
+        with pytest.raises(ValueError, match="no network, from which"):
+            call()
+
+
+def test_bad_targets(branched):
+    graph = InferenceGraph().fit(branched)
     with pytest.raises(ValueError, match="very class"):
         graph.explain(branched[:2], 1, contrast=1)
     with pytest.raises(ValueError, match="output"):
         graph.explain(branched[:2], 11)
-    with pytest.raises(ValueError, match="at least 1"):
-        branched.influence.of_classes(n_steps=0)
-    with pytest.raises(ValueError, match="outputs 0 to 3; there is no output 9"):
-        branched.influence.of_classes([9] * len(branched))
-    with pytest.raises(ValueError, match="one label per image"):
-        branched.influence.of_classes([1, 2])
-    with pytest.raises(ValueError, match="Unknown layer 'bottom'; the layers are 'stem'"):
-        branched.influence.of_classes(layers=["bottom"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n_steps": 0}, "at least 1"),
+        ({"classes": [9] * 40}, "outputs 0 to 3; there is no output 9"),
+        ({"classes": [1, 2]}, "one label per image"),
+        ({"layers": ["bottom"]}, "Unknown layer 'bottom'; the layers are 'stem'"),
+    ],
+)
+def test_bad_input_of_influence_maps(branched, options, message):
+    with pytest.raises(ValueError, match=message):
+        branched.influence.of_classes(**options)
 
 
 def _arrays(words):

@@ -9,7 +9,7 @@ from skgmmcnn.graph._text import nats, percent, probable
 
 def seven(**of):
     """Return a graph with a word for the decision, one against it, and an edge between words."""
-    graph_attributes = {
+    overall = {
         "evidence": "influence",
         "n_images": 1,
         "n_explained": 1,
@@ -17,8 +17,8 @@ def seven(**of):
         "target": 7,
         "decision": 7,
     }
-    graph_attributes |= {"probability": 0.93, "runner_up_name": "cat", "runner_up_probability": 0.04, "held": True}
-    graph = nx.DiGraph(**graph_attributes | of)
+    overall |= {"probability": 0.93, "runner_up_name": "cat", "runner_up_probability": 0.04, "held": True}
+    graph = nx.DiGraph(**overall | of)
     contrast = {"contrast_name": of["contrast_name"]} if "contrast_name" in of else {}
     graph.add_node("decision_7", layer="decision", word=7, count=1, n_locations=1, class_name="seven", **contrast)
     for key, influence, without, decision in [("up_w003", 2.1, 0.41, 2), ("up_w004", -0.5, 0.93, 7)]:
