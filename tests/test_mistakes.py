@@ -112,8 +112,8 @@ MISTAKES = {
     ),
     "words that are a number": (
         lambda m: VisualWordDisplay.from_estimator(make_pipeline(m.dictionary), 5),
-        TypeError,
-        "words must list words",
+        ValueError,
+        "There is no word 5",
     ),
     "a word that is a number": (
         lambda m: VisualWordDisplay.from_estimator(make_pipeline(m.dictionary), [5]),
@@ -132,7 +132,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_mistakes_are_told(mistake, made):
+def test_mistakes_raise_named_errors(mistake, made):
     make, error, message = MISTAKES[mistake]
     with pytest.raises(error, match=message):
         make(made)
