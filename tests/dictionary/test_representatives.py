@@ -74,7 +74,7 @@ def test_patches_of_deep_layers_are_parts_of_the_image():
     maps = FeatureExtractor(network, ["0", "3"], preprocess=None).fit_transform(images)
     all_of_it = {("3", "0"): maps.receptive_fields["3", "0"]}
     for fields, side in ((all_of_it, 16), ({}, 29)):
-        maps.spec = replace(maps.spec, effective_fields=fields)
+        maps._source.spec = replace(maps.spec, effective_fields=fields)
         found = LayerDictionary(3, random_state=0).fit(maps).vocabulary_.representatives["3"]
         assert found.patches.shape[2:4] == (side, side)
         assert found.whole == (not fields)
@@ -82,7 +82,7 @@ def test_patches_of_deep_layers_are_parts_of_the_image():
 
 def test_whole_fields_reach_outside_the_image(digits):
     maps = FeatureExtractor(digits.network, ["conv2", "conv3"]).fit_transform(digits.images[:100])
-    maps.spec = replace(maps.spec, effective_fields={})
+    maps._source.spec = replace(maps.spec, effective_fields={})
     vocabulary = LayerDictionary(12, random_state=0).fit(maps).vocabulary_
     found = vocabulary.representatives["conv2"]
     assert found.patches.shape[2:] == (5, 5, 3)
