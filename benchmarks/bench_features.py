@@ -118,7 +118,7 @@ def changed_words(name, network, layers, X, preprocess):
         stored = exact.store(folder, dtype="float16")
         found = {"float16 store": (dictionary.predict(stored), timed(read, stored)[0])}
     reduced = maps_of(copy.deepcopy(network).bfloat16())
-    reduced.spec = exact.spec  # whose words else are those of another network
+    reduced._source.spec = exact.spec  # whose words else are those of another network
     found["bfloat16"] = dictionary.predict(reduced), timed(read, reduced)[0]
     for kind, (words, taken) in found.items():
         shares = "  ".join(f"{layer} {(words[layer] != expected[layer]).mean():.2%}" for layer in layers)
