@@ -44,9 +44,9 @@ class Counting(Timed):
     def _mixture(self, layer, sample):
         add = Expectation.add
 
-        def counted(expectation, rows, weights=None):
-            Counting.operations += 2 * rows.numel() * N_WORDS
-            add(expectation, rows, weights)
+        def counted(expectation, rows):
+            Counting.operations += 2 * rows.values.numel() * N_WORDS
+            add(expectation, rows)
 
         Expectation.add = counted
         try:

@@ -15,9 +15,10 @@ from common import load_data, timed
 from torch import nn
 
 from skgmmcnn import FeatureExtractor, LayerDictionary, LayerHMM
-from skgmmcnn.chain._chain import Chain, Examples, joined, uniform
+from skgmmcnn.chain._chain import Chain, joined, uniform
 from skgmmcnn.dictionary import Sample
-from skgmmcnn.mixture._solvers import Rows, Training, fit_em, in_blocks, online_pass
+from skgmmcnn.mixture import Rows, in_blocks, online_pass
+from skgmmcnn.mixture._solvers import Training, fit_em
 
 LAYERS = ["2", "4", "6"]
 
@@ -70,7 +71,7 @@ def passes(train, test, _):
 
 def joint(train, test, _):
     """Held-out nats: of mixtures alone, with counted transitions, after EM of the whole from there, and from anew."""
-    examples, held_out = (Examples(side_by_side(part), None) for part in (train, test))
+    examples, held_out = (Rows(side_by_side(part)) for part in (train, test))
     print(f"{'words':>6}{'seed':>5}{'mixtures':>10}{'counted':>9}{'EM from there':>15}{'EM from rows':>14}")
     for n_words in (20, 50):
         for seed in (0, 1):
@@ -117,10 +118,10 @@ def speed(train, _, __):
         def independent(mixtures=mixtures):
             for mixture, part in zip(mixtures, values.split(sizes, 1), strict=True):
                 rows = part.contiguous()
-                online_pass(in_blocks(Rows(rows, None, rows), 1024), mixture, None)
+                online_pass(in_blocks(Rows(rows), 1024), mixture, None)
 
         def together(chain=chain):
-            online_pass(in_blocks(Examples(values, None), 1024), chain, None)
+            online_pass(in_blocks(Rows(values), 1024), chain, None)
 
         times = {"mixtures": [], "chain": []}
         for _ in range(3):
@@ -152,7 +153,7 @@ def hmmlearn(train, _, __):
         for part in parts
     ]
     chain = Chain(tuple(uniform([n_words] * 3, 0)), tuple(mixtures), 0.0)
-    seconds, fitted = timed(fit_em, Examples(torch.cat(parts, 1), None), chain, Training(n_passes, 0, momentum=0))
+    seconds, fitted = timed(fit_em, Rows(torch.cat(parts, 1)), chain, Training(n_passes, 0, momentum=0))
     print(f"{'':34}{'seconds':>9}{'log-likelihood by pass, nats per example':>44}")
     print(f"{'ours':34}{seconds:9.2f}   " + " ".join(f"{bound:.6f}" for bound in fitted.lower_bounds), flush=True)
 

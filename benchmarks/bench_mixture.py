@@ -18,8 +18,8 @@ from sklearn.mixture import GaussianMixture
 from torchvision import transforms
 
 from skgmmcnn import DiagonalGaussianMixture, FeatureExtractor
+from skgmmcnn.mixture import Rows
 from skgmmcnn.mixture._em import Mixture, Scorer
-from skgmmcnn.mixture._solvers import Rows
 
 FLOOR = 1e-3
 # Channels' worth of nats per row: what LayerDictionary calls converged.
@@ -139,7 +139,7 @@ def pass_rate(name):
         warnings.simplefilter("ignore")
         mixture.fit(train)
     values = torch.from_numpy(train)
-    data = Rows(values, None, values)
+    data = Rows(values)
     data.expect(mixture.mixture_)
     shares = []
     for _ in range(3):

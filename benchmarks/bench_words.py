@@ -12,12 +12,13 @@ Each dictionary is fitted twice, with two seeds that draw other locations and ot
 - seconds of one fit on all processors together, without the network
 
     SKGMMCNN_DATA=... python benchmarks/bench_words.py resnet20|squeezenet|tiny_darknet|efficientnet_lite0 \
-        [number of images] [number of test images] [n_words ...]
+        [--images 400] [--test-images 200] [--words 50 200 500 1000] [--mixtures "tied_diag (the default)" ...]
 """
 
-import sys
+import argparse
 import time
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -33,7 +34,8 @@ from skgmmcnn.mixture._emissions import SphericalGaussian
 from skgmmcnn.mixture._starts import moments, start
 
 SIZES = (50, 200, 500, 1000)
-AT = 200  # words, where families are compared
+AT = 200  # words, where all mixtures are compared
+AT_ALL_SIZES = ("tied_diag (the default)", "scikit-learn's k-means")
 
 
 class Timed(LayerDictionary):
@@ -59,7 +61,7 @@ class OfKMeans(Timed):
         centres = torch.from_numpy(found.cluster_centers_)
         mixture = start(centres, SphericalGaussian(narrow), mean, narrow, sample.rows)
         few = LayerDictionary(self.n_components, max_iter=1)._train(layer, sample)
-        return few._replace(state=few.state._replace(mixture=mixture))
+        return few._replace(state=replace(few.state, mixture=mixture))
 
 
 FAMILIES = {
@@ -126,24 +128,29 @@ def area(dictionary, maps, layer):
     return curves.ratio("per_location")[0]
 
 
-def main(name, n_images=400, n_test=200, *sizes):
-    maps, test_maps = maps_of(name, n_images, n_test)
-    print(f"{name}: {len(maps)} images, {len(test_maps)} test images", flush=True)
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=trust_tables.ASKED)
+    parser.add_argument("--images", type=int, default=400)
+    parser.add_argument("--test-images", type=int, default=200)
+    parser.add_argument("--words", type=int, nargs="+", default=SIZES)
+    parser.add_argument("--mixtures", nargs="+", choices=FAMILIES, default=[*FAMILIES])
+    asked = parser.parse_args()
+    maps, test_maps = maps_of(asked.name, asked.images, asked.test_images)
+    print(f"{asked.name}: {len(maps)} images, {len(test_maps)} test images", flush=True)
     columns = ["alike", "weighted", "ARI", "R2", "kept", "nats", "deletion", "seconds"]
     print(f"{'layer':14}{'words':>6} {'mixture':26}" + "".join(f"{column:>9}" for column in columns), flush=True)
-    jobs = [(mixture, AT) for mixture in FAMILIES]
-    both = ("tied_diag (the default)", "scikit-learn's k-means")
-    jobs += [(mixture, n) for n in sizes or SIZES if n != AT for mixture in both]
+    jobs = [(mixture, AT) for mixture in asked.mixtures if AT in asked.words]
+    jobs += [(mixture, n) for n in asked.words if n != AT for mixture in asked.mixtures if mixture in AT_ALL_SIZES]
     for mixture, n_words in jobs:
         kind, options = FAMILIES[mixture]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             rows = measured(kind, options, n_words, maps, test_maps)
         for layer, values in rows.items():
-            told = "".join(f"{value:9.2f}" for value in values)
-            print(f"{layer:14}{n_words:6} {mixture:26}{told}", flush=True)
+            cells = "".join(f"{value:9.2f}" for value in values)
+            print(f"{layer:14}{n_words:6} {mixture:26}{cells}", flush=True)
 
 
 if __name__ == "__main__":
-    name, *numbers = sys.argv[1:]
-    main(name, *map(int, numbers))
+    main()

@@ -230,9 +230,9 @@ def _explain(options: argparse.Namespace) -> None:
     pipe, X = _loaded(options), _photographs(options.photographs)
     output, contrast, label = options.output, options.rather_than, options.label
     ending = output.suffix.lower() if output else _TEXTS[0]
-    known = (*_PAGES, *_PICTURES, *_GRAPHS, *_TEXTS)
-    if ending not in known:
-        raise ValueError(f"The output's ending {ending!r} names no format; known: {', '.join(known)}.")
+    formats = (*_PAGES, *_PICTURES, *_GRAPHS, *_TEXTS)
+    if ending not in formats:
+        raise ValueError(f"The output's ending {ending!r} names no format; known: {', '.join(formats)}.")
     if label is not None and ending not in _PAGES + _PICTURES:
         raise ValueError(f"--label is shown by {', '.join(_PAGES + _PICTURES)}; a {ending} file has no place for it.")
     words = pipe[:-1].transform(X)
@@ -257,12 +257,12 @@ def _explain(options: argparse.Namespace) -> None:
             print(f"Wrote {file}")
 
 
-def _photographs(given: Sequence[str]) -> Any:
+def _photographs(places: Sequence[str]) -> Any:
     """Return one folder, or a list of files."""
-    folders = [name for name in given if Path(name).is_dir()]
-    if folders and len(given) > 1:
+    folders = [name for name in places if Path(name).is_dir()]
+    if folders and len(places) > 1:
         raise ValueError(f"Give image files, or one folder; got the folder {folders[0]!r} beside others.")
-    return folders[0] if folders else list(given)
+    return folders[0] if folders else list(places)
 
 
 def _files(output: Path | None, n: int) -> list[Any]:

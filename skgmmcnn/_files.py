@@ -10,7 +10,7 @@ from typing import IO, Any
 from uuid import uuid4
 
 _DRAFT = ".skgmmcnn"
-_MOST_SECONDS = 86_400  # after which a draft is that of a killed process
+_MOST_SECONDS = 86_400  # age of drafts that killed processes have left
 
 
 def replace(path: Path, write: Callable[[IO[bytes]], Any]) -> None:

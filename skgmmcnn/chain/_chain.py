@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from itertools import accumulate, pairwise
-from typing import NamedTuple
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import threshold
 
-from .._distributed import local_slice
 from .._threads import by_blocks
-from ..mixture import Assignment, Expectation, Mixture, Scorer, Statistics, dead_and_heavy
+from ..mixture import Assignment, Mixture, Record, Rows, Scorer, Statistics, Sums, dead_and_heavy, in_blocks
 from ._recursions import forward_backward, state_posteriors
 
+R = TypeVar("R")
 _TINY = torch.finfo(torch.float64).tiny
 # Smaller posteriors would be denormal numbers in float32; they are far below the rounding error of any sum.
 _LEAST_POSTERIOR = 1e-26
 
 
 @dataclass(frozen=True)
-class Chain:
+class Chain(Record):
     """P(h, x, c) = prod P(h_l | h_l-1) prod p(x_l | h_l) P(c | h_L).  Immutable.
 
     Parameters
@@ -58,13 +57,7 @@ class Chain:
 
     @property
     def sizes(self) -> list[int]:
-        """Number of channels of each layer."""
         return [mixture.parameters.mean.shape[1] for mixture in self.mixtures]
-
-    def to(self, device: torch.device | str) -> Chain:
-        """Return the chain on another device."""
-        tables = tuple(table.to(device) for table in self.tables)
-        return replace(self, tables=tables, mixtures=tuple(mixture.to(device) for mixture in self.mixtures))
 
     def with_tables(self, tables: Sequence[Tensor]) -> Chain:
         """Return the chain with new tables and the corresponding marginal weights."""
@@ -82,9 +75,12 @@ class Chain:
             return 0.0
         return self.smoothing * sum(table.log().mean(1).sum().item() for table in self.tables)
 
+    def scorer(self, like: Tensor) -> ChainScorer:
+        return ChainScorer(self, like)
+
     def maximize(self, statistics: ChainStatistics) -> Chain:
         """Return the maximum a posteriori chain given `statistics` (the M-step)."""
-        strength = self.smoothing * statistics.total / statistics.n_rows
+        strength = self.smoothing * statistics.layers[0].n_rows / statistics.n_rows  # of averages, per example
         mixtures = tuple(mixture.maximize(part) for mixture, part in zip(self.mixtures, statistics.layers, strict=True))
         counted = zip(statistics.tables, self.tables, strict=True)
         return replace(self, mixtures=mixtures).with_tables([_maximized(*pair, strength) for pair in counted])
@@ -124,43 +120,28 @@ def _maximized(counts: Tensor, table: Tensor, strength: float) -> Tensor:
     return (counts / total).where(total > 0, table)
 
 
-class ChainStatistics(NamedTuple):
+@dataclass(frozen=True)
+class ChainStatistics(Sums):
     """Sums over examples: statistics of each layer, expected counts of each table, and the effective `n_rows`."""
 
     layers: tuple[Statistics, ...]
     tables: tuple[Tensor, ...]
     n_rows: float
 
-    @property
-    def total(self) -> float:
-        """Total weight of the examples: `n_rows`, or 1 for averages."""
-        return self.layers[0].total.sum().item()
-
     def add_(self, other: ChainStatistics) -> ChainStatistics:
         """Add the sums over other examples in place, and return the result."""
-        for layer, more in zip(self.layers, other.layers, strict=True):
-            layer.add_(more)
-        for table, counts in zip(self.tables, other.tables, strict=True):
-            table.add_(counts)
-        return self._replace(n_rows=self.n_rows + other.n_rows)
+        return replace(super().add_(other), n_rows=self.n_rows + other.n_rows)
 
     def blend(self, other: ChainStatistics, share: float) -> ChainStatistics:
         """Return ``(1 - share) * self + share * other`` of two averages."""
-        layers = (first.blend(second, share) for first, second in zip(self.layers, other.layers, strict=True))
-        tables = (torch.lerp(first, second, share) for first, second in zip(self.tables, other.tables, strict=True))
         # The effective sample size of the weighted mean.
         n_rows = 1 / ((1 - share) ** 2 / self.n_rows + share**2 / other.n_rows)
-        return ChainStatistics(tuple(layers), tuple(tables), n_rows)
+        return replace(super().blend(other, share), n_rows=n_rows)
 
     def per_row(self) -> ChainStatistics:
         """Return averages over the examples."""
-        tables = tuple(part / self.total for part in self.tables)
+        tables = tuple(part / self.layers[0].n_rows for part in self.tables)
         return ChainStatistics(tuple(part.per_row() for part in self.layers), tables, self.n_rows)
-
-    def to(self, device: torch.device | str) -> ChainStatistics:
-        """Return the sums on another device."""
-        tables = tuple(part.to(device) for part in self.tables)
-        return ChainStatistics(tuple(part.to(device) for part in self.layers), tables, self.n_rows)
 
 
 class ChainScorer:
@@ -169,20 +150,45 @@ class ChainScorer:
     def __init__(self, chain: Chain, like: Tensor) -> None:
         self.chain = chain = chain.to(like.device)
         self._scorers = [Scorer(mixture, like) for mixture in chain.mixtures]
-
-    def blocks(self, values: Tensor) -> Iterator[list[tuple[Tensor, ...]]]:
-        """Yield blocks of examples (n, sum of d), as phi of each layer."""
-        return map(self.features, values.split(self.block_rows))
+        self.block_rows = self._scorers[0].block_rows
+        # Clamped: a decision of probability zero under all words carries no information.
+        self._log_decision = None if chain.decision is None else chain.decision.T.clamp_min(_TINY).log()
 
     def features(self, block: Tensor) -> list[tuple[Tensor, ...]]:
         """Return phi of each layer for examples (n, sum of d)."""
-        parts = self._scorers[0].ready(block).split(self.chain.sizes, 1)
+        parts = block.split(self.chain.sizes, 1)
         return [scorer.features(part) for scorer, part in zip(self._scorers, parts, strict=True)]
 
+    def infer(self, recursion: Callable[..., R], values: Tensor, targets: Tensor | None = None) -> Iterator[R]:
+        """Yield the results of a recursion for blocks of examples (n, sum of d), given their decisions (n,)."""
+
+        def work(block: Rows) -> R:
+            emissions = self.emissions(self.features(block.values), block.targets)
+            return recursion(self.chain.start, self.chain.transitions, emissions)
+
+        blocks = in_blocks(Rows(values, targets=targets), self.block_rows)
+        return by_blocks(work, blocks, self.n_operations(len(values)))
+
+    def expect(self, block: Rows) -> tuple[Tensor, ChainStatistics, None]:
+        """Return the E-step of one block: the sum of log p(x), and statistics."""
+        chain, features = self.chain, self.features(block.values)
+        emissions = self.emissions(features, block.targets)
+        evidence, posteriors, pairs = forward_backward(chain.start, chain.transitions, emissions)
+        ones = torch.ones_like(features[0][0][:, 0])
+        layers = tuple(
+            scorer.statistics(part, threshold(states, _LEAST_POSTERIOR, 0.0).to(ones), ones)
+            for scorer, part, states in zip(self._scorers, features, posteriors, strict=True)
+        )
+        tables = [posteriors[0].sum(0, keepdim=True), *pairs]
+        if chain.decision is not None:
+            tables.append(torch.zeros_like(chain.decision))
+            if block.targets is not None:
+                tables[-1].T.index_add_(0, block.targets.to(ones.device), posteriors[-1])
+        return evidence.sum(), ChainStatistics(layers, tuple(tables), len(block)), None
+
     @property
-    def block_rows(self) -> int:
-        """Number of examples of a block."""
-        return self._scorers[0].block_rows
+    def log_prior(self) -> float:
+        return self.chain.log_prior()
 
     def n_operations(self, n_rows: int) -> int:
         """Return the approximate number of multiplications to score `n_rows` examples on the CPU."""
@@ -192,84 +198,13 @@ class ChainScorer:
     def emissions(self, block: list[tuple[Tensor, ...]], targets: Tensor | None = None) -> list[Tensor]:
         """Return log p(x_l | h_l) of each layer, (n, K_l); with `targets`, the last includes that of the decision."""
         densities = [scorer.log_density(part).double() for scorer, part in zip(self._scorers, block, strict=True)]
-        if targets is not None and self.chain.decision is not None:
-            # Clamped: a decision of probability zero under all words carries no information.
-            densities[-1] += self._log_decision[targets.to(self.chain.decision.device)]
+        if targets is not None and self._log_decision is not None:
+            densities[-1] += self._log_decision[targets.to(self._log_decision.device)]
         return densities
 
-    @cached_property
-    def _log_decision(self) -> Tensor:
-        assert self.chain.decision is not None
-        return self.chain.decision.T.clamp_min(_TINY).log()
-
     def no_statistics(self) -> ChainStatistics:
-        """Return the statistics of no examples."""
         layers = tuple(scorer.no_statistics() for scorer in self._scorers)
         return ChainStatistics(layers, tuple(map(torch.zeros_like, self.chain.tables)), 0.0)
-
-
-class ChainExpectation(Expectation):
-    """The E-step of a chain as a running sum over examples; see :class:`Expectation`."""
-
-    _scorer_type = ChainScorer
-
-    def _of_block(self, block: tuple[Tensor, Tensor | None]) -> tuple[Tensor, ChainStatistics, None]:
-        values, targets = block
-        chain, features = self._scorer.chain, self._scorer.features(values)
-        posteriors = forward_backward(chain.start, chain.transitions, self._scorer.emissions(features, targets))
-        ones = torch.ones_like(features[0][0][:, 0])
-        layers = tuple(
-            layer.of_rows(part, threshold(states, _LEAST_POSTERIOR, 0.0).to(ones), ones)
-            for part, layer, states in zip(features, self.statistics.layers, posteriors.states, strict=True)
-        )
-        tables = [posteriors.states[0].sum(0, keepdim=True), *posteriors.pairs]
-        if chain.decision is not None:
-            tables.append(torch.zeros_like(chain.decision))
-            if targets is not None:
-                tables[-1].T.index_add_(0, targets.to(ones.device), posteriors.states[-1])
-        return posteriors.log_evidence.sum(), ChainStatistics(layers, tuple(tables), len(values)), None
-
-    @property
-    def n_rows(self) -> float:
-        """Number of examples."""
-        return self.statistics.n_rows
-
-    @property
-    def bound(self) -> float:
-        """Objective of training, per example in nats: the log-likelihood and the log-prior."""
-        return (self.log_likelihood.item() + self._scorer.chain.log_prior()) / self.n_rows
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Training examples (n, sum of d) and their decisions (n,) or None.
-
-    `shared` examples are equal in all processes of ``torch.distributed``, which divide the E-step.
-    """
-
-    values: Tensor
-    targets: Tensor | None
-    shared: bool = False
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    def __getitem__(self, index: Tensor | slice) -> Examples:
-        return Examples(self.values[index], None if self.targets is None else self.targets[index], self.shared)
-
-    @property
-    def total(self) -> float:
-        """Number of examples."""
-        return len(self.values)
-
-    def expect(self, chain: Chain) -> ChainExpectation:
-        """Return the E-step over all examples."""
-        expectation = ChainExpectation(chain, self.values[:0])
-        local = self[local_slice(len(self))] if self.shared else self
-        expectation.add(local.values, local.targets)
-        if self.shared:
-            expectation.merge()
-        return expectation
 
 
 class ChainLabeller:
@@ -279,31 +214,21 @@ class ChainLabeller:
         self._chain, self._layers = chain, layers
         self._scorer: ChainScorer | None = None
 
-    def predict(self, activations: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-        """Yield each layer and the words of the images, shape (n,)."""
-        return ((layer, assigned.component) for layer, assigned in self.assign(activations))
-
-    def assign(self, activations: Mapping[str, Tensor]) -> Iterator[tuple[str, Assignment]]:
-        """Yield each layer and the words of the images, with posteriors and log-densities."""
+    def __call__(self, activations: Mapping[str, Tensor], scored: bool) -> Iterator[tuple[str, Assignment]]:
         values = joined(activations, self._layers)
         self._scorer = self._scorer or ChainScorer(self._chain, values)
-        scorer = self._scorer
-        blocks = values.split(scorer.block_rows)
-        parts = by_blocks(
-            lambda block: self._assign(scorer, scorer.features(block)), blocks, scorer.n_operations(len(values))
-        )
+        parts = self._scorer.infer(_assign, values)
         for layer, assigned in zip(self._layers, zip(*parts, strict=True), strict=True):
             yield layer, Assignment(*map(torch.cat, zip(*assigned, strict=True)))
 
-    @staticmethod
-    def _assign(scorer: ChainScorer, block: list[tuple[Tensor, ...]]) -> list[Assignment]:
-        emissions = scorer.emissions(block)
-        evidence, states = state_posteriors(scorer.chain.start, scorer.chain.transitions, emissions)
-        assigned = []
-        for posterior, densities in zip(states, emissions, strict=True):
-            largest, word = posterior.max(1)
-            assigned.append(Assignment(word, largest, densities.gather(1, word[:, None]).squeeze(1), evidence))
-        return assigned
+
+def _assign(start: Tensor, tables: Sequence[Tensor], emissions: Sequence[Tensor]) -> list[Assignment]:
+    """Return the words of each layer with the highest posteriors."""
+    assigned = []
+    for posterior, densities in zip(state_posteriors(start, tables, emissions)[1], emissions, strict=True):
+        largest, word = posterior.max(1)
+        assigned.append(Assignment(word, largest, densities.gather(1, word[:, None]).squeeze(1)))
+    return assigned
 
 
 def joined(activations: Mapping[str, Tensor], layers: Sequence[str]) -> Tensor:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import repeat
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from sklearn.preprocessing import LabelEncoder
-from sklearn.utils import check_array, check_random_state, column_or_1d
+from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 from torch import Tensor
@@ -18,10 +17,10 @@ from torch import Tensor
 from .._compat import Interval, StrOptions, fit_context
 from .._device import exact_float32
 from .._threads import one_thread
-from ..dictionary import Sample, WordMaps, WordModel, check_processes, draw, passes
+from ..dictionary import Sample, WordMaps, WordModel, draw, passes
 from ..features import FeatureMaps, maps_of_arrays
-from ..mixture import SOLVERS, OnlineState, Training, in_blocks, online_pass, sampling
-from ._chain import Chain, ChainLabeller, ChainScorer, Examples, joined, uniform
+from ..mixture import SOLVERS, OnlineState, Rows, Training, in_blocks, online_pass, sampling
+from ._chain import Chain, ChainLabeller, ChainScorer, joined, uniform
 from ._paths import InferencePaths
 from ._recursions import likeliest_paths, state_posteriors, viterbi
 
@@ -46,8 +45,7 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
     covariance_type : {"diag", "tied_diag", "spherical"}, default="diag"
         Variances of the words; see :class:`LayerDictionary`.
     emission : {"gaussian", "rectified", "auto"}, default="auto"
-        "rectified" models the input of a ReLU and requires ``covariance_type="diag"``.  With "diag", "auto" selects it
-        for layers with at least a tenth of exact zeros and no negative values.
+        Densities of the words; see :class:`LayerDictionary`.
     solver : {"online", "em"}, default="online"
         "online" takes a step of stepwise EM [2]_ after each `batch_size` examples.  "em" passes over all examples
         before each step and never lowers the penalised likelihood.
@@ -84,16 +82,9 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         P(decision | word of the last layer); None if no decisions were observed.
     classes_ : array of shape (n_classes,) or None
         The outputs of the network, or the distinct values of y for plain arrays.
-    mixtures_ : dict of str to Mixture
-        Densities of the words by layer, with `means_` and `covariances_`; `weights_` are marginal probabilities.
-    layers_ : tuple of str
-        The layers, in network order; "dense", or "dense0", "dense1" and so on, for plain arrays.
-    emissions_ : dict of str to str
-        "gaussian" or "rectified", by layer.
-    vocabulary_ : Vocabulary
-        Sizes, fingerprint, representatives and statistics of the words.
-    dead_words_ : dict of str to int array
-        Words that occur in no fitted example, by layer.
+    layers_, mixtures_, emissions_, vocabulary_, dead_words_
+        As in :class:`LayerDictionary`; the weights of mixtures are the marginal probabilities of words.  Plain arrays
+        are layers "dense", or "dense0", "dense1" and so on.
     lower_bounds_ : list of float
         Mean log-likelihood of the examples and their decisions in nats, after each pass; penalised by `smoothing` with
         ``solver="em"``.
@@ -134,9 +125,8 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
     >>> hmm = LayerHMM(2, solver="em", random_state=0).fit(layers, y)
     >>> bool((hmm.predict(layers) == y).all())
     True
-    >>> log_proba, paths = hmm.decode(layers)
-    >>> paths.shape
-    (200, 2)
+    >>> hmm.paths(layers).path_table().shares.round(1)
+    array([0.6, 0.4])
     """
 
     _parameter_constraints: ClassVar[dict] = {
@@ -187,25 +177,20 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
     @fit_context(prefer_skip_nested_validation=True)
     def _fit(self, X: Any, y: Any) -> WordMaps:
         maps, classes, targets = self._check_examples(X, y, reset=True)
-        samples, examples = self._sample(maps, targets)
-        chain = self._start(samples, classes)
+        sample, examples = self._sample(maps, targets)
+        chain = self._start(maps, sample, classes)
         with exact_float32(), one_thread(), passes(self.max_iter, "chain", shown=self.verbose) as report:
             training = Training(
                 self.max_iter,
                 self.tol * examples.values.shape[1],
                 momentum=0,  # longer steps overshoot: responsibilities are nearly 0 or 1
                 batch_size=self.batch_size,
-                generator=samples[maps.layers[0]].generator,
+                generator=sample.generator,
                 report=report,
             )
             fitted = SOLVERS[self.solver](examples, chain, training)
         self._set_state(fitted.state, maps, classes)
-        self.lower_bounds_ = fitted.lower_bounds
-        self.lower_bound_ = fitted.lower_bounds[-1]
-        self.n_iter_ = fitted.n_iter
-        self.converged_ = fitted.converged
-        if not fitted.converged:
-            self._warn_unconverged("The chain")
+        self._set_fitted(fitted, "The chain", stacklevel=4)
         return self._label(maps, illustrated=True)
 
     @fit_context(prefer_skip_nested_validation=True)
@@ -213,8 +198,7 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         """Take a step of online EM for each `batch_size` examples of X, which are not stored.
 
         At most `max_samples` examples are used.  The first call also chooses initial means and variance floors; after
-        :meth:`fit`, steps continue from there.
-        Representatives are not collected; see :meth:`collect_representatives`.
+        :meth:`fit`, steps continue from there.  Representatives are not collected.
 
         Parameters
         ----------
@@ -232,33 +216,13 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         """
         state: OnlineState | None = getattr(self, "_state", None)
         maps, classes, targets = self._check_examples(X, y, reset=state is None, classes=classes)
-        samples, examples = self._sample(maps, targets)
-        chain = self._start(samples, classes) if state is None else state.mixture
+        sample, examples = self._sample(maps, targets)
+        chain = self._start(maps, sample, classes) if state is None else state.mixture
         with exact_float32(), one_thread():
             bound, state = online_pass(in_blocks(examples, self.batch_size), chain, state)
         self._set_state(state, maps, classes)
-        self.lower_bound_ = bound
-        self.lower_bounds_ = [*getattr(self, "lower_bounds_", []), bound]
-        self.n_iter_ = state.n_steps
-        self.converged_ = False
+        self._set_step(bound, state.n_steps)
         return self
-
-    def score(self, X: Any, y: Any = None) -> float:
-        """Return the mean log-likelihood of the examples.
-
-        Parameters
-        ----------
-        X : FeatureMaps, list of array-like of shape (n, d_l), or array-like of shape (n, sum of d)
-            Activations of the layers.
-        y : object
-            Ignored.
-
-        Returns
-        -------
-        score : float
-            In nats per example.
-        """
-        return float(self.score_samples(X).mean())
 
     def score_samples(self, X: Any) -> np.ndarray:
         """Return the log-likelihood of each example.
@@ -393,8 +357,7 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
             Words from which X was drawn.
         """
         check_is_fitted(self)
-        generator = torch.Generator().manual_seed(int(check_random_state(self.random_state).randint(2**31)))
-        chain = self._chain
+        generator, chain = self._generator(), self._chain
         with sampling(n_samples, sum(chain.sizes)):
             words = [torch.multinomial(chain.start, int(n_samples), replacement=True, generator=generator)]
             for table in chain.transitions:
@@ -409,11 +372,6 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
             if reset:
                 self.n_features_in_ = sum(array.shape[1] for array in arrays)
         else:
-            if getattr(X, "ndim", 2) > 2:
-                raise ValueError(
-                    f"LayerHMM expects FeatureMaps, a list of 2-D arrays, or a 2-D array; X has {X.ndim} dimensions. "
-                    "Pass images to a FeatureExtractor first."
-                )
             whole = validate_data(self, X, dtype=[np.float64, np.float32], reset=reset)
             arrays = np.split(whole, np.cumsum(self._sizes(whole.shape[1]))[:-1], axis=1)
         names = [f"dense{i}" for i in range(len(arrays))] if len(arrays) > 1 else ["dense"]
@@ -450,9 +408,7 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
     ) -> tuple[FeatureMaps, Any, np.ndarray | None]:
         """Return X as maps, the distinct decisions, and the indices of the decisions for plain arrays."""
         maps = self._check(X, y, reset=reset)
-        check_processes(maps)
-        if reset:
-            self._check_sizes(maps)
+        self._check_trainable(maps, reset=reset)
         if isinstance(X, FeatureMaps):
             return maps, np.arange(maps.spec.n_outputs), None
         if not reset and (y is None) != (self.classes_ is None):
@@ -469,20 +425,21 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
     def _encode(y: Any, classes: Any) -> np.ndarray:
         return LabelEncoder().fit(classes).transform(y)
 
-    def _sample(self, maps: FeatureMaps, targets: np.ndarray | None) -> tuple[dict[str, Sample], Examples]:
-        """Return a sample of equal examples of each layer, and the layers side by side."""
-        samples, decisions = draw(maps, self.max_samples, self.random_state, same_locations=True)
-        values = torch.cat([samples[layer].rows for layer in maps.layers], 1)
-        targets = decisions if maps.spec.n_outputs else targets
-        chosen = None if targets is None else torch.from_numpy(targets[samples[maps.layers[0]].images])
-        return samples, Examples(values, chosen, shared=True)
+    def _sample(self, maps: FeatureMaps, targets: np.ndarray | None) -> tuple[Sample, Rows]:
+        """Return a sample of examples, with the layers side by side, and with their decisions."""
+        samples, decisions = draw(maps, self.max_samples, self.random_state, {"chain": maps.layers})
+        sample, targets = samples["chain"], decisions if maps.spec.n_outputs else targets
+        chosen = None if targets is None else torch.from_numpy(targets[sample.images])
+        return sample, Rows(sample.rows, targets=chosen, shared=True)
 
-    def _start(self, samples: Mapping[str, Sample], classes: np.ndarray | None) -> Chain:
+    def _start(self, maps: FeatureMaps, sample: Sample, classes: np.ndarray | None) -> Chain:
         """Return the initial chain."""
-        mixtures = tuple(self._initialize(layer, sample) for layer, sample in samples.items())
+        parts = sample.rows.split([channels for channels, _, _ in maps.shapes.values()], 1)
+        layers = zip(maps.layers, parts, strict=True)
+        mixtures = tuple(self._initialize(layer, sample._replace(rows=part)) for layer, part in layers)
         tables = uniform([len(mixture.weights) for mixture in mixtures], 0 if classes is None else len(classes))
         chain = Chain((), mixtures, float(self.smoothing))
-        return chain.with_tables([table.to(mixtures[0].weights.device) for table in tables])
+        return chain.with_tables([table.to(sample.rows.device) for table in tables])
 
     def _set_state(self, state: OnlineState, maps: FeatureMaps, classes: np.ndarray | None) -> None:
         self._state = state.to("cpu")
@@ -502,6 +459,9 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
     def _labeller(self) -> ChainLabeller:
         return ChainLabeller(self._chain, self.layers_)
 
+    def _log_likelihood(self, X: Any) -> float:
+        return float(self.score_samples(X).mean())
+
     def _posterior_table(self, maps: FeatureMaps) -> np.ndarray:
         return np.concatenate(list(self.posteriors(maps).values()), axis=1)
 
@@ -515,12 +475,9 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         for batch in maps.batches():
             values = joined(batch.activations, self.layers_)
             scorer = scorer or ChainScorer(self._chain, values)
-            observed: Any = repeat(None)
-            if targets is not None:
-                observed = torch.from_numpy(targets[batch.start : batch.start + len(values)]).split(scorer.block_rows)
-            for block, decided in zip(scorer.blocks(values), observed, strict=False):
-                with exact_float32(), one_thread():
-                    parts = recursion(scorer.chain.start, scorer.chain.transitions, scorer.emissions(block, decided))
-                results.append([part.numpy(force=True) for part in parts])
+            given = None if targets is None else torch.from_numpy(targets[batch.start : batch.start + len(values)])
+            with exact_float32():
+                blocks = scorer.infer(recursion, values, given)
+                results += [[part.numpy(force=True) for part in parts] for parts in blocks]
             decisions.append(batch.decisions)
         return [*(np.concatenate(parts) for parts in zip(*results, strict=True)), np.concatenate(decisions)]

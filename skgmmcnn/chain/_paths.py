@@ -43,17 +43,6 @@ class InferencePaths:
         decisions.
     class_tables : tuple of array of shape (K, n_outputs), or None
         Probability of each decision given the word, by layer.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from skgmmcnn import LayerHMM
-    >>> rng = np.random.default_rng(0)
-    >>> y = rng.integers(0, 2, 200)
-    >>> layers = [rng.normal(6 * y[:, None], 1, (200, 3)), rng.normal(-6 * y[:, None], 1, (200, 2))]
-    >>> paths = LayerHMM(2, solver="em", random_state=0).fit(layers, y).paths(layers)
-    >>> paths.path_table().shares.round(1)
-    array([0.6, 0.4])
     """
 
     layers: tuple[str, ...]

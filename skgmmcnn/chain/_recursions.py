@@ -11,27 +11,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+Tensors = Sequence[Tensor]
 # Sums of products in float64 are accurate if they and the terms that matter are above this; the log is -576.
 _LEAST = 1e-250
 # Maximum number of cells of a step: examples times pairs of states.
 _CELLS = 2**22
-
-
-class Posteriors(NamedTuple):
-    """Posteriors of n examples.
-
-    `log_evidence` (n,) is log p(x), `states` holds P(state | x) of each layer, (n, K_l), and `pairs` the sum over the
-    examples of P(state, next state | x) for each table.
-    """
-
-    log_evidence: Tensor
-    states: list[Tensor]
-    pairs: list[Tensor]
 
 
 def log_product(values: Tensor, table: Tensor) -> Tensor:
@@ -50,7 +38,7 @@ def log_product(values: Tensor, table: Tensor) -> Tensor:
     return result
 
 
-def forward(start: Tensor, tables: Sequence[Tensor], emissions: Sequence[Tensor]) -> list[Tensor]:
+def forward(start: Tensor, tables: Tensors, emissions: Tensors) -> list[Tensor]:
     """Return log p(x of layers up to l, state of layer l), one (n, K_l) per layer."""
     joint = [start.log() + emissions[0]]
     for table, emission in zip(tables, emissions[1:], strict=True):
@@ -58,7 +46,7 @@ def forward(start: Tensor, tables: Sequence[Tensor], emissions: Sequence[Tensor]
     return joint
 
 
-def backward(tables: Sequence[Tensor], emissions: Sequence[Tensor]) -> list[Tensor]:
+def backward(tables: Tensors, emissions: Tensors) -> list[Tensor]:
     """Return log p(x of the layers above l | state of layer l), one (n, K_l) per layer."""
     ahead = [torch.zeros_like(emissions[-1])]
     for table, emission in zip(reversed(tables), reversed(emissions[1:]), strict=True):
@@ -66,22 +54,21 @@ def backward(tables: Sequence[Tensor], emissions: Sequence[Tensor]) -> list[Tens
     return ahead[::-1]
 
 
-def state_posteriors(
-    start: Tensor, tables: Sequence[Tensor], emissions: Sequence[Tensor]
-) -> tuple[Tensor, list[Tensor]]:
+def state_posteriors(start: Tensor, tables: Tensors, emissions: Tensors) -> tuple[Tensor, list[Tensor]]:
     """Return log p(x), shape (n,), and P(state | x) of each layer, (n, K_l)."""
-    joint = forward(start, tables, emissions)
-    states = [(here + there).softmax(1) for here, there in zip(joint, backward(tables, emissions), strict=True)]
-    return joint[-1].logsumexp(1), states
+    return _posteriors(forward(start, tables, emissions), backward(tables, emissions))
 
 
-def forward_backward(start: Tensor, tables: Sequence[Tensor], emissions: Sequence[Tensor]) -> Posteriors:
-    """Return the posteriors of states, and of pairs of successive states summed over the examples."""
+def _posteriors(joint: list[Tensor], ahead: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    return joint[-1].logsumexp(1), [(here + there).softmax(1) for here, there in zip(joint, ahead, strict=True)]
+
+
+def forward_backward(start: Tensor, tables: Tensors, emissions: Tensors) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """Return log p(x), P(state | x) of each layer, and the sum over examples of P(state, next state | x) by table."""
     joint, ahead = forward(start, tables, emissions), backward(tables, emissions)
-    evidence = joint[-1].logsumexp(1)
-    states = [(here + there).softmax(1) for here, there in zip(joint, ahead, strict=True)]
+    evidence, states = _posteriors(joint, ahead)
     pairs = [_sum_pairs(joint[i], table, emissions[i + 1] + ahead[i + 1], evidence) for i, table in enumerate(tables)]
-    return Posteriors(evidence, states, pairs)
+    return evidence, states, pairs
 
 
 def _sum_pairs(below: Tensor, table: Tensor, above: Tensor, evidence: Tensor) -> Tensor:
@@ -98,7 +85,7 @@ def _sum_pairs(below: Tensor, table: Tensor, above: Tensor, evidence: Tensor) ->
     return total
 
 
-def viterbi(start: Tensor, tables: Sequence[Tensor], emissions: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+def viterbi(start: Tensor, tables: Tensors, emissions: Tensors) -> tuple[Tensor, Tensor]:
     """Return log p(x, path) of the likeliest paths, shape (n,), and the paths (n, L); ties go to lower states."""
     best = start.log() + emissions[0]
     origins = []
@@ -113,7 +100,7 @@ def viterbi(start: Tensor, tables: Sequence[Tensor], emissions: Sequence[Tensor]
     return log_joint, torch.stack(path[::-1], 1)
 
 
-def likeliest_paths(start: Tensor, tables: Sequence[Tensor], emissions: Sequence[Tensor]) -> tuple[Tensor, ...]:
+def likeliest_paths(start: Tensor, tables: Tensors, emissions: Tensors) -> tuple[Tensor, ...]:
     """Return likeliest paths (n, L), their posteriors (n,), posteriors of their states (n, L), and of the last layer.
 
     The posteriors of the last layer have shape (n, K_L).

@@ -1,14 +1,12 @@
 """Feature maps in, visual words out."""
 
 from ._alignment import Alignment, align_words, assign, similarity_of_means
-from ._base import WordModel, check_processes
+from ._base import WordModel
 from ._dictionary import LayerDictionary
 from ._influence import ClassMargin, Influence, Margin, WordMargin, layer_mean
 from ._representatives import Representatives
-from ._reservoir import draw
-from ._statistics import WordStatistics, count_classes
-from ._training import Sample, passes
-from ._words import Vocabulary, WordMaps, count_words
+from ._training import Sample, draw, passes
+from ._words import Vocabulary, WordMaps, WordStatistics, count_classes, count_words
 from ._worth import means_of
 
 __all__ = ["LayerDictionary", "Vocabulary", "WordMaps", "align_words"]

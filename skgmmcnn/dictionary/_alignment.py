@@ -10,8 +10,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
-from ._statistics import count_pairs
-from ._words import WordMaps
+from ._words import WordMaps, count_pairs
 
 _TINY = np.finfo(float).tiny
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -12,25 +11,26 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
 
 from .._compat import ContainerOutput, Interval, StrOptions, wrap_table
 from .._distributed import n_processes
 from .._threads import one_thread
 from ..features import FeatureMaps
-from ..mixture import EMISSIONS, STARTS, Mixture, RectifiedGaussian, check_scale, moments, start, variance_floor
+from ..mixture import EMISSIONS, STARTS, Mixture, Trained, check_scale, moments, start, variance_floor
 from ._influence import Influence
 from ._labelling import Labeller, label
 from ._representatives import Typical, illustrate
-from ._statistics import count_classes
-from ._training import Sample, emission_of
-from ._words import Vocabulary, WordMaps
+from ._training import Sample
+from ._words import Vocabulary, WordMaps, count_classes
 
 _N_REPRESENTATIVES = 9
+# A layer counts as rectified if at least this fraction of its values is exactly zero and none is negative.
+_LEAST_ZEROS = 0.1
 
 
-class WordModel(ContainerOutput, TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]
+class WordModel(Trained, ContainerOutput, TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]
     """Base of estimators that turn feature maps into word maps."""
 
     _parameter_constraints: ClassVar[dict] = {
@@ -50,18 +50,12 @@ class WordModel(ContainerOutput, TransformerMixin, BaseEstimator, auto_wrap_outp
     n_components: int | Mapping[str, int]
     covariance_type: str
     emission: str
+    init_params: str = "random_from_data"
     reg_covar: float
     max_samples: int
-    max_iter: int
     keep_proba: bool
     keep_patches: bool
     word_names: Mapping[tuple[str, int] | str, str] | None
-    layers_: tuple[str, ...]
-    emissions_: dict[str, str]
-    mixtures_: dict[str, Mixture]
-    vocabulary_: Vocabulary
-    dead_words_: dict[str, np.ndarray]
-    _network: str | None
 
     @abstractmethod
     def _as_maps(self, X: Any, *, reset: bool) -> FeatureMaps:
@@ -74,6 +68,10 @@ class WordModel(ContainerOutput, TransformerMixin, BaseEstimator, auto_wrap_outp
     @abstractmethod
     def _fit(self, X: Any, y: Any) -> WordMaps:
         """Fit, and return the words of X."""
+
+    @abstractmethod
+    def _log_likelihood(self, X: Any) -> float:
+        """Return the mean log-density of X in nats."""
 
     @abstractmethod
     def _posterior_table(self, maps: FeatureMaps) -> np.ndarray:
@@ -135,6 +133,25 @@ class WordModel(ContainerOutput, TransformerMixin, BaseEstimator, auto_wrap_outp
             return self._label(maps, illustrated=False)
         return wrap_table(self, self._posterior_table(maps), X)
 
+    def score(self, X: Any, y: Any = None) -> float:
+        """Return the mean log-likelihood.
+
+        Parameters
+        ----------
+        X : FeatureMaps or array-like
+            Activations of the layers.
+        y : object
+            Ignored.
+
+        Returns
+        -------
+        score : float
+            In nats per location, summed over the layers; per example for :class:`LayerHMM`.  Comparable only for equal
+            layers and `reg_covar`.
+        """
+        check_is_fitted(self)
+        return self._log_likelihood(X)
+
     def collect_representatives(self, X: FeatureMaps) -> Self:
         """Replace the most typical locations of each word by those found in X.
 
@@ -182,6 +199,11 @@ class WordModel(ContainerOutput, TransformerMixin, BaseEstimator, auto_wrap_outp
                 )
             if np.ma.is_masked(X):
                 raise TypeError("X is a masked array; fill the masked entries: X.filled(value).")
+            if getattr(X, "ndim", 2) > 2:
+                raise ValueError(
+                    f"{type(self).__name__} expects FeatureMaps or 2-D arrays; X has {X.ndim} dimensions. Pass images "
+                    "to a FeatureExtractor first."
+                )
             maps = self._as_maps(X, reset=reset)
         if reset and not len(maps):
             raise ValueError("X holds no images (n_samples = 0).")
@@ -190,30 +212,29 @@ class WordModel(ContainerOutput, TransformerMixin, BaseEstimator, auto_wrap_outp
                 f"{type(self).__name__} was fitted on layers with channels {self._channels()}; X has "
                 f"{ {layer: shape[0] for layer, shape in maps.shapes.items()} }."
             )
-        if not reset:
-            self._check_network(maps.spec.fingerprint)
-        return maps
-
-    def _check_network(self, fingerprint: str | None) -> None:
-        fitted = self._network
-        if fitted is not None and fingerprint is not None and fingerprint != fitted:
+        fitted, given = None if reset else self._network, maps.spec.fingerprint
+        if fitted is not None and given is not None and given != fitted:
             raise ValueError(
                 f"{type(self).__name__} was fitted on maps of another network: its weights had SHA-256 "
-                f"{fitted[:12]}..., these have {fingerprint[:12]}.... Pass maps of the fitted network, or fit again."
+                f"{fitted[:12]}..., these have {given[:12]}.... Pass maps of the fitted network, or fit again."
             )
+        return maps
 
     def _channels(self) -> dict[str, int]:
         return {layer: self.mixtures_[layer].parameters.mean.shape[1] for layer in self.layers_}
 
-    def _check_sizes(self, maps: FeatureMaps) -> None:
-        if isinstance(self.n_components, Mapping) and not all(
-            isinstance(n, Integral) and n >= 1 for n in self.n_components.values()
-        ):
-            raise ValueError(f"n_components must be at least 1 for each layer; got {dict(self.n_components)}.")
-        if isinstance(self.n_components, Mapping) and set(self.n_components) != set(maps.layers):
-            raise ValueError(
-                f"n_components names layers {list(self.n_components)}; the layers are {list(maps.layers)}."
-            )
+    def _check_trainable(self, maps: FeatureMaps, *, reset: bool) -> None:
+        """Raise ValueError if `maps` cannot be divided among processes or, with `reset`, are too few for the words."""
+        if len(maps) < n_processes():
+            raise ValueError(f"{len(maps)} images cannot be divided among {n_processes()} processes; start fewer.")
+        if not reset:
+            return
+        if isinstance(self.n_components, Mapping):
+            sizes = dict(self.n_components)
+            if not all(isinstance(n, Integral) and n >= 1 for n in sizes.values()):
+                raise ValueError(f"n_components must be at least 1 for each layer; got {sizes}.")
+            if set(sizes) != set(maps.layers):
+                raise ValueError(f"n_components names layers {list(sizes)}; the layers are {list(maps.layers)}.")
         for layer, (_, height, width) in maps.shapes.items():
             n_rows, n_words = len(maps) * height * width, self._n_words(layer)
             if min(n_rows, self.max_samples) < n_words:
@@ -223,7 +244,7 @@ class WordModel(ContainerOutput, TransformerMixin, BaseEstimator, auto_wrap_outp
                 )
         self._check_names(maps)
 
-    def _names(self) -> dict[tuple[str, int], str]:
+    def _names(self) -> dict[Any, str]:
         """Return `word_names` by layer and number."""
         return {_word_of(key): name for key, name in (self.word_names or {}).items()}
 
@@ -242,31 +263,48 @@ class WordModel(ContainerOutput, TransformerMixin, BaseEstimator, auto_wrap_outp
         return self.n_components[layer] if isinstance(self.n_components, Mapping) else self.n_components
 
     @one_thread()
-    def _initialize(self, layer: str, sample: Sample, init_params: str = "random_from_data") -> Mixture:
+    def _initialize(self, layer: str, sample: Sample) -> Mixture:
         """Return the initial mixture of a layer: means at some rows, all with the variance of all rows."""
         mean, variance = moments(sample.rows)
         check_scale(f"Layer {layer!r}", variance)
-        family = EMISSIONS[emission_of(layer, sample.rows, self.emission, self.covariance_type), self.covariance_type]
-        means = STARTS[init_params](sample.rows, self._n_words(layer), sample.generator)
+        family = EMISSIONS[self._emission_of(layer, sample.rows), self.covariance_type]
+        means = STARTS[self.init_params](sample.rows, self._n_words(layer), sample.generator)
         return start(means, family(variance_floor(variance, self.reg_covar)), mean, variance, sample.rows)
+
+    def _emission_of(self, layer: str, rows: Tensor) -> str:
+        """Return "gaussian" or "rectified"; "auto" is resolved by the fraction of zeros in the rows."""
+        possible = ("rectified", self.covariance_type) in EMISSIONS
+        if self.emission == "gaussian" or (self.emission == "auto" and not possible):
+            return "gaussian"
+        if not possible:
+            raise ValueError(f"emission='rectified' needs covariance_type='diag'; got {self.covariance_type!r}.")
+        negative = bool((rows < 0).any())
+        if self.emission == "auto":
+            zeros = (rows == 0).double().mean().item()
+            return "rectified" if zeros >= _LEAST_ZEROS and not negative else "gaussian"
+        if negative:
+            raise ValueError(
+                f"Layer {layer!r} has negative values, but emission='rectified' models the output of a ReLU; "
+                "use emission='auto' or 'gaussian'."
+            )
+        return "rectified"
 
     def _set_words(self, maps: FeatureMaps, mixtures: dict[str, Mixture], others: Iterable[np.ndarray] = ()) -> None:
         """Set the attributes of words fitted on `maps`; `others` are further arrays that determine words."""
         self.layers_ = maps.layers
         self.mixtures_ = mixtures
-        self.emissions_ = {
-            layer: "rectified" if isinstance(mixture.emission, RectifiedGaussian) else "gaussian"
-            for layer, mixture in mixtures.items()
-        }
-        self.vocabulary_ = _vocabulary(mixtures, others)
+        names = {emission: name for (name, _), emission in EMISSIONS.items()}
+        self.emissions_ = {layer: names[type(mixture.emission)] for layer, mixture in mixtures.items()}
+        digest = hashlib.sha256()
+        for layer, mixture in mixtures.items():
+            digest.update(layer.encode())
+            for array in (mixture.weights_, mixture.means_, mixture.covariances_):
+                digest.update(np.ascontiguousarray(array).data)
+        for array in others:
+            digest.update(np.ascontiguousarray(array).data)
+        n_words = {layer: len(mixture.weights) for layer, mixture in mixtures.items()}
+        self.vocabulary_ = Vocabulary(n_words, digest.hexdigest())
         self._network = maps.spec.fingerprint
-
-    def _warn_unconverged(self, what: str) -> None:
-        warnings.warn(
-            f"{what} did not converge in {self.max_iter} passes; increase max_iter or tol.",
-            ConvergenceWarning,
-            stacklevel=5,
-        )
 
     def _label(self, maps: FeatureMaps, *, illustrated: bool) -> WordMaps:
         """Return the words after one pass through the network; with `illustrated`, collect representatives."""
@@ -303,22 +341,3 @@ def _word_of(key: Any) -> Any:
     """Return layer and number for ``"layer3_w017"``; other keys unchanged."""
     layer, _, number = key.rpartition("_w") if isinstance(key, str) else ("", "", "")
     return (layer, int(number)) if number.isdecimal() else key
-
-
-def check_processes(maps: FeatureMaps) -> None:
-    """Raise ValueError if there are fewer images than processes."""
-    if len(maps) < n_processes():
-        raise ValueError(f"{len(maps)} images cannot be divided among {n_processes()} processes; start fewer.")
-
-
-def _vocabulary(mixtures: Mapping[str, Mixture], others: Iterable[np.ndarray]) -> Vocabulary:
-    """Return the words of mixtures by layer, with a fingerprint of these and of `others`."""
-    digest = hashlib.sha256()
-    for layer, mixture in mixtures.items():
-        digest.update(layer.encode())
-        for array in (mixture.weights_, mixture.means_, mixture.covariances_):
-            digest.update(np.ascontiguousarray(array).data)
-    for array in others:
-        digest.update(np.ascontiguousarray(array).data)
-    n_words = {layer: len(mixture.weights) for layer, mixture in mixtures.items()}
-    return Vocabulary(n_words, digest.hexdigest())

@@ -16,11 +16,10 @@ from .._distributed import local_slice
 from .._threads import one_thread
 from ..features import FeatureMaps, maps_of_arrays
 from ..mixture import SOLVERS, STARTS, Expectation, Fitted, Mixture, OnlineState, Rows, Scorer, Training, online_step
-from ._base import WordModel, check_processes
+from ._base import WordModel
 from ._labelling import MixtureLabeller, as_rows, average_posteriors
-from ._readouts import Grouped, Readout, fit_readout, train_words
-from ._reservoir import draw
-from ._training import Sample, passes
+from ._readouts import Readout, fit_readout, train_words
+from ._training import Sample, draw, passes
 from ._words import WordMaps
 from ._worth import DictionaryReport, worth
 
@@ -49,9 +48,7 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
         The classes are y, or the network's decisions if y is None.  It works best if `max_samples` admits all
         locations.
     covariance_type : {"tied_diag", "diag", "spherical"}, default="tied_diag"
-        Variances per channel, common to all words; per word and channel, as in the paper; or per word.  With "diag",
-        words specialise in channels that are zero: fewer of them recur with another sample, and they preserve fewer
-        decisions.
+        Variances per channel, common to all words; per word and channel, as in the paper; or per word.
     emission : {"gaussian", "rectified", "auto"}, default="auto"
         "rectified" models the input of a ReLU [2]_ and requires ``covariance_type="diag"``.  With "diag", "auto"
         selects it for layers with at least a tenth of exact zeros and no negative values.
@@ -68,8 +65,7 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
         one row in fifty changes its word in a pass.
     reg_covar : float, default=0.3
         Floor of the variance of a component, as a fraction of the channel's variance; scikit-learn's parameter of this
-        name is added instead.  With lower values, words describe small differences in nearly silent channels, recur
-        less often with another sample, and predict the class less well.
+        name is added instead.
     keep_proba : bool, default=False
         Whether word maps hold the posterior and the log-density of the word at each location.
     keep_patches : bool, default=True
@@ -186,26 +182,25 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
     @fit_context(prefer_skip_nested_validation=True)
     def _fit(self, X: Any, y: Any) -> WordMaps:
         maps = self._check(X, y, reset=True)
-        check_processes(maps)
+        self._check_trainable(maps, reset=True)
         if self.objective == "discriminative" and not maps.spec.n_outputs:
             raise ValueError("objective='discriminative' needs the FeatureMaps of a network; X is a plain array.")
-        samples, decisions = self._sample(maps)
+        samples, decisions = draw(maps, self.max_samples, self.random_state, {layer: [layer] for layer in maps.layers})
         with exact_float32(), one_thread():
             fitted = {layer: self._train(layer, sample) for layer, sample in samples.items()}
             readouts: dict[str, Readout] = {}
             if self.objective == "discriminative":
                 targets = decisions if y is None else maps.spec.encode(y, len(maps))
                 for layer, sample in samples.items():
-                    fitted[layer], readouts[layer] = _retrain(fitted[layer], sample, targets, maps.spec.n_outputs)
+                    fitted[layer], readouts[layer] = train_words(fitted[layer], sample, targets, maps.spec.n_outputs)
         self._set_states(maps, {layer: fit.state for layer, fit in fitted.items()})
         if readouts:
             self.readouts_ = readouts
-        self._set_bounds({layer: fit.lower_bounds for layer, fit in fitted.items()})
-        self.n_iter_ = max(fit.state.n_steps for fit in fitted.values())
-        self.converged_ = all(fit.converged for fit in fitted.values())
-        if not self.converged_:
-            slow = [layer for layer, fit in fitted.items() if not fit.converged]
-            self._warn_unconverged(f"The mixtures of layers {slow}")
+        slow = [layer for layer, fit in fitted.items() if not fit.converged]
+        bounds = {layer: fit.lower_bounds for layer, fit in fitted.items()}
+        self._set_bounds(bounds, max(fit.state.n_steps for fit in fitted.values()), not slow)
+        if slow:
+            self._warn_unconverged(f"The mixtures of layers {slow}", stacklevel=4)
         words = self._label(maps, illustrated=True)
         if self.verbose:
             print(self.report(maps))
@@ -229,35 +224,28 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
         -------
         self : LayerDictionary
             The dictionary after the step.
-
-        References
-        ----------
-        .. [1] Cappe and Moulines, "On-line expectation-maximization algorithm for latent data models", JRSS B, 2009.
         """
         if self.objective == "discriminative":
             raise ValueError(
                 "partial_fit supports the generative objective only; set objective='generative', or use fit."
             )
-        before: dict[str, OnlineState] | None = getattr(self, "_states", None)
-        maps = self._check(X, y, reset=before is None)
-        check_processes(maps)
-        if before is None:
-            samples, _ = self._sample(maps)
+        before: dict[str, OnlineState] = getattr(self, "_states", {})
+        maps = self._check(X, y, reset=not before)
+        self._check_trainable(maps, reset=not before)
+        mixtures = {layer: state.mixture for layer, state in before.items()}
+        if not before:
+            samples, _ = draw(maps, self.max_samples, self.random_state, {layer: [layer] for layer in maps.layers})
             mixtures = {layer: self._initialize(layer, sample) for layer, sample in samples.items()}
-        else:
-            mixtures = {layer: state.mixture for layer, state in before.items()}
         expectations = self._expect(maps[local_slice(len(maps))], mixtures)
-        for layer in maps.layers:
-            expectations[layer].merge()
+        for expectation in expectations.values():
+            expectation.merge()
         states = {
-            layer: online_step(expectations[layer], mixtures[layer], None if before is None else before[layer])
-            for layer in mixtures
+            layer: online_step(expectations[layer], mixture, before.get(layer)) for layer, mixture in mixtures.items()
         }
         self._set_states(maps, states)
-        bounds = getattr(self, "lower_bounds_", dict.fromkeys(mixtures, ()))
-        self._set_bounds({layer: [*bounds[layer], expectations[layer].mean_log_likelihood] for layer in mixtures})
-        self.n_iter_ = states[self.layers_[0]].n_steps
-        self.converged_ = False
+        before_bounds = getattr(self, "lower_bounds_", dict.fromkeys(mixtures, ()))
+        bounds = {layer: [*before_bounds[layer], expectations[layer].mean_log_likelihood] for layer in mixtures}
+        self._set_bounds(bounds, states[self.layers_[0]].n_steps, converged=False)
         return self
 
     def predict(self, X: Any) -> Any:
@@ -276,25 +264,6 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
         check_is_fitted(self)
         words = self._label(self._check(X, None, reset=False), illustrated=False).words
         return words if isinstance(X, FeatureMaps) else words[self.layers_[0]].ravel().astype(np.int64)
-
-    def score(self, X: Any, y: Any = None) -> float:
-        """Return the mean log-density per location in nats, summed over the layers.
-
-        Parameters
-        ----------
-        X : FeatureMaps or array-like of shape (n, d)
-            Activations of the layers.
-        y : object
-            Ignored.
-
-        Returns
-        -------
-        score : float
-            Higher is better.  Comparable only for equal layers and `reg_covar`.
-        """
-        check_is_fitted(self)
-        expectations = self._expect(self._check(X, None, reset=False), self.mixtures_)
-        return sum(expectation.mean_log_likelihood for expectation in expectations.values())
 
     def report(self, X: Any, *, n_images: int = 100) -> DictionaryReport:
         """Measure the use of words, the variance that they explain, and the decisions that they preserve.
@@ -318,17 +287,6 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
         -----
         UserWarning
             If the words of a layer preserve fewer than half of the decisions.
-
-        Examples
-        --------
-        >>> from skgmmcnn import FeatureExtractor, LayerDictionary
-        >>> from skgmmcnn.datasets import load_digits_network
-        >>> digits = load_digits_network()
-        >>> extractor = FeatureExtractor(digits.network, layers=["conv3"])
-        >>> dictionary = LayerDictionary(50, random_state=0).fit(extractor.fit_transform(digits.images))
-        >>> report = dictionary.report(extractor.transform(digits.test_images))
-        >>> report.layers["conv3"].kept > 0.9
-        True
         """
         check_is_fitted(self)
         if n_images < 1:
@@ -383,11 +341,6 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
         return {layer: readout.predict_proba(posteriors[layer]) for layer, readout in self.readouts_.items()}
 
     def _as_maps(self, X: Any, *, reset: bool) -> FeatureMaps:
-        if getattr(X, "ndim", 2) > 2:
-            raise ValueError(
-                f"LayerDictionary expects FeatureMaps or a 2-D array; X has {X.ndim} dimensions. Pass images to a "
-                "FeatureExtractor first."
-            )
         return maps_of_arrays({"dense": validate_data(self, X, dtype=[np.float64, np.float32], reset=reset)})
 
     def _labeller(self) -> MixtureLabeller:
@@ -399,20 +352,20 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
             rows = torch.cat([as_rows(batch.activations[layer]) for batch in maps.batches()])
             return Scorer(self.mixtures_[layer], rows).predict_proba(rows).numpy(force=True)
 
-    def _sample(self, maps: FeatureMaps) -> tuple[dict[str, Sample], np.ndarray]:
-        self._check_sizes(maps)
-        return draw(maps, self.max_samples, self.random_state)
+    def _log_likelihood(self, X: Any) -> float:
+        expectations = self._expect(self._check(X, None, reset=False), self.mixtures_)
+        return sum(expectation.mean_log_likelihood for expectation in expectations.values())
 
-    def _initialize(self, layer: str, sample: Sample, init_params: str = "") -> Mixture:
+    def _initialize(self, layer: str, sample: Sample) -> Mixture:
         if self._n_words(layer) > 1 and (sample.rows == sample.rows[0]).all():
             raise ValueError(
                 f"Layer {layer!r} is constant over all locations and images, so it has no words; leave it out."
             )
-        return super()._initialize(layer, sample, init_params or self.init_params)
+        return super()._initialize(layer, sample)
 
     def _train(self, layer: str, sample: Sample) -> Fitted:
         mixture = self._initialize(layer, sample)
-        rows = Rows(sample.rows, None, sample.rows, shared=True)
+        rows = Rows(sample.rows, shared=True)
         with passes(self.max_iter, layer, shown=self.verbose) as report:
             tol = self.tol * rows.values.shape[1]
             training = Training(self.max_iter, tol, generator=sample.generator, report=report, still=_STILL)
@@ -430,7 +383,7 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
                     rows = as_rows(values)
                     if layer not in expectations:
                         expectations[layer] = Expectation(mixtures[layer], rows)
-                    expectations[layer].add(rows)
+                    expectations[layer].add(Rows(rows))
         return expectations
 
     def _set_states(self, maps: FeatureMaps, states: dict[str, OnlineState]) -> None:
@@ -439,15 +392,5 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
         self._states = {layer: state.to("cpu") for layer, state in states.items()}
         self._set_words(maps, {layer: state.mixture for layer, state in self._states.items()})
 
-    def _set_bounds(self, bounds: dict[str, list[float]]) -> None:
-        self.lower_bounds_ = bounds
-        self.lower_bound_ = sum(history[-1] for history in bounds.values())
-
-
-def _retrain(fitted: Fitted, sample: Sample, targets: np.ndarray, n_outputs: int) -> tuple[Fitted, Readout]:
-    """Continue training with the discriminative objective; return the words and their readout."""
-    data = Grouped.by_image(sample.rows, sample.images, targets)
-    mixture, readout = train_words(data, fitted.mixture, n_outputs, sample.generator)
-    expectation = Rows(sample.rows, None, sample.rows).expect(mixture)
-    state = OnlineState(mixture, expectation.statistics.per_row(), fitted.state.n_steps)
-    return Fitted(state, [*fitted.lower_bounds, expectation.mean_log_likelihood], fitted.converged), readout
+    def _set_bounds(self, bounds: dict[str, list[float]], n_iter: int, converged: bool) -> None:
+        self._set_course(bounds, sum(history[-1] for history in bounds.values()), n_iter, converged)

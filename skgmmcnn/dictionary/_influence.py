@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,12 +14,8 @@ from .._device import exact_float32
 from ..features import Attribution, Edits, FeatureMaps, Rerun, Result, attribute, check_decided, margins
 from ..mixture import Mixture, Scorer
 
-
-class Margin(Protocol):
-    """Scalar of each image that is explained, in nats."""
-
-    def __call__(self, part: Rerun, edits: Edits) -> Tensor:
-        """Return the scalar for the images of `part` with edited layers, shape (n,), differentiable."""
+# The scalar that is explained (n,), in nats, of the images of a batch with edited layers, differentiable.
+Margin = Callable[[Rerun, Edits], Tensor]
 
 
 @dataclass(frozen=True)
@@ -30,7 +26,6 @@ class ClassMargin:
     contrasts: np.ndarray | None = None
 
     def __call__(self, part: Rerun, edits: Edits) -> Tensor:
-        """Return the scalar for the images of `part` with edited layers, shape (n,), differentiable."""
         return self.of_outputs(part.run(edits).outputs, part.rows)
 
     def of_outputs(self, outputs: Any, rows: slice) -> Tensor:
@@ -48,13 +43,12 @@ class WordMargin:
     mixture: Mixture
 
     def __call__(self, part: Rerun, edits: Edits) -> Tensor:
-        """Return the scalar for the images of `part` with edited layers, shape (n,), differentiable."""
         values = part.map_of(self.layer, edits)
         where = torch.from_numpy(self.where[part.rows]).to(values.device)
         rows = values.permute(0, 2, 3, 1).flatten(0, 2)
         with exact_float32():
             scorer = Scorer(self.mixture, rows)
-            joint = torch.cat([scorer.log_joint(scorer.features(block)) for block in scorer.blocks(rows)]).double()
+            joint = torch.cat([scorer.joint(block) for block in rows.split(scorer.block_rows)]).double()
         log_p = joint.log_softmax(1).unflatten(0, where.shape)
         at = torch.from_numpy(self.word[part.rows]).to(values.device)[:, None, None, None].expand(*where.shape, 1)
         others = log_p.scatter(-1, at, -torch.inf).logsumexp(-1)
@@ -64,7 +58,12 @@ class WordMargin:
 
 @dataclass(frozen=True, eq=False)
 class InfluenceMaps:
-    """Contributions of locations to the log-odds of a class, for n images; see :meth:`Influence.of_classes`."""
+    """Contributions of locations to the log-odds of a class or its margin over another, for n images, in nats.
+
+    `maps`, by layer (n, H, W), are positive for evidence for the class; their sums are `margins` (n,) - `baselines` up
+    to rounding.  `baselines`, by layer (n,), are the margins with the mean of the layer at all locations.  `residuals`,
+    by layer (n,), are integration errors as a fraction of the absolute contributions, among which they are divided.
+    """
 
     maps: Mapping[str, np.ndarray]
     margins: np.ndarray
@@ -77,18 +76,6 @@ class Influence:
 
     This is the attribute `influence` of :class:`WordMaps`.  It holds the network and the images, but no activations,
     and supports indexing by image.
-
-    Examples
-    --------
-    >>> from sklearn.pipeline import make_pipeline
-    >>> from skgmmcnn import FeatureExtractor, LayerDictionary
-    >>> from skgmmcnn.datasets import load_digits_network
-    >>> digits = load_digits_network()
-    >>> extractor = FeatureExtractor(digits.network, layers=["conv2", "conv3"])
-    >>> words = make_pipeline(extractor, LayerDictionary(5, random_state=0)).fit_transform(digits.images[:50])
-    >>> influence = words.influence[:2].of_classes()
-    >>> influence.maps["conv3"].shape
-    (2, 4, 4)
     """
 
     def __init__(self, maps: FeatureMaps, mixtures: Mapping[str, Mixture]) -> None:
@@ -128,30 +115,9 @@ class Influence:
     ) -> InfluenceMaps:
         """Return the contribution of each location to the log-odds of a class.
 
-        Parameters
-        ----------
-        classes : array-like of shape (n,), default=None
-            An output for each image, by index or class name; the network's decisions if None.
-        contrasts : array-like of shape (n,), default=None
-            Outputs to compare with: the margin of `classes` over these is explained instead of the log-odds.
-        layers : sequence of str, default=None
-            Subset of the modelled layers; all if None.
-        n_steps : int, default=4
-            Number of segments of the path from the layer's mean to the activations.
-
-        Returns
-        -------
-        influence : InfluenceMaps
-            In nats: `maps`, by layer (n, H, W), positive for evidence for the class, with the sum `margins` -
-            `baselines` up to rounding; `margins` (n,), the log-odds of the class or its margin over `contrasts`;
-            `baselines`, by layer (n,), the same with the mean of the layer at all locations; `residuals`, by layer
-            (n,), the integration error as a fraction of the absolute contributions, which is divided among the
-            locations in proportion.
-
-        Raises
-        ------
-        ValueError
-            If the network returns no scores, for unknown layers or outputs, or if n_steps is less than 1.
+        `classes` are the outputs, by index or class name, that are explained for the images; the network's decisions
+        if None.  With `contrasts`, their margin over these outputs is explained instead of the log-odds.  The path from
+        the layer's mean to the activations has `n_steps` segments.
         """
         names = self._maps.layers if layers is None else tuple(layers)
         for layer in names:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Protocol
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import torch
@@ -16,15 +15,8 @@ from ..features import FeatureMaps
 from ..mixture import Assignment, Mixture, Scorer
 from ._representatives import Typical
 
-
-class Labeller(Protocol):
-    """Assigns words to the locations of feature maps (n, C, H, W), given by layer name."""
-
-    def predict(self, activations: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-        """Yield each layer and the words of its locations, shape (n H W,)."""
-
-    def assign(self, activations: Mapping[str, Tensor]) -> Iterator[tuple[str, Assignment]]:
-        """Yield each layer and the words of its locations, with posteriors and log-densities."""
+# Yields each layer of activations (n, C, H, W) and the words of its locations (n H W,), scored or not.
+Labeller = Callable[[Mapping[str, Tensor], bool], Iterator[tuple[str, Assignment]]]
 
 
 class MixtureLabeller:
@@ -34,20 +26,13 @@ class MixtureLabeller:
         self._mixtures = mixtures
         self._scorers: dict[str, Scorer] = {}
 
-    def _scored(self, activations: Mapping[str, Tensor]) -> Iterator[tuple[str, Scorer, Tensor]]:
+    def __call__(self, activations: Mapping[str, Tensor], scored: bool) -> Iterator[tuple[str, Assignment]]:
         for layer, values in activations.items():
             rows = as_rows(values)
             if layer not in self._scorers:
                 self._scorers[layer] = Scorer(self._mixtures[layer], rows)
-            yield layer, self._scorers[layer], rows
-
-    def predict(self, activations: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-        """Yield each layer and the words of its locations, shape (n H W,)."""
-        return ((layer, scorer.predict(rows)) for layer, scorer, rows in self._scored(activations))
-
-    def assign(self, activations: Mapping[str, Tensor]) -> Iterator[tuple[str, Assignment]]:
-        """Yield each layer and the words of its locations, with posteriors and log-densities."""
-        return ((layer, scorer.assign(rows)) for layer, scorer, rows in self._scored(activations))
+            scorer = self._scorers[layer]
+            yield layer, scorer.assign(rows) if scored else Assignment(scorer.predict(rows))
 
 
 def label(
@@ -63,20 +48,20 @@ def label(
     Words are under "component", by layer (n, H, W); with `keep_proba` there are also "posterior" and "log_density".
     With `typical`, processes of ``torch.distributed`` divide the images.
     """
-    distributed = typical is not None and n_processes() > 1
-    local = local_slice(len(maps)) if distributed else slice(0, len(maps))
+    local = slice(0, len(maps)) if typical is None else local_slice(len(maps))
     labels, decisions = _empty(maps[local], n_words, keep_proba), np.empty(local.stop - local.start, np.int64)
     with exact_float32(), one_thread():
         for batch in maps[local].batches():
             place = slice(batch.start, batch.start + len(batch.decisions))
             decisions[place] = batch.decisions
-            for layer, values in _assign(labeller, batch.activations, keep_proba or typical is not None):
+            for layer, assigned in labeller(batch.activations, keep_proba or typical is not None):
                 for name, arrays in labels.items():
-                    arrays[layer][place] = values[name].numpy(force=True).reshape(arrays[layer][place].shape)
+                    values = getattr(assigned, name).numpy(force=True)
+                    arrays[layer][place] = values.reshape(arrays[layer][place].shape)
                 if typical is not None:
                     words = labels["component"][layer][place].reshape(len(batch.decisions), -1)
-                    typical[layer].add(local.start + batch.start, words, values["posterior"], values["log_density"])
-    if distributed and typical is not None:
+                    typical[layer].add(local.start + batch.start, words, assigned.posterior, assigned.log_density)
+    if typical is not None and n_processes() > 1:
         for choice in typical.values():
             choice.merge()
         parts = all_gather(labels)
@@ -86,14 +71,6 @@ def label(
         }
         decisions = np.concatenate(all_gather(decisions))
     return labels, decisions
-
-
-def _assign(
-    labeller: Labeller, activations: Mapping[str, Tensor], scored: bool
-) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    if scored:
-        return ((layer, assigned._asdict()) for layer, assigned in labeller.assign(activations))
-    return ((layer, {"component": words}) for layer, words in labeller.predict(activations))
 
 
 def _empty(maps: FeatureMaps, n_words: Mapping[str, int], keep_proba: bool) -> dict[str, dict[str, np.ndarray]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +12,8 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from ..mixture import Descent, Mixture, Scorer, responsibilities
+from ..mixture import Descent, Fitted, Mixture, OnlineState, Rows, Scorer, responsibilities
+from ._training import Sample
 
 # Chosen on layers 2 and 3 of a ResNet20 trained on CIFAR-10.  The more words there are, the sooner they overfit.
 _IMAGES_PER_STEP, _LEAST_EPOCHS, _LEAST_STEPS = 64, 10, 500
@@ -52,58 +52,39 @@ def fit_readout(posteriors: np.ndarray, targets: np.ndarray, n_outputs: int) -> 
     return Readout(coef, intercept)
 
 
-@dataclass(frozen=True, eq=False)
-class Grouped:
-    """Rows (n, d) of a layer, the row indices of each image, and the target of each image."""
-
-    rows: Tensor
-    groups: list[Tensor]
-    targets: Tensor
-
-    @classmethod
-    def by_image(cls, rows: Tensor, images: np.ndarray, targets: np.ndarray) -> Grouped:
-        """Group rows by the indices (n,) of their `images`; `targets` includes images without rows."""
-        order = np.argsort(images, kind="stable")
-        present, starts = np.unique(images[order], return_index=True)
-        groups = [torch.from_numpy(part).to(rows.device) for part in np.split(order, starts[1:])]
-        return cls(rows, groups, torch.from_numpy(targets[present]).to(rows.device))
-
-    def __len__(self) -> int:
-        return len(self.groups)
-
-    def __getitem__(self, chosen: Tensor) -> Grouped:
-        return Grouped(self.rows, [self.groups[i] for i in chosen.tolist()], self.targets[chosen.to(self.rows.device)])
-
-    def batches(self, order: Tensor) -> Iterator[Grouped]:
-        """Yield batches of groups in `order`."""
-        return (self[chosen] for chosen in order.split(_IMAGES_PER_STEP))
-
-    def average(self, mixture: Mixture) -> Tensor:
-        """Return the posteriors averaged over each group, times K, with gradients; shape (groups, K)."""
-        scorer = Scorer(mixture, self.rows)
-        posteriors = responsibilities(scorer.log_joint(scorer.features(self.rows[torch.cat(self.groups)])))
-        sizes = torch.tensor([len(group) for group in self.groups], device=self.rows.device)
-        places = torch.repeat_interleave(torch.arange(len(self), device=self.rows.device), sizes)
-        sums = torch.zeros(len(self), posteriors.shape[1], dtype=posteriors.dtype, device=self.rows.device)
-        return sums.index_add(0, places, posteriors) / sizes[:, None] * posteriors.shape[1]
-
-
-def train_words(data: Grouped, mixture: Mixture, n_outputs: int, generator: torch.Generator) -> tuple[Mixture, Readout]:
-    """Train words and readout to predict the targets; return both.
+def train_words(fitted: Fitted, sample: Sample, targets: np.ndarray, n_outputs: int) -> tuple[Fitted, Readout]:
+    """Continue training such that words and a readout predict the targets (n,) of the images; return both.
 
     A linear softmax classifier reads the posteriors averaged over the rows of an image.  Gradient steps on all
     parameters minimise the cross-entropy (objective L_D of Konforti et al., ECCV 2020).  The rows are a sample, so the
     averages are estimates.
     """
+    rows, n_words = sample.rows, len(fitted.mixture.weights)
+    order = np.argsort(sample.images, kind="stable")
+    present, starts = np.unique(sample.images[order], return_index=True)
+    images = [torch.from_numpy(part).to(rows.device) for part in np.split(order, starts[1:])]
+    classes = torch.from_numpy(targets[present]).to(rows.device)
     # Start at zero: the readout fitted to the initial words already overfits the images.
-    coef = torch.zeros(n_outputs, len(mixture.weights)).to(data.rows).requires_grad_()
-    intercept = torch.zeros(n_outputs).to(data.rows).requires_grad_()
-    descent = Descent(mixture, [coef, intercept], step=_STEP_OF_ONE_WORD / math.sqrt(len(mixture.weights)))
-    n_epochs = max(_LEAST_EPOCHS, math.ceil(_LEAST_STEPS * _IMAGES_PER_STEP / len(data)))
+    coef = torch.zeros(n_outputs, n_words).to(rows).requires_grad_()
+    intercept = torch.zeros(n_outputs).to(rows).requires_grad_()
+    descent = Descent(fitted.mixture, [coef, intercept], step=_STEP_OF_ONE_WORD / math.sqrt(n_words))
+    n_epochs = max(_LEAST_EPOCHS, math.ceil(_LEAST_STEPS * _IMAGES_PER_STEP / len(images)))
     for epoch in range(n_epochs):
         descent.rate = 1 - epoch / n_epochs
-        for batch in data.batches(torch.randperm(len(data), generator=generator)):
-            scores = batch.average(descent.mixture()) @ coef.T + intercept
-            descent.step(cross_entropy(scores, batch.targets) + _SHRINKAGE * coef.square().sum())
-    readout = Readout(coef.numpy(force=True) * coef.shape[1], intercept.numpy(force=True))
-    return descent.mixture(detached=True), readout
+        for chosen in torch.randperm(len(images), generator=sample.generator).split(_IMAGES_PER_STEP):
+            scores = _average(descent.mixture(), rows, [images[i] for i in chosen.tolist()]) @ coef.T + intercept
+            descent.step(cross_entropy(scores, classes[chosen.to(rows.device)]) + _SHRINKAGE * coef.square().sum())
+    mixture = descent.mixture(detached=True)
+    expectation = Rows(rows).expect(mixture)
+    state = OnlineState(mixture, expectation.statistics.per_row(), fitted.state.n_steps)
+    trained = Fitted(state, [*fitted.lower_bounds, expectation.mean_log_likelihood], fitted.converged)
+    return trained, Readout(coef.numpy(force=True) * n_words, intercept.numpy(force=True))
+
+
+def _average(mixture: Mixture, rows: Tensor, images: list[Tensor]) -> Tensor:
+    """Return the posteriors averaged over the rows of each image, times K, with gradients; shape (images, K)."""
+    posteriors = responsibilities(Scorer(mixture, rows).joint(rows[torch.cat(images)]))
+    sizes = torch.tensor([len(image) for image in images], device=rows.device)
+    places = torch.repeat_interleave(torch.arange(len(images), device=rows.device), sizes)
+    sums = posteriors.new_zeros(len(images), posteriors.shape[1])
+    return sums.index_add(0, places, posteriors) / sizes[:, None] * posteriors.shape[1]

@@ -9,12 +9,13 @@ from PIL import Image
 from torch import Tensor
 
 from .._distributed import all_gather
-from ..features import NetworkSpec, Pictures, ReceptiveField, Span
+from ..features import NetworkSpec, Pictures, Span
 
 PATCH_SIDE = 64
 OUTSIDE = 225  # grey value outside the image
 _MOST = 0.5  # of the image along each axis: larger patches would not show which part is meant
 _LEAST = 8  # pixels: smaller patches could not be recognised
+_WHOLE = 0.8  # of the image: larger patches count as the whole image
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,87 +92,53 @@ def illustrate(typical: Typical, layer: str, spec: NetworkSpec, pictures: Pictur
     images, flat = typical.selection()
     _, height, width = spec.shapes[layer]
     locations = np.stack(np.divmod(flat, width), axis=-1)
-    field = _patch_field(spec, layer)
-    if field is None:
+    if (layer, "input") not in spec.receptive_fields:
         return Representatives(images, locations, None, np.full(locations.shape, 0.5))
-    windows = [_windows(field, locations[..., axis], axis, size) for axis, size in enumerate((height, width))]
-    boxes = np.stack([windows[0][0], windows[1][0], windows[0][1], windows[1][1]], axis=-1)
-    marks = np.stack([window[2] for window in windows], axis=-1)
-    patches = None if pictures is None else _cut(pictures, images, boxes)
-    return Representatives(images, locations, patches, marks, _sees_all(field))
+    spans, shape = _patch_spans(spec, layer), spec.receptive_fields[layer, "input"].shape
+    unclipped = [span.unclipped(size) for span, size in zip(spans, shape, strict=True)]
+    start, stop = (
+        np.stack([span[end][locations[..., axis]] for axis, span in enumerate(unclipped)], axis=-1) for end in (0, 1)
+    )
+    places = (locations + 0.5) * shape / (height, width)
+    marks = np.clip((places - start) / np.maximum(stop - start, 1), 0, 1)
+    patches = None if pictures is None else _cut(pictures, images, np.concatenate([start, stop], axis=-1))
+    middle = [stop[len(stop) // 2] - start[len(start) // 2] for start, stop in spans]
+    whole = all(length > _WHOLE * size for length, size in zip(middle, shape, strict=True))
+    return Representatives(images, locations, patches, marks, whole)
 
 
-def _patch_field(spec: NetworkSpec, layer: str) -> ReceptiveField | None:
-    """Return windows of the size of the effective fields, if measured, or the whole fields; None for vectors."""
-    field = spec.receptive_fields.get((layer, "input"))
-    if field is None or not spec.effective_fields:
-        return field
-    rows, columns = (_around(field, axis, _length(spec, layer, axis)) for axis in (0, 1))
-    return ReceptiveField(rows, columns, field.shape)
+def _patch_spans(spec: NetworkSpec, layer: str) -> list[Span]:
+    """Return windows of the size of the effective fields along both axes, or the whole fields if not measured."""
+    spans = []
+    for axis, (span, extent) in enumerate(spec.receptive_fields[layer, "input"].axes):
+        if spec.effective_fields and len(span.start) > 1:
+            length = min(_length(spec, layer, axis), max(int(_MOST * extent), _LEAST), extent)
+            spans.append(span.around(length, extent))
+        else:
+            spans.append(span)
+    return spans
 
 
 def _length(spec: NetworkSpec, layer: str, axis: int) -> int:
     """Return the length in the image of the effective fields of a layer, through the layers below it."""
-    (start, stop), extent = _axis(spec.receptive_fields[layer, "input"], axis)
-    longest = int((stop - start).max())
+    whole, extent = spec.receptive_fields[layer, "input"].axes[axis]
     lengths = []
     for lower in spec.below[layer]:
-        (first, last), size = _axis(spec.effective_fields[layer, lower], axis)
-        lengths.append(int((last - first).max() - 1) * extent // size + _length(spec, lower, axis))
-    return min(longest, max(lengths, default=longest))
-
-
-def _around(field: ReceptiveField, axis: int, length: int) -> Span:
-    """Return windows of a length, at most half the image, around the locations; the whole field for one location."""
-    (start, stop), extent = _axis(field, axis)
-    if len(start) == 1:
-        return Span(start, stop)
-    length = min(length, max(int(_MOST * extent), _LEAST), extent)
-    place = (np.arange(len(start)) + 0.5) * extent / len(start)
-    middle = np.where((start > 0) & (stop < extent), (start + stop) / 2, place)
-    first = np.clip(np.floor(middle - length / 2 + 0.5).astype(np.intp), 0, extent - length)
-    return Span(first, first + length)
-
-
-def _axis(field: ReceptiveField, axis: int) -> tuple[tuple[np.ndarray, np.ndarray], int]:
-    return (field.rows, field.columns)[axis], field.shape[axis]
-
-
-def _sees_all(field: ReceptiveField) -> bool:
-    """Return whether the location in the middle of the map sees nearly the whole image."""
-    window = field.window(len(field.rows[0]) // 2, len(field.columns[0]) // 2)
-    return all(part.stop - part.start > 0.8 * size for part, size in zip(window, field.shape, strict=True))
-
-
-def _windows(field: ReceptiveField, positions: np.ndarray, axis: int, size: int) -> tuple[np.ndarray, ...]:
-    """Return start and stop of the windows of `positions` along one axis, and the relative position in the window.
-
-    A window that the border cuts at one end is extended to its full length outside the image.
-    """
-    span, extent = _axis(field, axis)
-    full = int((span[1] - span[0]).max())
-    start, stop = (ends[positions] for ends in span)
-    start = np.where((start == 0) & (stop < extent), stop - full, start)
-    stop = np.where((stop == extent) & (start > 0), start + full, stop)
-    return start, stop, np.clip(((positions + 0.5) * extent / size - start) / np.maximum(stop - start, 1), 0, 1)
+        span, size = spec.effective_fields[layer, lower].axes[axis]
+        lengths.append((span.longest - 1) * extent // size + _length(spec, lower, axis))
+    return min(whole.longest, max(lengths, default=whole.longest))
 
 
 def _cut(pictures: Pictures, images: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """Return the patches of `boxes` (top, left, bottom, right); each image is read once."""
     sides = boxes[..., 2:] - boxes[..., :2]
-    height, width = np.minimum(sides.reshape(-1, 2).max(0), PATCH_SIDE)
+    height, width = np.minimum(sides.reshape(-1, 2).max(0), PATCH_SIDE).tolist()
     patches = np.full((*images.shape, height, width, 3), OUTSIDE, dtype=np.uint8)
     for number in np.unique(images[images >= 0]):
-        picture = pictures[int(number)]
+        picture = Image.fromarray(pictures[int(number)])
         for place in zip(*np.nonzero(images == number), strict=True):
-            patches[place] = _crop(picture, boxes[place], (width, height))
+            top, left, bottom, right = boxes[place].tolist()
+            patch = Image.new("RGB", (right - left, bottom - top), (OUTSIDE,) * 3)
+            patch.paste(picture, (-left, -top))
+            patches[place] = patch.resize((width, height), Image.Resampling.LANCZOS)
     return patches
-
-
-def _crop(picture: np.ndarray, box: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    top, left, bottom, right = box.tolist()
-    above, before = max(0, -top), max(0, -left)
-    below, behind = max(0, bottom - picture.shape[0]), max(0, right - picture.shape[1])
-    padded = np.pad(picture, ((above, below), (before, behind), (0, 0)), constant_values=OUTSIDE)
-    cut = padded[top + above : bottom + above, left + before : right + before]
-    return np.asarray(Image.fromarray(cut).resize((int(size[0]), int(size[1])), Image.Resampling.LANCZOS))

@@ -1,20 +1,24 @@
-"""Training samples, progress of training, and the choice of the emission family."""
+"""Training samples of the locations of layers, independent of the batch size, and the progress of training."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from sklearn.utils import check_random_state
 from torch import Tensor
 
+from .._distributed import all_gather, local_slice, n_processes
+from .._hashing import mixed
 from .._progress import progress
-from ..mixture import EMISSIONS
+from ..features import FeatureMaps
+from ._labelling import as_rows
 
-# A layer counts as rectified if at least this fraction of its values is exactly zero and none is negative.
-_LEAST_ZEROS = 0.1
+_MOST_BYTES = 2**28
 
 
 class Sample(NamedTuple):
@@ -25,23 +29,69 @@ class Sample(NamedTuple):
     generator: torch.Generator
 
 
-def emission_of(layer: str, rows: Tensor, emission: str, covariance_type: str) -> str:
-    """Return "gaussian" or "rectified"; "auto" is resolved by the fraction of zeros in the rows."""
-    possible = ("rectified", covariance_type) in EMISSIONS
-    if emission == "gaussian" or (emission == "auto" and not possible):
-        return "gaussian"
-    negative = bool((rows < 0).any())
-    if emission == "rectified":
-        if not possible:
-            raise ValueError(f"emission='rectified' needs covariance_type='diag'; got {covariance_type!r}.")
-        if negative:
-            raise ValueError(
-                f"Layer {layer!r} has negative values, but emission='rectified' models the output of a ReLU; "
-                "use emission='auto' or 'gaussian'."
-            )
-        return emission
-    zeros = (rows == 0).double().mean().item()
-    return "rectified" if zeros >= _LEAST_ZEROS and not negative else "gaussian"
+class Reservoir:
+    """The `max_samples` locations of `n_images` images with the smallest hashes of seed, image and location."""
+
+    def __init__(self, n_images: int, n_locations: int, max_samples: int, seed: int) -> None:
+        self._n_locations, self._seed, self._limit = n_locations, seed, max_samples
+        total = n_images * n_locations
+        # A fraction of the hashes lies below the threshold.  A margin of six standard deviations makes too few rows
+        # all but impossible; the surplus is dropped at the end.
+        fraction = min(1.0, (max_samples + 6 * max_samples**0.5 + 40) / total)
+        self._threshold = np.uint64(min(fraction * 2.0**64, 2.0**64 - 2.0**12))
+        self._everything = total <= max_samples
+        self._parts: list[tuple[np.ndarray, np.ndarray, Tensor]] = []  # hashes, images and rows
+
+    def add(self, start: int, rows: Tensor) -> None:
+        """Add the rows (n, C) of all locations of consecutive images, the first of index `start`."""
+        numbers = np.arange(len(rows), dtype=np.uint64) + np.uint64(start * self._n_locations)
+        keys = mixed(mixed(numbers) ^ np.uint64(self._seed))
+        if not self._everything:
+            chosen = np.flatnonzero(keys <= self._threshold)
+            keys, numbers, rows = keys[chosen], numbers[chosen], rows[torch.from_numpy(chosen).to(rows.device)]
+        self._parts.append((keys, (numbers // np.uint64(self._n_locations)).astype(np.int64), rows))
+
+    def sample(self) -> tuple[Tensor, np.ndarray]:
+        """Return the rows (n, C) in the random order of their hashes, and the indices of their images (n,).
+
+        The rows of all processes are merged; every process must call this.
+        """
+        device = self._parts[0][2].device
+        parts = self._parts
+        if n_processes() > 1:
+            local = [(keys, images, rows.cpu()) for keys, images, rows in parts]
+            parts = [(*part[:2], part[2].to(device)) for parts in all_gather(local) for part in parts]
+        keys, images, rows = zip(*parts, strict=True)
+        order = np.argsort(np.concatenate(keys), kind="stable")[: self._limit]
+        return torch.cat(rows)[torch.from_numpy(order).to(device)], np.concatenate(images)[order]
+
+
+def draw(
+    maps: FeatureMaps, max_samples: int, random_state: Any, groups: Mapping[str, Sequence[str]]
+) -> tuple[dict[str, Sample], np.ndarray]:
+    """Return a sample of rows of each group of layers, and the decisions (n,), after one pass through the network.
+
+    The rows of a group are those of its layers, with maps of equal size, side by side.  At most `max_samples` rows and
+    256 MiB are drawn from each group.
+    """
+    seeds = all_gather(check_random_state(random_state).randint(2**31, size=len(groups)).tolist())[0]
+    reservoirs = {}
+    for (name, layers), seed in zip(groups.items(), seeds, strict=True):
+        n_channels = sum(maps.shapes[layer][0] for layer in layers)
+        limit = min(max_samples, max(1, _MOST_BYTES // (4 * n_channels)))
+        reservoirs[name] = Reservoir(len(maps), prod(maps.shapes[layers[0]][1:]), limit, seed)
+    decisions, local = [], local_slice(len(maps))
+    for batch in maps[local].batches():
+        decisions.append(batch.decisions)
+        for name, layers in groups.items():
+            rows = [as_rows(batch.activations[layer]) for layer in layers]
+            reservoirs[name].add(local.start + batch.start, rows[0] if len(rows) == 1 else torch.cat(rows, 1))
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    samples = {
+        name: Sample(*reservoir.sample(), generator)
+        for (name, reservoir), generator in zip(reservoirs.items(), generators, strict=True)
+    }
+    return samples, np.concatenate(all_gather(np.concatenate(decisions)))
 
 
 @contextmanager

@@ -11,7 +11,36 @@ import numpy as np
 from ..features import NetworkSpec, Pictures
 from ._influence import Influence
 from ._representatives import Representatives
-from ._statistics import WordStatistics
+
+_CHUNK_BYTES = 2**26
+
+
+@dataclass(frozen=True, eq=False)
+class WordStatistics:
+    """Frequencies of the K words of a layer by decision for the fitted images; see :class:`Vocabulary`."""
+
+    counts: np.ndarray
+
+    @property
+    def share(self) -> np.ndarray:
+        return self.counts.sum(1) / max(1, self.counts.sum())
+
+    @property
+    def classes(self) -> np.ndarray:
+        return self.counts / np.maximum(1, self.counts.sum(1, keepdims=True))
+
+    @property
+    def purity(self) -> np.ndarray:
+        return self.classes.max(1)
+
+    @property
+    def entropy(self) -> np.ndarray:
+        fractions = self.classes
+        return -(fractions * np.log2(fractions, where=fractions > 0, out=np.zeros_like(fractions))).sum(1)
+
+    @property
+    def dead(self) -> np.ndarray:
+        return np.flatnonzero(self.counts.sum(1) == 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,8 +62,8 @@ class Vocabulary:
     statistics : dict of str to WordStatistics
         Frequencies of the K words of a layer in images of each of C classes: `counts` (K, C) of locations; `share`
         (K,), the fraction of all locations that show the word; `classes` (K, C), the fraction of each class among the
-        locations of the word; `purity` (K,), the largest of these; `entropy` (K,) in bits; `dead`, the words that no
-        location shows.  Empty after `partial_fit`.
+        locations of the word, zeros for a dead one; `purity` (K,), the largest of these; `entropy` (K,) in bits;
+        `dead`, the words that no location shows.  Empty after `partial_fit`.
     names : dict of (str, int) to str
         Names given to words, by layer and word.
     class_names : tuple of str or None
@@ -185,3 +214,19 @@ def count_words(words: np.ndarray, n_words: int) -> np.ndarray:
     n = len(words)
     cells = words.reshape(n, int(np.prod(words.shape[1:]))) + n_words * np.arange(n)[:, None]
     return np.bincount(cells.ravel(), minlength=n * n_words).reshape(n, n_words)
+
+
+def count_classes(words: np.ndarray, decisions: np.ndarray, n_words: int, n_outputs: int) -> WordStatistics:
+    """Count the words (n, H, W) of a layer by the `decisions` (n,) for the images."""
+    return WordStatistics(count_pairs(words, decisions[:, None, None], (n_words, n_outputs)))
+
+
+def count_pairs(first: np.ndarray, second: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Return the joint histogram, of the given `shape`, of two integer arrays (n, H, W)."""
+    counts = np.zeros(shape, dtype=np.int64)
+    n_images = max(1, _CHUNK_BYTES // (8 * max(1, first[:1].size)))
+    for start in range(0, len(first), n_images):
+        chunk = slice(start, start + n_images)
+        cells = first[chunk].astype(np.int64) * shape[1] + second[chunk]
+        counts += np.bincount(cells.ravel(), minlength=counts.size).reshape(shape)
+    return counts

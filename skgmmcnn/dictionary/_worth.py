@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -53,7 +53,7 @@ def worth(maps: FeatureMaps, labeller: Labeller, mixtures: Mapping[str, Mixture]
     if network is None:
         parts = [_measure(labeller, mixtures, batch.activations) for batch in maps.batches()]
     else:
-        parts = list(network.rerun(lambda part: _rerun(labeller, mixtures, part), "words"))
+        parts = list(network.rerun(lambda part: _measure(labeller, mixtures, part.original.activations, part), "words"))
     layers = {layer: _pooled([part[layer] for part in parts], len(mixtures[layer].weights)) for layer in maps.layers}
     poor = [layer for layer, measured in layers.items() if measured.kept < _FEW_KEPT]
     if poor:
@@ -65,8 +65,7 @@ def worth(maps: FeatureMaps, labeller: Labeller, mixtures: Mapping[str, Mixture]
     return DictionaryReport(layers, len(maps))
 
 
-@dataclass(frozen=True)
-class _Measured:
+class _Measured(NamedTuple):
     """Words of a batch, sums of squared errors and deviations, and whether each decision is preserved."""
 
     words: np.ndarray
@@ -75,28 +74,22 @@ class _Measured:
     kept: np.ndarray
 
 
-def _rerun(labeller: Labeller, mixtures: Mapping[str, Mixture], part: Rerun) -> dict[str, _Measured]:
-    original = part.original
-
-    def kept(layer: str, reconstructed: Tensor) -> np.ndarray:
-        return part.run({layer: put(reconstructed)}).decisions == original.decisions
-
-    return _measure(labeller, mixtures, original.activations, kept)
-
-
 def _measure(
-    labeller: Labeller, mixtures: Mapping[str, Mixture], activations: Mapping[str, Tensor], kept: Any = None
+    labeller: Labeller, mixtures: Mapping[str, Mixture], activations: Mapping[str, Tensor], part: Rerun | None = None
 ) -> dict[str, _Measured]:
     measured = {}
     with exact_float32(), torch.no_grad():
-        for layer, words in labeller.predict(activations):
-            values = activations[layer]
+        for layer, assigned in labeller(activations, False):
+            words, values = assigned.component, activations[layer]
             reconstructed = means_of(mixtures[layer], words, values)
+            kept = np.empty(0)
+            if part is not None:
+                kept = part.run({layer: put(reconstructed)}).decisions == part.original.decisions
             measured[layer] = _Measured(
                 np.unique(words.numpy(force=True)),
                 (values - reconstructed).double().square().sum().item(),
                 (values - layer_mean(mixtures[layer], values)).double().square().sum().item(),
-                np.empty(0) if kept is None else kept(layer, reconstructed),
+                kept,
             )
     return measured
 
@@ -110,10 +103,6 @@ def means_of(mixture: Mixture, words: Tensor, like: Tensor) -> Tensor:
 
 def _pooled(parts: list[_Measured], n_words: int) -> LayerWorth:
     residual, spread = sum(part.residual for part in parts), sum(part.spread for part in parts)
-    kept = np.concatenate([part.kept for part in parts])
-    return LayerWorth(
-        n_words,
-        len(np.unique(np.concatenate([part.words for part in parts]))),
-        1 - residual / spread if spread else np.nan,
-        float(kept.mean()) if len(kept) else np.nan,
-    )
+    words, kept = (np.concatenate(values) for values in ([part.words for part in parts], [part.kept for part in parts]))
+    r2 = 1 - residual / spread if spread else np.nan
+    return LayerWorth(n_words, len(np.unique(words)), r2, float(kept.mean()) if len(kept) else np.nan)

@@ -62,10 +62,10 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         provides their metadata.  Pickles refer to weights with a name or a file, and the SHA-256 is checked when they
         are loaded; files of :func:`skgmmcnn.save`, and pickles of other weights, contain them.
     preprocess : "auto", callable or None, default="auto"
-        Preprocessing of one image.  ``"auto"`` is that of the torchvision weights; for other weights of a torchvision
-        model and 8-bit images it is that of the published weights, with a warning.  A callable gets a PIL image for
-        files, PIL images and uint8 data, else a float tensor (C, H, W), and returns a float tensor.  None is for
-        preprocessed float arrays.
+        Preprocessing of one image.  ``"auto"`` takes the preprocessing of the torchvision weights; for other weights of
+        a torchvision model and 8-bit images it takes that of the published weights, with a warning.  A callable gets a
+        PIL image for files, PIL images and uint8 data, else a float tensor (C, H, W), and returns a float tensor.  None
+        is for preprocessed float arrays.
     layout : {"auto", "channels_first", "channels_last"} or dict, default="auto"
         Axis of the channels in a 4-D X.  ``"auto"`` is the axis with as many entries as the first layer has channels.
         The channel axis of layers is inferred from the dependence of values on the image; a dict sets it by layer name

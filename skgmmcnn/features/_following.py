@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import cache, cached_property, lru_cache, reduce
 from typing import Any, NamedTuple
 
@@ -171,8 +172,7 @@ class Follower(TorchDispatchMode):
 
     def _shadow_of(self, call: _Call) -> Tensor:
         """Return the shadow of a result."""
-        follow = _RULES.get(call.name) or (_pointwise if torch.Tag.pointwise in call.func.tags else _by_arguments)
-        shadow = follow(call)
+        shadow = _rule_of(call.func)(call)
         if shadow is not None and _fits(shadow.shape[1:], call.result.shape):
             return shadow
         if call.result.numel() > 1:
@@ -237,19 +237,34 @@ class _Call(NamedTuple):
         """Return the shadows of arguments."""
         return [self.shadows.get(id(self.args.get(name))) for name in names]
 
+    def mixed(self, arguments: Iterable[tuple[Tensor, Sequence[int]]]) -> list[Tensor]:
+        """Return the shadows of arguments, mixed along axes."""
+        known = [(value, axes) for value, axes in arguments if id(value) in self.shadows]
+        return [_mix(self.shadows[id(value)], [axis % value.ndim for axis in axes]) for value, axes in known]
+
 
 _Rule = Callable[[_Call], Tensor | None]
-_RULES: dict[str, _Rule] = {}
+_RULES: dict[str, _Rule] = {
+    "view_as_real": lambda call: call.shadows[id(call.inputs[0])].unsqueeze(-1),
+    "view_as_complex": lambda call: call.shadows[id(call.inputs[0])].amin(-1),
+}
 
 
-def _rule(names: str) -> Callable[[_Rule], _Rule]:
-    """Register the rule of the operations `names`, which returns the shadow of a result, or None if it is unknown."""
+def _rule(patterns: str) -> Callable[[_Rule], _Rule]:
+    """Register a rule for operations: it returns the shadow of a result, or None if that is unknown."""
 
     def register(rule: _Rule) -> _Rule:
-        _RULES.update(dict.fromkeys(names.split(), rule))
+        _RULES.update(dict.fromkeys(patterns.split(), rule))
         return rule
 
     return register
+
+
+@cache
+def _rule_of(func: Any) -> _Rule:
+    name = func.overloadpacket.__name__
+    usual = _pointwise if torch.Tag.pointwise in func.tags else _by_arguments
+    return next((rule for pattern, rule in _RULES.items() if fnmatchcase(name, pattern)), usual)
 
 
 @_rule("_to_copy copy_ clone hardswish_ hardswish masked_fill masked_fill_ lift_fresh")
@@ -340,25 +355,16 @@ def _mix(shadow: Tensor, axes: Sequence[int]) -> Tensor:
 def _product(call: _Call) -> Tensor:
     """Rows of the first factor are multiplied by columns of the second one; a third argument is added."""
     *added, first, second = [argument for argument in call.args.values() if isinstance(argument, Tensor)]
-    factors = [
-        _mix(call.shadows[id(factor)], [axis % factor.ndim])
-        for factor, axis in ((first, -1), (second, -2))
-        if id(factor) in call.shadows
-    ]
-    terms = [_align(call.shadows[id(term)], call.result.ndim) for term in added if id(term) in call.shadows]
+    factors = call.mixed([(first, [-1]), (second, [-2])])
+    terms = [_align(shadow, call.result.ndim) for shadow in call.mixed((term, []) for term in added)]
     return _combine([*([_least(factors)] if factors else []), *terms])
 
 
-@_rule(
-    "_native_multi_head_attention _scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_flash_attention "
-    "_scaled_dot_product_efficient_attention _scaled_dot_product_attention_math _scaled_dot_product_cudnn_attention "
-    "_scaled_dot_product_fused_attention_overrideable"
-)
+@_rule("_native_multi_head_attention _scaled_dot_product_*")
 def _attention(call: _Call) -> Tensor:
     """Each query depends on all keys and their values, separately for the first axes."""
-    queries, keys, values = call.of("query", "key", "value")
-    shadows = [] if queries is None else [_mix(queries, [queries.ndim - 2])]
-    return _least(shadows + [_mix(x, [x.ndim - 3, x.ndim - 2]) for x in (keys, values) if x is not None])
+    mixed = {"query": (-1,), "key": (-2, -1), "value": (-2, -1)}
+    return _least(call.mixed((call.args[name], axes) for name, axes in mixed.items()))
 
 
 @_rule("_transformer_encoder_layer_fwd")
@@ -366,16 +372,6 @@ def _transformer_layer(call: _Call) -> Tensor | None:
     """Each token depends on all tokens of the image, and keeps its place."""
     (shadow,) = call.of("src")
     return None if shadow is None else _rescale(shadow, [1, 2])
-
-
-@_rule("view_as_real")
-def _parts_of_complex(call: _Call) -> Tensor:
-    return call.shadows[id(call.inputs[0])].unsqueeze(-1)
-
-
-@_rule("view_as_complex")
-def _complex_of_parts(call: _Call) -> Tensor:
-    return call.shadows[id(call.inputs[0])].amin(-1)
 
 
 @_rule("cat")
@@ -404,9 +400,8 @@ def _constant_padding(call: _Call) -> Tensor:
 
 
 @_rule(
-    "roll flip index index_select gather take_along_dim reflection_pad1d reflection_pad2d replication_pad1d "
-    "replication_pad2d repeat stack im2col pixel_shuffle pixel_unshuffle native_channel_shuffle channel_shuffle tril "
-    "triu index_put index_put_ slice_scatter select_scatter _unsafe_index embedding take"
+    "roll flip index index_select index_put index_put_ _unsafe_index gather take take_along_dim embedding repeat stack "
+    "reflection_pad?d replication_pad?d im2col pixel_*shuffle *channel_shuffle tril triu slice_scatter select_scatter"
 )
 def _rearrangement(call: _Call) -> Tensor:
     """Apply the operation to indices of values, to see where each goes."""
@@ -441,7 +436,7 @@ def _by_index(call: _Call, index: Tensor) -> Tensor:
     return shadow.view(*shadow.shape, *[1] * (call.result.ndim - index.ndim))
 
 
-@_rule("native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training _batch_norm_with_update")
+@_rule("*batch_norm*")
 def _normalisation(call: _Call) -> Tensor | None:
     """Batch statistics are constants in evaluation mode; instance statistics mix all locations."""
     if len(call.inputs) > 1:
@@ -487,7 +482,7 @@ def _convolution(call: _Call) -> Tensor | None:
     return _slide(shadow, sizes, ahead, zip(kernel, stride, padding, dilation, strict=True))
 
 
-@_rule("max_pool1d max_pool2d_with_indices max_pool3d_with_indices avg_pool1d avg_pool2d avg_pool3d")
+@_rule("max_pool?d* avg_pool?d")
 def _pooling(call: _Call) -> Tensor | None:
     value = call.inputs[0]
     n_axes = next(int(sign) for sign in call.name if sign.isdigit())
@@ -536,11 +531,7 @@ def _pad(shadow: Tensor, axis: int, before: int, behind: int) -> Tensor:
     return torch.cat([around[0], shadow, around[1]], axis)
 
 
-@_rule(
-    "_adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_max_pool2d adaptive_max_pool3d upsample_nearest1d "
-    "upsample_nearest2d upsample_nearest3d _upsample_nearest_exact2d upsample_linear1d upsample_bilinear2d "
-    "upsample_trilinear3d upsample_bicubic2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa"
-)
+@_rule("_adaptive_avg_pool?d adaptive_max_pool?d upsample_* _upsample_*")
 def _resampling(call: _Call) -> Tensor | None:
     """Adaptive pooling and interpolation treat channels alike: NaN in a row, or column, shows its reach."""
     value = call.inputs[0]

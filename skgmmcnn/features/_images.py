@@ -439,9 +439,9 @@ class PixelScale(NamedTuple):
     def pixels(self, batch: Tensor) -> np.ndarray:
         """Return preprocessed images (n, C, H, W) as uint8 pixels (n, H, W, 3); one channel becomes grey."""
         black, white = (torch.from_numpy(level)[:, None, None] for level in self)
-        shown = (batch - black) / (white - black)
-        shown = shown[:, :3] if batch.shape[1] >= 3 else shown[:, :1].expand(-1, 3, -1, -1)
-        return (shown.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy(force=True)
+        levels = (batch - black) / (white - black)
+        levels = levels[:, :3] if batch.shape[1] >= 3 else levels[:, :1].expand(-1, 3, -1, -1)
+        return (levels.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy(force=True)
 
 
 def _level(preprocess: Callable, like: Image.Image, level: int) -> np.ndarray:

@@ -84,11 +84,11 @@ def list_layers(
     conv1 (16, 8, 8) (3, 3) (1, 1)
     """
     built = build(model, weights, 0)
-    watched = CapturedNetwork(built.network)
+    captured = CapturedNetwork(built.network)
     ready: Any = built.preprocess if preprocess == "auto" else preprocess
     of_images, of_layers = split_layout(layout)
-    image = make_images(X, watched.first_layer, of_images, ready).batch(0, 1)
-    survey = watched.survey(image, of_layers)
+    image = make_images(X, captured.first_layer, of_images, ready).batch(0, 1)
+    survey = captured.survey(image, of_layers)
     modules, default = _Modules(built.network), choose_layers(survey, built.network)
     layers = []
     for name, (shape, field) in survey.items():

@@ -14,6 +14,27 @@ class Span(NamedTuple):
     start: np.ndarray
     stop: np.ndarray
 
+    @property
+    def longest(self) -> int:
+        """Length of the longest interval."""
+        return int((self.stop - self.start).max(initial=0))
+
+    def around(self, length: int, extent: int) -> Span:
+        """Return intervals of equal length around these, within an axis of `extent` positions.
+
+        Clipped intervals have unknown middles; the locations of the upper map are laid evenly over the lower one.
+        """
+        start, stop = self
+        place = (np.arange(len(start)) + 0.5) * extent / len(start)
+        middle = np.where((start > 0) & (stop < extent), (start + stop) / 2, place)
+        first = np.clip(np.floor(middle - length / 2 + 0.5).astype(np.intp), 0, extent - length)
+        return Span(first, first + length)
+
+    def unclipped(self, extent: int) -> Span:
+        """Return the intervals with those that the border clips at one end extended to the greatest length."""
+        start = np.where((self.start == 0) & (self.stop < extent), self.stop - self.longest, self.start)
+        return Span(start, np.where((self.stop == extent) & (start > 0), start + self.longest, self.stop))
+
 
 @dataclass(frozen=True, eq=False)
 class ReceptiveField:
@@ -28,14 +49,6 @@ class ReceptiveField:
         Half-open intervals of lower positions, one per upper row and one per upper column.
     shape : tuple (height, width)
         Size of the lower map.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from skgmmcnn.features import ReceptiveField
-    >>> axis = (np.array([0, 1, 3]), np.array([2, 4, 5]))
-    >>> ReceptiveField(axis, axis, shape=(5, 5)).window(1, 2)
-    (slice(1, 4, None), slice(3, 5, None))
     """
 
     rows: Span
@@ -61,12 +74,18 @@ class ReceptiveField:
         )
 
     @property
+    def axes(self) -> tuple[tuple[Span, int], tuple[Span, int]]:
+        """Windows and size of the lower map along rows, and along columns."""
+        return (self.rows, self.shape[0]), (self.columns, self.shape[1])
+
+    @property
     def stride(self) -> tuple[int | None, int | None]:
         """Step between windows along rows and columns, None if it is not constant away from the border."""
-        return _stride(self.rows, self.shape[0]), _stride(self.columns, self.shape[1])
+        rows, columns = (_stride(*axis) for axis in self.axes)
+        return rows, columns
 
 
-def _stride(span: tuple[np.ndarray, np.ndarray], size: int) -> int | None:
+def _stride(span: Span, size: int) -> int | None:
     start, stop = span
     for ends in (start[start > 0], stop[stop < size]):  # not clipped at the border
         steps = np.diff(ends)

@@ -226,9 +226,10 @@ class Rerun:
         """
         return self._source._batch(*self._again(edits), self.original.start)
 
-    def run_images(self, images: Tensor) -> FeatureBatch:
-        """Run the network on other preprocessed images."""
-        return self._source._pass(images, self.original.start, len(images))
+    def run_images(self, images: Tensor) -> tuple[Any, np.ndarray]:
+        """Return outputs and decisions of the network for other preprocessed images."""
+        batch = self._source._pass(images, self.original.start, len(images))
+        return batch.outputs, batch.decisions
 
     def map_of(self, layer: str, edits: Edits) -> Tensor:
         """Return the float32 map (n, C, H, W) of a layer in a run with edited layers, which stops there."""

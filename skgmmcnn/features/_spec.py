@@ -124,7 +124,10 @@ class NetworkSpec:
         """
         labels = np.asarray(y)
         if labels.ndim == 2 and len(labels) == n_images and np.isin(labels, (0, 1)).all():
-            raise _refuse_indicators(labels)
+            if (labels.sum(1) == 1).all():
+                raise ValueError("y is one-hot encoded; give y.argmax(1).")
+            many = f"y marks any number of the {labels.shape[1]} classes per image (multi-label)"
+            raise ValueError(f"{many}. {ONE_AT_A_TIME}")
         if labels.shape != (n_images,):
             raise ValueError(f"y must contain one label per image: expected shape ({n_images},), got {labels.shape}.")
         if labels.dtype.kind == "f" and np.isfinite(labels).all() and np.array_equal(labels, labels.astype(int)):
@@ -135,12 +138,6 @@ class NetworkSpec:
         distinct, inverse = np.unique(labels, return_inverse=True)
         codes = np.array([self.class_index(label) for label in distinct.tolist()], dtype=np.intp)
         return codes[inverse]
-
-
-def _refuse_indicators(labels: np.ndarray) -> ValueError:
-    if (labels.sum(1) == 1).all():
-        return ValueError("y is one-hot encoded; give y.argmax(1).")
-    return ValueError(f"y marks any number of the {labels.shape[1]} classes per image (multi-label). {ONE_AT_A_TIME}")
 
 
 def check_class_names(names: Sequence[str] | Mapping[int, str] | None, n_outputs: int) -> tuple[str, ...] | None:

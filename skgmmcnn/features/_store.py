@@ -67,9 +67,6 @@ class StoredSource:
 
     def batches(self) -> Iterator[FeatureBatch]:
         """Yield batches of all images, in order."""
-        with self._explain_errors():
-            self._folder.mkdir(parents=True, exist_ok=True)
-            remove_drafts(self._folder)
         files = [self._folder / f"{key}.bin" for key in self._source.images.hashes()]
         present = np.array([file.exists() for file in files], bool)
         self._compare(files, np.flatnonzero(present))
@@ -88,6 +85,8 @@ class StoredSource:
             return
         size = len(rows) * self._record.itemsize
         with self._explain_errors(size):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            remove_drafts(self._folder)
             if shutil.disk_usage(self._folder).free < size:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         for batch in self._source[rows].batches():

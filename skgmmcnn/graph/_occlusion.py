@@ -33,7 +33,7 @@ def check_graphs(words: WordMaps, graphs: Sequence[nx.DiGraph], seed: int) -> No
         """Return the probabilities of the targets with pixels in the mean colour of their image, here and elsewhere."""
         shown, grey = masks[part.rows].to(part.images.device), part.images.mean((2, 3), keepdim=True)
         places = [shown, *(shown.roll(tuple(roll), (1, 2)) for roll in rolls.tolist())]
-        hidden = [part.run_images(torch.where(place[:, None], grey, part.images)).outputs for place in places]
+        hidden = [part.run_images(torch.where(place[:, None], grey, part.images))[0] for place in places]
         return np.stack([proba_of(outputs, targets[part.rows]) for outputs in hidden], axis=1)
 
     measured = np.concatenate(list(network_of(words).rerun(work, "hiding")))

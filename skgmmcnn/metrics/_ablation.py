@@ -1,28 +1,41 @@
-"""Filling of columns of a map that are taken away."""
+"""Reruns of the network without some words: their columns are filled in its maps, and it goes on from there."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from .._progress import progress
 from ..dictionary import layer_mean
-from ..features import Rerun, replace
+from ..features import Rerun, margins, replace
 from ._parts import Parts
 
 FILLS = ("mean", "zero", "resample")  # the usual one first
 _N_DONORS = 32  # images
 
+Gone = Mapping[str, np.ndarray]  # by layer, the locations that are filled: bool (n, H, W)
 
-class Fillings:
-    """Fillings of columns: the layer's mean, by its mixture; zeros; or columns of other images, at random locations."""
 
-    def __init__(self, fill: str, parts: Parts, layers: Sequence[str], random: np.random.RandomState) -> None:
+def log_odds(outputs: Any, decisions: np.ndarray) -> np.ndarray:
+    """Return the log-odds of decisions, in nats, shape (n,)."""
+    return margins(outputs, decisions).numpy(force=True)
+
+
+class Ablation:
+    """The network without some of the words that images show in `layers`.
+
+    Columns are filled with the layer's mean, by its mixture; with zeros; or with columns of other images, at random
+    locations.
+    """
+
+    def __init__(self, parts: Parts, layers: Sequence[str], fill: str, random: np.random.RandomState) -> None:
         if fill not in FILLS:
             raise ValueError(f"fill must be one of {', '.join(map(repr, FILLS))}; got {fill!r}.")
-        self._fill, self._dictionary, self._random = fill, parts.dictionary, random
+        self._parts, self._layers, self._fill, self._random = parts, tuple(layers), fill, random
         if fill == "resample":
             if len(parts.maps) < 2:
                 raise ValueError("fill='resample' takes columns from other images; give at least two.")
@@ -30,30 +43,55 @@ class Fillings:
             batches = [batch.activations for batch in parts.maps[self._donors].batches()]
             self._columns = {layer: torch.cat([_columns(each[layer]) for each in batches]) for layer in layers}
 
-    def __call__(self, activations: Mapping[str, Tensor], start: int) -> dict[str, Tensor]:
-        """Return by layer what is put into `activations` (n, C, H, W) of the images from `start` on; broadcast it."""
-        if self._fill == "zero":
-            return {layer: torch.zeros_like(values[:1, :, :1, :1]) for layer, values in activations.items()}
-        if self._fill == "mean":
-            return {
-                layer: layer_mean(self._dictionary.mixtures_[layer], values) for layer, values in activations.items()
-            }
-        return {layer: self._resampled(layer, values, start) for layer, values in activations.items()}
+    def run(
+        self,
+        what: str,
+        removals: Callable[[slice], Iterable[Gone]],
+        score: Callable[[Any, np.ndarray], np.ndarray] = log_odds,
+        layers: Sequence[str] | None = None,
+    ) -> np.ndarray:
+        """Return the score of each decision after each removal, shape (n_removals, n).
 
-    def _resampled(self, layer: str, values: Tensor, start: int) -> Tensor:
-        """Return for every location a column of any location of another image."""
+        `removals` yields for the images of a slice what is removed from `layers`, all of them where None; `score` is a
+        function of the network's outputs and its original decisions, and `what` is the name of the progress bar.
+        """
+        layers = self._layers if layers is None else layers
+
+        def work(part: Rerun) -> np.ndarray:
+            original = part.original
+            filling = {layer: self.filling(layer, original.activations[layer], original.start) for layer in layers}
+            outputs = (_outputs_without(part, gone, filling) for gone in removals(part.rows))
+            return np.stack([score(each, original.decisions) for each in outputs])
+
+        maps, batches = self._parts.maps, []
+        with progress(total=len(maps), desc=what, unit="image", shown=self._parts.verbose, leave=False) as bar:
+            for scores in maps.rerun(work):
+                batches.append(scores)
+                bar.update(scores.shape[1])
+        return np.concatenate(batches, axis=1)
+
+    def filling(self, layer: str, values: Tensor, start: int) -> Tensor:
+        """Return what is put into the map (n, C, H, W) of the images from `start` on; broadcast it."""
+        if self._fill == "zero":
+            return torch.zeros_like(values[:1, :, :1, :1])
+        if self._fill == "mean":
+            return layer_mean(self._parts.dictionary.mixtures_[layer], values)
         n, _, height, width = values.shape
-        columns, size = self._columns[layer], height * width
-        own = np.arange(start, start + n)[:, None] == self._donors  # (n, donors)
-        some = self._random.randint(0, len(self._donors) - own.any(1), size=(size, n)).T
-        donors = _past(some, own)
-        places = self._random.randint(size, size=(n, size))
-        drawn = columns[torch.from_numpy(donors), torch.from_numpy(places)].to(values)
+        own = np.arange(start, start + n)[:, None] == self._donors
+        some = self._random.randint(0, len(self._donors) - own.any(1), size=(height * width, n)).T
+        first_after = np.where(own.any(1), own.argmax(1), len(self._donors))[:, None]
+        donors = some + (some >= first_after)  # an image is no donor of its own
+        places = self._random.randint(height * width, size=(n, height * width))
+        drawn = self._columns[layer][torch.from_numpy(donors), torch.from_numpy(places)].to(values)
         return drawn.unflatten(1, (height, width)).permute(0, 3, 1, 2)
 
 
-def outputs_without(part: Rerun, gone: Mapping[str, np.ndarray], filling: Mapping[str, Tensor]) -> Tensor:
-    """Return the network's outputs with the filling at the locations that are gone, bool (n, H, W) by layer."""
+def at_locations(of_words: np.ndarray, shown: np.ndarray) -> np.ndarray:
+    """Return the values of words, (n, K), at the locations that show them, (n, H, W)."""
+    return np.take_along_axis(of_words, shown.reshape(len(shown), -1), axis=1).reshape(shown.shape)
+
+
+def _outputs_without(part: Rerun, gone: Gone, filling: Mapping[str, Tensor]) -> Any:
     edits = {
         layer: replace(torch.from_numpy(where).to(filling[layer].device), filling[layer])
         for layer, where in gone.items()
@@ -63,17 +101,6 @@ def outputs_without(part: Rerun, gone: Mapping[str, np.ndarray], filling: Mappin
         return part.original.outputs
     with torch.no_grad():
         return part.run(edits).outputs
-
-
-def at_locations(of_words: np.ndarray, shown: np.ndarray) -> np.ndarray:
-    """Return what words have, (n, K), at the locations that show them, (n, H, W)."""
-    return np.take_along_axis(of_words, shown.reshape(len(shown), -1), axis=1).reshape(shown.shape)
-
-
-def _past(numbers: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """Return numbers (n, m) of donors, counted without an image's own (n, donors), as numbers of all donors."""
-    place = np.where(own.any(1), own.argmax(1), own.shape[1])[:, None]
-    return numbers + (numbers >= place)
 
 
 def _columns(values: Tensor) -> Tensor:

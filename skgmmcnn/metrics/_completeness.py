@@ -8,16 +8,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from .._device import exact_float32
-from ..dictionary import WordModel, layer_mean, means_of
+from ..dictionary import layer_mean, means_of
 from ..features import Rerun, put
 from ._intervals import Interval, interval_of_share
-from ._measured import Figure, Measured, axes_for
-from ._parts import Parts, check_scores, take_apart
+from ._parts import Parts, take_apart
+from ._results import Figure, Measured, Scale, Verdict, axes_for
 
-OWN = "the network's own decision"
+_COMPLETE = Scale(0.8, 0.5)
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +29,7 @@ class Completeness(Measured):
     right_full: np.ndarray
     intervals: tuple[Interval, ...]
     r2: np.ndarray
-    against: str
+    with_labels: bool
 
     @property
     def accuracy(self) -> np.ndarray:
@@ -58,6 +57,15 @@ class Completeness(Measured):
             ]
         return figures
 
+    def verdicts(self) -> list[Verdict]:
+        verdicts = []
+        for layer, value in zip(self.layers, self.completeness.tolist(), strict=True):
+            question = f"Do words hold what the network needs of {layer}?"
+            why = f"with only words in its place {value:.0%} of the decisions that depend on it stay"
+            coarse = "; they are a coarse description of this layer"
+            verdicts.append(_COMPLETE.verdict(question, value, why, no=coarse))
+        return verdicts
+
     def plot(self, *, ax: Any = None) -> Any:
         """Draw the accuracies, layer by layer."""
         ax, places = axes_for(ax), np.arange(len(self.layers))
@@ -74,7 +82,7 @@ class Completeness(Measured):
         return ax
 
     def __str__(self) -> str:
-        same = "decides the same" if self.against == OWN else f"agrees with {self.against}"
+        same = "agrees with y" if self.with_labels else "decides the same"
         lines = [
             f"With {layer} replaced by its words the network {same} for {self.accuracy[i]:.1%} of "
             f"{self.right.shape[1]} images ({low:.1%} to {high:.1%}), by its mean for {self.accuracy_null[i]:.1%}: "
@@ -85,20 +93,20 @@ class Completeness(Measured):
 
 
 def completeness(estimator: Any, X: Any, y: Any = None, *, layers: Sequence[str] | None = None) -> Completeness:
-    """Run the rest of the network on activations that are rebuilt from words, one layer at a time.
+    """Rebuild the activations of one layer at a time from words, and run the rest of the network.
 
-    The column at each location is replaced by the mean of its word (behind the ReLU, where rectified Gaussians are
+    The column at each location is replaced by the mean of its word (after the ReLU, where rectified Gaussians are
     modelled).  Completeness is (acc_words - acc_null) / (acc_full - acc_null), where acc_null has the layer's mean
     everywhere [1]_: 1 where words hold all that the network needs of a layer, 0 where they hold nothing.
 
     Parameters
     ----------
     estimator : Pipeline
-        Fitted, with words; a graph is not needed.
+        Fitted, with words, as in the example of :func:`trust_report`; a graph is not needed.
     X : images or FeatureMaps
         Images that the pipeline takes, or feature maps of a network.
     y : array-like of shape (n,), default=None
-        Right classes, as output numbers or class names.  The network's own decisions where None, so that accuracy is
+        True classes, as output numbers or class names; the network's own decisions where None, so that accuracy is
         agreement.
     layers : sequence of str, default=None
         The layers to rebuild; all where None.
@@ -106,36 +114,20 @@ def completeness(estimator: Any, X: Any, y: Any = None, *, layers: Sequence[str]
     Returns
     -------
     completeness : Completeness
-        Arrays over the L `layers` and n images: `right`, `right_null`, `right_full` : bool arrays of shape (L, n), (L,
-        n) and (n,), whether the network decides right with this layer rebuilt, with the layer's mean everywhere, and
-        untouched.  `accuracy`, `accuracy_null`, `completeness` : arrays of shape (L,); completeness is NaN where a
-        layer makes no difference.  `intervals` : 95 % intervals of the accuracy, by Wilson's method.  `r2` : array of
-        shape (L,), the share of the variance of the activations around the layer's mean, over locations, that words
-        explain. ``plot(ax=None)`` draws the accuracies.
+        Of the L `layers`: `completeness` : array of shape (L,), NaN where a layer makes no difference; `right`,
+        `right_null` : bool arrays of shape (L, n), whether the network decides right with the layer rebuilt, and with
+        its mean everywhere; `accuracy`, `accuracy_null` : their means; `intervals` : 95 % intervals of the accuracy, by
+        Wilson's method; `r2` : array of shape (L,), share of the variance of the columns that words explain.
+        `right_full` : bool array of shape (n,), for the untouched network.  ``plot(ax=None)`` draws the accuracies.
 
     References
     ----------
     .. [1] Yeh, Kim, Arik, Li, Pfister and Ravikumar, "On completeness-aware concept-based explanations in deep neural
        networks", NeurIPS 2020.
-
-    Examples
-    --------
-    >>> from sklearn.pipeline import make_pipeline
-    >>> from skgmmcnn import FeatureExtractor, LayerDictionary
-    >>> from skgmmcnn.datasets import load_digits_network
-    >>> from skgmmcnn.metrics import completeness
-    >>> digits = load_digits_network()
-    >>> extractor = FeatureExtractor(digits.network, layers=["conv2", "conv3"])
-    >>> pipe = make_pipeline(extractor, LayerDictionary(30, random_state=0)).fit(digits.images)
-    >>> result = completeness(pipe, digits.test_images)
-    >>> result.layers
-    ('conv2', 'conv3')
-    >>> bool(result.accuracy[1] > result.accuracy_null[1])
-    True
     """
-    parts = take_apart(estimator, X)
-    chosen = check_layers(parts, layers)
-    check_scores(parts)
+    parts = take_apart(estimator, X, with_graph=False)
+    chosen = parts.check_layers(layers)
+    parts.check_scores()
     right = None if y is None else parts.maps.spec.encode(y, len(parts.maps))
     rows = zip(*(_rebuilt(parts, layer, right) for layer in chosen), strict=True)
     rebuilt, right_null, right_full, residual, spread = map(np.stack, rows)
@@ -147,7 +139,7 @@ def completeness(estimator: Any, X: Any, y: Any = None, *, layers: Sequence[str]
         right_full=right_full[0],
         intervals=tuple(map(interval_of_share, rebuilt)),
         r2=np.where(total > 0, 1 - residual.sum(1) / np.where(total > 0, total, 1), np.nan),
-        against=OWN if y is None else "y",
+        with_labels=y is not None,
     )
 
 
@@ -166,7 +158,7 @@ def completeness_score(estimator: Any, X: Any, y: Any = None) -> float:
     Returns
     -------
     completeness : float
-        1 where nothing is lost; layers that do not matter are left out.
+        1 where nothing is lost; layers that make no difference are left out.
 
     Examples
     --------
@@ -177,8 +169,7 @@ def completeness_score(estimator: Any, X: Any, y: Any = None) -> float:
     >>> from skgmmcnn.metrics import completeness_score
     >>> digits = load_digits_network()
     >>> maps = FeatureExtractor(digits.network, layers=["conv3"]).fit_transform(digits.images[:300])
-    >>> pipe = make_pipeline(LayerDictionary(random_state=0))
-    >>> grid = {"layerdictionary__n_components": [2, 20]}
+    >>> pipe, grid = make_pipeline(LayerDictionary(random_state=0)), {"layerdictionary__n_components": [2, 20]}
     >>> GridSearchCV(pipe, grid, scoring=completeness_score, cv=2).fit(maps).best_params_
     {'layerdictionary__n_components': 20}
     """
@@ -186,35 +177,22 @@ def completeness_score(estimator: Any, X: Any, y: Any = None) -> float:
     return float(np.nanmean(values)) if not np.isnan(values).all() else np.nan
 
 
-def check_layers(parts: Parts, layers: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the layers that are meant, all of them where None."""
-    if isinstance(layers, str):
-        layers = [layers]
-    for layer in layers or ():
-        if layer not in parts.maps.layers:
-            raise ValueError(f"There is no layer {layer!r}; there is {', '.join(map(repr, parts.maps.layers))}.")
-    return parts.maps.layers if layers is None else tuple(layers)
-
-
 def _rebuilt(parts: Parts, layer: str, labels: np.ndarray | None) -> list[np.ndarray]:
     """Return whether the network decides right with a layer rebuilt, with its mean everywhere, and by itself, (n,).
 
-    Then the squared distances of each image's columns from those that were rebuilt, and from the mean, (n,).
+    Then the squared distances of each image's columns from the rebuilt ones, and from the mean, (n,).
     """
+    mixture = parts.dictionary.mixtures_[layer]
 
     def work(part: Rerun) -> tuple[np.ndarray, ...]:
-        original, model = part.original, parts.dictionary
+        original = part.original
         values, right = original.activations[layer], original.decisions if labels is None else labels[part.rows]
-        made, mean = from_words(model, layer, original.activations), layer_mean(model.mixtures_[layer], values)
-        runs = [part.run({layer: put(to)}) for to in (made, mean)]
-        distances = ((values - other).square().sum((1, 2, 3)).double().numpy(force=True) for other in (made, mean))
-        return *(run.decisions == right for run in (*runs, original)), *distances
+        with exact_float32(), torch.no_grad():
+            words = dict(parts.dictionary._labeller()(original.activations, False))[layer].component
+            rebuilt = means_of(mixture, words, values)
+        maps = rebuilt, layer_mean(mixture, values)
+        runs = *(part.run({layer: put(each)}) for each in maps), original
+        distances = ((values - each).square().sum((1, 2, 3)).double().numpy(force=True) for each in maps)
+        return *(run.decisions == right for run in runs), *distances
 
     return list(map(np.concatenate, zip(*parts.maps.rerun(work), strict=True)))
-
-
-def from_words(model: WordModel, layer: str, activations: dict[str, Tensor]) -> Tensor:
-    """Return a layer's map (n, C, H, W) with the mean of its word at each location."""
-    with exact_float32(), torch.no_grad():
-        words = dict(model._labeller().predict(activations))[layer]
-        return means_of(model.mixtures_[layer], words, activations[layer])

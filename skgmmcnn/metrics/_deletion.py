@@ -1,8 +1,8 @@
-"""Curves of the probability of a decision as words are taken away from the network, or given back to it."""
+"""Curves of the probability of a decision as words are removed from the network, or given back to it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,19 +10,16 @@ import numpy as np
 from scipy.integrate import trapezoid
 from sklearn.utils import check_random_state
 
-from .._progress import progress
-from ..dictionary import count_words
-from ..features import Rerun, proba_of
-from ._ablation import Fillings, at_locations, outputs_without
-from ._completeness import check_layers
-from ._evidence import check_kind, ranked_by_evidence
-from ._intervals import Interval, interval_of_ratio
-from ._measured import BASELINE, Figure, Measured, axes_for
-from ._orders import STYLES, check_orders, columns_of_first, ranks_of
-from ._parts import check_scores, take_apart
+from ..features import proba_of
+from ._ablation import Ablation, Gone, at_locations
+from ._intervals import Estimate, ratio_of_means
+from ._orders import STYLES, check_orders, columns_of_first, leaders_of, ranked_by_evidence, ranks_of
+from ._parts import take_apart
+from ._results import BASELINE, Figure, Measured, Verdict, axes_for
 
 ORDERS = ("graph", "per_location", "reverse", "frequency", "random")
 _VERBS = {"deletion": "taken away", "insertion": "given back"}
+_CLEARLY_BELOW = 0.8  # of random order, a rule of thumb
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,23 +39,34 @@ class AblationCurves(Measured):
         """By order, the area under each image's curve, shape (n,): the mean probability on the way."""
         return {order: trapezoid(self.proba[order], self.shares[order], axis=1) for order in self.proba}
 
-    def ratio(self, order: str = "graph", to: str = "random") -> tuple[float, Interval]:
+    def ratio(self, order: str = "graph", to: str = "random") -> Estimate:
         """Return the mean area in one order divided by that in another, and its 95 % interval over the images."""
-        areas = self.areas
-        above, below = areas[order], areas[to]
-        between = interval_of_ratio(above, below, check_random_state(self.random_state))
-        return float(above.mean() / below.mean()), between
+        return ratio_of_means(self.areas[order], self.areas[to], self.random_state)
 
     def figures(self) -> list[Figure]:
-        if "random" not in self.proba:
-            unknown = np.nan, np.nan
-            return [self._figure(order, order, float(area.mean()), unknown) for order, area in self.areas.items()]
-        return [self._figure(o, f"{o} : random", *self.ratio(o)) for o in self.proba if o != "random"]
+        figures, best = [], "low" if self.direction == "deletion" else "high"
+        for order, area in self.areas.items():
+            measure = f"{self.direction} ({self._how()}), {order}"
+            good = best if order in ("graph", "per_location") else BASELINE
+            if "random" not in self.proba:
+                figures.append(Figure(measure, self.layer, float(area.mean()), good=good))
+            elif order != "random":
+                ratio = self.ratio(order)
+                figures.append(Figure(f"{measure} : random", self.layer, ratio.value, *ratio.interval, good))
+        return figures
 
-    def _figure(self, order: str, what: str, value: float, between: Interval) -> Figure:
-        good = "low" if self.direction == "deletion" else "high"
-        good = good if order in ("graph", "per_location") else BASELINE
-        return Figure(f"{self.direction} ({self._how()}), {what}", self.layer, value, *between, good)
+    def verdicts(self) -> list[Verdict]:
+        usual = (self.direction, self.fill, self.by) == ("deletion", "mean", "image")
+        if not usual or not {"graph", "random"} <= set(self.proba):
+            return []
+        ratio = self.ratio()
+        _, high = ratio.interval
+        answer = "yes" if high < _CLEARLY_BELOW else "partly" if high < 1 else "no"
+        why = (
+            f"as its words are taken away, the decision keeps {ratio:.2f} times the probability that it keeps without "
+            "random ones."
+        )
+        return [Verdict(f"Does the network use the words of {self.layer} that the graph shows?", answer, why)]
 
     def _how(self) -> str:
         return self.fill if self.by == "image" else f"{self.fill}, by class"
@@ -79,10 +87,10 @@ class AblationCurves(Measured):
         text = f"{what}: the mean probability of the decision on the way is "
         if not {"graph", "random"} <= set(self.proba):
             return text + ", ".join(f"{values.mean():.2f} by {order}" for order, values in self.areas.items()) + "."
-        ratio, (low, high) = self.ratio()
-        others = [f"{self.ratio(order)[0]:.2f} by {order}" for order in self.proba if order not in ("graph", "random")]
-        beside = f"; to compare, {', '.join(others)}" if others else ""
-        return f"{text}{ratio:.2f} ({low:.2f} to {high:.2f}) times that of random order in the graph's order{beside}."
+        others = [order for order in self.proba if order not in ("graph", "random")]
+        ratios = ", ".join(f"{self.ratio(order).value:.2f} by {order}" for order in others)
+        beside = f"; to compare, {ratios}" if others else ""
+        return f"{text}{self.ratio():.2f} times that of random order in the graph's order{beside}."
 
 
 def deletion(
@@ -99,35 +107,34 @@ def deletion(
     verbose: int = 0,
     random_state: int | np.random.RandomState | None = None,
 ) -> AblationCurves:
-    """Take the words of a layer away from the network, or give them back to it, the most important ones first.
+    """Remove the words of a layer from the network, or give them back to it, the most important ones first.
 
     At each step the columns of further words, exactly those and all of those, are replaced in the layer's map, and the
-    network goes on from there.  The sooner the probability of its original decision falls, the better the order shows
-    what the network uses [1]_.  Insertion is the reverse: it begins without any word, and the sooner the probability
-    rises, the better.  Results depend on the filling of the columns.
+    network goes on from there.  The earlier the probability of its original decision falls, the better the order shows
+    what the network uses [1]_.  Insertion starts without any word; the earlier the probability rises, the better.
 
     Parameters
     ----------
     estimator : Pipeline
-        Fitted, ending with an :class:`~skgmmcnn.InferenceGraph`.
+        Fitted, ending with an :class:`~skgmmcnn.InferenceGraph`, as in the example of :func:`trust_report`.
     X : images or FeatureMaps
         Images that the pipeline takes, or feature maps of a network.
     layer : str
-        The layer whose words are taken away.
+        The layer whose words are removed.
     direction : {"deletion", "insertion"}, default="deletion"
-        Whether words are taken away from the full map, or given back to a map that has none.
+        Whether words are removed from the full map, or given back to a map that has none.
     orders : sequence of str, default=all
-        "graph": in the order in which the graph chooses words, by the salience of their influence on the image's
-        decision, which is the influence divided by the square root of the number of locations, or by the bits of their
-        counts; "per_location": by the evidence that :meth:`InferenceGraph.transform` returns divided by the number of
-        locations, as columns are the cost of a step; "reverse": the graph's order from its end; "frequency": by the
-        number of locations; "random": the mean curve of `n_random` orders.
+        "graph": as the graph chooses words, by the salience of their influence on the image's decision (the influence
+        divided by the square root of the number of locations), or by the bits of their counts; "per_location": by the
+        evidence that :meth:`InferenceGraph.transform` returns divided by the number of locations, as columns are the
+        cost of a step; "reverse": the graph's order from its end; "frequency": by the number of locations; "random":
+        the mean curve of `n_random` orders.
     by : {"image", "class"}, default="image"
         Whether evidence is that of each image, or its mean over all images in X with the same decision.
     fill : {"mean", "zero", "resample"}, default="mean"
         Filling of the columns: the layer's mean, zeros, or columns of other images.
     n_steps : int, default=10
-        Number of steps to the map without any word; words are never taken in part, so shares vary around k / n_steps.
+        Number of steps; words are never removed in part, so shares vary around k / n_steps.
     n_random : int, default=3
         Number of random orders.
     verbose : int, default=0
@@ -138,107 +145,77 @@ def deletion(
     Returns
     -------
     curves : AblationCurves
-        `shares` : dict of str to array of shape (n, n_steps + 1), by order, the share of columns that are replaced
-        (deletion) or there (insertion), from 0 to 1.  `proba` : the same for the network's probability of each image's
-        original decision.  `areas` : dict of str to array of shape (n,), the area under each image's curve, the mean
-        probability on the way.  ``ratio(order="graph", to="random")`` : the mean area in one order divided by that in
-        another, with a 95 % interval over resamples of the images; for deletion the smaller the better, for insertion
-        the larger.  ``plot(ax=None)`` draws the mean curves.  `layer`, `direction`, `by` and `fill` are as given.
+        By order, `shares` and `proba` : arrays of shape (n, n_steps + 1), share of the columns of the removed (or
+        restored) words and probability of the decision; `areas` : arrays of shape (n,), area under each curve, the mean
+        probability on the way.  ``ratio(order="graph", to="random")`` : ratio of the mean areas in two orders, small
+        for a good deletion and large for a good insertion, with a 95 % interval over resamples of the images.
+        ``plot(ax=None)`` draws the mean curves.
 
     References
     ----------
     .. [1] Petsiuk, Das and Saenko, "RISE: Randomized input sampling for explanation of black-box models", BMVC 2018.
-
-    Examples
-    --------
-    >>> from sklearn.pipeline import make_pipeline
-    >>> from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
-    >>> from skgmmcnn.datasets import load_digits_network
-    >>> from skgmmcnn.metrics import deletion
-    >>> digits = load_digits_network()
-    >>> extractor = FeatureExtractor(digits.network, layers=["conv2", "conv3"])
-    >>> pipe = make_pipeline(extractor, LayerDictionary(30, random_state=0), InferenceGraph()).fit(digits.images)
-    >>> curves = deletion(pipe, digits.test_images[:50], "conv3", orders=["graph", "random"], random_state=0)
-    >>> curves.ratio()[0] < 1
-    True
     """
     if direction not in _VERBS:
         raise ValueError(f"direction must be one of {', '.join(map(repr, _VERBS))}; got {direction!r}.")
     random = check_random_state(random_state)
-    parts = take_apart(estimator, X)
-    check_layers(parts, [layer])
+    parts = take_apart(estimator, X, verbose)
+    parts.check_layers([layer])
     if not orders:
         raise ValueError(f"orders names no order; there is {', '.join(map(repr, ORDERS))}.")
     check_orders(orders, ORDERS, n_random)
-    check_kind(by)
     if n_steps < 1:
         raise ValueError(f"n_steps must be at least 1; got {n_steps}.")
-    check_scores(parts)
-    fillings, words = Fillings(fill, parts, [layer], random), parts.words
-    counts = count_words(words.words[layer], words.vocabulary.n_words[layer])
-    by_graph = {} if set(orders) <= {"frequency", "random"} else ranked_by_evidence(parts, [layer], by)[layer]
-    importance = _importance(orders, n_random, by_graph, counts, random)
+    parts.check_scores()
+    leaders = leaders_of(parts, by)
+    ablation, columns = Ablation(parts, [layer], fill, random), parts.columns([layer])
+    counts, chance = parts.words.histogram()[:, columns], random.random_sample((len(parts.words), len(columns)))
+    ranked = {} if set(orders) <= {"frequency", "random"} else ranked_by_evidence(parts, leaders)
 
-    def work(part: Rerun) -> dict[str, np.ndarray]:
-        original = part.original
-        filling = fillings({layer: original.activations[layer]}, original.start)
-        shown = words.words[layer][part.rows].astype(np.int64)
+    def priority(order: str) -> np.ndarray:
+        if order == "random":
+            return random.random_sample(counts.shape)
+        if order == "frequency":
+            return counts
+        evidence = ranked[order][:, columns]
+        known = ((evidence != 0) & (counts > 0)).any(1, keepdims=True)
+        return np.where(known, evidence, chance)  # where no word has evidence, none comes first
 
-        def curve(importance: np.ndarray) -> np.ndarray:
-            """Return shares and probabilities at all steps, shape (2, n, n_steps + 1)."""
-            ranks, ends, shares = whole_words(importance, counts[part.rows], n_steps)
-            first = [at_locations(ranks, shown) < end[:, None, None] for end in ends.T]
-            gone = first if direction == "deletion" else [~each for each in first]
-            outputs = [outputs_without(part, {layer: each}, filling) for each in gone]
-            return np.stack([shares, np.stack([proba_of(each, original.decisions) for each in outputs], axis=1)])
+    runs = [order for order in orders for _ in range(n_random if order == "random" else 1)]
+    steps = [whole_words(priority(order), counts, n_steps) for order in runs]
 
-        return {order: np.mean([curve(each[part.rows]) for each in runs], axis=0) for order, runs in importance.items()}
+    def removals(rows: slice) -> Iterator[Gone]:
+        for ranks, ends, _ in steps:
+            places = at_locations(ranks[rows], parts.words.words[layer][rows])
+            for end in ends[rows].T:
+                first = places < end[:, None, None]
+                yield {layer: first if direction == "deletion" else ~first}
 
-    n_curves, batches = sum(map(len, importance.values())), []
-    with progress(total=n_curves * len(words), desc=f"{direction} {layer}", unit="curve", shown=verbose) as bar:
-        for curves in parts.maps.rerun(work):
-            batches.append(curves)
-            bar.update(n_curves * curves[orders[0]].shape[1])
-    joined = {order: np.concatenate([curves[order] for curves in batches], axis=1) for order in orders}
+    proba = ablation.run(f"{direction} {layer}", removals, proba_of).reshape(len(runs), n_steps + 1, -1)
+
+    def mean_by_order(values: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+        return {
+            order: np.mean([each for run, each in zip(runs, values, strict=True) if run == order], axis=0)
+            for order in orders
+        }
+
     return AblationCurves(
         layer=layer,
         fill=fill,
         direction=direction,
         by=by,
-        shares={order: curves[0] for order, curves in joined.items()},
-        proba={order: curves[1] for order, curves in joined.items()},
+        shares=mean_by_order([shares for _, _, shares in steps]),
+        proba=mean_by_order([each.T for each in proba]),
         random_state=int(random.randint(2**31)),
     )
 
 
-def _importance(
-    orders: Sequence[str],
-    n_random: int,
-    by_graph: Mapping[str, np.ndarray],
-    counts: np.ndarray,
-    random: np.random.RandomState,
-) -> dict[str, list[np.ndarray]]:
-    """Return by order the removal priority (n, K) of each word of an image, in each of its runs."""
-    chance = random.random_sample(counts.shape)  # where no word has evidence, none comes first
-
-    def runs(order: str) -> list[np.ndarray]:
-        if order == "random":
-            return [random.random_sample(counts.shape) for _ in range(n_random)]
-        if order == "frequency":
-            return [counts]
-        some = ((by_graph[order] != 0) & (counts > 0)).any(1, keepdims=True)
-        return [np.where(some, by_graph[order], chance)]
-
-    return {order: runs(order) for order in orders}
-
-
-def whole_words(importance: np.ndarray, counts: np.ndarray, n_steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def whole_words(priority: np.ndarray, counts: np.ndarray, n_steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Divide the words of images into steps of nearly equal numbers of columns, without dividing a word.
 
     From the removal priority (n, K) of words and their numbers of columns (n, K), return the rank of each word (n, K),
     the number of words removed at each step (n, n_steps + 1), and their share of the columns.
     """
-    ranks = ranks_of(importance, counts)
+    ranks = ranks_of(priority, counts)
     sums = columns_of_first(ranks, counts)
     steps = np.linspace(0, 1, n_steps + 1) * sums[:, -1:]
     ends = np.abs(sums[:, None] - steps[:, :, None]).argmin(2)

@@ -10,11 +10,12 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from ..graph import pair_effects
-from ._intervals import Interval, rank_correlation
-from ._measured import NOTHING, Figure, Measured
-from ._parts import check_scores, graph_of, take_apart
+from ._intervals import Estimate, rank_correlation
+from ._parts import take_apart
+from ._results import NOTHING, Figure, Measured, Verdict
 
 _NAMES = {"influence": "flow", "counts": "bits"}  # of the evidence of a pair
+_IN_ORDER = 0.5  # rank correlation, a rule of thumb
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,9 +33,9 @@ class PairEffects(Measured):
     named: str
     random_state: int
 
-    def correlation(self) -> tuple[float, Interval]:
+    def correlation(self) -> Estimate:
         """Return Spearman's correlation of evidence and effects, and its 95 % interval over resamples of images."""
-        return rank_correlation(self.evidence, self.effects, self.images, check_random_state(self.random_state))
+        return rank_correlation(self.evidence, self.effects, self.images, self.random_state)
 
     @property
     def same_sign(self) -> float:
@@ -57,12 +58,23 @@ class PairEffects(Measured):
         ]
 
     def __str__(self) -> str:
-        rho, (low, high) = self.correlation()
         return (
-            f"{self.lower} to {self.upper}: {len(self.images)} pairs, rank correlation {rho:.2f} ({low:.2f} to "
-            f"{high:.2f}); {self.same_sign:.0%} of the effects have the sign of the {self.named}; edges drawn have "
+            f"{self.lower} to {self.upper}: {len(self.images)} pairs, rank correlation {self.correlation():.2f}; "
+            f"{self.same_sign:.0%} of the effects have the sign of the {self.named}; edges drawn have "
             f"{self.drawn_share:.0%} of all effects."
         )
+
+    def verdict(self) -> Verdict:
+        """Return whether edges show the computations of the network."""
+        value, (low, high) = self.correlation()
+        answer = "no" if not low > 0 else "yes" if value >= _IN_ORDER else "partly"
+        are = {"yes": "are", "partly": "are often", "no": "are not"}[answer]
+        advice = '; read these arrows as "goes with", not "causes"' if answer == "no" else ""
+        why = (
+            f"strong arrows {are} those whose removal has a large effect (rank correlation {value:.2f}, {low:.2f} to "
+            f"{high:.2f}; 1 is best){advice}."
+        )
+        return Verdict(f"Do arrows from {self.lower} to {self.upper} show what it computes?", answer, why)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +86,9 @@ class EdgeEffects(Measured):
     def figures(self) -> list[Figure]:
         return [figure for pair in self.pairs.values() for figure in pair.figures()]
 
+    def verdicts(self) -> list[Verdict]:
+        return [pair.verdict() for pair in self.pairs.values()]
+
     def __str__(self) -> str:
         named = next((pair.named for pair in self.pairs.values()), "evidence")
         head = f"The {named} of all pairs of words that graphs keep, beside the effect of taking the one from the other"
@@ -83,18 +98,17 @@ class EdgeEffects(Measured):
 def edge_effects(
     estimator: Any, X: Any, *, verbose: int = 0, random_state: int | np.random.RandomState | None = None
 ) -> EdgeEffects:
-    """Take each lower word of a graph away from each upper one, and compare the effects with the edges.
+    """Compare the evidence of pairs of words with the effect of removing the lower word from the upper one.
 
-    Of an edge from t to s the exact effect is that of path patching [1]_: the network runs up to the layer of s with
-    the mean of t's layer in the place of t; the locations of s, and nothing else, are replaced by the result; then the
-    network goes on, and the effect is the fall of the log-odds of its decision.  An edge into the decision has the
-    effect of taking t away.  This is compared with the evidence of the pair, of all pairs of words that the graph of an
-    image's decision keeps in two layers, whether it draws an edge or not.
+    The exact effect of an edge from t to s is that of path patching [1]_: the network runs up to the layer of s with
+    the mean of t's layer in place of t; only the locations of s are replaced by the result, and the effect is the fall
+    of the log-odds of the decision.  For an edge into the decision t is removed.  Pairs are those of all words in two
+    layers that the graph of an image's decision keeps, whether it draws an edge or not.
 
     Parameters
     ----------
     estimator : Pipeline
-        Fitted, ending with an :class:`~skgmmcnn.InferenceGraph`.
+        Fitted, ending with an :class:`~skgmmcnn.InferenceGraph`, as in the example of :func:`trust_report`.
     X : images or FeatureMaps
         Images that the pipeline takes, or feature maps of a network.
     verbose : int, default=0
@@ -105,56 +119,38 @@ def edge_effects(
     Returns
     -------
     effects : EdgeEffects
-        `pairs` is a dict of (upper, lower) to the effects of all m pairs of words (s, t) of two layers, each in each
-        image, from the top down.  Of each:
+        `pairs` is a dict of (upper, lower) to the m pairs of words (s, t) of two layers, from the top down, with
 
         - `images`, `upper_words`, `lower_words` : int arrays of shape (m,), number of the image, s and t;
         - `drawn` : bool array of shape (m,), whether the image's graph has an edge from t to s;
-        - `evidence` : array of shape (m,), the flow from t into s in nats, to first order; of counts, the bits of all
+        - `evidence` : array of shape (m,), flow from t into s in nats, to first order; of counts, the bits of all
           locations of t in the fields of s; `named` is "flow" or "bits";
-        - `effects` : array of shape (m,), the fall of the log-odds of the decision when t is taken away from s, in
-          nats;
-        - ``correlation()`` : Spearman's correlation of evidence and effects, near 1 where stronger evidence goes with
-          stronger effects and NaN where either is constant, and a 95 % interval over resamples of the images;
+        - `effects` : array of shape (m,), fall of the log-odds of the decision when t is removed from s, in nats;
+        - ``correlation()`` : Spearman's correlation of evidence and effects, NaN where either is constant, and a 95 %
+          interval over resamples of the images;
         - `same_sign` : share of the pairs with any effect whose effect has the sign of the evidence;
-        - `drawn_share` : share of the sum of the absolute effects that is of edges drawn.
+        - `drawn_share` : share of the edges drawn in the sum of the absolute effects.
 
     Notes
     -----
-    Under influence the evidence of a pair is its flow, and an edge is drawn where flow and effect agree in sign and are
-    large enough, so that drawn edges are true by construction; whether the flow is to be believed elsewhere is shown by
-    all pairs.  Under counts it is log-ratio times number of locations, and an edge is drawn where that is positive.
+    A graph of influence draws an edge where flow and effect agree in sign and are large enough, so its edges are true
+    by construction; all pairs show whether flow can be relied on elsewhere.  A graph of counts draws an edge where the
+    bits, log-ratio times number of locations, are positive.
 
     References
     ----------
     .. [1] Goldowsky-Dill, MacLeod, Sato and Arora, "Localizing model behavior with path patching", 2023.
-
-    Examples
-    --------
-    >>> from sklearn.pipeline import make_pipeline
-    >>> from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
-    >>> from skgmmcnn.datasets import load_digits_network
-    >>> from skgmmcnn.metrics import edge_effects
-    >>> digits = load_digits_network()
-    >>> extractor = FeatureExtractor(digits.network, layers=["conv2", "conv3"])
-    >>> pipe = make_pipeline(extractor, LayerDictionary(30, random_state=0), InferenceGraph()).fit(digits.images)
-    >>> effects = edge_effects(pipe, digits.test_images[:50], random_state=0)
-    >>> list(effects.pairs)
-    [('decision', 'conv3'), ('conv3', 'conv2')]
-    >>> effects.pairs["conv3", "conv2"].correlation()[0] > 0.5
-    True
     """
     random = check_random_state(random_state)
     parts = take_apart(estimator, X, verbose)
-    graph = graph_of(parts)
-    check_scores(parts)
-    kind, by_pair = pair_effects(graph, parts.words, parts.selections)
-    measured = {}
+    parts.check_scores()
+    kind, by_pair = pair_effects(parts.graph, parts.words, parts.selections)
+    pairs = {}
     for (upper, lower), effects in by_pair.items():
         if effects:
             images, uppers, lowers, drawn, evidence, exact = map(np.array, zip(*effects, strict=True))
             seed = int(random.randint(2**31))
-            measured[upper, lower] = PairEffects(
+            pairs[upper, lower] = PairEffects(
                 upper, lower, images, uppers, lowers, drawn, evidence, exact, _NAMES[kind], seed
             )
-    return EdgeEffects(measured)
+    return EdgeEffects(pairs)

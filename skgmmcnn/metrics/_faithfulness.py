@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from scipy.integrate import trapezoid
 from sklearn.utils import check_random_state
 
-from .._progress import progress
-from ._ablation import Fillings
-from ._circuits import ORDERS, Kept, Plan, first, plan_of, run_with
-from ._completeness import check_layers
-from ._intervals import Interval, interval_of_ratio
-from ._measured import BASELINE, NOTHING, Figure, Measured, axes_for
-from ._orders import STYLES, check_orders
-from ._parts import check_scores, take_apart
+from ._ablation import Ablation, Gone, at_locations
+from ._intervals import Estimate, ratio_of_means
+from ._orders import STYLES, check_orders, first_with_as_many, leaders_of, over_graphs, ranked_by_evidence, ranks_of
+from ._parts import Parts, of_any_worth, take_apart
+from ._results import BASELINE, NOTHING, Figure, Measured, Verdict, axes_for
+
+ORDERS = ("graph", "per_location", "frequency", "random")
+_ENOUGH = 0.5  # of the log-odds, a rule of thumb
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,55 +52,48 @@ class Circuit(Measured):
     nodes: Nodes
     random_state: int
 
-    def of(self, measured: np.ndarray) -> tuple[float, Interval]:
+    def of(self, measured: np.ndarray) -> Estimate:
         """Return F of a part of the network, as `graph` or `complement`, and its 95 % interval over the images."""
         return self._ratio(measured - self.empty)
 
     def curve(self, order: str = "graph") -> np.ndarray:
         """Return F at each step of `n_words`, shape (S,), from 0 without any word to 1 with all."""
         gain = (self.full - self.empty).mean()
-        if gain <= NOTHING:
-            return np.full(len(self.n_words), np.nan)
-        return (self.curves[order] - self.empty[:, None]).mean(0) / gain
+        return (self.curves[order] - self.empty[:, None]).mean(0) / (gain if gain > NOTHING else np.nan)
 
-    def cpr(self, order: str = "graph") -> tuple[float, Interval]:
+    def cpr(self, order: str = "graph") -> Estimate:
         """Return the area under F over the share of columns, and its 95 % interval over the images."""
         return self._ratio(trapezoid(self.curves[order] - self.empty[:, None], self.shares[order].mean(0), axis=1))
 
-    def _ratio(self, above: np.ndarray) -> tuple[float, Interval]:
+    def _ratio(self, above: np.ndarray) -> Estimate:
         below = self.full - self.empty
         if below.mean() <= NOTHING:
-            return np.nan, (np.nan, np.nan)
-        with np.errstate(divide="ignore", invalid="ignore"):  # a resample may consist of images without difference
-            between = interval_of_ratio(above, below, check_random_state(self.random_state))
-        return float(above.mean() / below.mean()), between
+            return Estimate(np.nan)
+        return ratio_of_means(above, below, self.random_state)
 
     def __str__(self) -> str:
-        value, (low, high) = self.of(self.graph)
         text = (
             f"in {' and '.join(self.layers)} the graph's words, at {self.graph_share.mean():.0%} of the locations, "
-            f"keep {value:.2f} ({low:.2f} to {high:.2f})"
+            f"keep {self.of(self.graph):.2f}"
         )
         for order, words in (("frequency", "frequent"), ("random", "random")):
             if order in self.alike:
-                text += f", {words} words at as many {self.of(self.alike[order])[0]:.2f}"
-        return f"{text}; all but the graph's {self.of(self.complement)[0]:.2f}."
+                text += f", {words} words at as many {self.of(self.alike[order]).value:.2f}"
+        return f"{text}; all but the graph's {self.of(self.complement).value:.2f}."
 
     def figures(self) -> list[Figure]:
-
-        def figure(what: str, value: float, between: Interval, good: str = "") -> Figure:
-            return Figure(what, " + ".join(self.layers), value, *between, good)
-
-        return [
-            figure("faithfulness", *self.of(self.graph), "near 1, above random"),
-            figure("faithfulness, complement", *self.of(self.complement), "near 0"),
-            *(figure(f"faithfulness, {o}", *self.of(values), BASELINE) for o, values in self.alike.items()),
+        measured = [
+            ("faithfulness", self.of(self.graph), "near 1, above random"),
+            ("faithfulness, complement", self.of(self.complement), "near 0"),
+            *((f"faithfulness, {order}", self.of(values), BASELINE) for order, values in self.alike.items()),
             *(
-                figure(f"area under the curve, {o}", *self.cpr(o), "high" if o == "graph" else BASELINE)
-                for o in self.curves
+                (f"area under the curve, {order}", self.cpr(order), "high" if order == "graph" else BASELINE)
+                for order in self.curves
             ),
-            figure("nodes needed", self.nodes.needed, (np.nan, np.nan), "near 1"),
+            ("nodes needed", Estimate(self.nodes.needed), "near 1"),
         ]
+        where = " + ".join(self.layers)
+        return [Figure(what, where, value, *between, good) for what, (value, between), good in measured]
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +108,7 @@ class Faithfulness(Measured):
     @property
     def faithfulness(self) -> float:
         """F of the graphs: 1 where they keep all that the network needs, 0 where nothing."""
-        return self.together.of(self.together.graph)[0]
+        return self.together.of(self.together.graph).value
 
     @property
     def n_undefined(self) -> int:
@@ -128,6 +120,16 @@ class Faithfulness(Measured):
 
     def figures(self) -> list[Figure]:
         return [figure for circuit in self._circuits() for figure in circuit.figures()]
+
+    def verdicts(self) -> list[Verdict]:
+        if (self.fill, self.by) != ("mean", "image"):
+            return []
+        value, (low, _) = self.together.of(self.together.graph)
+        other = max((self.together.of(values).value for values in self.together.alike.values()), default=0.0)
+        above = low > max(other, 0)
+        answer = "yes" if above and value >= _ENOUGH else "partly" if above else "no"
+        why = f"with only these {value:.0%} of the decision is left, with other words at as many locations {other:.0%}."
+        return [Verdict("Are the words of the graph enough, in all layers at once?", answer, why)]
 
     def plot(self, *, ax: Any = None, layer: str | None = None) -> Any:
         """Draw F against the share of the columns that stay, with the graphs and the rest of the words."""
@@ -165,42 +167,36 @@ def faithfulness(
     fill: str = "mean",
     orders: Sequence[str] = ORDERS,
     n_random: int = 3,
-    each_layer: bool = True,
     verbose: int = 0,
     random_state: int | np.random.RandomState | None = None,
 ) -> Faithfulness:
-    """Keep only the words that graphs keep, and measure the decision that is left.
+    """Measure the decision that is left with only the words that graphs keep.
 
-    At every layer the columns whose words the graph keeps stay, those of all other words are replaced, in all layers
-    at once; the network runs from the lowest layer on, so that what stays in an upper layer is what the network makes
-    of what stayed below.  Faithfulness is
+    The columns of words that the graph keeps stay, all others are replaced, in all layers at once; an upper layer keeps
+    what the network makes of what stayed below.  Words are those of the untouched network.  Faithfulness is
 
         F = (m(graph) - m(empty)) / (m(full) - m(empty)),
 
-    m being the log-odds log p / (1 - p) of its decision in nats, to which evidence adds up; each is a mean over images,
-    before the ratio is taken [1]_: an image for which nothing is at stake then has no say, where its own ratio would be
-    noise.  A graph should have a large F, and what it leaves out (the complement) a small one.
-
-    Words are looked up in the maps of the untouched network, so that it is fixed beforehand which columns stay.
+    where m is the mean over images of the log-odds log p / (1 - p) of the decision, in nats [1]_.  Images for which the
+    columns make no difference have no weight in this ratio of means.  F should be large for a graph, and small for the
+    words that it leaves out (the complement).
 
     Parameters
     ----------
     estimator : Pipeline
-        Fitted, ending with an :class:`~skgmmcnn.InferenceGraph`.
+        Fitted, ending with an :class:`~skgmmcnn.InferenceGraph`, as in the example of :func:`trust_report`.
     X : images or FeatureMaps
         Images that the pipeline takes, or feature maps of a network.
     by : {"image", "class"}, default="image"
         Whether graphs are those of each image's own decision, or those of all images in X with the same decision.
     layers : sequence of str, default=None
-        The layers in which columns are taken away; all where None.
+        The layers in which columns are replaced; all where None.
     fill : {"mean", "zero", "resample"}, default="mean"
         Filling of the columns: the layer's mean, zeros, or columns of other images.
     orders : sequence of str, default=all
         Orders of words for the curves, as in :func:`deletion`.
     n_random : int, default=3
         Number of random orders.
-    each_layer : bool, default=True
-        Whether columns are also taken away in each layer by itself.
     verbose : int, default=0
         Whether to show progress.
     random_state : int, RandomState instance or None, default=None
@@ -209,124 +205,184 @@ def faithfulness(
     Returns
     -------
     faithfulness : Faithfulness
-        `together` : everything else is taken away in all layers at once; `layers` : dict of str to the same for one
-        layer.  `faithfulness` : F of the graphs, and `n_undefined`, the number of images for which the columns of the
-        layers make no difference.  ``plot(ax=None, layer=None)`` draws F against the share of the columns that stay.
+        `together`, a circuit of all layers, and `layers`, a dict of circuits of single layers.  `faithfulness` : F of
+        the graphs; `n_undefined` : number of images for which the columns make no difference.  ``plot(ax=None,
+        layer=None)`` draws F against the share of the columns that stay.  Of each circuit:
 
-        Of `together` and each of `layers`:
-
-        - `full`, `empty`, `graph`, `complement` : arrays of shape (n,), m of the untouched network, with no column
-          left, with the words of the graph, and with all other words; ``of(graph)`` is F, with a 95 % interval over
-          resamples of the images;
-        - `alike` : dict of str to array of shape (n,), by order, m with the first words of the order, as many as take
-          nearest to as many columns as those of the graph; `graph_share`, the share of the latter's columns;
-        - `n_words` : int array of shape (S,), numbers of words 0, 1, 2, 4 and so on; `curves`, `shares` : by order,
-          arrays of shape (n, S), m with the first words of each layer, and the share of columns; ``curve(order)`` is F
-          at these steps, ``cpr(order)`` the area under it;
-        - `nodes` : `images`, `layers`, `words` and `drops`, arrays of shape (m,), the fall of m without each word of
-          each graph; `needed`, the share of those that m falls without.
+        - `full`, `empty`, `graph`, `complement` : arrays of shape (n,), log-odds of the decision in the untouched
+          network, without any column, with the words of the graph, and with all others; ``of(graph)`` is F of these,
+          with a 95 % interval over resamples of the images;
+        - `alike` : by order, the log-odds with the first words whose number of columns is nearest to the graph's;
+          `graph_share` : array of shape (n,), share of the columns of the graph's words;
+        - `curves`, `shares` : by order, arrays of shape (n, S), log-odds with the first `n_words` = 0, 1, 2, 4, ...
+          words of each layer, and the share of their columns; ``curve(order)`` is F at these steps, ``cpr(order)`` the
+          area under it, the circuit performance ratio [2]_, with its interval;
+        - `nodes` : arrays `images`, `layers`, `words` and `drops` of shape (m,), the fall of the log-odds without each
+          word of each graph; `needed` is the share of falls (minimality).
 
     Notes
     -----
-    Curves keep the n = 1, 2, 4, ... first words of each layer.  The area under F, over the share of the columns that
-    stay, is the circuit performance ratio (CPR) [2]_.
-
-    F may be above 1, since what a graph leaves out also holds what speaks against the decision.  It may be below 0: a
-    few columns among replaced ones are nothing that the network was trained on, and it can take them for another class.
-    A graph keeps a few words of many, and through several layers one behind the other what is lost adds up.  So compare
-    with frequent and random words that take as many columns, and look at single layers, too.
-
-    Whether all nodes are needed (minimality) is measured by taking each away as well: m should fall.
+    F may exceed 1, since a graph also leaves out what speaks against the decision, and it may be negative, since a few
+    columns among replaced ones are unlike anything that the network was trained on.  Losses add up over layers: compare
+    with frequent and random words that have as many columns, and look at single layers, too.
 
     References
     ----------
     .. [1] Marks, Rager, Michaud, Belinkov, Bau and Mueller, "Sparse Feature Circuits: Discovering and Editing
        Interpretable Causal Graphs in Language Models", ICLR 2025, section 3.2.
     .. [2] Mueller et al., "MIB: A Mechanistic Interpretability Benchmark", ICML 2025, section 3.
-
-    Examples
-    --------
-    >>> from sklearn.pipeline import make_pipeline
-    >>> from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
-    >>> from skgmmcnn.datasets import load_digits_network
-    >>> from skgmmcnn.metrics import faithfulness
-    >>> digits = load_digits_network()
-    >>> extractor = FeatureExtractor(digits.network, layers=["conv2", "conv3"])
-    >>> pipe = make_pipeline(extractor, LayerDictionary(30, random_state=0), InferenceGraph()).fit(digits.images)
-    >>> result = faithfulness(pipe, digits.test_images[:50], random_state=0)
-    >>> top = result.layers["conv3"]
-    >>> top.of(top.graph)[0] > top.of(top.alike["random"])[0]
-    True
     """
     random = check_random_state(random_state)
-    parts = take_apart(estimator, X)
-    layers = tuple(dict.fromkeys(check_layers(parts, layers)))
+    parts = take_apart(estimator, X, verbose)
+    layers = parts.check_layers(layers)
     if not layers:
         raise ValueError(f"layers names no layer; there is {', '.join(map(repr, parts.maps.layers))}.")
     check_orders(orders, ORDERS, n_random)
-    check_scores(parts)
-    fillings = Fillings(fill, parts, layers, random)
-    words = parts.words
-    plan = plan_of(parts, by, layers)
-    ranks = {order: plan.rank(order, n_random if order == "random" else 1, random) for order in orders}
-    scopes = [layers, *((layer,) for layer in layers if each_layer and len(layers) > 1)]
-    with progress(total=len(scopes) * len(words), desc="faithfulness", unit="image", shown=verbose) as bar:
-        run = partial(run_with, parts, words, fillings, bar)
-        circuits = {scope: _circuit(run, plan, scope, ranks, int(random.randint(2**31))) for scope in scopes}
-    single = {scope[0]: circuit for scope, circuit in circuits.items() if len(scope) == 1}
-    return Faithfulness(circuits[layers], single, fill, by)
+    parts.check_scores()
+    ablation = Ablation(parts, layers, fill, random)
+    plan = plan_of(parts, layers, by, orders, n_random, random)
+    together = _circuit(parts, ablation, plan, int(random.randint(2**31)))
+    if len(layers) == 1:
+        return Faithfulness(together, {layers[0]: together}, fill, by)
+    single = {layer: _circuit(parts, ablation, plan.within(layer), int(random.randint(2**31))) for layer in layers}
+    return Faithfulness(together, single, fill, by)
 
 
-def _circuit(
-    run: Callable[..., dict[Any, np.ndarray]],
-    plan: Plan,
-    scope: tuple[str, ...],
-    ranks: Mapping[str, Sequence[Mapping[str, np.ndarray]]],
-    seed: int,
-) -> Circuit:
-    """Return what the network makes of parts of the layers `scope`."""
-    steps = plan.n_words
-    selections: dict[Any, Kept] = {"graph": plan.kept, "empty": plan.nothing(), "complement": plan.complement()}
-    for order, runs in ranks.items():
-        for number, of_run in enumerate(runs):
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """The words of some layers, `n_words` by layer, side by side in tables (n, sum of K), and those that graphs keep.
+
+    `kept` is bool; `counts` are the locations of words in each image, `of_graph` those in all images with the same
+    graph, and `leaders` (n,) the number of the first of these.  `ranks` are places of words in the runs of each order,
+    by layer; `steps` are the numbers of first words of each layer that are kept in turn.
+    """
+
+    n_words: Mapping[str, int]
+    kept: np.ndarray
+    counts: np.ndarray
+    of_graph: np.ndarray
+    leaders: np.ndarray
+    ranks: Mapping[str, Sequence[np.ndarray]]
+    steps: np.ndarray
+
+    def by_layer(self, table: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the columns of each layer."""
+        ends = np.cumsum(list(self.n_words.values()))
+        return dict(zip(self.n_words, np.split(table, ends[:-1], axis=1), strict=True))
+
+    def within(self, layer: str) -> Plan:
+        """Return the plan of one layer."""
+        kept, counts, of_graph = (self.by_layer(table)[layer] for table in (self.kept, self.counts, self.of_graph))
+        ranks = {order: [self.by_layer(rank)[layer] for rank in runs] for order, runs in self.ranks.items()}
+        return replace(
+            self, n_words={layer: self.n_words[layer]}, kept=kept, counts=counts, of_graph=of_graph, ranks=ranks
+        )
+
+    @property
+    def nodes(self) -> np.ndarray:
+        """The number of each word among those that its graph keeps, -1 for other words."""
+        return np.where(self.kept, np.cumsum(self.kept, axis=1) - 1, -1)
+
+    def first_as_graph(self, ranks: np.ndarray) -> np.ndarray:
+        """Return the first words of each layer, with nearest to as many locations as those that graphs keep."""
+        tables = (self.by_layer(table).values() for table in (ranks, self.of_graph, self.kept))
+        return np.hstack([first_with_as_many(*of_layer) for of_layer in zip(*tables, strict=True)])
+
+    def share(self, kept: np.ndarray) -> np.ndarray:
+        """Return the share of the locations that show the words `kept`, the mean over the layers, shape (n,)."""
+        tables = (self.by_layer(table).values() for table in (self.counts, kept))
+        return np.mean([(counts * stay).sum(1) / counts.sum(1) for counts, stay in zip(*tables, strict=True)], axis=0)
+
+
+def plan_of(
+    parts: Parts, layers: Sequence[str], by: str, orders: Sequence[str], n_random: int, random: np.random.RandomState
+) -> Plan:
+    """Return the words of `layers` that the graphs of images, or of all images with one decision, keep, and orders."""
+    leaders = leaders_of(parts, by)
+    with of_any_worth():
+        kept = parts.kept() if by == "image" else parts.graph.select(parts.words, by=by)
+    ranked, counts = ranked_by_evidence(parts, leaders), parts.words.histogram()
+    of_graph = over_graphs(counts, leaders)
+
+    def rank(order: str, columns: np.ndarray) -> np.ndarray:
+        if order == "random":
+            priority = random.random_sample((len(leaders), len(columns)))[leaders]
+        else:
+            priority = (of_graph if order == "frequency" else ranked[order])[:, columns]
+        return ranks_of(priority, of_graph[:, columns])
+
+    of_layers, every = [parts.columns([layer]) for layer in layers], parts.columns(layers)
+    n_runs = {order: n_random if order == "random" else 1 for order in orders}
+    most = max(int((of_graph[:, columns] > 0).sum(1).max()) for columns in of_layers)
+    return Plan(
+        n_words={layer: kept[layer].shape[1] for layer in layers},
+        kept=np.hstack([kept[layer] for layer in layers]),
+        counts=counts[:, every],
+        of_graph=of_graph[:, every],
+        leaders=leaders,
+        ranks={
+            order: [np.hstack([rank(order, columns) for columns in of_layers]) for _ in range(n)]
+            for order, n in n_runs.items()
+        },
+        steps=np.array([0, *(2**i for i in range((most - 1).bit_length())), most]),
+    )
+
+
+def _circuit(parts: Parts, ablation: Ablation, plan: Plan, seed: int) -> Circuit:
+    """Return the decision with the words of the graph, with all others, and with the first words of orders."""
+    nodes, layers = plan.nodes, tuple(plan.n_words)
+    kept: dict[Hashable, np.ndarray] = {
+        "full": np.ones_like(plan.kept),
+        "empty": np.zeros_like(plan.kept),
+        "graph": plan.kept,
+        "complement": ~plan.kept,
+    }
+    kept |= {("without", node): plan.kept & (nodes != node) for node in range(nodes.max() + 1)}
+    for order, runs in plan.ranks.items():
+        for i, rank in enumerate(runs):
+            kept |= {(order, i, n): rank < n for n in plan.steps[1:]}
             if order != "graph":  # by which the graph itself chooses
-                selections["alike", order, number] = plan.alike(of_run)
-            selections |= {(order, number, n): first(of_run, n) for n in steps[1:]}
-    selections |= plan.without(scope)
-    log_odds = run(scope, selections)
-    curves, shares, alike = {}, {}, {}
-    for order, runs in ranks.items():
-        measured = [[log_odds[order, number, n] for n in steps[1:]] for number in range(len(runs))]
-        curves[order] = np.column_stack([log_odds["empty"], np.mean(measured, axis=0).T])
-        shares[order] = np.mean([[plan.share(first(of_run, n), scope) for n in steps] for of_run in runs], axis=0).T
-        if order != "graph":
-            alike[order] = np.mean([log_odds["alike", order, number] for number in range(len(runs))], axis=0)
+                kept["alike", order, i] = plan.first_as_graph(rank)
+
+    def removals(rows: slice) -> Iterator[Gone]:
+        for words in kept.values():
+            gone = plan.by_layer(~words[rows])
+            yield {layer: at_locations(gone[layer], parts.words.words[layer][rows]) for layer in layers}
+
+    scores = ablation.run(f"faithfulness, {' + '.join(layers)}", removals, layers=layers)
+    log_odds, shares = dict(zip(kept, scores, strict=True)), {key: plan.share(words) for key, words in kept.items()}
+
+    def curve(values: Mapping[Hashable, np.ndarray], order: str) -> list[np.ndarray]:
+        runs = [[values[order, i, n] for n in plan.steps[1:]] for i in range(len(plan.ranks[order]))]
+        return [values["empty"], *np.mean(runs, axis=0)]
+
     return Circuit(
-        layers=scope,
+        layers=layers,
         full=log_odds["full"],
         empty=log_odds["empty"],
         graph=log_odds["graph"],
         complement=log_odds["complement"],
-        alike=alike,
-        graph_share=plan.share(plan.kept, scope),
-        n_words=steps,
-        curves=curves,
-        shares=shares,
-        nodes=_nodes(plan, scope, log_odds),
+        alike={
+            order: np.mean([log_odds["alike", order, i] for i in range(len(runs))], axis=0)
+            for order, runs in plan.ranks.items()
+            if order != "graph"
+        },
+        graph_share=shares["graph"],
+        n_words=plan.steps,
+        curves={order: np.column_stack(curve(log_odds, order)) for order in plan.ranks},
+        shares={order: np.transpose(curve(shares, order)) for order in plan.ranks},
+        nodes=_nodes(plan, log_odds),
         random_state=seed,
     )
 
 
-def _nodes(plan: Plan, scope: tuple[str, ...], log_odds: Mapping[Any, np.ndarray]) -> Nodes:
-    """Return what was lost without each node of each graph."""
-    number = plan.numbers(scope)
-    leading = plan.leaders == np.arange(len(plan.leaders))
-    graphs, layers, words, drops = [], [], [], []
-    for layer in scope:
-        for graph, word in np.argwhere(plan.kept[layer] & leading[:, None]):
-            lost = log_odds["graph"] - log_odds["without", number[layer][graph, word]]
-            graphs.append(graph)
-            layers.append(layer)
-            words.append(word)
-            drops.append(lost[plan.leaders == graph].mean())
-    return Nodes(np.array(graphs, int), np.array(layers, str), np.array(words, int), np.array(drops, float))
+def _nodes(plan: Plan, log_odds: Mapping[Hashable, np.ndarray]) -> Nodes:
+    """Return the fall of the log-odds without each node of each graph."""
+    first_of_graph = plan.leaders == np.arange(len(plan.leaders))
+    found = []
+    for layer, nodes in plan.by_layer(plan.nodes).items():
+        for graph, word in np.argwhere((nodes >= 0) & first_of_graph[:, None]):
+            drops = log_odds["graph"] - log_odds["without", nodes[graph, word]]
+            found.append((graph, layer, word, drops[plan.leaders == graph].mean()))
+    images, names, words, drops = zip(*found, strict=True) if found else ((),) * 4
+    return Nodes(np.array(images, int), np.array(names, str), np.array(words, int), np.array(drops, float))

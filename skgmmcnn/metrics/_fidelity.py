@@ -12,8 +12,10 @@ from scipy.special import log_softmax
 from ..features import log_proba
 from ..graph import FEW_FITTED
 from ._intervals import Interval, interval_of_share
-from ._measured import Figure, Measured
-from ._parts import check_scores, graph_of, take_apart
+from ._parts import take_apart
+from ._results import Figure, Measured, Scale, Verdict
+
+_AGREES, _COVERED = Scale(0.9, 0.7), Scale(0.9, 0.5)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +65,19 @@ class Fidelity(Measured):
             ]
         return figures
 
+    def verdicts(self) -> list[Verdict]:
+        agreement = _AGREES.verdict(
+            "Do the words decide as the network?",
+            self.agreement,
+            f"for {self.agreement:.0%} of the images",
+            partly="; show a graph only where the words agree with the network on its image",
+            no="; do not rely on these graphs, nor on what follows: fit more images of each class, or more words",
+        )
+        why = f"for {self.coverage:.0%} of the images at least {FEW_FITTED} fitted ones have the same decision"
+        few = "; counts know little of the others: take evidence='influence'"
+        question = "Were images of these decisions fitted?"
+        return [agreement, _COVERED.verdict(question, self.coverage, why, partly=few, no=few)]
+
     def __str__(self) -> str:
         low, high = self.agreement_interval
         text = (
@@ -84,22 +99,22 @@ class Fidelity(Measured):
 
 
 def fidelity(estimator: Any, X: Any, y: Any = None) -> Fidelity:
-    """Compare the decision that the words speak for with the network's.
+    """Compare the decisions of words with those of the network.
 
-    With p the network's class probabilities and q those of the words (naive Bayes over the locations of the uppermost
-    layers), agreement is the share of images with one and the same largest class, and the divergence is sum_c p(c) log2
-    p(c) / q(c).  Naive Bayes takes locations to be independent, so that q is far too near to 0 and 1; the tempered
-    divergence takes q(c)^(1 / T), renormalised, with the one T that is best for all images.  Classes without fitted
-    images are left out of both distributions; agreement counts them as missed.
+    Words decide by naive Bayes over the locations of the uppermost layers.  Agreement is the share of images for which
+    their class probabilities q and the network's p have the same largest class; the divergence is sum_c p(c) log2 p(c)
+    / q(c).  Locations depend on each other, so q is far too near to 0 and 1; the tempered divergence takes q(c)^(1 /
+    T), renormalised, with the T that is best for all images.  Classes without fitted images are left out of both
+    distributions, and count as missed in the agreement.
 
     Parameters
     ----------
     estimator : Pipeline
-        Fitted, ending with an :class:`~skgmmcnn.InferenceGraph`.
+        Fitted, ending with an :class:`~skgmmcnn.InferenceGraph`, as in the example of :func:`trust_report`.
     X : images or FeatureMaps
         Images that the pipeline takes, or feature maps of a network.
     y : array-like of shape (n,), default=None
-        Right classes, as output numbers or class names, to compare right decisions with wrong ones.
+        True classes, as output numbers or class names, to compare right decisions with wrong ones.
 
     Returns
     -------
@@ -107,30 +122,17 @@ def fidelity(estimator: Any, X: Any, y: Any = None) -> Fidelity:
         `agreement`, `agreement_interval` and `agrees` : share of the images with the same decision, its 95 % interval
         by Wilson's method, and a bool array of shape (n,).  `divergence`, `tempered_divergence` : arrays of shape (n,),
         in bits; `temperature` is T.  `n_fitted` : int array of shape (n,), number of fitted images with the decision of
-        each image, and `coverage`, the share with at least ten.  With y also `right` and `accuracy`, of the network,
-        and ``agreement_of(right)``, the agreement over its right decisions or its wrong ones.
+        each image; `coverage` : share with at least ten.  With y also `right` and `accuracy`, of the network, and
+        ``agreement_of(right)``, the agreement over its right decisions or its wrong ones.
 
     Notes
     -----
-    This is about counts, which :meth:`InferenceGraph.predict` uses under any evidence.  Graphs of influence do not
-    depend on it, graphs of counts do.
-
-    Examples
-    --------
-    >>> from sklearn.pipeline import make_pipeline
-    >>> from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
-    >>> from skgmmcnn.datasets import load_digits_network
-    >>> from skgmmcnn.metrics import fidelity
-    >>> digits = load_digits_network()
-    >>> extractor = FeatureExtractor(digits.network, layers=["conv2", "conv3"])
-    >>> pipe = make_pipeline(extractor, LayerDictionary(30, random_state=0), InferenceGraph()).fit(digits.images)
-    >>> bool(fidelity(pipe, digits.test_images).agreement > 0.8)
-    True
+    Words decide by counts, whatever the evidence of graphs: see :meth:`InferenceGraph.predict`.  Graphs of influence do
+    not depend on it, graphs of counts do.
     """
     parts = take_apart(estimator, X)
-    graph = graph_of(parts)
-    check_scores(parts)
-    words = parts.words
+    graph, words = parts.graph, parts.words
+    parts.check_scores()
     evidence = graph.decision_function(words)
     network = np.concatenate([log_proba(batch.outputs).numpy(force=True) for batch in parts.maps.batches()])
     known = graph.class_counts_ > 0
@@ -153,7 +155,7 @@ def fidelity(estimator: Any, X: Any, y: Any = None) -> Fidelity:
 
 
 def fidelity_score(estimator: Any, X: Any, y: Any = None) -> float:
-    """Return the share of images for which the words decide as the network, a scorer for grid searches.
+    """Return the share of images for which words decide as the network, a scorer as :func:`completeness_score`.
 
     Parameters
     ----------
@@ -162,29 +164,15 @@ def fidelity_score(estimator: Any, X: Any, y: Any = None) -> float:
     X : images or FeatureMaps
         Images that the pipeline takes, or feature maps of a network.
     y : object
-        Ignored: the network is what the words are to agree with.
+        Ignored: words are compared with the network.
 
     Returns
     -------
     agreement : float
         Between 0 and 1.
-
-    Examples
-    --------
-    >>> from sklearn.model_selection import GridSearchCV
-    >>> from sklearn.pipeline import make_pipeline
-    >>> from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
-    >>> from skgmmcnn.datasets import load_digits_network
-    >>> from skgmmcnn.metrics import fidelity_score
-    >>> digits = load_digits_network()
-    >>> maps = FeatureExtractor(digits.network, layers=["conv3"]).fit_transform(digits.images[:300]).compute()
-    >>> pipe = make_pipeline(LayerDictionary(random_state=0), InferenceGraph())
-    >>> grid = {"layerdictionary__n_components": [2, 20]}
-    >>> GridSearchCV(pipe, grid, scoring=fidelity_score, cv=2).fit(maps).best_params_
-    {'layerdictionary__n_components': 20}
     """
     parts = take_apart(estimator, X)
-    return graph_of(parts).score(parts.words)
+    return parts.graph.score(parts.words)
 
 
 def _divergence(log_p: np.ndarray, scores: np.ndarray) -> np.ndarray:

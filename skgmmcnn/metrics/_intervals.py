@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import binomtest, bootstrap
 
 Interval = tuple[float, float]
 N_RESAMPLES = 1000
+
+
+class Estimate(NamedTuple):
+    """A value and its 95 % interval, NaN where there is none; ``f"{estimate:.2f}"`` shows both."""
+
+    value: float
+    interval: Interval = (np.nan, np.nan)
+
+    def __format__(self, spec: str) -> str:
+        low, high = self.interval
+        return f"{self.value:{spec}} ({low:{spec}} to {high:{spec}})"
 
 
 def interval(values: np.ndarray, random: np.random.RandomState) -> Interval:
@@ -21,20 +33,19 @@ def interval(values: np.ndarray, random: np.random.RandomState) -> Interval:
 
 
 def interval_of_share(yes: np.ndarray) -> Interval:
-    """Return the 95 % interval of a share of images, from what is true of each (n,), by Wilson's method [1]_.
-
-    .. [1] Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22, 1927.
-    """
+    """Return the 95 % interval of the share of images, bool (n,), by Wilson's method (JASA 22, 1927)."""
     limits = binomtest(int(yes.sum()), len(yes)).proportion_ci(method="wilson")
     return float(limits.low), float(limits.high)
 
 
-def interval_of_ratio(above: np.ndarray, below: np.ndarray, random: np.random.RandomState) -> Interval:
-    """Return the same for the mean of `above` (n,) by the mean of `below` (n,), resampled together."""
-    return _percentiles((above, below), lambda a, b, axis: a.mean(axis) / b.mean(axis), random)
+def ratio_of_means(above: np.ndarray, below: np.ndarray, seed: int) -> Estimate:
+    """Return the mean of `above` (n,) by the mean of `below` (n,), resampled together."""
+    with np.errstate(divide="ignore", invalid="ignore"):  # a resample may consist of images where both are 0
+        between = _percentiles((above, below), lambda a, b, axis: a.mean(axis) / b.mean(axis), seed)
+    return Estimate(float(above.mean() / below.mean()), between)
 
 
-def _percentiles(samples: tuple[np.ndarray, ...], statistic: Callable, random: np.random.RandomState) -> Interval:
+def _percentiles(samples: tuple[np.ndarray, ...], statistic: Callable, random: int | np.random.RandomState) -> Interval:
     if len(samples[0]) < 2:
         return np.nan, np.nan
     result = bootstrap(
@@ -49,24 +60,22 @@ def _percentiles(samples: tuple[np.ndarray, ...], statistic: Callable, random: n
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 
-def rank_correlation(
-    x: np.ndarray, y: np.ndarray, images: np.ndarray, random: np.random.RandomState
-) -> tuple[float, Interval]:
-    """Return Spearman's correlation of x (m,) and y (m,), and its 2.5 and 97.5 percentiles over resamples of images.
+def rank_correlation(x: np.ndarray, y: np.ndarray, images: np.ndarray, seed: int) -> Estimate:
+    """Return Spearman's correlation of x (m,) and y (m,) over resamples of images, NaN where there is none.
 
-    `images` (m,) are the numbers of the images that they belong to, which stay together.  NaN where there is none.
+    `images` (m,) are the numbers of the images that they belong to, which stay together.
     """
     _, image = np.unique(images, return_inverse=True)
     n = int(image.max(initial=-1)) + 1
     if not n:
-        return np.nan, (np.nan, np.nan)
-    times = np.stack([np.ones(n), *random.multinomial(n, np.full(n, 1 / n), N_RESAMPLES)])
-    rho, *resamples = weighted_spearman(x, y, times[:, image])
-    known = np.array(resamples)[~np.isnan(resamples)]
+        return Estimate(np.nan)
+    resamples = np.random.RandomState(seed).multinomial(n, np.full(n, 1 / n), N_RESAMPLES)
+    rho, *others = weighted_spearman(x, y, np.stack([np.ones(n), *resamples])[:, image])
+    known = np.array(others)[~np.isnan(others)]
     if n < 2 or not len(known):
-        return float(rho), (np.nan, np.nan)
+        return Estimate(float(rho))
     low, high = np.percentile(known, [2.5, 97.5])
-    return float(rho), (float(low), float(high))
+    return Estimate(float(rho), (float(low), float(high)))
 
 
 def weighted_spearman(x: np.ndarray, y: np.ndarray, times: np.ndarray) -> np.ndarray:

@@ -58,14 +58,14 @@ def memorisation(
     test_labels: Sequence[int] | np.ndarray,
     true_labels: Sequence[int] | np.ndarray | None = None,
 ) -> Memorisation:
-    """Compare the paths of training examples with those of others.
+    """Compare the paths of training examples with those of other examples.
 
-    A network that was trained with some wrong labels, and gives the training examples these labels all the same, must
-    have memorised them somewhere: below that layer the wrongly labelled examples show words of their true class, above
-    it words of the class that they were assigned [1]_.
+    A network that was trained with some wrong labels, and still gives the training examples these labels, must have
+    memorised them in some layer: below it the wrongly labelled examples show words of their true class, above it words
+    of the assigned class [1]_.
 
-    A word's label is the one most frequent among the training examples that show it; for a training example, among the
-    others, or a word that nobody else shows would always agree.
+    The label of a word is the most frequent one of the training examples that show it; for a training example, of the
+    other ones, since a word that only one example shows would always agree.
 
     Parameters
     ----------
@@ -83,13 +83,12 @@ def memorisation(
     Returns
     -------
     result : Memorisation
-        Arrays of shape (L,) over the `layers`, the lowest first.  `train_path`, `test_path` : mean log-probability of a
-        word given the word below it, in nats, over training and over test examples; `path_gap` is their difference.
-        `train_agreement`, `test_agreement` : share of the examples whose word is one of their label; `agreement_gap` is
-        their difference.  `assigned_share`, `true_share` : share of the corrupted training examples whose word is one
-        of their assigned label, and of their true one; NaN where there are none.  `joins` : int array of shape
-        (n_corrupted,), number of the first layer from which on all words of such an example are words of the assigned
-        label; L where the last word is not.  `layer` : the layer in which most of them join; None if none does.
+        Arrays of shape (L,) over the `layers`, the lowest first: `train_path`, `test_path` : mean log-probability of a
+        word given the word below it, in nats; `train_agreement`, `test_agreement` : share of the examples whose word
+        has their label; `path_gap`, `agreement_gap` : differences of these; `assigned_share`, `true_share` : share of
+        the corrupted training examples whose word has the assigned label, and the true one, NaN without such.  `joins`
+        : int array of shape (n_corrupted,), index of the first layer from which on all words of such an example have
+        the assigned label, L if the last has not.  `layer` : the layer in which most of them join, None if none does.
 
     References
     ----------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,14 +27,14 @@ _MOST_BYTES = 2**31  # of activations that are held
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """Feature maps, the words that describe them, and the graph that connects these, None without one.
+    """Feature maps, the words that describe them, and the graph that connects these; None for measures of words.
 
-    The words of all images, their influence and the graphs are computed once, for all measures of a report.
+    The words of all images, their evidence and the graphs are computed once, for all measures of a report.
     """
 
     maps: FeatureMaps
     dictionary: WordModel
-    graph: InferenceGraph | None
+    graph: InferenceGraph
     verbose: int = 0
 
     @cached_property
@@ -43,16 +43,20 @@ class Parts:
         return self.dictionary.transform(self.maps)
 
     @cached_property
+    def evidence(self) -> np.ndarray:
+        """Evidence of each word for each image's decision, shape (n, sum of K over the layers)."""
+        return self.graph.transform(self.words)
+
+    @cached_property
     def selections(self) -> list[Selection]:
         """Words and pairs of words that the graph of each image keeps."""
-        graph, words = graph_of(self), self.words
-        parts = list(gen_batches(len(words), max(_AT_ONCE, len(words) // 20)))
+        graph, words = self.graph, self.words
+        batches = list(gen_batches(len(words), max(_AT_ONCE, len(words) // 20)))
+        found = []
         with of_any_worth():
-            batches = [
-                selections_of(graph, words[rows])
-                for rows in progress(parts, desc="graphs", unit="batch", shown=self.verbose, leave=False)
-            ]
-        return [selection for selections in batches for selection in selections]
+            for rows in progress(batches, desc="graphs", unit="batch", shown=self.verbose, leave=False):
+                found += selections_of(graph, words[rows])
+        return found
 
     def kept(self, least: float = -np.inf) -> dict[str, np.ndarray]:
         """Return by layer whether the graph of each image keeps each word with more evidence than `least`, (n, K)."""
@@ -62,13 +66,29 @@ class Parts:
                 kept[layer][row, word] = node.get("influence", node.get("score", 0)) > least
         return kept
 
-    @cached_property
-    def evidence(self) -> np.ndarray:
-        """Evidence of each word for each image's decision, shape (n, sum of K over the layers)."""
-        return graph_of(self).transform(self.words)
+    def columns(self, layers: Sequence[str]) -> np.ndarray:
+        """Return the numbers of the words of some layers among those of all layers."""
+        every = np.array([layer for layer, k in self.words.vocabulary.n_words.items() for _ in range(k)])
+        return np.concatenate([np.flatnonzero(every == layer) for layer in layers])
+
+    def check_layers(self, layers: Sequence[str] | None) -> tuple[str, ...]:
+        """Return the layers that are meant, each once, all of them where None."""
+        if isinstance(layers, str):
+            layers = [layers]
+        for layer in layers or ():
+            if layer not in self.maps.layers:
+                raise ValueError(f"There is no layer {layer!r}; there is {', '.join(map(repr, self.maps.layers))}.")
+        return self.maps.layers if layers is None else tuple(dict.fromkeys(layers))
+
+    def check_scores(self) -> None:
+        """Refuse networks whose decision is not the largest of the scores that they return."""
+        if not self.maps.spec.n_outputs:
+            raise ValueError("These maps were made from arrays, so there is no network that could be run again.")
+        batch = next(self.maps[:_N_CHECKED].batches())
+        check_decided(batch.outputs, batch.decisions, self.maps.spec.n_outputs)
 
 
-def take_apart(estimator: Any, X: Any, verbose: int = 0) -> Parts:
+def take_apart(estimator: Any, X: Any, verbose: int = 0, *, with_graph: bool = True) -> Parts:
     """Return the parts of a fitted pipeline that reads the images X, or their feature maps; parts as they are."""
     if isinstance(estimator, Parts):
         return estimator
@@ -81,28 +101,15 @@ def take_apart(estimator: Any, X: Any, verbose: int = 0) -> Parts:
     if not len(maps):
         raise ValueError("There are no images in these FeatureMaps.")
     graph = next((step for step in steps_of(estimator) if isinstance(step, InferenceGraph)), None)
-    return Parts(maps, dictionary, graph, verbose)
+    if with_graph and graph is None:
+        raise TypeError("This measure needs a pipeline that ends with an InferenceGraph.")
+    return Parts(maps, dictionary, graph, verbose)  # type: ignore[arg-type]
 
 
 def in_memory(maps: FeatureMaps) -> FeatureMaps:
     """Return maps that hold their activations where these are not too many, so that the network runs once."""
     needed = 4 * len(maps) * sum(math.prod(shape) for shape in maps.shapes.values())
     return maps.compute() if needed <= _MOST_BYTES else maps
-
-
-def graph_of(parts: Parts) -> InferenceGraph:
-    """Return the graph, or raise an error that explains itself."""
-    if parts.graph is None:
-        raise TypeError("This measure needs a pipeline that ends with an InferenceGraph.")
-    return parts.graph
-
-
-def check_scores(parts: Parts) -> None:
-    """Refuse networks whose decision is not the largest of the scores that they return."""
-    if not parts.maps.spec.n_outputs:
-        raise ValueError("These maps were made from arrays, so there is no network that could be run again.")
-    batch = next(parts.maps[:_N_CHECKED].batches())
-    check_decided(batch.outputs, batch.decisions, parts.maps.spec.n_outputs)
 
 
 @contextmanager

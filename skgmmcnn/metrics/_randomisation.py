@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,9 +18,9 @@ from ..dictionary import WordMaps, align_words
 from ..features import Change, FeatureMaps, maps_of_changed_network
 from ..graph import InferenceGraph
 from ._intervals import interval
-from ._measured import Figure, Measured
-from ._parts import Parts, in_memory
-from ._refits import Explained, refit, seed_of, similarities, take_apart_held
+from ._parts import in_memory
+from ._refits import Reference, refit, seed_of, similarities, take_apart_held
+from ._results import Figure, Measured
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,23 +86,23 @@ def randomisation_test(
 ) -> Randomisation:
     """Randomise the network's weights from the top down, fit again, and compare the graphs.
 
-    An explanation that hardly changes when the network forgets what it has learnt explains the images, not the network
-    [1]_.  In each step the weights of some more modules, from the output down, are permuted within each tensor; words
-    and graph are fitted on what this network makes of the images, with the same seed, and its graphs are compared with
-    those of `estimator` for the same images and the same decisions.  Words are partners where they are at the same
-    locations (:func:`skgmmcnn.dictionary.align_words`), since channels of other weights have other meanings.
+    An explanation that hardly changes when the network loses what it has learnt explains the images, not the network
+    [1]_.  In each step the weights of further modules, from the output down, are permuted within each tensor; words and
+    graph are fitted to this network's maps, with the same seed, and its graphs are compared with those of `estimator`
+    for the same images and decisions.  Words at the same locations are partners
+    (:func:`skgmmcnn.dictionary.align_words`), since channels of other weights have other meanings.
 
     Parameters
     ----------
     estimator : Pipeline
-        Fitted: extractor, words and :class:`InferenceGraph`, or the latter two.
+        Fitted: extractor, words and :class:`InferenceGraph`, or the latter two; an example is in :func:`trust_report`.
     X : images or FeatureMaps
-        What words and graphs are fitted on, best the very images that `estimator` was; FeatureMaps that a network made.
+        What words and graphs are fitted on, best the images that `estimator` was fitted on; FeatureMaps of a network.
         Up to 2 GiB of activations are held; else the network runs twice a step.
     y : array-like of shape (n,), default=None
         Output numbers or class names, where the words were fitted with them.
     n_steps : int or None, default=5
-        In how many steps of about as many modules; None takes every module by itself.  Each is a refit.
+        Number of steps, each a refit; None randomises one module a step.
     explained : images or FeatureMaps, default=None
         Images whose graphs are compared, and over which agreements are taken; None takes X.
     n_images : int, default=20
@@ -115,50 +115,31 @@ def randomisation_test(
     Returns
     -------
     result : Randomisation
-        Of the S + 1 steps, step 0 being the network as it is: `modules`, the modules that each further step randomised;
-        `classes`, `images` : arrays of shape (S + 1, n_classes) and (S + 1, n_images), similarity of the graphs to
-        those of `estimator`; `image_intervals`, 95 % intervals of the mean over the images; `chance` : array of shape
-        (S + 1, 2), mean similarities of class and image graphs with partners at random; `words` : dict of str to array
-        of shape (S + 1,), by layer, the mean Jaccard index of a word's locations and its partner's; `fidelity`,
-        `agreement` : arrays of shape (S + 1,), share of the images for which the words decide as the randomised
-        network, and this as the network.  `other_seed` : mean similarities of class and image graphs of words with
-        another seed. `survival` : the last similarities, as a part of those with another seed, both less chance: near 0
-        where graphs depend on the weights, near 1 where they depend on the images only; NaN where another seed is no
-        better than chance.
+        Of S + 1 steps, step 0 with the network as it is: `classes`, `images` : arrays of shape (S + 1, n_classes) and
+        (S + 1, n_images), similarity of the graphs to those of `estimator`; `image_intervals` : 95 % intervals of the
+        mean over images; `chance` : array of shape (S + 1, 2), mean similarities of class and image graphs with
+        partners at random; `words` : by layer, array of shape (S + 1,), mean Jaccard index of a word's locations and
+        its partner's; `fidelity`, `agreement` : arrays of shape (S + 1,), share of the images for which the words
+        decide as the randomised network, and this as the network.  `modules` : the modules randomised in each of S
+        steps.  `other_seed` : mean similarities of class and image graphs with words of another seed.  `survival` : the
+        last similarities as a part of those, both less chance: near 0 where graphs depend on the weights, near 1 where
+        they depend on the images only; NaN where another seed is no better than chance.
 
     Notes
     -----
-    The network is a copy; the one of `estimator` or of the caller stays as it is.  A permutation keeps the sizes of
-    weights, but not what they sum to: batch norms among the randomised modules take mean and variance anew from one
-    batch of X, as in training, or activations would grow without bounds.
+    The network is a copy.  Modules are in the order in which they begin to run.  Permutations keep the sizes of
+    weights, but not their sums: randomised batch norms take mean and variance anew from one batch of X, or activations
+    would grow without bounds.
 
-    The order of the modules is that in which they begin to run.  Until it has come to a layer, its words stay the same,
-    and only what they are evidence for changes.  In step 0, graphs equal those of `estimator` if that was fitted on X
-    with a number for a seed.
-
-    A random network often decides for very few classes; those that it never decides for have no evidence, and an empty
-    graph.  `words` measures the similarity whatever the decisions are.  Random networks, too, have words that follow
-    from the decision: `fidelity` may stay high where no graph survives.
+    Words of a layer stay the same until the first step that changes it.  A random network often decides for very few
+    classes; the others have no evidence and an empty graph.  `words` measures similarity whatever the decisions are.
+    `fidelity` may stay high where no graph survives, since random networks, too, have words that follow from the
+    decision.
 
     References
     ----------
     .. [1] Adebayo, Gilmer, Muelly, Goodfellow, Hardt and Kim, "Sanity checks for saliency maps", NeurIPS 2018,
        section 3.
-
-    Examples
-    --------
-    >>> from sklearn.pipeline import make_pipeline
-    >>> from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
-    >>> from skgmmcnn.datasets import load_digits_network
-    >>> from skgmmcnn.metrics import randomisation_test
-    >>> digits = load_digits_network()
-    >>> extractor = FeatureExtractor(digits.network, layers=["conv3"])
-    >>> pipe = make_pipeline(extractor, LayerDictionary(20, random_state=0), InferenceGraph()).fit(digits.images[:100])
-    >>> result = randomisation_test(pipe, digits.images[:100], n_steps=2, n_images=5, random_state=0)
-    >>> result.modules
-    (('head', 'conv3.0'), ('conv2.0', 'conv1.0'))
-    >>> bool(result.classes[0].mean() == 1), bool(result.classes[2].mean() < 0.5)
-    (True, True)
     """
     if (n_steps is not None and n_steps < 1) or n_images < 1:
         raise ValueError(f"n_steps and n_images must be at least 1; got {n_steps} and {n_images}.")
@@ -166,23 +147,26 @@ def randomisation_test(
     seen = parts.maps if explained is None else take_apart_held(estimator, explained).maps
     cascade, steps = _Cascade(random), _steps(_run_order(parts.maps), n_steps)
     seed = seed_of(parts.dictionary, random)
-    first = Explained(parts, seen, n_images, random)
-    results = [_compare(first, *_fit(parts, parts.maps, seen, y, seed))]
-    other = _compare(first, *_fit(parts, parts.maps, seen, y, int(random.randint(2**31))))
+    first = Reference(parts, seen, n_images, random)
+
+    def step(maps: FeatureMaps, shown: FeatureMaps, seed: int) -> dict[str, np.ndarray]:
+        dictionary, graph = refit(parts, maps, y, seed)
+        return _compare(first, graph, dictionary.transform(shown))
+
+    results = [step(parts.maps, seen, seed)]
+    other = step(parts.maps, seen, int(random.randint(2**31)))
     for names in progress(steps, desc="steps", shown=verbose):
         maps = in_memory(maps_of_changed_network(parts.maps, cascade.randomise(names)))
         shown = maps if explained is None else maps_of_changed_network(seen, cascade.repeat)
-        results.append(_compare(first, *_fit(parts, maps, shown, y, seed)))
+        results.append(step(maps, shown, seed))
+    stacked = {name: np.stack([each[name] for each in results]) for name in other}
+    words = dict(zip(first.words.layers, stacked.pop("words").T, strict=True))
     return Randomisation(
         modules=tuple(map(tuple, steps)),
-        classes=np.stack([step.classes for step in results]),
-        images=np.stack([step.images for step in results]),
-        image_intervals=np.array([interval(step.images, random) for step in results]),
-        chance=np.array([step.chance for step in results]),
-        other_seed=(float(other.classes.mean()), float(other.images.mean())),
-        words={layer: np.array([step.words[layer] for step in results]) for layer in results[0].words},
-        fidelity=np.array([step.fidelity for step in results]),
-        agreement=np.array([step.agreement for step in results]),
+        image_intervals=np.array([interval(images, random) for images in stacked["images"]]),
+        other_seed=(float(other["classes"].mean()), float(other["images"].mean())),
+        words=words,
+        **stacked,
     )
 
 
@@ -191,23 +175,20 @@ def _run_order(maps: FeatureMaps) -> list[str]:
 
     One whose weights others use without calling it stands behind the one defined before it.
     """
-    calls: dict[nn.Module, int] = {}
+    calls: list[str] = []
     named: dict[str, nn.Module] = {}
-
-    def note(module: nn.Module, inputs: Any) -> None:
-        calls.setdefault(module, len(calls))
 
     def watch(network: nn.Module, batch: Tensor) -> None:
         named.update(network.named_modules())
-        for module in named.values():
-            module.register_forward_pre_hook(note)
+        for name, module in named.items():
+            module.register_forward_pre_hook(lambda module, inputs, name=name: calls.append(name))
         network(batch[:1])
 
     maps_of_changed_network(maps[:1], watch)
     ranks, rank = {}, -1
-    for name, module in named.items():
-        rank = ranks[name] = calls.get(module, rank)
-    with_weights = [name for name, module in named.items() if any(True for _ in module.parameters(recurse=False))]
+    for name in named:
+        rank = ranks[name] = calls.index(name) if name in calls else rank
+    with_weights = [name for name, module in named.items() if list(module.parameters(recurse=False))]
     return sorted(with_weights, key=ranks.__getitem__)
 
 
@@ -262,34 +243,16 @@ def _renormalise(modules: list[nn.Module], network: nn.Module, batch: Tensor) ->
         module.eval()
 
 
-def _fit(parts: Parts, maps: FeatureMaps, seen: FeatureMaps, y: Any, seed: int) -> tuple[InferenceGraph, WordMaps]:
-    """Return a refit's graph, and its words of the images that are explained."""
-    dictionary, graph = refit(parts, maps, y, seed)
-    return graph, dictionary.transform(seen)
-
-
-class _Compared(NamedTuple):
-    """One step of :class:`Randomisation`."""
-
-    classes: np.ndarray
-    images: np.ndarray
-    chance: tuple[float, float]
-    words: dict[str, float]
-    fidelity: float
-    agreement: float
-
-
-def _compare(first: Explained, graph: InferenceGraph, words: WordMaps) -> _Compared:
-    """Compare the graphs of the same images and decisions."""
+def _compare(first: Reference, graph: InferenceGraph, words: WordMaps) -> dict[str, np.ndarray]:
+    """Return what is measured in one step of :class:`Randomisation`, by attribute."""
     alignment, n_words = align_words(first.words, words), first.words.vocabulary.n_words
-    compared, by_chance = first.compare(graph, words, alignment)
-    classes, images = map(similarities, compared)
-    chance, image_chance = (float(similarities(graphs).mean()) for graphs in by_chance)
-    return _Compared(
-        classes,
-        images,
-        (chance, image_chance),
-        {layer: float(shared.sum()) / n_words[layer] for layer, shared in alignment.similarity.items()},
-        graph.score(words),
-        float((words.decisions == first.words.decisions).mean()),
-    )
+    (classes, classes_by_chance), (images, images_by_chance) = first.compare(graph, words, alignment)
+    shared = [alignment.similarity[layer].sum() / n for layer, n in n_words.items()]
+    return {
+        "classes": similarities(classes),
+        "images": similarities(images),
+        "chance": np.array([similarities(classes_by_chance).mean(), similarities(images_by_chance).mean()]),
+        "words": np.array(shared),
+        "fidelity": np.array(graph.score(words)),
+        "agreement": (words.decisions == first.words.decisions).mean(),
+    }

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from scipy.special import expit
 from sklearn.utils import check_random_state
 
-from .._progress import progress
-from ..features import Rerun, margins
-from ._ablation import Fillings, at_locations, outputs_without
-from ._completeness import check_layers
-from ._intervals import Interval, interval_of_share
-from ._measured import BASELINE, NOTHING, Figure, Measured, axes_for
-from ._parts import check_scores, take_apart
+from ..graph import probable
+from ._ablation import Ablation, Gone, at_locations
+from ._intervals import Estimate, interval_of_share
+from ._parts import take_apart
+from ._results import BASELINE, NOTHING, Figure, Measured, Scale, Verdict, axes_for
 
-CLEAR = 0.95  # share of the draws
+_CLEAR, _USED = Scale(0.95, 0.5), Scale(0.8, 0.5)  # shares of the draws, and of the images
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,10 +37,10 @@ class Removal(Measured):
         return np.where(falls, less.sum(1) / np.maximum(differs.sum(1), 1), 0.0)
 
     @property
-    def used(self) -> tuple[float, Interval]:
+    def used(self) -> Estimate:
         """Share of the images that fall more than in 95 % of the draws, and its 95 % interval."""
-        clear = self.above_random >= CLEAR
-        return float(clear.mean()), interval_of_share(clear)
+        clear = self.above_random >= _CLEAR.yes
+        return Estimate(float(clear.mean()), interval_of_share(clear))
 
     @property
     def proba(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -60,6 +58,30 @@ class Removal(Measured):
             ),
         ]
 
+    def verdicts(self) -> list[Verdict]:
+        (value, _), (full, without, chance) = self.used, (values.mean() for values in self.proba)
+        used = f"for {value:.0%} of the images the decision falls more without them than without random words"
+        advice = "; use only the pictures listed as reliable"
+        fall = (
+            f"the probability of the decision falls from {full:.2f} to {without:.2f} on average; without random words "
+            f"at as many locations, to {chance:.2f}."
+        )
+        return [
+            _USED.verdict("Does the network use the words shown?", value, used, partly=advice, no=advice),
+            Verdict("What happens without them?", "", fall),
+        ]
+
+    def pictures(self, names: Sequence[str]) -> list[Verdict]:
+        """Return for each image whether its graph can be relied on."""
+        verdicts = []
+        for name, full, without, chance, above in zip(names, *self.proba, self.above_random, strict=True):
+            why = (
+                f"probability {probable(full)}, without its words {probable(without)}, without random words "
+                f"{probable(chance)}; the decision falls more than in {above:.0%} of the random draws"
+            )
+            verdicts.append(_CLEAR.verdict(f"Can the picture of {name} be relied on?", above, why))
+        return verdicts
+
     def plot(self, *, ax: Any = None) -> Any:
         """Draw the probability of each image without its words against that without random ones."""
         ax, (full, without, chance) = axes_for(ax), self.proba
@@ -76,7 +98,7 @@ class Removal(Measured):
             f"Without the words shown, at {self.share.mean():.0%} of the locations, the mean probability of the "
             f"decision is {without:.2f}, without random ones at as many {chance:.2f}, with all words "
             f"{full:.2f}.  For {used:.0%} of {len(self.full)} images ({low:.0%} to {high:.0%}) it falls more "
-            f"than in {CLEAR:.0%} of {self.without_random.shape[1]} random draws."
+            f"than in {_CLEAR.yes:.0%} of {self.without_random.shape[1]} random draws."
         )
 
 
@@ -84,13 +106,13 @@ def removal(
     estimator: Any,
     X: Any,
     *,
-    layers: Any = None,
+    layers: Sequence[str] | None = None,
     fill: str = "mean",
     n_draws: int = 20,
     verbose: int = 0,
     random_state: int | np.random.RandomState | None = None,
 ) -> Removal:
-    """Remove the words that graphs show, and compare the decisions with those without random words.
+    """Compare decisions without the words that graphs show with decisions without random words.
 
     All words that speak for the decision in the graph of its image are removed, in all layers at once.  Each draw
     removes random words of the same image at as many locations of each layer, the last word in part.  The graph shows
@@ -99,7 +121,7 @@ def removal(
     Parameters
     ----------
     estimator : Pipeline
-        Fitted, ending with an :class:`~skgmmcnn.InferenceGraph`.
+        Fitted, ending with an :class:`~skgmmcnn.InferenceGraph`, as in the example of :func:`trust_report`.
     X : images or FeatureMaps
         Images that the pipeline takes, or feature maps of a network.
     layers : sequence of str, default=None
@@ -122,46 +144,25 @@ def removal(
         `above_random` : array of shape (n,), share of the draws in which the decision falls less than without the
         graph's words; draws of the very same words are left out.  `used` : share of the images where that is at least
         0.95, with a 95 % interval.  `proba` : the three probabilities, each of shape (n,).
-
-    Examples
-    --------
-    >>> from sklearn.pipeline import make_pipeline
-    >>> from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
-    >>> from skgmmcnn.datasets import load_digits_network
-    >>> from skgmmcnn.metrics import removal
-    >>> digits = load_digits_network()
-    >>> extractor = FeatureExtractor(digits.network, layers=["conv2", "conv3"])
-    >>> pipe = make_pipeline(extractor, LayerDictionary(30, random_state=0), InferenceGraph()).fit(digits.images)
-    >>> result = removal(pipe, digits.test_images[:50], random_state=0)
-    >>> result.used[0] > 0.5
-    True
     """
     random = check_random_state(random_state)
     parts = take_apart(estimator, X, verbose)
-    layers = check_layers(parts, layers)
+    layers = parts.check_layers(layers)
     if n_draws < 1:
         raise ValueError(f"n_draws must be at least 1; got {n_draws}.")
-    check_scores(parts)
-    fillings, words, kept = Fillings(fill, parts, layers, random), parts.words, parts.kept(least=0)
+    parts.check_scores()
+    ablation, kept = Ablation(parts, layers, fill, random), parts.kept(least=0)
+    words = {layer: parts.words.words[layer].astype(np.int64) for layer in layers}
+    shown = {layer: at_locations(kept[layer], words[layer]) for layer in layers}
 
-    def work(part: Rerun) -> np.ndarray:
-        original = part.original
-        filling = fillings({layer: original.activations[layer] for layer in layers}, original.start)
-        shown = {layer: words.words[layer][part.rows].astype(np.int64) for layer in layers}
-        gone = {layer: at_locations(kept[layer][part.rows], each) for layer, each in shown.items()}
-        draws = ({layer: as_many(gone[layer], each, random) for layer, each in shown.items()} for _ in range(n_draws))
-        outputs = [original.outputs, *(outputs_without(part, each, filling) for each in (gone, *draws))]
-        return torch.stack([margins(each, original.decisions) for each in outputs], 1).double().numpy(force=True)
+    def removals(rows: slice) -> Iterator[Gone]:
+        yield {}
+        yield {layer: shown[layer][rows] for layer in layers}
+        for _ in range(n_draws):
+            yield {layer: as_many(shown[layer][rows], words[layer][rows], random) for layer in layers}
 
-    batches = []
-    with progress(total=len(words), desc="removal", unit="image", shown=parts.verbose, leave=False) as bar:
-        for measured in parts.maps.rerun(work):
-            batches.append(measured)
-            bar.update(len(measured))
-    full, without, *by_chance = np.concatenate(batches).T
-    share = np.mean(
-        [at_locations(kept[layer], words.words[layer].astype(np.int64)).mean((1, 2)) for layer in layers], 0
-    )
+    full, without, *by_chance = ablation.run("removal", removals)
+    share = np.mean([shown[layer].mean((1, 2)) for layer in layers], axis=0)
     return Removal(full, without, np.stack(by_chance, axis=1), share)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -13,23 +13,21 @@ from sklearn.utils import check_random_state
 from .._optional import need
 from .._progress import progress
 from ._ablation import FILLS
-from ._completeness import Completeness, check_layers, completeness
-from ._deletion import AblationCurves, deletion
+from ._completeness import completeness
+from ._deletion import deletion
 from ._edges import edge_effects
-from ._faithfulness import Faithfulness, faithfulness
-from ._fidelity import fidelity
-from ._measured import Figure, Measured
-from ._parts import Parts, check_scores, graph_of, in_memory, take_apart
+from ._faithfulness import faithfulness
+from ._fidelity import Fidelity, fidelity
+from ._parts import Parts, in_memory, take_apart
 from ._randomisation import randomisation_test
 from ._removal import Removal, removal
+from ._results import Figure, Measured, Verdict
 from ._stability import stability
-from ._verdicts import Verdict, pictures, summary, verdicts
 
 BUDGETS = ("default", "full")
 _N_IMAGES = 50
 _FEW = 20
 _ORDERS = ("graph", "frequency", "random")
-_DRAWN = (Removal, Completeness, AblationCurves, Faithfulness)
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,38 +58,47 @@ class TrustReport:
         """Draw a panel for each measure that has one."""
         from matplotlib import pyplot as plt
 
-        drawn = [result for result in self.results.values() if isinstance(result, _DRAWN)]
+        drawn = [result for result in self.results.values() if hasattr(result, "plot")]
         columns = min(3, len(drawn))
         rows = -(-len(drawn) // columns)
-        size = (4 * columns, 3.4 * rows)
-        figure, axes = plt.subplots(rows, columns, squeeze=False, figsize=size, layout="constrained")
-        for result, ax in zip(drawn, axes.ravel(), strict=False):
-            result.plot(ax=ax)
-        for ax in axes.ravel()[len(drawn) :]:
-            ax.remove()
+        figure = plt.figure(figsize=(4 * columns, 3.4 * rows), layout="constrained")
+        for place, result in enumerate(drawn, 1):
+            result.plot(ax=figure.add_subplot(rows, columns, place))
         return figure
 
     def verdicts(self) -> list[Verdict]:
-        """Return the answers that the figures come to, by rules of thumb."""
-        return verdicts(self.results, self.evidence)
+        """Return the answers that the figures come to, by rules of thumb; influence rests on no counts."""
+        return [
+            verdict
+            for result in self.results.values()
+            if self.evidence == "counts" or not isinstance(result, Fidelity)
+            for verdict in result.verdicts()
+        ]
 
     def pictures(self) -> list[Verdict]:
-        """Return for each image whether its graph can be relied on."""
-        return pictures(self.results, self.evidence, self.names)
+        """Return for each image whether its graph can be relied on; nothing where removal was not measured."""
+        removal, fidelity = self.results.get("removal"), self.results.get("fidelity")
+        if not isinstance(removal, Removal):
+            return []
+        verdicts = removal.pictures(self.names)
+        if self.evidence != "counts" or not isinstance(fidelity, Fidelity):
+            return verdicts
+        return [
+            verdict if agrees else Verdict(verdict.question, "no", "the words decide otherwise than the network.")
+            for verdict, agrees in zip(verdicts, fidelity.agrees, strict=True)
+        ]
 
     def __str__(self) -> str:
         of = f"the first {self.n_images} of {self.n_given}" if self.n_images < self.n_given else f"all {self.n_given}"
         few = f"  {self.n_images} images are few: intervals are wide." if self.n_images < _FEW else ""
-        return "\n".join(
-            [
-                f"Graphs of {self.evidence}, measured on {of} images in {self.seconds:.0f} s.{few}",
-                *map(str, self.verdicts()),
-                *summary(self.pictures()),
-                "",
-                "In full:",
-                *map(str, self.results.values()),
-            ]
-        )
+        lines = [f"Graphs of {self.evidence}, measured on {of} images in {self.seconds:.0f} s.{few}"]
+        lines += map(str, self.verdicts())
+        pictures = self.pictures()
+        if pictures:
+            yes, partly, no = (sum(each.answer == answer for each in pictures) for answer in ("yes", "partly", "no"))
+            lines.append(f"Can each picture be relied on?  {yes} of {len(pictures)} can, {partly} partly, {no} cannot.")
+            lines += [f"  {picture}" for picture in pictures if picture.answer != "yes"]
+        return "\n".join([*lines, "", "In full:", *map(str, self.results.values())])
 
 
 @dataclass(frozen=True)
@@ -109,11 +116,12 @@ class _Skipped(Measured):
 
 
 class _Job(NamedTuple):
-    """One measure of a report, and about how many forward passes of all images it takes."""
+    """One measure of a report, the passes of all images through the network that it takes, about, and its options."""
 
     name: str
-    run: Callable[[], Measured]
     passes: float
+    measure: Callable[..., Measured]
+    options: Mapping[str, Any]
 
 
 def trust_report(
@@ -127,7 +135,7 @@ def trust_report(
     verbose: int = 1,
     random_state: int | np.random.RandomState | None = None,
 ) -> TrustReport:
-    """Run the measures of this module over images, and report what they say.
+    """Run the measures of this module over images, and report the results in plain words.
 
     Parameters
     ----------
@@ -141,7 +149,7 @@ def trust_report(
         "default" removes words and pairs of words of the graphs, and rebuilds layers from words: about a minute on two
         cores for a network like SqueezeNet.  "full" also takes curves of deletion and insertion with all fills,
         faithfulness and graphs of classes, and fits words and graphs again, to these images, for stability and
-        randomised weights; it prints how long that may take before it begins.
+        randomised weights; it first prints an estimate of the time.
     layers : sequence of str, default=None
         The layers that are rebuilt and whose words are removed, all where None; edges are those of all layers.
     n_images : int, default=None
@@ -160,47 +168,69 @@ def trust_report(
         ``to_frame()`` : a pandas table of all figures, and ``figures()`` a list of the same, with `measure`, `where`,
         `value`, `low`, `high` (a 95 % interval over the images) and `good`.  ``plot()`` draws a panel for each measure
         that has one.  `results` : dict of the results of the measures, by name; one that these images do not allow is
-        skipped, with the reason.  `evidence`, `n_images`, `n_given` (the images in X), `seconds` and `names`, of files
-        where X has them, say what was measured.
+        skipped, with the reason.  `evidence`, `n_images`, `n_given` (images in X), `seconds` and `names` (of image
+        files, if any) describe the report.
 
     Examples
     --------
     >>> from sklearn.pipeline import make_pipeline
-    >>> from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
+    >>> from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary, metrics
     >>> from skgmmcnn.datasets import load_digits_network
-    >>> from skgmmcnn.metrics import trust_report
     >>> digits = load_digits_network()
     >>> extractor = FeatureExtractor(digits.network, layers=["conv2", "conv3"])
     >>> pipe = make_pipeline(extractor, LayerDictionary(30, random_state=0), InferenceGraph()).fit(digits.images)
-    >>> report = trust_report(pipe, digits.test_images, verbose=0, random_state=0)
+    >>> report = metrics.trust_report(pipe, digits.test_images, verbose=0, random_state=0)
     >>> report.n_images, report.evidence
     (50, 'influence')
+
+    One measure at a time:
+
+    >>> images, fitted = digits.test_images[:50], digits.images[:100]
+    >>> metrics.fidelity(pipe, images).agreement > 0.8
+    True
+    >>> bool((metrics.completeness(pipe, images).completeness > 0.5).all())
+    True
+    >>> metrics.removal(pipe, images, random_state=0).used[0] > 0.5
+    True
+    >>> metrics.deletion(pipe, images, "conv3", random_state=0).ratio()[0] < 1
+    True
+    >>> top = metrics.faithfulness(pipe, images, random_state=0).layers["conv3"]
+    >>> top.of(top.graph)[0] > top.of(top.alike["random"])[0]
+    True
+    >>> metrics.edge_effects(pipe, images, random_state=0).pairs["conv3", "conv2"].correlation()[0] > 0.5
+    True
+    >>> graphs = metrics.stability(pipe, fitted, n_refits=2, n_images=5, random_state=0).classes
+    >>> bool(graphs.similarity.mean() > graphs.chance.mean())
+    True
+    >>> steps = metrics.randomisation_test(pipe, fitted, n_steps=2, n_images=5, random_state=0)
+    >>> bool(steps.classes[2].mean() < steps.other_seed[0])
+    True
     """
     if budget not in BUDGETS:
         raise ValueError(f"budget must be one of {', '.join(map(repr, BUDGETS))}; got {budget!r}.")
     random = check_random_state(random_state)
     parts = take_apart(estimator, X)
-    graph = graph_of(parts)
+    evidence = parts.graph.evidence_
     labels = None if y is None else parts.maps.spec.encode(y, len(parts.maps))
-    chosen = check_layers(parts, layers)
+    layers = parts.check_layers(layers)
     if n_images is not None and n_images < 1:
         raise ValueError(f"n_images must be at least 1; got {n_images}.")
     n_given, first = len(parts.maps), slice(n_images or (_N_IMAGES if budget == "default" else None))
-    check_scores(parts)
+    parts.check_scores()
     seed = int(random.randint(2**31))
     began = time.monotonic()
     parts = replace(parts, maps=in_memory(parts.maps[first]), verbose=verbose)
-    jobs = _jobs(parts, None if labels is None else labels[first], layers=chosen, full=budget == "full", seed=seed)
+    jobs = list(_jobs(parts, None if labels is None else labels[first], layers, seed, full=budget == "full"))
     if budget == "full":
         print(f"A full report over {len(parts.maps)} images may take {_minutes(jobs, parts)} minutes.", flush=True)
     results: dict[str, Measured] = {}
     for job in (bar := progress(jobs, desc="trust", unit="measure", shown=verbose)):
         bar.set_postfix_str(job.name)
         try:
-            results[job.name] = job.run()
+            results[job.name] = job.measure(parts, parts.maps, **job.options)
         except ValueError as error:  # as of too few images; the other measures go on
             results[job.name] = _Skipped(job.name, str(error))
-    return TrustReport(results, graph.evidence_, _names(parts), n_given, time.monotonic() - began)
+    return TrustReport(results, evidence, _names(parts), n_given, time.monotonic() - began)
 
 
 def _names(parts: Parts) -> tuple[str, ...]:
@@ -210,59 +240,34 @@ def _names(parts: Parts) -> tuple[str, ...]:
     return tuple(name or f"image {row}" for row, name in enumerate(names))
 
 
-def _jobs(parts: Parts, labels: np.ndarray | None, *, layers: tuple[str, ...], full: bool, seed: int) -> list[_Job]:
-    """Return the measures of a budget, the most important first."""
-
-    def fixed(name: str, passes: float, measure: Callable, *args: Any, **options: Any) -> _Job:
-        return _Job(name, lambda: measure(parts, parts.maps, *args, **options), passes)
-
-    def job(name: str, passes: float, measure: Callable, *args: Any, **options: Any) -> _Job:
-        return fixed(name, passes, measure, *args, random_state=seed, **options)
-
+def _jobs(parts: Parts, labels: np.ndarray | None, layers: Sequence[str], seed: int, *, full: bool) -> Iterator[_Job]:
+    """Yield the measures of a budget, the most important first."""
     # A layer of one location shows one word, which has no others beside it.
     ordered = [layer for layer in layers if np.prod(parts.maps.shapes[layer][1:]) > 1]
-    counted = graph_of(parts).evidence_ == "counts"
-    jobs = [
-        *([job("removal", 15 * len(layers) + 21, removal, layers=ordered)] if ordered else []),
-        job("edges", 15 * len(layers), edge_effects),
-        *([fixed("fidelity", 2, fidelity, labels)] if full or counted or labels is not None else []),
-        fixed("completeness", 3 * len(layers), completeness, layers=layers),
-    ]
-    return [*jobs, *_further(job, parts, layers, ordered)] if full else jobs
-
-
-def _ablations(
-    job: Callable,
-    layers: Sequence[str],
-    ordered: Sequence[str],
-    name: str = "",
-    orders: Sequence[str] = _ORDERS,
-    **how: str,
-) -> list[_Job]:
-    """Return the measures that remove words step by step, in another way than the usual one by `how`."""
-    jobs = [job(f"deletion {layer}{name}", 60, deletion, layer, orders=orders, **how) for layer in ordered]
+    seeded = {"random_state": seed}
     if ordered:
-        kept = {"layers": layers, "orders": _ORDERS, "n_random": 1}
-        jobs.append(job(f"faithfulness{name}", 60 * len(layers), faithfulness, **kept, **how))
-    return jobs
-
-
-def _further(job: Callable, parts: Parts, layers: Sequence[str], ordered: Sequence[str]) -> list[_Job]:
-    """Return what the full budget measures besides."""
+        yield _Job("removal", 15 * len(layers) + 21, removal, {"layers": ordered, **seeded})
+    yield _Job("edges", 15 * len(layers), edge_effects, seeded)
+    if full or labels is not None or parts.graph.evidence_ == "counts":
+        yield _Job("fidelity", 2, fidelity, {"y": labels})
+    yield _Job("completeness", 3 * len(layers), completeness, {"layers": layers})
+    if not full:
+        return
+    ways = [("", {}), *((f", {fill}", {"fill": fill}) for fill in FILLS[1:]), (", by class", {"by": "class"})]
+    for name, way in ways:
+        how = {"orders": _ORDERS, **seeded, **way}
+        deleted = how | {"orders": ("graph", "random")} if "by" in way else how  # frequency knows no classes
+        for layer in ordered:
+            yield _Job(f"deletion {layer}{name}", 60, deletion, {"layer": layer, **deleted})
+        if ordered:
+            yield _Job(f"faithfulness{name}", 60 * len(layers), faithfulness, {"layers": layers, "n_random": 1, **how})
+    for layer in ordered:
+        for fill in FILLS:
+            how = {"direction": "insertion", "orders": _ORDERS, "fill": fill, **seeded}
+            yield _Job(f"insertion {layer}, {fill}", 60, deletion, {"layer": layer, **how})
     refit = 2 + parts.dictionary.n_iter_ / 4  # a pass over the sample takes some of the time of one through the network
-    insertions = [
-        job(f"insertion {layer}, {fill}", 60, deletion, layer, direction="insertion", orders=_ORDERS, fill=fill)
-        for layer in ordered
-        for fill in FILLS
-    ]
-    return [
-        *_ablations(job, layers, ordered),
-        *(each for fill in FILLS[1:] for each in _ablations(job, layers, ordered, f", {fill}", fill=fill)),
-        *_ablations(job, layers, ordered, ", by class", ("graph", "random"), by="class"),
-        *insertions,
-        job("stability", 5 * refit, stability, kind="both"),
-        job("randomised weights", 6 * refit, randomisation_test),
-    ]
+    yield _Job("stability", 5 * refit, stability, {"kind": "both", **seeded})
+    yield _Job("randomised weights", 6 * refit, randomisation_test, seeded)
 
 
 def _minutes(jobs: Sequence[_Job], parts: Parts) -> str:

@@ -12,10 +12,9 @@ from sklearn.utils import check_random_state
 
 from .._progress import progress
 from ..dictionary import assign, similarity_of_means
-from ..graph import GraphComparison
 from ._intervals import Interval, interval
-from ._measured import BASELINE, Figure, Measured
-from ._refits import Case, Comparisons, Explained, refit, seed_of, similarities, take_apart_held
+from ._refits import Compared, Reference, refit, seed_of, similarities, take_apart_held
+from ._results import BASELINE, Figure, Measured
 
 KINDS = ("resample", "seed", "both")
 Edge = tuple[str, str]
@@ -111,27 +110,26 @@ def stability(
 ) -> Stability:
     """Fit words and graph again, and compare them with the first ones.
 
-    Words of a refit have other numbers.  They are matched to the first ones, layer by layer, such that the sum of the
-    cosines of means is the greatest (the Hungarian method); the first fit is compared with each refit, never with
-    itself.  Graphs are compared by the weighted Jaccard index of their words and edges
-    (:func:`skgmmcnn.graph.compare_graphs`), and an edge is stable if at least half of the refits have it between the
+    Words of each refit are paired with the first ones, layer by layer, such that the sum of the cosines of their means
+    is largest (Hungarian method).  Graphs are compared by the weighted Jaccard index of their words and edges
+    (:func:`skgmmcnn.graph.compare_graphs`); an edge is stable if at least half of the refits have it between the
     partners of its words [1]_.
 
     Parameters
     ----------
     estimator : Pipeline
-        Fitted: extractor, words and :class:`InferenceGraph`, or the latter two.
+        Fitted: extractor, words and :class:`InferenceGraph`, or the latter two; an example is in :func:`trust_report`.
     X : images or FeatureMaps
-        What refits are fitted on, best the very images that `estimator` was.  FeatureMaps are read again by every
-        refit: let them be held (:meth:`FeatureMaps.compute`) or stored, and the network does not run.  Of images, up to
-        2 GiB of activations are held.
+        What refits are fitted on, best the images that `estimator` was fitted on.  Of images, up to 2 GiB of
+        activations are held; FeatureMaps are read again by every refit, best in memory (:meth:`FeatureMaps.compute`) or
+        stored.
     y : array-like of shape (n,), default=None
         Output numbers or class names, where the words were fitted with them.
     n_refits : int, default=5
-        How often words and graph are fitted.
+        Number of refits.
     kind : {"resample", "seed", "both"}, default="resample"
-        "resample" fits resamples of the images, drawn with replacement (the bootstrap), with the seed of `estimator`,
-        if it is a number; "seed" the same images with other seeds; "both" does both.
+        "resample" fits bootstrap samples of the images, with the seed of `estimator` if it is a number; "seed" the same
+        images with other seeds; "both" does both.
     explained : images or FeatureMaps, default=None
         Images whose graphs are compared; None takes X.
     n_images : int, default=20
@@ -144,43 +142,27 @@ def stability(
     Returns
     -------
     result : Stability
-        `words` : dict of str to array of shape (n_refits, K), by layer, the cosine of the mean of each word and of its
-        partner in each refit; `chance_words` : the mean with partners at random, of shape (n_refits,).  `classes` and
-        `images` are about the graphs of all classes and of some images: `names`; `similarity`, `chance` : arrays of
-        shape (n_graphs, n_refits), weighted Jaccard similarity of each graph to that of the same name in each refit,
-        and the same with partners at random; `interval`, 95 % interval of the mean similarity over resamples of the
-        graphs; `edges`, `chance_edges` : for each graph a dict of (tail, head) to the share of refits that have the
-        edge again; `stable_edges`, `stable_by_chance` : share of the edges that at least half of the refits have again.
+        `words` : by layer, array of shape (n_refits, K), cosine of the means of each word and its partner in each
+        refit; `chance_words` : by layer, array of shape (n_refits,), mean cosine of partners at random.  `classes`,
+        `images` : of the graphs of all classes and of some images, with `names`; `similarity`, `chance` : arrays of
+        shape (n_graphs, n_refits), similarity of each graph to that of each refit, and the same with partners at
+        random; `interval` : 95 % interval of the mean similarity over resamples of the graphs; `edges`, `chance_edges`
+        : for each graph a dict of (tail, head) to the share of refits that have the edge; `stable_edges`,
+        `stable_by_chance` : share of stable edges.
 
     Notes
     -----
-    Behind a ReLU any two words have a large cosine, so compare with partners at random.  The best of all matchings
-    gains something even where words have nothing in common; partners at random do not show that gain.
+    After a ReLU any two words have a large cosine, so compare with partners at random.  These do not show the gain of
+    the best of all pairings, which is positive even where words have nothing in common.
 
-    Training begins with columns of the images that it gets: with resamples, also one seed begins with other means.
-
-    Where the network decides for fewer classes than there are, graphs of the others are left out.
+    Training begins with columns of the images that it gets: with resamples, the same seed begins with other means.
+    Classes that the network never decides for have no graph.
 
     References
     ----------
     .. [1] Kuhn, "The Hungarian method for the assignment problem", Naval Research Logistics Quarterly 2, 1955; Ioffe,
        "Improved consistent sampling, weighted minhash and L1 sketching", ICDM 2010; Efron, "Bootstrap methods: another
        look at the jackknife", Annals of Statistics 7, 1979.
-
-    Examples
-    --------
-    >>> from sklearn.pipeline import make_pipeline
-    >>> from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
-    >>> from skgmmcnn.datasets import load_digits_network
-    >>> from skgmmcnn.metrics import stability
-    >>> digits = load_digits_network()
-    >>> extractor = FeatureExtractor(digits.network, layers=["conv3"])
-    >>> pipe = make_pipeline(extractor, LayerDictionary(20, random_state=0), InferenceGraph()).fit(digits.images[:100])
-    >>> result = stability(pipe, digits.images[:100], n_refits=2, n_images=5, random_state=0)
-    >>> result.words["conv3"].shape, bool(result.words["conv3"].mean() > result.chance_words["conv3"].mean())
-    ((2, 20), True)
-    >>> bool(result.classes.similarity.mean() > result.classes.chance.mean())
-    True
     """
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(map(repr, KINDS))}; got {kind!r}.")
@@ -189,56 +171,51 @@ def stability(
     random, parts = check_random_state(random_state), take_apart_held(estimator, X)
     seen = parts.maps if explained is None else take_apart_held(estimator, explained).maps
     labels = None if y is None else parts.maps.spec.encode(y, len(parts.maps))
-    first = Explained(parts, seen, n_images, random)
-    tables: list[dict[str, np.ndarray]] = []  # cosines of all words, by layer
-    comparisons: list[tuple[Comparisons, Comparisons]] = []  # of graphs, also with partners at random
+    first = Reference(parts, seen, n_images, random)
+    cosines: list[dict[str, np.ndarray]] = []  # of all pairs of words, by layer
+    compared = []
     for _ in progress(range(n_refits), desc="refits", shown=verbose):
         rows = np.arange(len(parts.maps)) if kind == "seed" else random.randint(len(parts.maps), size=len(parts.maps))
         seed = seed_of(parts.dictionary, random) if kind == "resample" else int(random.randint(2**31))
         dictionary, graph = refit(parts, parts.maps[rows], None if labels is None else labels[rows], seed)
-        table = similarity_of_means(parts.dictionary, dictionary, "cosine")
-        tables.append(table)
-        comparisons.append(first.compare(graph, dictionary.transform(seen), assign(table)))
-    compared, by_chance = (zip(*found, strict=True) for found in zip(*comparisons, strict=True))
+        cosines.append(similarity_of_means(parts.dictionary, dictionary, "cosine"))
+        compared.append(first.compare(graph, dictionary.transform(seen), assign(cosines[-1])))
     classes, images = (
-        _graph_stability(*found, random) for found in zip(first.cases, first.graphs, compared, by_chance, strict=True)
+        _graph_stability(names, graphs, [refit[i] for refit in compared], random)
+        for i, (names, graphs) in enumerate(zip(first.names, first.graphs, strict=True))
     )
     return Stability(
         kind=kind,
-        words={layer: np.stack([_of_partners(table[layer]) for table in tables]) for layer in tables[0]},
+        # partners are in the order of the words, each of which has one
+        words={layer: np.stack([assign(each).similarity[layer] for each in cosines]) for layer in cosines[0]},
         # the mean over all matchings is the mean over all pairs
-        chance_words={layer: np.array([table[layer].mean() for table in tables]) for layer in tables[0]},
+        chance_words={layer: np.array([each[layer].mean() for each in cosines]) for layer in cosines[0]},
         classes=classes,
         images=images,
     )
 
 
-def _of_partners(table: np.ndarray) -> np.ndarray:
-    """Return the cosine of each word's partner, (K,)."""
-    return assign({"": table}).similarity[""]  # in the order of the words, each of which has a partner
-
-
 def _graph_stability(
-    cases: list[Case],
+    names: tuple[str, ...],
     graphs: list[nx.DiGraph],
-    compared: Sequence[list[GraphComparison]],
-    by_chance: Sequence[list[GraphComparison]],
+    refits: Sequence[list[Compared]],
     random: np.random.RandomState,
 ) -> GraphStability:
-    similarity, chance = (np.stack([similarities(refit) for refit in refits], 1) for refits in (compared, by_chance))
+    aligned, by_chance = zip(*refits, strict=True)
+    similarity, chance = (np.stack([similarities(refit) for refit in each], axis=1) for each in (aligned, by_chance))
     return GraphStability(
-        names=tuple(case.name for case in cases),
+        names=names,
         similarity=similarity,
         chance=chance,
         interval=interval(similarity.mean(1), random),
-        edges=tuple(_found_again(graph, refits) for graph, *refits in zip(graphs, *compared, strict=True)),
-        chance_edges=tuple(_found_again(graph, refits) for graph, *refits in zip(graphs, *by_chance, strict=True)),
+        edges=tuple(_shares_of_edges(graph, each) for graph, *each in zip(graphs, *aligned, strict=True)),
+        chance_edges=tuple(_shares_of_edges(graph, each) for graph, *each in zip(graphs, *by_chance, strict=True)),
     )
 
 
-def _found_again(graph: nx.DiGraph, refits: list[GraphComparison]) -> dict[Edge, float]:
+def _shares_of_edges(graph: nx.DiGraph, refits: Compared) -> dict[Edge, float]:
     """Return the share of the refits that have each edge of a graph again."""
-    by_refit = [{row.first for row in refit.edges if row.first and row.second} for refit in refits]
+    again = [{edge.first for edge in refit.edges if edge.first and edge.second} for refit in refits]
     return {
-        (tail, head): float(np.mean([f"{tail} -> {head}" in edges for edges in by_refit])) for tail, head in graph.edges
+        (tail, head): float(np.mean([f"{tail} -> {head}" in edges for edges in again])) for tail, head in graph.edges
     }

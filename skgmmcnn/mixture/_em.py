@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import reduce
-from itertools import repeat
+from itertools import chain
+from numbers import Integral
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -18,9 +20,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from .._distributed import all_gather, n_processes
+from .._distributed import all_gather, local_slice, n_processes
 from .._threads import by_blocks
-from ._emissions import Emission, Parameters, SphericalGaussian, Statistics, TiedDiagonalGaussian
+from ._emissions import DiagonalGaussian, Parameters, SphericalGaussian, Statistics, TiedDiagonalGaussian
+from ._records import Record
 
 # On two cores, with 64 to 512 channels and 200 to 500 components, blocks of 2,048 rows reach nine tenths of the rate of
 # a large matrix product, blocks of 512 rows two thirds.  GPUs need larger blocks.
@@ -36,7 +39,7 @@ R = TypeVar("R")
 
 
 @dataclass(frozen=True)
-class Mixture:
+class Mixture(Record):
     """A mixture of K components over rows of d channels.  Immutable: a training step returns a new one.
 
     Parameters
@@ -47,14 +50,14 @@ class Mixture:
         Means (K, d) relative to `shift`, and variances.
     shift : Tensor of shape (d,)
         Subtracted from the rows, in their dtype, so that float32 keeps its digits for channels far from zero.
-    emission : Emission
+    emission : DiagonalGaussian
         The family of densities.
     """
 
     weights: Tensor
     parameters: Parameters
     shift: Tensor
-    emission: Emission
+    emission: DiagonalGaussian
 
     @property
     def weights_(self) -> np.ndarray:
@@ -79,15 +82,6 @@ class Mixture:
             return variance[:, 0]
         return variance[0] if isinstance(self.emission, TiedDiagonalGaussian) else variance
 
-    def to(self, device: torch.device | str) -> Mixture:
-        """Return the mixture on another device."""
-        return Mixture(
-            self.weights.to(device),
-            Parameters(*(part.to(device) for part in self.parameters)),
-            self.shift.to(device),
-            replace(self.emission, floor=self.emission.floor.to(device)),
-        )
-
     def __reduce__(self) -> tuple:
         """Pickle as numpy arrays, as the bytes of pickled tensors differ each time."""
         tensors = self.weights, *self.parameters, self.shift, self.emission.floor
@@ -102,6 +96,10 @@ class Mixture:
         """Return the mixture at `coordinates` as in :meth:`unbounded`, projected onto what the family allows."""
         log_weights, mean, log_variance = coordinates
         return replace(self, weights=log_weights.softmax(0), parameters=self.emission.bounded(mean, log_variance.exp()))
+
+    def scorer(self, like: Tensor) -> Scorer:
+        """Return the scores of rows in the dtype and on the device of `like`."""
+        return Scorer(self, like)
 
     def maximize(self, statistics: Statistics) -> Mixture:
         """Return the most likely mixture given `statistics` of rows less the shift (the M-step)."""
@@ -140,6 +138,21 @@ class Mixture:
         return self.emission.emit(hidden)
 
 
+@contextmanager
+def sampling(n_samples: Any, n_channels: int) -> Iterator[None]:
+    """Validate `n_samples`, and raise MemoryError with the size of samples that do not fit into memory."""
+    if not isinstance(n_samples, Integral) or isinstance(n_samples, bool) or n_samples < 1:
+        raise ValueError(f"n_samples must be an integer of at least 1; got {n_samples!r}.")
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # torch raises the latter
+        gigabytes = 8e-9 * int(n_samples) * n_channels
+        raise MemoryError(
+            f"n_samples={n_samples} rows of {n_channels} channels take {gigabytes:,.0f} GB, which do not fit into "
+            "memory; draw fewer at a time."
+        ) from error
+
+
 def dead_and_heavy(weights: Tensor, n_rows: float) -> tuple[Tensor, Tensor]:
     """Return the components that hold less than one of `n_rows`, and equally many of the heaviest."""
     dead = (weights * n_rows < 1).nonzero().flatten()[: len(weights) // 2]
@@ -147,15 +160,14 @@ def dead_and_heavy(weights: Tensor, n_rows: float) -> tuple[Tensor, Tensor]:
 
 
 class Assignment(NamedTuple):
-    """The likeliest component of each row, its posterior and log p(x | k), and the evidence log p(x), all (n,)."""
+    """The likeliest component of each row, and its posterior and log p(x | k) or None, all (n,)."""
 
     component: Tensor
-    posterior: Tensor
-    log_density: Tensor
-    evidence: Tensor
+    posterior: Any = None
+    log_density: Any = None
 
 
-def _mixture_of(family: type[Emission], *arrays: np.ndarray) -> Mixture:
+def _mixture_of(family: type[DiagonalGaussian], *arrays: np.ndarray) -> Mixture:
     weights, mean, variance, shift, floor = (torch.from_numpy(array.copy()) for array in arrays)
     return Mixture(weights, Parameters(mean, variance), shift, family(floor))
 
@@ -166,6 +178,8 @@ class Scorer:
     The quadratic forms are expanded, so log-densities are off by up to ``(1 + sqrt(d) / 2) eps`` times the sum over the
     channels of ``(x^2 + mean^2) / variance + 10``, of rows and means less the shift.  In float32 `eps` is 1.2e-7.
     """
+
+    log_prior = 0.0
 
     def __init__(self, mixture: Mixture, like: Tensor) -> None:
         mixture = mixture.to(like.device)
@@ -180,7 +194,6 @@ class Scorer:
         self._log_weights = log_weights.to(like.dtype)
 
     def no_statistics(self) -> Statistics:
-        """Return the statistics of no rows."""
         shapes = [self._log_weights.shape, *(part.T.shape for part in self._theta)]
         total, *sums = (torch.zeros(shape, dtype=torch.float64, device=self._shift.device) for shape in shapes)
         return Statistics(total, tuple(sums))
@@ -191,21 +204,13 @@ class Scorer:
             return 0
         return n_rows * len(self._log_weights) * sum(map(len, self._theta))
 
-    def blocks(self, rows: Tensor) -> Iterator[Tensor]:
-        """Yield blocks of `rows` (n, d) in the dtype and on the device of the scorer."""
-        return map(self.ready, rows.split(self.block_rows))
-
-    def _by_blocks(self, work: Callable[[Tensor], R], rows: Tensor) -> Iterator[R]:
-        """Yield the results of `work` for blocks of `rows` (n, d)."""
-        return by_blocks(work, self.blocks(rows), self.n_operations(len(rows)))
-
-    def ready(self, rows: Tensor) -> Tensor:
-        """Return `rows` in the dtype and on the device of the scorer."""
-        return rows.to(self._shift)
-
     def features(self, block: Tensor) -> tuple[Tensor, ...]:
-        """Return phi of the rows (n, d) less the shift."""
-        return self._features(block - self._shift)
+        """Return phi of the rows (n, d) less the shift, in the dtype and on the device of the scorer."""
+        return self._features(block.to(self._shift) - self._shift)
+
+    def joint(self, block: Tensor) -> Tensor:
+        """Return log(weight_k p(x | k)), shape (n, K), of the rows (n, d)."""
+        return self.log_joint(self.features(block))
 
     def log_joint(self, features: tuple[Tensor, ...]) -> Tensor:
         """Return log(weight_k p(x | k)), shape (n, K), from :meth:`features`."""
@@ -228,41 +233,59 @@ class Scorer:
                 scores += feature @ theta
         return scores
 
-    def _filled(self, dtype: torch.dtype, work: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
-        """Return one value per row, the results of `work` on the log-joint densities of blocks of `rows`."""
+    def _collect(self, work: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+        """Return the results of `work` on the log-joint densities of blocks of `rows` (n, d), one below the other."""
+        parts = self._by_blocks(lambda block: work(self.joint(block)), rows)
+        first = next(parts)
         # Small results between large temporary ones would fragment the heap.
-        filled = torch.empty(len(rows), dtype=dtype, device=self._shift.device)
-        parts = self._by_blocks(lambda block: work(self._joint(block)), rows)
-        for place, part in zip(filled.split(self.block_rows), parts, strict=True):
+        collected = first.new_empty(len(rows), *first.shape[1:])
+        for place, part in zip(collected.split(self.block_rows), chain([first], parts), strict=True):
             place.copy_(part)
-        return filled
+        return collected
 
-    def _joint(self, block: Tensor) -> Tensor:
-        return self.log_joint(self.features(block))
+    def _by_blocks(self, work: Callable[[Tensor], R], rows: Tensor) -> Iterator[R]:
+        return by_blocks(work, rows.split(self.block_rows), self.n_operations(len(rows)))
 
     def predict(self, rows: Tensor) -> Tensor:
         """Return the likeliest component of each row, int64 of shape (n,)."""
-        return self._filled(torch.int64, lambda joint: joint.argmax(1), rows)
+        return self._collect(lambda joint: joint.argmax(1), rows)
 
     def evidence(self, rows: Tensor) -> Tensor:
         """Return log p(x) of each row in nats, shape (n,)."""
-        return self._filled(self._shift.dtype, log_evidence, rows)
+        return self._collect(log_evidence, rows)
 
     def predict_proba(self, rows: Tensor) -> Tensor:
         """Return the responsibilities, shape (n, K)."""
-        return torch.cat(list(self._by_blocks(lambda block: responsibilities(self._joint(block)), rows)))
+        return self._collect(responsibilities, rows)
+
+    def expect(self, block: Rows) -> tuple[Tensor, Statistics, Tensor | None]:
+        """Return the E-step of one block: the sum of log p(x), statistics, and the likeliest components (n,)."""
+        features = self.features(block.values)
+        joint = self.log_joint(features)
+        weights = torch.ones_like(joint[:, 0]) if block.weights is None else block.weights.to(joint)
+        shares, evidence, components = _weighted_shares(joint, weights)
+        log_likelihood = weights.double() @ evidence.double()
+        return log_likelihood, self.statistics(features, shares, weights), components
+
+    def statistics(self, features: tuple[Tensor, ...], shares: Tensor, weights: Tensor) -> Statistics:
+        """Return the statistics of rows with `features` phi, `weights` (n,) and weighted posteriors (n, K).
+
+        The posteriors may be sparse.
+        """
+        total = shares.T @ torch.ones_like(weights)
+        # Entries with a single column are common to all components.
+        by = (shares.T if theta.shape[1] == len(total) else weights[None] for theta in self._theta)
+        return Statistics(total, tuple(part @ feature for part, feature in zip(by, features, strict=True)))
 
     def assign(self, rows: Tensor) -> Assignment:
         """Return the likeliest component of each row, with its posterior and log-density."""
         return Assignment(*map(torch.cat, zip(*self._by_blocks(self._assign, rows), strict=True)))
 
     def _assign(self, block: Tensor) -> Assignment:
-        joint = self._joint(block)
+        joint = self.joint(block)
         largest, component = joint.max(1)
-        evidence = log_evidence(joint)
-        return Assignment(
-            component, (largest - evidence).exp_().clamp_max_(1), largest - self._log_weights[component], evidence
-        )
+        posterior = (largest - log_evidence(joint)).exp_().clamp_max_(1)
+        return Assignment(component, posterior, largest - self._log_weights[component])
 
 
 def log_evidence(joint: Tensor) -> Tensor:
@@ -309,36 +332,24 @@ def _weighted_shares(joint: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Te
 class Expectation:
     """The E-step as a running sum over rows: call :meth:`add` any number of times, then read `statistics`.
 
-    `like` is a tensor with the dtype and device of the computation.
+    `model` is a mixture or a chain of mixtures; `like` has the dtype and device of the computation.
     """
 
-    _scorer_type: Any = Scorer
-
-    def __init__(self, mixture: Any, like: Tensor, keep_components: bool = False) -> None:
-        self._scorer = self._scorer_type(mixture, like)
-        self._components: list[Tensor] | None = [] if keep_components else None
+    def __init__(self, model: Any, like: Tensor, keep_components: bool = False) -> None:
+        self._scorer, self._keep_components = model.scorer(like), keep_components
+        self._components: list[Tensor] = []
         self.log_likelihood = torch.zeros((), dtype=torch.float64, device=like.device)
-        self.statistics: Any = self._scorer.no_statistics()
+        self.statistics = self._scorer.no_statistics()
 
-    def add(self, rows: Tensor, weights: Tensor | None = None) -> None:
-        """Add the rows (n, d) with `weights` (n,) to the sums."""
-        n_rows = self._scorer.block_rows
-        counted = repeat(None) if weights is None else weights.split(n_rows)
-        blocks = zip(rows.split(n_rows), counted, strict=False)
-        parts = by_blocks(self._of_block, blocks, 2 * self._scorer.n_operations(len(rows)))
+    def add(self, rows: Rows) -> None:
+        """Add the rows to the sums."""
+        blocks = in_blocks(rows, self._scorer.block_rows)
+        parts = by_blocks(self._scorer.expect, blocks, 2 * self._scorer.n_operations(len(rows)))
         for log_likelihood, statistics, components in parts:
             self.log_likelihood += log_likelihood
             self.statistics = self.statistics.add_(statistics)
-            if self._components is not None:
+            if self._keep_components and components is not None:
                 self._components.append(components)
-
-    def _of_block(self, block: tuple[Tensor, Tensor | None]) -> tuple[Tensor, Any, Any]:
-        rows, weights = block
-        features = self._scorer.features(self._scorer.ready(rows))
-        joint = self._scorer.log_joint(features)
-        weights = torch.ones_like(joint[:, 0]) if weights is None else weights.to(joint)
-        shares, evidence, components = _weighted_shares(joint, weights)
-        return weights.double() @ evidence.double(), self.statistics.of_rows(features, shares, weights), components
 
     def merge(self) -> None:
         """Add the sums of the other processes; every process must call this."""
@@ -349,18 +360,17 @@ class Expectation:
         likelihoods, statistics, components = zip(*parts, strict=True)
         self.log_likelihood = sum(likelihoods[1:], likelihoods[0]).to(device)
         self.statistics = reduce(lambda one, other: one.add_(other), statistics).to(device)
-        if self._components is not None:
-            self._components = [part.to(device) for part in components]
+        self._components = [part.to(device) for part in components if part is not None]
 
     @property
     def components(self) -> Tensor | None:
         """Likeliest component of each row, int64 of shape (n,), if they are kept."""
-        return None if self._components is None else torch.cat(self._components)
+        return torch.cat(self._components) if self._components else None
 
     @property
     def n_rows(self) -> float:
         """Total weight of the rows."""
-        return self.statistics.total.sum().item()
+        return self.statistics.n_rows
 
     @property
     def mean_log_likelihood(self) -> float:
@@ -369,5 +379,49 @@ class Expectation:
 
     @property
     def bound(self) -> float:
-        """Objective of training: the mean log-likelihood."""
-        return self.mean_log_likelihood
+        """Objective of training, per row in nats: the log-likelihood and the log-prior."""
+        return (self.log_likelihood.item() + self._scorer.log_prior) / self.n_rows
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Training rows (n, d), their weights (n,), and observed decisions `targets` (n,) of a chain.
+
+    `like` has the dtype and device of the computation; those of the rows if None.  `shared` rows are equal in all
+    processes of ``torch.distributed``, which divide the E-step.
+    """
+
+    values: Tensor
+    weights: Tensor | None = None
+    like: Any = None
+    targets: Tensor | None = None
+    shared: bool = False
+
+    def __post_init__(self) -> None:
+        if self.like is None:
+            object.__setattr__(self, "like", self.values[:0])
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, index: Tensor | slice) -> Rows:
+        weights, targets = (None if part is None else part[index] for part in (self.weights, self.targets))
+        return replace(self, values=self.values[index], weights=weights, targets=targets)
+
+    @property
+    def total(self) -> float:
+        """Total weight of the rows."""
+        return len(self.values) if self.weights is None else self.weights.sum().item()
+
+    def expect(self, model: Any) -> Expectation:
+        """Return the E-step over all rows."""
+        expectation = Expectation(model, self.like, keep_components=True)
+        expectation.add(self[local_slice(len(self))] if self.shared else self)
+        if self.shared:
+            expectation.merge()
+        return expectation
+
+
+def in_blocks(rows: Rows, n_rows: int) -> Iterator[Rows]:
+    """Yield successive blocks of `n_rows` rows."""
+    return (rows[start : start + n_rows] for start in range(0, len(rows), n_rows))

@@ -10,25 +10,21 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, DensityMixin
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 from torch import Tensor
 
 from .._compat import Interval, StrOptions, fit_context
 from .._device import exact_float32, resolve_device
 from .._threads import one_thread
-from ._em import Mixture, Scorer
-from ._emissions import Emission
-from ._families import EMISSIONS
-from ._sampling import sampling
-from ._solvers import SOLVERS, OnlineState, Rows, Training, in_blocks, online_pass
+from ._em import Mixture, Rows, in_blocks, sampling
+from ._emissions import EMISSIONS, DiagonalGaussian
+from ._solvers import SOLVERS, OnlineState, Trained, Training, online_pass
 from ._starts import STARTS, check_scale, moments, start
 
 _BLOCK_ROWS = 2**16
 
 
-class DiagonalGaussianMixture(DensityMixin, BaseEstimator):
+class DiagonalGaussianMixture(Trained, DensityMixin, BaseEstimator):
     """Gaussian mixture with diagonal covariances, fitted block by block.
 
     Parameters and attributes are named as in :class:`sklearn.mixture.GaussianMixture`.  Memory does not grow with rows
@@ -225,16 +221,7 @@ class DiagonalGaussianMixture(DensityMixin, BaseEstimator):
             runs = [SOLVERS[self.solver](rows, mixture, training) for mixture in mixtures]
             fitted = max(runs, key=lambda run: run.lower_bounds[-1])
         self._set_state(fitted.state)
-        self.lower_bounds_ = fitted.lower_bounds
-        self.lower_bound_ = fitted.lower_bounds[-1]
-        self.n_iter_ = fitted.n_iter
-        self.converged_ = fitted.converged
-        if not fitted.converged:
-            warnings.warn(
-                f"The mixture did not converge in {self.max_iter} passes; increase max_iter or tol.",
-                ConvergenceWarning,
-                stacklevel=3,
-            )
+        self._set_fitted(fitted, "The mixture", stacklevel=3)
         return self
 
     @fit_context(prefer_skip_nested_validation=True)
@@ -264,10 +251,7 @@ class DiagonalGaussianMixture(DensityMixin, BaseEstimator):
             mixture = self._start(rows, self._generator()) if state is None else state.mixture
             bound, state = online_pass(in_blocks(rows, self.batch_size), mixture, state)
         self._set_state(state)
-        self.lower_bound_ = bound
-        self.lower_bounds_ = [*getattr(self, "lower_bounds_", []), bound]
-        self.n_iter_ = state.n_steps
-        self.converged_ = False
+        self._set_step(bound, state.n_steps)
         return self
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> np.ndarray:
@@ -409,10 +393,7 @@ class DiagonalGaussianMixture(DensityMixin, BaseEstimator):
         check_is_fitted(self)
         rows = self._check(X, None, reset=False)
         with exact_float32(), one_thread():
-            return getattr(Scorer(self.mixture_, rows.like), method)(rows.values).numpy(force=True)
-
-    def _generator(self) -> torch.Generator:
-        return torch.Generator().manual_seed(int(check_random_state(self.random_state).randint(2**31)))
+            return getattr(self.mixture_.scorer(rows.like), method)(rows.values).numpy(force=True)
 
     def _check(self, X: Any, sample_weight: Any, *, reset: bool) -> Rows:
         """Return X as validated rows."""
@@ -425,11 +406,9 @@ class DiagonalGaussianMixture(DensityMixin, BaseEstimator):
             _refuse(values, lambda block: block < 0, 'negative, but emission="rectified" models x = max(0, y)')
         weights = None
         if sample_weight is not None:
-            weights = torch.from_numpy(
-                _check_sample_weight(
-                    sample_weight, values.numpy(force=True), dtype=np.float64, ensure_non_negative=True
-                )
-            )
+            array = values.numpy(force=True)
+            checked = _check_sample_weight(sample_weight, array, dtype=np.float64, ensure_non_negative=True)
+            weights = torch.from_numpy(checked)
         return Rows(_resident(values, like), weights, like)
 
     def _as_tensor(self, X: Any, *, reset: bool) -> Tensor:
@@ -449,7 +428,7 @@ class DiagonalGaussianMixture(DensityMixin, BaseEstimator):
         _refuse(values, lambda block: ~block.isfinite(), "NaN or infinity (inf)")
         return values
 
-    def _emission(self, n_channels: int) -> Emission:
+    def _emission(self, n_channels: int) -> DiagonalGaussian:
         if (self.emission, self.covariance_type) not in EMISSIONS:
             raise ValueError(f"emission={self.emission!r} needs covariance_type='diag'; got {self.covariance_type!r}.")
         floor = np.asarray(self.reg_covar, dtype=np.float64)
@@ -458,37 +437,29 @@ class DiagonalGaussianMixture(DensityMixin, BaseEstimator):
         return EMISSIONS[self.emission, self.covariance_type](torch.from_numpy(np.full(n_channels, floor)))
 
     def _start(self, rows: Rows, generator: torch.Generator) -> Mixture:
-        n_rows, n_channels = rows.values.shape
-        if n_rows < self.n_components:
-            raise ValueError(f"n_components={self.n_components} needs at least as many rows; got n_samples = {n_rows}.")
+        """Return the initial mixture."""
+        n_components, (n_rows, n_channels) = self.n_components, rows.values.shape
+        if n_rows < n_components:
+            raise ValueError(f"n_components={n_components} needs at least as many rows; got n_samples = {n_rows}.")
         emission = self._emission(n_channels)
-        if self.means_init is not None:
-            means = self._initial("means_init", (self.n_components, n_channels))
-        else:
+        means = self._initial("means_init", (n_components, n_channels))
+        if means is None:
             values = rows.values if rows.weights is None else rows.values[rows.weights > 0]
-            means = STARTS[self.init_params](values, self.n_components, generator)
+            means = STARTS[self.init_params](values, n_components, generator)
         mean, variance = moments(rows.values, rows.weights)
         if rows.like.dtype == torch.float32:
             check_scale("X", variance)
-        if self.precisions_init is not None:
-            variance = self._initial_variance(n_channels)
-        weights = None
-        if self.weights_init is not None:
-            weights = self._initial("weights_init", (self.n_components,))
-            weights = weights / weights.sum()
-        return start(means, emission, mean, variance, rows.like, weights)
+        shapes = {"diag": (n_components, n_channels), "spherical": (n_components,), "tied_diag": (n_channels,)}
+        precisions = self._initial("precisions_init", shapes[self.covariance_type])
+        if precisions is not None:
+            variance = 1 / (precisions[:, None] if self.covariance_type == "spherical" else precisions)
+        weights = self._initial("weights_init", (n_components,))
+        return start(means, emission, mean, variance, rows.like, None if weights is None else weights / weights.sum())
 
-    def _initial_variance(self, n_channels: int) -> Tensor:
-        """Return the inverse of `precisions_init`, broadcastable to (K, d)."""
-        full = (self.n_components, n_channels)
-        shape, broadcast = {
-            "diag": (full, full),
-            "spherical": ((self.n_components,), (self.n_components, 1)),
-            "tied_diag": ((n_channels,), (1, n_channels)),
-        }[self.covariance_type]
-        return 1 / self._initial("precisions_init", shape).reshape(broadcast)
-
-    def _initial(self, name: str, shape: tuple[int, ...]) -> Tensor:
+    def _initial(self, name: str, shape: tuple[int, ...]) -> Tensor | None:
+        """Return the values of a parameter as a tensor, or None."""
+        if getattr(self, name) is None:
+            return None
         array = np.asarray(getattr(self, name), dtype=np.float64)
         if array.shape != shape or not np.isfinite(array).all():
             raise ValueError(f"{name} must be finite and of shape {shape}; got shape {array.shape}.")

@@ -1,21 +1,23 @@
 """Training of mixtures: batch EM with momentum, stepwise EM, and gradient descent.
 
-EM trains any model with `maximize`, `revived` and `to`, on any data with `total`, `expect`, a length and indexing:
-:class:`Mixture` on :class:`Rows`, and chains of mixtures.
+EM trains any model with `scorer`, `maximize`, `revived` and `to`: :class:`Mixture`, and chains of mixtures.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_random_state
 from torch import Tensor
 
-from .._distributed import local_slice
-from ._em import Expectation, Mixture, Scorer, log_evidence
+from ._em import Expectation, Mixture, Rows, log_evidence
+from ._records import Record
 
 # Maximum number of rounds in which components that hold less than one row are moved.
 _REVIVALS = 3
@@ -25,16 +27,13 @@ _LEARNING_RATE, _LAST_RATE = 0.02, 1 / 16
 _OFFSET, _DECAY = 2, 0.6
 
 
-class OnlineState(NamedTuple):
+@dataclass(frozen=True)
+class OnlineState(Record):
     """State of stepwise EM: the mixture, the average statistics per row, and the number of steps."""
 
     mixture: Any
     statistics: Any
     n_steps: int
-
-    def to(self, device: torch.device | str) -> OnlineState:
-        """Return the state on another device."""
-        return OnlineState(self.mixture.to(device), self.statistics.to(device), self.n_steps)
 
 
 class Fitted(NamedTuple):
@@ -46,47 +45,37 @@ class Fitted(NamedTuple):
 
     @property
     def mixture(self) -> Any:
-        """The trained mixture."""
         return self.state.mixture
 
     @property
     def n_iter(self) -> int:
-        """Number of passes over the rows."""
         return len(self.lower_bounds)
 
 
-@dataclass(frozen=True)
-class Rows:
-    """Training rows (n, d), their weights (n,) or None, and a tensor with the dtype and device of the computation.
+class Trained:
+    """Mixin of estimators that train, and store the course of their training as attributes."""
 
-    `shared` rows are equal in all processes of ``torch.distributed``, which divide the E-step.
-    """
+    max_iter: int
+    random_state: Any
 
-    values: Tensor
-    weights: Tensor | None
-    like: Tensor
-    shared: bool = False
+    def _generator(self) -> torch.Generator:
+        return torch.Generator().manual_seed(int(check_random_state(self.random_state).randint(2**31)))
 
-    def __len__(self) -> int:
-        return len(self.values)
+    def _set_course(self, lower_bounds: Any, lower_bound: float, n_iter: int, converged: bool) -> None:
+        self.lower_bounds_, self.lower_bound_ = lower_bounds, lower_bound
+        self.n_iter_, self.converged_ = n_iter, converged
 
-    def __getitem__(self, index: Tensor | slice) -> Rows:
-        weights = None if self.weights is None else self.weights[index]
-        return Rows(self.values[index], weights, self.like, self.shared)
+    def _set_fitted(self, fitted: Fitted, what: str, stacklevel: int) -> None:
+        self._set_course(fitted.lower_bounds, fitted.lower_bounds[-1], fitted.n_iter, fitted.converged)
+        if not fitted.converged:
+            self._warn_unconverged(what, stacklevel + 1)
 
-    @property
-    def total(self) -> float:
-        """Total weight of the rows."""
-        return len(self.values) if self.weights is None else self.weights.sum().item()
+    def _set_step(self, bound: float, n_steps: int) -> None:
+        self._set_course([*getattr(self, "lower_bounds_", []), bound], bound, n_steps, False)
 
-    def expect(self, mixture: Mixture) -> Expectation:
-        """Return the E-step over all rows."""
-        expectation = Expectation(mixture, self.like, keep_components=True)
-        local = self[local_slice(len(self.values))] if self.shared else self
-        expectation.add(local.values, local.weights)
-        if self.shared:
-            expectation.merge()
-        return expectation
+    def _warn_unconverged(self, what: str, stacklevel: int) -> None:
+        message = f"{what} did not converge in {self.max_iter} passes; increase max_iter or tol."
+        warnings.warn(message, ConvergenceWarning, stacklevel=stacklevel + 1)
 
 
 @dataclass(frozen=True)
@@ -107,7 +96,7 @@ class Training:
     still: float = 0.0
 
 
-def fit_em(rows: Any, mixture: Any, training: Training) -> Fitted:
+def fit_em(rows: Rows, mixture: Any, training: Training) -> Fitted:
     """Train by batch EM until a plain pass gains too little.
 
     With `momentum`, each M-step is extended by this fraction of the last step, in log-weights, means and log-variances:
@@ -132,7 +121,7 @@ def fit_em(rows: Any, mixture: Any, training: Training) -> Fitted:
     return fitted
 
 
-def _climb(rows: Any, mixture: Any, training: Training) -> Fitted:
+def _climb(rows: Rows, mixture: Any, training: Training) -> Fitted:
     bounds: list[float] = []
     trial = image = mixture
     components = None
@@ -169,7 +158,7 @@ def _beyond(before: Any, after: Any, fraction: float) -> Any:
     return after.at(tuple(there + fraction * (there - here) for here, there in pairs))
 
 
-def fit_online(rows: Any, mixture: Any, training: Training) -> Fitted:
+def fit_online(rows: Rows, mixture: Any, training: Training) -> Fitted:
     """Train by stepwise EM on shuffled blocks until a pass gains too little.
 
     The bound of a pass is the mean over its blocks, each scored before the update from it.
@@ -183,22 +172,17 @@ def fit_online(rows: Any, mixture: Any, training: Training) -> Fitted:
         bounds.append(bound)
         training.report(len(bounds), bound)
         mixture = state.mixture.revived(rows.total) or state.mixture
-        state = state._replace(mixture=mixture)
+        state = replace(state, mixture=mixture)
     assert state is not None
     return Fitted(state, bounds, converged)
 
 
-def _shuffled(rows: Any, training: Training) -> Iterator[Any]:
+def _shuffled(rows: Rows, training: Training) -> Iterator[Rows]:
     order = torch.randperm(len(rows), generator=training.generator)
     return (rows[index] for index in order.split(training.batch_size))
 
 
-def in_blocks(rows: Any, batch_size: int) -> Iterator[Any]:
-    """Yield successive blocks of `batch_size` rows."""
-    return (rows[start : start + batch_size] for start in range(0, len(rows), batch_size))
-
-
-def online_pass(blocks: Iterator[Any], mixture: Any, state: OnlineState | None) -> tuple[float, OnlineState]:
+def online_pass(blocks: Iterator[Rows], mixture: Any, state: OnlineState | None) -> tuple[float, OnlineState]:
     """Take one step of stepwise EM per block; return the mean log-likelihood before the steps, and the state."""
     log_likelihood = total = 0.0
     for block in blocks:
@@ -211,7 +195,7 @@ def online_pass(blocks: Iterator[Any], mixture: Any, state: OnlineState | None) 
     return log_likelihood / total, state
 
 
-def online_step(expectation: Any, mixture: Any, state: OnlineState | None) -> OnlineState:
+def online_step(expectation: Expectation, mixture: Any, state: OnlineState | None) -> OnlineState:
     """Return the state after one block: blended statistics, then one M-step.
 
     References
@@ -236,8 +220,7 @@ def fit_sgd(rows: Rows, mixture: Mixture, training: Training) -> Fitted:
     while len(bounds) < training.max_iter and descent.rate >= _LAST_RATE:
         log_likelihood = total = 0.0
         for block in _shuffled(rows, training):
-            scorer = Scorer(descent.mixture(), rows.like)
-            evidence = log_evidence(scorer.log_joint(scorer.features(scorer.ready(block.values))))
+            evidence = log_evidence(descent.mixture().scorer(rows.like).joint(block.values))
             weights = torch.ones_like(evidence) if block.weights is None else block.weights.to(evidence)
             summed, size = weights @ evidence, weights.sum().item()
             descent.step(-summed / size)
@@ -253,7 +236,7 @@ def fit_sgd(rows: Rows, mixture: Mixture, training: Training) -> Fitted:
     return Fitted(OnlineState(mixture, statistics, len(bounds)), bounds, descent.rate < _LAST_RATE)
 
 
-SOLVERS: dict[str, Callable[[Any, Any, Training], Fitted]] = {"em": fit_em, "online": fit_online, "sgd": fit_sgd}
+SOLVERS: dict[str, Callable[[Rows, Any, Training], Fitted]] = {"em": fit_em, "online": fit_online, "sgd": fit_sgd}
 
 
 class Descent:

@@ -9,7 +9,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from ._em import Mixture
-from ._emissions import Emission
+from ._emissions import DiagonalGaussian
 
 # Number of rows for k-means++, and the minimum per component.
 _SAMPLE_ROWS, _SAMPLE_ROWS_EACH = 2000, 5
@@ -54,7 +54,7 @@ def variance_floor(variance: Tensor, fraction: float) -> Tensor:
 
 def start(
     means: Tensor,
-    emission: Emission,
+    emission: DiagonalGaussian,
     mean: Tensor,
     variance: Tensor,
     like: Tensor,

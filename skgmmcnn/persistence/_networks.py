@@ -89,10 +89,10 @@ def _pack_captured(value: Any, pack: Packer) -> Any:
 
 
 def _unpack_captured(content: Any, unpack: Unpacker) -> Any:
-    digest, arguments, shape, answers = content
+    digest, arguments, shape, activations = content
     captured = CapturedNetwork(_unpack_network(digest, unpack), *map(unpack, arguments))
     current = _probe(captured, tuple(shape))
-    for layer, expected in unpack(answers).items():
+    for layer, expected in unpack(activations).items():
         if not np.allclose(current[layer], expected, _RELATIVE, _ABSOLUTE, equal_nan=True):
             raise ValueError(
                 f"layer {layer!r} does not return the same values as when the file was saved, although the weights are "

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from os import PathLike
 from textwrap import wrap
-from typing import IO, Any, NamedTuple, Self
+from typing import IO, Any, Self
 
 import numpy as np
 
@@ -81,32 +81,6 @@ class Display(ABC):
         return file.getvalue()
 
 
-class Theme(NamedTuple):
-    """Colours after matplotlib's settings: background, letters, and marks for and against the target."""
-
-    paper: tuple[float, float, float]
-    letters: tuple[float, float, float]
-    ink: tuple[float, float, float]
-    against: tuple[float, float, float]
-
-    @classmethod
-    def current(cls) -> Theme:
-        """Return the theme of the current settings."""
-        import matplotlib as mpl
-        from matplotlib.colors import to_rgb
-
-        paper, letters = to_rgb(mpl.rcParams["figure.facecolor"]), to_rgb(mpl.rcParams["text.color"])
-        return cls(paper, letters, *((LIGHT_INK, LIGHT_AGAINST) if sum(paper) < sum(letters) else (INK, AGAINST)))
-
-    def mixed(self, colour: Sequence[float], strength: float) -> tuple[float, ...]:
-        """Return a mixture of the background (strength 0) and a colour (strength 1)."""
-        return tuple(strength * part + (1 - strength) * ground for part, ground in zip(colour, self.paper, strict=True))
-
-    def grey(self, strength: float = 0.65) -> tuple[float, ...]:
-        """Return a colour between background and letters."""
-        return self.mixed(self.letters, strength)
-
-
 class Drawing(Display):
     """A drawing with a key below it, in inches at its natural size, and the parts that drawings are made of."""
 
@@ -122,25 +96,41 @@ class Drawing(Display):
 
     def _plot(self, ax: Any) -> None:
         import matplotlib.pyplot as plt
+        from matplotlib.colors import to_rgb
 
-        self._theme, self._has_rings = Theme.current(), False
+        self._has_rings = False
+        self._paper, self._letters = (to_rgb(plt.rcParams[name]) for name in ("figure.facecolor", "text.color"))
         self.ax_ = plt.figure().add_axes((0, 0, 1, 1)) if ax is None else ax
         self.figure_ = self.ax_.figure
         extent, size = self._draw(), self._key_size
         lines = wrap(" ".join(self._key()), int(119 / size * (extent.width - 0.3)))
         bottom = extent.bottom - 0.0186 * size * len(lines) - 0.1
         x, y, text = extent.left + 0.15, bottom + 0.05, "\n".join(lines)
-        self._write(x, y, text, size, color=self._theme.grey(), ha="left", va="bottom")
+        self._write(x, y, text, size, color=self._grey(), ha="left", va="bottom")
         self.ax_.set(xlim=(extent.left, extent.right), ylim=(bottom, extent.top), aspect="equal")
         self.ax_.axis("off")
         if ax is None:
             self.figure_.set_size_inches(extent.width, extent.top - bottom)
 
+    def _mixed(self, colour: Sequence[float], strength: float) -> tuple[float, ...]:
+        """Return a mixture of the background (strength 0) and a colour (strength 1)."""
+        return tuple(strength * part + (1 - strength) * paper for part, paper in zip(colour, self._paper, strict=True))
+
+    def _grey(self, strength: float = 0.65) -> tuple[float, ...]:
+        """Return a colour between background and letters."""
+        return self._mixed(self._letters, strength)
+
+    def _ink(self, *, against: bool) -> tuple[float, float, float]:
+        """Return the colour of what is for or against the target."""
+        on_dark_paper = sum(self._paper) < sum(self._letters)
+        ink, ink_against = (LIGHT_INK, LIGHT_AGAINST) if on_dark_paper else (INK, AGAINST)
+        return ink_against if against else ink
+
     def _write(self, x: float, y: float, text: str, size: float, *, box: bool = False, **style: Any) -> None:
         """Write text, centred by default, with `box` on the background colour, and never as markup."""
         settings: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": size, "zorder": 6} | style
         if box:
-            settings["bbox"] = {"boxstyle": "round,pad=0.12", "fc": self._theme.paper, "ec": "none", "alpha": 0.85}
+            settings["bbox"] = {"boxstyle": "round,pad=0.12", "fc": self._paper, "ec": "none", "alpha": 0.85}
         self.ax_.text(x, y, text, parse_math=False, **settings)
 
     def _draw_arrow(self, line: Line, *, zorder: float, **style: Any) -> None:
@@ -163,9 +153,8 @@ class Drawing(Display):
     def _draw_patches(self, box: Box, typical: Representatives | None, word: int, columns: int, rows: int = 1) -> None:
         """Draw a word's most typical patches, line by line, with rings where they differ by the location."""
         if typical is None or typical.patches is None:
-            theme = self._theme
-            self._draw_rectangle(box, fc=theme.grey(0.05), ec=theme.grey(0.3), zorder=1)
-            self._write(box.middle, box.centre, "no patches\nstored", 8, color=theme.grey())
+            self._draw_rectangle(box, fc=self._grey(0.05), ec=self._grey(0.3), zorder=1)
+            self._write(box.middle, box.centre, "no patches\nstored", 8, color=self._grey())
             return
         rings = typical.whole and typical.locations.max() > 0  # of a map with more than one location
         width, height = box.width / columns, box.height / rows

@@ -217,11 +217,11 @@ class InferenceGraphDisplay(Drawing):
 
     def _title(self) -> list[tuple[str, dict[str, Any]]]:
         """Return the lines beside the images of a decision with their styles."""
-        node, wording, theme = self._drawn.nodes[self._drawn.graph["root"]], self._wording, self._theme
+        node, wording = self._drawn.nodes[self._drawn.graph["root"]], self._wording
         file = self.words.pictures.file_name(0) if len(self.words) == 1 and self.words.pictures is not None else ""
         name = counted(shortened(node["class_name"], 66), wording.probability())
         texts: list[tuple[str, dict[str, Any]]] = [
-            (file, {"size": 9.5, "color": theme.grey()}),
+            (file, {"size": 9.5, "color": self._grey()}),
             (name, {"size": 15, "weight": "bold"}),
             *((text, {"size": 11}) for text in wording.outcome()),
         ]
@@ -229,10 +229,10 @@ class InferenceGraphDisplay(Drawing):
             wrong = self.labels != self.words.decisions
             one = verdict(self.words, 0, self.labels)
             text = one if len(wrong) == 1 else f"{int((~wrong).sum())} of {len(wrong)} decisions right"
-            colour = theme.against if wrong.mean() > 0.5 else theme.ink
+            colour = self._ink(against=wrong.mean() > 0.5)
             texts.append((text, {"size": 11, "weight": "bold", "color": colour}))
         warnings = wording.warnings(self.predicted, self.residuals)
-        texts += [(text, {"size": 9.5, "color": theme.against}) for text in warnings]
+        texts += [(text, {"size": 9.5, "color": self._ink(against=True)}) for text in warnings]
         return [(line, style) for text, style in texts for line in wrap(text, _letters(_BESIDE, style["size"]))]
 
     def _image_boxes(self, left: float, top: float) -> list[Box]:
@@ -281,7 +281,7 @@ class InferenceGraphDisplay(Drawing):
         return {key: where for key, where in kept.items() if where.any()}
 
     def _draw_word(self, key: str, box: Box) -> None:
-        node, theme = self._drawn.nodes[key], self._theme
+        node = self._drawn.nodes[key]
         patches = Box(box.left, box.top - _SQUARE, _SQUARE if self._images else _CARD, _SQUARE)
         typical = self.words.vocabulary.representatives.get(node["layer"])
         self._draw_patches(patches, typical, node["word"], 2 if self._images else 4, 2)
@@ -289,32 +289,32 @@ class InferenceGraphDisplay(Drawing):
             row = int(locations_of(self.words[:_MOST_IMAGES], node).sum((1, 2)).argmax())
             self._draw_lit(Box(patches.right + _BETWEEN, patches.bottom, _SQUARE, _SQUARE), {key: node}, row)
         bar, y = self._wording.bar(node), patches.bottom - 0.06
-        colour = theme.against if bar.length < 0 else theme.ink
+        colour = self._ink(against=bar.length < 0)
         name = shortened(_name(node), _letters(_CARD, 11) - len(bar.text) - 2)
         self._write(box.left, y, name, 11, weight="bold", ha="left", va="top")
         self._write(box.right, y, bar.text, 11, weight="bold", color=colour, ha="right", va="top")
         y -= _NAME + _BAR
         self._draw_bar(Box(box.left, y + 0.03, _CARD, _BAR), bar, colour)
         for line, back in self._lines(key):
-            self._write(box.left, y, line, 9.5, ha="left", va="top", color=theme.grey() if back else theme.letters)
+            self._write(box.left, y, line, 9.5, ha="left", va="top", color=self._grey() if back else self._letters)
             y -= _LINE
 
     def _draw_bar(self, box: Box, bar: Bar, colour: Any) -> None:
-        self._draw_rectangle(box, fc=self._theme.grey(0.1), ec="none")
+        self._draw_rectangle(box, fc=self._grey(0.1), ec="none")
         self._draw_rectangle(box._replace(width=abs(bar.length) * box.width), fc=colour, ec="none")
 
     def _draw_layer_name(self, key: str, box: Box) -> None:
         """Draw the name of the layer of a node, and the sum over its other words, to the left of `box`."""
-        node, left, theme = self._drawn.nodes[key], box.left, self._theme
+        node, left = self._drawn.nodes[key], box.left
         if "class_name" in node:
             return
         per_image = node["n_locations"] // self._drawn.graph["n_images"]
         about = f"{in_lines(node['layer'])}\n{per_image} location{'s' * (per_image != 1)}"
-        self._write(left - 0.15, box.top, about, 9.5, color=theme.grey(), ha="right", va="top")
+        self._write(left - 0.15, box.top, about, 9.5, color=self._grey(), ha="right", va="top")
         if rest := self._wording.rest(node["layer"]):
             text, bar = f"other words\n{rest.text}", Box(left - 1.05, box.bottom + 0.1, 0.9, _BAR)
-            self._write(left - 0.15, bar.top + 0.06, text, 9.5, color=theme.grey(), ha="right", va="bottom")
-            self._draw_bar(bar, rest, theme.against if rest.length < 0 else theme.grey(0.5))
+            self._write(left - 0.15, bar.top + 0.06, text, 9.5, color=self._grey(), ha="right", va="bottom")
+            self._draw_bar(bar, rest, self._ink(against=True) if rest.length < 0 else self._grey(0.5))
 
     def _key(self) -> list[str]:
         if len(self.graph) == 1:
@@ -336,11 +336,11 @@ class InferenceGraphDisplay(Drawing):
 
     def _draw_edges(self, boxes: Mapping[str, Box]) -> None:
         lines, strengths = attach(self._drawn, boxes), edge_strengths(self._drawn)
-        strength_in_unit, theme = strength_of(self._drawn).of_edge, self._theme
+        strength_in_unit = strength_of(self._drawn).of_edge
         edges = sorted(self._drawn.edges, key=lambda edge: -abs(strength_in_unit(self._drawn.edges[edge])))
         for edge in reversed(edges):
-            strength, ink = abs(strengths[edge]), theme.ink if strengths[edge] > 0 else theme.against
-            colour, width = theme.mixed(ink, 0.4 + 0.6 * strength), 0.6 + 3.4 * strength
+            strength, ink = abs(strengths[edge]), self._ink(against=strengths[edge] <= 0)
+            colour, width = self._mixed(ink, 0.4 + 0.6 * strength), 0.6 + 3.4 * strength
             size = {"linewidth": width, "mutation_scale": 8 + 6 * strength}
             self._draw_arrow(lines[edge], color=colour, shrinkA=2, shrinkB=2, zorder=1, **size)
         self._draw_labels({edge: lines[edge] for edge in edges}, list(boxes.values()))

@@ -166,7 +166,7 @@ class InfluenceMapDisplay(Drawing):
                 y -= tall
                 self._draw_heat(Box(left, y, _SIDE, tall), layer, number, picture)
                 if number == 0:
-                    self._write(-0.15, y + tall / 2, in_lines(layer), 10, color=self._theme.grey(), ha="right")
+                    self._write(-0.15, y + tall / 2, in_lines(layer), 10, color=self._grey(), ha="right")
                 y -= 2 * _LINE + 0.15
                 if self.n_words:
                     y -= tall
@@ -181,7 +181,7 @@ class InfluenceMapDisplay(Drawing):
         styled: list[tuple[str, dict[str, Any]]] = [(line, {"weight": "bold"}) for line in lines]
         if self.labels is not None:
             text, wrong = verdict(self.words, number, self.labels), self.labels[number] != self.words.decisions[number]
-            colour = self._theme.against if wrong else self._theme.ink
+            colour = self._ink(against=wrong)
             styled += [(line, {"color": colour}) for line in wrap(shortened(text, 2 * _LETTERS), _LETTERS)]
         return styled
 

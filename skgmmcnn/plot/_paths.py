@@ -166,7 +166,7 @@ class PathDisplay(Drawing):
                 self._draw_word(node, box)
         top = max(box.top for box in boxes.values()) + 0.25
         for column, name in enumerate([*(f"layer {layer}" for layer in self.paths.layers), "decision"]):
-            self._write(column * _STEP + 0.5, top, name, 10, color=self._theme.grey(), va="bottom")
+            self._write(column * _STEP + 0.5, top, name, 10, color=self._grey(), va="bottom")
         if path:
             self._draw_image_path(path, boxes)
         return Box.around(boxes.values(), 0.4, 0.4, 0.65, 0.65)

@@ -122,7 +122,7 @@ class VisualWordDisplay(Drawing):
         for (layer, number), (name, about), lines in zip(self.words, titles, bars, strict=True):
             y = middle + (_ABOUT_LINE * len(about) - _NAME_LINE * len(name)) / 2  # where the two meet
             self._write(0, y, "\n".join(name), 9, weight="bold", ha="left", va="bottom")
-            self._write(0, y, "\n".join(about), 7.5, color=self._theme.grey(), ha="left", va="top")
+            self._write(0, y, "\n".join(about), 7.5, color=self._grey(), ha="left", va="top")
             box = Box(_NAME, middle - _PATCH / 2, self.n_patches * _PATCH, _PATCH)
             self._draw_patches(box, self.vocabulary.representatives.get(layer), number, self.n_patches)
             self._draw_bars(lines, left, middle, scale)
@@ -156,11 +156,11 @@ class VisualWordDisplay(Drawing):
             y = middle + _LINE * ((len(lines) - 1) / 2 - place)
             self._write(left - 0.05, y, name, 7.5, ha="right")
             self._write(left + scale * max(share, usual) + 0.05, y, percent(share), 7.5, ha="left")
-            colour = self._theme.ink if usual else "0.7"
+            colour = self._ink(against=False) if usual else "0.7"
             self._draw_rectangle(Box(left, y - 0.06, scale * share, 0.12), fc=colour, alpha=0.75, ec="none")
             if usual:
                 x, ends = left + scale * usual, [y - 0.08, y + 0.08]
-                self.ax_.plot([x, x], ends, color=self._theme.letters, lw=1, zorder=5, solid_capstyle="butt")
+                self.ax_.plot([x, x], ends, color=self._letters, lw=1, zorder=5, solid_capstyle="butt")
 
     def _key(self) -> list[str]:
         parts = ["Patches: the most typical ones of a word in the fitted images."]

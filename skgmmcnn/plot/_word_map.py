@@ -142,7 +142,7 @@ class WordMapDisplay(Drawing):
             boxes = [Box(place * (_SIDE + _GAP), y, _SIDE, tall) for place in range(len(row))]
             for box, (name, about) in zip(boxes, titles, strict=True):
                 self._write(box.middle, box.top + 0.18, name, 9, weight="bold", va="bottom")
-                self._write(box.middle, box.top + 0.04, about, 7.5, color=self._theme.grey(), va="bottom")
+                self._write(box.middle, box.top + 0.04, about, 7.5, color=self._grey(), va="bottom")
             y = min(self._draw_panel(box, layer, picture) for box, layer in zip(boxes, row, strict=True)) - _GAP
         return Box(-_GAP / 2, y + _GAP / 2, columns * (_SIDE + _GAP), -y - _GAP / 2)
 
@@ -159,9 +159,9 @@ class WordMapDisplay(Drawing):
 
     def _draw_panel(self, box: Box, layer: str | None, picture: np.ndarray | None) -> float:
         """Draw the image, or a map with its legend; return the y of the lower end."""
-        if layer is None and picture is not None:
-            self._draw_image(box, picture)
         if layer is None:
+            assert picture is not None
+            self._draw_image(box, picture)
             return box.bottom - 0.06
         shown, cells, chosen = self.words.words[layer][0], cells_of(self.words.spec, layer), self.chosen[layer]
         ground = np.full((*shown.shape, 3), 235, np.uint8) if picture is None else grey(picture)

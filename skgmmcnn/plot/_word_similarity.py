@@ -122,19 +122,19 @@ class WordSimilarityDisplay(Panels):
         Returns
         -------
         display : WordSimilarityDisplay
-            The display, drawn.
+            The drawn display.
         """
         before, dictionary, X = open_pipeline(estimator, X, LayerDictionary)
         statistics = statistics_of(dictionary.vocabulary_)
         words = run([*before, dictionary], X)
-        layers, near = words.layers, similarity_of_means(dictionary, dictionary, "distance")
+        layers, of_means = words.layers, similarity_of_means(dictionary, dictionary, "distance")
         classes = {layer: word_classes(statistics[layer]) for layer in layers}
         options: dict[str, Any] = {"n_permutations": n_permutations, "random_state": random_state}
         return cls(
             similarity=np.block([[class_similarity(words, a, b) for b in layers] for a in layers]),
             classes=classes,
             by_class={k: class_cohesion(class_similarity(words, k, k), classes[k], **options) for k in layers},
-            by_mean={k: class_cohesion(near[k], classes[k], **options) for k in layers},
+            by_mean={k: class_cohesion(of_means[k], classes[k], **options) for k in layers},
             spread={k: locality(words.words[k], words.vocabulary.n_words[k]) for k in layers},
         ).plot(ax=ax)
 

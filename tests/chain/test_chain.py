@@ -1,4 +1,4 @@
-"""The recursions and the EM of the chain, against enumeration of all paths and independent computations."""
+"""The EM of the chain, against enumeration of all paths and independent computations."""
 
 import itertools
 from dataclasses import replace
@@ -6,90 +6,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy.special import log_ndtr, logsumexp
 from scipy.stats import norm
 
-from skgmmcnn.chain._chain import Chain, ChainScorer, Examples, uniform
-from skgmmcnn.chain._recursions import (
-    forward_backward,
-    likeliest_paths,
-    log_product,
-    state_posteriors,
-    viterbi,
-)
-from skgmmcnn.mixture import Mixture
-from skgmmcnn.mixture._emissions import DiagonalGaussian, Parameters
-from skgmmcnn.mixture._rectified import RectifiedGaussian
+from skgmmcnn.chain._chain import Chain, ChainScorer, uniform
+from skgmmcnn.chain._recursions import viterbi
+from skgmmcnn.mixture import Mixture, Rows
+from skgmmcnn.mixture._emissions import DiagonalGaussian, Parameters, RectifiedGaussian
 from skgmmcnn.mixture._solvers import Training, fit_em, fit_online
 
-
-def distributions(rng, shape, zeros=0.0):
-    """Random rows of probabilities, a share of whose cells are zero, but for one in each row."""
-    table = rng.dirichlet(np.ones(shape[-1]), shape[:-1])
-    kept = rng.random(shape) >= zeros
-    kept[..., 0] = True
-    table = table * kept
-    return torch.from_numpy(table / table.sum(-1, keepdims=True))
-
-
-def enumerated(start, tables, emissions):
-    """All paths, and log p(x, path) of each for each example, shape (n, paths)."""
-    paths = np.array(list(itertools.product(*(range(part.shape[1]) for part in emissions))))
-    with np.errstate(divide="ignore"):
-        joint = np.log(start.numpy())[paths[:, 0]] + emissions[0].numpy()[:, paths[:, 0]]
-        for i, table in enumerate(tables):
-            joint = joint + np.log(table.numpy())[paths[:, i], paths[:, i + 1]]
-            joint = joint + emissions[i + 1].numpy()[:, paths[:, i + 1]]
-    return paths, joint
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    seed=st.integers(0, 2**31),
-    sizes=st.lists(st.integers(1, 4), min_size=1, max_size=4),
-    scale=st.sampled_from([0.1, 10.0, 3e3, 1e5]),
-    zeros=st.sampled_from([0.0, 0.5]),
-)
-def test_recursions_equal_enumeration(seed, sizes, scale, zeros):
-    """Also where densities differ by more than float64 can hold as ratios, and where tables have zeros."""
-    rng = np.random.default_rng(seed)
-    start = distributions(rng, (sizes[0],), zeros)
-    tables = [distributions(rng, pair, zeros) for pair in itertools.pairwise(sizes)]
-    emissions = [torch.from_numpy(scale * rng.normal(size=(7, size))) for size in sizes]
-    paths, joint = enumerated(start, tables, emissions)
-    evidence = logsumexp(joint, axis=1)
-    shares = np.exp(joint - evidence[:, None])
-    close = {"rtol": 1e-11, "atol": 1e-12 * scale * len(sizes) + 1e-12}
-
-    found = forward_backward(start, tables, emissions)
-    np.testing.assert_allclose(found.log_evidence, evidence, **close)
-    for layer, size in enumerate(sizes):
-        expected = np.stack([shares[:, paths[:, layer] == state].sum(1) for state in range(size)], axis=1)
-        np.testing.assert_allclose(found.states[layer], expected, atol=1e-8)
-        np.testing.assert_allclose(state_posteriors(start, tables, emissions)[1][layer], expected, atol=1e-8)
-    for layer, (below, above) in enumerate(itertools.pairwise(sizes)):
-        for j, k in itertools.product(range(below), range(above)):
-            through = (paths[:, layer] == j) & (paths[:, layer + 1] == k)
-            np.testing.assert_allclose(found.pairs[layer][j, k], shares[:, through].sum(), atol=1e-7)
-
-    log_joint, path = viterbi(start, tables, emissions)
-    np.testing.assert_allclose(log_joint, joint.max(1), **close)
-    np.testing.assert_array_equal(path, paths[joint.argmax(1)])
-    path, path_share, single, last = likeliest_paths(start, tables, emissions)
-    np.testing.assert_allclose(path_share, shares.max(1), atol=1e-8)
-    np.testing.assert_allclose(single[:, -1], last[np.arange(7), path[:, -1]])
-
-
-def test_products_that_underflow_are_exact():
-    """The only way to the second state leads through a first one whose share is exp(-5000)."""
-    values = torch.tensor([[0.0, -5000.0], [-1e6, -1e6 - 900], [-torch.inf, 3.0]], dtype=torch.float64)
-    table = torch.tensor([[1.0, 0.0], [0.25, 0.75]], dtype=torch.float64)
-    found = log_product(values, table)
-    expected = [[0, -5000 + np.log(0.75)], [-1e6, -1e6 - 900 + np.log(0.75)], [3 + np.log(0.25), 3 + np.log(0.75)]]
-    np.testing.assert_allclose(found, expected, rtol=1e-14)
-    assert (log_product(values[2:], table.new_tensor([[1.0, 0.0], [1.0, 0.0]]))[:, 1] == -torch.inf).all()
+from .naive import distributions, enumerated
 
 
 def small_chain(rng, sizes=(3, 2, 4), channels=(2, 3, 2), n_outputs=3, smoothing=0.0):
@@ -148,7 +74,7 @@ def test_expectations_equal_enumeration_with_mixed_emissions(rng, observed):
     paths, joint = enumerated(chain.start, chain.transitions, emissions)
     shares = np.exp(joint - logsumexp(joint, axis=1, keepdims=True))
 
-    expectation = Examples(values, given).expect(chain)
+    expectation = Rows(values, targets=given).expect(chain)
     statistics = expectation.statistics
     np.testing.assert_allclose(expectation.log_likelihood, logsumexp(joint, axis=1).sum(), rtol=1e-10)
     for layer, rows in enumerate(values.split(chain.sizes, 1)):
@@ -169,9 +95,9 @@ def test_expectations_equal_enumeration_with_mixed_emissions(rng, observed):
 def test_blocks_and_parts_do_not_matter(rng):
     chain = small_chain(rng)
     values, targets = drawn(rng, chain, 60)
-    whole = Examples(values, targets).expect(chain)
-    parts = Examples(values[:13], targets[:13]).expect(chain)
-    parts.add(values[13:], targets[13:])
+    whole = Rows(values, targets=targets).expect(chain)
+    parts = Rows(values[:13], targets=targets[:13]).expect(chain)
+    parts.add(Rows(values[13:], targets=targets[13:]))
     np.testing.assert_allclose(parts.bound, whole.bound, rtol=1e-12)
     np.testing.assert_allclose(parts.statistics.tables[2], whole.statistics.tables[2])
     np.testing.assert_allclose(parts.statistics.tables[-1], whole.statistics.tables[-1])
@@ -182,7 +108,7 @@ def test_blocks_and_parts_do_not_matter(rng):
 def test_batch_em_never_lowers_the_penalised_likelihood(rng, smoothing):
     values, targets = drawn(rng, small_chain(rng), 300)
     begin = small_chain(rng, smoothing=smoothing)
-    fitted = fit_em(Examples(values, targets), begin, Training(60, 1e-7, momentum=0))
+    fitted = fit_em(Rows(values, targets=targets), begin, Training(60, 1e-7, momentum=0))
     assert len(fitted.lower_bounds) > 5
     assert (np.diff(fitted.lower_bounds) >= -1e-9).all()
     for after in fitted.mixture.transitions:
@@ -194,7 +120,7 @@ def test_the_prior_pulls_rows_towards_equal_shares(rng):
     """With counts c and smoothing b the maximum of sum c log p + b / K sum log p has a closed form."""
     chain = small_chain(rng, smoothing=6.0)
     values, targets = drawn(rng, chain, 50)
-    statistics = Examples(values, targets).expect(chain).statistics
+    statistics = Rows(values, targets=targets).expect(chain).statistics
     after = chain.maximize(statistics)
     counts = statistics.tables[2].numpy()
     np.testing.assert_allclose(after.transitions[1], (counts + 6 / 4) / (counts.sum(1, keepdims=True) + 6))
@@ -239,7 +165,7 @@ def test_generating_parameters_are_recovered(solver):
     rng = np.random.default_rng(3)
     true = lifted(small_chain(rng, sizes=(3, 2, 3), channels=(3, 3, 3)), rng)
     values, targets = drawn(rng, true, 3000)
-    examples = Examples(values, targets)
+    examples = Rows(values, targets=targets)
     training = Training(30, 1e-4, 0, 500, torch.Generator().manual_seed(0))
     runs = [solver(examples, begun(rng, true, values), training) for _ in range(4)]
     found = max(runs, key=lambda run: run.lower_bounds[-1]).mixture
@@ -252,8 +178,8 @@ def test_generating_parameters_are_recovered(solver):
 def assert_same_chain(found, true, means, tables):
     """The chains are equal up to the order of words and these tolerances."""
     orders = []
-    for mine, its in zip(true.mixtures, found.mixtures, strict=True):
-        order, distance = matched(mine, its)
+    for expected, estimated in zip(true.mixtures, found.mixtures, strict=True):
+        order, distance = matched(expected, estimated)
         orders.append(order)
         assert distance < means
     np.testing.assert_allclose(found.start[orders[0]], true.start, atol=tables)
@@ -265,11 +191,11 @@ def assert_same_chain(found, true, means, tables):
 def test_online_averages_know_how_many_examples_they_are_worth(rng):
     chain = small_chain(rng)
     values, targets = drawn(rng, chain, 90)
-    parts = [Examples(values[i : i + 30], targets[i : i + 30]).expect(chain).statistics for i in (0, 30, 60)]
+    parts = [Rows(values[i : i + 30], targets=targets[i : i + 30]).expect(chain).statistics for i in (0, 30, 60)]
     first, second, third = (part.per_row() for part in parts)
     plain = first.blend(second, 1 / 2).blend(third, 1 / 3)
     assert plain.n_rows == pytest.approx(90)
-    whole = Examples(values, targets).expect(chain).statistics.per_row()
+    whole = Rows(values, targets=targets).expect(chain).statistics.per_row()
     np.testing.assert_allclose(plain.tables[1], whole.tables[1], atol=1e-12)
     np.testing.assert_allclose(plain.tables[-1], whole.tables[-1], atol=1e-12)
     assert first.blend(second, 0.9).n_rows < 40  # mostly the last thirty
@@ -284,7 +210,7 @@ def test_words_without_examples_are_moved(rng):
     means[:2] = 1e6
     lost = replace(middle, parameters=middle.parameters._replace(mean=means))
     begin = replace(true, mixtures=(true.mixtures[0], lost, true.mixtures[2]), smoothing=0.5)
-    fitted = fit_em(Examples(values, targets), begin, Training(200, 1e-4, momentum=0))
+    fitted = fit_em(Rows(values, targets=targets), begin, Training(200, 1e-4, momentum=0))
     assert (np.diff(fitted.lower_bounds) >= -1e-9).all()
     assert (fitted.mixture.mixtures[1].weights * 400 >= 1).all()
     for table in fitted.mixture.tables:
@@ -322,12 +248,12 @@ def test_float32_densities_of_thousands_of_channels_do_not_underflow(rng):
     cyclic = torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]], dtype=torch.float64)
     for transitions in (table, cyclic):
         chain = Chain((start, transitions), tuple(mixtures), 0.0)
-        expectation = Examples(rows, None).expect(chain)
+        expectation = Rows(rows).expect(chain)
         exact = enumerated(chain.start, chain.transitions, naive_emissions(chain, rows.double()))
         np.testing.assert_allclose(expectation.log_likelihood, logsumexp(exact[1], axis=1).sum(), rtol=1e-5)
         assert expectation.log_likelihood < -30_000 * 30 / 2
         assert torch.isfinite(expectation.statistics.tables[1]).all()
         np.testing.assert_allclose(expectation.statistics.tables[1].sum(), 30)
         scorer = ChainScorer(chain, rows)
-        (block,) = scorer.blocks(rows)
-        assert torch.isfinite(viterbi(chain.start, chain.transitions, scorer.emissions(block))[0]).all()
+        (paths,) = scorer.infer(viterbi, rows)
+        assert torch.isfinite(paths[0]).all()

@@ -12,8 +12,8 @@ from sklearn.utils.estimator_checks import estimator_checks_generator
 from torch import nn
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary, LayerHMM, to_text
-from skgmmcnn.chain._chain import Chain, Examples, joined, uniform
-from skgmmcnn.mixture._em import Scorer
+from skgmmcnn.chain._chain import Chain, joined, uniform
+from skgmmcnn.mixture import Rows, Scorer
 from skgmmcnn.mixture._solvers import Training, fit_em
 
 N_CHECKS = 46  # of scikit-learn 1.6; newer ones have more
@@ -93,17 +93,17 @@ def test_one_layer_equals_the_mixture(rng):
 def test_lists_and_one_array_are_the_same(layers):
     parts, y = layers
     settings = {"n_components": 6, "solver": "em", "random_state": 0}
-    listed = LayerHMM(**settings).fit(parts, y)
+    from_list = LayerHMM(**settings).fit(parts, y)
     whole = np.concatenate(parts, axis=1)
     joined = LayerHMM(**settings, layer_sizes=[3, -1]).fit(whole, y)
-    assert listed.layers_ == joined.layers_ == ("dense0", "dense1")
-    np.testing.assert_allclose(listed.transform(parts), joined.transform(whole))
+    assert from_list.layers_ == joined.layers_ == ("dense0", "dense1")
+    np.testing.assert_allclose(from_list.transform(parts), joined.transform(whole))
     assert list(joined.get_feature_names_out()) == [f"dense{i}_w{k:03d}" for i in range(2) for k in range(6)]
-    np.testing.assert_allclose(listed.score_samples(parts), joined.score_samples(whole))
+    np.testing.assert_allclose(from_list.score_samples(parts), joined.score_samples(whole))
     frame = joined.set_output(transform="pandas").transform(whole)
     assert frame.shape == (300, 12)
-    assert (listed.predict(parts) == y).mean() > 0.99
-    assert listed.n_features_in_ == 5
+    assert (from_list.predict(parts) == y).mean() > 0.99
+    assert from_list.n_features_in_ == 5
 
 
 def test_classes_may_be_any_values(layers):
@@ -181,7 +181,7 @@ def test_transitions_describe_held_out_examples_better_and_joint_training_does_n
     """
     dictionary = LayerDictionary(20, tol=1e-4, random_state=0)
     counted = counted_chain(dictionary, dictionary.fit_transform(maps))
-    examples, held_out = (Examples(side_by_side(part), None) for part in (maps, test_maps))
+    examples, held_out = (Rows(side_by_side(part)) for part in (maps, test_maps))
     joint = fit_em(examples, counted, Training(100, 1e-3, momentum=0)).mixture
     seen, unseen = (
         [part.expect(chain).log_likelihood.item() / len(part) for chain in (counted, joint)]
@@ -207,7 +207,7 @@ def side_by_side(maps):
     return torch.cat([joined(batch.activations, maps.layers) for batch in maps.batches()])
 
 
-def test_partial_fit(maps, layers):
+def test_steps_climb_and_collect_no_representatives(maps):
     hmm = LayerHMM(15, random_state=0, batch_size=200)
     scores = []
     for _ in range(3):
@@ -219,12 +219,24 @@ def test_partial_fit(maps, layers):
     assert hmm.transform(maps).vocabulary.representatives == {}
     hmm.collect_representatives(maps)
     assert hmm.transform(maps).vocabulary.representatives["6"].patches is not None
+
+
+@pytest.fixture
+def stepwise(layers):
+    """A chain after one step on the examples of two of three classes."""
     parts, y = layers
-    stepwise = LayerHMM(3, random_state=0)
-    stepwise.partial_fit([part[y < 2] for part in parts], y[y < 2], classes=[0, 1, 2])
+    return LayerHMM(3, random_state=0).partial_fit([part[y < 2] for part in parts], y[y < 2], classes=[0, 1, 2])
+
+
+def test_steps_learn_a_class_that_comes_later(stepwise, layers):
+    parts, y = layers
     for _ in range(15):
         stepwise.partial_fit(parts, y)
     assert (stepwise.predict(parts) == y).mean() > 0.95
+
+
+def test_steps_need_the_same_classes(stepwise, layers):
+    parts, y = layers
     with pytest.raises(ValueError, match="y must be given in all calls of partial_fit, or in none"):
         stepwise.partial_fit(parts)
     with pytest.raises(ValueError, match="unseen labels"):

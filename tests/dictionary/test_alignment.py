@@ -83,19 +83,28 @@ def test_words_that_never_meet_are_no_pair(words):
     assert [len(pairs) for pairs in align_words(words, only).pairs.values()] == [1, 1, 1]
 
 
-def test_bad_input_is_named(words, maps, digits, dictionary):
+def test_kinds_may_not_be_mixed(words, dictionary):
     with pytest.raises(TypeError, match="takes two WordMaps of the same images, or two fitted LayerDictionaries"):
         align_words(words, dictionary)
+
+
+def test_unknown_measures_are_named(words, dictionary):
     with pytest.raises(ValueError, match="WordMaps are aligned by 'overlap'; got by='cosine'"):
         align_words(words, words, by="cosine")
     with pytest.raises(ValueError, match="dictionaries are aligned by 'distance' or 'cosine'; got by='overlap'"):
         align_words(dictionary, dictionary, by="overlap")
+
+
+def test_word_maps_must_be_of_the_same_images(words, digits):
     with pytest.raises(ValueError, match="got 300 and 3 images"):
         align_words(words, words[:3])
     larger = FeatureExtractor(digits.network, ["conv3"]).fit_transform(np.zeros((300, 12, 12), np.float32))
     other = LayerDictionary(2, random_state=0).fit_transform(larger)
     with pytest.raises(ValueError, match=r"maps of layer 'conv3' have sizes \(4, 4\) and \(6, 6\)"):
         align_words(words, other)
-    narrow = LayerDictionary(2, random_state=0).fit(np.eye(6))
+
+
+def test_dictionaries_must_have_equal_channels():
+    narrow, wide = (LayerDictionary(2, random_state=0).fit(np.eye(n)) for n in (6, 5))
     with pytest.raises(ValueError, match="Layer 'dense' has 6 and 5 channels in the two dictionaries"):
-        align_words(narrow, LayerDictionary(2, random_state=0).fit(np.eye(5)))
+        align_words(narrow, wide)

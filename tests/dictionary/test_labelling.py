@@ -34,26 +34,27 @@ def test_keep_proba(maps):
     assert (words.proba["conv1"] >= 0.25).all()
 
 
-def test_the_network_runs_once_to_train_and_once_to_label(digits, maps):
-    passes = CountedMaps(maps)
+def test_the_network_runs_once_to_train_and_once_to_label(maps):
+    source = CountedSource(maps._source, [])
     dictionary = LayerDictionary(5, random_state=0)
-    words = dictionary.fit_transform(passes)
-    assert passes.n_images == 2 * len(maps)
+    words = dictionary.fit_transform(FeatureMaps(source, maps._network, maps._scale))
+    assert sum(source.counts) == 2 * len(maps)
     np.testing.assert_array_equal(words.words["conv2"], dictionary.transform(maps).words["conv2"])
 
 
-class CountedMaps(FeatureMaps):
-    """Counts the images that its source yields, also to parts of it."""
+class CountedSource:
+    """Counts the images that a source yields, also for some of its images."""
 
-    def __init__(self, maps):
-        self.__dict__.update(maps.__dict__)
-        self.n_images = 0
-        self._inner, self._source, self.device = self._source, self, "cpu"
+    def __init__(self, source, counts):
+        self.source, self.counts, self.spec, self.device = source, counts, source.spec, source.device
 
-    def batches(self, rows=None):
-        if rows is None:
-            yield from super().batches()
-            return
-        for batch in self._inner.batches(rows):
-            self.n_images += len(batch.decisions)
+    def __len__(self):
+        return len(self.source)
+
+    def __getitem__(self, rows):
+        return CountedSource(self.source[rows], self.counts)
+
+    def batches(self):
+        for batch in self.source.batches():
+            self.counts.append(len(batch.decisions))
             yield batch

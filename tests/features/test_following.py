@@ -47,8 +47,8 @@ def gates_of(network):
 class Probe:
     """Runs the whole network with NaN in one location of a layer, while gates pass their clean factors."""
 
-    def __init__(self, network, traced, image):
-        self.network, self.forms, self.image = network, traced._forms, image
+    def __init__(self, network, captured, image):
+        self.network, self.forms, self.image = network, captured._forms, image
         self.scales = {}
         for path in gates_of(network):
             network.get_submodule(path).register_forward_hook(self.hold(path))
@@ -103,15 +103,15 @@ def test_fields_equal_probe(name):
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("error")
         watched = CapturedNetwork(network)
-        traced, fields = watched.select(choose_layers(watched.survey(image), network), image)
+        captured, fields = watched.select(choose_layers(watched.survey(image), network), image)
         network(image)
-    probe = Probe(network, traced, image)
+    probe = Probe(network, captured, image)
     with torch.no_grad():
         network(image)  # notes the gates
-    layers = ["input", *traced.layers]
+    layers = ["input", *captured.layers]
     pairs = [*zip(layers[1:], layers[:-1], strict=True), (layers[-1], layers[1]), (layers[-1], "input")]
     rng = np.random.default_rng(0)
-    assert len(traced.layers) >= 2
+    assert len(captured.layers) >= 2
     for upper, lower in dict.fromkeys(pairs):
         field = fields[upper, lower]
         for _ in range(3):

@@ -1,29 +1,34 @@
 """The whole network with forward hooks that put other values to a layer's map: what fast paths are compared with."""
 
+from contextlib import contextmanager
+
 import torch
 
 
-def run_with(network, images, maps):
-    """Return the outputs for `images` where each layer returns the map (n, C, H, W) in `maps`."""
+@contextmanager
+def hooked(network, hooks):
+    """Let forward hooks by layer, functions of what the layer returns, replace it unless they return None."""
     handles = [
-        network.get_submodule(layer).register_forward_hook(lambda module, inputs, result, values=values: values)
-        for layer, values in maps.items()
+        network.get_submodule(layer).register_forward_hook(lambda module, inputs, output, hook=hook: hook(output))
+        for layer, hook in hooks.items()
     ]
     try:
         with torch.no_grad():
-            return network(images)
+            yield
     finally:
         for handle in handles:
             handle.remove()
 
 
-def maps_of(network, images, layer):
-    """Return what a layer returns for `images`."""
-    found = []
-    handle = network.get_submodule(layer).register_forward_hook(lambda module, inputs, result: found.append(result))
-    try:
-        with torch.no_grad():
-            network(images)
-    finally:
-        handle.remove()
-    return found[0].clone()
+def run_with(network, images, maps):
+    """Return the outputs for `images` where each layer returns the map (n, C, H, W) in `maps`."""
+    with hooked(network, {layer: lambda output, values=values: values for layer, values in maps.items()}):
+        return network(images)
+
+
+def maps_of(network, images, layer, maps=()):
+    """Return what a layer returns for `images`, where layers below it return the maps in `maps`."""
+    seen = []
+    with hooked(network, {layer: seen.append}):
+        run_with(network, images, dict(maps))
+    return seen[0].clone()

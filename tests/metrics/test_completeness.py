@@ -12,7 +12,7 @@ from tests.metrics.naive import maps_of, run_with
 
 @pytest.mark.parametrize("layer", ["conv2", "conv3"])
 def test_completeness_equals_a_loop_with_hooks(pipe, shown, layer):
-    found = completeness(pipe, shown, layers=[layer])
+    result = completeness(pipe, shown, layers=[layer])
     network, images = pipe[0].network_, torch.from_numpy(shown)[:, None]
     values = maps_of(network, images, layer).double().numpy()
     mixture, dictionary = pipe[1].mixtures_[layer], pipe[1]
@@ -25,20 +25,20 @@ def test_completeness_equals_a_loop_with_hooks(pipe, shown, layer):
     null = run_with(network, images, {layer: torch.from_numpy(mean[None, :, None, None] + 0 * values).float()})
     right = (kept.argmax(1) == full.argmax(1)).numpy()
     right_null = (null.argmax(1) == full.argmax(1)).numpy()
-    np.testing.assert_array_equal(found.right[0], right)
-    np.testing.assert_array_equal(found.right_null[0], right_null)
-    assert found.completeness[0] == pytest.approx((right.mean() - right_null.mean()) / (1 - right_null.mean()))
+    np.testing.assert_array_equal(result.right[0], right)
+    np.testing.assert_array_equal(result.right_null[0], right_null)
+    assert result.completeness[0] == pytest.approx((right.mean() - right_null.mean()) / (1 - right_null.mean()))
     residual = ((values - rebuilt) ** 2).sum(1)
     spread = ((values - mean[None, :, None, None]) ** 2).sum(1)
-    assert found.r2[0] == pytest.approx(1 - residual.sum() / spread.sum(), abs=1e-4)
+    assert result.r2[0] == pytest.approx(1 - residual.sum() / spread.sum(), abs=1e-4)
 
 
 def test_words_that_hold_everything_are_complete(one_channel):
     pipe, images = one_channel
-    found = completeness(pipe, images)
-    assert found.completeness.tolist() == [1]
-    assert found.r2[0] == pytest.approx(1, abs=1e-3)
-    assert "completeness 1.00" in str(found)
+    result = completeness(pipe, images)
+    assert result.completeness.tolist() == [1]
+    assert result.r2[0] == pytest.approx(1, abs=1e-3)
+    assert "completeness 1.00" in str(result)
     wrong = np.arange(60) % 2  # the opposite of what the network decides
     assert completeness(pipe, images, wrong).accuracy[0] == 0
 
@@ -65,11 +65,11 @@ def test_words_of_a_chain_are_those_of_the_chain():
     rows = np.random.default_rng(0).normal(size=(80, 4)).astype("float32")
     extractor = FeatureExtractor(network, ["1", "3"], preprocess=None, device="cpu")
     pipe = make_pipeline(extractor, LayerHMM(4, random_state=0)).fit(rows)
-    found = completeness(pipe, rows)
+    result = completeness(pipe, rows)
     words = pipe.transform(rows).words["1"][:, 0, 0]
     means = torch.from_numpy(pipe[1].mixtures_["1"].emitted_means_[words]).float()
     expected = run_with(network, torch.from_numpy(rows), {"1": means}).argmax(1)
-    np.testing.assert_array_equal(found.right[0], (expected == network(torch.from_numpy(rows)).argmax(1)).numpy())
+    np.testing.assert_array_equal(result.right[0], (expected == network(torch.from_numpy(rows)).argmax(1)).numpy())
 
 
 def test_bad_input(pipe, shown):

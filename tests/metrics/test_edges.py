@@ -3,8 +3,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy.stats import spearmanr
 from sklearn.pipeline import make_pipeline
 from torch import nn
@@ -12,9 +10,7 @@ from torch import nn
 from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary, LayerHMM
 from skgmmcnn.metrics import edge_effects
 from skgmmcnn.metrics._edges import EdgeEffects, PairEffects
-from skgmmcnn.metrics._intervals import rank_correlation, weighted_spearman
 from tests.metrics.naive import maps_of, run_with
-from tests.metrics.test_faithfulness import run_with_and_see
 
 
 def log_odds(outputs, target):
@@ -37,7 +33,7 @@ def naive_effect(pipe, image, words, upper, lower, s, t):
     if upper == "decision":
         changed = {lower: below}
     else:
-        above, patch = maps_of(network, image, upper), run_with_and_see(network, image, {lower: below}, upper)
+        above, patch = maps_of(network, image, upper), maps_of(network, image, upper, {lower: below})
         for row, column in np.argwhere(words[upper] == s):
             above[0, :, row, column] = patch[0, :, row, column]
         changed = {upper: above}
@@ -47,12 +43,12 @@ def naive_effect(pipe, image, words, upper, lower, s, t):
 
 def test_effects_equal_path_patching_with_hooks(either, shown):
     """Of all pairs of words kept; the evidence is what the graphs' edges have."""
-    found = edge_effects(either, shown[:8], random_state=0)
+    result = edge_effects(either, shown[:8], random_state=0)
     words = either[:-1].transform(shown[:8])
     graphs = either[2].explain(words)
     weight = "flow" if either[2].evidence_ == "influence" else "contribution"
-    assert list(found.pairs) == [("decision", "conv3"), ("conv3", "conv2")]
-    for (upper, lower), pair in found.pairs.items():
+    assert list(result.pairs) == [("decision", "conv3"), ("conv3", "conv2")]
+    for (upper, lower), pair in result.pairs.items():
         kept = [
             {layer: [node["word"] for node in graph.nodes.values() if node["layer"] == layer] for layer in graph_layers}
             for graph, graph_layers in zip(graphs, [(upper, lower)] * 8, strict=True)
@@ -126,33 +122,6 @@ def test_a_cause_is_told_from_a_companion(copying, evidence):
     else:
         assert companion.sum() > 20
         np.testing.assert_allclose(pair.evidence[cause][0], pair.evidence[companion][0], rtol=1e-5)
-
-
-@settings(max_examples=60, deadline=None)
-@given(data=st.data(), m=st.integers(3, 9))
-def test_correlations_of_resamples_equal_those_of_scipy(data, m):
-    few = st.lists(st.integers(-3, 3), min_size=m, max_size=m)
-    x, y, times = (np.array(data.draw(few), float) for _ in range(3))
-    times = np.abs(times)
-    times[0] += 1
-    a, b = np.repeat(x, times.astype(int)), np.repeat(y, times.astype(int))
-    (found,) = weighted_spearman(x, y, times[None])
-    if np.ptp(a) == 0 or np.ptp(b) == 0:
-        assert np.isnan(found)
-    else:
-        assert found == pytest.approx(spearmanr(a, b).statistic)
-
-
-def test_intervals_of_correlations_keep_images_together():
-    random = np.random.RandomState(0)
-    x = np.repeat(random.randn(12), 50)  # 600 numbers, but twelve images
-    y = np.repeat(random.randn(12), 50)
-    images = np.repeat(np.arange(12), 50)
-    rho, (low, high) = rank_correlation(x, y, images, random)
-    assert rho == pytest.approx(spearmanr(x, y).statistic)
-    assert low < rho < high
-    assert high - low > 0.6
-    assert np.isnan(rank_correlation(x[:50], y[:50], images[:50], random)[1]).all()
 
 
 def test_summaries():

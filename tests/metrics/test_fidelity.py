@@ -8,12 +8,12 @@ from sklearn.pipeline import make_pipeline
 from torch import nn
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
-from skgmmcnn.features._scores import log_proba, proba_of
+from skgmmcnn.features import log_proba, proba_of
 from skgmmcnn.metrics import completeness, edge_effects, faithfulness, fidelity, fidelity_score, trust_report
 
 
 def test_agreement_and_divergence_equal_a_loop(digits, pipe, shown):
-    found = fidelity(pipe, shown)
+    result = fidelity(pipe, shown)
     maps = pipe[0].transform(shown)
     words = pipe[1].transform(maps)
     evidence = pipe[2].decision_function(words)
@@ -21,36 +21,36 @@ def test_agreement_and_divergence_equal_a_loop(digits, pipe, shown):
     for scores, bits, decision in zip(maps.outputs.astype(float), evidence, words.decisions, strict=True):
         p = np.exp(scores) / np.exp(scores).sum()
         q = 2.0 ** (bits - bits.max())
-        cooled = 2.0 ** ((bits - bits.max()) / found.temperature)
+        cooled = 2.0 ** ((bits - bits.max()) / result.temperature)
         agrees.append(bits.argmax() == decision)
         divergence.append(entropy(p, q / q.sum(), base=2))
         tempered.append(entropy(p, cooled / cooled.sum(), base=2))
-    np.testing.assert_array_equal(found.agrees, agrees)
-    np.testing.assert_allclose(found.divergence, divergence, rtol=1e-6, atol=1e-9)
-    np.testing.assert_allclose(found.tempered_divergence, tempered, rtol=1e-6, atol=1e-9)
-    assert found.tempered_divergence.mean() < found.divergence.mean()
-    low, high = found.agreement_interval
-    assert low <= found.agreement == fidelity_score(pipe, shown) <= high
-    assert f"{found.agreement:.1%} of 40 images" in str(found)
+    np.testing.assert_array_equal(result.agrees, agrees)
+    np.testing.assert_allclose(result.divergence, divergence, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(result.tempered_divergence, tempered, rtol=1e-6, atol=1e-9)
+    assert result.tempered_divergence.mean() < result.divergence.mean()
+    low, high = result.agreement_interval
+    assert low <= result.agreement == fidelity_score(pipe, shown) <= high
+    assert f"{result.agreement:.1%} of 40 images" in str(result)
 
 
 def test_coverage_and_agreement_of_right_and_wrong_decisions(pipe, digits, shown):
-    """Half of the images are told to be what the network does not say."""
+    """Half of the labels are not what the network decides."""
     decisions = pipe[:-1].transform(shown).decisions
     y = np.where(np.arange(40) < 20, decisions, (decisions + 1) % 10)
-    found = fidelity(pipe, shown, y)
+    result = fidelity(pipe, shown, y)
     fitted = np.bincount(pipe[:-1].transform(digits.images[:300]).decisions, minlength=10)
-    np.testing.assert_array_equal(found.n_fitted, fitted[decisions])
-    assert found.coverage == np.mean(fitted[decisions] >= 10) == 1
-    assert found.agreement_of(True) == found.agrees[:20].mean()
-    assert found.agreement_of(False) == found.agrees[20:].mean()
-    assert [figure.measure for figure in found.figures()][-2:] == [
+    np.testing.assert_array_equal(result.n_fitted, fitted[decisions])
+    assert result.coverage == np.mean(fitted[decisions] >= 10) == 1
+    assert result.agreement_of(True) == result.agrees[:20].mean()
+    assert result.agreement_of(False) == result.agrees[20:].mean()
+    assert [figure.measure for figure in result.figures()][-2:] == [
         "agreement, right decisions",
         "agreement, wrong decisions",
     ]
-    assert found.accuracy == 0.5
-    assert "The network itself is right for 50.0% (" in str(found)
-    assert "where it decides wrong" in str(found)
+    assert result.accuracy == 0.5
+    assert "The network itself is right for 50.0% (" in str(result)
+    assert "where it decides wrong" in str(result)
     assert np.isnan(fidelity(pipe, shown).agreement_of(True))
 
 
@@ -59,10 +59,10 @@ def test_classes_without_fitted_images_are_left_out(digits, shown):
     decided = extractor.fit_transform(digits.images).outputs.argmax(1)
     images = digits.images[np.flatnonzero(decided != 3)[:200]]
     pipe = make_pipeline(extractor, LayerDictionary(8, random_state=0), InferenceGraph()).fit(images)
-    found = fidelity(pipe, shown)
-    assert np.isfinite(found.divergence).all()
-    assert found.coverage < 1
-    assert not found.agrees[pipe[0].transform(shown).outputs.argmax(1) == 3].any()
+    result = fidelity(pipe, shown)
+    assert np.isfinite(result.divergence).all()
+    assert result.coverage < 1
+    assert not result.agrees[pipe[0].transform(shown).outputs.argmax(1) == 3].any()
 
 
 def test_a_single_output_is_a_logit():
@@ -111,8 +111,8 @@ def test_a_decision_that_is_not_the_largest_score_is_refused(digits, shown, deci
 
 def test_shares_of_all_images_have_an_interval(one_channel):
     pipe, images = one_channel
-    found = fidelity(pipe, images)
-    assert found.agreement == 1
-    low, high = found.agreement_interval
+    result = fidelity(pipe, images)
+    assert result.agreement == 1
+    low, high = result.agreement_interval
     assert 0.9 < low < 0.96
     assert high == pytest.approx(1)

@@ -30,43 +30,45 @@ def test_figures_equal_a_loop(rng):
     true, test_labels = rng.integers(0, 4, 80), rng.integers(0, 4, 30)
     labels = np.where(rng.random(80) < 0.4, (true + 1) % 4, true)
     log_proba, test_log_proba = rng.normal(size=(80, 3)), rng.normal(size=(30, 3))
-    found = memorisation(
+    result = memorisation(
         made(words, 7, log_proba), labels, made(test_words, 7, test_log_proba), test_labels, true_labels=true
     )
-    np.testing.assert_allclose(found.path_gap, log_proba.mean(0) - test_log_proba.mean(0))
-    told = np.array([[naive_label(words[:, j], labels, words[i, j], i) for j in range(3)] for i in range(80)])
-    told_test = np.array([[naive_label(words[:, j], labels, test_words[i, j]) for j in range(3)] for i in range(30)])
-    np.testing.assert_allclose(found.train_agreement, (told == labels[:, None]).mean(0))
-    np.testing.assert_allclose(found.test_agreement, (told_test == test_labels[:, None]).mean(0))
-    np.testing.assert_allclose(found.agreement_gap, found.train_agreement - found.test_agreement)
+    np.testing.assert_allclose(result.path_gap, log_proba.mean(0) - test_log_proba.mean(0))
+    labels_shown = np.array([[naive_label(words[:, j], labels, words[i, j], i) for j in range(3)] for i in range(80)])
+    test_labels_shown = np.array(
+        [[naive_label(words[:, j], labels, test_words[i, j]) for j in range(3)] for i in range(30)]
+    )
+    np.testing.assert_allclose(result.train_agreement, (labels_shown == labels[:, None]).mean(0))
+    np.testing.assert_allclose(result.test_agreement, (test_labels_shown == test_labels[:, None]).mean(0))
+    np.testing.assert_allclose(result.agreement_gap, result.train_agreement - result.test_agreement)
     wrong = np.flatnonzero(labels != true)
-    np.testing.assert_allclose(found.assigned_share, (told[wrong] == labels[wrong, None]).mean(0))
-    np.testing.assert_allclose(found.true_share, (told[wrong] == true[wrong, None]).mean(0))
+    np.testing.assert_allclose(result.assigned_share, (labels_shown[wrong] == labels[wrong, None]).mean(0))
+    np.testing.assert_allclose(result.true_share, (labels_shown[wrong] == true[wrong, None]).mean(0))
     expected = []
     for i in wrong:
         layer = 3
-        while layer and told[i, layer - 1] == labels[i]:
+        while layer and labels_shown[i, layer - 1] == labels[i]:
             layer -= 1
         expected.append(layer)
-    np.testing.assert_array_equal(found.joins, expected)
-    assert len(str(found).splitlines()) == 4
+    np.testing.assert_array_equal(result.joins, expected)
+    assert len(str(result).splitlines()) == 4
 
 
 def test_the_layer_that_memorises_is_found(rng):
     """Words are the true classes in two layers, and the assigned ones in two."""
     true = rng.integers(0, 4, 400)
     labels = np.where(rng.random(400) < 0.3, (true + 1) % 4, true)
-    found = memorisation(
+    result = memorisation(
         made(np.stack([true, true, labels, labels], 1), 4),
         labels,
         made(np.stack([true] * 4, 1), 4),
         true,
         true_labels=true,
     )
-    assert found.layer == "fc2"
-    assert (found.joins == 2).all()
-    np.testing.assert_array_equal(found.true_share, [1, 1, 0, 0])
-    np.testing.assert_array_equal(found.assigned_share, [0, 0, 1, 1])
+    assert result.layer == "fc2"
+    assert (result.joins == 2).all()
+    np.testing.assert_array_equal(result.true_share, [1, 1, 0, 0])
+    np.testing.assert_array_equal(result.assigned_share, [0, 0, 1, 1])
     clean = memorisation(made(true[:, None], 4), true, made(true[:, None], 4), true)
     assert clean.layer is None
     assert np.isnan(clean.true_share).all()

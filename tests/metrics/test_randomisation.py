@@ -28,7 +28,7 @@ def pipe(digits):
 
 
 @pytest.fixture(scope="module")
-def found(pipe, digits):
+def result(pipe, digits):
     return randomisation_test(pipe, digits.images[:150], n_steps=2, n_images=5, random_state=0)
 
 
@@ -42,29 +42,29 @@ def assert_same(network, weights):
     assert not any(module.training for module in network.modules())
 
 
-def test_graphs_of_a_trained_network_degrade(found):
-    assert found.modules == (("head", "conv3.0"), ("conv2.0", "conv1.0"))
-    np.testing.assert_allclose(found.classes[0], 1)
-    np.testing.assert_allclose(found.images[0], 1)
-    assert found.agreement[0] == 1
-    assert found.other_seed[0] > found.classes[-1].mean() + 0.1
-    assert max(found.survival) < 0.5
-    assert found.agreement[-1] < 0.5
-    assert found.chance.shape == (3, 2)
-    assert found.words["conv2"][1] == found.words["conv3"][0] == pytest.approx(1)  # not yet reached
-    assert max(values[-1] for values in found.words.values()) < 0.6
-    assert len(str(found).splitlines()) == 5
-    low, high = found.image_intervals[-1]
-    assert low <= found.images[-1].mean() <= high
-    assert [figure.value for figure in found.figures()][2:] == list(found.survival)
+def test_graphs_of_a_trained_network_degrade(result):
+    assert result.modules == (("head", "conv3.0"), ("conv2.0", "conv1.0"))
+    np.testing.assert_allclose(result.classes[0], 1)
+    np.testing.assert_allclose(result.images[0], 1)
+    assert result.agreement[0] == 1
+    assert result.other_seed[0] > result.classes[-1].mean() + 0.1
+    assert max(result.survival) < 0.5
+    assert result.agreement[-1] < 0.5
+    assert result.chance.shape == (3, 2)
+    assert result.words["conv2"][1] == result.words["conv3"][0] == pytest.approx(1)  # not yet reached
+    assert max(values[-1] for values in result.words.values()) < 0.6
+    assert len(str(result).splitlines()) == 5
+    low, high = result.image_intervals[-1]
+    assert low <= result.images[-1].mean() <= high
+    assert [figure.value for figure in result.figures()][2:] == list(result.survival)
 
 
 def test_influence_of_a_trained_network_degrades(digits):
     pipe = fitted(digits.network, digits.images[:150], ["conv3"], 12, "influence")
-    found = randomisation_test(pipe, digits.images[:150], n_steps=1, n_images=8, random_state=0)
-    np.testing.assert_allclose(found.classes[0], 1)
-    np.testing.assert_allclose(found.images[0], 1)
-    assert found.classes[1].mean() < 0.4 < found.other_seed[0]  # 0.01 and 0.87 seen
+    result = randomisation_test(pipe, digits.images[:150], n_steps=1, n_images=8, random_state=0)
+    np.testing.assert_allclose(result.classes[0], 1)
+    np.testing.assert_allclose(result.images[0], 1)
+    assert result.classes[1].mean() < 0.4 < result.other_seed[0]  # 0.01 and 0.87 seen
 
 
 class Same(nn.Module):
@@ -84,19 +84,19 @@ class Same(nn.Module):
 def test_graphs_that_owe_nothing_to_the_weights_survive(rng):
     images = rng.random((80, 8, 8)).astype("float32") * rng.random((80, 1, 1)).astype("float32")
     pipe = fitted(Same().eval(), images, ["low", "high"])
-    found = randomisation_test(pipe, images, n_steps=None, n_images=5, random_state=0)
-    assert found.modules == (("high",), ("low",))
-    np.testing.assert_allclose(found.classes, 1)
-    np.testing.assert_allclose(found.images, 1)
-    np.testing.assert_array_equal(found.agreement, 1)
-    assert min(found.survival) >= 1
+    result = randomisation_test(pipe, images, n_steps=None, n_images=5, random_state=0)
+    assert result.modules == (("high",), ("low",))
+    np.testing.assert_allclose(result.classes, 1)
+    np.testing.assert_allclose(result.images, 1)
+    np.testing.assert_array_equal(result.agreement, 1)
+    assert min(result.survival) >= 1
 
 
-def test_a_step_equals_a_model_of_the_changed_network(pipe, digits, found):
+def test_a_step_equals_a_model_of_the_changed_network(pipe, digits, result):
     """The weights of the last step, put into a network by hand and fitted as a model of its own."""
     images, cascade = digits.images[:150], _Cascade(np.random.RandomState(0))
     maps = pipe[0].transform(images)
-    for names in found.modules:
+    for names in result.modules:
         changed = maps_of_changed_network(maps, cascade.randomise(names))
     weights = cascade._weights
     assert {name for name, values in weights_of(digits.network).items() if not torch.equal(values, weights[name])} == {
@@ -105,17 +105,17 @@ def test_a_step_equals_a_model_of_the_changed_network(pipe, digits, found):
     network = type(digits.network)()
     network.load_state_dict(weights)
     again = fitted(network.eval(), images, ["conv2", "conv3"], 12)
-    for mine, its in zip(changed.batches(), again[0].transform(images).batches(), strict=True):
-        torch.testing.assert_close(mine.outputs, its.outputs)
-    words, its_words = pipe[:-1].transform(images), again[:-1].transform(images)
-    alignment, expected = align_words(words, its_words), []
+    for batch, fresh in zip(changed.batches(), again[0].transform(images).batches(), strict=True):
+        torch.testing.assert_close(batch.outputs, fresh.outputs)
+    words, words_again = pipe[:-1].transform(images), again[:-1].transform(images)
+    alignment, expected = align_words(words, words_again), []
     for c in np.unique(words.decisions):
-        mine = pipe[-1].explain_class(words, int(c))
-        its = again[-1].explain_together(its_words[words.decisions == c], int(c))
-        expected.append(compare_graphs(mine, its, alignment).similarity)
+        first = pipe[-1].explain_class(words, int(c))
+        second = again[-1].explain_together(words_again[words.decisions == c], int(c))
+        expected.append(compare_graphs(first, second, alignment).similarity)
     for layer, similarity in alignment.similarity.items():
-        assert found.words[layer][-1] == pytest.approx(similarity.sum() / 12)
-    np.testing.assert_allclose(found.classes[-1], expected)
+        assert result.words[layer][-1] == pytest.approx(similarity.sum() / 12)
+    np.testing.assert_allclose(result.classes[-1], expected)
 
 
 class Late(nn.Module):
@@ -177,7 +177,7 @@ def test_networks_stay_as_they_are_also_after_an_error(pipe, digits, where, monk
         assert_same(network, weights)
 
 
-def test_networks_stay_as_they_are(pipe, digits, found):
+def test_networks_stay_as_they_are(pipe, digits, result):
     fresh = FeatureExtractor(digits.network, ["conv2", "conv3"], preprocess=None).fit(digits.images[:2])
     assert fresh.fingerprint_ == pipe[0].fingerprint_
     assert_same(pipe[0].network_, weights_of(digits.network))
@@ -186,11 +186,11 @@ def test_networks_stay_as_they_are(pipe, digits, found):
 def test_held_maps_and_other_images(pipe, digits):
     maps = pipe[0].transform(digits.images[:150]).compute()
     options = {"n_steps": 1, "n_images": 3, "explained": digits.test_images[:40], "random_state": 0}
-    found, again = (randomisation_test(pipe, X, **options) for X in (maps, digits.images[:150]))
-    np.testing.assert_array_equal(found.classes, again.classes)
-    np.testing.assert_array_equal(found.images, again.images)
-    assert found.images.shape == (2, 3)
-    assert found.agreement[-1] < 0.6
+    result, again = (randomisation_test(pipe, X, **options) for X in (maps, digits.images[:150]))
+    np.testing.assert_array_equal(result.classes, again.classes)
+    np.testing.assert_array_equal(result.images, again.images)
+    assert result.images.shape == (2, 3)
+    assert result.agreement[-1] < 0.6
 
 
 def test_bad_input(pipe, digits):

@@ -27,26 +27,26 @@ def test_random_words_are_at_as_many_locations():
 
 def test_the_words_of_graphs_are_removed(either, shown):
     maps = either[0].transform(shown[:6])
-    found = removal(either, maps, layers=["conv3"], n_draws=3, random_state=0)
+    result = removal(either, maps, layers=["conv3"], n_draws=3, random_state=0)
     words = either[1].transform(maps)
     of_graphs = [
         [node["word"] for _, node in graph.nodes(data=True) if node["layer"] == "conv3"]
         for graph in either[-1].explain(words)
     ]
     gone = np.stack([np.isin(*each) for each in zip(words.words["conv3"], of_graphs, strict=True)])
-    np.testing.assert_allclose(found.share, gone.mean((1, 2)))
+    np.testing.assert_allclose(result.share, gone.mean((1, 2)))
     mean = layer_mean(either[1].mixtures_["conv3"], next(maps.rerun(lambda part: part.original.activations["conv3"])))
     edits = {"conv3": replace(torch.from_numpy(gone), mean)}
     (expected,) = maps.rerun(lambda part: margins(part.run(edits).outputs, part.original.decisions).numpy())
-    np.testing.assert_allclose(found.without, expected, rtol=1e-4)
-    assert found.without_random.shape == (6, 3)
+    np.testing.assert_allclose(result.without, expected, rtol=1e-4)
+    assert result.without_random.shape == (6, 3)
 
 
 def test_a_word_that_decides_is_used(one_channel):
     pipe, images = one_channel
-    found = removal(pipe, images[::2], random_state=0)
-    full, without, chance = (values.mean() for values in found.proba)
-    assert found.used[0] > 0.9
+    result = removal(pipe, images[::2], random_state=0)
+    full, without, chance = (values.mean() for values in result.proba)
+    assert result.used[0] > 0.9
     assert full > 0.9
     assert without < 0.5 < chance
 
@@ -69,17 +69,17 @@ def test_words_of_no_use_are_not(pipe, shown):
     ],
 )
 def test_the_share_of_draws_that_fall_less(without, without_random, expected):
-    found = Removal(np.array([2.0]), np.array([without]), np.array([without_random]), np.ones(1))
-    assert found.above_random == pytest.approx([expected])
-    assert found.used[0] == (expected >= 0.95)
+    result = Removal(np.array([2.0]), np.array([without]), np.array([without_random]), np.ones(1))
+    assert result.above_random == pytest.approx([expected])
+    assert result.used[0] == (expected >= 0.95)
 
 
 def test_text_figures_and_picture(pipe, shown):
-    found = removal(pipe, shown, random_state=0)
-    full, without, chance = (values.mean() for values in found.proba)
-    assert f"is {without:.2f}, without random ones at as many {chance:.2f}" in str(found)
-    assert [figure.value for figure in found.figures()] == pytest.approx([found.used[0], full, without, chance])
-    np.testing.assert_allclose(found.plot().collections[0].get_offsets()[:, 1], expit(found.without))
+    result = removal(pipe, shown, random_state=0)
+    full, without, chance = (values.mean() for values in result.proba)
+    assert f"is {without:.2f}, without random ones at as many {chance:.2f}" in str(result)
+    assert [figure.value for figure in result.figures()] == pytest.approx([result.used[0], full, without, chance])
+    np.testing.assert_allclose(result.plot().collections[0].get_offsets()[:, 1], expit(result.without))
 
 
 def test_bad_input(pipe, shown):

@@ -40,10 +40,10 @@ def test_a_report_holds_what_the_measures_say(pipe, digits, report):
 def test_a_report_is_about_the_evidence_in_use(report, counts_report):
     assert (report.evidence, counts_report.evidence, counts_report.n_images) == ("influence", "counts", 25)
     assert str(report).startswith("Graphs of influence, measured on the first 50 of 450 images in ")
-    told, told_of_counts = ({verdict.question for verdict in each.verdicts()} for each in (report, counts_report))
+    questions, of_counts = ({verdict.question for verdict in each.verdicts()} for each in (report, counts_report))
     rests_on_counts = {"Do the words decide as the network?", "Were images of these decisions fitted?"}
-    assert rests_on_counts <= told_of_counts
-    assert not rests_on_counts & told
+    assert rests_on_counts <= of_counts
+    assert not rests_on_counts & questions
     measures = [figure.measure for figure in counts_report.figures()]
     assert {"network right", "coverage", "agreement, right decisions", "agreement, wrong decisions"} <= set(measures)
     assert {figure.measure for figure in counts_report.results["edges"].figures()} >= {
@@ -64,28 +64,28 @@ def test_table_and_picture(report):
 
 def test_verdicts_say_what_figures_come_to(counts_report, digits, pipe):
     report = counts_report
-    told = {verdict.question: verdict.answer for verdict in report.verdicts()}
-    assert list(told)[:2] == ["Does the network use the words shown?", "What happens without them?"]
-    assert set(told.values()) <= {"yes", "partly", "no", ""}
+    answers = {verdict.question: verdict.answer for verdict in report.verdicts()}
+    assert list(answers)[:2] == ["Does the network use the words shown?", "What happens without them?"]
+    assert set(answers.values()) <= {"yes", "partly", "no", ""}
     value = report.results["fidelity"].agreement
-    assert told["Do the words decide as the network?"] == (
+    assert answers["Do the words decide as the network?"] == (
         "yes" if value >= 0.9 else "partly" if value >= 0.7 else "no"
     )
-    assert told["Were images of these decisions fitted?"] == "yes"
+    assert answers["Were images of these decisions fitted?"] == "yes"
     used, _ = report.results["removal"].used
     asked = "Does the network use the words shown?"
-    assert told[asked] == ("yes" if used >= 0.8 else "partly" if used >= 0.5 else "no")
-    assert f"{asked}  {told[asked].upper()}: " in str(report)
+    assert answers[asked] == ("yes" if used >= 0.8 else "partly" if used >= 0.5 else "no")
+    assert f"{asked}  {answers[asked].upper()}: " in str(report)
     rho, (low, _) = report.results["edges"].pairs["conv3", "conv2"].correlation()
     asked = "Do arrows from conv2 to conv3 show what it computes?"
-    assert told[asked] == ("no" if not low > 0 else "yes" if rho >= 0.5 else "partly")
+    assert answers[asked] == ("no" if not low > 0 else "yes" if rho >= 0.5 else "partly")
     poor = make_pipeline(pipe[0], LayerDictionary(1, random_state=0), InferenceGraph(evidence="counts"))
     few = trust_report(poor.fit(digits.images[:30]), digits.test_images, n_images=30, verbose=0, random_state=0)
-    told = [str(verdict) for verdict in few.verdicts()]
-    assert told[0].startswith("Does the network use the words shown?  NO: for ")
-    (agreement,) = [each for each in told if each.startswith("Do the words decide as the network?  NO: for ")]
+    answers = [str(verdict) for verdict in few.verdicts()]
+    assert answers[0].startswith("Does the network use the words shown?  NO: for ")
+    (agreement,) = [each for each in answers if each.startswith("Do the words decide as the network?  NO: for ")]
     assert "do not rely on these graphs" in agreement
-    assert any(each.startswith("Were images of these decisions fitted?  NO: for ") for each in told)
+    assert any(each.startswith("Were images of these decisions fitted?  NO: for ") for each in answers)
 
 
 def test_pictures_that_can_be_relied_on(report, counts_report):

@@ -9,7 +9,7 @@ from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
 from skgmmcnn.dictionary import Alignment
 from skgmmcnn.graph import compare_graphs
 from skgmmcnn.metrics import stability
-from skgmmcnn.metrics._refits import _at_random
+from skgmmcnn.metrics._refits import shuffled
 
 pytestmark = pytest.mark.filterwarnings("ignore:Counts know little")  # few images
 
@@ -33,22 +33,22 @@ def pipe(held):
 
 
 @pytest.fixture(scope="module")
-def found(pipe, held):
+def result(pipe, held):
     return stability(pipe, held, n_refits=2, kind="seed", n_images=5, random_state=0)
 
 
 @pytest.mark.parametrize("evidence", ["counts", "influence"])
 def test_equal_refits_are_alike_in_all(held, evidence):
     pipe = make_pipeline(LayerDictionary(12, random_state=0), InferenceGraph(2, evidence=evidence)).fit(held[:40])
-    found = stability(pipe, held[:40], n_refits=1, n_images=3, random_state=Everything(0))
-    for values in found.words.values():
+    result = stability(pipe, held[:40], n_refits=1, n_images=3, random_state=Everything(0))
+    for values in result.words.values():
         np.testing.assert_allclose(values, 1)
-    for graphs in (found.classes, found.images):
+    for graphs in (result.classes, result.images):
         np.testing.assert_allclose(graphs.similarity, 1, rtol=1e-5)
         assert graphs.stable_edges == 1
         assert graphs.chance.mean() < 0.5
-    assert found.classes.similarity.shape == (len(np.unique(pipe[0].transform(held[:40]).decisions)), 1)
-    assert found.images.similarity.shape == (3, 1)
+    assert result.classes.similarity.shape == (len(np.unique(pipe[0].transform(held[:40]).decisions)), 1)
+    assert result.images.similarity.shape == (3, 1)
 
 
 def cosines(first, second):
@@ -66,7 +66,7 @@ def test_figures_equal_a_plain_loop(pipe, held, monkeypatch):
         return refits[-1]
 
     monkeypatch.setattr("skgmmcnn.metrics._stability.refit", noted)
-    found = stability(pipe, held, n_refits=2, kind="both", n_images=4, random_state=0)
+    result = stability(pipe, held, n_refits=2, kind="both", n_images=4, random_state=0)
     assert len(refits) == 2
     words, again = pipe[0].transform(held), {}
     for i, (dictionary, graph) in enumerate(refits):
@@ -74,63 +74,63 @@ def test_figures_equal_a_plain_loop(pipe, held, monkeypatch):
         for layer in held.layers:
             table = cosines(*(fit.mixtures_[layer].emitted_means_ for fit in (pipe[0], dictionary)))
             rows, columns = linear_sum_assignment(-table)
-            np.testing.assert_allclose(found.words[layer][i], table[rows, columns])
-            assert found.chance_words[layer][i] == pytest.approx(table.mean())
+            np.testing.assert_allclose(result.words[layer][i], table[rows, columns])
+            assert result.chance_words[layer][i] == pytest.approx(table.mean())
             pairs[layer] = np.stack([rows, columns], 1)
-        theirs = dictionary.transform(held)
+        words_again = dictionary.transform(held)
         for j, c in enumerate(np.unique(words.decisions)):
-            graphs = pipe[1].explain_class(words, int(c)), graph.explain_class(theirs, int(c))
+            graphs = pipe[1].explain_class(words, int(c)), graph.explain_class(words_again, int(c))
             compared = compare_graphs(*graphs, Alignment(pairs, {}))
-            assert found.classes.similarity[j, i] == pytest.approx(compared.similarity)
+            assert result.classes.similarity[j, i] == pytest.approx(compared.similarity)
             for tail, head in graphs[0].edges:
                 partners = [
                     key if key.startswith("decision") else f"{layer}_w{dict(pairs[layer].tolist())[int(number)]:03d}"
                     for key in (tail, head)
                     for layer, _, number in [key.rpartition("_w")]
                 ]
-                again.setdefault((found.classes.names[j], tail, head), []).append(graphs[1].has_edge(*partners))
+                again.setdefault((result.classes.names[j], tail, head), []).append(graphs[1].has_edge(*partners))
     edges = {
         (name, *edge): share
-        for name, graph in zip(found.classes.names, found.classes.edges, strict=True)
+        for name, graph in zip(result.classes.names, result.classes.edges, strict=True)
         for edge, share in graph.items()
     }
     assert edges == {edge: pytest.approx(np.mean(seen)) for edge, seen in again.items()}
-    assert found.classes.stable_edges == pytest.approx(np.mean([np.mean(seen) >= 0.5 for seen in again.values()]))
+    assert result.classes.stable_edges == pytest.approx(np.mean([np.mean(seen) >= 0.5 for seen in again.values()]))
 
 
-def test_partners_at_random_are_not_alike(found):
-    for layer, values in found.words.items():
-        assert values.mean() > found.chance_words[layer].mean()
-    for graphs in (found.classes, found.images):
+def test_partners_at_random_are_not_alike(result):
+    for layer, values in result.words.items():
+        assert values.mean() > result.chance_words[layer].mean()
+    for graphs in (result.classes, result.images):
         assert graphs.similarity.mean() > graphs.chance.mean() + 0.1
         assert graphs.stable_edges > graphs.stable_by_chance
         low, high = graphs.interval
         assert low <= graphs.similarity.mean() <= high
-    figures = {(figure.measure.split(",")[0], figure.where): figure.value for figure in found.figures()}
-    assert figures["stable edges of image graphs", "graph"] == found.images.stable_edges
-    assert figures["cosine of partners", "conv2"] == found.words["conv2"].mean()
-    assert figures["cosine of partners at random", "conv2"] == found.chance_words["conv2"].mean()
-    assert figures["class graphs alike by chance", "graph"] == found.classes.chance.mean()
-    lines = str(found).splitlines()
+    figures = {(figure.measure.split(",")[0], figure.where): figure.value for figure in result.figures()}
+    assert figures["stable edges of image graphs", "graph"] == result.images.stable_edges
+    assert figures["cosine of partners", "conv2"] == result.words["conv2"].mean()
+    assert figures["cosine of partners at random", "conv2"] == result.chance_words["conv2"].mean()
+    assert figures["class graphs alike by chance", "graph"] == result.classes.chance.mean()
+    lines = str(result).splitlines()
     assert lines[0] == "2 refits with other seeds:"
     assert lines[-1].startswith("Graphs of 5 images are ")
 
 
-def test_partners_at_random_come_to_the_mean_of_the_table(pipe):
+def test_partnersshuffled_come_to_the_mean_of_the_table(pipe):
     means = pipe[0].mixtures_["conv3"].emitted_means_
     table, random = cosines(means, means), np.random.RandomState(0)
     alignment = Alignment({"conv3": np.repeat(np.arange(16), 2).reshape(16, 2)}, {"conv3": np.ones(16)})
-    drawn = [table[tuple(_at_random(alignment, random).pairs["conv3"].T)].mean() for _ in range(2000)]
+    drawn = [table[tuple(shuffled(alignment, random).pairs["conv3"].T)].mean() for _ in range(2000)]
     assert np.mean(drawn) == pytest.approx(table.mean(), abs=0.01)
 
 
-def test_the_same_random_state_gives_the_same(pipe, held, found):
+def test_the_same_random_state_gives_the_same(pipe, held, result):
     again = stability(pipe, held, n_refits=2, kind="seed", n_images=5, random_state=0)
-    np.testing.assert_array_equal(again.classes.similarity, found.classes.similarity)
-    np.testing.assert_array_equal(again.images.chance, found.images.chance)
-    assert again.images.names == found.images.names
+    np.testing.assert_array_equal(again.classes.similarity, result.classes.similarity)
+    np.testing.assert_array_equal(again.images.chance, result.images.chance)
+    assert again.images.names == result.images.names
     other = stability(pipe, held, n_refits=2, kind="seed", n_images=5, random_state=1)
-    assert not np.array_equal(other.classes.similarity, found.classes.similarity)
+    assert not np.array_equal(other.classes.similarity, result.classes.similarity)
 
 
 def test_the_network_runs_once_over_images(digits):

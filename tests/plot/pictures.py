@@ -32,7 +32,7 @@ from skgmmcnn import (
 from skgmmcnn.chain import InferencePaths
 from skgmmcnn.dictionary import Vocabulary, count_words
 from skgmmcnn.dictionary._representatives import Typical, illustrate
-from skgmmcnn.dictionary._statistics import count_classes
+from skgmmcnn.dictionary._words import count_classes
 from skgmmcnn.features import FeatureExtractor, NetworkSpec, Pictures
 from skgmmcnn.features._images import Images, PixelScale
 from skgmmcnn.plot._word_similarity import class_cohesion, class_similarity, locality, word_classes

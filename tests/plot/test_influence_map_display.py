@@ -99,16 +99,22 @@ def test_a_layer_without_influence_is_not_coloured(words):
     assert_readable(display.figure_)
 
 
-def test_bad_input(digits_dictionary, words):
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"layers": ["conv4"]}, ValueError, "no layer 'conv4'; there is 'conv"),
+        ({"target": 3, "contrast": "3"}, ValueError, "contrast='3' is the very class that is explained"),
+        ({"n_steps": 0}, ValueError, "n_steps must be at least 1; got 0"),
+        ({"n_words": 9}, ValueError, "n_words must be 0 to 8; got 9"),
+        ({"image": 300}, IndexError, "no image 300 in X"),
+        ({"image": 1.5}, TypeError, "An image is a number, 0 to 299, or the name of its file in X; got 1.5"),
+    ],
+)
+def test_bad_options(options, error, message, digits_dictionary, words):
+    with pytest.raises(error, match=message):
+        InfluenceMapDisplay.from_estimator(digits_dictionary, words, **options)
+
+
+def test_words_without_a_network(digits_dictionary, words):
     with pytest.raises(ValueError, match="Influence needs the network and its images"):
         InfluenceMapDisplay.from_estimator(digits_dictionary, replace(words, influence=None))
-    with pytest.raises(ValueError, match="no layer 'conv4'; there is 'conv"):
-        InfluenceMapDisplay.from_estimator(digits_dictionary, words, layers=["conv4"])
-    with pytest.raises(ValueError, match="contrast='3' is the very class that is explained"):
-        InfluenceMapDisplay.from_estimator(digits_dictionary, words, target=3, contrast="3")
-    with pytest.raises(ValueError, match="n_steps must be at least 1; got 0"):
-        InfluenceMapDisplay.from_estimator(digits_dictionary, words, n_steps=0)
-    with pytest.raises(ValueError, match="n_words must be 0 to 8; got 9"):
-        InfluenceMapDisplay.from_estimator(digits_dictionary, words, n_words=9)
-    with pytest.raises(IndexError, match="no image 300 in X"):
-        InfluenceMapDisplay.from_estimator(digits_dictionary, words, image=300)

@@ -78,16 +78,21 @@ def test_words_of_a_chain(digits):
     assert display.ax_.lines[0].get_marker() != "o"  # one location needs no ring
 
 
-def test_bad_input(dictionary, maps):
-    message = r"no word 'conv3_w02'.*conv1_w000.*'conv3' has words 0 to 15\. Near names: conv3"
+@pytest.mark.parametrize(
+    ("words", "options", "message"),
+    [
+        (["conv3_w02"], {}, r"no word 'conv3_w02'.*conv1_w000.*'conv3' has words 0 to 15\. Near names: conv3"),
+        ([("conv3", 16)], {}, r"no word \('conv3', 16\)"),
+        ([], {}, "no words to show"),
+        ([("conv3", 1)], {"n_patches": 10}, "1 to 9 patches and 0 or more classes can be drawn; got 10 and 4"),
+    ],
+)
+def test_bad_input(words, options, message, dictionary):
     with pytest.raises(ValueError, match=message):
-        VisualWordDisplay.from_estimator(dictionary, ["conv3_w02"])
-    with pytest.raises(ValueError, match=r"no word \('conv3', 16\)"):
-        VisualWordDisplay.from_estimator(dictionary, [("conv3", 16)])
-    with pytest.raises(ValueError, match="no words to show"):
-        VisualWordDisplay.from_estimator(dictionary, [])
-    with pytest.raises(ValueError, match="1 to 9 patches and 0 or more classes can be drawn; got 10 and 4"):
-        VisualWordDisplay.from_estimator(dictionary, [("conv3", 1)], n_patches=10)
+        VisualWordDisplay.from_estimator(dictionary, words, **options)
+
+
+def test_dictionaries_without_statistics(maps):
     with pytest.raises(ValueError, match="no statistics of its words; call its collect_representatives"):
         VisualWordDisplay.from_estimator(LayerDictionary(3).partial_fit(maps[:30]), [("conv3", 1)])
     with pytest.raises(NotFittedError):

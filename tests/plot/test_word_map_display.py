@@ -2,6 +2,7 @@ from collections import Counter
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
+import networkx as nx
 import numpy as np
 import pytest
 from matplotlib.collections import QuadMesh
@@ -100,19 +101,28 @@ def test_names_and_words_without_images():
     assert_readable(display.figure_)
 
 
-def test_bad_input(digits_dictionary, maps, words, graph):
-    with pytest.raises(ValueError, match="At most 8 words of a layer can be distinguished; 'conv2' has 9"):
-        WordMapDisplay.from_estimator(digits_dictionary, words, words=[("conv2", word) for word in range(9)])
-    with pytest.raises(ValueError, match="n_words must be 1 to 8; got 9"):
-        WordMapDisplay.from_estimator(digits_dictionary, words, n_words=9)
-    with pytest.raises(ValueError, match="give one of them"):
-        WordMapDisplay.from_estimator(digits_dictionary, words, words=["conv2_w000"], graph=graph.explain(words[:1])[0])
-    with pytest.raises(ValueError, match="no layer 'conv4'; there is 'conv"):
-        WordMapDisplay.from_estimator(digits_dictionary, words, layers=["conv4"])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"words": [("conv2", word) for word in range(9)]},
+            "At most 8 words of a layer can be distinguished; 'conv2' has 9",
+        ),
+        ({"n_words": 9}, "n_words must be 1 to 8; got 9"),
+        ({"words": ["conv2_w000"], "graph": nx.DiGraph()}, "give one of them"),
+        ({"layers": ["conv4"]}, "no layer 'conv4'; there is 'conv"),
+        ({"words": ["x"]}, "no word 'x'"),
+        ({"words": 5}, "no word 5; words are given as"),
+    ],
+)
+def test_bad_options(options, message, digits_dictionary, words):
+    with pytest.raises(ValueError, match=message):
+        WordMapDisplay.from_estimator(digits_dictionary, words, **options)
+
+
+def test_estimators_that_do_not_fit(maps, words, graph):
     another = LayerDictionary({"conv1": 8, "conv2": 12, "conv3": 16}, random_state=1).fit(maps)
     with pytest.raises(ValueError, match="come from another dictionary"):
         WordMapDisplay.from_estimator(another, words)
-    with pytest.raises(ValueError, match="no word 'x'"):
-        WordMapDisplay.from_estimator(digits_dictionary, words, words=["x"])
     with pytest.raises(TypeError, match="needs a fitted LayerDictionary or LayerHMM, or a pipeline with one"):
         WordMapDisplay.from_estimator(graph, words)
