@@ -99,8 +99,8 @@ def write_graph(graph: nx.DiGraph, path: str | PathLike) -> None:
     for attributes in _places(plain).values():
         attributes.update({name: _pack(name, value, form) for name, value in attributes.items()})
     try:
-        content = form.write(_captioned(plain, form.caption))
-        again = form.read(content)
+        content = form.write(_captioned(plain, form.caption)).encode()
+        again = form.read(content.decode())
     except Exception as error:  # of each format's own writer and reader
         raise ValueError(
             f"Files of form {file.suffix} cannot hold this graph: {error}. Rename what does not fit, or write another "
@@ -126,7 +126,7 @@ def read_graph(path: str | PathLike) -> nx.DiGraph:
     file, form = _form(path)
     content = file.read_bytes()
     try:
-        graph = form.read(content)
+        graph = form.read(content.decode())
         for attributes in _places(graph).values():
             for name, value in attributes.items():
                 if isinstance(value, str) and value.startswith(_MARK):
@@ -141,8 +141,8 @@ def read_graph(path: str | PathLike) -> nx.DiGraph:
 
 
 class _Format(NamedTuple):
-    write: Callable[[nx.DiGraph], bytes]
-    read: Callable[[bytes], nx.DiGraph]
+    write: Callable[[nx.DiGraph], str]
+    read: Callable[[str], nx.DiGraph]
     nested: bool = False  # whether it holds None and lists
     typed: bool = True  # whether numbers differ from text
     caption: str | None = None  # attribute that other programs show for a node
@@ -224,60 +224,56 @@ def _check_xml(graph: nx.DiGraph) -> None:
             raise ValueError(f"XML cannot hold the node key {key!r}")
 
 
-def _write_graphml(graph: nx.DiGraph) -> bytes:
+def _write_graphml(graph: nx.DiGraph) -> str:
     _check_xml(graph)
-    return "\n".join(nx.generate_graphml(graph)).encode()
+    return "\n".join(nx.generate_graphml(graph))
 
 
-def _read_graphml(content: bytes) -> nx.DiGraph:
-    graph = nx.parse_graphml(content, force_multigraph=False)
+def _read_graphml(text: str) -> nx.DiGraph:
+    graph = nx.parse_graphml(text, force_multigraph=False)
     _drop({None: graph.graph}, "node_default", "edge_default")
     return graph
 
 
-def _write_gexf(graph: nx.DiGraph) -> bytes:
+def _write_gexf(graph: nx.DiGraph) -> str:
     """Write GEXF; attributes of the graph, which networkx leaves out, go into its description."""
     _check_xml(graph)
     description = f"<description>{escape(json.dumps(graph.graph))}</description></meta>"
-    return "\n".join(nx.generate_gexf(graph)).replace("</meta>", description, 1).encode()
+    return "\n".join(nx.generate_gexf(graph)).replace("</meta>", description, 1)
 
 
-def _read_gexf(content: bytes) -> nx.DiGraph:
-    graph = nx.read_gexf(io.BytesIO(content))
+def _read_gexf(text: str) -> nx.DiGraph:
+    graph = nx.read_gexf(io.StringIO(text))
     _drop(graph.nodes, "label")
     _drop(graph.edges, "id")
-    description = ElementTree.fromstring(content).find(".//{*}description")
+    description = ElementTree.fromstring(text).find(".//{*}description")
     graph.graph = {} if description is None else json.loads(description.text or "{}")
     return graph
 
 
-def _write_json(graph: nx.DiGraph) -> bytes:
-    return json.dumps(nx.node_link_data(graph, edges="edges"), indent=1, allow_nan=False).encode()
+def _strict_json(data: Any) -> str:
+    return json.dumps(data, indent=1, allow_nan=False)
 
 
-def _read_json(content: bytes) -> nx.DiGraph:
-    return nx.node_link_graph(json.loads(content), edges="edges")
-
-
-def _write_cytoscape(graph: nx.DiGraph) -> bytes:
+def _write_cytoscape(graph: nx.DiGraph) -> str:
     data = nx.cytoscape_data(graph)
-    return json.dumps(data | {"data": dict(data["data"])}, indent=1, allow_nan=False).encode()
+    return _strict_json(data | {"data": dict(data["data"])})
 
 
-def _read_cytoscape(content: bytes) -> nx.DiGraph:
-    data = json.loads(content)
+def _read_cytoscape(text: str) -> nx.DiGraph:
+    data = json.loads(text)
     graph = nx.cytoscape_graph(data | {"data": list(data["data"].items())})
     _drop(graph.nodes, "id", "value", "name")
     _drop(graph.edges, "source", "target")
     return graph
 
 
-def _write_dot(graph: nx.DiGraph) -> bytes:
+def _write_dot(graph: nx.DiGraph) -> str:
     """Write DOT, one statement a line, with text quoted as in JSON, which Graphviz reads, too."""
     lines = [f"{name}={_quote(value)};" for name, value in {"rankdir": "BT", **graph.graph}.items()]
     lines += [f"{_quote(key)} {_dot_list(node)};" for key, node in graph.nodes.items()]
     lines += [f"{_quote(tail)} -> {_quote(head)} {_dot_list(edge)};" for (tail, head), edge in graph.edges.items()]
-    return "\n".join(["strict digraph {", *lines, "}", ""]).encode()
+    return "\n".join(["strict digraph {", *lines, "}", ""])
 
 
 def _quote(text: str) -> str:
@@ -288,8 +284,8 @@ def _dot_list(attributes: Mapping[str, str]) -> str:
     return f"[{', '.join(f'{name}={_quote(value)}' for name, value in attributes.items())}]"
 
 
-def _read_dot(content: bytes) -> nx.DiGraph:
-    first, *lines, last, _ = content.decode().replace("\r\n", "\n").split("\n")
+def _read_dot(text: str) -> nx.DiGraph:
+    first, *lines, last, _ = text.replace("\r\n", "\n").split("\n")
     if (first, last) != ("strict digraph {", "}"):
         raise ValueError("it is not the DOT that write_graph writes")
     graph = nx.DiGraph()
@@ -311,7 +307,11 @@ def _read_dot(content: bytes) -> nx.DiGraph:
 _FORMATS = {
     ".graphml": _Format(_write_graphml, _read_graphml),
     ".gexf": _Format(_write_gexf, _read_gexf, caption="label"),
-    ".json": _Format(_write_json, _read_json, nested=True),
+    ".json": _Format(
+        lambda graph: _strict_json(nx.node_link_data(graph, edges="edges")),
+        lambda text: nx.node_link_graph(json.loads(text), edges="edges"),
+        nested=True,
+    ),
     ".cyjs": _Format(_write_cytoscape, _read_cytoscape, nested=True, caption="name"),
     ".dot": _Format(_write_dot, _read_dot, typed=False, caption="label"),
 }

@@ -184,7 +184,7 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         self._seed = all_gather(int(check_random_state(self.random_state).randint(2**31)))[0]
         self._fingerprint, self._names = X.vocabulary.fingerprint, X.vocabulary.keys()
         self._shapes = {layer: X.words[layer].shape[1:] for layer in X.layers}
-        self._set_counts(counts)
+        self._set_counts(*counts)
         if self.verbose:
             print(f"InferenceGraph: {coverage(X, self.class_counts_, self.predict(X), labels)}")
         return self
@@ -214,7 +214,7 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
                 "again."
             )
         self._check(X, y)
-        self._set_counts(self._counts() + _count(X, self._structure(X)))
+        self._set_counts(self._counts(), *_count(X, self._structure(X)))
         return self
 
     def merge(self, *others: InferenceGraph) -> InferenceGraph:
@@ -237,7 +237,7 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
                 raise ValueError("merge adds the counts of other images; this is the same estimator, counted already.")
             self._check_fingerprint(other._fingerprint)
             self._check_fields(other)
-        self._set_counts(reduce(add, (other._counts() for other in others), self._counts()))
+        self._set_counts(self._counts(), *(other._counts() for other in others))
         return self
 
     def _check(self, words: WordMaps, y: Any) -> tuple[type[Evidence], np.ndarray | None]:
@@ -252,7 +252,8 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
     def _counts(self) -> Counts:
         return Counts(self.class_counts_, self.transition_counts_)
 
-    def _set_counts(self, counted: Counts) -> None:
+    def _set_counts(self, *parts: Counts) -> None:
+        counted = reduce(add, parts)
         self.class_counts_ = counted.classes
         self.transition_counts_ = counted.transitions
         self.log_ratios_ = {pair: log_ratios(counts, self.smoothing) for pair, counts in counted.transitions.items()}
@@ -585,9 +586,9 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         return tags
 
 
-def _count(words: WordMaps, structure: Hierarchy) -> Counts:
-    """Return the counts of the images of all processes."""
-    return reduce(add, all_gather(Counts.of(words[local_slice(len(words))], structure)))
+def _count(words: WordMaps, structure: Hierarchy) -> list[Counts]:
+    """Return the counts of the slice of the images of each process."""
+    return all_gather(Counts.of(words[local_slice(len(words))], structure))
 
 
 def _check_container(words: Any) -> None:
