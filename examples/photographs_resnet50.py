@@ -60,7 +60,7 @@ display.figure_.savefig("why.png", dpi=150)
 print(to_text(display.graph))
 
 # %%
-# Is that so in this photograph only, or in all?  The graph of the class tells, and in how many of them each of its
+# Is that so in this photograph only, or in all?  The graph of the class shows it, and in how many of them each of its
 # words is among the first.
 display = InferenceGraphDisplay.from_estimator(graph, words, target=wanted)
 display.figure_.savefig("why_all.png", dpi=150)

@@ -2,8 +2,8 @@
 What is a 3 made of?
 ====================
 
-A class graph tells what the network used for all images that it calls a 3.  Would it be the same for other threes?
-Intervals from resampling the images tell, and in how many of them a word is among the first.
+A class graph shows what the network used for all images that it calls a 3.  Would it be the same for other threes?
+Intervals from resampling the images answer this, and the number of images in which a word is among the first.
 """
 
 # %%

@@ -2,8 +2,8 @@
 Words that describe, words that decide
 ======================================
 
-Words can be trained to describe what a layer does, or to tell the classes apart.  With few words the second kind tells
-much more of the decision; what they lose is that they describe the activity less well.
+Words can be trained to describe what a layer does, or to distinguish the classes.  With few words the second kind
+predicts the decision much better, and describes the activity less well.
 """
 
 # %%
@@ -34,7 +34,7 @@ for n in sizes:
         wrong[name, n] = [float((found[layer].argmax(1) != decisions).mean()) for layer in layers]
 
 # %%
-# Share of the test images for which the words of one layer alone do not tell what the network decided.
+# Share of the test images for which the words of one layer do not predict the network's decision.
 import matplotlib.pyplot as plt
 
 figure, panels = plt.subplots(1, len(layers), figsize=(9, 3), sharex=True, layout="constrained")

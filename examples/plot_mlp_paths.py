@@ -42,18 +42,18 @@ for _ in range(150):
         optimizer.step()
 
 with torch.no_grad():
-    learnt, told = (network(torch.from_numpy(part)).argmax(1).numpy() for part in (train, test))
+    learnt, decided = (network(torch.from_numpy(part)).argmax(1).numpy() for part in (train, test))
 print(f"The network gives {(learnt == assigned).mean():.1%} of the training images their assigned labels,")
-print(f"and {(told == test_labels).mean():.1%} of the test images their true ones.\n")
+print(f"and {(decided == test_labels).mean():.1%} of the test images their true ones.\n")
 
 # %%
-# The whole activity of a layer is one observation of the chain.  ``predict`` tells the decision from the words.
+# The whole activity of a layer is one observation of the chain.  ``predict`` returns the decision expected from the words.
 from skgmmcnn import FeatureExtractor, LayerHMM
 
 extractor = FeatureExtractor(network.eval(), ["fc1", "fc2", "fc3", "fc4", "fc5"], preprocess=None)
 maps, test_maps = extractor.fit_transform(train).compute(), extractor.transform(test).compute()
 hmm = LayerHMM(40, random_state=0).fit(maps)
-agreement = (hmm.predict(test_maps) == told).mean()
+agreement = (hmm.predict(test_maps) == decided).mean()
 print(f"The chain agrees with the network on {agreement:.1%} of the test images.\n")
 
 # %%
@@ -78,7 +78,7 @@ for path, share in zip(table.paths, table.shares, strict=True):
 # One wrong decision, among the paths of its true class and of the class decided for.
 from skgmmcnn import PathDisplay
 
-wrong = np.flatnonzero(told != test_labels)
+wrong = np.flatnonzero(decided != test_labels)
 left = test_paths.leaves(test_labels)[wrong]
 image = int(wrong[np.flatnonzero((left > 0) & (left < 5))[0]])
 display = PathDisplay.from_estimator(hmm, test_maps, test_labels, image=image)

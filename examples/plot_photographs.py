@@ -2,7 +2,7 @@
 What makes a pagoda?  A network of your own on photographs
 ==========================================================
 
-A network learns to tell pieces of two photographs apart.  Its words can be named by looking at them: single tiles and
+A network learns to distinguish pieces of two photographs.  Its words can be named by looking at them: single tiles and
 red windows make rows of tiles, these make roofs and eaves, and all of them together make a pagoda.
 """
 
@@ -91,7 +91,7 @@ display.figure_.savefig("why_pagoda.png")
 
 # %%
 # A piece from the border shows both, a pagoda behind trees.  What makes the network say one *rather than* the other?
-# Only words that tell the two apart are left.
+# Only words that distinguish the two are left.
 image = piece(0, 349, 150)
 decided = names[pipe[:-1].transform(image[None]).decisions[0]]
 other = "pagoda" if decided == "trees" else "trees"

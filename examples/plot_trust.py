@@ -31,7 +31,7 @@ figure = report.plot()
 report.to_frame().round(2)
 
 # %%
-# A measure that cannot come out badly would tell nothing.  Here the same words get a graph of counts of another
+# A measure that cannot come out badly would show nothing.  Here the same words get a graph of counts of another
 # network: one whose decisions were shuffled among the images.  Its order is no better than chance.
 from dataclasses import replace
 

@@ -2,7 +2,7 @@
 Do words of one class become alike?
 ===================================
 
-The higher a layer, the more its words should tell of the class.  We measure on a small network that reads digits
+The higher a layer, the more its words should depend on the class.  We measure on a small network that reads digits
 whether words that represent the same digit grow more alike from layer to layer, and whether words stay local: whether
 one image still shows many of them.
 """
@@ -34,7 +34,7 @@ for layer in display.by_class:
 
 # %%
 # Words of the top layer that represent the same digit occur with the same digits; in the layers below, nearly all words
-# occur with all digits.  Still, words do not spread over whole images: the last panel tells how many different words an
+# occur with all digits.  Still, words do not spread over whole images: the last panel shows how many different words an
 # image shows, and how much more often than by chance neighbouring locations show the same one.
 for layer, found in display.spread.items():
     print(

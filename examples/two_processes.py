@@ -9,7 +9,7 @@ and all end with the same pipeline, which is the one that a single process finds
 """
 
 # %%
-# ``torchrun`` tells each process who it is; ``gloo`` lets processors talk, ``nccl`` GPUs.
+# ``torchrun`` gives each process its number; ``gloo`` lets processors talk, ``nccl`` GPUs.
 import os
 
 import torch.distributed as dist

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -26,8 +27,8 @@ from ._worth import DictionaryReport, worth
 # EM starts on an eighth of the rows if there are at least twenty per word.  This saves a third of the time, and the
 # words of two seeds agree as well.
 _FIRST, _ROWS_EACH = 8, 20
-# Training ends at a pass in which fewer than this fraction of the rows change their word.
-_STILL = 0.02
+# Training ends at a pass in which fewer than this fraction of the rows change their word; the first one on the eighth.
+_STILL_FIRST, _STILL = 0.02, 0.03
 
 
 class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
@@ -368,11 +369,11 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
         rows = Rows(sample.rows, shared=True)
         with passes(self.max_iter, layer, shown=self.verbose) as report:
             tol = self.tol * rows.values.shape[1]
-            training = Training(self.max_iter, tol, generator=sample.generator, report=report, still=_STILL)
+            training = Training(self.max_iter, tol, generator=sample.generator, report=report, still=_STILL_FIRST)
             n_first = len(rows) // _FIRST
             if self.solver == "em" and n_first >= _ROWS_EACH * self._n_words(layer):
                 mixture = SOLVERS["em"](rows[:n_first], mixture, training).mixture  # in random order
-            return SOLVERS[self.solver](rows, mixture, training)
+            return SOLVERS[self.solver](rows, mixture, replace(training, still=_STILL))
 
     def _expect(self, maps: FeatureMaps, mixtures: Mapping[str, Mixture]) -> dict[str, Expectation]:
         """Return the E-step of each layer over all locations, after one pass through the network."""
