@@ -2,8 +2,8 @@
 How many words?  Ask GridSearchCV
 =================================
 
-Too few words mix what the network distinguishes; beyond some number, more of them only make graphs larger.  The score of
-a pipeline is how often the words of the top layer predict the network's decision on images that were not fitted, so
+Too few words mix what the network distinguishes; beyond some number, more of them only make graphs larger.  The score
+of a pipeline is how often the words of the top layer predict the network's decision on images that were not fitted, so
 that scikit-learn's own grid search finds this number.
 """
 

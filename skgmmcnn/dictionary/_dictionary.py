@@ -63,7 +63,7 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
         Maximum number of passes over the sample.
     tol : float, default=1e-4
         Training stops when a pass gains less than this, in nats per row and channel.  "em" also stops when fewer than
-        one row in fifty changes its word in a pass.
+        3 % of the rows change their word in a pass.
     reg_covar : float, default=0.3
         Floor of the variance of a component, as a fraction of the channel's variance; scikit-learn's parameter of this
         name is added instead.
