@@ -13,8 +13,8 @@ for both, and shows what misled the network.
 
 # %%
 # What is yours.  Each photograph lies in a subfolder named after what it shows: ``photographs/pineapple/01.jpg``.
-# There should be some tens of both classes, or there is nothing to learn the contrast from; further classes help to see what
-# is special in these.
+# There should be some tens of both classes, or there is nothing to learn the contrast from; further classes help to see
+# what is special in these.
 from pathlib import Path
 
 photographs = Path("photographs")

@@ -47,7 +47,8 @@ print(f"The network gives {(learnt == assigned).mean():.1%} of the training imag
 print(f"and {(decided == test_labels).mean():.1%} of the test images their true ones.\n")
 
 # %%
-# The whole activity of a layer is one observation of the chain.  ``predict`` returns the decision that the words predict.
+# The whole activity of a layer is one observation of the chain.  ``predict`` returns the decision expected
+# from the words.
 from skgmmcnn import FeatureExtractor, LayerHMM
 
 extractor = FeatureExtractor(network.eval(), ["fc1", "fc2", "fc3", "fc4", "fc5"], preprocess=None)
