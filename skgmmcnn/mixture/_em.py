@@ -311,14 +311,13 @@ def _weighted_shares(joint: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Te
     largest = joint.amax(1, keepdim=True)
     # The sum of what is left out is below rounding, unless there are many hundreds of components.
     threshold = largest + math.log(torch.finfo(joint.dtype).eps / 64)
-    # On the CPU by numpy, which is several times faster here; NaN is near.
-    near = np.ones(1, bool) if joint.is_cuda else ~(joint.numpy() < threshold.numpy())
-    if np.count_nonzero(near) > _FEW * near.size:
+    near = (joint < threshold).logical_not_()  # NaN is near
+    if joint.is_cuda or near.count_nonzero() > _FEW * near.numel():
         # In place: small results between large temporary ones would fragment the heap.
         likeliest = joint.argmax(1)
         total = joint.sub_(largest).clamp_min_(_LEAST_LOG_RESPONSIBILITY).exp_().sum(1)
         return joint.mul_((weights / total)[:, None]), largest[:, 0] + total.log(), likeliest
-    place = torch.from_numpy(np.flatnonzero(near))
+    place = torch.from_numpy(np.flatnonzero(near.numpy()))  # ten times faster than torch's
     row, component = place // joint.shape[1], place % joint.shape[1]
     share = (joint.flatten()[place] - largest[row, 0]).exp_()
     best = share == 1
