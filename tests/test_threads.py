@@ -156,7 +156,7 @@ def test_maps_and_words(threads, digits, monkeypatch, branching):
         held = maps.compute()
         dictionary = LayerDictionary(9, random_state=0, max_iter=3, tol=1e3, keep_proba=True)
         words = dictionary.fit_transform(maps)
-        arrays = [*held._source._arrays.values(), held.outputs, words.decisions]
+        arrays = [*held._source.arrays.values(), held.outputs, words.decisions]
         arrays += [*words.words.values(), *words.proba.values()]
         found.append([*arrays, *(mixture.means_ for mixture in dictionary.mixtures_.values())])
     for parts in found[1:]:
@@ -173,7 +173,7 @@ def test_photographs_pass_in_parts_of_one(threads):
         threads(n)
         extractor = FeatureExtractor(network, ["2"], preprocess=None, batch_size=batch_size, device="cpu")
         maps = extractor.fit_transform(images).compute()
-        found.append([maps.outputs, maps._source._arrays["2"]])
+        found.append([maps.outputs, maps._source.arrays["2"]])
     for parts in found[1:]:
         for first, second in zip(found[0], parts, strict=True):
             np.testing.assert_array_equal(first, second)

@@ -257,10 +257,9 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         check_is_fitted(self)
         images = self._images_of(X, self._captured.first_layer, self.preprocess_)
         images.batch(0, 1, self.spec_.input_shape)
-        run = Running(self.decision, self.batch_size, self.n_jobs, self.verbose, self.device)
-        network = NetworkSource(self._captured, self.spec_, self.fingerprint_, images, run)
-        source = network if self.store is None else StoredSource(network, self.store, "float32")
-        return FeatureMaps(source, network, self._scale)
+        running = Running(self.decision, self.batch_size, self.n_jobs, self.verbose, self.device)
+        network = NetworkSource(self._captured, self.spec_, self.fingerprint_, images, self._scale, running)
+        return FeatureMaps(network if self.store is None else StoredSource(network, self.store, "float32"))
 
     def score(self, X: Any, y: Any) -> float:
         """Return the accuracy of the network.

@@ -148,7 +148,7 @@ def stored(extractor, digits):
     maps = extractor.fit_transform(digits.images[:50])
     run_through(maps)
     (folder,) = extractor.store.iterdir()
-    return maps, [folder / f"{key}.bin" for key in maps._network.images.hashes()]
+    return maps, [folder / f"{key}.bin" for key in maps._source.network.images.hashes()]
 
 
 REFUSAL = r"store/\w+' is damaged: the values of image 5 are not those that were written\. Delete the store"
