@@ -76,8 +76,8 @@ class HeldSource:
         device = resolve_device("auto" if self.network is None else self.network.device)
         for start in range(0, len(self), self.size):
             part = self[start : start + self.size]
-            tensors = {layer: torch.tensor(array, device=device) for layer, array in part.arrays.items()}
-            maps = {layer: tensor.permute(0, 3, 1, 2) for layer, tensor in tensors.items()}
+            copies = {layer: np.array(array, order="C") for layer, array in part.arrays.items()}
+            maps = {layer: torch.from_numpy(copy).to(device).permute(0, 3, 1, 2) for layer, copy in copies.items()}
             yield FeatureBatch(start, maps, part.outputs, part.decisions)
 
 
