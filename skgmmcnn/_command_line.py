@@ -188,7 +188,7 @@ def _imported(place: str) -> Any:
 def _add_fitted(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help=f"file that '{_PROGRAM} fit' has written")
     parser.add_argument("--network", metavar="MODULE:CALLABLE", help="the network, where it is not torchvision's")
-    parser.add_argument("--preprocess", metavar="MODULE:CALLABLE", help="the preprocessing, where fit was given one")
+    parser.add_argument("--preprocess", metavar="MODULE:CALLABLE", help="the preprocessing, where it is your function")
 
 
 def _loaded(options: argparse.Namespace) -> Pipeline:
