@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import os
+import pkgutil
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -173,15 +173,12 @@ def _network(name: str) -> Any:
 
 def _import(place: str) -> Any:
     """Return the object at ``module:name``, where the module may lie in the current folder."""
-    module_name, _, name = place.partition(":")
-    if not module_name or not name:
-        raise ValueError(f"{place!r} must name a module and something in it, as in 'mynetwork:make'.")
     if "" not in sys.path:
         sys.path.insert(0, "")
-    module = importlib.import_module(module_name)
-    if not hasattr(module, name):
-        raise ImportError(f"There is no {name!r} in the module {module_name!r}.")
-    return getattr(module, name)
+    try:
+        return pkgutil.resolve_name(place)
+    except (AttributeError, ValueError) as error:
+        raise ImportError(f"{place!r} must name an object in a module, as in 'mynetwork:make': {error}.") from error
 
 
 def _add_fitted(parser: argparse.ArgumentParser) -> None:

@@ -123,7 +123,7 @@ def test_demo(inside, capsys):
         (["explain", "model.safetensors", "photographs/000.png", "--rather-than", "cow", *LOADED], "'cow'"),
         (["fit", "mydigits:make", "photographs", "-o", "nowhere/m.safetensors"], "nowhere"),
         (["fit", "mydigits:make", "photographs", "-o", "model.pkl"], ".safetensors"),
-        (["fit", "mydigits:absent", "photographs", "-o", "m.safetensors"], "no 'absent'"),
+        (["fit", "mydigits:absent", "photographs", "-o", "m.safetensors"], "no attribute 'absent'"),
         (["fit", "no_such_module:make", "photographs", "-o", "m.safetensors"], "no_such_module"),
         (["fit", "resnet999", "photographs", "-o", "m.safetensors"], "resnet999"),
         (["fit", "mydigits:make", "absent", "-o", "m.safetensors", *NETWORK], "absent"),
