@@ -13,7 +13,7 @@ from sklearn.pipeline import Pipeline
 from .._optional import need
 from ..dictionary import Alignment, WordMaps, align_words
 from ._hierarchy import DECISION
-from ._kinds import KINDS, check_graph, evidence_of, strength_of
+from ._kinds import KINDS, check_graph, kind_of
 
 _SIGNS = {"added": "+", "removed": "-", "changed": "~", "same": "="}
 
@@ -140,16 +140,16 @@ def compare_graphs(
         raise ValueError(f"tolerance is a share of the evidence, at least 0; got {tolerance!r}.")
     for graph in (first, second):
         check_graph(graph)
-    evidence = {evidence_of(first), evidence_of(second)}
-    if len(evidence) > 1:
+    evidence, other_evidence = (kind_of(graph).name for graph in (first, second))
+    if evidence != other_evidence:
         raise ValueError(
-            "One graph shows influence, the other counts, which do not compare; make both with the same "
+            f"One graph shows {evidence}, the other {other_evidence}, which do not compare; make both with the same "
             "InferenceGraph(evidence=)."
         )
     (nodes, edges), (other_nodes, other_edges) = _items(first), _items(second, alignment)
     common = nodes.keys() & other_nodes.keys()
     words = [row for row in _differences(nodes, other_nodes, tolerance) if row.layer != DECISION]
-    return GraphComparison(words, _differences(edges, other_edges, tolerance, common), evidence.pop())
+    return GraphComparison(words, _differences(edges, other_edges, tolerance, common), evidence)
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,9 +227,8 @@ def _place(key: str, node: Mapping[str, Any], alignment: Alignment | None) -> An
 
 def _items(graph: nx.DiGraph, alignment: Alignment | None = None) -> tuple[dict[Any, _Item], dict[Any, _Item]]:
     """Return the nodes of a graph by place, and the edges by the places of their ends."""
-    strength = strength_of(graph)
-    # Counts add up over images, influences are means.
-    n_images = graph.graph["n_images"] if evidence_of(graph) == "counts" else 1
+    strength = kind_of(graph).strength
+    n_images = graph.graph["n_images"] if strength.additive else 1
     places, nodes, edges = {}, {}, {}
     for key, node in graph.nodes.items():
         places[key] = _place(key, node, alignment)

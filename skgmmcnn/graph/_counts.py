@@ -17,6 +17,7 @@ from sklearn.utils import gen_batches
 from ..dictionary import WordMaps
 from ..features import ReceptiveField
 from ._counting import FEW_FITTED
+from ._counts_wording import CountsWording
 from ._evidence import NONE, Evidence, Selection, Strength
 from ._hierarchy import DECISION
 from ._targets import Targets
@@ -50,7 +51,21 @@ class CountEvidence(Evidence):
     """Log-ratios of counts, in bits, walked from the targets down."""
 
     name = "counts"
-    strength = Strength("bits", "score", "score", "log_ratio", "contribution", "contribution", comparable=False)
+    strength = Strength(
+        unit="bits",
+        node="score",
+        root="score",
+        support="score",
+        edge="log_ratio",
+        total="contribution",
+        compared="contribution",
+        part="count",
+        share="frequency",
+        comparable=False,
+        additive=True,
+    )
+    wording = CountsWording
+    uses_network = False
 
     @staticmethod
     def check(estimator: InferenceGraph, words: WordMaps) -> None:

@@ -10,9 +10,10 @@ import numpy as np
 from ..dictionary import ClassMargin, Influence, Margin, WordMaps, WordMargin
 from ._evidence import Evidence, Selection, Strength, Word
 from ._hierarchy import DECISION
+from ._influence_wording import InfluenceWording
 from ._summary import summarise
 from ._targets import Targets
-from ._tracing import Question, Trace, order, trace
+from ._tracing import Question, Trace, order, salience, trace
 
 if TYPE_CHECKING:
     from ._inference_graph import InferenceGraph
@@ -26,7 +27,21 @@ class InfluenceEvidence(Evidence):
     """Integrated gradients, and exact effects of ablating words, in nats."""
 
     name = "influence"
-    strength = Strength("nats", "influence", "margin", "effect", "effect", "flow", comparable=True)
+    strength = Strength(
+        unit="nats",
+        node="influence",
+        root="margin",
+        support="effect",
+        edge="effect",
+        total="effect",
+        compared="flow",
+        part="flow",
+        share="share",
+        comparable=True,
+        additive=False,
+    )
+    wording = InfluenceWording
+    uses_network = True
 
     @staticmethod
     def check(estimator: InferenceGraph, words: WordMaps) -> None:
@@ -42,6 +57,9 @@ class InfluenceEvidence(Evidence):
         """Return the influence of every word on each image's decision, in nats."""
         traces = self._traces(self._question(Targets(DECISION, self.words.decisions)), keep=False)
         return np.stack([np.concatenate([each.totals[layer] for layer in self.words.layers]) for each in traces])
+
+    def priority(self, evidence: np.ndarray, n_locations: np.ndarray) -> np.ndarray:
+        return evidence if self.estimator.n_nodes == "enough" else salience(evidence, n_locations)
 
     def effects(self, kept: dict[str, list[list[int]]]) -> list[dict[tuple[Word, Word], float]]:
         """Return for each image the effects of all pairs of given words, by layer, and of these on the decision."""

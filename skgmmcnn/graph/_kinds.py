@@ -1,4 +1,4 @@
-"""The kinds of evidence: a new one is a file with an `Evidence`, an entry here, and one for text in ``_text.py``."""
+"""The kinds of evidence: a new one is a subclass of `Evidence`, with its `Wording`, and an entry here."""
 
 from __future__ import annotations
 
@@ -9,18 +9,25 @@ import networkx as nx
 from ._counts import CountEvidence
 from ._evidence import Evidence, Strength
 from ._influence import InfluenceEvidence
+from ._wording import Wording
 
 KINDS: dict[str, type[Evidence]] = {kind.name: kind for kind in (InfluenceEvidence, CountEvidence)}
 
 
-def evidence_of(graph: nx.DiGraph) -> str:
+def kind_of(graph: nx.DiGraph) -> type[Evidence]:
     """Return the kind of evidence of a graph."""
-    return graph.graph.get("evidence", "counts")
+    return KINDS[graph.graph.get("evidence", CountEvidence.name)]
 
 
 def strength_of(graph: nx.DiGraph) -> Strength:
     """Return the names of the attributes that hold the evidence of a graph."""
-    return KINDS[evidence_of(graph)].strength
+    return kind_of(graph).strength
+
+
+def wording_of(graph: nx.DiGraph) -> Wording:
+    """Return the texts about a graph."""
+    kind = kind_of(graph)
+    return kind.wording(graph, kind.strength)
 
 
 def check_graph(graph: Any) -> None:

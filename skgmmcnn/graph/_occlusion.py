@@ -11,6 +11,7 @@ import torch
 from ..dictionary import WordMaps
 from ..features import Rerun, proba_of
 from ._influence import network_of
+from ._kinds import strength_of
 
 _N_ELSEWHERE = 8  # places
 
@@ -49,9 +50,10 @@ def _places(words: WordMaps, graph: nx.DiGraph) -> np.ndarray:
     """Return the pixels of one image where the words lie that speak for the target directly, bool (H, W)."""
     height, width = words.spec.input_shape[1:]
     mask = np.zeros((height, width), dtype=bool)
+    support = strength_of(graph).support
     for key in graph.predecessors(graph.graph["root"]):
         node = graph.nodes[key]
-        if node.get("effect", node.get("score", 0)) > 0:
+        if node[support] > 0:
             shown = words.words[node["layer"]][0] == node["word"]
             rows, columns = (np.arange(n) * m // n for n, m in zip((height, width), shown.shape, strict=True))
             mask |= shown[np.ix_(rows, columns)]

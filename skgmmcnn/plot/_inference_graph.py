@@ -14,14 +14,24 @@ from sklearn.pipeline import Pipeline
 
 from .._pipelines import open_pipeline
 from ..dictionary import WordMaps
-from ..graph import DECISION, InferenceGraph, Target, evidence_of, percent, strength_of, targets_of, text_of
+from ..graph import (
+    DECISION,
+    Bar,
+    InferenceGraph,
+    Target,
+    kind_of,
+    percent,
+    strength_of,
+    targets_of,
+    with_number,
+    wording_of,
+)
 from ._cells import HELD, cells_of, grown, lit, place_tag, strongest
 from ._drawing import AGAINST, INK, Drawing, in_lines, shortened
 from ._edge_maps import edge_maps as maps_of_edges
 from ._layout import Box, Line, attach, edge_strengths, place_cells, place_labels, rows_of
-from ._reading import find_images, locations_of, pictures, run
-from ._reduction import Group, alike, measured, merged, prune
-from ._wording import Bar, Wording, counted, verdict
+from ._reading import commonest_classes, correctness, find_images, locations_of, n_fitted_of, pictures, run
+from ._reduction import Group, ablate_group, merge_groups, prune, similar_groups
 
 _SQUARE, _BETWEEN = 1.35, 0.06  # of a word: its typical patches, and beside them where it is
 _CARD = 2 * _SQUARE + _BETWEEN
@@ -164,22 +174,24 @@ class InferenceGraphDisplay(Drawing):
     def _measure(self, estimator: InferenceGraph) -> None:
         """Measure influence maps, groups of similar words, and the prediction of the words."""
         of, words = self.graph.graph, self.words[:_MOST_IMAGES]
-        of_influence, of_image = evidence_of(self.graph) != "counts" and "target" in of, of["n_images"] == 1
-        groups, known = alike(self.graph, words), of_influence and of_image
-        self.groups = {group: measured(self.graph, words, group) if known else {} for group in groups}
-        if evidence_of(self.graph) == "counts" and of_image and of.get("target") == words.decisions[0]:
-            self.predicted = words.spec.class_name(int(estimator.predict(words)[0]))
-        if of_influence and words.influence is not None:
-            contrast = None if "contrast" not in of else [of["contrast"]] * len(words)
-            influence = words.influence.of_classes([of["target"]] * len(words), contrast, n_steps=estimator.n_steps)
+        is_influence = kind_of(self.graph).uses_network
+        explains_output, is_single = "target" in of, of["n_images"] == 1
+        can_ablate = is_influence and explains_output and is_single
+        groups = similar_groups(self.graph, words)
+        self.groups = {group: ablate_group(self.graph, words, group) if can_ablate else {} for group in groups}
+        if is_influence and explains_output and words.influence is not None:
+            contrasts = [of["contrast"]] * len(words) if "contrast" in of else None
+            influence = words.influence.of_classes([of["target"]] * len(words), contrasts, n_steps=estimator.n_steps)
             self.influence = influence.maps
             self.residuals = {layer: float(each.max()) for layer, each in influence.residuals.items()}
+        if not is_influence and is_single and of.get("target") == words.decisions[0]:
+            self.predicted = words.spec.class_name(int(estimator.predict(words)[0]))
 
     _key_size = 9.0
 
     def _draw(self) -> Box:
-        self._drawn = prune(merged(self.graph, self.groups or {}), _MOST_NODES, _MOST_EDGES)
-        self._wording = Wording(self._drawn, self.words)
+        self._drawn = prune(merge_groups(self.graph, self.groups or {}), _MOST_NODES, _MOST_EDGES)
+        self._wording = wording_of(self._drawn)
         self._images = pictures(self.words[:_MOST_IMAGES])
         rows = rows_of(self._drawn)
         boxes = self._place(rows)
@@ -212,14 +224,14 @@ class InferenceGraphDisplay(Drawing):
     def _lines(self, key: str) -> list[tuple[str, bool]]:
         """Return the lines below the bar of a word, and whether they are grey."""
         node, wide = self._drawn.nodes[key], _letters(_CARD, 9.5)
-        classes = ", ".join(_fitting(self._wording.classes(node), wide))
+        classes = ", ".join(_fitting(commonest_classes(self.words, node), wide))
         return [(shortened(self._wording.without(node), wide), False)] + [(classes, True)] * bool(classes)
 
     def _title(self) -> list[tuple[str, dict[str, Any]]]:
         """Return the lines beside the images of a decision with their styles."""
         node, wording = self._drawn.nodes[self._drawn.graph["root"]], self._wording
         file = self.words.pictures.file_name(0) if len(self.words) == 1 and self.words.pictures is not None else ""
-        name = counted(shortened(node["class_name"], 66), wording.probability())
+        name = with_number(shortened(node["class_name"], 66), wording.probability())
         texts: list[tuple[str, dict[str, Any]]] = [
             (file, {"size": 9.5, "color": self._grey()}),
             (name, {"size": 15, "weight": "bold"}),
@@ -227,11 +239,11 @@ class InferenceGraphDisplay(Drawing):
         ]
         if self.labels is not None:
             wrong = self.labels != self.words.decisions
-            one = verdict(self.words, 0, self.labels)
+            one = correctness(self.words, 0, self.labels)
             text = one if len(wrong) == 1 else f"{int((~wrong).sum())} of {len(wrong)} decisions right"
             colour = self._ink(against=wrong.mean() > 0.5)
             texts.append((text, {"size": 11, "weight": "bold", "color": colour}))
-        warnings = wording.warnings(self.predicted, self.residuals)
+        warnings = wording.warnings(n_fitted_of(self.words, node), self.predicted, self.residuals)
         texts += [(text, {"size": 9.5, "color": self._ink(against=True)}) for text in warnings]
         return [(line, style) for text, style in texts for line in wrap(text, _letters(_BESIDE, style["size"]))]
 
@@ -318,7 +330,7 @@ class InferenceGraphDisplay(Drawing):
 
     def _key(self) -> list[str]:
         if len(self.graph) == 1:
-            return [text_of(self.graph).why_no_word()]
+            return [self._wording.why_no_word()]
         parts = ["Small pictures: the most typical patches of a word in the fitted images, and its commonest classes."]
         if self._has_rings:
             parts.append("Rings: the location, where a patch is nearly the whole image.")
@@ -348,8 +360,8 @@ class InferenceGraphDisplay(Drawing):
     def _draw_labels(self, lines: Mapping[tuple[str, str], Line], taken: list[Box]) -> None:
         """Label the edges in their order, with maps where there is room; shares of the decision stand below words."""
         root, edges = self._drawn.graph["root"], self._drawn.edges
-        named = [edge for edge in lines if self._wording.counts or edge[1] != root]
-        texts = {edge: text for edge in named if (text := self._wording.edge(edges[edge]))}
+        named = [edge for edge in lines if self._wording.names_root or edge[1] != root]
+        texts = {edge: text for edge in named if (text := self._wording.label(edges[edge]))}
         maps = {
             edge: each
             for edge, each in (self.edge_maps or {}).items()
@@ -376,11 +388,11 @@ class InferenceGraphDisplay(Drawing):
 def _fitting(classes: Sequence[tuple[str, str]], width: int) -> list[str]:
     """Return names and shares of classes, with the longest names shortened to fit."""
     names = [name for name, _ in classes]
-    excess = len(", ".join(itertools.starmap(counted, classes))) - width
+    excess = len(", ".join(itertools.starmap(with_number, classes))) - width
     for _ in range(max(excess, 0)):
         longest = max(range(len(names)), key=lambda place: len(names[place]))
         names[longest] = shortened(names[longest], len(names[longest]) - 1)
-    return [counted(name, share) for name, (_, share) in zip(names, classes, strict=True)]
+    return [with_number(name, share) for name, (_, share) in zip(names, classes, strict=True)]
 
 
 def _name(node: Mapping[str, Any]) -> str:

@@ -16,12 +16,11 @@ import numpy as np
 from PIL import Image
 
 from ..dictionary import Representatives, WordMaps
-from ..graph import DECISION, evidence_of, strength_of, text_of
+from ..graph import DECISION, Wording, kind_of, wording_of
 from ._cells import cells_of
 from ._layout import edge_strengths, rows_of
-from ._reading import classes_of, pictures
+from ._reading import classes_of, commonest_classes, n_fitted_of, pictures
 from ._reduction import prune
-from ._wording import Wording
 
 _MOST_NODES, _MOST_EDGES = 80, 240
 _N_CLASSES = 5  # shown of a word's histogram
@@ -87,8 +86,8 @@ def _mark_names(graph: nx.DiGraph) -> None:
 def _remarks(words: WordMaps, graph: nx.DiGraph, part: nx.DiGraph) -> list[str]:
     """Return warnings about a graph and its omitted parts, in sentences."""
     if len(graph) == 1:
-        return [text_of(part).why_no_word()]
-    remarks = Wording(part, words).warnings()
+        return [wording_of(part).why_no_word()]
+    remarks = wording_of(part).warnings(n_fitted_of(words, part.nodes[part.graph["root"]]))
     if (len(graph), graph.number_of_edges()) != (len(part), part.number_of_edges()):
         remarks.append(
             f"This graph is too large for a page: it shows the strongest {len(part)} of {len(graph)} nodes and "
@@ -99,43 +98,43 @@ def _remarks(words: WordMaps, graph: nx.DiGraph, part: nx.DiGraph) -> list[str]:
 
 def _describe_graph(words: WordMaps, graph: nx.DiGraph) -> dict[str, Any]:
     """Return the nodes of a graph, row by row and layer by layer, and its edges."""
-    text, of = text_of(graph), strength_of(graph)
-    wording, strengths = Wording(graph, words), edge_strengths(graph)
+    kind, wording, strengths = kind_of(graph), wording_of(graph), edge_strengths(graph)
     return {
         "root": graph.graph["root"],
         "n_images": graph.graph["n_images"],
-        "evidence": evidence_of(graph),
+        "evidence": kind.name,
         "contrast_name": graph.graph.get("contrast_name"),
         "pictures": _examples(words, graph),
         "rows": rows_of(graph),
-        "nodes": {key: _describe_node(wording, node, text.panel(node)) for key, node in graph.nodes.items()},
+        "nodes": {key: _describe_node(words, wording, node) for key, node in graph.nodes.items()},
         "edges": [
             {
                 "tail": tail,
                 "head": head,
                 "strength": round(abs(strengths[tail, head]), 3),
                 "against": strengths[tail, head] < 0,
-                "rank": of.rank(edge),
-                "short": wording.edge(edge),
-                "text": text.edge(edge),
+                "rank": kind.strength.rank(edge),
+                "short": wording.label(edge),
+                "text": wording.edge(edge),
             }
             for tail, head, edge in graph.edges(data=True)
         ],
     }
 
 
-def _describe_node(wording: Wording, node: Mapping[str, Any], panel: list[str]) -> dict[str, Any]:
-    known = ("layer", "word", "row", "column", "count", "n_locations", "class_name")
-    shown = {**{name: node[name] for name in known if name in node}, "panel": panel}
+def _describe_node(words: WordMaps, wording: Wording, node: Mapping[str, Any]) -> dict[str, Any]:
+    names = ("layer", "word", "row", "column", "count", "n_locations", "class_name")
+    data = {name: node[name] for name in names if name in node}
+    data["panel"] = wording.panel(node)
     if node["layer"] == DECISION:
-        share = {} if wording.counts else {"bar": [wording.probability(), node["probability"]]}
-        return {**shown, **share, "lines": wording.outcome()}
-    bar, classes = wording.bar(node), ", ".join(f"{name} {share}" for name, share in wording.classes(node))
-    return {
-        **shown,
-        "bar": [bar.text, round(bar.length, 3)],
-        "lines": [wording.without(node)] + [f"seen in {classes}"] * bool(classes),
-    }
+        if wording.probability():
+            data["bar"] = [wording.probability(), node["probability"]]
+        return data | {"lines": wording.outcome()}
+    bar, classes = wording.bar(node), commonest_classes(words, node)
+    lines = [wording.without(node)]
+    if classes:
+        lines.append(f"seen in {', '.join(' '.join(each) for each in classes)}")
+    return data | {"bar": [bar.text, round(bar.length, 3)], "lines": lines}
 
 
 def _examples(words: WordMaps, graph: nx.DiGraph) -> list[str]:
