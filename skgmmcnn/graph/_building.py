@@ -8,7 +8,7 @@ import networkx as nx
 
 from ..dictionary import WordMaps
 from ._evidence import Evidence, Selection, Word
-from ._hierarchy import DECISION, maps_of
+from ._hierarchy import DECISION
 from ._targets import Targets
 
 
@@ -57,7 +57,7 @@ def _key(words: WordMaps, word: Word) -> str:
 def _identity(words: WordMaps, rows: slice, word: Word) -> dict[str, Any]:
     """Return layer, number and name of a word, with its number of locations; for an output, of decisions."""
     layer, number = word
-    maps = maps_of(words, layer)[rows]
+    maps = (words.decisions if layer == DECISION else words.words[layer])[rows]
     identity = {"layer": layer, "word": number, "count": int((maps == number).sum()), "n_locations": int(maps.size)}
     if word in words.vocabulary.names:
         identity["word_name"] = words.vocabulary.names[word]

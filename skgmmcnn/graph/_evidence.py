@@ -89,11 +89,11 @@ class Evidence(ABC):
     @staticmethod
     @abstractmethod
     def check(estimator: InferenceGraph, words: WordMaps) -> None:
-        """Refuse words, or parameters, that this kind of evidence cannot work with."""
+        """Raise ValueError for words, or parameters of the estimator, that this kind of evidence does not support."""
 
     @abstractmethod
     def select(self, targets: Targets) -> list[Selection]:
-        """Return the selection of each image, or the only one of targets together."""
+        """Return the selection for each image, or the only one for all images together."""
 
     @abstractmethod
     def totals(self) -> np.ndarray:

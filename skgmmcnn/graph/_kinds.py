@@ -31,7 +31,7 @@ def wording_of(graph: nx.DiGraph) -> Wording:
 
 
 def check_graph(graph: Any) -> None:
-    """Refuse what is no inference graph."""
+    """Raise ValueError for anything but an inference graph."""
     if not isinstance(graph, nx.DiGraph) or not len(graph) or not all("layer" in node for node in graph.nodes.values()):
         kind = f"{type(graph).__name__} of {len(graph)} nodes" if isinstance(graph, nx.Graph) else type(graph).__name__
         raise ValueError(f"An inference graph is needed, as InferenceGraph.explain returns it; got a {kind}.")

@@ -41,7 +41,7 @@ def pair_effects(
     """Return the kind of evidence, and by pair of layers all pairs of words in graphs, edges or not.
 
     The evidence is the one in the graph; the effect is the fall of the decision's log-odds, in nats, by ablating the
-    lower word from only the upper one.  Known `selections` are not made again.
+    lower word from only the upper one.  `selections` are computed if None.
     """
     evidence = estimator._evidence(words)
     selections = selections or selections_of(estimator, words)
