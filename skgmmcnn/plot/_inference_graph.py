@@ -370,11 +370,10 @@ class InferenceGraphDisplay(Drawing):
         root = self._drawn.graph["root"]
         texts = {edge: self._wording.label(self._drawn.edges[edge]) for edge in lines}
         texts = {edge: text for edge, text in texts.items() if text and (self._wording.names_root or edge[1] != root)}
-        maps = {
-            edge: values for edge, values in (self.edge_maps or {}).items() if edge in lines and _has_pattern(values)
-        }
+        edge_maps = self.edge_maps or {}
+        maps = {edge: edge_maps[edge] for edge in lines if edge in edge_maps and _has_pattern(edge_maps[edge])}
         width = 0.085 * max(map(len, texts.values()), default=0) + 0.05
-        boxes = place_labels({edge: lines[edge] for edge in lines if edge in maps}, width, _LABEL + _MAP, occupied)
+        boxes = place_labels({edge: lines[edge] for edge in maps}, width, _LABEL + _MAP, occupied)
         for edge, box in boxes.items():
             self._draw_map(Box(box.middle - _MAP / 2, box.top - _MAP, _MAP, _MAP), maps[edge])
         others = {edge: lines[edge] for edge in lines if edge in texts and edge not in boxes}
