@@ -24,10 +24,12 @@ from ._captured import CapturedNetwork
 from ._copying import plain
 from ._decisions import Judge, Meaning, check_one_decision, count_outputs, is_bounded
 from ._effective_field import effective_fields
-from ._images import Images, PixelScale, make_images, normalise_input, of_bytes, unreadable, warn_if_random
+from ._images import Images, unreadable, warn_if_random
+from ._inputs import make_images, normalise_input, of_bytes
 from ._layers import choose_layers, split_layout
 from ._maps import FeatureMaps
 from ._network import Portable, build, fingerprint, share, usual_preprocess
+from ._pixels import PixelScale
 from ._receptive_field import ReceptiveField
 from ._running import lay_out
 from ._sources import NetworkSource, Running
@@ -255,6 +257,7 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
             Lazy maps of the modelled layers for each image.
         """
         check_is_fitted(self)
+        X = normalise_input(X, existing=self.on_error == "raise")
         images = self._images_of(X, self._captured.first_layer, self.preprocess_)
         images.batch(0, 1, self.spec_.input_shape)
         running = Running(self.decision, self.batch_size, self.n_jobs, self.verbose, self.device)
@@ -284,9 +287,8 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
 
     def _images_of(self, X: Any, first_layer: nn.Module | None, preprocess: Callable | None) -> Images:
         """Return X as images; those that cannot be read are skipped if ``on_error="skip"``."""
-        images = make_images(
-            X, first_layer, split_layout(self.layout)[0], preprocess, existing=self.on_error == "raise"
-        )
+        layout, _ = split_layout(self.layout)
+        images = make_images(X, first_layer, layout, preprocess)
         if self.on_error == "raise":
             return images
         bad = unreadable(images, self.n_jobs)

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from ._decisions import not_finite
-from ._images import Images, PixelScale
+from ._pixels import Pictures
 from ._sources import Change, FeatureBatch, HeldSource, NetworkSource, Rerun, Result
 from ._spec import NetworkSpec
 from ._store import StoredSource
@@ -244,29 +244,6 @@ def maps_of_arrays(arrays: Mapping[str, np.ndarray]) -> FeatureMaps:
     spec = NetworkSpec(tuple(arrays), shapes, (d,), {}, 0, None)
     held = {layer: values[:, None, None] for layer, values in arrays.items()}
     return FeatureMaps(HeldSource(spec, held, np.empty((n, 0)), np.zeros(n, np.int64), n))
-
-
-class Pictures:
-    """Preprocessed images as uint8 pixels (height, width, 3).
-
-    ``pictures[3]`` is one array, ``pictures[[3, 1]]`` are Pictures.
-    """
-
-    def __init__(self, images: Images, scale: PixelScale, shape: tuple[int, ...]) -> None:
-        self._images, self._scale, self._shape = images, scale, shape
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def __getitem__(self, key: Any) -> Any:
-        """Return one picture as an array, or several as Pictures."""
-        if isinstance(key, (int, np.integer)):
-            return self._scale.pixels(self._images.batch(int(key), int(key) + 1, self._shape))[0]
-        return Pictures(self._images[key], self._scale, self._shape)
-
-    def file_name(self, number: int) -> str:
-        """Return the file name of a picture without its folder, "" if it is not from a file."""
-        return self._images.file_name(number)
 
 
 def _concatenate_scores(outputs: list[Any]) -> np.ndarray | None:

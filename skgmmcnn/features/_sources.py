@@ -20,8 +20,9 @@ from .._device import resolve_device
 from .._progress import progress
 from ._captured import CapturedNetwork
 from ._decisions import Judge
-from ._images import Images, PixelScale
+from ._images import Images
 from ._network import fingerprint
+from ._pixels import PixelScale
 from ._rerun import Edits
 from ._running import images_at_once, in_parts, precisely
 from ._spec import NetworkSpec
