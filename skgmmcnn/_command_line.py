@@ -229,9 +229,9 @@ def _explain(options: argparse.Namespace) -> None:
     ending = output.suffix.lower() if output else _TEXTS[0]
     formats = (*_PAGES, *_PICTURES, *_GRAPHS, *_TEXTS)
     if ending not in formats:
-        raise ValueError(f"The output's ending {ending!r} names no format; known: {', '.join(formats)}.")
+        raise ValueError(f"The output's ending {ending!r} names no format; use one of {', '.join(formats)}.")
     if label is not None and ending not in _PAGES + _PICTURES:
-        raise ValueError(f"--label is shown by {', '.join(_PAGES + _PICTURES)}; a {ending} file has no place for it.")
+        raise ValueError(f"--label is shown only in {', '.join(_PAGES + _PICTURES)} files; the output is {ending}.")
     words = pipe[:-1].transform(X)
     y = None if label is None else [label] * len(words)
     if ending in _PAGES:

@@ -90,7 +90,7 @@ def test_true_labels(inside, capsys):
     assert run(*words, "--label", "9", "-o", "labelled.html") == 0
     assert f'"label":"\\ue000{9}' in (inside / "labelled.html").read_text(encoding="utf-8")
     assert run(*words, "--label", "9") == 1
-    assert "a .txt file has no place for it" in capsys.readouterr().err
+    assert "shown only in .html, .png, .svg, .pdf files; the output is .txt" in capsys.readouterr().err
 
 
 def test_report(inside, capsys):

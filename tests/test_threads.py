@@ -146,7 +146,7 @@ def looped(network):
 @pytest.mark.parametrize("branching", [False, True])
 def test_maps_and_words(threads, digits, monkeypatch, branching):
     """Equal to the last bit for batches of any size, too."""
-    monkeypatch.setattr("skgmmcnn._threads._WORTH", 0)
+    monkeypatch.setattr("skgmmcnn._threads._MIN_OPERATIONS", 0)
     network, layers = (looped(digits.network), ["1", "3"]) if branching else (digits.network, ["conv2", "conv3"])
     images = digits.images[:201]
     found = []
@@ -181,7 +181,7 @@ def test_photographs_pass_in_parts_of_one(threads):
 
 def test_within_threads_of_joblib(threads, digits, monkeypatch):
     threads(2)
-    monkeypatch.setattr("skgmmcnn._threads._WORTH", 0)
+    monkeypatch.setattr("skgmmcnn._threads._MIN_OPERATIONS", 0)
     maps = FeatureExtractor(digits.network, ["conv3"], device="cpu", batch_size=200).fit_transform(digits.images[:200])
     expected = maps.outputs
     for outputs in Parallel(2, backend="threading")(delayed(getattr)(maps, "outputs") for _ in range(4)):

@@ -68,8 +68,8 @@ class Images:
         For data sets it depends on the set, the number of the image, and the size and time of its file if the set has a
         list `samples` of files, as in torchvision.
         """
-        whole = self._hash_of_data_set() if self.of_data_set and len(self) else None
-        prefix = f"{self._mode} {whole} ".encode()
+        data_set = self._hash_of_data_set() if self.of_data_set and len(self) else None
+        prefix = f"{self._mode} {data_set} ".encode()
         return [blake2b(prefix + self._content(row), digest_size=16).hexdigest() for row in range(len(self))]
 
     def _hash_of_data_set(self) -> str:
@@ -83,7 +83,7 @@ class Images:
             ) from error
 
     def _content(self, row: int) -> bytes:
-        """Return bytes that identify the content of an image."""
+        """Return bytes that identify an image."""
         if self.of_data_set:
             _, number = _origin(self._items, row)
             return repr((number, _stamp(self._items, row))).encode()
@@ -106,19 +106,19 @@ class Images:
         tasks = (delayed(_read_part)(self[start : start + size], shape, start) for start in starts)
         yield from map(torch.from_numpy, Parallel(n_jobs, return_as="generator")(tasks))
 
-    def batch(self, start: int, stop: int, shape: tuple[int, ...] | None = None, first: int = 0) -> Tensor:
-        """Return the preprocessed images start to stop, of a given `shape`; errors count images from `first`."""
+    def batch(self, start: int, stop: int, shape: tuple[int, ...] | None = None, offset: int = 0) -> Tensor:
+        """Return the preprocessed images start to stop, of a given `shape`; errors count images from `offset`."""
         if self.preprocess is None and isinstance(self._items, np.ndarray):
             batch = torch.from_numpy(np.array(self._items[start:stop])).float()
-            _check_shape(batch[0], shape, first + start)
+            _check_shape(batch[0], shape, offset + start)
         else:
-            images = [self._preprocessed(row, first + row) for row in range(start, min(stop, len(self)))]
-            for number, image in enumerate(images, first + start):
+            images = [self._preprocessed(row, offset + row) for row in range(start, min(stop, len(self)))]
+            for number, image in enumerate(images, offset + start):
                 _check_shape(image, shape or tuple(images[0].shape), number)
             batch = torch.stack(images)
-        bad = not_finite(batch)
-        if bad:
-            raise UnreadableError(f"Image {first + start + bad[0]} contains NaN or infinity.")
+        bad_rows = not_finite(batch)
+        if bad_rows:
+            raise UnreadableError(f"Image {offset + start + bad_rows[0]} contains NaN or infinity.")
         return batch
 
     def raw(self, row: int) -> Any:
@@ -220,9 +220,9 @@ def _is_image(item: Any) -> bool:
     return isinstance(item, Image.Image) or (numbers and item.ndim > 0)
 
 
-def _read_part(images: Images, shape: tuple[int, ...], first: int) -> np.ndarray:
-    """Read images in another process; returns an array, which is cheaper to transfer than a tensor."""
-    return images.batch(0, len(images), shape, first).numpy()
+def _read_part(images: Images, shape: tuple[int, ...], offset: int) -> np.ndarray:
+    """Return images as an array, which is cheaper to transfer between processes than a tensor."""
+    return images.batch(0, len(images), shape, offset).numpy()
 
 
 def _check_shape(image: Tensor, shape: tuple[int, ...] | None, number: int) -> None:
@@ -249,15 +249,15 @@ def warn_if_random(images: Images, first: Tensor) -> None:
 def unreadable(images: Images, n_jobs: int | None) -> dict[int, str]:
     """Preprocess all images, and return the errors of those that cannot be read, by number."""
     size = max(1, min(64, len(images) // effective_n_jobs(n_jobs)))
-    parts = (delayed(_try_part)(images[start : start + size], start) for start in range(0, len(images), size))
+    parts = (delayed(_errors_of)(images[start : start + size], start) for start in range(0, len(images), size))
     return {number: error for errors in Parallel(n_jobs)(parts) for number, error in errors.items()}
 
 
-def _try_part(images: Images, first: int) -> dict[int, str]:
+def _errors_of(images: Images, offset: int) -> dict[int, str]:
     errors = {}
     for row in range(len(images)):
         try:
-            images.batch(row, row + 1, first=first)
+            images.batch(row, row + 1, offset=offset)
         except UnreadableError as error:
-            errors[first + row] = error.args[0]
+            errors[offset + row] = error.args[0]
     return errors

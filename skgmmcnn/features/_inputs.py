@@ -59,7 +59,7 @@ def of_bytes(X: Any) -> bool:
 
 
 def normalise_input(X: Any, *, existing: bool = True) -> Any:
-    """Return X as a data set, a list of paths and PIL images, or an array of numbers; checks what needs no network.
+    """Return X as a data set, a list of paths and PIL images, or an array of numbers, validated without the network.
 
     An error is raised for missing files if they must be `existing`.
     """

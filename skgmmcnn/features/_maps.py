@@ -11,11 +11,11 @@ from torch import Tensor
 
 from ._decisions import not_finite
 from ._pixels import Pictures
-from ._sources import Change, FeatureBatch, HeldSource, NetworkSource, Rerun, Result
+from ._sources import Change, FeatureBatch, MemorySource, NetworkSource, Rerun, Result
 from ._spec import NetworkSpec
-from ._store import StoredSource
+from ._store import DiskSource
 
-Source = HeldSource | NetworkSource | StoredSource
+Source = MemorySource | NetworkSource | DiskSource
 
 
 class FeatureMaps:
@@ -97,9 +97,9 @@ class FeatureMaps:
         """
         for batch in self._source.batches():
             for layer, values in batch.activations.items():
-                bad = not_finite(values)
-                if bad:
-                    raise ValueError(f"Layer {layer!r} contains NaN or infinity for image {batch.start + bad[0]}.")
+                bad_rows = not_finite(values)
+                if bad_rows:
+                    raise ValueError(f"Layer {layer!r} contains NaN or infinity for image {batch.start + bad_rows[0]}.")
             yield batch
 
     def rerun(self, work: Callable[[Rerun], Result], what: str = "network") -> Iterator[Result]:
@@ -173,7 +173,7 @@ class FeatureMaps:
         decisions = [batch.decisions for batch in batches]
         size = max(map(len, decisions))
         return FeatureMaps(
-            HeldSource(self.spec, arrays, outputs, np.concatenate(decisions), size, self._source.network)
+            MemorySource(self.spec, arrays, outputs, np.concatenate(decisions), size, self._source.network)
         )
 
     def store(self, folder: str | PathLike, dtype: str = "float32") -> FeatureMaps:
@@ -205,7 +205,7 @@ class FeatureMaps:
         OSError
             If the disk is too small for all activations, or the folder cannot be used.
         """
-        source = StoredSource(self._network(), folder, dtype)
+        source = DiskSource(self._network(), folder, dtype)
         for _ in source.batches():
             pass
         return FeatureMaps(source)
@@ -242,8 +242,8 @@ def maps_of_arrays(arrays: Mapping[str, np.ndarray]) -> FeatureMaps:
     shapes = {layer: (values.shape[1], 1, 1) for layer, values in arrays.items()}
     n, d = next(iter(arrays.values())).shape
     spec = NetworkSpec(tuple(arrays), shapes, (d,), {}, 0, None)
-    held = {layer: values[:, None, None] for layer, values in arrays.items()}
-    return FeatureMaps(HeldSource(spec, held, np.empty((n, 0)), np.zeros(n, np.int64), n))
+    maps = {layer: values[:, None, None] for layer, values in arrays.items()}
+    return FeatureMaps(MemorySource(spec, maps, np.empty((n, 0)), np.zeros(n, np.int64), n))
 
 
 def _concatenate_scores(outputs: list[Any]) -> np.ndarray | None:

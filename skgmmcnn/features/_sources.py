@@ -45,7 +45,7 @@ class FeatureBatch(NamedTuple):
 
 
 @dataclass(eq=False)
-class HeldSource:
+class MemorySource:
     """Activations in memory: arrays (n, H, W, C) by layer, outputs and decisions, in batches of `size` images.
 
     `network` computes the same activations; None without a network.
@@ -61,9 +61,9 @@ class HeldSource:
     def __len__(self) -> int:
         return len(self.decisions)
 
-    def __getitem__(self, rows: Any) -> HeldSource:
+    def __getitem__(self, rows: Any) -> MemorySource:
         rows = [rows] if isinstance(rows, Integral) else rows
-        return HeldSource(
+        return MemorySource(
             self.spec,
             {layer: values[rows] for layer, values in self.arrays.items()},
             None if self.outputs is None else self.outputs[rows],

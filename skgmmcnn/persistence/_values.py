@@ -61,10 +61,10 @@ class Packer:
 
     def refusal(self, value: Any) -> TypeError:
         """Return the error for a value that cannot be saved."""
-        place, kind = ".".join(self.place) or "This", f"{type(value).__module__}.{type(value).__qualname__}"
+        place = ".".join(self.place) or "This"
         return TypeError(
-            f"{place} is a {kind}, which save does not support: it saves pipelines of skgmmcnn estimators, numbers "
-            "and text. joblib.dump saves any object, as code to run."
+            f"{place} is a {type(value).__module__}.{type(value).__qualname__}, which save does not support: it saves "
+            "pipelines of skgmmcnn estimators, numbers and text. joblib.dump saves any object, as code to run."
         )
 
     def attribute(self, name: str, value: Any) -> Any:
@@ -104,7 +104,7 @@ class Unpacker:
         return pick(self._kinds, name).unpack(content, self)
 
     def numbers(self, content: Any, build: Callable[[Tensor], Any]) -> Any:
-        """Return what `build` makes of stored numbers with their axes in the original order."""
+        """Return `build` of stored numbers with their axes in the original order; the same object for one name."""
         name, axes = content
         return self.once((build, name), lambda: build(self._arrays[name].permute(np.argsort(axes).tolist())))
 
@@ -165,14 +165,15 @@ def _unpack_record(content: Any, unpack: Unpacker) -> Any:
 
 
 def _pack_estimator(value: Any, pack: Packer) -> Any:
-    before, pack.owner = pack.owner, value
+    parent = pack.owner
+    pack.owner = value
     attributes = vars(value) | {name: None for name in _FOLDERS if name in vars(value)}
     if pack.embed and names_file(attributes.get("weights")):
         # The network is saved in place of its weights file and the metadata of that.
         attributes |= {"weights": None, "model": value.network_, "class_names": value.spec_.class_names}
         attributes |= {"preprocess": value.preprocess_}
     packed = {name: pack.attribute(name, item) for name, item in attributes.items()}
-    pack.owner = before
+    pack.owner = parent
     return [type(value).__name__, packed]
 
 
