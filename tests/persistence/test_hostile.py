@@ -74,7 +74,7 @@ def seeds(digits, tmp_path_factory):
 
 
 def loads(file, **given):
-    """Tell whether a file can be loaded; if not, its name must be in the error."""
+    """Return whether a file can be loaded; if not, its name must be in the error."""
     try:
         estimator = load(file, **given)
     except ValueError as error:

@@ -110,7 +110,7 @@ def test_records_come_back_and_share_their_tensors():
     assert torch.equal(first.mean, mean)
 
 
-def test_classes_are_told_apart_by_their_names():
+def test_names_of_classes_are_unique():
     """Files name classes without their modules, so that classes can move."""
     import sys
 
