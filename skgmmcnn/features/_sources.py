@@ -101,7 +101,7 @@ class NetworkSource:
 
     captured: CapturedNetwork
     spec: NetworkSpec
-    fingerprint: str
+    fingerprint: str | None
     images: Images
     scale: PixelScale | None
     running: Running
@@ -195,7 +195,7 @@ class NetworkSource:
         """Return hashes of everything that the values depend on except the images."""
         weights = [weight.dtype for weight in self.captured.network.parameters() if weight.is_floating_point()]
         return {
-            "weights": self.fingerprint,
+            "weights": str(self.fingerprint),
             "preprocessing": _hash_of(self.images.preprocess, "preprocess"),
             "layers": json.dumps(list(self.spec.shapes.items())),
             "outputs": str(self.spec.n_outputs),
