@@ -110,11 +110,8 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
     Notes
     -----
     *Receptive fields*, `spec_.receptive_fields`, contain everything that a location depends on.  In deep layers they
-    grow to whole maps, most of which have little effect [1]_.  *Effective fields*, `spec_.effective_fields`, are
-    measured: with random signs g on one row of the map y of a layer, the expected square of the gradient of g . y at a
-    location of the layer below is the sum of the squared derivatives there, its energy.  The effective field of the row
-    is the shortest interval of lower rows, inside its receptive field, with 68 % of the energy; columns likewise.  On
-    large maps some rows are measured, and the ends of the fields are interpolated between them.
+    grow to whole maps, most of which have little effect [1]_.  *Effective fields*, `spec_.effective_fields`, are the
+    shortest intervals of rows and columns of the layer below with 68 % of the squared derivatives.
 
     References
     ----------
