@@ -171,13 +171,13 @@ class DiskSource:
         try:
             yield
         except OSError as error:
-            what = (
+            message = (
                 f"No space for {size / 2**20:.0f} MiB of activations; store float16, model fewer layers, or use a "
                 "folder on another disk"
                 if error.errno in _FULL
                 else f"The store cannot be used ({error.strerror}); make its folder writable, or use another one"
             )
-            raise OSError(error.errno, what, str(self._folder)) from error
+            raise OSError(error.errno, message, str(self._folder)) from error
 
 
 def _identity(network: NetworkSource, dtype: str) -> dict[str, str]:
@@ -197,7 +197,7 @@ def _identity(network: NetworkSource, dtype: str) -> dict[str, str]:
 
 
 def _code(network: NetworkSource) -> tuple[Any, ...]:
-    """Return the code run for each image, of which hashes contain only the name."""
+    """Return the code run for each image; hashes contain only its name."""
     return tuple(map(_code_of, (network.captured.network, network.images.preprocess, network.running.decision)))
 
 
@@ -235,7 +235,7 @@ def _record(spec: NetworkSpec, dtype: str) -> np.dtype:
 
 
 def _checksum(file: Path, record: bytes) -> bytes:
-    """Return the checksum of a record, of its image and store, of which the names are hashes."""
+    """Return the checksum of a record and of the hashes of its image and store, which are their names."""
     return zlib.crc32(record, zlib.crc32(f"{file.parent.name}/{file.name}".encode())).to_bytes(4)
 
 
