@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ._following import Follower
+from ._following import Follower, LayerGeometry
 from ._forms import Form
 from ._network import Portable
 from ._receptive_field import ReceptiveField
@@ -21,7 +21,6 @@ from ._running import move, prepare
 from ._watching import Call, CopyPool, Watch, version_of
 
 Fields = dict[tuple[str, str], ReceptiveField]
-Survey = dict[str, tuple[tuple[int, int, int], ReceptiveField | None]]
 
 _WEIGHTED = (nn.modules.conv._ConvNd, nn.Linear)
 _PROBE = (1, 3, 64, 64)
@@ -76,12 +75,19 @@ class CapturedNetwork:
     ) -> tuple[CapturedNetwork, Fields]:
         """Return the network with `layers` captured, and the field of each layer in each lower one and the input."""
         ordered = self._listing(image).find(layers, self.network)
-        geometry = self._follow(ordered, image, layouts, pairs=True).of(layers)
-        return CapturedNetwork(self.network, list(ordered.values()), geometry.forms), geometry.fields
+        follower = self._follow(ordered, image, layouts, pairs=True)
+        follower.check(layers)
+        forms = {layer: geometry.form for layer, geometry in follower.layers.items()}
+        fields = {
+            (layer, lower): field
+            for layer, geometry in follower.layers.items()
+            for lower, field in geometry.fields.items()
+        }
+        return CapturedNetwork(self.network, list(ordered.values()), forms), fields
 
-    def survey(self, image: Tensor, layouts: Mapping[str, str] | None = None) -> Survey:
-        """Return the shape (C, H, W) of the map and the field in the image of each possible layer."""
-        return self._follow(self._listing(image).submodules(), image, layouts, pairs=False).survey()
+    def survey(self, image: Tensor, layouts: Mapping[str, str] | None = None) -> dict[str, LayerGeometry]:
+        """Return the geometry of each possible layer, with fields in the image only."""
+        return self._follow(self._listing(image).submodules(), image, layouts, pairs=False).layers
 
     def run(self, batch: Tensor) -> tuple[Any, dict[str, Tensor]]:
         """Return the output of the network for `batch`, and the map (n, C, H, W) of each layer."""
@@ -211,7 +217,7 @@ class _Following(Watch):
 
     def see(self, call: Call, result: Any) -> Any:
         if call.name in self.layers:
-            self._follower.see(self.layers[call.name], result)
+            self._follower.record(self.layers[call.name], result)
         return result
 
 
