@@ -18,8 +18,8 @@ from torchvision import transforms
 from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
 from skgmmcnn.dictionary import ClassMargin
 from skgmmcnn.graph import pair_effects
+from skgmmcnn.graph._influence_traces import Tracer
 from skgmmcnn.graph._targets import targets_of
-from skgmmcnn.graph._tracing import Tracer
 
 LAYERS = ["features.7", "features.9", "features.12"]
 TIMES = 3

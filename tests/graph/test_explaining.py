@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary, to_text
 from skgmmcnn.graph import surprise
-from skgmmcnn.graph._hierarchy import hierarchy
+from skgmmcnn.graph._hierarchy import Hierarchy
 from skgmmcnn.plot._edge_maps import edge_maps
 from tests.features.test_receptive_field import Fork
 from tests.graph.naive import (
@@ -51,7 +51,7 @@ def assert_same(graph, chosen, scores, edges):
 @given(SEEDS, st.sampled_from(["effective", "whole"]))
 def test_hierarchy_is_the_transitive_reduction(seed, fields):
     spec, depends = random_spec(np.random.default_rng(seed))
-    actual = hierarchy(spec, spec.effective_fields if fields == "effective" else {})
+    actual = Hierarchy.of(spec, spec.effective_fields if fields == "effective" else {})
     assert set(actual.fields) == {(upper, layer) for layer in spec.layers for upper in naive_above(layer, depends)}
     for upper, lowers in actual.below.items():
         assert all((upper, lower) in actual.fields for lower in lowers)

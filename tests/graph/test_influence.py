@@ -12,8 +12,9 @@ from torch import nn
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary, LayerHMM
 from skgmmcnn.dictionary import WordMaps
+from skgmmcnn.graph._influence_traces import Tracer
+from skgmmcnn.graph._kinds import evidence_for
 from skgmmcnn.graph._targets import targets_of
-from skgmmcnn.graph._tracing import Tracer
 
 pytestmark = pytest.mark.filterwarnings("ignore:Counts know little", "ignore:The counts of all words")  # few images
 
@@ -188,12 +189,12 @@ def test_flows_and_background_add_up(branched):
     """The contribution of an upper word, to first order, is the sum of flows from words below and of the background."""
     graph = InferenceGraph(n_nodes=5).fit(branched)  # all words that speak for it
     words = branched[:5]
-    question = graph._evidence(words)._question(targets_of(words))
+    question = evidence_for(graph, words)._question(targets_of(words))
     linear = {}
 
     def work(part):
         tracer = Tracer(words, words.influence, question, part)
-        tracer.choose()
+        tracer._choose()
         for upper, lower in [("left", "stem"), ("right", "stem")]:
             for ranked in tracer.ranked(upper):
                 linear[upper, len(linear)] = tracer.flows_into(upper, lower, ranked)

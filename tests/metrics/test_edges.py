@@ -158,7 +158,7 @@ def test_nothing_is_left_on_the_network_after_an_interrupt(pipe, shown, monkeypa
     def interrupted(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("skgmmcnn.graph._tracing.Tracer.connect", interrupted)
+    monkeypatch.setattr("skgmmcnn.graph._influence_traces.Tracer._connect", interrupted)
     with pytest.raises(KeyboardInterrupt):
         edge_effects(pipe, shown[:5])
     assert not any(module._forward_hooks for module in pipe[0].network_.modules())

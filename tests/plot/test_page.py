@@ -203,7 +203,7 @@ def test_influence_says_what_the_graphs_say(influence_graph, words):
         for key, node in graph.nodes.items():
             shown_bar, length = view["nodes"][key]["bar"]
             if node["layer"] == "decision":
-                assert (shown_bar, length) == (probable(node["probability"]), node["probability"])
+                assert (shown_bar, length) == (probable(node["probability"]), round(node["probability"], 3))
             else:
                 assert shown_bar in (nats(node["influence"]), percent(node["share"]))
                 assert 0 < length <= 1

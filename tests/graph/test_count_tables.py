@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from skgmmcnn import InferenceGraph
 from skgmmcnn.features import ReceptiveField
-from skgmmcnn.graph import _counting
-from skgmmcnn.graph._counting import count_pairs, log_ratios
+from skgmmcnn.graph import _count_tables
+from skgmmcnn.graph._count_tables import count_pairs, log_ratios
 from tests.graph.naive import naive_log_ratio, random_axis
 
 
@@ -37,7 +37,7 @@ def test_counts_equal_a_triple_loop(seed, upper_size, lower_size, chunk):
     upper = rng.integers(0, 4, (3, *upper_size)).astype(np.uint8)
     lower = rng.integers(0, 300, (3, *lower_size)).astype(np.uint16)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_counting, "_CHUNK", chunk)
+        patch.setattr(_count_tables, "_CHUNK", chunk)
         counts = count_pairs(upper, lower, field, 4, 300)
     np.testing.assert_array_equal(counts, naive_count(upper, lower, field, 4, 300))
 
