@@ -146,7 +146,7 @@ def looped(network):
 @pytest.mark.parametrize("branching", [False, True])
 def test_maps_and_words(threads, digits, monkeypatch, branching):
     """Equal to the last bit for batches of any size, too."""
-    monkeypatch.setattr("skgmmcnn._threads._WORTH", 0)
+    monkeypatch.setattr("skgmmcnn._threads._MIN_OPERATIONS", 0)
     network, layers = (looped(digits.network), ["1", "3"]) if branching else (digits.network, ["conv2", "conv3"])
     images = digits.images[:201]
     found = []
@@ -156,7 +156,7 @@ def test_maps_and_words(threads, digits, monkeypatch, branching):
         held = maps.compute()
         dictionary = LayerDictionary(9, random_state=0, max_iter=3, tol=1e3, keep_proba=True)
         words = dictionary.fit_transform(maps)
-        arrays = [*held._source._arrays.values(), held.outputs, words.decisions]
+        arrays = [*held._source.arrays.values(), held.outputs, words.decisions]
         arrays += [*words.words.values(), *words.proba.values()]
         found.append([*arrays, *(mixture.means_ for mixture in dictionary.mixtures_.values())])
     for parts in found[1:]:
@@ -173,7 +173,7 @@ def test_photographs_pass_in_parts_of_one(threads):
         threads(n)
         extractor = FeatureExtractor(network, ["2"], preprocess=None, batch_size=batch_size, device="cpu")
         maps = extractor.fit_transform(images).compute()
-        found.append([maps.outputs, maps._source._arrays["2"]])
+        found.append([maps.outputs, maps._source.arrays["2"]])
     for parts in found[1:]:
         for first, second in zip(found[0], parts, strict=True):
             np.testing.assert_array_equal(first, second)
@@ -181,7 +181,7 @@ def test_photographs_pass_in_parts_of_one(threads):
 
 def test_within_threads_of_joblib(threads, digits, monkeypatch):
     threads(2)
-    monkeypatch.setattr("skgmmcnn._threads._WORTH", 0)
+    monkeypatch.setattr("skgmmcnn._threads._MIN_OPERATIONS", 0)
     maps = FeatureExtractor(digits.network, ["conv3"], device="cpu", batch_size=200).fit_transform(digits.images[:200])
     expected = maps.outputs
     for outputs in Parallel(2, backend="threading")(delayed(getattr)(maps, "outputs") for _ in range(4)):

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-_MOST_SHOWN = 3
+_MAX_NAMES = 3
 _PLAIN = "under their own names"
 _logger = logging.getLogger(__name__)
 
@@ -26,12 +26,12 @@ def load_weights(network: nn.Module, file: Path) -> None:
         raise ValueError(
             f"{str(file)!r} contains no weights. Save them by torch.save(network.state_dict(), file) or by safetensors."
         )
-    fitting = [(where, state) for where, state in states if not _misfits(state, expected)]
-    where, best = max(fitting or states, key=lambda part: _n_fitting(part[1], expected))
-    others = [other for other, state in fitting if not _equal(state, best)]
+    candidates = [(place, state) for place, state in states if not _misfits(state, expected)]
+    place, best = max(candidates or states, key=lambda part: _n_fitting(part[1], expected))
+    others = [other for other, state in candidates if not _equal(state, best)]
     if others:
         raise ValueError(
-            f"{str(file)!r} contains weights of {kind} more than once: {', '.join([where, *others])}. Save one of them "
+            f"{str(file)!r} contains weights of {kind} more than once: {', '.join([place, *others])}. Save one of them "
             "to a file."
         )
     try:
@@ -39,10 +39,10 @@ def load_weights(network: nn.Module, file: Path) -> None:
     except RuntimeError as error:
         raise ValueError(
             f"The weights in {str(file)!r} do not fit {kind}: {_n_fitting(best, expected)} of its {len(expected)} "
-            f"tensors are there, {where}; {'; '.join(_misfits(best, expected)) or error}."
+            f"tensors are there, {place}; {'; '.join(_misfits(best, expected)) or error}."
         ) from error
-    if where != _PLAIN:
-        _logger.info("weights of %s are %s of %s", kind, where, file)
+    if place != _PLAIN:
+        _logger.info("weights of %s are %s of %s", kind, place, file)
 
 
 def _read(file: Path) -> Any:
@@ -102,8 +102,8 @@ def _misfits(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> lis
 
 
 def _some(keys: list[str]) -> str:
-    more = f" and {len(keys) - _MOST_SHOWN} more" if len(keys) > _MOST_SHOWN else ""
-    return f"{', '.join(keys[:_MOST_SHOWN])}{more}"
+    more = f" and {len(keys) - _MAX_NAMES} more" if len(keys) > _MAX_NAMES else ""
+    return f"{', '.join(keys[:_MAX_NAMES])}{more}"
 
 
 def _equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:

@@ -11,7 +11,7 @@ from torchvision.models import WeightsEnum
 from torchvision.ops import StochasticDepth
 
 from ._captured import CapturedNetwork
-from ._images import make_images
+from ._inputs import make_images, normalise_input
 from ._network import build
 from ._receptive_field import ReceptiveField
 
@@ -87,7 +87,7 @@ def list_layers(
     captured = CapturedNetwork(built.network)
     ready: Any = built.preprocess if preprocess == "auto" else preprocess
     of_images, of_layers = split_layout(layout)
-    image = make_images(X, captured.first_layer, of_images, ready).batch(0, 1)
+    image = make_images(normalise_input(X), captured.first_layer, of_images, ready).batch(0, 1)
     survey = captured.survey(image, of_layers)
     modules, default = _Modules(built.network), choose_layers(survey, built.network)
     layers = []

@@ -126,15 +126,16 @@ class NetworkSpec:
         if labels.ndim == 2 and len(labels) == n_images and np.isin(labels, (0, 1)).all():
             if (labels.sum(1) == 1).all():
                 raise ValueError("y is one-hot encoded; give y.argmax(1).")
-            many = f"y marks any number of the {labels.shape[1]} classes per image (multi-label)"
-            raise ValueError(f"{many}. {ONE_AT_A_TIME}")
+            raise ValueError(
+                f"y marks any number of the {labels.shape[1]} classes per image (multi-label). {ONE_AT_A_TIME}"
+            )
         if labels.shape != (n_images,):
             raise ValueError(f"y must contain one label per image: expected shape ({n_images},), got {labels.shape}.")
         if labels.dtype.kind == "f" and np.isfinite(labels).all() and np.array_equal(labels, labels.astype(int)):
             labels = labels.astype(int)
-        strange = [label for label in labels.tolist() if not isinstance(label, (int, str))]
-        if strange:
-            raise ValueError(f"y must contain output numbers or class names; got {strange[0]!r}.")
+        wrong = [label for label in labels.tolist() if not isinstance(label, (int, str))]
+        if wrong:
+            raise ValueError(f"y must contain output numbers or class names; got {wrong[0]!r}.")
         distinct, inverse = np.unique(labels, return_inverse=True)
         codes = np.array([self.class_index(label) for label in distinct.tolist()], dtype=np.intp)
         return codes[inverse]

@@ -55,7 +55,7 @@ def _pack_network(value: nn.Module, pack: Packer) -> str:
 
 
 def _unpack_network(digest: str, unpack: Unpacker) -> nn.Module:
-    return unpack.once(("network", digest), lambda: _rebuild(digest, unpack.networks[digest], unpack))
+    return unpack.once(digest, lambda: _rebuild(digest, unpack.networks[digest], unpack))
 
 
 def _rebuild(digest: str, record: dict[str, Any], unpack: Unpacker) -> nn.Module:

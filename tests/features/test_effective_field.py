@@ -334,6 +334,6 @@ def test_fields_travel():
     torch.manual_seed(0)
     fitted = extract(Residual(), ["stem", "inner"], torch.randn(4, 3, 9, 9), share=0.3)
     maps = fitted.transform(torch.randn(2, 3, 9, 9))
-    for other in (pickle.loads(pickle.dumps(fitted)).spec_.effective_fields, maps[:1].compute().effective_fields):
+    for other in (pickle.loads(pickle.dumps(fitted)).spec_.effective_fields, maps[:1].compute().spec.effective_fields):
         assert same_fields(other["inner", "stem"], fitted.spec_.effective_fields["inner", "stem"])
-    assert set(maps.effective_fields) == {("inner", "stem")}
+    assert set(maps.spec.effective_fields) == {("inner", "stem")}

@@ -34,7 +34,8 @@ from skgmmcnn.dictionary import Vocabulary, count_words
 from skgmmcnn.dictionary._representatives import Typical, illustrate
 from skgmmcnn.dictionary._words import count_classes
 from skgmmcnn.features import FeatureExtractor, NetworkSpec, Pictures
-from skgmmcnn.features._images import Images, PixelScale
+from skgmmcnn.features._images import Images
+from skgmmcnn.features._pixels import PixelScale
 from skgmmcnn.plot._word_similarity import class_cohesion, class_similarity, locality, word_classes
 
 BASELINE = Path(__file__).parent / "baseline"
