@@ -20,7 +20,7 @@ from .._threads import one_thread
 from ..features import FeatureMaps
 from ..mixture import EMISSIONS, STARTS, Mixture, Trained, check_scale, moments, start, variance_floor
 from ._influence import Influence
-from ._labelling import Labeller, label
+from ._labelling import Assigned, label
 from ._representatives import Typical, illustrate
 from ._training import Sample
 from ._words import Vocabulary, WordMaps, count_classes
@@ -62,8 +62,8 @@ class WordModel(Trained, ContainerOutput, TransformerMixin, BaseEstimator, auto_
         """Return plain arrays as feature maps."""
 
     @abstractmethod
-    def _labeller(self) -> Labeller:
-        """Return the labeller of the fitted words."""
+    def _assign(self, activations: Mapping[str, Tensor], scored: bool) -> Assigned:
+        """Yield each layer and the words of its locations (n H W,), with posteriors and log-densities if `scored`."""
 
     @abstractmethod
     def _fit(self, X: Any, y: Any) -> WordMaps:
@@ -311,7 +311,7 @@ class WordModel(Trained, ContainerOutput, TransformerMixin, BaseEstimator, auto_
         self._check_names(maps)
         n_words = self.vocabulary_.n_words
         typical = {layer: Typical(n, _N_REPRESENTATIVES) for layer, n in n_words.items()} if illustrated else None
-        labels, decisions = label(maps, self._labeller(), n_words, keep_proba=self.keep_proba, typical=typical)
+        labels, decisions = label(maps, self._assign, n_words, keep_proba=self.keep_proba, typical=typical)
         pictures, network = maps.pictures(), maps.of_network()
         if typical is not None:
             shown = pictures if self.keep_patches else None
@@ -319,20 +319,20 @@ class WordModel(Trained, ContainerOutput, TransformerMixin, BaseEstimator, auto_
             n_outputs = max(1, maps.spec.n_outputs)
             counts = {
                 layer: count_classes(words, decisions, n_words[layer], n_outputs)
-                for layer, words in labels["component"].items()
+                for layer, (words, *_) in labels.items()
             }
             self.vocabulary_ = replace(
                 self.vocabulary_, representatives=representatives, statistics=counts, class_names=maps.spec.class_names
             )
             self.dead_words_ = {layer: count.dead for layer, count in counts.items()}
         return WordMaps(
-            words=labels["component"],
+            words={layer: arrays[0] for layer, arrays in labels.items()},
             decisions=decisions,
             spec=maps.spec,
             vocabulary=replace(self.vocabulary_, names=self._names()),
             pictures=pictures,
-            proba=labels.get("posterior"),
-            log_density=labels.get("log_density"),
+            proba={layer: arrays[1] for layer, arrays in labels.items()} if self.keep_proba else None,
+            log_density={layer: arrays[2] for layer, arrays in labels.items()} if self.keep_proba else None,
             influence=None if network is None else Influence(network, self.mixtures_),
         )
 

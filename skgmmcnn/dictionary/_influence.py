@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .._device import exact_float32
 from ..features import Attribution, Edits, FeatureMaps, Rerun, Result, attribute, check_decided, margins
-from ..mixture import Mixture, Scorer
+from ..mixture import Mixture
 
 # The scalar that is explained (n,), in nats, of the images of a batch with edited layers, differentiable.
 Margin = Callable[[Rerun, Edits], Tensor]
@@ -47,7 +47,7 @@ class WordMargin:
         where = torch.from_numpy(self.where[part.rows]).to(values.device)
         rows = values.permute(0, 2, 3, 1).flatten(0, 2)
         with exact_float32():
-            scorer = Scorer(self.mixture, rows)
+            scorer = self.mixture.scorer(rows)
             joint = torch.cat([scorer.joint(block) for block in rows.split(scorer.block_rows)]).double()
         log_p = joint.log_softmax(1).unflatten(0, where.shape)
         at = torch.from_numpy(self.word[part.rows]).to(values.device)[:, None, None, None].expand(*where.shape, 1)

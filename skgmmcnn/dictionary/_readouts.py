@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from ..mixture import Descent, Fitted, Mixture, OnlineState, Rows, Scorer, responsibilities
+from ..mixture import Descent, Fitted, Mixture, OnlineState, Rows, responsibilities
 from ._training import Sample
 
 # Chosen on layers 2 and 3 of a ResNet20 trained on CIFAR-10.  The more words there are, the sooner they overfit.
@@ -83,7 +83,7 @@ def train_words(fitted: Fitted, sample: Sample, targets: np.ndarray, n_outputs: 
 
 def _average(mixture: Mixture, rows: Tensor, images: list[Tensor]) -> Tensor:
     """Return the posteriors averaged over the rows of each image, times K, with gradients; shape (images, K)."""
-    posteriors = responsibilities(Scorer(mixture, rows).joint(rows[torch.cat(images)]))
+    posteriors = responsibilities(mixture.scorer(rows).joint(rows[torch.cat(images)]))
     sizes = torch.tensor([len(image) for image in images], device=rows.device)
     places = torch.repeat_interleave(torch.arange(len(images), device=rows.device), sizes)
     sums = posteriors.new_zeros(len(images), posteriors.shape[1])

@@ -277,8 +277,10 @@ class Scorer:
         by = (shares.T if theta.shape[1] == len(total) else weights[None] for theta in self._theta)
         return Statistics(total, tuple(part @ feature for part, feature in zip(by, features, strict=True)))
 
-    def assign(self, rows: Tensor) -> Assignment:
-        """Return the likeliest component of each row, with its posterior and log-density."""
+    def assign(self, rows: Tensor, scored: bool = True) -> Assignment:
+        """Return the likeliest component of each row, with its posterior and log-density if `scored`."""
+        if not scored:
+            return Assignment(self.predict(rows))
         return Assignment(*map(torch.cat, zip(*self._by_blocks(self._assign, rows), strict=True)))
 
     def _assign(self, block: Tensor) -> Assignment:
