@@ -57,7 +57,7 @@ class Chain(Record):
 
     @property
     def sizes(self) -> list[int]:
-        return [mixture.parameters.mean.shape[1] for mixture in self.mixtures]
+        return [mixture.n_channels for mixture in self.mixtures]
 
     def with_tables(self, tables: Sequence[Tensor]) -> Chain:
         """Return the chain with new tables and the corresponding marginal weights."""

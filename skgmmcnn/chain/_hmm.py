@@ -190,7 +190,9 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
             )
             fitted = SOLVERS[self.solver](examples, chain, training)
         self._set_state(fitted.state, maps, classes)
-        self._set_fitted(fitted, "The chain", stacklevel=4)
+        self._set_course(fitted.lower_bounds, fitted.n_iter, fitted.converged)
+        if not fitted.converged:
+            self._warn_unconverged("The chain", stacklevel=5)
         return self._label(maps, illustrated=True)
 
     @fit_context(prefer_skip_nested_validation=True)
@@ -221,7 +223,7 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         with exact_float32(), one_thread():
             bound, state = online_pass(in_blocks(examples, self.batch_size), chain, state)
         self._set_state(state, maps, classes)
-        self._set_step(bound, state.n_steps)
+        self._set_course([*getattr(self, "lower_bounds_", []), bound], state.n_steps, converged=False)
         return self
 
     def score_samples(self, X: Any) -> np.ndarray:
@@ -407,8 +409,7 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         self, X: Any, y: Any, *, reset: bool, classes: Any = None
     ) -> tuple[FeatureMaps, Any, np.ndarray | None]:
         """Return X as maps, the distinct decisions, and the indices of the decisions for plain arrays."""
-        maps = self._check(X, y, reset=reset)
-        self._check_trainable(maps, reset=reset)
+        maps = self._check_training(X, y, reset=reset)
         if isinstance(X, FeatureMaps):
             return maps, np.arange(maps.spec.n_outputs), None
         if not reset and (y is None) != (self.classes_ is None):
@@ -428,9 +429,11 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
     def _sample(self, maps: FeatureMaps, targets: np.ndarray | None) -> tuple[Sample, Rows]:
         """Return a sample of examples, with the layers side by side, and with their decisions."""
         samples, decisions = draw(maps, self.max_samples, self.random_state, {"chain": maps.layers})
-        sample, targets = samples["chain"], decisions if maps.spec.n_outputs else targets
-        chosen = None if targets is None else torch.from_numpy(targets[sample.images])
-        return sample, Rows(sample.rows, targets=chosen, shared=True)
+        sample = samples["chain"]
+        if maps.spec.n_outputs:
+            targets = decisions
+        observed = None if targets is None else torch.from_numpy(targets[sample.images])
+        return sample, Rows(sample.rows, targets=observed, shared=True)
 
     def _start(self, maps: FeatureMaps, sample: Sample, classes: np.ndarray | None) -> Chain:
         """Return the initial chain."""

@@ -186,49 +186,62 @@ class WordModel(Trained, ContainerOutput, TransformerMixin, BaseEstimator, auto_
         return np.asarray(self.vocabulary_.keys(), dtype=object)
 
     def _check(self, X: Any, y: Any, *, reset: bool) -> FeatureMaps:
-        """Return X as validated feature maps."""
+        """Return X as validated feature maps; with `reset`, for a new fit."""
         if isinstance(X, FeatureMaps):
             maps = X
             if y is not None:
                 maps.spec.encode(y, len(maps))
         else:
-            if isinstance(X, WordMaps):
-                raise TypeError(
-                    f"X is WordMaps, the output of {type(self).__name__}; expected FeatureMaps. Pass X to the next "
-                    "step, or pass the result of FeatureExtractor.transform."
-                )
-            if np.ma.is_masked(X):
-                raise TypeError("X is a masked array; fill the masked entries: X.filled(value).")
-            if getattr(X, "ndim", 2) > 2:
-                raise ValueError(
-                    f"{type(self).__name__} expects FeatureMaps or 2-D arrays; X has {X.ndim} dimensions. Pass images "
-                    "to a FeatureExtractor first."
-                )
+            self._check_type(X)
             maps = self._as_maps(X, reset=reset)
-        if reset and not len(maps):
+        if not reset:
+            self._check_layers(maps)
+        elif not len(maps):
             raise ValueError("X holds no images (n_samples = 0).")
-        if not reset and {layer: maps.shapes[layer][0] for layer in maps.layers} != self._channels():
-            raise ValueError(
-                f"{type(self).__name__} was fitted on layers with channels {self._channels()}; X has "
-                f"{ {layer: shape[0] for layer, shape in maps.shapes.items()} }."
-            )
-        fitted, given = None if reset else self._network, maps.spec.fingerprint
-        if fitted is not None and given is not None and given != fitted:
-            raise ValueError(
-                f"{type(self).__name__} was fitted on maps of another network: its weights had SHA-256 "
-                f"{fitted[:12]}..., these have {given[:12]}.... Pass maps of the fitted network, or fit again."
-            )
         return maps
 
-    def _channels(self) -> dict[str, int]:
-        return {layer: self.mixtures_[layer].parameters.mean.shape[1] for layer in self.layers_}
+    def _check_type(self, X: Any) -> None:
+        """Raise TypeError or ValueError if X is neither feature maps nor plain arrays."""
+        if isinstance(X, WordMaps):
+            raise TypeError(
+                f"X is WordMaps, the output of {type(self).__name__}; expected FeatureMaps. Pass X to the next "
+                "step, or pass the result of FeatureExtractor.transform."
+            )
+        if np.ma.is_masked(X):
+            raise TypeError("X is a masked array; fill the masked entries: X.filled(value).")
+        if getattr(X, "ndim", 2) > 2:
+            raise ValueError(
+                f"{type(self).__name__} expects FeatureMaps or 2-D arrays; X has {X.ndim} dimensions. Pass images "
+                "to a FeatureExtractor first."
+            )
 
-    def _check_trainable(self, maps: FeatureMaps, *, reset: bool) -> None:
-        """Raise ValueError if `maps` cannot be divided among processes or, with `reset`, are too few for the words."""
+    def _check_layers(self, maps: FeatureMaps) -> None:
+        """Raise ValueError if `maps` are of other layers or of another network than the fitted ones."""
+        channels = {layer: shape[0] for layer, shape in maps.shapes.items()}
+        fitted_channels = {layer: self.mixtures_[layer].n_channels for layer in self.layers_}
+        if channels != fitted_channels:
+            raise ValueError(
+                f"{type(self).__name__} was fitted on layers with channels {fitted_channels}; X has {channels}."
+            )
+        fitted, current = self._network, maps.spec.fingerprint
+        if fitted and current and fitted != current:
+            raise ValueError(
+                f"{type(self).__name__} was fitted on maps of another network: its weights had SHA-256 "
+                f"{fitted[:12]}..., these have {current[:12]}.... Pass maps of the fitted network, or fit again."
+            )
+
+    def _check_training(self, X: Any, y: Any, *, reset: bool) -> FeatureMaps:
+        """Return X as validated feature maps for training; with `reset`, of new words."""
+        maps = self._check(X, y, reset=reset)
         if len(maps) < n_processes():
             raise ValueError(f"{len(maps)} images cannot be divided among {n_processes()} processes; start fewer.")
-        if not reset:
-            return
+        if reset:
+            self._check_sizes(maps)
+            self._names({layer: self._n_words(layer) for layer in maps.layers})
+        return maps
+
+    def _check_sizes(self, maps: FeatureMaps) -> None:
+        """Raise ValueError if `n_components` does not fit the layers, or exceeds the number of rows."""
         if isinstance(self.n_components, Mapping):
             sizes = dict(self.n_components)
             if not all(isinstance(n, Integral) and n >= 1 for n in sizes.values()):
@@ -236,28 +249,27 @@ class WordModel(Trained, ContainerOutput, TransformerMixin, BaseEstimator, auto_
             if set(sizes) != set(maps.layers):
                 raise ValueError(f"n_components names layers {list(sizes)}; the layers are {list(maps.layers)}.")
         for layer, (_, height, width) in maps.shapes.items():
-            n_rows, n_words = len(maps) * height * width, self._n_words(layer)
+            n_rows = len(maps) * height * width
+            n_words = self._n_words(layer)
             if min(n_rows, self.max_samples) < n_words:
                 raise ValueError(
                     f"Layer {layer!r} has {n_rows} locations (n_samples = {len(maps)}, max_samples = "
                     f"{self.max_samples}), too few for {n_words} words; pass more images or decrease n_components."
                 )
-        self._check_names(maps)
 
-    def _names(self) -> dict[Any, str]:
-        """Return `word_names` by layer and number."""
-        return {_word_of(key): name for key, name in (self.word_names or {}).items()}
-
-    def _check_names(self, maps: FeatureMaps) -> None:
-        sizes = {layer: self._n_words(layer) for layer in maps.layers}
-        known = {(layer, word) for layer, n_words in sizes.items() for word in range(n_words)}
-        for key, name in self._names().items():
-            if key not in known:
+    def _names(self, n_words: Mapping[str, int]) -> dict[tuple[str, int], str]:
+        """Return `word_names` by layer and number, validated."""
+        words = {(layer, word) for layer, n in n_words.items() for word in range(n)}
+        names = {_word_of(key): name for key, name in (self.word_names or {}).items()}
+        for key, name in names.items():
+            if key not in words:
                 raise ValueError(
-                    f"word_names has key {key!r}; keys are (layer, number) or 'layer_w017', layers have {sizes} words."
+                    f"word_names has key {key!r}; keys are (layer, number) or 'layer_w017', layers have {n_words} "
+                    "words."
                 )
             if not isinstance(name, str):
                 raise TypeError(f"word_names has the name {name!r} for {key!r}; names must be str.")
+        return names
 
     def _n_words(self, layer: str) -> int:
         return self.n_components[layer] if isinstance(self.n_components, Mapping) else self.n_components
@@ -308,8 +320,8 @@ class WordModel(Trained, ContainerOutput, TransformerMixin, BaseEstimator, auto_
 
     def _label(self, maps: FeatureMaps, *, illustrated: bool) -> WordMaps:
         """Return the words after one pass through the network; with `illustrated`, collect representatives."""
-        self._check_names(maps)
         n_words = self.vocabulary_.n_words
+        names = self._names(n_words)
         typical = {layer: Typical(n, _N_REPRESENTATIVES) for layer, n in n_words.items()} if illustrated else None
         labels, decisions = label(maps, self._assign, n_words, keep_proba=self.keep_proba, typical=typical)
         pictures, network = maps.pictures(), maps.of_network()
@@ -329,7 +341,7 @@ class WordModel(Trained, ContainerOutput, TransformerMixin, BaseEstimator, auto_
             words={layer: arrays[0] for layer, arrays in labels.items()},
             decisions=decisions,
             spec=maps.spec,
-            vocabulary=replace(self.vocabulary_, names=self._names()),
+            vocabulary=replace(self.vocabulary_, names=names),
             pictures=pictures,
             proba={layer: arrays[1] for layer, arrays in labels.items()} if self.keep_proba else None,
             log_density={layer: arrays[2] for layer, arrays in labels.items()} if self.keep_proba else None,

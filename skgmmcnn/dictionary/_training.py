@@ -67,30 +67,31 @@ class Reservoir:
 
 
 def draw(
-    maps: FeatureMaps, max_samples: int, random_state: Any, groups: Mapping[str, Sequence[str]]
+    maps: FeatureMaps, max_samples: int, random_state: Any, groups: Mapping[str, Sequence[str]] | None = None
 ) -> tuple[dict[str, Sample], np.ndarray]:
     """Return a sample of rows of each group of layers, and the decisions (n,), after one pass through the network.
 
-    The rows of a group are those of its layers, with maps of equal size, side by side.  At most `max_samples` rows and
-    256 MiB are drawn from each group.
+    The rows of a group are those of its layers, with maps of equal size, side by side; None makes each layer a group.
+    At most `max_samples` rows and 256 MiB are drawn from each group.
     """
+    if groups is None:
+        groups = {layer: [layer] for layer in maps.layers}
     seeds = all_gather(check_random_state(random_state).randint(2**31, size=len(groups)).tolist())[0]
     reservoirs = {}
     for (name, layers), seed in zip(groups.items(), seeds, strict=True):
         n_channels = sum(maps.shapes[layer][0] for layer in layers)
         limit = min(max_samples, max(1, _MOST_BYTES // (4 * n_channels)))
         reservoirs[name] = Reservoir(len(maps), prod(maps.shapes[layers[0]][1:]), limit, seed)
-    decisions, local = [], local_slice(len(maps))
+    local = local_slice(len(maps))
+    decisions = []
     for batch in maps[local].batches():
         decisions.append(batch.decisions)
         for name, layers in groups.items():
             rows = [as_rows(batch.activations[layer]) for layer in layers]
             reservoirs[name].add(local.start + batch.start, rows[0] if len(rows) == 1 else torch.cat(rows, 1))
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    samples = {
-        name: Sample(*reservoir.sample(), generator)
-        for (name, reservoir), generator in zip(reservoirs.items(), generators, strict=True)
-    }
+    samples = {}
+    for (name, reservoir), seed in zip(reservoirs.items(), seeds, strict=True):
+        samples[name] = Sample(*reservoir.sample(), torch.Generator().manual_seed(seed))
     return samples, np.concatenate(all_gather(np.concatenate(decisions)))
 
 

@@ -60,6 +60,11 @@ class Mixture(Record):
     emission: DiagonalGaussian
 
     @property
+    def n_channels(self) -> int:
+        """Number of channels d of a row."""
+        return len(self.shift)
+
+    @property
     def weights_(self) -> np.ndarray:
         """Weights of the components, shape (K,)."""
         return self.weights.numpy(force=True)

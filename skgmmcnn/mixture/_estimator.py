@@ -221,7 +221,9 @@ class DiagonalGaussianMixture(Trained, DensityMixin, BaseEstimator):
             runs = [SOLVERS[self.solver](rows, mixture, training) for mixture in mixtures]
             fitted = max(runs, key=lambda run: run.lower_bounds[-1])
         self._set_state(fitted.state)
-        self._set_fitted(fitted, "The mixture", stacklevel=3)
+        self._set_course(fitted.lower_bounds, fitted.n_iter, fitted.converged)
+        if not fitted.converged:
+            self._warn_unconverged("The mixture", stacklevel=4)
         return self
 
     @fit_context(prefer_skip_nested_validation=True)
@@ -251,7 +253,7 @@ class DiagonalGaussianMixture(Trained, DensityMixin, BaseEstimator):
             mixture = self._start(rows, self._generator()) if state is None else state.mixture
             bound, state = online_pass(in_blocks(rows, self.batch_size), mixture, state)
         self._set_state(state)
-        self._set_step(bound, state.n_steps)
+        self._set_course([*getattr(self, "lower_bounds_", []), bound], state.n_steps, converged=False)
         return self
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> np.ndarray:

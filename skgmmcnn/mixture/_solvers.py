@@ -61,21 +61,17 @@ class Trained:
     def _generator(self) -> torch.Generator:
         return torch.Generator().manual_seed(int(check_random_state(self.random_state).randint(2**31)))
 
-    def _set_course(self, lower_bounds: Any, lower_bound: float, n_iter: int, converged: bool) -> None:
-        self.lower_bounds_, self.lower_bound_ = lower_bounds, lower_bound
-        self.n_iter_, self.converged_ = n_iter, converged
-
-    def _set_fitted(self, fitted: Fitted, what: str, stacklevel: int) -> None:
-        self._set_course(fitted.lower_bounds, fitted.lower_bounds[-1], fitted.n_iter, fitted.converged)
-        if not fitted.converged:
-            self._warn_unconverged(what, stacklevel + 1)
-
-    def _set_step(self, bound: float, n_steps: int) -> None:
-        self._set_course([*getattr(self, "lower_bounds_", []), bound], bound, n_steps, False)
+    def _set_course(self, bounds: Any, n_iter: int, converged: bool) -> None:
+        """Set the attributes of training; `bounds` is a list with one entry per pass, or such lists by layer."""
+        histories = bounds.values() if isinstance(bounds, dict) else [bounds]
+        self.lower_bounds_ = bounds
+        self.lower_bound_ = sum(history[-1] for history in histories)
+        self.n_iter_ = n_iter
+        self.converged_ = converged
 
     def _warn_unconverged(self, what: str, stacklevel: int) -> None:
         message = f"{what} did not converge in {self.max_iter} passes; increase max_iter or tol."
-        warnings.warn(message, ConvergenceWarning, stacklevel=stacklevel + 1)
+        warnings.warn(message, ConvergenceWarning, stacklevel=stacklevel)
 
 
 @dataclass(frozen=True)
