@@ -239,7 +239,8 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         log_likelihood : array of shape (n,)
             In nats.
         """
-        return self._infer(X, lambda *model: state_posteriors(*model)[:1])[0]
+        (log_likelihood,), _ = self._infer(X, lambda *model: state_posteriors(*model)[:1])
+        return log_likelihood
 
     def posteriors(self, X: Any) -> dict[str, np.ndarray]:
         """Return the posterior of each word, by the forward-backward recursions.
@@ -254,7 +255,8 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         posteriors : dict of str to array of shape (n, K)
             By layer; each row sums to one.
         """
-        return dict(zip(self.layers_, self._infer(X, lambda *model: state_posteriors(*model)[1]), strict=False))
+        posteriors, _ = self._infer(X, lambda *model: state_posteriors(*model)[1])
+        return dict(zip(self.layers_, posteriors, strict=True))
 
     def decode(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return the most likely path of each example, by the Viterbi recursion.
@@ -271,7 +273,7 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         paths : int array of shape (n, L)
             One word per layer.
         """
-        log_proba, paths, _ = self._infer(X, viterbi)
+        (log_proba, paths), _ = self._infer(X, viterbi)
         return log_proba, paths
 
     def predict(self, X: Any) -> np.ndarray:
@@ -328,7 +330,7 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         if y is not None:
             self._check_decides()
             targets = maps.spec.encode(y, len(maps)) if isinstance(X, FeatureMaps) else self._encode(y, self.classes_)
-        words, path_proba, posteriors, last, decisions = self._infer(maps, likeliest_paths, targets)
+        (words, path_proba, posteriors, last), decisions = self._infer(maps, likeliest_paths, targets)
         class_tables = None
         if self.decisionprob_ is not None:
             class_tables = tuple(table.numpy() for table in self._chain.class_tables())
@@ -473,8 +475,8 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
 
     def _infer(
         self, X: Any, recursion: Callable[..., Sequence[Tensor]], targets: np.ndarray | None = None
-    ) -> list[np.ndarray]:
-        """Return the results of a recursion for all examples, and the decisions of the network."""
+    ) -> tuple[list[np.ndarray], np.ndarray]:
+        """Return the results of a recursion for all examples, and the decisions of the network (n,)."""
         check_is_fitted(self)
         results, decisions = [], []
         maps = self._check(X, None, reset=False)
@@ -485,4 +487,4 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
                 blocks = self._chain.scorer(values).infer(recursion, values, observed)
                 results += [[part.numpy(force=True) for part in parts] for parts in blocks]
             decisions.append(batch.decisions)
-        return [*(np.concatenate(parts) for parts in zip(*results, strict=True)), np.concatenate(decisions)]
+        return [np.concatenate(parts) for parts in zip(*results, strict=True)], np.concatenate(decisions)

@@ -18,7 +18,7 @@ from .._compat import ContainerOutput, Interval, StrOptions, wrap_table
 from .._distributed import n_processes
 from .._threads import one_thread
 from ..features import FeatureMaps
-from ..mixture import EMISSIONS, STARTS, Mixture, Trained, check_scale, moments, start, variance_floor
+from ..mixture import EMISSIONS, STARTS, Mixture, Trained, check_scale, family_of, moments, start, variance_floor
 from ._influence import Influence
 from ._labelling import Assigned, label
 from ._representatives import Typical, illustrate
@@ -279,27 +279,23 @@ class WordModel(Trained, ContainerOutput, TransformerMixin, BaseEstimator, auto_
         """Return the initial mixture of a layer: means at some rows, all with the variance of all rows."""
         mean, variance = moments(sample.rows)
         check_scale(f"Layer {layer!r}", variance)
-        family = EMISSIONS[self._emission_of(layer, sample.rows), self.covariance_type]
+        family = family_of(self._emission_of(layer, sample.rows), self.covariance_type)
         means = STARTS[self.init_params](sample.rows, self._n_words(layer), sample.generator)
         return start(means, family(variance_floor(variance, self.reg_covar)), mean, variance, sample.rows)
 
     def _emission_of(self, layer: str, rows: Tensor) -> str:
         """Return "gaussian" or "rectified"; "auto" is resolved by the fraction of zeros in the rows."""
-        possible = ("rectified", self.covariance_type) in EMISSIONS
-        if self.emission == "gaussian" or (self.emission == "auto" and not possible):
-            return "gaussian"
-        if not possible:
-            raise ValueError(f"emission='rectified' needs covariance_type='diag'; got {self.covariance_type!r}.")
         negative = bool((rows < 0).any())
         if self.emission == "auto":
+            possible = ("rectified", self.covariance_type) in EMISSIONS and not negative
             zeros = (rows == 0).double().mean().item()
-            return "rectified" if zeros >= _LEAST_ZEROS and not negative else "gaussian"
-        if negative:
+            return "rectified" if possible and zeros >= _LEAST_ZEROS else "gaussian"
+        if self.emission == "rectified" and negative:
             raise ValueError(
                 f"Layer {layer!r} has negative values, but emission='rectified' models the output of a ReLU; "
                 "use emission='auto' or 'gaussian'."
             )
-        return "rectified"
+        return self.emission
 
     def _set_words(self, maps: FeatureMaps, mixtures: dict[str, Mixture], others: Iterable[np.ndarray] = ()) -> None:
         """Set the attributes of words fitted on `maps`; `others` are further arrays that determine words."""

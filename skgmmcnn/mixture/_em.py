@@ -22,7 +22,7 @@ from torch.nn.functional import pad
 
 from .._distributed import all_gather, local_slice, n_processes
 from .._threads import by_blocks
-from ._emissions import DiagonalGaussian, Parameters, SphericalGaussian, Statistics, TiedDiagonalGaussian
+from ._emissions import DiagonalGaussian, Parameters, Statistics
 from ._records import Record
 
 # On two cores, with 64 to 512 channels and 200 to 500 components, blocks of 2,048 rows reach nine tenths of the rate of
@@ -83,9 +83,8 @@ class Mixture(Record):
     def covariances_(self) -> np.ndarray:
         """Variances: (K, d) for "diag", (K,) for "spherical", (d,) for "tied_diag"."""
         variance = self.parameters.variance.numpy(force=True)
-        if isinstance(self.emission, SphericalGaussian):
-            return variance[:, 0]
-        return variance[0] if isinstance(self.emission, TiedDiagonalGaussian) else variance
+        axis = self.emission.tied_axis
+        return variance if axis is None else variance.squeeze(axis)
 
     def __reduce__(self) -> tuple:
         """Pickle as numpy arrays, as the bytes of pickled tensors differ each time."""

@@ -71,6 +71,8 @@ class DiagonalGaussian(Record):
     floor: Tensor
     # Whether rows may be shifted by their mean before they are squared.
     centred: ClassVar[bool] = True
+    # Axis of variances (K, d) along which they are equal, and of length 1 in `Parameters`.
+    tied_axis: ClassVar[int | None] = None
 
     def features(self, rows: Tensor) -> tuple[Tensor, ...]:
         """Return phi of `rows`, one tensor of n rows per entry."""
@@ -108,6 +110,8 @@ class DiagonalGaussian(Record):
 class SphericalGaussian(DiagonalGaussian):
     """Gaussian channels with one variance per component, phi(x) = (x, sum of x^2); the floor is averaged."""
 
+    tied_axis: ClassVar[int | None] = 1
+
     def features(self, rows: Tensor) -> tuple[Tensor, ...]:
         return rows, rows.square().sum(1, keepdim=True)
 
@@ -120,6 +124,8 @@ class SphericalGaussian(DiagonalGaussian):
 
 class TiedDiagonalGaussian(DiagonalGaussian):
     """Independent Gaussian channels with variances common to all components, phi(x) = (x, x^2)."""
+
+    tied_axis: ClassVar[int | None] = 0
 
     def maximize(self, statistics: Statistics, parameters: Parameters) -> Parameters:
         has_rows, mean, _ = statistics.per_component()
@@ -245,3 +251,10 @@ EMISSIONS: dict[tuple[str, str], type[DiagonalGaussian]] = {
     ("gaussian", "tied_diag"): TiedDiagonalGaussian,
     ("rectified", "diag"): RectifiedGaussian,
 }
+
+
+def family_of(emission: str, covariance_type: str) -> type[DiagonalGaussian]:
+    """Return the class of a family of emissions; raise ValueError if there is none."""
+    if (emission, covariance_type) not in EMISSIONS:
+        raise ValueError(f"emission={emission!r} needs covariance_type='diag'; got {covariance_type!r}.")
+    return EMISSIONS[emission, covariance_type]

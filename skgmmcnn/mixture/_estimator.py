@@ -16,8 +16,8 @@ from torch import Tensor
 from .._compat import Interval, StrOptions, fit_context
 from .._device import exact_float32, resolve_device
 from .._threads import one_thread
-from ._em import Mixture, Rows, in_blocks, sampling
-from ._emissions import EMISSIONS, DiagonalGaussian
+from ._em import Mixture, Rows, Scorer, in_blocks, sampling
+from ._emissions import DiagonalGaussian, family_of
 from ._solvers import SOLVERS, OnlineState, Trained, Training, online_pass
 from ._starts import STARTS, check_scale, moments, start
 
@@ -288,7 +288,7 @@ class DiagonalGaussianMixture(Trained, DensityMixin, BaseEstimator):
         components : int array of shape (n,)
             Numbers from 0 to K - 1.
         """
-        return self._score("predict", X)
+        return self._score(Scorer.predict, X)
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return the posteriors of the components for each row.
@@ -303,7 +303,7 @@ class DiagonalGaussianMixture(Trained, DensityMixin, BaseEstimator):
         posteriors : array of shape (n, K)
             Each row sums to one.
         """
-        return self._score("predict_proba", X)
+        return self._score(Scorer.predict_proba, X)
 
     def score_samples(self, X: Any) -> np.ndarray:
         """Return the log-density of each row.
@@ -318,7 +318,7 @@ class DiagonalGaussianMixture(Trained, DensityMixin, BaseEstimator):
         log_density : array of shape (n,)
             In nats.  Rectified mixtures have a point mass at zero, so their values compare only with each other.
         """
-        return self._score("evidence", X)
+        return self._score(Scorer.evidence, X)
 
     def score(self, X: Any, y: Any = None) -> float:
         """Return the mean log-density of the rows.
@@ -391,11 +391,11 @@ class DiagonalGaussianMixture(Trained, DensityMixin, BaseEstimator):
     def _n_parameters(self) -> int:
         return self.means_.size + self.covariances_.size + len(self.weights_) - 1
 
-    def _score(self, method: str, X: Any) -> np.ndarray:
+    def _score(self, score: Callable[[Scorer, Tensor], Tensor], X: Any) -> np.ndarray:
         check_is_fitted(self)
         rows = self._check(X, None, reset=False)
         with exact_float32(), one_thread():
-            return getattr(self.mixture_.scorer(rows.like), method)(rows.values).numpy(force=True)
+            return score(self.mixture_.scorer(rows.like), rows.values).numpy(force=True)
 
     def _check(self, X: Any, sample_weight: Any, *, reset: bool) -> Rows:
         """Return X as validated rows."""
@@ -431,16 +431,16 @@ class DiagonalGaussianMixture(Trained, DensityMixin, BaseEstimator):
         return values
 
     def _emission(self, n_channels: int) -> DiagonalGaussian:
-        if (self.emission, self.covariance_type) not in EMISSIONS:
-            raise ValueError(f"emission={self.emission!r} needs covariance_type='diag'; got {self.covariance_type!r}.")
+        family = family_of(self.emission, self.covariance_type)
         floor = np.asarray(self.reg_covar, dtype=np.float64)
         if floor.shape not in ((), (n_channels,)) or not (floor >= 0).all():
             raise ValueError(f"reg_covar must be one number or {n_channels}, all at least 0; got {self.reg_covar!r}.")
-        return EMISSIONS[self.emission, self.covariance_type](torch.from_numpy(np.full(n_channels, floor)))
+        return family(torch.from_numpy(np.full(n_channels, floor)))
 
     def _start(self, rows: Rows, generator: torch.Generator) -> Mixture:
         """Return the initial mixture."""
-        n_components, (n_rows, n_channels) = self.n_components, rows.values.shape
+        n_components = self.n_components
+        n_rows, n_channels = rows.values.shape
         if n_rows < n_components:
             raise ValueError(f"n_components={n_components} needs at least as many rows; got n_samples = {n_rows}.")
         emission = self._emission(n_channels)
@@ -451,10 +451,12 @@ class DiagonalGaussianMixture(Trained, DensityMixin, BaseEstimator):
         mean, variance = moments(rows.values, rows.weights)
         if rows.like.dtype == torch.float32:
             check_scale("X", variance)
-        shapes = {"diag": (n_components, n_channels), "spherical": (n_components,), "tied_diag": (n_channels,)}
-        precisions = self._initial("precisions_init", shapes[self.covariance_type])
+        shape = [n_components, n_channels]
+        if emission.tied_axis is not None:
+            del shape[emission.tied_axis]
+        precisions = self._initial("precisions_init", tuple(shape))
         if precisions is not None:
-            variance = 1 / (precisions[:, None] if self.covariance_type == "spherical" else precisions)
+            variance = 1 / (precisions if emission.tied_axis is None else precisions.unsqueeze(emission.tied_axis))
         weights = self._initial("weights_init", (n_components,))
         return start(means, emission, mean, variance, rows.like, None if weights is None else weights / weights.sum())
 
