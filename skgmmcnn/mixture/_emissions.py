@@ -196,8 +196,8 @@ class _Slope:
         self.positive = 1 - zeros
         self._x, self._square, self._zeros, self._most = x, square, zeros, most
 
-    def __getitem__(self, chosen: Tensor) -> _Slope:
-        return _Slope(*(part[chosen] for part in (self._x, self._square, self._zeros, self._most)))
+    def __getitem__(self, mask: Tensor) -> _Slope:
+        return _Slope(self._x[mask], self._square[mask], self._zeros[mask], self._most[mask])
 
     def precision(self, ratio: Tensor) -> Tensor:
         """Return the best 1 / sd, the positive root of ``square p^2 - x ratio p - positive = 0``, within the floor."""
@@ -220,14 +220,14 @@ class _Slope:
             slope, derivative = rest(ratio)
             low, high = ratio.where(slope > 0, low), high.where(slope > 0, ratio)
             newton = ratio - slope / derivative
-            following = newton.where((newton >= low) & (newton <= high), (low + high) / 2)
-            root[pending] = following
-            far = (following - ratio).abs() > 1e-13 * (1 + ratio.abs())
+            new_ratio = newton.where((newton >= low) & (newton <= high), (low + high) / 2)
+            root[pending] = new_ratio
+            far = (new_ratio - ratio).abs() > 1e-13 * (1 + ratio.abs())
             if not far.any():
                 break
             # Most roots converge in a few steps; continue with the rest.
             pending[pending.clone()] = far
-            rest, ratio, low, high = rest[far], following[far], low[far], high[far]
+            rest, ratio, low, high = rest[far], new_ratio[far], low[far], high[far]
         return root
 
     def _without_zeros(self) -> Tensor:

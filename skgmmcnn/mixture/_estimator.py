@@ -212,14 +212,13 @@ class DiagonalGaussianMixture(Trained, DensityMixin, BaseEstimator):
         warm = self.warm_start and hasattr(self, "_state")
         rows = self._check(X, sample_weight, reset=not warm)
         generator = self._generator()
+        training = Training(self.max_iter, self.tol, self.momentum, self.batch_size, generator, self._report)
+        runs = []
         with exact_float32(), one_thread():
-            if warm:
-                mixtures = iter([self._state.mixture.to(rows.like.device)])
-            else:
-                mixtures = (self._start(rows, generator) for _ in range(self.n_init))
-            training = Training(self.max_iter, self.tol, self.momentum, self.batch_size, generator, self._report)
-            runs = [SOLVERS[self.solver](rows, mixture, training) for mixture in mixtures]
-            fitted = max(runs, key=lambda run: run.lower_bounds[-1])
+            for _ in range(1 if warm else self.n_init):
+                mixture = self._state.mixture.to(rows.like.device) if warm else self._start(rows, generator)
+                runs.append(SOLVERS[self.solver](rows, mixture, training))
+        fitted = max(runs, key=lambda run: run.lower_bounds[-1])
         self._set_state(fitted.state)
         self._set_course(fitted.lower_bounds, fitted.n_iter, fitted.converged)
         if not fitted.converged:
@@ -405,12 +404,12 @@ class DiagonalGaussianMixture(Trained, DensityMixin, BaseEstimator):
             dtype = torch.float32
         like = torch.empty(0, dtype=dtype, device=resolve_device(self.device))
         if self.emission == "rectified":
-            _refuse(values, lambda block: block < 0, 'negative, but emission="rectified" models x = max(0, y)')
+            _check_rows(values, lambda block: block < 0, 'negative, but emission="rectified" models x = max(0, y)')
         weights = None
         if sample_weight is not None:
             array = values.numpy(force=True)
-            checked = _check_sample_weight(sample_weight, array, dtype=np.float64, ensure_non_negative=True)
-            weights = torch.from_numpy(checked)
+            weights = _check_sample_weight(sample_weight, array, dtype=np.float64, ensure_non_negative=True)
+            weights = torch.from_numpy(weights)
         return Rows(_resident(values, like), weights, like)
 
     def _as_tensor(self, X: Any, *, reset: bool) -> Tensor:
@@ -427,7 +426,7 @@ class DiagonalGaussianMixture(Trained, DensityMixin, BaseEstimator):
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # it is only read
                 values = torch.from_numpy(array)
-        _refuse(values, lambda block: ~block.isfinite(), "NaN or infinity (inf)")
+        _check_rows(values, lambda block: ~block.isfinite(), "NaN or infinity (inf)")
         return values
 
     def _emission(self, n_channels: int) -> DiagonalGaussian:
@@ -480,18 +479,20 @@ class DiagonalGaussianMixture(Trained, DensityMixin, BaseEstimator):
             raise ValueError("A component collapsed onto one value; increase reg_covar.")
         self._state = state.to("cpu")
         self.mixture_ = mixture = self._state.mixture
-        self.weights_, self.means_, self.covariances_ = mixture.weights_, mixture.means_, mixture.covariances_
+        self.weights_ = mixture.weights_
+        self.means_ = mixture.means_
+        self.covariances_ = mixture.covariances_
         self.precisions_ = 1 / self.covariances_
         self.precisions_cholesky_ = np.sqrt(self.precisions_)
 
 
-def _refuse(rows: Tensor, bad: Callable[[Tensor], Tensor], what: str) -> None:
-    """Raise ValueError for the first row with a bad value."""
-    for start_row in range(0, len(rows), _BLOCK_ROWS):
-        mask = bad(rows[start_row : start_row + _BLOCK_ROWS])
+def _check_rows(rows: Tensor, is_invalid: Callable[[Tensor], Tensor], what: str) -> None:
+    """Raise ValueError for the first invalid value."""
+    for i, block in enumerate(rows.split(_BLOCK_ROWS)):
+        mask = is_invalid(block)
         if mask.any():
             row, column = mask.nonzero()[0].tolist()
-            raise ValueError(f"Row {start_row + row} of X, column {column}, is {what}.")
+            raise ValueError(f"Row {i * _BLOCK_ROWS + row} of X, column {column}, is {what}.")
 
 
 def _resident(values: Tensor, like: Tensor) -> Tensor:
