@@ -299,10 +299,10 @@ class WordModel(Trained, ContainerOutput, TransformerMixin, BaseEstimator, auto_
 
     def _set_words(self, maps: FeatureMaps, mixtures: dict[str, Mixture], others: Iterable[np.ndarray] = ()) -> None:
         """Set the attributes of words fitted on `maps`; `others` are further arrays that determine words."""
+        emissions = {family: emission for (emission, _), family in EMISSIONS.items()}
         self.layers_ = maps.layers
         self.mixtures_ = mixtures
-        names = {emission: name for (name, _), emission in EMISSIONS.items()}
-        self.emissions_ = {layer: names[type(mixture.emission)] for layer, mixture in mixtures.items()}
+        self.emissions_ = {layer: emissions[type(mixture.emission)] for layer, mixture in mixtures.items()}
         digest = hashlib.sha256()
         for layer, mixture in mixtures.items():
             digest.update(layer.encode())
@@ -320,29 +320,38 @@ class WordModel(Trained, ContainerOutput, TransformerMixin, BaseEstimator, auto_
         names = self._names(n_words)
         typical = {layer: Typical(n, _N_REPRESENTATIVES) for layer, n in n_words.items()} if illustrated else None
         labels, decisions = label(maps, self._assign, n_words, keep_proba=self.keep_proba, typical=typical)
-        pictures, network = maps.pictures(), maps.of_network()
+        words = {layer: arrays[0] for layer, arrays in labels.items()}
         if typical is not None:
-            shown = pictures if self.keep_patches else None
-            representatives = {layer: illustrate(typical[layer], layer, maps.spec, shown) for layer in maps.layers}
-            n_outputs = max(1, maps.spec.n_outputs)
-            counts = {
-                layer: count_classes(words, decisions, n_words[layer], n_outputs)
-                for layer, (words, *_) in labels.items()
-            }
-            self.vocabulary_ = replace(
-                self.vocabulary_, representatives=representatives, statistics=counts, class_names=maps.spec.class_names
-            )
-            self.dead_words_ = {layer: count.dead for layer, count in counts.items()}
+            self._set_examples(maps, words, decisions, typical)
+        network = maps.of_network()
         return WordMaps(
-            words={layer: arrays[0] for layer, arrays in labels.items()},
+            words=words,
             decisions=decisions,
             spec=maps.spec,
             vocabulary=replace(self.vocabulary_, names=names),
-            pictures=pictures,
+            pictures=maps.pictures(),
             proba={layer: arrays[1] for layer, arrays in labels.items()} if self.keep_proba else None,
             log_density={layer: arrays[2] for layer, arrays in labels.items()} if self.keep_proba else None,
             influence=None if network is None else Influence(network, self.mixtures_),
         )
+
+    def _set_examples(
+        self, maps: FeatureMaps, words: Mapping[str, np.ndarray], decisions: np.ndarray, typical: Mapping[str, Typical]
+    ) -> None:
+        """Set representatives and statistics of the words from those of all images."""
+        pictures = maps.pictures() if self.keep_patches else None
+        n_outputs = max(1, maps.spec.n_outputs)
+        representatives, statistics = {}, {}
+        for layer, n_words in self.vocabulary_.n_words.items():
+            representatives[layer] = illustrate(typical[layer], layer, maps.spec, pictures)
+            statistics[layer] = count_classes(words[layer], decisions, n_words, n_outputs)
+        self.vocabulary_ = replace(
+            self.vocabulary_,
+            representatives=representatives,
+            statistics=statistics,
+            class_names=maps.spec.class_names,
+        )
+        self.dead_words_ = {layer: counts.dead for layer, counts in statistics.items()}
 
 
 def _word_of(key: Any) -> Any:

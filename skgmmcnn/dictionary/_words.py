@@ -219,10 +219,10 @@ def count_words(words: np.ndarray, n_words: int) -> np.ndarray:
 
 def count_classes(words: np.ndarray, decisions: np.ndarray, n_words: int, n_outputs: int) -> WordStatistics:
     """Count the words (n, H, W) of a layer by the `decisions` (n,) for the images."""
-    return WordStatistics(count_pairs(words, decisions[:, None, None], (n_words, n_outputs)))
+    return WordStatistics(joint_histogram(words, decisions[:, None, None], (n_words, n_outputs)))
 
 
-def count_pairs(first: np.ndarray, second: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+def joint_histogram(first: np.ndarray, second: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Return the joint histogram, of the given `shape`, of two integer arrays (n, H, W)."""
     counts = np.zeros(shape, dtype=np.int64)
     n_images = max(1, _CHUNK_BYTES // (8 * max(1, first[:1].size)))
