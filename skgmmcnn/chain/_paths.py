@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from ..dictionary import select
 
 
 class PathTable(NamedTuple):
@@ -66,15 +68,7 @@ class InferencePaths:
         return f"InferencePaths(n={len(self)}, layers={list(self.layers)})"
 
     def __getitem__(self, key: Any) -> InferencePaths:
-        rows = np.atleast_1d(np.arange(len(self))[key])
-        return replace(
-            self,
-            words=self.words[rows],
-            log_proba=self.log_proba[rows],
-            posteriors=self.posteriors[rows],
-            path_proba=self.path_proba[rows],
-            decisions=None if self.decisions is None else self.decisions[rows],
-        )
+        return select(self, ("words", "log_proba", "posteriors", "path_proba", "decisions"), key)
 
     def path_table(self, label: int | None = None, *, n_paths: int | None = None) -> PathTable:
         """Count the paths of the examples, the most frequent first.

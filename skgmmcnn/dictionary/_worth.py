@@ -15,7 +15,7 @@ from .._device import exact_float32
 from ..features import FeatureMaps, Rerun, put
 from ..mixture import Mixture
 from ._influence import layer_mean
-from ._labelling import Labeller
+from ._labelling import Assign
 
 _FEW_KEPT = 0.5
 
@@ -47,13 +47,13 @@ class DictionaryReport:
         )
 
 
-def worth(maps: FeatureMaps, labeller: Labeller, mixtures: Mapping[str, Mixture]) -> DictionaryReport:
+def worth(maps: FeatureMaps, assign: Assign, mixtures: Mapping[str, Mixture]) -> DictionaryReport:
     """Return the use and fidelity of words over the images of `maps`; warn where few decisions are preserved."""
     network = maps.of_network()
     if network is None:
-        parts = [_measure(labeller, mixtures, batch.activations) for batch in maps.batches()]
+        parts = [_measure(assign, mixtures, batch.activations) for batch in maps.batches()]
     else:
-        parts = list(network.rerun(lambda part: _measure(labeller, mixtures, part.original.activations, part), "words"))
+        parts = list(network.rerun(lambda part: _measure(assign, mixtures, part.original.activations, part), "words"))
     layers = {layer: _pooled([part[layer] for part in parts], len(mixtures[layer].weights)) for layer in maps.layers}
     poor = [layer for layer, measured in layers.items() if measured.kept < _FEW_KEPT]
     if poor:
@@ -75,11 +75,11 @@ class _Measured(NamedTuple):
 
 
 def _measure(
-    labeller: Labeller, mixtures: Mapping[str, Mixture], activations: Mapping[str, Tensor], part: Rerun | None = None
+    assign: Assign, mixtures: Mapping[str, Mixture], activations: Mapping[str, Tensor], part: Rerun | None = None
 ) -> dict[str, _Measured]:
     measured = {}
     with exact_float32(), torch.no_grad():
-        for layer, assigned in labeller(activations, False):
+        for layer, assigned in assign(activations, False):
             words, values = assigned.component, activations[layer]
             reconstructed = means_of(mixtures[layer], words, values)
             kept = np.empty(0)

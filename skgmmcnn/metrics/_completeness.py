@@ -188,7 +188,7 @@ def _rebuilt(parts: Parts, layer: str, labels: np.ndarray | None) -> list[np.nda
         original = part.original
         values, right = original.activations[layer], original.decisions if labels is None else labels[part.rows]
         with exact_float32(), torch.no_grad():
-            words = dict(parts.dictionary._labeller()(original.activations, False))[layer].component
+            words = dict(parts.dictionary._assign(original.activations, False))[layer].component
             rebuilt = means_of(mixture, words, values)
         maps = rebuilt, layer_mean(mixture, values)
         runs = *(part.run({layer: put(each)}) for each in maps), original

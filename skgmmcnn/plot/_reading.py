@@ -20,7 +20,7 @@ _RARE = 0.03  # share of a word's locations below which a class is not named
 
 def named_vocabulary(model: WordModel) -> Vocabulary:
     """Return the vocabulary of a dictionary or chain with the current names of its words."""
-    return replace(model.vocabulary_, names=model._names())
+    return replace(model.vocabulary_, names=model._names(model.vocabulary_.n_words))
 
 
 def statistics_of(vocabulary: Vocabulary) -> Mapping[str, WordStatistics]:
