@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -12,16 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ._following import Follower
+from ._following import Follower, LayerGeometry
 from ._forms import Form
 from ._network import Portable
 from ._receptive_field import ReceptiveField
-from ._rerun import Capture, Edits, ForwardPass, Recording, Replay, StopRun
+from ._rerun import Capture, Edits, Recording, Replay, StopRun
 from ._running import move, prepare
-from ._watching import Call, CopyPool, Watch, version_of
+from ._watching import Call, CopyPool, LayerWatch, Watch, version_of
 
 Fields = dict[tuple[str, str], ReceptiveField]
-Survey = dict[str, tuple[tuple[int, int, int], ReceptiveField | None]]
 
 _WEIGHTED = (nn.modules.conv._ConvNd, nn.Linear)
 _PROBE = (1, 3, 64, 64)
@@ -39,8 +37,6 @@ class CapturedNetwork:
         self.network, self.layers, self._forms = network, tuple(layers), forms or {}
         self._copies = CopyPool(network)
         self._names = {_call_name(layer, network): layer for layer in self.layers}
-        modules = dict(network.named_modules())
-        self._functions = any(not {name, re.sub(r"_\d+$", "", name)} & modules.keys() for name in self._names)
 
     def __reduce__(self) -> tuple:
         return type(self), (Portable(self.network), self.layers, dict(self._forms))
@@ -76,12 +72,19 @@ class CapturedNetwork:
     ) -> tuple[CapturedNetwork, Fields]:
         """Return the network with `layers` captured, and the field of each layer in each lower one and the input."""
         ordered = self._listing(image).find(layers, self.network)
-        geometry = self._follow(ordered, image, layouts, pairs=True).of(layers)
-        return CapturedNetwork(self.network, list(ordered.values()), geometry.forms), geometry.fields
+        follower = self._follow(ordered, image, layouts, pairs=True)
+        follower.check(layers)
+        forms = {layer: geometry.form for layer, geometry in follower.layers.items()}
+        fields = {
+            (layer, lower): field
+            for layer, geometry in follower.layers.items()
+            for lower, field in geometry.fields.items()
+        }
+        return CapturedNetwork(self.network, list(ordered.values()), forms), fields
 
-    def survey(self, image: Tensor, layouts: Mapping[str, str] | None = None) -> Survey:
-        """Return the shape (C, H, W) of the map and the field in the image of each possible layer."""
-        return self._follow(self._listing(image).submodules(), image, layouts, pairs=False).survey()
+    def survey(self, image: Tensor, layouts: Mapping[str, str] | None = None) -> dict[str, LayerGeometry]:
+        """Return the geometry of each possible layer, with fields in the image only."""
+        return self._follow(self._listing(image).submodules(), image, layouts, pairs=False).layers
 
     def run(self, batch: Tensor) -> tuple[Any, dict[str, Tensor]]:
         """Return the output of the network for `batch`, and the map (n, C, H, W) of each layer."""
@@ -91,26 +94,12 @@ class CapturedNetwork:
 
     def run_edited(self, batch: Tensor, edits: Edits, until: str | None = None) -> tuple[Any, dict[str, Tensor]]:
         """Run the network on `batch` with edited layers; return its output and the maps of all layers."""
-        capture = Capture(self._names, self._forms, edits, until, functions=self._functions)
+        capture = Capture(self._names, self._forms, edits, until)
         return self._copies.run(self.prepare(batch), capture), capture.maps
 
     def start(self, batch: Tensor) -> ForwardPass:
-        """Run the network on `batch` and keep what reruns with edited layers need."""
-        recording = Recording(self._names, self._forms, {})
-        with torch.no_grad():
-            outputs = self._copies.run(self.prepare(batch), recording)
-        maps = {layer: recording.maps[layer] for layer in self.layers}
-
-        def again(edits: Edits, until: str | None) -> tuple[Any, dict[str, Tensor]]:
-            lowest = next((layer for layer in recording.starts if layer in edits), None)
-            if lowest is None:
-                return outputs, dict(maps)
-            if not recording.is_complete:
-                return self.run_edited(batch, edits, until)
-            replay = Replay(recording, lowest, edits, until)
-            return self._copies.run(replay.batch, replay), replay.maps
-
-        return ForwardPass(outputs, maps, again)
+        """Run the network on `batch`, so that it can be rerun with edited layers."""
+        return ForwardPass(self, batch, self._copies, Recording(self._names, self._forms))
 
     def _listing(self, image: Tensor) -> _Listing:
         listing = _Listing()
@@ -129,13 +118,36 @@ class CapturedNetwork:
         return follower
 
 
+class ForwardPass:
+    """A forward pass of a network on a batch, with its `outputs` and its `maps` by layer."""
+
+    def __init__(self, network: CapturedNetwork, batch: Tensor, copies: CopyPool, recording: Recording) -> None:
+        self._network = network
+        self._batch = network.prepare(batch)
+        self._copies = copies
+        self._recording = recording
+        with torch.no_grad():
+            self.outputs = copies.run(self._batch, recording)
+        self.maps = {layer: recording.maps[layer] for layer in network.layers}
+
+    def again(self, edits: Edits, until: str | None = None) -> tuple[Any, dict[str, Tensor]]:
+        """Rerun the network from the lowest edited layer on, up to the layer `until` if given.
+
+        Return its output, None if it was stopped, and the maps of the layers that ran.
+        """
+        lowest = next((layer for layer in self._recording.starts if layer in edits), None)
+        if lowest is None:
+            return self.outputs, dict(self.maps)
+        if not self._recording.is_complete:
+            return self._network.run_edited(self._batch, edits, until)
+        replay = Replay(self._recording, lowest, edits, until)
+        return self._copies.run(replay.batch, replay), replay.maps
+
+
 class _FirstLayer(Watch):
     """A run that ends at the first convolution or fully connected layer."""
 
     path: str | None = None
-
-    def __init__(self) -> None:
-        super().__init__(functions=False)
 
     def call(self, path: str, module: nn.Module | None, function: Callable, args: tuple, kwargs: dict) -> Any:
         if isinstance(module, _WEIGHTED):
@@ -199,19 +211,18 @@ class _Listing(Watch):
             if call.module is not None and number is not None:
                 layers.setdefault(number, call)
         times, ordered = self._times(), [layers[number] for number in sorted(layers)]
-        return {call.name: call.path if times[call.path] == 1 else f"{call.path}_{call.place}" for call in ordered}
+        return {call.name: call.path if times[call.path] == 1 else f"{call.path}_{call.number}" for call in ordered}
 
 
-class _Following(Watch):
+class _Following(LayerWatch):
     """A run that reports layers to a follower."""
 
     def __init__(self, layers: Mapping[str, str], follower: Follower) -> None:
         super().__init__(layers)
         self._follower = follower
 
-    def see(self, call: Call, result: Any) -> Any:
-        if call.name in self.layers:
-            self._follower.see(self.layers[call.name], result)
+    def see_layer(self, layer: str, result: Any) -> Any:
+        self._follower.record(layer, result)
         return result
 
 

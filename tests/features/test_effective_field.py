@@ -188,7 +188,9 @@ def test_fields_of_random_stacks(data, height, width):
         return  # the map became too small
     share = data.draw(st.sampled_from([0.1, 0.5, 0.9, 1]))
     names = [
-        name for name, (_, field) in CapturedNetwork(network).survey(torch.rand(1, 1, height, width)).items() if field
+        name
+        for name, geometry in CapturedNetwork(network).survey(torch.rand(1, 1, height, width)).items()
+        if geometry.fields
     ]
     names = [name for name in names if name in {str(i) for i in range(len(layers))}]
     spec = extract(network, names, torch.rand(2, 1, height, width), share=share).spec_
