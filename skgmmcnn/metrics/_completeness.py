@@ -12,24 +12,22 @@ import torch
 from .._device import exact_float32
 from ..dictionary import layer_mean, means_of
 from ..features import Rerun, put
-from ._intervals import Interval, interval_of_share
+from ._intervals import share_of
 from ._parts import Parts, take_apart
-from ._results import Figure, Measured, Scale, Verdict, axes_for
+from ._results import BASELINE, Measurement, Result, Thresholds, Verdict, axes_for
 
-_COMPLETE = Scale(0.8, 0.5)
+_COMPLETE = Thresholds(0.8, 0.5)
 
 
 @dataclass(frozen=True, eq=False)
-class Completeness(Measured):
+class Completeness(Result):
     """The result of :func:`completeness`."""
 
     layers: tuple[str, ...]
     right: np.ndarray
     right_null: np.ndarray
     right_full: np.ndarray
-    intervals: tuple[Interval, ...]
     r2: np.ndarray
-    with_labels: bool
 
     @property
     def accuracy(self) -> np.ndarray:
@@ -42,20 +40,26 @@ class Completeness(Measured):
         return self.right_null.mean(1)
 
     @property
+    def intervals(self) -> list[tuple[float, float]]:
+        """95 % interval of each accuracy, by Wilson's method."""
+        return [share_of(right)[1:] for right in self.right]
+
+    @property
     def completeness(self) -> np.ndarray:
         """Share of the accuracy that the layer is worth which words keep, shape (L,); NaN where it is worth nothing."""
         gain = self.right_full.mean() - self.accuracy_null
         return np.where(gain > 0, (self.accuracy - self.accuracy_null) / np.where(gain > 0, gain, 1), np.nan)
 
-    def figures(self) -> list[Figure]:
-        figures = []
+    def measurements(self) -> list[Measurement]:
+        measurements = []
         for i, layer in enumerate(self.layers):
-            figures += [
-                Figure("right with words' means", layer, float(self.accuracy[i]), *self.intervals[i], "near 1"),
-                Figure("completeness", layer, float(self.completeness[i]), good="near 1"),
-                Figure("R2", layer, float(self.r2[i])),
+            measurements += [
+                Measurement("right with words' means", layer, *share_of(self.right[i]), "near 1"),
+                Measurement("right with the layer's mean", layer, *share_of(self.right_null[i]), BASELINE),
+                Measurement("completeness", layer, float(self.completeness[i]), good="near 1"),
+                Measurement("R2", layer, float(self.r2[i])),
             ]
-        return figures
+        return measurements
 
     def verdicts(self) -> list[Verdict]:
         verdicts = []
@@ -68,10 +72,11 @@ class Completeness(Measured):
 
     def plot(self, *, ax: Any = None) -> Any:
         """Draw the accuracies, layer by layer."""
-        ax, places = axes_for(ax), np.arange(len(self.layers))
+        ax = axes_for(ax)
+        places = np.arange(len(self.layers))
         low, high = np.transpose(self.intervals)
-        reach = np.maximum(0, [self.accuracy - low, high - self.accuracy])
-        ax.bar(places, self.accuracy, 0.6, yerr=reach, color="#4477aa", label="words' means", capsize=3)
+        errors = np.maximum(0, [self.accuracy - low, high - self.accuracy])
+        ax.bar(places, self.accuracy, 0.6, yerr=errors, color="#4477aa", label="words' means", capsize=3)
         ax.plot(places, self.accuracy_null, "_", color="#bb5566", ms=22, mew=2, label="layer's mean everywhere")
         ax.axhline(self.right_full.mean(), color="0.4", ls=":", label="the network itself")
         ax.set_xticks(
@@ -80,16 +85,6 @@ class Completeness(Measured):
         ax.set(ylim=(0, 1.05), ylabel="share of images right", title="Layers rebuilt from words")
         ax.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.25 if len(self.layers) > 3 else -0.1))
         return ax
-
-    def __str__(self) -> str:
-        same = "agrees with y" if self.with_labels else "decides the same"
-        lines = [
-            f"With {layer} replaced by its words the network {same} for {self.accuracy[i]:.1%} of "
-            f"{self.right.shape[1]} images ({low:.1%} to {high:.1%}), by its mean for {self.accuracy_null[i]:.1%}: "
-            f"completeness {self.completeness[i]:.2f}; 1 is best.  Words explain {self.r2[i]:.0%} of its variance."
-            for i, (layer, (low, high)) in enumerate(zip(self.layers, self.intervals, strict=True))
-        ]
-        return "\n".join(lines)
 
 
 def completeness(estimator: Any, X: Any, y: Any = None, *, layers: Sequence[str] | None = None) -> Completeness:
@@ -137,9 +132,7 @@ def completeness(estimator: Any, X: Any, y: Any = None, *, layers: Sequence[str]
         right=rebuilt,
         right_null=right_null,
         right_full=right_full[0],
-        intervals=tuple(map(interval_of_share, rebuilt)),
         r2=np.where(total > 0, 1 - residual.sum(1) / np.where(total > 0, total, 1), np.nan),
-        with_labels=y is not None,
     )
 
 

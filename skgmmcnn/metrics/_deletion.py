@@ -13,9 +13,9 @@ from sklearn.utils import check_random_state
 from ..features import proba_of
 from ._ablation import Ablation, Gone, at_locations
 from ._intervals import Estimate, ratio_of_means
-from ._orders import STYLES, check_orders, columns_of_first, leaders_of, ranked_by_evidence, ranks_of
+from ._orders import STYLES, check_orders, columns_of_first, describe, leaders_of, ranked_by_evidence, ranks_of
 from ._parts import take_apart
-from ._results import BASELINE, Figure, Measured, Verdict, axes_for
+from ._results import BASELINE, Measurement, Result, Verdict, axes_for
 
 ORDERS = ("graph", "per_location", "reverse", "frequency", "random")
 _VERBS = {"deletion": "taken away", "insertion": "given back"}
@@ -23,7 +23,7 @@ _CLEARLY_BELOW = 0.8  # of random order, a rule of thumb
 
 
 @dataclass(frozen=True, eq=False)
-class AblationCurves(Measured):
+class AblationCurves(Result):
     """The result of :func:`deletion`."""
 
     layer: str
@@ -43,33 +43,29 @@ class AblationCurves(Measured):
         """Return the mean area in one order divided by that in another, and its 95 % interval over the images."""
         return ratio_of_means(self.areas[order], self.areas[to], self.random_state)
 
-    def figures(self) -> list[Figure]:
-        figures, best = [], "low" if self.direction == "deletion" else "high"
+    def measurements(self) -> list[Measurement]:
+        measurements = []
+        best = "low" if self.direction == "deletion" else "high"
         for order, area in self.areas.items():
-            measure = f"{self.direction} ({self._how()}), {order}"
+            measure = f"{self.direction} ({describe(self.fill, self.by)}), {order}"
             good = best if order in ("graph", "per_location") else BASELINE
             if "random" not in self.proba:
-                figures.append(Figure(measure, self.layer, float(area.mean()), good=good))
+                measurements.append(Measurement(measure, self.layer, float(area.mean()), good=good))
             elif order != "random":
-                ratio = self.ratio(order)
-                figures.append(Figure(f"{measure} : random", self.layer, ratio.value, *ratio.interval, good))
-        return figures
+                measurements.append(Measurement(f"{measure} : random", self.layer, *self.ratio(order), good))
+        return measurements
 
     def verdicts(self) -> list[Verdict]:
         usual = (self.direction, self.fill, self.by) == ("deletion", "mean", "image")
         if not usual or not {"graph", "random"} <= set(self.proba):
             return []
         ratio = self.ratio()
-        _, high = ratio.interval
-        answer = "yes" if high < _CLEARLY_BELOW else "partly" if high < 1 else "no"
+        answer = "yes" if ratio.high < _CLEARLY_BELOW else "partly" if ratio.high < 1 else "no"
         why = (
             f"as its words are taken away, the decision keeps {ratio:.2f} times the probability that it keeps without "
             "random ones."
         )
         return [Verdict(f"Does the network use the words of {self.layer} that the graph shows?", answer, why)]
-
-    def _how(self) -> str:
-        return self.fill if self.by == "image" else f"{self.fill}, by class"
 
     def plot(self, *, ax: Any = None) -> Any:
         """Draw the mean curves."""
@@ -78,19 +74,9 @@ class AblationCurves(Measured):
             ax.plot(self.shares[order].mean(0), values.mean(0), label=order, **STYLES[order])
         ax.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="probability of the decision")
         ax.set_xlabel(f"share of {self.layer} {_VERBS[self.direction]}", parse_math=False)
-        ax.set_title(f"{self.direction.capitalize()}, {self.layer} ({self._how()})", parse_math=False)
+        ax.set_title(f"{self.direction.capitalize()}, {self.layer} ({describe(self.fill, self.by)})", parse_math=False)
         ax.legend(fontsize="small")
         return ax
-
-    def __str__(self) -> str:
-        what = f"Words of {self.layer} {_VERBS[self.direction]} (fill: {self._how()})"
-        text = f"{what}: the mean probability of the decision on the way is "
-        if not {"graph", "random"} <= set(self.proba):
-            return text + ", ".join(f"{values.mean():.2f} by {order}" for order, values in self.areas.items()) + "."
-        others = [order for order in self.proba if order not in ("graph", "random")]
-        ratios = ", ".join(f"{self.ratio(order).value:.2f} by {order}" for order in others)
-        beside = f"; to compare, {ratios}" if others else ""
-        return f"{text}{self.ratio():.2f} times that of random order in the graph's order{beside}."
 
 
 def deletion(

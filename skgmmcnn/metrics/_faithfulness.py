@@ -12,9 +12,18 @@ from sklearn.utils import check_random_state
 
 from ._ablation import Ablation, Gone, at_locations
 from ._intervals import Estimate, ratio_of_means
-from ._orders import STYLES, check_orders, first_with_as_many, leaders_of, over_graphs, ranked_by_evidence, ranks_of
+from ._orders import (
+    STYLES,
+    check_orders,
+    describe,
+    first_with_as_many,
+    leaders_of,
+    over_graphs,
+    ranked_by_evidence,
+    ranks_of,
+)
 from ._parts import Parts, of_any_worth, take_apart
-from ._results import BASELINE, NOTHING, Figure, Measured, Verdict, axes_for
+from ._results import BASELINE, ROUNDING, Measurement, Result, Verdict, axes_for
 
 ORDERS = ("graph", "per_location", "frequency", "random")
 _ENOUGH = 0.5  # of the log-odds, a rule of thumb
@@ -32,11 +41,11 @@ class Nodes:
     @property
     def needed(self) -> float:
         """Share of the nodes without which less is kept; NaN without nodes."""
-        return float((self.drops > NOTHING).mean()) if len(self.drops) else np.nan
+        return float((self.drops > ROUNDING).mean()) if len(self.drops) else np.nan
 
 
 @dataclass(frozen=True, eq=False)
-class Circuit(Measured):
+class Circuit:
     """The decision in parts of some layers; see :func:`faithfulness`."""
 
     layers: tuple[str, ...]
@@ -59,7 +68,7 @@ class Circuit(Measured):
     def curve(self, order: str = "graph") -> np.ndarray:
         """Return F at each step of `n_words`, shape (S,), from 0 without any word to 1 with all."""
         gain = (self.full - self.empty).mean()
-        return (self.curves[order] - self.empty[:, None]).mean(0) / (gain if gain > NOTHING else np.nan)
+        return (self.curves[order] - self.empty[:, None]).mean(0) / (gain if gain > ROUNDING else np.nan)
 
     def cpr(self, order: str = "graph") -> Estimate:
         """Return the area under F over the share of columns, and its 95 % interval over the images."""
@@ -67,37 +76,32 @@ class Circuit(Measured):
 
     def _ratio(self, above: np.ndarray) -> Estimate:
         below = self.full - self.empty
-        if below.mean() <= NOTHING:
+        if below.mean() <= ROUNDING:
             return Estimate(np.nan)
         return ratio_of_means(above, below, self.random_state)
 
-    def __str__(self) -> str:
-        text = (
-            f"in {' and '.join(self.layers)} the graph's words, at {self.graph_share.mean():.0%} of the locations, "
-            f"keep {self.of(self.graph):.2f}"
-        )
-        for order, words in (("frequency", "frequent"), ("random", "random")):
-            if order in self.alike:
-                text += f", {words} words at as many {self.of(self.alike[order]).value:.2f}"
-        return f"{text}; all but the graph's {self.of(self.complement).value:.2f}."
-
-    def figures(self) -> list[Figure]:
-        measured = [
-            ("faithfulness", self.of(self.graph), "near 1, above random"),
-            ("faithfulness, complement", self.of(self.complement), "near 0"),
-            *((f"faithfulness, {order}", self.of(values), BASELINE) for order, values in self.alike.items()),
-            *(
-                (f"area under the curve, {order}", self.cpr(order), "high" if order == "graph" else BASELINE)
-                for order in self.curves
-            ),
-            ("nodes needed", Estimate(self.nodes.needed), "near 1"),
-        ]
+    def measurements(self, how: str) -> list[Measurement]:
+        """Return the measured values; `how` describes the filling and the graphs."""
         where = " + ".join(self.layers)
-        return [Figure(what, where, value, *between, good) for what, (value, between), good in measured]
+        share = float(self.graph_share.mean())
+        measurements = [
+            Measurement(f"faithfulness ({how})", where, *self.of(self.graph), "near 1, above random"),
+            Measurement(f"faithfulness ({how}), complement", where, *self.of(self.complement), "near 0"),
+        ]
+        for order, values in self.alike.items():
+            measurements.append(Measurement(f"faithfulness ({how}), {order}", where, *self.of(values), BASELINE))
+        for order in self.curves:
+            good = "high" if order == "graph" else BASELINE
+            measurements.append(Measurement(f"area under the curve ({how}), {order}", where, *self.cpr(order), good))
+        return [
+            *measurements,
+            Measurement(f"nodes needed ({how})", where, self.nodes.needed, good="near 1"),
+            Measurement(f"share of locations kept ({how})", where, share, good="low"),
+        ]
 
 
 @dataclass(frozen=True, eq=False)
-class Faithfulness(Measured):
+class Faithfulness(Result):
     """The result of :func:`faithfulness`."""
 
     together: Circuit
@@ -113,18 +117,20 @@ class Faithfulness(Measured):
     @property
     def n_undefined(self) -> int:
         """Number of images for which the columns of the layers make no difference."""
-        return int((np.abs(self.together.full - self.together.empty) <= NOTHING).sum())
+        return int((np.abs(self.together.full - self.together.empty) <= ROUNDING).sum())
 
     def _circuits(self) -> list[Circuit]:
         return [self.together, *(circuit for circuit in self.layers.values() if circuit is not self.together)]
 
-    def figures(self) -> list[Figure]:
-        return [figure for circuit in self._circuits() for figure in circuit.figures()]
+    def measurements(self) -> list[Measurement]:
+        how = describe(self.fill, self.by)
+        measurements = [measurement for circuit in self._circuits() for measurement in circuit.measurements(how)]
+        return [*measurements, Measurement(f"undefined images ({how})", "all layers", self.n_undefined)]
 
     def verdicts(self) -> list[Verdict]:
         if (self.fill, self.by) != ("mean", "image"):
             return []
-        value, (low, _) = self.together.of(self.together.graph)
+        value, low, _ = self.together.of(self.together.graph)
         other = max((self.together.of(values).value for values in self.together.alike.values()), default=0.0)
         above = low > max(other, 0)
         answer = "yes" if above and value >= _ENOUGH else "partly" if above else "no"
@@ -146,16 +152,6 @@ class Faithfulness(Measured):
         ax.set_title(f"Kept in {kept} ({self.fill})", parse_math=False)
         ax.legend(fontsize="small")
         return ax
-
-    def __str__(self) -> str:
-        lines = [
-            "Share of the log-odds of the decision that is left with only the graph's words, 1 being all (fill: "
-            f"{self.fill}; graphs by {self.by}), over {len(self.together.full)} images:",
-            *(f"  {circuit}" for circuit in self._circuits()),
-        ]
-        if self.n_undefined:
-            lines.append(f"  For {self.n_undefined} images the columns of the layers make no difference.")
-        return "\n".join(lines)
 
 
 def faithfulness(

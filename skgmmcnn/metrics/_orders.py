@@ -29,6 +29,11 @@ def check_orders(orders: Sequence[str], known: Sequence[str], n_random: int) -> 
         raise ValueError(f"n_random must be at least 1; got {n_random}.")
 
 
+def describe(fill: str, by: str) -> str:
+    """Return the filling of columns and the kind of graphs as text."""
+    return fill if by == "image" else f"{fill}, by class"
+
+
 def leaders_of(parts: Parts, by: str) -> np.ndarray:
     """Return for each image the number of the first one that shares its graph, shape (n,)."""
     if by == "image":

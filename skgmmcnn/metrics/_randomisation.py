@@ -17,14 +17,14 @@ from .._progress import progress
 from ..dictionary import WordMaps, align_words
 from ..features import Change, FeatureMaps, maps_of_changed_network
 from ..graph import InferenceGraph
-from ._intervals import interval
+from ._intervals import interval_of_mean
 from ._parts import in_memory
 from ._refits import Reference, refit, seed_of, similarities, take_apart_held
-from ._results import Figure, Measured
+from ._results import BASELINE, Measurement, Result, text_table
 
 
 @dataclass(frozen=True, eq=False)
-class Randomisation(Measured):
+class Randomisation(Result):
     """The result of :func:`randomisation_test`."""
 
     modules: tuple[tuple[str, ...], ...]
@@ -45,32 +45,27 @@ class Randomisation(Measured):
         classes, images = np.where(room > 0, (last - self.chance[-1]) / np.where(room > 0, room, 1), np.nan).tolist()
         return classes, images
 
-    def figures(self) -> list[Figure]:
-        (low, high), (classes, images) = self.image_intervals[-1], self.survival
-        last = float(self.images[-1].mean())
-        return [
-            Figure("class graphs alike, random weights", "graph", float(self.classes[-1].mean()), good="near 0"),
-            Figure("image graphs alike, random weights", "graph", last, float(low), float(high), "near 0"),
-            Figure("survival of class graphs", "graph", classes, good="near 0"),
-            Figure("survival of image graphs", "graph", images, good="near 0"),
-        ]
+    def measurements(self) -> list[Measurement]:
+        measurements = []
+        for i, (kind, similarity) in enumerate([("class", self.classes[-1]), ("image", self.images[-1])]):
+            low, high = self.image_intervals[-1].tolist() if kind == "image" else (np.nan, np.nan)
+            name, chance = f"similarity of {kind} graphs", float(self.chance[-1, i])
+            measurements += [
+                Measurement(f"{name}, random weights", "graph", float(similarity.mean()), low, high, "near 0"),
+                Measurement(f"{name}, other seed", "graph", self.other_seed[i], good=BASELINE),
+                Measurement(f"{name}, random partners", "graph", chance, good=BASELINE),
+                Measurement(f"survival of {kind} graphs", "graph", self.survival[i], good="near 0"),
+            ]
+        return measurements
 
     def __str__(self) -> str:
-        width = max(12, *(len(step[-1]) for step in self.modules))
-        lines = [f"{'down to':{width}}  class graphs  image graphs  words kept  words agree  decisions kept"]
-        kept = np.mean(list(self.words.values()), axis=0)
+        words = np.mean(list(self.words.values()), axis=0)
+        rows = [["down to", "class graphs", "image graphs", "words", "words agree", "decisions kept"]]
         for step, name in enumerate(["(none)", *(names[-1] for names in self.modules)]):
-            lines.append(
-                f"{name:{width}}  {self.classes[step].mean():12.2f}  {self.images[step].mean():12.2f}  "
-                f"{kept[step]:10.2f}  {self.fidelity[step]:11.0%}  {self.agreement[step]:14.0%}"
-            )
-        (classes, images), (other, others), (low, high) = self.survival, self.other_seed, self.image_intervals[-1]
-        lines.append(
-            f"Another seed gives {other:.2f} and {others:.2f}, partners at random {self.chance[-1, 0]:.2f} and "
-            f"{self.chance[-1, 1]:.2f}.  Of what lies between, {classes:.0%} survive random weights in class graphs, "
-            f"{images:.0%} in image graphs ({low:.2f} to {high:.2f} alike)."
-        )
-        return "\n".join(lines)
+            similarities = self.classes[step].mean(), self.images[step].mean(), words[step]
+            shares = self.fidelity[step], self.agreement[step]
+            rows.append([name, *(f"{each:.2f}" for each in similarities), *(f"{share:.0%}" for share in shares)])
+        return f"{text_table(rows, '<>>>>>')}\n{super().__str__()}"
 
 
 def randomisation_test(
@@ -163,7 +158,7 @@ def randomisation_test(
     words = dict(zip(first.words.layers, stacked.pop("words").T, strict=True))
     return Randomisation(
         modules=tuple(map(tuple, steps)),
-        image_intervals=np.array([interval(images, random) for images in stacked["images"]]),
+        image_intervals=np.array([interval_of_mean(images, random) for images in stacked["images"]]),
         other_seed=(float(other["classes"].mean()), float(other["images"].mean())),
         words=words,
         **stacked,

@@ -12,15 +12,16 @@ from sklearn.utils import check_random_state
 
 from ..graph import probable
 from ._ablation import Ablation, Gone, at_locations
-from ._intervals import Estimate, interval_of_share
+from ._intervals import Estimate, share_of
 from ._parts import take_apart
-from ._results import BASELINE, NOTHING, Figure, Measured, Scale, Verdict, axes_for
+from ._results import BASELINE, ROUNDING, Measurement, Result, Thresholds, Verdict, axes_for
 
-_CLEAR, _USED = Scale(0.95, 0.5), Scale(0.8, 0.5)  # shares of the draws, and of the images
+_CLEAR = Thresholds(0.95, 0.5)  # shares of the draws
+_USED = Thresholds(0.8, 0.5)  # shares of the images
 
 
 @dataclass(frozen=True, eq=False)
-class Removal(Measured):
+class Removal(Result):
     """The result of :func:`removal`."""
 
     full: np.ndarray
@@ -31,43 +32,42 @@ class Removal(Measured):
     @property
     def above_random(self) -> np.ndarray:
         """Share of the draws without whose words the decision falls less, shape (n,); 0 where it does not fall."""
-        differs = np.abs(self.without_random - self.without[:, None]) > NOTHING
+        differs = np.abs(self.without_random - self.without[:, None]) > ROUNDING
         less = differs & (self.without_random > self.without[:, None])
-        falls = self.full - self.without > NOTHING
+        falls = self.full - self.without > ROUNDING
         return np.where(falls, less.sum(1) / np.maximum(differs.sum(1), 1), 0.0)
 
     @property
     def used(self) -> Estimate:
         """Share of the images that fall more than in 95 % of the draws, and its 95 % interval."""
-        clear = self.above_random >= _CLEAR.yes
-        return Estimate(float(clear.mean()), interval_of_share(clear))
+        return share_of(self.above_random >= _CLEAR.yes)
 
     @property
     def proba(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Probability of each decision: of the whole image, without its words, and without random ones (mean)."""
         return expit(self.full), expit(self.without), expit(self.without_random).mean(1)
 
-    def figures(self) -> list[Figure]:
-        used, between = self.used
-        names = ("with all words", "without the words shown", "without random words")
+    def measurements(self) -> list[Measurement]:
+        full, without, by_chance = (float(values.mean()) for values in self.proba)
         return [
-            Figure("words used more than random ones", "decision", used, *between, "near 1, by chance 0.05"),
-            *(
-                Figure(f"probability {name}", "decision", float(values.mean()), good=good)
-                for name, values, good in zip(names, self.proba, ("", "low", BASELINE), strict=True)
-            ),
+            Measurement("words used more than random ones", "decision", *self.used, "near 1, by chance 0.05"),
+            Measurement("probability with all words", "decision", full),
+            Measurement("probability without the words shown", "decision", without, good="low"),
+            Measurement("probability without random words", "decision", by_chance, good=BASELINE),
+            Measurement("share of locations removed", "decision", float(self.share.mean()), good="low"),
         ]
 
     def verdicts(self) -> list[Verdict]:
-        (value, _), (full, without, chance) = self.used, (values.mean() for values in self.proba)
-        used = f"for {value:.0%} of the images the decision falls more without them than without random words"
+        full, without, chance = (values.mean() for values in self.proba)
+        used = self.used.value
+        why = f"for {used:.0%} of the images the decision falls more without them than without random words"
         advice = "; use only the pictures listed as reliable"
         fall = (
             f"the probability of the decision falls from {full:.2f} to {without:.2f} on average; without random words "
             f"at as many locations, to {chance:.2f}."
         )
         return [
-            _USED.verdict("Does the network use the words shown?", value, used, partly=advice, no=advice),
+            _USED.verdict("Does the network use the words shown?", used, why, partly=advice, no=advice),
             Verdict("What happens without them?", "", fall),
         ]
 
@@ -84,22 +84,14 @@ class Removal(Measured):
 
     def plot(self, *, ax: Any = None) -> Any:
         """Draw the probability of each image without its words against that without random ones."""
-        ax, (full, without, chance) = axes_for(ax), self.proba
+        ax = axes_for(ax)
+        full, without, chance = self.proba
         ax.plot([0, 1], [0, 1], ":", color="0.4")
         points = ax.scatter(chance, without, c=full, cmap="cividis", vmin=0, vmax=1, s=18)
         ax.figure.colorbar(points, ax=ax, label="with all words")
         ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), title="Probability of each decision")
         ax.set(xlabel="without random words", ylabel="without the words shown")
         return ax
-
-    def __str__(self) -> str:
-        (used, (low, high)), (full, without, chance) = self.used, (values.mean() for values in self.proba)
-        return (
-            f"Without the words shown, at {self.share.mean():.0%} of the locations, the mean probability of the "
-            f"decision is {without:.2f}, without random ones at as many {chance:.2f}, with all words "
-            f"{full:.2f}.  For {used:.0%} of {len(self.full)} images ({low:.0%} to {high:.0%}) it falls more "
-            f"than in {_CLEAR.yes:.0%} of {self.without_random.shape[1]} random draws."
-        )
 
 
 def removal(

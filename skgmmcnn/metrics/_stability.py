@@ -12,9 +12,9 @@ from sklearn.utils import check_random_state
 
 from .._progress import progress
 from ..dictionary import assign, similarity_of_means
-from ._intervals import Interval, interval
+from ._intervals import interval_of_mean
 from ._refits import Compared, Reference, refit, seed_of, similarities, take_apart_held
-from ._results import BASELINE, Figure, Measured
+from ._results import BASELINE, Measurement, Result
 
 KINDS = ("resample", "seed", "both")
 Edge = tuple[str, str]
@@ -27,7 +27,7 @@ class GraphStability:
     names: tuple[str, ...]
     similarity: np.ndarray
     chance: np.ndarray
-    interval: Interval
+    interval: tuple[float, float]
     edges: tuple[Mapping[Edge, float], ...]
     chance_edges: tuple[Mapping[Edge, float], ...]
 
@@ -41,14 +41,6 @@ class GraphStability:
         """The same for partners at random."""
         return _stable(self.chance_edges)
 
-    def __str__(self) -> str:
-        n_edges, (low, high) = sum(map(len, self.edges)), self.interval
-        return (
-            f"{self.similarity.mean():.2f} alike ({low:.2f} to {high:.2f}), where words matched at random give "
-            f"{self.chance.mean():.2f}; {self.stable_edges:.0%} of their {n_edges} edges are found again in at least "
-            f"half of the refits, {self.stable_by_chance:.0%} by chance"
-        )
-
 
 def _stable(edges: tuple[Mapping[Edge, float], ...]) -> float:
     shares = np.array([share for graph in edges for share in graph.values()])
@@ -56,7 +48,7 @@ def _stable(edges: tuple[Mapping[Edge, float], ...]) -> float:
 
 
 @dataclass(frozen=True, eq=False)
-class Stability(Measured):
+class Stability(Result):
     """The result of :func:`stability`."""
 
     kind: str
@@ -65,35 +57,24 @@ class Stability(Measured):
     classes: GraphStability
     images: GraphStability
 
-    def figures(self) -> list[Figure]:
-        figures = []
+    def measurements(self) -> list[Measurement]:
+        measurements = []
         for layer, cosines in self.words.items():
-            chance = float(self.chance_words[layer].mean())
-            figures.append(Figure(f"cosine of partners, {self.kind}", layer, float(cosines.mean()), good="near 1"))
-            figures.append(Figure(f"cosine of partners at random, {self.kind}", layer, chance, good=BASELINE))
-        for what, graphs in (("class", self.classes), ("image", self.images)):
-            alike, chance = float(graphs.similarity.mean()), float(graphs.chance.mean())
-            edges, by_chance = f"stable edges of {what} graphs", graphs.stable_by_chance
-            figures += [
-                Figure(f"{what} graphs alike, {self.kind}", "graph", alike, *graphs.interval, "near 1"),
-                Figure(f"{what} graphs alike by chance, {self.kind}", "graph", chance, good=BASELINE),
-                Figure(f"{edges}, {self.kind}", "graph", graphs.stable_edges, good="near 1"),
-                Figure(f"{edges} by chance, {self.kind}", "graph", by_chance, good=BASELINE),
+            name, chance = f"cosine of words, {self.kind}", float(self.chance_words[layer].mean())
+            measurements += [
+                Measurement(name, layer, float(cosines.mean()), good="near 1"),
+                Measurement(f"{name}, random partners", layer, chance, good=BASELINE),
             ]
-        return figures
-
-    def __str__(self) -> str:
-        differ = {"resample": "resampled images", "seed": "other seeds", "both": "resampled images and other seeds"}
-        n_refits = len(next(iter(self.words.values())))
-        lines = [f"{n_refits} refits with {differ[self.kind]}:"]
-        lines += [
-            f"Words of {layer} have partners of cosine {values.mean():.3f} (the worst tenth, up to "
-            f"{np.quantile(values.mean(0), 0.1):.3f}); partners at random, {self.chance_words[layer].mean():.3f}."
-            for layer, values in self.words.items()
-        ]
-        lines.append(f"Graphs of {len(self.classes.names)} classes are {self.classes}.")
-        lines.append(f"Graphs of {len(self.images.names)} images are {self.images}.")
-        return "\n".join(lines)
+        for kind, graphs in (("class", self.classes), ("image", self.images)):
+            name, edges = f"similarity of {kind} graphs, {self.kind}", f"stable edges of {kind} graphs, {self.kind}"
+            similarity, chance = float(graphs.similarity.mean()), float(graphs.chance.mean())
+            measurements += [
+                Measurement(name, "graph", similarity, *graphs.interval, "near 1"),
+                Measurement(f"{name}, random partners", "graph", chance, good=BASELINE),
+                Measurement(edges, "graph", graphs.stable_edges, good="near 1"),
+                Measurement(f"{edges}, random partners", "graph", graphs.stable_by_chance, good=BASELINE),
+            ]
+        return measurements
 
 
 def stability(
@@ -207,7 +188,7 @@ def _graph_stability(
         names=names,
         similarity=similarity,
         chance=chance,
-        interval=interval(similarity.mean(1), random),
+        interval=interval_of_mean(similarity.mean(1), random),
         edges=tuple(_shares_of_edges(graph, each) for graph, *each in zip(graphs, *aligned, strict=True)),
         chance_edges=tuple(_shares_of_edges(graph, each) for graph, *each in zip(graphs, *by_chance, strict=True)),
     )

@@ -93,12 +93,12 @@ def test_the_one_word_that_is_used_is_found(one_channel):
     # Two of three words mean nothing: the decision falls with the first word, or not before the last.
     assert (curves.proba["graph"][:, 2:] < 0.01).all()
     assert (curves.proba["reverse"][:, :-2] > 0.99).all()
-    ratio, (low, high) = curves.ratio()
+    ratio, low, high = curves.ratio()
     assert low <= ratio <= high < 0.7
     how = {"orders": ["graph", "random"], "fill": "zero", "random_state": 0}
     back = deletion(pipe, images[::2], "look", direction="insertion", **how)
     assert (back.proba["graph"][:, 2:] > 0.99).all()
-    assert "Words of look given back (fill: zero)" in str(back)
+    assert "insertion (zero), graph : random" in str(back)
 
 
 def test_a_graph_without_evidence_is_no_better_than_random_order(digits):

@@ -74,11 +74,12 @@ def test_the_share_of_draws_that_fall_less(without, without_random, expected):
     assert result.used[0] == (expected >= 0.95)
 
 
-def test_text_figures_and_picture(pipe, shown):
+def test_text_measurements_and_picture(pipe, shown):
     result = removal(pipe, shown, random_state=0)
     full, without, chance = (values.mean() for values in result.proba)
-    assert f"is {without:.2f}, without random ones at as many {chance:.2f}" in str(result)
-    assert [figure.value for figure in result.figures()] == pytest.approx([result.used[0], full, without, chance])
+    expected = [result.used.value, full, without, chance, result.share.mean()]
+    assert [row.value for row in result.measurements()] == pytest.approx(expected)
+    assert f"falls from {full:.2f} to {without:.2f} on average" in str(result)
     np.testing.assert_allclose(result.plot().collections[0].get_offsets()[:, 1], expit(result.without))
 
 
