@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +11,20 @@ from scipy.integrate import trapezoid
 from sklearn.utils import check_random_state
 
 from ..features import proba_of
-from ._ablation import Ablation, Gone, at_locations
+from ._ablation import Ablation
 from ._intervals import Estimate, ratio_of_means
-from ._orders import STYLES, check_orders, columns_of_first, describe, leaders_of, ranked_by_evidence, ranks_of
-from ._parts import take_apart
+from ._orders import (
+    STYLES,
+    check_orders,
+    cumulative_counts,
+    describe,
+    leaders_of,
+    mean_over_runs,
+    priorities_by_evidence,
+    ranks_by_order,
+    share_of_locations,
+)
+from ._parts import Parts, Table, take_apart
 from ._results import BASELINE, Measurement, Result, Verdict, axes_for
 
 ORDERS = ("graph", "per_location", "reverse", "frequency", "random")
@@ -153,56 +163,51 @@ def deletion(
         raise ValueError(f"n_steps must be at least 1; got {n_steps}.")
     parts.check_scores()
     leaders = leaders_of(parts, by)
-    ablation, columns = Ablation(parts, [layer], fill, random), parts.columns([layer])
-    counts, chance = parts.words.histogram()[:, columns], random.random_sample((len(parts.words), len(columns)))
-    ranked = {} if set(orders) <= {"frequency", "random"} else ranked_by_evidence(parts, leaders)
-
-    def priority(order: str) -> np.ndarray:
-        if order == "random":
-            return random.random_sample(counts.shape)
-        if order == "frequency":
-            return counts
-        evidence = ranked[order][:, columns]
-        known = ((evidence != 0) & (counts > 0)).any(1, keepdims=True)
-        return np.where(known, evidence, chance)  # where no word has evidence, none comes first
-
-    runs = [order for order in orders for _ in range(n_random if order == "random" else 1)]
-    steps = [whole_words(priority(order), counts, n_steps) for order in runs]
-
-    def removals(rows: slice) -> Iterator[Gone]:
-        for ranks, ends, _ in steps:
-            places = at_locations(ranks[rows], parts.words.words[layer][rows])
-            for end in ends[rows].T:
-                first = places < end[:, None, None]
-                yield {layer: first if direction == "deletion" else ~first}
-
-    proba = ablation.run(f"{direction} {layer}", removals, proba_of).reshape(len(runs), n_steps + 1, -1)
-
-    def mean_by_order(values: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-        return {
-            order: np.mean([each for run, each in zip(runs, values, strict=True) if run == order], axis=0)
-            for order in orders
-        }
-
+    ablation = Ablation(parts, [layer], fill, random)
+    counts = {layer: parts.counts[layer]}
+    priorities = _priorities(parts, layer, leaders, orders, random)
+    ranks = ranks_by_order(priorities, counts, np.arange(len(parts.maps)), orders, n_random, random)
+    shares, removals = {}, {}
+    for order, runs in ranks.items():
+        first = [{layer: words} for run in runs for words in first_words(run[layer], counts[layer], n_steps)]
+        shares[order] = mean_over_runs(np.array([share_of_locations(words, counts) for words in first]), len(runs)).T
+        removals[order] = first if direction == "deletion" else [{layer: ~words[layer]} for words in first]
+    proba = ablation.run_words(f"{direction} {layer}", [layer], removals, proba_of)
     return AblationCurves(
         layer=layer,
         fill=fill,
         direction=direction,
         by=by,
-        shares=mean_by_order([shares for _, _, shares in steps]),
-        proba=mean_by_order([each.T for each in proba]),
+        shares=shares,
+        proba={order: np.column_stack([*mean_over_runs(each, len(ranks[order]))]) for order, each in proba.items()},
         random_state=int(random.randint(2**31)),
     )
 
 
-def whole_words(priority: np.ndarray, counts: np.ndarray, n_steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Divide the words of images into steps of nearly equal numbers of columns, without dividing a word.
+def _priorities(
+    parts: Parts, layer: str, leaders: np.ndarray, orders: Sequence[str], random: np.random.RandomState
+) -> dict[str, Table]:
+    """Return tables of the removal priority of the words of one layer, by order.
 
-    From the removal priority (n, K) of words and their numbers of columns (n, K), return the rank of each word (n, K),
-    the number of words removed at each step (n, n_steps + 1), and their share of the columns.
+    Where no word of an image has evidence, its order is random, as any other would favour some words.
     """
-    ranks = ranks_of(priority, counts)
-    sums = columns_of_first(ranks, counts)
-    steps = np.linspace(0, 1, n_steps + 1) * sums[:, -1:]
-    ends = np.abs(sums[:, None] - steps[:, :, None]).argmin(2)
-    return ranks, ends, np.take_along_axis(sums, ends, axis=1) / sums[:, -1:]
+    counts = parts.counts[layer]
+    chance = random.random_sample(counts.shape)
+    priorities: dict[str, Table] = {"frequency": {layer: counts}}
+    if set(orders) <= {"frequency", "random"}:
+        return priorities
+    for order, tables in priorities_by_evidence(parts, leaders).items():
+        has_evidence = ((tables[layer] != 0) & (counts > 0)).any(1, keepdims=True)
+        priorities[order] = {layer: np.where(has_evidence, tables[layer], chance)}
+    return priorities
+
+
+def first_words(ranks: np.ndarray, counts: np.ndarray, n_steps: int) -> np.ndarray:
+    """Return the first words at steps of nearly equal numbers of locations, bool (n_steps + 1, n, K).
+
+    `ranks` and `counts` (n, K) are the ranks of words in their image and their numbers of locations.
+    """
+    sums = cumulative_counts(ranks, counts)
+    targets = np.linspace(0, 1, n_steps + 1) * sums[:, -1:]
+    n_words = np.abs(sums[:, None] - targets[:, :, None]).argmin(2)
+    return ranks < n_words.T[:, :, None]

@@ -12,7 +12,7 @@ from sklearn.base import clone
 from ..dictionary import Alignment, WordMaps, WordModel
 from ..features import FeatureMaps
 from ..graph import GraphComparison, InferenceGraph, compare_graphs
-from ._parts import Parts, in_memory, of_any_worth, take_apart
+from ._parts import Parts, ignore_few_fitted, in_memory, take_apart
 
 Compared = list[GraphComparison]
 
@@ -60,7 +60,7 @@ class Reference:
             for graphs in zip(self.graphs, again, strict=True)
         ]
 
-    @of_any_worth()
+    @ignore_few_fitted()
     def _explain(self, graph: InferenceGraph, words: WordMaps) -> tuple[list[nx.DiGraph], list[nx.DiGraph]]:
         """Return the graphs of all classes and of the images, for the decisions of the first fit."""
         decisions, by_row = self.words.decisions, dict[int, nx.DiGraph]()

@@ -11,7 +11,7 @@ from scipy.special import expit
 from sklearn.utils import check_random_state
 
 from ..graph import probable
-from ._ablation import Ablation, Gone, at_locations
+from ._ablation import Ablation, Locations, at_locations
 from ._intervals import Estimate, share_of
 from ._parts import take_apart
 from ._results import BASELINE, ROUNDING, Measurement, Result, Thresholds, Verdict, axes_for
@@ -143,23 +143,24 @@ def removal(
     if n_draws < 1:
         raise ValueError(f"n_draws must be at least 1; got {n_draws}.")
     parts.check_scores()
-    ablation, kept = Ablation(parts, layers, fill, random), parts.kept(least=0)
-    words = {layer: parts.words.words[layer].astype(np.int64) for layer in layers}
-    shown = {layer: at_locations(kept[layer], words[layer]) for layer in layers}
+    ablation = Ablation(parts, layers, fill, random)
+    kept = parts.kept(least=0)
+    words = parts.words.words
+    locations = {layer: at_locations(kept[layer], words[layer]) for layer in layers}
 
-    def removals(rows: slice) -> Iterator[Gone]:
+    def removals(rows: slice) -> Iterator[Locations]:
         yield {}
-        yield {layer: shown[layer][rows] for layer in layers}
+        yield {layer: locations[layer][rows] for layer in layers}
         for _ in range(n_draws):
-            yield {layer: as_many(shown[layer][rows], words[layer][rows], random) for layer in layers}
+            yield {layer: random_locations(locations[layer][rows], words[layer][rows], random) for layer in layers}
 
-    full, without, *by_chance = ablation.run("removal", removals)
-    share = np.mean([shown[layer].mean((1, 2)) for layer in layers], axis=0)
-    return Removal(full, without, np.stack(by_chance, axis=1), share)
+    full, without, *without_random = ablation.run("removal", layers, removals)
+    share = np.mean([locations[layer].mean((1, 2)) for layer in layers], axis=0)
+    return Removal(full, without, np.stack(without_random, axis=1), share)
 
 
-def as_many(gone: np.ndarray, shown: np.ndarray, random: np.random.RandomState) -> np.ndarray:
-    """Return locations of random words, the last one in part, as many as those `gone` of each image, bool (n, H, W)."""
-    ranks = random.random_sample((len(shown), shown.max() + 1)).argsort(1)
-    keys = (at_locations(ranks, shown) + random.random_sample(shown.shape)).reshape(len(shown), -1)
-    return (keys.argsort(1).argsort(1) < gone.sum((1, 2))[:, None]).reshape(shown.shape)
+def random_locations(locations: np.ndarray, words: np.ndarray, random: np.random.RandomState) -> np.ndarray:
+    """Return the locations of random words, the last one in part, at an equal number of locations, bool (n, H, W)."""
+    ranks = random.random_sample((len(words), int(words.max()) + 1)).argsort(1)
+    keys = (at_locations(ranks, words) + random.random_sample(words.shape)).reshape(len(words), -1)
+    return (keys.argsort(1).argsort(1) < locations.sum((1, 2))[:, None]).reshape(words.shape)

@@ -182,7 +182,7 @@ def trust_report(
     >>> metrics.deletion(pipe, images, "conv3", random_state=0).ratio()[0] < 1
     True
     >>> top = metrics.faithfulness(pipe, images, random_state=0).layers["conv3"]
-    >>> top.of(top.graph)[0] > top.of(top.alike["random"])[0]
+    >>> top.faithfulness(top.graph).value > top.faithfulness(top.size_matched["random"]).value
     True
     >>> metrics.edge_effects(pipe, images, random_state=0).pairs["conv3", "conv2"].correlation()[0] > 0.5
     True
