@@ -19,6 +19,11 @@ class Span(NamedTuple):
         """Length of the longest interval."""
         return int((self.stop - self.start).max(initial=0))
 
+    def mask(self, extent: int) -> np.ndarray:
+        """Return whether each interval contains each of `extent` positions, bool (n, extent)."""
+        positions = np.arange(extent)
+        return (self.start[:, None] <= positions) & (positions < self.stop[:, None])
+
     def around(self, length: int, extent: int) -> Span:
         """Return intervals of equal length around these, within an axis of `extent` positions.
 

@@ -6,12 +6,13 @@ from ._evidence import Selection
 from ._export import read_graph, to_frame, write_graph
 from ._hierarchy import DECISION
 from ._inference_graph import InferenceGraph
-from ._kinds import evidence_of, strength_of
+from ._kinds import kind_of, strength_of, wording_of
 from ._pairs import PairEffect, pair_effects, priorities, selections_of
 from ._surprise import surprise, typicality
 from ._targets import Target, targets_of
-from ._text import is_part, nats, percent, probable, text_of, to_text
+from ._text import to_text
 from ._tracing import salience
+from ._wording import Bar, Wording, nats, percent, probable, with_number
 
 __all__ = [
     "InferenceGraph",

@@ -13,7 +13,7 @@ from sklearn.pipeline import Pipeline
 from .._optional import need
 from ..dictionary import Alignment, WordMaps, align_words
 from ._hierarchy import DECISION
-from ._kinds import KINDS, check_graph, evidence_of, strength_of
+from ._kinds import KINDS, check_graph, kind_of
 
 _SIGNS = {"added": "+", "removed": "-", "changed": "~", "same": "="}
 
@@ -70,7 +70,7 @@ class GraphComparison:
         return pandas.DataFrame(rows, columns=["kind", *Difference._fields])
 
     def to_text(self) -> str:
-        """Return for each layer the similarity, its words and its edges, without edges of words that one graph lacks.
+        """Return similarity, words and edges layer by layer, without the edges of words that one graph lacks.
 
         ``=`` in both graphs, ``~`` with other evidence, ``-`` only in the first, ``+`` only in the second.  Where words
         were aligned, keys of the second graph stand in parentheses.
@@ -82,8 +82,8 @@ class GraphComparison:
             edges = self.edge_similarity.get(layer)
             lines.append(f"{layer}: words {similarity:.2f}" + ("" if edges is None else f", edges {edges:.2f}"))
             for indent, rows in (("  ", self.nodes), ("    ", self.edges)):
-                shown = [row for row in rows if row.layer == layer and not row.implied]
-                lines += [f"{indent}{_line(row, renamed)} {unit}" for row in shown]
+                of_layer = [row for row in rows if row.layer == layer and not row.implied]
+                lines += [f"{indent}{_line(row, renamed)} {unit}" for row in of_layer]
         return "\n".join(lines)
 
 
@@ -125,11 +125,11 @@ def compare_graphs(
     --------
     >>> import networkx as nx
     >>> from skgmmcnn.graph import compare_graphs
-    >>> def graph(*words):
-    ...     made = nx.DiGraph(n_images=1, evidence="counts")
-    ...     made.add_nodes_from((f"conv_w{word:03}", {"layer": "conv", "word": word, "score": 3.0}) for word in words)
-    ...     return made
-    >>> print(compare_graphs(graph(3, 4), graph(3, 5)).to_text())
+    >>> def graph_of(*words):
+    ...     graph = nx.DiGraph(n_images=1, evidence="counts")
+    ...     graph.add_nodes_from((f"conv_w{word:03}", {"layer": "conv", "word": word, "score": 3.0}) for word in words)
+    ...     return graph
+    >>> print(compare_graphs(graph_of(3, 4), graph_of(3, 5)).to_text())
     similarity 0.33
     conv: words 0.33
       = conv_w003: 3.0 bits
@@ -140,16 +140,16 @@ def compare_graphs(
         raise ValueError(f"tolerance is a share of the evidence, at least 0; got {tolerance!r}.")
     for graph in (first, second):
         check_graph(graph)
-    evidence = {evidence_of(first), evidence_of(second)}
-    if len(evidence) > 1:
+    evidence, other_evidence = (kind_of(graph).name for graph in (first, second))
+    if evidence != other_evidence:
         raise ValueError(
-            "One graph shows influence, the other counts, which do not compare; make both with the same "
+            f"One graph shows {evidence}, the other {other_evidence}, which do not compare; make both with the same "
             "InferenceGraph(evidence=)."
         )
     (nodes, edges), (other_nodes, other_edges) = _items(first), _items(second, alignment)
     common = nodes.keys() & other_nodes.keys()
     words = [row for row in _differences(nodes, other_nodes, tolerance) if row.layer != DECISION]
-    return GraphComparison(words, _differences(edges, other_edges, tolerance, common), evidence.pop())
+    return GraphComparison(words, _differences(edges, other_edges, tolerance, common), evidence)
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,9 +227,8 @@ def _place(key: str, node: Mapping[str, Any], alignment: Alignment | None) -> An
 
 def _items(graph: nx.DiGraph, alignment: Alignment | None = None) -> tuple[dict[Any, _Item], dict[Any, _Item]]:
     """Return the nodes of a graph by place, and the edges by the places of their ends."""
-    strength = strength_of(graph)
-    # Counts add up over images, influences are means.
-    n_images = graph.graph["n_images"] if evidence_of(graph) == "counts" else 1
+    strength = kind_of(graph).strength
+    n_images = graph.graph["n_images"] if strength.additive else 1
     places, nodes, edges = {}, {}, {}
     for key, node in graph.nodes.items():
         places[key] = _place(key, node, alignment)
@@ -243,7 +242,7 @@ def _items(graph: nx.DiGraph, alignment: Alignment | None = None) -> tuple[dict[
 def _differences(
     first: Mapping[Any, _Item], second: Mapping[Any, _Item], tolerance: float, common: Set[Any] | None = None
 ) -> list[Difference]:
-    """Return the items of either graph; of edges, `common` are the places of nodes that both have."""
+    """Return the items of either graph; for edges, `common` are the places of the nodes that both graphs have."""
     rows = []
     for place in {**first, **second}:
         layer = (first[place] if place in first else second[place]).layer
@@ -263,7 +262,7 @@ def _by_layer(rows: list[Difference]) -> dict[str, float]:
 
 
 def _jaccard(first: np.ndarray, second: np.ndarray) -> float:
-    """Return sum min / sum max of weights, 1 where there are none."""
+    """Return sum min / sum max of weights, 1 if all are zero."""
     most = np.maximum(first, second).sum()
     return float(np.minimum(first, second).sum() / most) if most > 0 else 1.0
 
@@ -288,7 +287,7 @@ def _compare_counts(first: Any, second: Any, alignment: Alignment, words: list[W
 
 
 def _shares_in_common(first: np.ndarray, second: np.ndarray, upper: np.ndarray, lower: np.ndarray) -> float:
-    """Return sum min / sum max of the shares of all cells, those of words without partner counting as different."""
+    """Return sum min / sum max of the shares of all cells; those of words without a partner count as different."""
     one, other = (table / max(1, table.sum()) for table in (first, second))
     common = np.minimum(one[np.ix_(upper[:, 0], lower[:, 0])], other[np.ix_(upper[:, 1], lower[:, 1])]).sum()
     return float(common / (one.sum() + other.sum() - common))

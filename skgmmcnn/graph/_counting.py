@@ -11,8 +11,8 @@ from ..dictionary import WordMaps
 from ..features import ReceptiveField
 from ._hierarchy import DECISION, Hierarchy, Pair, maps_of
 
-FEW_FITTED = 10  # images of a class; counts of fewer say next to nothing
-_CHUNK = 2**18  # pairs of locations counted at a time: what is added up stays in the processor's cache
+FEW_FITTED = 10  # images of a class; counts of fewer are unreliable
+_CHUNK = 2**18  # pairs of locations counted at a time, so that the sums stay in the processor's cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,11 +43,11 @@ def log_ratios(counts: np.ndarray, smoothing: float) -> np.ndarray:
     With b the smoothing, P(t) = C[., t] / C[., .] and P(t | s) = (C[s, t] + b P(t)) / (C[s, .] + b).  A word t never
     counted, and a row s without counts, give 0 bits; a pair never seen is never positive evidence.
     """
-    columns = counts.sum(-2, keepdims=True)
-    marginal = columns / np.maximum(columns.sum(-1, keepdims=True), 1)
-    known = marginal > 0
-    lift = (counts / np.where(known, marginal, 1) + smoothing) / (counts.sum(-1, keepdims=True) + smoothing)
-    return np.log2(np.where(known, lift, 1))
+    totals = counts.sum(-2, keepdims=True)
+    marginal = totals / np.maximum(totals.sum(-1, keepdims=True), 1)
+    occurs = marginal > 0
+    lift = (counts / np.where(occurs, marginal, 1) + smoothing) / (counts.sum(-1, keepdims=True) + smoothing)
+    return np.log2(np.where(occurs, lift, 1))
 
 
 def count_pairs(upper: np.ndarray, lower: np.ndarray, field: ReceptiveField, n_upper: int, n_lower: int) -> np.ndarray:
@@ -92,8 +92,9 @@ def _pairs(start: np.ndarray, stop: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 
 def coverage(words: WordMaps, class_counts: np.ndarray, predicted: np.ndarray, labels: np.ndarray | None) -> str:
-    """Return as text the number of decisions with enough fitted images, and the share that the words predict."""
-    covered, agree = class_counts[words.decisions] >= FEW_FITTED, predicted == words.decisions
+    """Return the number of decisions with enough fitted images, and the share that the words predict, as text."""
+    covered = class_counts[words.decisions] >= FEW_FITTED
+    agree = predicted == words.decisions
     text = (
         f"{covered.sum()} of {len(words)} decisions are for classes with at least {FEW_FITTED} fitted images; counts "
         f"of words predict {agree.mean():.0%} of the decisions"

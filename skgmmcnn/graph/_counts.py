@@ -17,6 +17,7 @@ from sklearn.utils import gen_batches
 from ..dictionary import WordMaps
 from ..features import ReceptiveField
 from ._counting import FEW_FITTED
+from ._counts_wording import CountsWording
 from ._evidence import NONE, Evidence, Selection, Strength
 from ._hierarchy import DECISION
 from ._targets import Targets
@@ -50,16 +51,30 @@ class CountEvidence(Evidence):
     """Log-ratios of counts, in bits, walked from the targets down."""
 
     name = "counts"
-    strength = Strength("bits", "score", "score", "log_ratio", "contribution", "contribution", comparable=False)
+    strength = Strength(
+        unit="bits",
+        node="score",
+        root="score",
+        support="score",
+        edge="log_ratio",
+        total="contribution",
+        compared="contribution",
+        part="count",
+        share="frequency",
+        comparable=False,
+        additive=True,
+    )
+    wording = CountsWording
+    uses_network = False
 
     @staticmethod
     def check(estimator: InferenceGraph, words: WordMaps) -> None:
-        """Refuse a number of words that only the network could determine."""
+        """Raise ValueError for a number of words that only the network can determine."""
         if estimator.n_nodes == "enough":
             raise ValueError("n_nodes='enough' asks the network, which evidence='counts' never does; give a number.")
 
     def select(self, targets: Targets) -> list[Selection]:
-        """Return the words that best explain those kept above."""
+        """Return the words of largest score for the words kept above."""
         self._check_counted(targets)
         selections = []
         for rows, steps in self._walks(targets):
@@ -68,8 +83,8 @@ class CountEvidence(Evidence):
         n_denied = sum(selection.root["score"] < 0 for selection in selections)
         if targets.contrast is not None and n_denied:
             warnings.warn(
-                f"The counts of all words together speak against {n_denied} of {len(selections)} contrasts, which the "
-                "network made all the same: the words shown cannot be why. Use evidence='influence'.",
+                f"The counts of all words together speak against {n_denied} of {len(selections)} contrasts, although "
+                "the network decided so: the words shown cannot be the reason. Use evidence='influence'.",
                 stacklevel=4,
             )
         return selections
@@ -101,7 +116,7 @@ class CountEvidence(Evidence):
             if not links:
                 continue
             scores = reduce(np.add, ((link.counts * link.ratios).sum(1) for link in links))
-            # Of equal scores, the lower number comes first.
+            # Ties go to the lower number.
             ranked = np.argsort(-(scores / NO_EVIDENCE).round(), axis=1, kind="stable")[:, : self.n_nodes[layer]]
             reached[layer] = np.where(np.take_along_axis(scores, ranked, axis=1) > NO_EVIDENCE, ranked, NONE)
             steps.append(_Step(layer, links, scores, reached[layer]))
@@ -156,21 +171,21 @@ class CountEvidence(Evidence):
         return selection
 
     def _check_counted(self, targets: Targets) -> None:
-        """Refuse contrasts of classes that were never counted, and warn of targets that seldom were."""
+        """Raise ValueError for contrasts of classes without fitted images, and warn of targets with few."""
         if targets.layer != DECISION:
             return
         spec, counts, outputs = self.words.spec, self.estimator.class_counts_, np.unique(targets.words).tolist()
         for output in [] if targets.contrast is None else [*outputs, *np.unique(targets.contrast)]:
             if not counts[output]:
                 raise ValueError(
-                    f"No fitted image was decided for {spec.class_name(output)!r}, so that there is nothing to "
-                    "contrast; fit with such images, or use evidence='influence'."
+                    f"No fitted image has the decision {spec.class_name(output)!r}, so there is nothing to contrast; "
+                    "fit with such images, or use evidence='influence'."
                 )
         few = [output for output in outputs if counts[output] < FEW_FITTED]
         if few:
-            shown = ", ".join(f"{spec.class_name(output)!r} ({counts[output]})" for output in few[:3])
+            names = ", ".join(f"{spec.class_name(output)!r} ({counts[output]})" for output in few[:3])
             warnings.warn(
-                f"Counts know little of decisions with fewer than {FEW_FITTED} fitted images: {shown}"
+                f"Counts know little of decisions with fewer than {FEW_FITTED} fitted images: {names}"
                 f"{' and others' if len(few) > 3 else ''}. Fit more images of them, or use evidence='influence'.",
                 stacklevel=5,
             )
@@ -179,16 +194,13 @@ class CountEvidence(Evidence):
 def _count_below(present: np.ndarray, lower: np.ndarray, field: ReceptiveField, n_words: int) -> np.ndarray:
     """Return the number of locations of each word of `lower` (n, h, w) in the fields of `present`, int64 (n, A, K)."""
     shape = *present.shape[:2], n_words
-    # The number of fields at each location: exact, being no more than the locations of a map.
-    seen = spread(present.astype(np.float32), field)
+    # The number of fields at each location; exact in float32, as it is at most the number of locations of a map.
+    n_fields = sum_over_fields(present.astype(np.float32), field)
     cells = lower[:, None] + np.arange(0, np.prod(shape), n_words).reshape(*shape[:2], 1, 1)
-    return np.bincount(cells.ravel(), seen.ravel(), minlength=np.prod(shape)).reshape(shape).astype(np.int64)
+    return np.bincount(cells.ravel(), n_fields.ravel(), minlength=np.prod(shape)).reshape(shape).astype(np.int64)
 
 
-def spread(values: np.ndarray, field: ReceptiveField) -> np.ndarray:
-    """Return for each lower location the sum of `values` (..., H, W) over the upper ones that see it, (..., h, w)."""
-    rows, columns = (  # which lower positions each upper one sees along both axes, as ones and zeros
-        ((start[:, None] <= np.arange(size)) & (np.arange(size) < stop[:, None])).astype(values.dtype)
-        for (start, stop), size in zip((field.rows, field.columns), field.shape, strict=True)
-    )
+def sum_over_fields(values: np.ndarray, field: ReceptiveField) -> np.ndarray:
+    """Return at each lower location the sum of `values` (..., H, W) over the fields that contain it, (..., h, w)."""
+    rows, columns = (span.mask(size).astype(values.dtype) for span, size in field.axes)
     return rows.T @ values @ columns

@@ -9,7 +9,7 @@ import networkx as nx
 import numpy as np
 
 from ..dictionary import WordMaps
-from ..features import NetworkSpec, ReceptiveField
+from ..features import NetworkSpec, ReceptiveField, Span
 
 DECISION = "decision"
 EFFECTIVE, WHOLE = FIELDS = ("effective", "whole")
@@ -28,7 +28,7 @@ class Hierarchy:
 
 
 def hierarchy(spec: NetworkSpec, effective: Mapping[Pair, ReceptiveField]) -> Hierarchy:
-    """Return the hierarchy of a network, in `effective` fields, and in whole ones where there is none.
+    """Return the hierarchy of a network, with `effective` fields where given and whole fields elsewhere.
 
     A layer is explained by the layers that it depends on without another modelled layer between, the decision by the
     layers on which no other modelled layer depends; the field of the decision is the whole map.
@@ -46,9 +46,9 @@ def hierarchy(spec: NetworkSpec, effective: Mapping[Pair, ReceptiveField]) -> Hi
 
 
 def effective_fields(spec: NetworkSpec) -> dict[Pair, ReceptiveField] | None:
-    """Return the effective fields of all layers that explain each other; None if some were not measured."""
-    known = spec.effective_fields
-    return {pair: known[pair] for pair in _pairs(spec)} if set(known).issuperset(_pairs(spec)) else None
+    """Return the effective fields of all pairs of layers in the hierarchy; None if some were not measured."""
+    pairs, fields = _pairs(spec), spec.effective_fields
+    return {pair: fields[pair] for pair in pairs} if fields.keys() >= set(pairs) else None
 
 
 def maps_of(words: WordMaps, layer: str) -> np.ndarray:
@@ -62,7 +62,7 @@ def _pairs(spec: NetworkSpec) -> list[Pair]:
 
 def _check_layers(spec: NetworkSpec) -> None:
     if DECISION in spec.layers:
-        raise ValueError(f"A layer is called {DECISION!r}, the name of what graphs explain; rename it in the network.")
+        raise ValueError(f"A layer is called {DECISION!r}, the layer of outputs in graphs; rename it in the network.")
     place = {layer: number for number, layer in enumerate(spec.layers)}
     for upper, lower in spec.receptive_fields:
         if {upper, lower} <= set(place) and place[lower] > place[upper]:
@@ -73,5 +73,6 @@ def _check_layers(spec: NetworkSpec) -> None:
 
 
 def _whole_map(size: tuple[int, ...]) -> ReceptiveField:
-    rows, columns = ((np.array([0]), np.array([n])) for n in size)
-    return ReceptiveField(rows, columns, size)  # type: ignore[arg-type]
+    height, width = size
+    rows, columns = (Span(np.array([0]), np.array([length])) for length in size)
+    return ReceptiveField(rows, columns, (height, width))

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..dictionary import ClassMargin, Influence, Margin, WordMaps, WordMargin
+from ..dictionary import ClassMargin, Influence, Margin, WordMaps, WordMargin, count_words
 from ._evidence import Evidence, Selection, Strength, Word
 from ._hierarchy import DECISION
+from ._influence_wording import InfluenceWording
 from ._summary import summarise
 from ._targets import Targets
-from ._tracing import Question, Trace, order, trace
+from ._tracing import Question, Trace, order, salience, trace
 
 if TYPE_CHECKING:
     from ._inference_graph import InferenceGraph
@@ -26,15 +27,29 @@ class InfluenceEvidence(Evidence):
     """Integrated gradients, and exact effects of ablating words, in nats."""
 
     name = "influence"
-    strength = Strength("nats", "influence", "margin", "effect", "effect", "flow", comparable=True)
+    strength = Strength(
+        unit="nats",
+        node="influence",
+        root="margin",
+        support="effect",
+        edge="effect",
+        total="effect",
+        compared="flow",
+        part="flow",
+        share="share",
+        comparable=True,
+        additive=False,
+    )
+    wording = InfluenceWording
+    uses_network = True
 
     @staticmethod
     def check(estimator: InferenceGraph, words: WordMaps) -> None:
-        """Refuse words without a network."""
+        """Raise ValueError for words without a network."""
         network_of(words)
 
     def select(self, targets: Targets) -> list[Selection]:
-        """Return the words without which the margin falls most, of each image or of at most `max_images` together."""
+        """Return the words of largest effect on the margin, of each image or of at most `max_images` together."""
         traces = self._traces_together(targets) if targets.together else self._traces(self._question(targets))
         return summarise(traces, targets, self.structure, self.words.spec, self.estimator._seed)
 
@@ -43,8 +58,11 @@ class InfluenceEvidence(Evidence):
         traces = self._traces(self._question(Targets(DECISION, self.words.decisions)), keep=False)
         return np.stack([np.concatenate([each.totals[layer] for layer in self.words.layers]) for each in traces])
 
+    def priority(self, evidence: np.ndarray, n_locations: np.ndarray) -> np.ndarray:
+        return evidence if self.estimator.n_nodes == "enough" else salience(evidence, n_locations)
+
     def effects(self, kept: dict[str, list[list[int]]]) -> list[dict[tuple[Word, Word], float]]:
-        """Return for each image the effects of all pairs of given words, by layer, and of these on the decision."""
+        """Return for each image the effects of all pairs of the words `kept`, by layer, and of each on the decision."""
         question = self._question(Targets(DECISION, self.words.decisions))
         traces = self._traces(replace(question, fixed=kept, n_against=0))
         return [
@@ -70,48 +88,60 @@ class InfluenceEvidence(Evidence):
         return Question(margin, layers, pairs, estimator.n_steps, n_nodes, estimator.n_against)
 
     def _traces_together(self, targets: Targets) -> list[Trace]:
-        """Return the traces of at most `max_images` images, with the words kept of which influence is reliable."""
-        chosen, estimator = self, self.estimator
-        if len(self.words) > estimator.max_images:
-            drawn = np.random.RandomState(estimator._seed).permutation(len(self.words))[: estimator.max_images]
-            rows = np.sort(drawn)
-            chosen = InfluenceEvidence(estimator, self.words[rows], self.structure, self.n_nodes)
-            contrast = None if targets.contrast is None else targets.contrast[rows]
-            targets = replace(targets, words=targets.words[rows], contrast=contrast)
-        question = chosen._question(targets)
-        traces, fixed = chosen._traces(question, keep=False), {}
+        """Return the traces of at most `max_images` images, with the words kept whose influence is reliable."""
+        part, targets = self._sampled(targets)
+        question = part._question(targets)
+        traces = part._traces(question, keep=False)
+        fixed = {}
         for layer in question.layers:
-            reliable = chosen._reliable(layer, traces, targets)
-            kept = order(reliable)[: self.n_nodes[layer]] + order(-reliable)[: estimator.n_against]
-            fixed[layer] = [kept] * len(traces)
-        return chosen._traces(replace(question, fixed=fixed, n_against=0))
+            rank = part._reliability(layer, traces, targets)
+            words = order(rank)[: self.n_nodes[layer]] + order(-rank)[: self.estimator.n_against]
+            fixed[layer] = [words] * len(traces)
+        return part._traces(replace(question, fixed=fixed, n_against=0))
 
-    def _reliable(self, layer: str, traces: list[Trace], targets: Targets) -> np.ndarray:
-        """Return a cautious rank (K,) of each word in many images, from traces of n images.
+    def _sampled(self, targets: Targets) -> tuple[InfluenceEvidence, Targets]:
+        """Return the evidence and the targets of at most `max_images` images, drawn at random."""
+        estimator, n_images = self.estimator, len(self.words)
+        if n_images <= estimator.max_images:
+            return self, targets
+        permutation = np.random.RandomState(estimator._seed).permutation(n_images)
+        rows = np.sort(permutation[: estimator.max_images])
+        contrast = None if targets.contrast is None else targets.contrast[rows]
+        part = InfluenceEvidence(estimator, self.words[rows], self.structure, self.n_nodes)
+        return part, replace(targets, words=targets.words[rows], contrast=contrast)
 
-        Words of a class: their influence per location, times the expected number of locations in an image of the class,
-        from the counts of all fitted images.  The influence per location of a word that few images show is shrunk
-        towards that of the average location, as if it had been seen in some more.  Salience would rank them less alike
-        in different images of a class.  Else the mean salience over the images less its standard error, towards zero.
+    def _reliability(self, layer: str, traces: list[Trace], targets: Targets) -> np.ndarray:
+        """Return a conservative rank (K,) of the words of a layer for many images, from the traces of n images.
+
+        For a class, it is the influence per location times the expected number of locations in an image of the class,
+        from the counts of all fitted images; salience would rank words less alike in different images of a class.  For
+        a word, or a class without counts, it is the mean salience less its standard error.
         """
-        statistics = self.words.vocabulary.statistics.get(layer)
-        output = int(targets.words[0])
+        statistics, output = self.words.vocabulary.statistics.get(layer), int(targets.words[0])
         if statistics is not None and targets.layer == DECISION and statistics.counts[:, output].any():
-            totals, images = np.stack([each.totals[layer] for each in traces]), self.words.words[layer]
-            shown = np.stack([np.bincount(each.ravel(), minlength=totals.shape[1]) for each in images])
-            expected = statistics.counts[:, output] / statistics.counts[:, output].sum() * images[0].size
-            each, average = totals.sum(0) / np.maximum(shown.sum(0), 1), totals.sum() / shown.sum()
-            n_images = (shown > 0).sum(0)
-            trust = n_images / (n_images + _PRIOR_IMAGES)
-            return (trust * each + (1 - trust) * average) * expected
-        saliences = np.stack([each.saliences[layer] for each in traces])
+            totals = np.stack([trace.totals[layer] for trace in traces])
+            frequency = statistics.counts[:, output] / statistics.counts[:, output].sum()
+            return _shrunk_mean(totals, self.words.words[layer]) * frequency * self.words.words[layer][0].size
+        saliences = np.stack([trace.saliences[layer] for trace in traces])
         mean = saliences.mean(0)
         error = saliences.std(0, ddof=1) / np.sqrt(len(traces)) if len(traces) > 1 else np.zeros_like(mean)
         return np.sign(mean) * np.maximum(np.abs(mean) - error, 0)
 
 
+def _shrunk_mean(totals: np.ndarray, maps: np.ndarray) -> np.ndarray:
+    """Return the mean influence of each word per location (K,), from totals (n, K) and word maps (n, H, W).
+
+    It is shrunk towards the mean of all locations, as if each word occurred in `_PRIOR_IMAGES` more images.
+    """
+    counts = count_words(maps, totals.shape[1])
+    means = totals.sum(0) / np.maximum(counts.sum(0), 1)
+    n_images = (counts > 0).sum(0)
+    weight = n_images / (n_images + _PRIOR_IMAGES)
+    return weight * means + (1 - weight) * totals.sum() / counts.sum()
+
+
 def network_of(words: WordMaps) -> Influence:
-    """Return the network behind words; the error names the remedy if there is none."""
+    """Return the network of words, or raise ValueError."""
     if words.influence is None:
         raise ValueError(
             "These words have no network, from which influence is measured: they were made from arrays. Make them of "

@@ -9,10 +9,9 @@ import numpy as np
 from ..dictionary import WordMaps
 from ._evidence import Selection
 from ._hierarchy import Pair
-from ._inference_graph import ENOUGH, InferenceGraph
+from ._inference_graph import InferenceGraph
 from ._influence import InfluenceEvidence
 from ._targets import targets_of
-from ._tracing import salience
 
 
 class PairEffect(NamedTuple):
@@ -32,9 +31,8 @@ def selections_of(estimator: InferenceGraph, words: WordMaps) -> list[Selection]
 
 
 def priorities(estimator: InferenceGraph, words: WordMaps, evidence: np.ndarray, n_locations: np.ndarray) -> np.ndarray:
-    """Return the keys (n, K) by which graphs choose words, from their evidence: the salience of influence."""
-    by_salience = estimator._kind_of(words) is InfluenceEvidence and estimator.n_nodes != ENOUGH
-    return salience(evidence, n_locations) if by_salience else evidence
+    """Return the keys (n, K) by which graphs choose words, from their evidence and numbers of locations."""
+    return estimator._evidence(words).priority(evidence, n_locations)
 
 
 def pair_effects(
@@ -43,11 +41,11 @@ def pair_effects(
     """Return the kind of evidence, and by pair of layers all pairs of words in graphs, edges or not.
 
     The evidence is the one in the graph; the effect is the fall of the decision's log-odds, in nats, by ablating the
-    lower word from only the upper one.  Known `selections` are not made again.
+    lower word from only the upper one.  `selections` are computed if None.
     """
     evidence = estimator._evidence(words)
     selections = selections or selections_of(estimator, words)
-    if isinstance(evidence, InfluenceEvidence):
+    if evidence.uses_network:
         effects = [{pair: row["effect"] for pair, row in selection.pairs.items()} for selection in selections]
     else:
         influence = InfluenceEvidence(estimator, words, evidence.structure, evidence.n_nodes)

@@ -11,7 +11,7 @@ import numpy as np
 from ..dictionary import WordMaps
 from ..features import ReceptiveField
 from ._counting import pair_chunks
-from ._counts import spread
+from ._counts import sum_over_fields
 from ._hierarchy import maps_of
 
 if TYPE_CHECKING:
@@ -68,15 +68,16 @@ def surprise(estimator: InferenceGraph, X: WordMaps) -> Surprise:
     >>> surprise(InferenceGraph().fit(words), words).maps["conv2"].shape
     (300, 8, 8)
     """
-    structure, maps, layers = estimator._structure(X), {}, {}
+    structure = estimator._structure(X)
+    maps, layers = {}, {}
     for layer, lower in X.words.items():
         total, covers = np.zeros(lower.shape), np.zeros(lower.shape[1:])
         for upper in structure.above[layer]:
             pair, above = (upper, layer), maps_of(X, upper)
-            columns = np.maximum(estimator.transition_counts_[pair].sum(0), 1)
-            costs = -np.log2(columns / columns.sum()) - estimator.log_ratios_[pair]  # -log2 P(t | s)
-            total += _summed(above, lower, structure.fields[pair], costs)
-            covers += spread(np.ones(above.shape[1:]), structure.fields[pair])
+            counts = np.maximum(estimator.transition_counts_[pair].sum(0), 1)
+            costs = -np.log2(counts / counts.sum()) - estimator.log_ratios_[pair]  # -log2 P(t | s)
+            total += _sum_costs(above, lower, structure.fields[pair], costs)
+            covers += sum_over_fields(np.ones(above.shape[1:]), structure.fields[pair])
         maps[layer] = _ratio(total, covers).astype(np.float32)
         values = maps[layer].reshape(len(lower), -1)
         layers[layer] = _ratio(np.nansum(values, axis=1, dtype=float), np.isfinite(values).sum(1))
@@ -110,30 +111,33 @@ def typicality(estimator: InferenceGraph, X: WordMaps, reference: WordMaps, *, l
     """
     if not 0 < level < 1:
         raise ValueError(f"level is a probability above 0 and below 1; got {level!r}.")
-    measured, usual = surprise(estimator, X), surprise(estimator, reference)
-    values, references = (np.stack([each.images, *each.layers.values()]) for each in (measured, usual))
+    values, references = (_table(surprise(estimator, words)) for words in (X, reference))
     p_values, excess = np.full(values.shape, np.nan), np.full(values.shape, -np.inf)
     for output in np.unique(X.decisions):
-        columns, of_class = X.decisions == output, references[:, reference.decisions == output]
-        for row, among in enumerate(of_class):
-            p_values[row, columns], excess[row, columns] = _compare(values[row, columns], among[np.isfinite(among)])
-    outlying = p_values[1:] <= level / len(measured.layers)
-    worst = np.argmax(np.where(outlying, excess[1:], -np.inf), axis=0)
-    names = list(measured.layers)
-    departs = [names[layer] if some else None for layer, some in zip(worst, np.any(outlying, axis=0), strict=True)]
-    return Typicality(p_values[0], dict(zip(names, p_values[1:], strict=True)), departs)
+        images = X.decisions == output
+        for row, sample in enumerate(references[:, reference.decisions == output]):
+            p_values[row, images], excess[row, images] = _compare(values[row, images], sample[np.isfinite(sample)])
+    outliers = p_values[1:] <= level / len(X.layers)
+    most_unusual = np.argmax(np.where(outliers, excess[1:], -np.inf), axis=0)
+    departs = [X.layers[layer] if outliers[layer, i] else None for i, layer in enumerate(most_unusual)]
+    return Typicality(p_values[0], dict(zip(X.layers, p_values[1:], strict=True)), departs)
 
 
-def _compare(values: np.ndarray, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the p-values of values among others, and their distance above the mean in standard deviations."""
-    if not len(among):
+def _table(surprise: Surprise) -> np.ndarray:
+    """Return the surprise of the images and, below it, of each layer, shape (1 + L, n)."""
+    return np.stack([surprise.images, *surprise.layers.values()])
+
+
+def _compare(values: np.ndarray, sample: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the p-values of values in a sample, and their distance above its mean in standard deviations."""
+    if not len(sample):
         return np.full_like(values, np.nan), np.full_like(values, -np.inf)
-    n_above = len(among) - np.searchsorted(np.sort(among), values)
-    p_values = np.where(np.isnan(values), np.nan, (1 + n_above) / (1 + len(among)))
-    return p_values, (values - among.mean()) / max(among.std(), 1e-9)
+    n_above = len(sample) - np.searchsorted(np.sort(sample), values)
+    p_values = np.where(np.isnan(values), np.nan, (1 + n_above) / (1 + len(sample)))
+    return p_values, (values - sample.mean()) / max(sample.std(), 1e-9)
 
 
-def _summed(upper: np.ndarray, lower: np.ndarray, field: ReceptiveField, costs: np.ndarray) -> np.ndarray:
+def _sum_costs(upper: np.ndarray, lower: np.ndarray, field: ReceptiveField, costs: np.ndarray) -> np.ndarray:
     """Return the sum of costs[h_p, h_q] over the locations p that see q, (n, h, w)."""
     total, size = np.zeros(lower.size), lower[0].size
     for first, places, cells in pair_chunks(upper, lower, field, costs.shape[1], _CHUNK):

@@ -25,17 +25,17 @@ class Targets:
     together: bool = False  # whether one graph explains the same target in all images
 
     def where(self, words: WordMaps, rows: slice = slice(None)) -> np.ndarray:
-        """Return the locations that show a word that is explained, bool (n, H, W)."""
-        shown = words.words[self.layer][rows] == self.words[rows, None, None]
+        """Return the locations of the word that is explained in each image, bool (n, H, W)."""
+        mask = words.words[self.layer][rows] == self.words[rows, None, None]
         if self.place is not None:
-            here = np.zeros(shown.shape[1:], dtype=bool)
+            here = np.zeros(mask.shape[1:], dtype=bool)
             here[self.place] = True
-            shown &= here
-        return shown
+            mask &= here
+        return mask
 
 
 def targets_of(words: WordMaps, target: Any = None, contrast: Any = None, *, together: bool = False) -> Targets:
-    """Return the targets of images, by default the decisions; errors name the choice."""
+    """Return the targets of images, by default the decisions."""
     if isinstance(target, str):
         target = _word_named(words, target)
     if isinstance(target, tuple):
@@ -53,22 +53,22 @@ def targets_of(words: WordMaps, target: Any = None, contrast: Any = None, *, tog
     against = np.array([words.spec.class_index(one) for one in each], np.int64)
     if (outputs == against).any():
         raise ValueError(
-            f"contrast={contrast!r} is the very class that is explained; give another one, or only the images that the "
-            f"network calls something else: words[words.decisions != {against[outputs == against][0]}]."
+            f"contrast={contrast!r} is the class that is explained; pass another class, or only the images with "
+            f"another decision: words[words.decisions != {against[outputs == against][0]}]."
         )
     return Targets(DECISION, outputs, against, together=together)
 
 
 def _word_named(words: WordMaps, target: str) -> tuple[str, int] | str:
-    """Return the word with this key, as ``"layer3_w017"``, or name; else the target as it is, which names a class."""
+    """Return the word with this key, as ``"layer3_w017"``, or name; other targets, the names of classes, unchanged."""
     if target in (words.spec.class_names or ()):
         return target
     vocabulary = words.vocabulary
     every = [(layer, word) for layer, n_words in vocabulary.n_words.items() for word in range(n_words)]
-    named = [word for word in every if target in (vocabulary.key(*word), vocabulary.names.get(word))]
-    if len(named) > 1:
-        raise ValueError(f"target={target!r} is the name of several words; give one of {named} instead.")
-    return named[0] if named else target
+    matches = [word for word in every if target in (vocabulary.key(*word), vocabulary.names.get(word))]
+    if len(matches) > 1:
+        raise ValueError(f"target={target!r} is the name of several words; pass one of {matches} instead.")
+    return matches[0] if matches else target
 
 
 def _targets_of_word(words: WordMaps, target: tuple, together: bool) -> Targets:

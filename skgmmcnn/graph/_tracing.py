@@ -90,7 +90,7 @@ class Tracer:
         self._question, self._part, self._handle, self._spec = question, part, handle, words.spec
         self._maps = part.original.activations
         device = next(iter(self._maps.values())).device
-        self._shown = {
+        self._word_maps = {
             layer: torch.from_numpy(words.words[layer][part.rows].astype(np.int64)).to(device)
             for layer in question.layers
         }
@@ -106,18 +106,19 @@ class Tracer:
             self._attribute(layer)
 
     def _describe(self, targets: np.ndarray) -> None:
-        """Note probabilities and decisions."""
+        """Record probabilities and decisions."""
         self._handle.check(self._part)
         outputs, decisions = self._part.original.outputs, self._part.original.decisions
-        measured = zip(self.traces, proba_of(outputs, targets), decisions, *runners_up(outputs, targets), strict=True)
-        for trace, probability, decision, second, second_probability in measured:
-            trace.probability = float(probability)
-            for name, output in (("decision", int(decision)), ("runner_up", int(second))):
+        probabilities, (seconds, second_probabilities) = proba_of(outputs, targets), runners_up(outputs, targets)
+        for i, trace in enumerate(self.traces):
+            trace.probability = float(probabilities[i])
+            for name, numbers in (("decision", decisions), ("runner_up", seconds)):
+                output = int(numbers[i])
                 trace.outcome |= {name: output, f"{name}_name": self._spec.class_name(output)}
-            trace.outcome["runner_up_probability"] = float(second_probability)
+            trace.outcome["runner_up_probability"] = float(second_probabilities[i])
 
     def _attribute(self, layer: str) -> None:
-        """Note the influence of each word of a layer."""
+        """Record the influence of each word of a layer."""
         attribution = self._handle.attribute(self._part, layer, self._question.margin, self._question.n_steps)
         self._slopes[layer] = attribution.slope
         influence = attribution.influence.flatten(1)
@@ -129,7 +130,7 @@ class Tracer:
     def _by_word(self, layer: str, values: Tensor) -> np.ndarray:
         """Return the sums (n, K) of the values (n, H * W) of each word's locations."""
         totals = values.new_zeros(len(values), self._n_words[layer])
-        return totals.scatter_add_(1, self._shown[layer].flatten(1), values).numpy(force=True)
+        return totals.scatter_add_(1, self._word_maps[layer].flatten(1), values).numpy(force=True)
 
     def choose(self) -> None:
         """Keep words of every layer, and measure the effect of each of them."""
@@ -151,22 +152,23 @@ class Tracer:
     def _try(self, layer: str, ranked: list[list[int]], limit: int, sign: int) -> None:
         """Ablate words in turn, and keep the first `limit` of each image with an effect of this sign; 0 is any.
 
-        Of the 2 m + 2 words that are tried none may be kept: influence is no more than a hint.
+        At most 2 m + 2 words are ablated, of which none may be kept: influence only approximates effects.
         """
-        candidates, n_kept = [words[: 2 * limit + 2] for words in ranked], [0] * len(ranked)
+        candidates = [words[: 2 * limit + 2] for words in ranked]
+        n_kept = [0] * len(ranked)
         for turn in range(max(map(len, candidates))):
-            tried = [
+            ablated = [
                 words[turn] if n < limit and turn < len(words) else NONE
                 for n, words in zip(n_kept, candidates, strict=True)
             ]
-            for i, effect in self._without(layer, tried):
+            for i, effect in self._without(layer, ablated):
                 if sign == 0 or sign * effect.effect > NOTHING:
-                    self.traces[i].kept[layer].append(tried[i])
-                    self.traces[i].effects[layer, tried[i]] = effect
+                    self.traces[i].kept[layer].append(ablated[i])
+                    self.traces[i].effects[layer, ablated[i]] = effect
                     n_kept[i] += 1
 
     def _without(self, layer: str, words: list[int]) -> Iterator[tuple[int, Effect]]:
-        """Yield the effect of ablating one of its words on each image that has one."""
+        """Yield the effect of ablating one word of each image; images without one are left out."""
         images = [i for i, word in enumerate(words) if word != NONE]
         if images:
             margins, probabilities, decisions = self._run(
@@ -188,8 +190,8 @@ class Tracer:
 
     def _at(self, layer: str, words: np.ndarray) -> Tensor:
         """Return the locations of one word of each image, bool (n, H, W)."""
-        shown = self._shown[layer]
-        return shown == torch.from_numpy(words).to(shown.device)[:, None, None]
+        maps = self._word_maps[layer]
+        return maps == torch.from_numpy(words).to(maps.device)[:, None, None]
 
     def connect(self, upper: str, lower: str) -> None:
         """Measure the flow from each lower word kept to each upper one."""
@@ -243,7 +245,7 @@ class Tracer:
         return [(self._margins - each).numpy(force=True) for each in margins]
 
     def hold(self) -> None:
-        """Note whether the words kept are enough for the decision."""
+        """Record whether the words kept are sufficient for the decision."""
         if isinstance(self._question.margin, ClassMargin) and self._question.fixed is None:
             kept = {layer: [trace.kept[layer] for trace in self.traces] for layer in self._question.layers}
             for trace, held in zip(self.traces, self._alone(kept), strict=True):
@@ -253,19 +255,19 @@ class Tracer:
         """Return whether images keep their decision, or the sign of a contrast, with only these words, bool (n,)."""
         edits = {}
         for layer, words in kept.items():
-            stays = torch.zeros(len(words), self._n_words[layer], dtype=torch.bool)
-            for row, of_image in zip(stays, words, strict=True):
+            is_kept = torch.zeros(len(words), self._n_words[layer], dtype=torch.bool)
+            for row, of_image in zip(is_kept, words, strict=True):
                 row[of_image] = True
-            shown = self._shown[layer]
-            gone = ~stays.to(shown.device).gather(1, shown.flatten(1)).view_as(shown)
-            edits[layer] = replace(gone, self._mean[layer])
+            maps = self._word_maps[layer]
+            is_removed = ~is_kept.to(maps.device).gather(1, maps.flatten(1)).view_as(maps)
+            edits[layer] = replace(is_removed, self._mean[layer])
         (margins, _, decisions), margin = self._run(edits), self._question.margin
         if isinstance(margin, ClassMargin) and margin.contrasts is not None:
             return ((margins > 0) == (self._margins > 0)).numpy(force=True)
         return np.equal(decisions, self._part.original.decisions)
 
     def _enough(self) -> dict[str, list[list[int]]]:
-        """Return by layer the fewest words of each image, by influence, that keep the decision, and note the number."""
+        """Return by layer the fewest words of each image, by influence, that keep the decision; record the number."""
         ranked = {layer: [order(trace.totals[layer]) for trace in self.traces] for layer in self._question.layers}
         for k in range(1, MOST_ENOUGH + 1):
             if all("enough" in trace.outcome for trace in self.traces):

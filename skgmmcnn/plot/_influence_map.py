@@ -13,12 +13,11 @@ from sklearn.pipeline import Pipeline
 from .._pipelines import open_pipeline
 from ..chain import LayerHMM
 from ..dictionary import LayerDictionary, WordMaps
-from ..graph import nats, probable, salience
+from ..graph import nats, probable, salience, with_number
 from ._cells import cells_of, grey, smoothed
 from ._drawing import PALETTE, Drawing, in_lines, shortened
 from ._layout import Box
-from ._reading import check_layers, find_images, pictures, run
-from ._wording import counted, verdict
+from ._reading import check_layers, correctness, find_images, pictures, run
 
 _SIDE, _GAP, _MARGIN = 1.9, 0.2, 1.15
 _LINE, _LETTERS = 0.17, 24  # height and length of a line of text
@@ -145,7 +144,7 @@ class InfluenceMapDisplay(Drawing):
         titles = [spec.class_name(int(each)) for each in explained]
         if others is None:  # the log-odds are those of the probability
             probabilities = (1 / (1 + np.exp(-influence.margins))).tolist()
-            titles = [counted(name, probable(p)) for name, p in zip(titles, probabilities, strict=True)]
+            titles = [with_number(name, probable(p)) for name, p in zip(titles, probabilities, strict=True)]
         else:
             titles = [f"{name} rather than {spec.class_name(int(others[0]))}" for name in titles]
         labels = None if y is None else spec.encode(y, n_images)[rows]
@@ -180,7 +179,10 @@ class InfluenceMapDisplay(Drawing):
         lines = wrap(shortened(self.titles[number], 3 * _LETTERS), _LETTERS)
         styled: list[tuple[str, dict[str, Any]]] = [(line, {"weight": "bold"}) for line in lines]
         if self.labels is not None:
-            text, wrong = verdict(self.words, number, self.labels), self.labels[number] != self.words.decisions[number]
+            text, wrong = (
+                correctness(self.words, number, self.labels),
+                self.labels[number] != self.words.decisions[number],
+            )
             colour = self._ink(against=wrong)
             styled += [(line, {"color": colour}) for line in wrap(shortened(text, 2 * _LETTERS), _LETTERS)]
         return styled

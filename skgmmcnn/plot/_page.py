@@ -20,7 +20,7 @@ from sklearn.pipeline import Pipeline
 
 from .._pipelines import open_pipeline
 from ..dictionary import WordMaps
-from ..graph import InferenceGraph, evidence_of
+from ..graph import InferenceGraph, kind_of
 from ._page_data import describe
 from ._reading import find_images, run
 
@@ -183,7 +183,7 @@ def _contrasts(
     if contrast is False:
         return []
     rows, decided = list(graphs), words.decisions
-    counted = any(evidence_of(graph) == "counts" for graph, *_ in graphs.values())
+    counted = not all(kind_of(graph).uses_network for graph, *_ in graphs.values())
     if contrast is True:
         runners_up: Any = [graph.graph.get("runner_up") for graph, *_ in graphs.values()]
         if counted:

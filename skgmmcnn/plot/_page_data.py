@@ -16,12 +16,11 @@ import numpy as np
 from PIL import Image
 
 from ..dictionary import Representatives, WordMaps
-from ..graph import DECISION, evidence_of, strength_of, text_of
+from ..graph import DECISION, Wording, kind_of, wording_of
 from ._cells import cells_of
 from ._layout import edge_strengths, rows_of
-from ._reading import classes_of, pictures
+from ._reading import classes_of, commonest_classes, n_fitted_of, pictures
 from ._reduction import prune
-from ._wording import Wording
 
 _MOST_NODES, _MOST_EDGES = 80, 240
 _N_CLASSES = 5  # shown of a word's histogram
@@ -46,25 +45,21 @@ def describe(words: WordMaps, graphs: Mapping[int, Sequence[nx.DiGraph]], y: Any
     labels = None if y is None else spec.encode(y, len(words))
     words = replace(words, spec=replace(spec, class_names=tuple(map(_MARK.format, range(spec.n_outputs)))))
     unique = {id(graph): graph for graph in itertools.chain.from_iterable(graphs.values())}
+    views = {identity: number for number, identity in enumerate(unique)}
     parts = [prune(graph, _MOST_NODES, _MOST_EDGES) for graph in unique.values()]
     for part in parts:
         _mark_names(part)
-    numbers = {identity: number for number, identity in enumerate(unique)}
-    shown = {
-        key: (node["layer"], node["word"])
-        for part in parts
-        for key, node in part.nodes.items()
-        if node["layer"] != DECISION
-    }
+    nodes = {key: node for part in parts for key, node in part.nodes.items() if node["layer"] != DECISION}
+    page_words = {key: (node["layer"], node["word"]) for key, node in nodes.items()}
     data = {
         "layers": {
             layer: {axis: ends.round(4).tolist() for axis, ends in cells_of(spec, layer)._asdict().items()}
             for layer in words.layers
         },
-        "words": {key: _describe_word(words, *word) for key, word in shown.items()},
+        "words": {key: _describe_word(words, *word) for key, word in page_words.items()},
         "images": [
-            {**_describe_image(words, row, shown, labels), "views": [numbers[id(graph)] for graph in of_row]}
-            for row, of_row in graphs.items()
+            {**_describe_image(words, row, page_words, labels), "views": [views[id(graph)] for graph in of_image]}
+            for row, of_image in graphs.items()
         ],
         "views": [
             {**_describe_graph(words, part), "remarks": _remarks(words, graph, part)}
@@ -87,8 +82,8 @@ def _mark_names(graph: nx.DiGraph) -> None:
 def _remarks(words: WordMaps, graph: nx.DiGraph, part: nx.DiGraph) -> list[str]:
     """Return warnings about a graph and its omitted parts, in sentences."""
     if len(graph) == 1:
-        return [text_of(part).why_no_word()]
-    remarks = Wording(part, words).warnings()
+        return [wording_of(part).why_no_word()]
+    remarks = wording_of(part).warnings(n_fitted_of(words, part.nodes[part.graph["root"]]))
     if (len(graph), graph.number_of_edges()) != (len(part), part.number_of_edges()):
         remarks.append(
             f"This graph is too large for a page: it shows the strongest {len(part)} of {len(graph)} nodes and "
@@ -99,43 +94,43 @@ def _remarks(words: WordMaps, graph: nx.DiGraph, part: nx.DiGraph) -> list[str]:
 
 def _describe_graph(words: WordMaps, graph: nx.DiGraph) -> dict[str, Any]:
     """Return the nodes of a graph, row by row and layer by layer, and its edges."""
-    text, of = text_of(graph), strength_of(graph)
-    wording, strengths = Wording(graph, words), edge_strengths(graph)
+    kind, wording, strengths = kind_of(graph), wording_of(graph), edge_strengths(graph)
     return {
         "root": graph.graph["root"],
         "n_images": graph.graph["n_images"],
-        "evidence": evidence_of(graph),
+        "evidence": kind.name,
         "contrast_name": graph.graph.get("contrast_name"),
         "pictures": _examples(words, graph),
         "rows": rows_of(graph),
-        "nodes": {key: _describe_node(wording, node, text.panel(node)) for key, node in graph.nodes.items()},
+        "nodes": {key: _describe_node(words, wording, node) for key, node in graph.nodes.items()},
         "edges": [
             {
                 "tail": tail,
                 "head": head,
                 "strength": round(abs(strengths[tail, head]), 3),
                 "against": strengths[tail, head] < 0,
-                "rank": of.rank(edge),
-                "short": wording.edge(edge),
-                "text": text.edge(edge),
+                "rank": kind.strength.rank(edge),
+                "short": wording.label(edge),
+                "text": wording.edge(edge),
             }
             for tail, head, edge in graph.edges(data=True)
         ],
     }
 
 
-def _describe_node(wording: Wording, node: Mapping[str, Any], panel: list[str]) -> dict[str, Any]:
-    known = ("layer", "word", "row", "column", "count", "n_locations", "class_name")
-    shown = {**{name: node[name] for name in known if name in node}, "panel": panel}
+def _describe_node(words: WordMaps, wording: Wording, node: Mapping[str, Any]) -> dict[str, Any]:
+    names = ("layer", "word", "row", "column", "count", "n_locations", "class_name")
+    data = {name: node[name] for name in names if name in node}
+    data["panel"] = wording.panel(node)
     if node["layer"] == DECISION:
-        share = {} if wording.counts else {"bar": [wording.probability(), node["probability"]]}
-        return {**shown, **share, "lines": wording.outcome()}
-    bar, classes = wording.bar(node), ", ".join(f"{name} {share}" for name, share in wording.classes(node))
-    return {
-        **shown,
-        "bar": [bar.text, round(bar.length, 3)],
-        "lines": [wording.without(node)] + [f"seen in {classes}"] * bool(classes),
-    }
+        if wording.probability():
+            data["bar"] = [wording.probability(), node["probability"]]
+        return data | {"lines": wording.outcome()}
+    bar, classes = wording.bar(node), commonest_classes(words, node)
+    lines = [wording.without(node)]
+    if classes:
+        lines.append(f"seen in {', '.join(' '.join(each) for each in classes)}")
+    return data | {"bar": [bar.text, round(bar.length, 3)], "lines": lines}
 
 
 def _examples(words: WordMaps, graph: nx.DiGraph) -> list[str]:
@@ -163,12 +158,12 @@ def _describe_word(words: WordMaps, layer: str, word: int) -> dict[str, Any]:
 
 
 def _describe_image(
-    words: WordMaps, row: int, shown: Mapping[str, tuple[str, int]], labels: np.ndarray | None
+    words: WordMaps, row: int, page_words: Mapping[str, tuple[str, int]], labels: np.ndarray | None
 ) -> dict[str, Any]:
     """Return one image and the locations of the words of the page in it."""
     encoded = (_encode_picture(picture, _PICTURE) for picture in pictures(words[row]))
     maps = {layer: words.words[layer][row].ravel() for layer in words.layers}
-    places = {key: _runs(maps[layer] == word) for key, (layer, word) in shown.items()}
+    places = {key: _runs(maps[layer] == word) for key, (layer, word) in page_words.items()}
     file = words.pictures.file_name(int(row)) if words.pictures is not None else ""
     return {
         "number": int(row),
@@ -180,9 +175,9 @@ def _describe_image(
     }
 
 
-def _runs(shown: np.ndarray) -> list[int]:
-    """Return the runs of true values of a flat map as start, length, start, length and so on."""
-    ends = np.flatnonzero(np.diff(shown.astype(np.int8), prepend=0, append=0))
+def _runs(mask: np.ndarray) -> list[int]:
+    """Return the runs of true values of a flat mask as start, length, start, length and so on."""
+    ends = np.flatnonzero(np.diff(mask.astype(np.int8), prepend=0, append=0))
     starts, stops = ends[::2], ends[1::2]
     return np.column_stack([starts, stops - starts]).ravel().tolist()
 

@@ -13,7 +13,9 @@ import numpy as np
 
 from ..dictionary import Vocabulary, WordMaps, WordModel, WordStatistics
 from ..features import FeatureMaps
-from ..graph import DECISION
+from ..graph import DECISION, percent
+
+_RARE = 0.03  # share of a word's locations below which a class is not named
 
 
 def named_vocabulary(model: WordModel) -> Vocabulary:
@@ -57,6 +59,30 @@ def classes_of(statistics: WordStatistics, words: Sequence[int]) -> list[tuple[i
         return []
     order = np.argsort(-counts, kind="stable").tolist()
     return [(label, float(counts[label] / counts.sum())) for label in order if counts[label]]
+
+
+def commonest_classes(words: WordMaps, node: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the two commonest classes of the fitted images that show a word of a graph, with their shares as text."""
+    statistics = words.vocabulary.statistics.get(node["layer"])
+    if statistics is None:
+        return []
+    classes = classes_of(statistics, node.get("words", [node["word"]]))[:2]
+    return [(words.spec.class_name(label), percent(share)) for label, share in classes if share > _RARE]
+
+
+def n_fitted_of(words: WordMaps, root: Mapping[str, Any]) -> int | None:
+    """Return the number of fitted images with the decision that is explained; None if it is unknown or a word."""
+    if root["layer"] != DECISION or "n_fitted" in root:
+        return root.get("n_fitted")
+    for layer, statistics in words.vocabulary.statistics.items():
+        return int(statistics.counts[:, root["word"]].sum()) // words.words[layer][0].size
+    return None
+
+
+def correctness(words: WordMaps, row: int, labels: np.ndarray) -> str:
+    """Return whether the decision for an image is right, and its label, as text."""
+    right = labels[row] == words.decisions[row]
+    return f"{'right' if right else 'wrong'}: labelled {words.spec.class_name(int(labels[row]))}"
 
 
 def run(steps: Iterable[Any], X: Any) -> Any:

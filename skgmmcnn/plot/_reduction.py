@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import networkx as nx
@@ -22,7 +22,7 @@ _NEIGHBOURS = np.array([[[0, 1, 0], [1, 0, 1], [0, 1, 0]]])  # in maps (n, H, W)
 Group = tuple[str, ...]
 
 
-def alike(graph: nx.DiGraph, words: WordMaps) -> list[Group]:
+def similar_groups(graph: nx.DiGraph, words: WordMaps) -> list[Group]:
     """Return groups of nodes of similar words that touch, the strongest first in each.
 
     Words are similar if the cosine of their means is at least the median over nearest neighbours in their layer.  Words
@@ -61,7 +61,7 @@ def _touch(here: np.ndarray, there: np.ndarray) -> bool:
     return bool((here & beside).sum() >= _TOUCHING * min(here.sum(), there.sum()))
 
 
-def measured(graph: nx.DiGraph, words: WordMaps, group: Group) -> dict[str, Any]:
+def ablate_group(graph: nx.DiGraph, words: WordMaps, group: Group) -> dict[str, Any]:
     """Return the effect of the ablation of a group in the only image, and the decision without it."""
     layer, numbers = graph.nodes[group[0]]["layer"], [graph.nodes[key]["word"] for key in group]
     where, influence, of = np.isin(words.words[layer], numbers), words.influence, graph.graph
@@ -83,35 +83,25 @@ def measured(graph: nx.DiGraph, words: WordMaps, group: Group) -> dict[str, Any]
     return effects
 
 
-def merged(graph: nx.DiGraph, groups: Mapping[Group, Mapping[str, Any]]) -> nx.DiGraph:
+def merge_groups(graph: nx.DiGraph, groups: Mapping[Group, Mapping[str, Any]]) -> nx.DiGraph:
     """Return a graph with one node for each group, its first, with sums over its words and its measured effect."""
+    strength = strength_of(graph)
     firsts = {key: key for key in graph} | {key: group[0] for group in groups for key in group}
-    small = nx.DiGraph(**graph.graph)
-    small.add_nodes_from((key, node) for key, node in graph.nodes.items() if firsts[key] == key)
+    merged = nx.DiGraph(**graph.graph)
+    merged.add_nodes_from((key, node) for key, node in graph.nodes.items() if firsts[key] == key)
     for group, effects in groups.items():
-        nodes, kept = [graph.nodes[key] for key in group], small.nodes[group[0]]
+        nodes, node = [graph.nodes[key] for key in group], merged.nodes[group[0]]
         for name in ("effect", "probability_without", "decision_without", "class_without", "changed"):
-            kept.pop(name, None)
-        for name in kept.keys() & {"count", "influence", "share", "score"}:
-            kept[name] = sum(node[name] for node in nodes)
-        kept.update(effects, words=[node["word"] for node in nodes])
+            node.pop(name, None)
+        for name in node.keys() & {"count", strength.node, "share"}:
+            node[name] = sum(each[name] for each in nodes)
+        node.update(effects, words=[each["word"] for each in nodes])
     edges: dict[tuple[str, str], list[tuple[str, Mapping[str, Any]]]] = defaultdict(list)
     for tail, head, edge in graph.edges(data=True):
         edges[firsts[tail], firsts[head]].append((head, edge))
-    small.add_edges_from((*ends, _together(parts)) for ends, parts in edges.items())
-    return small
-
-
-def _together(parts: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
-    """Return the attributes of one edge in place of several, each with its head; flows and counts add up."""
-    if len(parts) == 1:
-        return dict(parts[0][1])
-    counts = "contribution" in parts[0][1]
-    added, share, others = ("count", "frequency", ["contribution"]) if counts else ("flow", "share", ["effect"])
-    sums: dict[str, Any] = {name: sum(edge[name] for _, edge in parts) for name in (added, *others)}
-    whole = sum({head: edge[added] / edge[share] for head, edge in parts if edge[share]}.values())
-    sums[share] = sums[added] / whole if whole else 0.0
-    return sums | ({"log_ratio": sums["contribution"] / sums["count"]} if counts else {})
+    for (tail, head), parallel in edges.items():
+        merged.add_edge(tail, head, **(strength.merge_edges(parallel) if len(parallel) > 1 else parallel[0][1]))
+    return merged
 
 
 def prune(graph: nx.DiGraph, max_nodes: int, max_edges: int) -> nx.DiGraph:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from skgmmcnn.dictionary import Vocabulary, WordMaps
-from skgmmcnn.features import NetworkSpec, ReceptiveField
+from skgmmcnn.features import NetworkSpec, ReceptiveField, Span
 
 CLASSES = ("cat", "dog", "layer3")
 
@@ -13,14 +13,14 @@ def random_axis(rng, upper, lower):
     kind = rng.integers(4)
     if kind == 0:
         start = np.arange(upper) * rng.integers(1, 4) - rng.integers(0, 3)
-        return np.clip(start, 0, lower), np.clip(start + rng.integers(1, 4), 0, lower)
+        return Span(np.clip(start, 0, lower), np.clip(start + rng.integers(1, 4), 0, lower))
     if kind == 1:
         start = np.minimum(np.arange(upper) * 3, lower)  # stride 3, windows of one
-        return start, np.minimum(start + 1, lower)
+        return Span(start, np.minimum(start + 1, lower))
     if kind == 2:
-        return np.zeros(upper, int), np.full(upper, lower)
+        return Span(np.zeros(upper, int), np.full(upper, lower))
     start = rng.integers(0, lower, upper)
-    return start, np.minimum(start + rng.integers(0, lower + 1, upper), lower)
+    return Span(start, np.minimum(start + rng.integers(0, lower + 1, upper), lower))
 
 
 def random_spec(rng):
@@ -47,7 +47,7 @@ def random_parts(rng, fields):
 
     def part(start, stop):
         inner = rng.integers(start, stop + 1)
-        return inner, rng.integers(inner, stop + 1)
+        return Span(inner, rng.integers(inner, stop + 1))
 
     return {
         pair: ReceptiveField(part(*field.rows), part(*field.columns), field.shape) for pair, field in fields.items()

@@ -344,10 +344,10 @@ def test_bad_contrasts_are_named(graph, words):
         graph.explain(words[:3], contrast=[1, 2])
     with pytest.raises(ValueError, match="is for decisions"):
         graph.explain(words[:1], ("conv3", 0), contrast=1)
-    with pytest.raises(ValueError, match=r"the very class that is explained.*words\[words.decisions != \d\]"):
+    with pytest.raises(ValueError, match=r"the class that is explained.*words\[words.decisions != \d\]"):
         graph.explain(words[:1], contrast=int(words.decisions[0]))
     few = clone(graph).fit(words[words.decisions != 5])
-    with pytest.raises(ValueError, match="No fitted image was decided for '5'"):
+    with pytest.raises(ValueError, match="No fitted image has the decision '5'"):
         few.explain(words[:1], 1, contrast=5)
 
 

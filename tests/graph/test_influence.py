@@ -396,7 +396,7 @@ def test_words_without_a_network(branched):
 
 def test_bad_targets(branched):
     graph = InferenceGraph().fit(branched)
-    with pytest.raises(ValueError, match="very class"):
+    with pytest.raises(ValueError, match="is the class that is explained"):
         graph.explain(branched[:2], 1, contrast=1)
     with pytest.raises(ValueError, match="output"):
         graph.explain(branched[:2], 11)

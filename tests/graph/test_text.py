@@ -4,7 +4,7 @@ import networkx as nx
 import pytest
 
 from skgmmcnn import InferenceGraph, to_text
-from skgmmcnn.graph._text import nats, percent, probable
+from skgmmcnn.graph._wording import nats, percent, probable
 
 
 def seven(**of):
@@ -54,7 +54,7 @@ def test_text_of_influence():
     ("of", "expected"),
     [
         ({"held": False}, "probability 0.93, then cat 0.04; these words alone do not keep the decision"),
-        ({"decision": 2, "held": False}, "probability 0.93, where the network says cat, 0.04"),
+        ({"decision": 2, "held": False}, "probability 0.93, the network says cat 0.04"),
         ({"contrast": 3, "contrast_name": "cat"}, "probability 0.93, then cat 0.04; these words alone keep the lead"),
         ({"n_images": 1, "probability": 0.999999}, "probability >0.9999, then cat 0.04; these words alone keep"),
     ],

@@ -18,7 +18,8 @@ from torch import nn
 from torchvision.transforms import ToTensor
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, InferenceGraphDisplay, LayerDictionary, to_text
-from skgmmcnn.graph._text import is_part, nats, percent, probable
+from skgmmcnn.graph._influence_wording import is_part
+from skgmmcnn.graph._wording import nats, percent, probable
 from skgmmcnn.plot import _reduction
 from skgmmcnn.plot._cells import HELD, strongest
 from skgmmcnn.plot._drawing import AGAINST, INK, in_lines

@@ -7,7 +7,7 @@ from matplotlib.collections import QuadMesh
 from matplotlib.colors import to_rgb
 
 from skgmmcnn import InfluenceMapDisplay
-from skgmmcnn.graph._text import nats, probable
+from skgmmcnn.graph._wording import nats, probable
 from skgmmcnn.plot._cells import Cells, grey, smoothed
 from skgmmcnn.plot._drawing import PALETTE
 from tests.plot.readable import assert_readable, written
