@@ -11,7 +11,7 @@ import torch
 
 from .._device import exact_float32
 from ..dictionary import layer_mean, means_of
-from ..features import Rerun, put
+from ..features import Rerun, check_layers, put
 from ._intervals import share_of
 from ._parts import Parts, take_apart
 from ._results import BASELINE, Measurement, Result, Thresholds, Verdict, axes_for
@@ -121,7 +121,7 @@ def completeness(estimator: Any, X: Any, y: Any = None, *, layers: Sequence[str]
        networks", NeurIPS 2020.
     """
     parts = take_apart(estimator, X, with_graph=False)
-    chosen = parts.check_layers(layers)
+    chosen = check_layers(layers, parts.maps.layers)
     parts.check_scores()
     right = None if y is None else parts.maps.spec.encode(y, len(parts.maps))
     rows = zip(*(_rebuilt(parts, layer, right) for layer in chosen), strict=True)

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.integrate import trapezoid
 from sklearn.utils import check_random_state
 
-from ..features import proba_of
+from ..features import check_layers, proba_of
 from ._ablation import Ablation
 from ._intervals import Estimate, ratio_of_means
 from ._orders import (
@@ -155,7 +155,7 @@ def deletion(
         raise ValueError(f"direction must be one of {', '.join(map(repr, _VERBS))}; got {direction!r}.")
     random = check_random_state(random_state)
     parts = take_apart(estimator, X, verbose)
-    parts.check_layers([layer])
+    check_layers(layer, parts.maps.layers)
     if not orders:
         raise ValueError(f"orders names no order; there is {', '.join(map(repr, ORDERS))}.")
     check_orders(orders, ORDERS, n_random)

@@ -10,6 +10,7 @@ import numpy as np
 from scipy.integrate import trapezoid
 from sklearn.utils import check_random_state
 
+from ..features import check_layers
 from ._ablation import Ablation
 from ._intervals import Estimate, ratio_of_means
 from ._orders import (
@@ -227,7 +228,7 @@ def faithfulness(
     """
     random = check_random_state(random_state)
     parts = take_apart(estimator, X, verbose)
-    layers = parts.check_layers(layers)
+    layers = check_layers(layers, parts.maps.layers)
     if not layers:
         raise ValueError(f"layers names no layer; there is {', '.join(map(repr, parts.maps.layers))}.")
     check_orders(orders, ORDERS, n_random)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -77,15 +77,6 @@ class Parts:
         n_words = self.words.vocabulary.n_words
         ends = np.cumsum(list(n_words.values()))[:-1]
         return dict(zip(n_words, np.split(values, ends, axis=1), strict=True))
-
-    def check_layers(self, layers: Sequence[str] | None) -> tuple[str, ...]:
-        """Return the layers that are meant, each once, all of them where None."""
-        if isinstance(layers, str):
-            layers = [layers]
-        for layer in layers or ():
-            if layer not in self.maps.layers:
-                raise ValueError(f"There is no layer {layer!r}; there is {', '.join(map(repr, self.maps.layers))}.")
-        return self.maps.layers if layers is None else tuple(dict.fromkeys(layers))
 
     def check_scores(self) -> None:
         """Refuse networks whose decision is not the largest of the scores that they return."""

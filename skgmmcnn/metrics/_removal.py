@@ -10,6 +10,7 @@ import numpy as np
 from scipy.special import expit
 from sklearn.utils import check_random_state
 
+from ..features import check_layers
 from ..graph import probable
 from ._ablation import Ablation, Locations, at_locations
 from ._intervals import Estimate, share_of
@@ -139,7 +140,7 @@ def removal(
     """
     random = check_random_state(random_state)
     parts = take_apart(estimator, X, verbose)
-    layers = parts.check_layers(layers)
+    layers = check_layers(layers, parts.maps.layers)
     if n_draws < 1:
         raise ValueError(f"n_draws must be at least 1; got {n_draws}.")
     parts.check_scores()

@@ -12,6 +12,7 @@ from sklearn.utils import check_random_state
 
 from .._optional import need
 from .._progress import progress
+from ..features import check_layers
 from ._ablation import FILLS
 from ._completeness import completeness
 from ._deletion import deletion
@@ -199,7 +200,7 @@ def trust_report(
     parts = take_apart(estimator, X)
     evidence = parts.graph.evidence_
     labels = None if y is None else parts.maps.spec.encode(y, len(parts.maps))
-    layers = parts.check_layers(layers)
+    layers = check_layers(layers, parts.maps.layers)
     if n_images is not None and n_images < 1:
         raise ValueError(f"n_images must be at least 1; got {n_images}.")
     n_given, first = len(parts.maps), slice(n_images or (_N_IMAGES if budget == "default" else None))
