@@ -1,4 +1,4 @@
-"""Decisions of the network on activations that are rebuilt from words."""
+"""Decisions of the network on activations rebuilt from words."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from .._device import exact_float32
-from ..dictionary import layer_mean, means_of
+from ..dictionary import rebuild, share_explained
 from ..features import Rerun, check_layers, put
 from ._intervals import share_of
-from ._parts import Parts, take_apart
+from ._parts import take_apart
 from ._results import BASELINE, Measurement, Result, Thresholds, Verdict, axes_for
 
 _COMPLETE = Thresholds(0.8, 0.5)
@@ -121,18 +121,33 @@ def completeness(estimator: Any, X: Any, y: Any = None, *, layers: Sequence[str]
        networks", NeurIPS 2020.
     """
     parts = take_apart(estimator, X, with_graph=False)
-    chosen = check_layers(layers, parts.maps.layers)
+    layers = check_layers(layers, parts.maps.layers)
     parts.check_scores()
-    right = None if y is None else parts.maps.spec.encode(y, len(parts.maps))
-    rows = zip(*(_rebuilt(parts, layer, right) for layer in chosen), strict=True)
-    rebuilt, right_null, right_full, residual, spread = map(np.stack, rows)
-    total = spread.sum(1)
+    labels = None if y is None else parts.maps.spec.encode(y, len(parts.maps))
+    dictionary = parts.dictionary
+
+    def work(part: Rerun) -> list[np.ndarray]:
+        original = part.original
+        targets = original.decisions if labels is None else labels[part.rows]
+        with exact_float32(), torch.no_grad():
+            words = dict(dictionary._labeller()(original.activations, False))
+        right, right_null, residual, total = [], [], [], []
+        for layer in layers:
+            rebuilt = rebuild(dictionary.mixtures_[layer], words[layer].component, original.activations[layer])
+            right.append(part.run({layer: put(rebuilt.maps)}).decisions == targets)
+            right_null.append(part.run({layer: put(rebuilt.mean)}).decisions == targets)
+            residual.append(rebuilt.residual)
+            total.append(rebuilt.total)
+        return [np.stack(rows) for rows in (right, right_null, residual, total, [original.decisions == targets])]
+
+    batches = zip(*parts.maps.rerun(work), strict=True)
+    right, right_null, residual, total, right_full = (np.concatenate(rows, axis=1) for rows in batches)
     return Completeness(
-        layers=chosen,
-        right=rebuilt,
+        layers=layers,
+        right=right,
         right_null=right_null,
         right_full=right_full[0],
-        r2=np.where(total > 0, 1 - residual.sum(1) / np.where(total > 0, total, 1), np.nan),
+        r2=np.array(list(map(share_explained, residual.sum(1), total.sum(1)))),
     )
 
 
@@ -168,24 +183,3 @@ def completeness_score(estimator: Any, X: Any, y: Any = None) -> float:
     """
     values = completeness(estimator, X, y).completeness
     return float(np.nanmean(values)) if not np.isnan(values).all() else np.nan
-
-
-def _rebuilt(parts: Parts, layer: str, labels: np.ndarray | None) -> list[np.ndarray]:
-    """Return whether the network decides right with a layer rebuilt, with its mean everywhere, and by itself, (n,).
-
-    Then the squared distances of each image's columns from the rebuilt ones, and from the mean, (n,).
-    """
-    mixture = parts.dictionary.mixtures_[layer]
-
-    def work(part: Rerun) -> tuple[np.ndarray, ...]:
-        original = part.original
-        values, right = original.activations[layer], original.decisions if labels is None else labels[part.rows]
-        with exact_float32(), torch.no_grad():
-            words = dict(parts.dictionary._labeller()(original.activations, False))[layer].component
-            rebuilt = means_of(mixture, words, values)
-        maps = rebuilt, layer_mean(mixture, values)
-        runs = *(part.run({layer: put(each)}) for each in maps), original
-        distances = ((values - each).square().sum((1, 2, 3)).double().numpy(force=True) for each in maps)
-        return *(run.decisions == right for run in runs), *distances
-
-    return list(map(np.concatenate, zip(*parts.maps.rerun(work), strict=True)))

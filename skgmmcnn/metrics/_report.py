@@ -239,7 +239,7 @@ def _jobs(parts: Parts, labels: np.ndarray | None, layers: Sequence[str], seed: 
     yield _Job("edges", 15 * len(layers), edge_effects, seeded)
     if full or labels is not None or parts.graph.evidence_ == "counts":
         yield _Job("fidelity", 2, fidelity, {"y": labels})
-    yield _Job("completeness", 3 * len(layers), completeness, {"layers": layers})
+    yield _Job("completeness", 2 * len(layers) + 1, completeness, {"layers": layers})
     if not full:
         return
     ways = [("", {}), *((f", {fill}", {"fill": fill}) for fill in FILLS[1:]), (", by class", {"by": "class"})]
