@@ -12,8 +12,9 @@ from sklearn.utils import check_random_state
 
 from .._progress import progress
 from ..dictionary import assign, similarity_of_means
+from ..graph import GraphComparison
 from ._intervals import interval_of_mean
-from ._refits import Compared, Reference, refit, seed_of, similarities, take_apart_held
+from ._refits import Comparisons, Reference, open_for_refits, refit, seed_of, similarities
 from ._results import BASELINE, Measurement, Result
 
 KINDS = ("resample", "seed", "both")
@@ -149,54 +150,57 @@ def stability(
         raise ValueError(f"kind must be one of {', '.join(map(repr, KINDS))}; got {kind!r}.")
     if n_refits < 1 or n_images < 1:
         raise ValueError(f"n_refits and n_images must be at least 1; got {n_refits} and {n_images}.")
-    random, parts = check_random_state(random_state), take_apart_held(estimator, X)
-    seen = parts.maps if explained is None else take_apart_held(estimator, explained).maps
-    labels = None if y is None else parts.maps.spec.encode(y, len(parts.maps))
-    first = Reference(parts, seen, n_images, random)
+    random = check_random_state(random_state)
+    parts, explained_maps = open_for_refits(estimator, X, explained)
+    n = len(parts.maps)
+    labels = None if y is None else parts.maps.spec.encode(y, n)
+    first = Reference(parts, explained_maps, n_images, random)
     cosines: list[dict[str, np.ndarray]] = []  # of all pairs of words, by layer
-    compared = []
+    comparisons = []
     for _ in progress(range(n_refits), desc="refits", shown=verbose):
-        rows = np.arange(len(parts.maps)) if kind == "seed" else random.randint(len(parts.maps), size=len(parts.maps))
+        rows = np.arange(n) if kind == "seed" else random.randint(n, size=n)
         seed = seed_of(parts.dictionary, random) if kind == "resample" else int(random.randint(2**31))
         dictionary, graph = refit(parts, parts.maps[rows], None if labels is None else labels[rows], seed)
         cosines.append(similarity_of_means(parts.dictionary, dictionary, "cosine"))
-        compared.append(first.compare(graph, dictionary.transform(seen), assign(cosines[-1])))
-    classes, images = (
-        _graph_stability(names, graphs, [refit[i] for refit in compared], random)
-        for i, (names, graphs) in enumerate(zip(first.names, first.graphs, strict=True))
-    )
+        comparisons.append(first.compare(graph, dictionary.transform(explained_maps), assign(cosines[-1])))
+    classes, images = zip(*comparisons, strict=True)
     return Stability(
         kind=kind,
         # partners are in the order of the words, each of which has one
         words={layer: np.stack([assign(each).similarity[layer] for each in cosines]) for layer in cosines[0]},
         # the mean over all matchings is the mean over all pairs
         chance_words={layer: np.array([each[layer].mean() for each in cosines]) for layer in cosines[0]},
-        classes=classes,
-        images=images,
+        classes=_graph_stability(first.class_names, first.class_graphs, classes, random),
+        images=_graph_stability(first.image_names, first.image_graphs, images, random),
     )
 
 
 def _graph_stability(
-    names: tuple[str, ...],
-    graphs: list[nx.DiGraph],
-    refits: Sequence[list[Compared]],
-    random: np.random.RandomState,
+    names: tuple[str, ...], graphs: list[nx.DiGraph], refits: Sequence[Comparisons], random: np.random.RandomState
 ) -> GraphStability:
-    aligned, by_chance = zip(*refits, strict=True)
-    similarity, chance = (np.stack([similarities(refit) for refit in each], axis=1) for each in (aligned, by_chance))
+    aligned, chance = zip(*refits, strict=True)
+    similarity = np.stack(list(map(similarities, aligned)), axis=1)
     return GraphStability(
         names=names,
         similarity=similarity,
-        chance=chance,
+        chance=np.stack(list(map(similarities, chance)), axis=1),
         interval=interval_of_mean(similarity.mean(1), random),
-        edges=tuple(_shares_of_edges(graph, each) for graph, *each in zip(graphs, *aligned, strict=True)),
-        chance_edges=tuple(_shares_of_edges(graph, each) for graph, *each in zip(graphs, *by_chance, strict=True)),
+        edges=_shares_of_edges(graphs, aligned),
+        chance_edges=_shares_of_edges(graphs, chance),
     )
 
 
-def _shares_of_edges(graph: nx.DiGraph, refits: Compared) -> dict[Edge, float]:
-    """Return the share of the refits that have each edge of a graph again."""
-    again = [{edge.first for edge in refit.edges if edge.first and edge.second} for refit in refits]
-    return {
-        (tail, head): float(np.mean([f"{tail} -> {head}" in edges for edges in again])) for tail, head in graph.edges
-    }
+def _shares_of_edges(
+    graphs: list[nx.DiGraph], refits: Sequence[list[GraphComparison]]
+) -> tuple[Mapping[Edge, float], ...]:
+    """Return for each graph the share of the refits that have each of its edges again."""
+    shares = []
+    for graph, *comparisons in zip(graphs, *refits, strict=True):
+        common = [{edge.first for edge in each.edges if edge.first and edge.second} for each in comparisons]
+        shares.append(
+            {
+                (tail, head): float(np.mean([f"{tail} -> {head}" in edges for edges in common]))
+                for tail, head in graph.edges
+            }
+        )
+    return tuple(shares)
