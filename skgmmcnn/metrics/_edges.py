@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -33,8 +34,9 @@ class PairEffects(Result):
     quantity: str
     random_state: int
 
+    @cached_property
     def correlation(self) -> Estimate:
-        """Return Spearman's correlation of evidence and effects, and its 95 % interval over resamples of images."""
+        """Spearman's correlation of evidence and effects, with its 95 % interval over resamples of images."""
         return rank_correlation(self.evidence, self.effects, self.images, self.random_state)
 
     @property
@@ -52,13 +54,13 @@ class PairEffects(Result):
     def measurements(self) -> list[Measurement]:
         where = f"{self.upper} > {self.lower}"
         return [
-            Measurement(f"rank correlation, {self.quantity} and effect", where, *self.correlation(), "near 1"),
+            Measurement(f"rank correlation, {self.quantity} and effect", where, *self.correlation, "near 1"),
             Measurement(f"effects with the sign of the {self.quantity}", where, self.same_sign, good="near 1"),
             Measurement("effects of edges", where, self.edge_share, good="near 1"),
         ]
 
     def verdicts(self) -> list[Verdict]:
-        rho = self.correlation()
+        rho = self.correlation
         answer = "no" if not rho.low > 0 else "yes" if rho.value >= _IN_ORDER else "partly"
         are = {"yes": "are", "partly": "are often", "no": "are not"}[answer]
         advice = '; read these arrows as "goes with", not "causes"' if answer == "no" else ""
@@ -113,7 +115,7 @@ def edge_effects(
         - `evidence` : array of shape (m,), flow from t into s in nats, to first order; of counts, the bits of all
           locations of t in the fields of s; `quantity` is "flow" or "bits";
         - `effects` : array of shape (m,), fall of the log-odds of the decision when t is removed from s, in nats;
-        - ``correlation()`` : Spearman's correlation of evidence and effects, NaN where either is constant, and a 95 %
+        - `correlation` : Spearman's correlation of evidence and effects, NaN where either is constant, and a 95 %
           interval over resamples of the images;
         - `same_sign` : share of the pairs with any effect whose effect has the sign of the evidence;
         - `edge_share` : share of the edges in the sum of the absolute effects.

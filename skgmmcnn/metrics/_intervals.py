@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import binomtest, bootstrap
+from scipy.stats import binomtest, bootstrap, spearmanr
 
 N_RESAMPLES = 1000
 
@@ -59,37 +59,25 @@ def _bootstrap(
 
 
 def rank_correlation(x: np.ndarray, y: np.ndarray, images: np.ndarray, seed: int) -> Estimate:
-    """Return Spearman's correlation of x (m,) and y (m,), NaN where it is undefined, over resamples of images.
+    """Return Spearman's correlation of x (m,) and y (m,), NaN where one is constant, over resamples of images.
 
     `images` (m,) are the images of the pairs; pairs of one image are resampled together.
     """
     _, image = np.unique(images, return_inverse=True)
     n = int(image.max(initial=-1)) + 1
-    if not n:
-        return Estimate(np.nan)
+    value = _spearman(x, y)
+    if n < 2:
+        return Estimate(value)
     resamples = np.random.RandomState(seed).multinomial(n, np.full(n, 1 / n), N_RESAMPLES)
-    rho, *others = weighted_spearman(x, y, np.stack([np.ones(n), *resamples])[:, image])
-    defined = np.array(others)[~np.isnan(others)]
-    if n < 2 or not len(defined):
-        return Estimate(float(rho))
-    low, high = np.percentile(defined, [2.5, 97.5])
-    return Estimate(float(rho), float(low), float(high))
+    rows = (np.repeat(np.arange(len(x)), times[image]) for times in resamples)
+    others = np.array([_spearman(x[each], y[each]) for each in rows])
+    if np.isnan(others).all():
+        return Estimate(value)
+    low, high = np.nanpercentile(others, [2.5, 97.5])
+    return Estimate(value, float(low), float(high))
 
 
-def weighted_spearman(x: np.ndarray, y: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """Return Spearman's correlations (R,) of x (m,) and y (m,), each pair taken `times` (R, m); NaN if constant."""
-    total = times.sum(1, keepdims=True)
-    a, b = (rank - (times * rank).sum(1, keepdims=True) / total for rank in (_ranks(x, times), _ranks(y, times)))
-    spread = (times * a**2).sum(1) * (times * b**2).sum(1)
-    some = spread > 1e-9 * total[:, 0]
-    return np.where(some, (times * a * b).sum(1) / np.sqrt(np.where(some, spread, 1)), np.nan)
-
-
-def _ranks(values: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """Return the ranks (R, m) of values (m,) taken `times` (R, m), ties sharing their mean, up to a constant."""
-    order = np.argsort(values, kind="stable")
-    first = np.flatnonzero(np.diff(values[order], prepend=-np.inf) > 0)
-    together = np.add.reduceat(times[:, order], first, axis=1)
-    place = np.empty(len(values), dtype=np.intp)
-    place[order] = np.repeat(np.arange(len(first)), np.diff([*first, len(values)]))
-    return (np.cumsum(together, axis=1) - together / 2)[:, place]
+def _spearman(x: np.ndarray, y: np.ndarray) -> float:
+    if not len(x) or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return np.nan
+    return float(spearmanr(x, y).statistic)

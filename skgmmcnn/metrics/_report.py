@@ -185,7 +185,7 @@ def trust_report(
     >>> top = metrics.faithfulness(pipe, images, random_state=0).layers["conv3"]
     >>> top.faithfulness(top.graph).value > top.faithfulness(top.size_matched["random"]).value
     True
-    >>> metrics.edge_effects(pipe, images, random_state=0).pairs["conv3", "conv2"].correlation()[0] > 0.5
+    >>> metrics.edge_effects(pipe, images, random_state=0).pairs["conv3", "conv2"].correlation[0] > 0.5
     True
     >>> graphs = metrics.stability(pipe, fitted, n_refits=2, n_images=5, random_state=0).classes
     >>> bool(graphs.similarity.mean() > graphs.chance.mean())

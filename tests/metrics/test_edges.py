@@ -132,7 +132,7 @@ def test_summaries():
     pair = PairEffects(
         "b", "a", images, images, images, evidence > 0, evidence, effects, quantity="flow", random_state=0
     )
-    rho, low, high = pair.correlation()
+    rho, low, high = pair.correlation
     assert rho == pytest.approx(spearmanr(evidence, effects).statistic)
     assert low < rho < high
     assert pair.same_sign == np.mean([e * f > 0 for e, f in zip(evidence[6:], effects[6:], strict=True)])
@@ -140,7 +140,7 @@ def test_summaries():
     assert [row.where for row in pair.measurements()] == ["b > a"] * 3
     assert f"rank correlation {rho:.2f}, {low:.2f} to {high:.2f}" in str(EdgeEffects({("b", "a"): pair}))
     nothing = replace(pair, effects=np.zeros(120))
-    assert np.isnan([nothing.correlation()[0], nothing.same_sign, nothing.edge_share]).all()
+    assert np.isnan([nothing.correlation[0], nothing.same_sign, nothing.edge_share]).all()
 
 
 def test_a_chain_has_edges_too(rng):

@@ -73,7 +73,7 @@ def test_verdicts_follow_the_measurements(counts_report, digits, pipe):
     asked = "Does the network use the words shown?"
     assert answers[asked] == ("yes" if used >= 0.8 else "partly" if used >= 0.5 else "no")
     assert f"{asked}  {answers[asked].upper()}: " in str(report)
-    rho, low, _ = report.results["edges"].pairs["conv3", "conv2"].correlation()
+    rho, low, _ = report.results["edges"].pairs["conv3", "conv2"].correlation
     asked = "Do arrows from conv2 to conv3 show what it computes?"
     assert answers[asked] == ("no" if not low > 0 else "yes" if rho >= 0.5 else "partly")
     poor = make_pipeline(pipe[0], LayerDictionary(1, random_state=0), InferenceGraph(evidence="counts"))
