@@ -40,7 +40,7 @@ class Ablation:
         self._random = random
         if fill == "resample":
             if len(parts.maps) < 2:
-                raise ValueError("fill='resample' takes columns from other images; give at least two.")
+                raise ValueError("fill='resample' takes columns from other images; pass at least two.")
             self._donors = random.permutation(len(parts.maps))[:_N_DONORS]
             batches = [batch.activations for batch in parts.maps[self._donors].batches()]
             self._columns = {layer: torch.cat([_columns(each[layer]) for each in batches]) for layer in layers}

@@ -31,12 +31,12 @@ class Completeness(Result):
 
     @property
     def accuracy(self) -> np.ndarray:
-        """Share of images decided right with each layer rebuilt, shape (L,)."""
+        """Share of right decisions with each layer rebuilt from words, shape (L,)."""
         return self.right.mean(1)
 
     @property
     def accuracy_null(self) -> np.ndarray:
-        """The same with the layer's mean everywhere, shape (L,)."""
+        """Share of right decisions with the mean of each layer at all locations, shape (L,)."""
         return self.right_null.mean(1)
 
     @property
@@ -46,7 +46,7 @@ class Completeness(Result):
 
     @property
     def completeness(self) -> np.ndarray:
-        """Share of the accuracy that the layer is worth which words keep, shape (L,); NaN where it is worth nothing."""
+        """Completeness of each layer, shape (L,); NaN if decisions do not depend on the layer."""
         gain = self.right_full.mean() - self.accuracy_null
         return np.where(gain > 0, (self.accuracy - self.accuracy_null) / np.where(gain > 0, gain, 1), np.nan)
 
@@ -64,14 +64,14 @@ class Completeness(Result):
     def verdicts(self) -> list[Verdict]:
         verdicts = []
         for layer, value in zip(self.layers, self.completeness.tolist(), strict=True):
-            question = f"Do words hold what the network needs of {layer}?"
-            why = f"with only words in its place {value:.0%} of the decisions that depend on it stay"
-            coarse = "; they are a coarse description of this layer"
+            question = f"Do words contain what the network needs of {layer}?"
+            why = f"they preserve {value:.0%} of the decisions that depend on this layer"
+            coarse = "; they describe it only roughly"
             verdicts.append(_COMPLETE.verdict(question, value, why, no=coarse))
         return verdicts
 
     def plot(self, *, ax: Any = None) -> Any:
-        """Draw the accuracies, layer by layer."""
+        """Draw the accuracies of the layers."""
         ax = axes_for(ax)
         places = np.arange(len(self.layers))
         low, high = np.transpose(self.intervals)
@@ -90,9 +90,9 @@ class Completeness(Result):
 def completeness(estimator: Any, X: Any, y: Any = None, *, layers: Sequence[str] | None = None) -> Completeness:
     """Rebuild the activations of one layer at a time from words, and run the rest of the network.
 
-    The column at each location is replaced by the mean of its word (after the ReLU, where rectified Gaussians are
-    modelled).  Completeness is (acc_words - acc_null) / (acc_full - acc_null), where acc_null has the layer's mean
-    everywhere [1]_: 1 where words hold all that the network needs of a layer, 0 where they hold nothing.
+    The column at each location is replaced by the mean of its word (after the ReLU, for rectified Gaussians).
+    Completeness is (acc_words - acc_null) / (acc_full - acc_null), where acc_null is the accuracy with the layer's mean
+    at all locations [1]_: 1 if words contain all that the network needs of a layer, 0 if they contain nothing.
 
     Parameters
     ----------
@@ -101,19 +101,19 @@ def completeness(estimator: Any, X: Any, y: Any = None, *, layers: Sequence[str]
     X : images or FeatureMaps
         Images that the pipeline takes, or feature maps of a network.
     y : array-like of shape (n,), default=None
-        True classes, as output numbers or class names; the network's own decisions where None, so that accuracy is
-        agreement.
+        True classes, as output numbers or class names; the decisions of the network if None.
     layers : sequence of str, default=None
-        The layers to rebuild; all where None.
+        The layers to rebuild, all if None.
 
     Returns
     -------
     completeness : Completeness
-        Of the L `layers`: `completeness` : array of shape (L,), NaN where a layer makes no difference; `right`,
+        Of the L `layers`: `completeness` : array of shape (L,), NaN if decisions do not depend on the layer; `right`,
         `right_null` : bool arrays of shape (L, n), whether the network decides right with the layer rebuilt, and with
-        its mean everywhere; `accuracy`, `accuracy_null` : their means; `intervals` : 95 % intervals of the accuracy, by
-        Wilson's method; `r2` : array of shape (L,), share of the variance of the columns that words explain.
-        `right_full` : bool array of shape (n,), for the untouched network.  ``plot(ax=None)`` draws the accuracies.
+        its mean at all locations; `accuracy`, `accuracy_null` : their means; `intervals` : 95 % intervals of the
+        accuracy, by Wilson's method; `r2` : array of shape (L,), share of the variance of the columns that words
+        explain.  `right_full` : bool array of shape (n,), for the unchanged network.  ``plot(ax=None)`` draws the
+        accuracies.
 
     References
     ----------
@@ -166,7 +166,7 @@ def completeness_score(estimator: Any, X: Any, y: Any = None) -> float:
     Returns
     -------
     completeness : float
-        1 where nothing is lost; layers that make no difference are left out.
+        1 if words contain all that the network needs; layers without effect are left out.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Curves of the probability of a decision as words are removed from the network, or given back to it."""
+"""Curves of the probability of a decision while words are removed from the network, or restored."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from ._parts import Parts, Table, take_apart
 from ._results import BASELINE, Measurement, Result, Verdict, axes_for
 
 ORDERS = ("graph", "per_location", "reverse", "frequency", "random")
-_VERBS = {"deletion": "taken away", "insertion": "given back"}
+_VERBS = {"deletion": "removed", "insertion": "restored"}
 _CLEARLY_BELOW = 0.8  # of random order, a rule of thumb
 
 
@@ -46,11 +46,11 @@ class AblationCurves(Result):
 
     @property
     def areas(self) -> dict[str, np.ndarray]:
-        """By order, the area under each image's curve, shape (n,): the mean probability on the way."""
+        """By order, the area under the curve of each image, shape (n,)."""
         return {order: trapezoid(self.proba[order], self.shares[order], axis=1) for order in self.proba}
 
     def ratio(self, order: str = "graph", to: str = "random") -> Estimate:
-        """Return the mean area in one order divided by that in another, and its 95 % interval over the images."""
+        """Return the ratio of the mean areas in two orders, with its 95 % interval over the images."""
         return ratio_of_means(self.areas[order], self.areas[to], self.random_state)
 
     def measurements(self) -> list[Measurement]:
@@ -72,8 +72,8 @@ class AblationCurves(Result):
         ratio = self.ratio()
         answer = "yes" if ratio.high < _CLEARLY_BELOW else "partly" if ratio.high < 1 else "no"
         why = (
-            f"as its words are taken away, the decision keeps {ratio:.2f} times the probability that it keeps without "
-            "random ones."
+            f"while they are removed, the mean probability of the decision is {ratio:.2f} times that of a random order "
+            "of removal."
         )
         return [Verdict(f"Does the network use the words of {self.layer} that the graph shows?", answer, why)]
 
@@ -103,11 +103,11 @@ def deletion(
     verbose: int = 0,
     random_state: int | np.random.RandomState | None = None,
 ) -> AblationCurves:
-    """Remove the words of a layer from the network, or give them back to it, the most important ones first.
+    """Remove the words of a layer from the network, or restore them, in order of importance.
 
-    At each step the columns of further words, exactly those and all of those, are replaced in the layer's map, and the
-    network goes on from there.  The earlier the probability of its original decision falls, the better the order shows
-    what the network uses [1]_.  Insertion starts without any word; the earlier the probability rises, the better.
+    At each step all columns of further words are replaced in the layer's map, and the rest of the network runs again.
+    The earlier the probability of its original decision falls, the better the order shows what the network uses [1]_.
+    Insertion starts without any word; the earlier the probability rises, the better.
 
     Parameters
     ----------
@@ -118,19 +118,19 @@ def deletion(
     layer : str
         The layer whose words are removed.
     direction : {"deletion", "insertion"}, default="deletion"
-        Whether words are removed from the full map, or given back to a map that has none.
+        Whether words are removed from the full map, or restored in a map without words.
     orders : sequence of str, default=all
-        "graph": as the graph chooses words, by the salience of their influence on the image's decision (the influence
-        divided by the square root of the number of locations), or by the bits of their counts; "per_location": by the
-        evidence that :meth:`InferenceGraph.transform` returns divided by the number of locations, as columns are the
-        cost of a step; "reverse": the graph's order from its end; "frequency": by the number of locations; "random":
-        the mean curve of `n_random` orders.
+        "graph": the order in which the graph chooses words, by the salience of their influence on the decision (the
+        influence divided by the square root of the number of locations), or by the bits of their counts;
+        "per_location": by the evidence of :meth:`InferenceGraph.transform` divided by the number of locations;
+        "reverse": the reversed order of the graph; "frequency": by the number of locations; "random": the mean curve of
+        `n_random` random orders.
     by : {"image", "class"}, default="image"
-        Whether evidence is that of each image, or its mean over all images in X with the same decision.
+        Evidence of each image, or its mean over all images in X with the same decision.
     fill : {"mean", "zero", "resample"}, default="mean"
-        Filling of the columns: the layer's mean, zeros, or columns of other images.
+        Replacement of columns: the layer's mean, zeros, or columns of other images.
     n_steps : int, default=10
-        Number of steps; words are never removed in part, so shares vary around k / n_steps.
+        Number of steps of nearly equal numbers of columns, as words are removed completely.
     n_random : int, default=3
         Number of random orders.
     verbose : int, default=0
@@ -141,11 +141,10 @@ def deletion(
     Returns
     -------
     curves : AblationCurves
-        By order, `shares` and `proba` : arrays of shape (n, n_steps + 1), share of the columns of the removed (or
-        restored) words and probability of the decision; `areas` : arrays of shape (n,), area under each curve, the mean
-        probability on the way.  ``ratio(order="graph", to="random")`` : ratio of the mean areas in two orders, small
-        for a good deletion and large for a good insertion, with a 95 % interval over resamples of the images.
-        ``plot(ax=None)`` draws the mean curves.
+        By order, `shares` and `proba` : arrays of shape (n, n_steps + 1), share of the columns that are removed (or
+        restored) and probability of the decision; `areas` : arrays of shape (n,), area under each curve.
+        ``ratio(order="graph", to="random")`` : ratio of the mean areas in two orders, low for good deletion and high
+        for good insertion, with a 95 % interval over resamples of the images.  ``plot(ax=None)`` draws the mean curves.
 
     References
     ----------
@@ -157,7 +156,7 @@ def deletion(
     parts = take_apart(estimator, X, verbose)
     check_layers(layer, parts.maps.layers)
     if not orders:
-        raise ValueError(f"orders names no order; there is {', '.join(map(repr, ORDERS))}.")
+        raise ValueError(f"orders is empty; choose from {', '.join(map(repr, ORDERS))}.")
     check_orders(orders, ORDERS, n_random)
     if n_steps < 1:
         raise ValueError(f"n_steps must be at least 1; got {n_steps}.")

@@ -1,4 +1,4 @@
-"""Exact effects of the edges of graphs, beside their evidence."""
+"""Exact effects of edges, compared with their evidence."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _IN_ORDER = 0.5  # rank correlation, a rule of thumb
 
 @dataclass(frozen=True, eq=False)
 class PairEffects(Result):
-    """Evidence and effects of one pair of layers; see :func:`edge_effects`."""
+    """Evidence and effects of the pairs of words in two layers; see :func:`edge_effects`."""
 
     upper: str
     lower: str
@@ -41,13 +41,13 @@ class PairEffects(Result):
 
     @property
     def same_sign(self) -> float:
-        """Share of the pairs with any effect whose effect has the sign of the evidence; NaN without such pairs."""
+        """Share of the nonzero effects with the sign of the evidence; NaN without such effects."""
         nonzero = np.abs(self.effects) > ROUNDING
         return float((self.effects * self.evidence > 0)[nonzero].mean()) if nonzero.any() else np.nan
 
     @property
     def edge_share(self) -> float:
-        """Share of the sum of the absolute effects that edges have; NaN without effects."""
+        """Share of edges in the sum of absolute effects; NaN without effects."""
         sizes = np.abs(self.effects)
         return float(sizes[self.has_edge].sum() / sizes.sum()) if sizes.sum() > ROUNDING else np.nan
 
@@ -64,10 +64,7 @@ class PairEffects(Result):
         answer = "no" if not rho.low > 0 else "yes" if rho.value >= _IN_ORDER else "partly"
         are = {"yes": "are", "partly": "are often", "no": "are not"}[answer]
         advice = '; read these arrows as "goes with", not "causes"' if answer == "no" else ""
-        why = (
-            f"strong arrows {are} those whose removal has a large effect (rank correlation {rho.value:.2f}, "
-            f"{rho.low:.2f} to {rho.high:.2f}; 1 is best){advice}."
-        )
+        why = f"strong arrows {are} those with a large effect: rank correlation {rho:.2f}, 1 is best{advice}."
         return [Verdict(f"Do arrows from {self.lower} to {self.upper} show what it computes?", answer, why)]
 
 
@@ -89,10 +86,10 @@ def edge_effects(
 ) -> EdgeEffects:
     """Compare the evidence of pairs of words with the effect of removing the lower word from the upper one.
 
-    The exact effect of an edge from t to s is that of path patching [1]_: the network runs up to the layer of s with
-    the mean of t's layer in place of t; only the locations of s are replaced by the result, and the effect is the fall
-    of the log-odds of the decision.  For an edge into the decision t is removed.  Pairs are those of all words in two
-    layers that the graph of an image's decision keeps, whether it draws an edge or not.
+    The exact effect of an edge from t to s is measured by path patching [1]_: the network runs up to the layer of s
+    with the mean of the layer in place of t; the result replaces only the locations of s, and the effect is the fall of
+    the log-odds of the decision.  For an edge into the decision, t is removed.  Pairs are all pairs of words that the
+    graph of an image keeps in two layers, with an edge or without.
 
     Parameters
     ----------
@@ -108,22 +105,22 @@ def edge_effects(
     Returns
     -------
     effects : EdgeEffects
-        `pairs` is a dict of (upper, lower) to the m pairs of words (s, t) of two layers, from the top down, with
+        `pairs` : by names (upper, lower) of layers, from the top down, the m pairs of words (s, t), with
 
         - `images`, `upper_words`, `lower_words` : int arrays of shape (m,), number of the image, s and t;
-        - `has_edge` : bool array of shape (m,), whether the image's graph has an edge from t to s;
-        - `evidence` : array of shape (m,), flow from t into s in nats, to first order; of counts, the bits of all
+        - `has_edge` : bool array of shape (m,), whether the graph has an edge from t to s;
+        - `evidence` : array of shape (m,), flow from t to s in nats, to first order; for counts, the bits of all
           locations of t in the fields of s; `quantity` is "flow" or "bits";
         - `effects` : array of shape (m,), fall of the log-odds of the decision when t is removed from s, in nats;
         - `correlation` : Spearman's correlation of evidence and effects, NaN where either is constant, and a 95 %
           interval over resamples of the images;
-        - `same_sign` : share of the pairs with any effect whose effect has the sign of the evidence;
-        - `edge_share` : share of the edges in the sum of the absolute effects.
+        - `same_sign` : share of the nonzero effects with the sign of the evidence;
+        - `edge_share` : share of edges in the sum of absolute effects.
 
     Notes
     -----
-    A graph of influence draws an edge where flow and effect agree in sign and are large enough, so its edges are true
-    by construction; all pairs show whether flow can be relied on elsewhere.  A graph of counts draws an edge where the
+    A graph of influence has an edge where flow and effect have the same sign and are large enough, so its edges are
+    true by construction; all pairs show whether flow is reliable elsewhere.  A graph of counts has an edge where the
     bits, log-ratio times number of locations, are positive.
 
     References

@@ -1,4 +1,4 @@
-"""Faithfulness of graphs: the decision that is left with only the words that a graph keeps."""
+"""Faithfulness of graphs: the decision of the network with only the words of a graph."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _ENOUGH = 0.5  # of the log-odds, a rule of thumb
 
 @dataclass(frozen=True, eq=False)
 class Circuit:
-    """The decision with parts of some layers; see :func:`faithfulness`."""
+    """Decisions with parts of some layers; see :func:`faithfulness`."""
 
     layers: tuple[str, ...]
     full: np.ndarray
@@ -51,7 +51,7 @@ class Circuit:
 
     @property
     def needed(self) -> float:
-        """Share of the words of graphs without which less is kept; NaN without words."""
+        """Share of the words of graphs without which the log-odds fall; NaN without words."""
         drops = np.concatenate([each[~np.isnan(each)] for each in self.drops.values()])
         return float((drops > ROUNDING).mean()) if len(drops) else np.nan
 
@@ -107,12 +107,12 @@ class Faithfulness(Result):
 
     @property
     def faithfulness(self) -> float:
-        """F of the graphs: 1 where they keep all that the network needs, 0 where nothing."""
+        """F of the graphs: 1 if they keep all that the network needs, 0 if nothing."""
         return self.together.faithfulness(self.together.graph).value
 
     @property
     def n_undefined(self) -> int:
-        """Number of images for which the columns of the layers make no difference."""
+        """Number of images whose decision does not depend on the columns."""
         return int((np.abs(self.together.full - self.together.empty) <= ROUNDING).sum())
 
     def _circuits(self) -> list[Circuit]:
@@ -132,11 +132,13 @@ class Faithfulness(Result):
         )
         above = low > max(other, 0)
         answer = "yes" if above and value >= _ENOUGH else "partly" if above else "no"
-        why = f"with only these {value:.0%} of the decision is left, with other words at as many locations {other:.0%}."
-        return [Verdict("Are the words of the graph enough, in all layers at once?", answer, why)]
+        why = (
+            f"they keep {value:.0%} of the log-odds of the decision, other words at equally many locations {other:.0%}."
+        )
+        return [Verdict("Are the words of the graph sufficient in all layers together?", answer, why)]
 
     def plot(self, *, ax: Any = None, layer: str | None = None) -> Any:
-        """Draw F against the share of the columns that stay, with the graphs and the rest of the words."""
+        """Draw F against the share of the columns that are kept, of orders, graphs and complements."""
         ax = axes_for(ax)
         circuit = self.together if layer is None else self.layers[layer]
         for order, shares in circuit.shares.items():
@@ -164,16 +166,16 @@ def faithfulness(
     verbose: int = 0,
     random_state: int | np.random.RandomState | None = None,
 ) -> Faithfulness:
-    """Measure the decision that is left with only the words that graphs keep.
+    """Measure the decision of the network with only the words that graphs keep.
 
-    The columns of words that the graph keeps stay, all others are replaced, in all layers at once; an upper layer keeps
-    what the network makes of what stayed below.  Words are those of the untouched network.  Faithfulness is
+    The columns of all other words are replaced, in all layers together; columns kept in an upper layer are computed
+    from the changed layers below.  Words are those of the unchanged network.  Faithfulness is
 
         F = (m(graph) - m(empty)) / (m(full) - m(empty)),
 
-    where m is the mean over images of the log-odds log p / (1 - p) of the decision, in nats [1]_.  Images for which the
-    columns make no difference have no weight in this ratio of means.  F should be large for a graph, and small for the
-    words that it leaves out (the complement).
+    where m is the mean over images of the log-odds log p / (1 - p) of the decision, in nats [1]_.  Images whose
+    decision does not depend on the columns have no weight in this ratio of means.  F should be high for the graph, and
+    low for the words outside it (the complement).
 
     Parameters
     ----------
@@ -182,11 +184,11 @@ def faithfulness(
     X : images or FeatureMaps
         Images that the pipeline takes, or feature maps of a network.
     by : {"image", "class"}, default="image"
-        Whether graphs are those of each image's own decision, or those of all images in X with the same decision.
+        Graphs of images, or of all images in X with the same decision.
     layers : sequence of str, default=None
-        The layers in which columns are replaced; all where None.
+        The layers in which columns are replaced, all if None.
     fill : {"mean", "zero", "resample"}, default="mean"
-        Filling of the columns: the layer's mean, zeros, or columns of other images.
+        Replacement of columns: the layer's mean, zeros, or columns of other images.
     orders : sequence of str, default=all
         Orders of words for the curves, as in :func:`deletion`.
     n_random : int, default=3
@@ -200,10 +202,10 @@ def faithfulness(
     -------
     faithfulness : Faithfulness
         `together`, a circuit of all layers, and `layers`, a dict of circuits of single layers.  `faithfulness` : F of
-        the graphs; `n_undefined` : number of images for which the columns make no difference.  ``plot(ax=None,
-        layer=None)`` draws F against the share of the columns that stay.  Of each circuit:
+        the graphs; `n_undefined` : number of images whose decision does not depend on the columns.
+        ``plot(ax=None, layer=None)`` draws F against the share of the columns that are kept.  Of each circuit:
 
-        - `full`, `empty`, `graph`, `complement` : arrays of shape (n,), log-odds of the decision in the untouched
+        - `full`, `empty`, `graph`, `complement` : arrays of shape (n,), log-odds of the decision in the unchanged
           network, without any column, with the words of the graph, and with all others; ``faithfulness(log_odds)`` is
           F of one of these, with a 95 % interval over resamples of the images;
         - `size_matched` : by order, the log-odds with the first words whose number of columns is nearest to that of the
@@ -216,9 +218,9 @@ def faithfulness(
 
     Notes
     -----
-    F may exceed 1, since a graph also leaves out what speaks against the decision, and it may be negative, since a few
-    columns among replaced ones are unlike anything that the network was trained on.  Losses add up over layers: compare
-    with frequent and random words that have as many columns, and look at single layers, too.
+    F may exceed 1, since a graph also leaves out evidence against the decision, and it may be negative, since maps of
+    mostly replaced columns are unlike the training data.  Losses add up over layers: compare F with that of frequent
+    and random words with equally many columns, and of single layers.
 
     References
     ----------
@@ -230,7 +232,7 @@ def faithfulness(
     parts = take_apart(estimator, X, verbose)
     layers = check_layers(layers, parts.maps.layers)
     if not layers:
-        raise ValueError(f"layers names no layer; there is {', '.join(map(repr, parts.maps.layers))}.")
+        raise ValueError(f"layers is empty; choose from {', '.join(map(repr, parts.maps.layers))}.")
     check_orders(orders, ORDERS, n_random)
     parts.check_scores()
     ablation = Ablation(parts, layers, fill, random)

@@ -1,4 +1,4 @@
-"""Orders in which words are removed, by their evidence in the graphs of images or of classes."""
+"""Orders in which words are removed, by evidence of images or of classes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from ..graph import priorities
 from ._parts import Parts, Table
 
-# Colours that the colour-blind can distinguish (Paul Tol's bright scheme), and lines that print in grey.
+# Colours for the colour-blind (Paul Tol's bright scheme), and lines that differ in grey.
 STYLES: dict[str, dict[str, Any]] = {
     "graph": {"color": "#4477aa", "lw": 2.5},
     "per_location": {"color": "#66ccee", "ls": "--"},
@@ -24,7 +24,7 @@ def check_orders(orders: Sequence[str], known: Sequence[str], n_random: int) -> 
     """Raise ValueError for an unknown order, or without random runs."""
     for order in orders:
         if order not in known:
-            raise ValueError(f"orders may name {', '.join(map(repr, known))}; got {order!r}.")
+            raise ValueError(f"orders must be among {', '.join(map(repr, known))}; got {order!r}.")
     if n_random < 1:
         raise ValueError(f"n_random must be at least 1; got {n_random}.")
 
@@ -35,7 +35,7 @@ def describe(fill: str, by: str) -> str:
 
 
 def leaders_of(parts: Parts, by: str) -> np.ndarray:
-    """Return for each image the number of the first one that shares its graph, shape (n,)."""
+    """Return the first image that shares the graph of each image, shape (n,)."""
     if by == "image":
         return np.arange(len(parts.maps))
     if by != "class":
@@ -45,7 +45,7 @@ def leaders_of(parts: Parts, by: str) -> np.ndarray:
 
 
 def sum_over_graphs(values: np.ndarray, leaders: np.ndarray) -> np.ndarray:
-    """Return for each image the sum of `values` (n, K) over the images that share its graph."""
+    """Return the sum of `values` (n, K) over the images that share the graph of each image."""
     sums = np.zeros_like(values)
     np.add.at(sums, leaders, values)
     return sums[leaders]

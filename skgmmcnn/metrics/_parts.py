@@ -1,4 +1,4 @@
-"""Parts of a fitted pipeline for measures: the feature maps of images, the words and the graph."""
+"""Parts of a fitted pipeline for measures: feature maps, words and graph."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _MOST_BYTES = 2**31  # of activations that are held
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """Feature maps, the words that describe them, and the graph that connects these; None for measures of words.
+    """Feature maps, the estimator of their words, and the graph, None for measures of words.
 
-    The words of all images, their evidence and the graphs are computed once, for all measures of a report.
+    Words, evidence and graphs of the images are computed once for all measures of a report.
     """
 
     maps: FeatureMaps
@@ -50,17 +50,17 @@ class Parts:
 
     @cached_property
     def selections(self) -> list[Selection]:
-        """Words and pairs of words that the graph of each image keeps."""
+        """Words and pairs of words in the graph of each image."""
         graph, words = self.graph, self.words
         batches = list(gen_batches(len(words), max(_AT_ONCE, len(words) // 20)))
-        found = []
+        selections = []
         with ignore_few_fitted():
             for rows in progress(batches, desc="graphs", unit="batch", shown=self.verbose, leave=False):
-                found += selections_of(graph, words[rows])
-        return found
+                selections += selections_of(graph, words[rows])
+        return selections
 
     def kept(self, least: float = -np.inf) -> dict[str, np.ndarray]:
-        """Return by layer whether the graph of each image keeps each word with more evidence than `least`, (n, K)."""
+        """Return the words in the graph of each image with more evidence than `least`, bool (n, K) by layer."""
         kept = {layer: np.zeros((len(self.maps), k), bool) for layer, k in self.words.vocabulary.n_words.items()}
         for row, selection in enumerate(self.selections):
             for (layer, word), node in selection.words.items():
@@ -79,22 +79,24 @@ class Parts:
         return dict(zip(n_words, np.split(values, ends, axis=1), strict=True))
 
     def check_scores(self) -> None:
-        """Refuse networks whose decision is not the largest of the scores that they return."""
+        """Raise ValueError unless the decision is the class of the largest score of the network."""
         if not self.maps.spec.n_outputs:
-            raise ValueError("These maps were made from arrays, so there is no network that could be run again.")
+            raise ValueError(
+                "These maps were made from arrays, without a network; pass feature maps of a FeatureExtractor."
+            )
         batch = next(self.maps[:_N_CHECKED].batches())
         check_decided(batch.outputs, batch.decisions, self.maps.spec.n_outputs)
 
 
 def take_apart(estimator: Any, X: Any, verbose: int = 0, *, with_graph: bool = True) -> Parts:
-    """Return the parts of a fitted pipeline that reads the images X, or their feature maps; parts as they are."""
+    """Return the parts of a fitted pipeline for images or feature maps X; parts are returned unchanged."""
     if isinstance(estimator, Parts):
         return estimator
     _, dictionary, maps = open_pipeline(estimator, X, LayerDictionary, LayerHMM)
     if not isinstance(maps, FeatureMaps):
         raise TypeError(
-            f"X is a {type(X).__name__}, and no FeatureExtractor comes before the words; give FeatureMaps, or a "
-            "pipeline that begins with one."
+            f"X is a {type(X).__name__}, and no FeatureExtractor comes before the words; pass FeatureMaps, or a "
+            "pipeline that begins with a FeatureExtractor."
         )
     if not len(maps):
         raise ValueError("There are no images in these FeatureMaps.")
@@ -105,7 +107,7 @@ def take_apart(estimator: Any, X: Any, verbose: int = 0, *, with_graph: bool = T
 
 
 def in_memory(maps: FeatureMaps) -> FeatureMaps:
-    """Return maps that hold their activations where these are not too many, so that the network runs once."""
+    """Return maps with activations in memory if they fit, so that the network runs once."""
     needed = 4 * len(maps) * sum(math.prod(shape) for shape in maps.shapes.values())
     return maps.compute() if needed <= _MOST_BYTES else maps
 

@@ -1,4 +1,4 @@
-"""Similarity of graphs to those of a network with random weights."""
+"""Similarity of graphs to those of a network with randomised weights."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Randomisation(Result):
 
     @property
     def survival(self) -> tuple[float, float]:
-        """Part of the similarity of class and of image graphs that survives all steps."""
+        """Similarity of class and of image graphs after all steps, on a scale from chance (0) to another seed (1)."""
         last = np.array([self.classes[-1].mean(), self.images[-1].mean()])
         chance = self.chance[-1]
         room = np.array(self.other_seed) - chance
@@ -82,55 +82,54 @@ def randomisation_test(
 ) -> Randomisation:
     """Randomise the network's weights from the top down, fit again, and compare the graphs.
 
-    An explanation that hardly changes when the network loses what it has learnt explains the images, not the network
-    [1]_.  In each step the weights of further modules, from the output down, are permuted within each tensor; words and
-    graph are fitted to this network's maps, with the same seed, and its graphs are compared with those of `estimator`
-    for the same images and decisions.  Words at the same locations are partners
-    (:func:`skgmmcnn.dictionary.align_words`), since channels of other weights have other meanings.
+    An explanation that hardly changes with random weights explains the images, not the network [1]_.  In each step the
+    weights of further modules, from the output down, are permuted within each tensor; words and graph are fitted to the
+    maps of this network, with the same seed, and its graphs are compared with those of `estimator` for the same images
+    and decisions.  Words at the same locations are partners (:func:`skgmmcnn.dictionary.align_words`), since channels
+    of other weights have other meanings.
 
     Parameters
     ----------
     estimator : Pipeline
         Fitted: extractor, words and :class:`InferenceGraph`, or the latter two; an example is in :func:`trust_report`.
     X : images or FeatureMaps
-        What words and graphs are fitted on, best the images that `estimator` was fitted on; FeatureMaps of a network.
-        Up to 2 GiB of activations are held; else the network runs twice a step.
+        Data of the refits, preferably the images that `estimator` was fitted to.  Up to 2 GiB of activations are held
+        in memory; with more, the network runs twice a step.
     y : array-like of shape (n,), default=None
-        Output numbers or class names, where the words were fitted with them.
+        Output numbers or class names if the words were fitted with them.
     n_steps : int or None, default=5
-        Number of steps, each a refit; None randomises one module a step.
+        Number of steps, each a refit; one for each module if None.
     explained : images or FeatureMaps, default=None
-        Images whose graphs are compared, and over which agreements are taken; None takes X.
+        Images whose graphs and decisions are compared, X if None.
     n_images : int, default=20
-        How many of these, drawn at random, are explained one by one.  Class graphs are over all.
+        Number of random images whose graphs are compared.  Graphs of classes use all images.
     random_state : int, RandomState instance or None, default=None
-        Permutes weights, draws images and partners by chance.
+        Permutes weights, draws images and random partners.
     verbose : int, default=0
         Whether to show the progress of the steps.
 
     Returns
     -------
     result : Randomisation
-        Of S + 1 steps, step 0 with the network as it is: `classes`, `images` : arrays of shape (S + 1, n_classes) and
-        (S + 1, n_images), similarity of the graphs to those of `estimator`; `image_intervals` : 95 % intervals of the
-        mean over images; `chance` : array of shape (S + 1, 2), mean similarities of class and image graphs with
-        partners at random; `words` : by layer, array of shape (S + 1,), mean Jaccard index of a word's locations and
-        its partner's; `fidelity`, `agreement` : arrays of shape (S + 1,), share of the images for which the words
-        decide as the randomised network, and this as the network.  `modules` : the modules randomised in each of S
-        steps.  `other_seed` : mean similarities of class and image graphs with words of another seed.  `survival` : the
-        last similarities as a part of those, both less chance: near 0 where graphs depend on the weights, near 1 where
-        they depend on the images only; NaN where another seed is no better than chance.
+        Of S + 1 steps, the first with the unchanged network: `classes`, `images` : arrays of shape (S + 1, n_classes)
+        and (S + 1, n_images), similarity of the graphs to those of `estimator`; `image_intervals` : 95 % intervals of
+        the mean over images; `chance` : array of shape (S + 1, 2), mean similarities of class and image graphs with
+        random partners; `words` : by layer, array of shape (S + 1,), mean Jaccard index of the locations of a word and
+        its partner; `fidelity`, `agreement` : arrays of shape (S + 1,), share of the images for which the words decide
+        as the randomised network, and this network as the original one.  `modules` : the modules that are randomised in
+        each of S steps.  `other_seed` : mean similarities of class and image graphs with words of another seed.
+        `survival` : (last similarity - chance) / (`other_seed` - chance), near 0 if graphs depend on the weights, near
+        1 if they depend only on the images; NaN if another seed is no better than chance.
 
     Notes
     -----
-    The network is a copy.  Modules are in the order in which they begin to run.  Permutations keep the sizes of
-    weights, but not their sums: randomised batch norms take mean and variance anew from one batch of X, or activations
-    would grow without bounds.
+    The network is copied.  Modules are sorted by the beginning of their first call.  Permutations preserve the sizes
+    of weights, but not their sums: randomised batch norms estimate mean and variance from one batch of X, since
+    activations would grow without bounds otherwise.
 
     Words of a layer stay the same until the first step that changes it.  A random network often decides for very few
-    classes; the others have no evidence and an empty graph.  `words` measures similarity whatever the decisions are.
-    `fidelity` may stay high where no graph survives, since random networks, too, have words that follow from the
-    decision.
+    classes; the others have no evidence and an empty graph.  `words` does not depend on decisions.  `fidelity` may stay
+    high even if no graph survives, since words of random networks also determine their decision.
 
     References
     ----------

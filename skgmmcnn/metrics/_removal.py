@@ -1,4 +1,4 @@
-"""Decisions without the words that graphs show, beside decisions without random words."""
+"""Decisions without the words of graphs, compared with decisions without random words."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Removal(Result):
 
     @property
     def above_random(self) -> np.ndarray:
-        """Share of the draws without whose words the decision falls less, shape (n,); 0 where it does not fall."""
+        """Share of the draws in which the decision falls less, shape (n,); 0 where it does not fall."""
         differs = np.abs(self.without_random - self.without[:, None]) > ROUNDING
         less = differs & (self.without_random > self.without[:, None])
         falls = self.full - self.without > ROUNDING
@@ -40,12 +40,12 @@ class Removal(Result):
 
     @property
     def used(self) -> Estimate:
-        """Share of the images that fall more than in 95 % of the draws, and its 95 % interval."""
+        """Share of the images whose decision falls more than in 95 % of the draws, with its 95 % interval."""
         return share_of(self.above_random >= _CLEAR.yes)
 
     @property
     def proba(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Probability of each decision: of the whole image, without its words, and without random ones (mean)."""
+        """Probability of each decision with all words, without those of its graph, and without random ones (mean)."""
         return expit(self.full), expit(self.without), expit(self.without_random).mean(1)
 
     def measurements(self) -> list[Measurement]:
@@ -64,8 +64,8 @@ class Removal(Result):
         why = f"for {used:.0%} of the images the decision falls more without them than without random words"
         advice = "; use only the pictures listed as reliable"
         fall = (
-            f"the probability of the decision falls from {full:.2f} to {without:.2f} on average; without random words "
-            f"at as many locations, to {chance:.2f}."
+            f"the mean probability of the decision falls from {full:.2f} to {without:.2f}; without random words at "
+            f"equally many locations, to {chance:.2f}."
         )
         return [
             _USED.verdict("Does the network use the words shown?", used, why, partly=advice, no=advice),
@@ -73,7 +73,7 @@ class Removal(Result):
         ]
 
     def pictures(self, names: Sequence[str]) -> list[Verdict]:
-        """Return for each image whether its graph can be relied on."""
+        """Return the answer for the graph of each image, by the names of the images."""
         verdicts = []
         for name, full, without, chance, above in zip(names, *self.proba, self.above_random, strict=True):
             why = (
@@ -84,7 +84,7 @@ class Removal(Result):
         return verdicts
 
     def plot(self, *, ax: Any = None) -> Any:
-        """Draw the probability of each image without its words against that without random ones."""
+        """Draw the probability of each decision without the graph's words against that without random words."""
         ax = axes_for(ax)
         full, without, chance = self.proba
         ax.plot([0, 1], [0, 1], ":", color="0.4")
@@ -105,11 +105,11 @@ def removal(
     verbose: int = 0,
     random_state: int | np.random.RandomState | None = None,
 ) -> Removal:
-    """Compare decisions without the words that graphs show with decisions without random words.
+    """Compare decisions without the words of graphs with decisions without random words.
 
-    All words that speak for the decision in the graph of its image are removed, in all layers at once.  Each draw
-    removes random words of the same image at as many locations of each layer, the last word in part.  The graph shows
-    words that the network uses where the decision falls more without them than in at least 95 % of the draws.
+    All words of the graph of an image that support its decision are removed, in all layers together.  Each draw removes
+    random words of the same image at equally many locations of each layer, the last word in part.  The network uses the
+    words of a graph if the decision falls more without them than in at least 95 % of the draws.
 
     Parameters
     ----------
@@ -118,9 +118,9 @@ def removal(
     X : images or FeatureMaps
         Images that the pipeline takes, or feature maps of a network.
     layers : sequence of str, default=None
-        The layers whose words are removed; all where None.
+        The layers whose words are removed, all if None.
     fill : {"mean", "zero", "resample"}, default="mean"
-        Filling of the columns: the layer's mean, zeros, or columns of other images.
+        Replacement of columns: the layer's mean, zeros, or columns of other images.
     n_draws : int, default=20
         Number of random draws.
     verbose : int, default=0
@@ -131,12 +131,12 @@ def removal(
     Returns
     -------
     removal : Removal
-        `full`, `without` : arrays of shape (n,), log-odds of each image's decision in nats, with all words and without
-        those of its graph; `without_random` : the same without random words, of shape (n, n_draws).  `share` : array of
-        shape (n,), share of the locations that are replaced, a mean over the layers.
-        `above_random` : array of shape (n,), share of the draws in which the decision falls less than without the
-        graph's words; draws of the very same words are left out.  `used` : share of the images where that is at least
-        0.95, with a 95 % interval.  `proba` : the three probabilities, each of shape (n,).
+        `full`, `without` : arrays of shape (n,), log-odds of each decision in nats, with all words and without those of
+        the graph; `without_random` : array of shape (n, n_draws), log-odds without random words.  `share` : array of
+        shape (n,), share of the locations that are replaced, the mean over the layers.  `above_random` : array of shape
+        (n,), share of the draws in which the decision falls less than without the graph's words; draws of the same
+        words are ignored.  `used` : share of the images where `above_random` is at least 0.95, with a 95 % interval.
+        `proba` : probabilities with all words, without the graph's and without random words, each of shape (n,).
     """
     random = check_random_state(random_state)
     parts = take_apart(estimator, X, verbose)

@@ -1,4 +1,4 @@
-"""Report of all measures of one pipeline."""
+"""Report of all measures for one pipeline."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class TrustReport(Result):
         ]
 
     def pictures(self) -> list[Verdict]:
-        """Return for each image whether its graph can be relied on; nothing where removal was not measured."""
+        """Return the answers for the graphs of images, none if removal was not measured."""
         removal, fidelity = self.results.get("removal"), self.results.get("fidelity")
         if not isinstance(removal, Removal):
             return []
@@ -85,7 +85,7 @@ class TrustReport(Result):
         if self.evidence != "counts" or not isinstance(fidelity, Fidelity):
             return verdicts
         return [
-            verdict if agrees else Verdict(verdict.question, "no", "the words decide otherwise than the network.")
+            verdict if agrees else Verdict(verdict.question, "no", "words and network disagree.")
             for verdict, agrees in zip(verdicts, fidelity.agrees, strict=True)
         ]
 
@@ -123,26 +123,26 @@ def trust_report(
     verbose: int = 1,
     random_state: int | np.random.RandomState | None = None,
 ) -> TrustReport:
-    """Run the measures of this module over images, and report the results in plain words.
+    """Run the measures of this module over images, and report the results in plain sentences.
 
     Parameters
     ----------
     estimator : Pipeline
         Fitted, ending with an :class:`~skgmmcnn.InferenceGraph`.
     X : images or FeatureMaps
-        Images that the pipeline takes, or feature maps of a network; best of images that were not fitted.
+        Images that the pipeline takes, or feature maps of a network, preferably of images that were not fitted.
     y : array-like of shape (n,), default=None
-        Output numbers or class names, to separate right decisions from wrong ones; see :func:`fidelity`.
+        True classes, as output numbers or class names; see :func:`fidelity`.
     budget : {"default", "full"}, default="default"
         "default" removes words and pairs of words of the graphs, and rebuilds layers from words: about a minute on two
-        cores for a network like SqueezeNet.  "full" also takes curves of deletion and insertion with all fills,
+        cores for a network like SqueezeNet.  "full" also measures curves of deletion and insertion with all fillings,
         faithfulness and graphs of classes, and fits words and graphs again, to these images, for stability and
         randomised weights; it first prints an estimate of the time.
     layers : sequence of str, default=None
-        The layers that are rebuilt and whose words are removed, all where None; edges are those of all layers.
+        The layers that are rebuilt and whose words are removed, all if None.  Edges of all layers are measured.
     n_images : int, default=None
-        Number of images to take, the first ones; 50 under the default budget where None, all under the full one.  Mix
-        images that are sorted by class.
+        Number of images, taken from the beginning of X; if None, 50 for the default budget and all for the full one.
+        Shuffle images that are sorted by class.
     verbose : int, default=1
         Whether to show progress.
     random_state : int, RandomState instance or None, default=None
@@ -151,12 +151,12 @@ def trust_report(
     Returns
     -------
     report : TrustReport
-        As text, sentences.  ``verdicts()`` : rows of `question`, `answer` ("yes", "partly" or "no", by rules of thumb;
-        "" where the answer is a number) and `why`; ``pictures()`` : the same for the graph of each image.
+        As text, sentences above a table.  ``verdicts()`` : rows of `question`, `answer` ("yes", "partly" or "no", by
+        rules of thumb; "" if the answer is a number) and `why`; ``pictures()`` : the same for the graph of each image.
         ``measurements()`` : list of all measured values, and ``to_frame()`` a pandas table of them, with `measure`,
         `where`, `value`, `low`, `high` (a 95 % interval over the images) and `good`.  ``plot()`` draws a panel for each
         measure that has one.  `results` : dict of the results of the measures, by name; `skipped` : dict of the reasons
-        why others could not be measured, by name.  `evidence`, `n_images`, `n_given` (images in X), `seconds` and
+        why others could not be measured.  `evidence`, `n_images`, `n_given` (images in X), `seconds` and
         `names` (of image files, if any) describe the report.
 
     Examples

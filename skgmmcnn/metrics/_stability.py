@@ -34,12 +34,12 @@ class GraphStability:
 
     @property
     def stable_edges(self) -> float:
-        """Share of the edges of all graphs that at least half of the refits have again; NaN without edges."""
+        """Share of the edges of all graphs that at least half of the refits have, too; NaN without edges."""
         return _stable(self.edges)
 
     @property
     def stable_by_chance(self) -> float:
-        """The same for partners at random."""
+        """Share of stable edges with random partners."""
         return _stable(self.chance_edges)
 
 
@@ -90,10 +90,10 @@ def stability(
     random_state: int | np.random.RandomState | None = None,
     verbose: int = 0,
 ) -> Stability:
-    """Fit words and graph again, and compare them with the first ones.
+    """Fit words and graph again, and compare them with those of the first fit.
 
     Words of each refit are paired with the first ones, layer by layer, such that the sum of the cosines of their means
-    is largest (Hungarian method).  Graphs are compared by the weighted Jaccard index of their words and edges
+    is maximal (Hungarian method).  Graphs are compared by the weighted Jaccard index of their words and edges
     (:func:`skgmmcnn.graph.compare_graphs`); an edge is stable if at least half of the refits have it between the
     partners of its words [1]_.
 
@@ -102,22 +102,22 @@ def stability(
     estimator : Pipeline
         Fitted: extractor, words and :class:`InferenceGraph`, or the latter two; an example is in :func:`trust_report`.
     X : images or FeatureMaps
-        What refits are fitted on, best the images that `estimator` was fitted on.  Of images, up to 2 GiB of
-        activations are held; FeatureMaps are read again by every refit, best in memory (:meth:`FeatureMaps.compute`) or
-        stored.
+        Data of the refits, preferably the images that `estimator` was fitted to.  Up to 2 GiB of activations of images
+        are held in memory; FeatureMaps are read again by every refit, so they should be in memory
+        (:meth:`FeatureMaps.compute`) or stored.
     y : array-like of shape (n,), default=None
-        Output numbers or class names, where the words were fitted with them.
+        Output numbers or class names if the words were fitted with them.
     n_refits : int, default=5
         Number of refits.
     kind : {"resample", "seed", "both"}, default="resample"
-        "resample" fits bootstrap samples of the images, with the seed of `estimator` if it is a number; "seed" the same
-        images with other seeds; "both" does both.
+        "resample" fits bootstrap samples of the images, with the seed of `estimator` if it is a number; "seed" fits the
+        same images with other seeds; "both" fits bootstrap samples with other seeds.
     explained : images or FeatureMaps, default=None
-        Images whose graphs are compared; None takes X.
+        Images whose graphs are compared, X if None.
     n_images : int, default=20
-        How many of these, drawn at random, are explained one by one.  Class graphs are over all.
+        Number of random images whose graphs are compared.  Graphs of classes use all images.
     random_state : int, RandomState instance or None, default=None
-        Draws resamples, seeds, images and partners by chance.
+        Draws resamples, seeds, images and random partners.
     verbose : int, default=0
         Whether to show the progress of the refits.
 
@@ -125,20 +125,20 @@ def stability(
     -------
     result : Stability
         `words` : by layer, array of shape (n_refits, K), cosine of the means of each word and its partner in each
-        refit; `chance_words` : by layer, array of shape (n_refits,), mean cosine of partners at random.  `classes`,
-        `images` : of the graphs of all classes and of some images, with `names`; `similarity`, `chance` : arrays of
-        shape (n_graphs, n_refits), similarity of each graph to that of each refit, and the same with partners at
-        random; `interval` : 95 % interval of the mean similarity over resamples of the graphs; `edges`, `chance_edges`
-        : for each graph a dict of (tail, head) to the share of refits that have the edge; `stable_edges`,
-        `stable_by_chance` : share of stable edges.
+        refit; `chance_words` : by layer, array of shape (n_refits,), mean cosine of random partners.  `classes`,
+        `images` : the graphs of all classes and of images, with `names`; `similarity`, `chance` : arrays of shape
+        (n_graphs, n_refits), similarity of each graph to that of each refit, with the paired words and with random
+        partners; `interval` : 95 % interval of the mean similarity over resamples of the graphs; `edges`,
+        `chance_edges` : for each graph a dict of (tail, head) to the share of refits that have the edge;
+        `stable_edges`, `stable_by_chance` : share of stable edges.
 
     Notes
     -----
-    After a ReLU any two words have a large cosine, so compare with partners at random.  These do not show the gain of
-    the best of all pairings, which is positive even where words have nothing in common.
+    After a ReLU any two words have a large cosine, so compare with random partners.  These do not include the gain of
+    the best pairing, which is positive even if words have nothing in common.
 
-    Training begins with columns of the images that it gets: with resamples, the same seed begins with other means.
-    Classes that the network never decides for have no graph.
+    Training starts from columns of its images: with resamples, the same seed starts from other means.  Classes without
+    a decision of the network have no graph.
 
     References
     ----------
@@ -155,7 +155,7 @@ def stability(
     n = len(parts.maps)
     labels = None if y is None else parts.maps.spec.encode(y, n)
     first = Reference(parts, explained_maps, n_images, random)
-    cosines: list[dict[str, np.ndarray]] = []  # of all pairs of words, by layer
+    cosines: list[dict[str, np.ndarray]] = []  # of all pairs of words
     comparisons = []
     for _ in progress(range(n_refits), desc="refits", shown=verbose):
         rows = np.arange(n) if kind == "seed" else random.randint(n, size=n)
@@ -166,7 +166,7 @@ def stability(
     classes, images = zip(*comparisons, strict=True)
     return Stability(
         kind=kind,
-        # partners are in the order of the words, each of which has one
+        # partners are sorted by the first words, each of which has one
         words={layer: np.stack([assign(each).similarity[layer] for each in cosines]) for layer in cosines[0]},
         # the mean over all matchings is the mean over all pairs
         chance_words={layer: np.array([each[layer].mean() for each in cosines]) for layer in cosines[0]},
@@ -193,7 +193,7 @@ def _graph_stability(
 def _shares_of_edges(
     graphs: list[nx.DiGraph], refits: Sequence[list[GraphComparison]]
 ) -> tuple[Mapping[Edge, float], ...]:
-    """Return for each graph the share of the refits that have each of its edges again."""
+    """Return the share of the refits that have each edge of each graph."""
     shares = []
     for graph, *comparisons in zip(graphs, *refits, strict=True):
         common = [{edge.first for edge in each.edges if edge.first and edge.second} for each in comparisons]

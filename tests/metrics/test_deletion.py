@@ -134,8 +134,8 @@ def test_the_whole_map_gone_is_the_same_in_every_order(pipe, shown):
     ("options", "message"),
     [
         ({"layer": "conv9"}, "no layer 'conv9'"),
-        ({"orders": ["best"]}, "orders may name 'graph', .*got 'best'"),
-        ({"orders": []}, "orders names no order"),
+        ({"orders": ["best"]}, "orders must be among 'graph', .*got 'best'"),
+        ({"orders": []}, "orders is empty"),
         ({"by": "word"}, "by must be 'image' or 'class'"),
         ({"fill": "noise"}, "fill must be one of 'mean', 'zero', 'resample'"),
         ({"n_steps": 0}, "n_steps must be at least 1; got 0"),

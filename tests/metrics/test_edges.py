@@ -138,7 +138,7 @@ def test_summaries():
     assert pair.same_sign == np.mean([e * f > 0 for e, f in zip(evidence[6:], effects[6:], strict=True)])
     assert pair.edge_share == pytest.approx(abs(effects)[evidence > 0].sum() / abs(effects).sum())
     assert [row.where for row in pair.measurements()] == ["b > a"] * 3
-    assert f"rank correlation {rho:.2f}, {low:.2f} to {high:.2f}" in str(EdgeEffects({("b", "a"): pair}))
+    assert f"rank correlation {pair.correlation:.2f}, 1 is best" in str(EdgeEffects({("b", "a"): pair}))
     nothing = replace(pair, effects=np.zeros(120))
     assert np.isnan([nothing.correlation[0], nothing.same_sign, nothing.edge_share]).all()
 

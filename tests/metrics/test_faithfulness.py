@@ -234,8 +234,8 @@ def test_graphs_keep_more_than_other_words_with_as_many_columns(pipe, shown):
     ("options", "message"),
     [
         ({"layers": ["conv9"]}, "no layer 'conv9'"),
-        ({"layers": []}, "layers names no layer; there is 'conv2', 'conv3'"),
-        ({"orders": ["gradient"]}, "orders may name 'graph', .*got 'gradient'"),
+        ({"layers": []}, "layers is empty; choose from 'conv2', 'conv3'"),
+        ({"orders": ["gradient"]}, "orders must be among 'graph', .*got 'gradient'"),
         ({"by": "word"}, "by must be 'image' or 'class'"),
         ({"fill": "noise"}, "fill must be one of 'mean', 'zero', 'resample'"),
         ({"n_random": 0}, "n_random must be at least 1; got 0"),

@@ -79,7 +79,7 @@ def test_text_measurements_and_picture(pipe, shown):
     full, without, chance = (values.mean() for values in result.proba)
     expected = [result.used.value, full, without, chance, result.share.mean()]
     assert [row.value for row in result.measurements()] == pytest.approx(expected)
-    assert f"falls from {full:.2f} to {without:.2f} on average" in str(result)
+    assert f"falls from {full:.2f} to {without:.2f}; without random words" in str(result)
     np.testing.assert_allclose(result.plot().collections[0].get_offsets()[:, 1], expit(result.without))
 
 
