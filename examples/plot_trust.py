@@ -27,7 +27,7 @@ print(report)
 figure = report.plot()
 
 # %%
-# Every figure has an interval over images, where that makes sense, and says what would be good.
+# All measurements, with 95 % intervals over images and the desired values.
 report.to_frame().round(2)
 
 # %%
@@ -44,5 +44,4 @@ shuffled = replace(words, decisions=np.random.default_rng(0).permutation(words.d
 wrong = make_pipeline(extractor, pipe[1], InferenceGraph(evidence="counts").fit(shuffled))
 for name, each in {"the graph": pipe, "counts of shuffled decisions": wrong}.items():
     curves = deletion(each, digits.test_images, "conv3", orders=["graph", "random"], random_state=0)
-    ratio, (low, high) = curves.ratio()
-    print(f"{name}: {ratio:.2f} ({low:.2f} to {high:.2f}) of the area of random order")
+    print(f"{name}: {curves.ratio():.2f} of the area of random order")

@@ -56,7 +56,7 @@ def test_the_network_uses_what_graphs_show(data):
     for layer, most in (("layer3", 0.65), ("layer2", 0.5)):
         orders = ["per_location", "graph", "frequency", "random"]
         curves = deletion(pipe, held, layer, orders=orders, random_state=0)
-        assert curves.ratio("per_location")[1][1] < most
+        assert curves.ratio("per_location").high < most
         assert curves.ratio("graph")[0] < curves.ratio("frequency")[0] - 0.2
     found = completeness(pipe, held)
     assert found.accuracy[0] > 0.7  # layer2

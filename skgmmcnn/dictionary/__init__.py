@@ -7,6 +7,6 @@ from ._influence import ClassMargin, Influence, Margin, WordMargin, layer_mean
 from ._representatives import Representatives
 from ._training import Sample, draw, passes
 from ._words import Vocabulary, WordMaps, WordStatistics, count_classes, count_words
-from ._worth import means_of
+from ._worth import rebuild, share_explained
 
 __all__ = ["LayerDictionary", "Vocabulary", "WordMaps", "align_words"]

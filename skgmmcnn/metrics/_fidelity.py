@@ -11,19 +11,19 @@ from scipy.special import log_softmax
 
 from ..features import log_proba
 from ..graph import FEW_FITTED
-from ._intervals import Interval, interval_of_share
+from ._intervals import share_of
 from ._parts import take_apart
-from ._results import Figure, Measured, Scale, Verdict
+from ._results import Measurement, Result, Thresholds, Verdict
 
-_AGREES, _COVERED = Scale(0.9, 0.7), Scale(0.9, 0.5)
+_AGREES = Thresholds(0.9, 0.7)
+_COVERED = Thresholds(0.9, 0.5)
 
 
 @dataclass(frozen=True, eq=False)
-class Fidelity(Measured):
+class Fidelity(Result):
     """The result of :func:`fidelity`."""
 
     agrees: np.ndarray
-    agreement_interval: Interval
     divergence: np.ndarray
     temperature: float
     tempered_divergence: np.ndarray
@@ -34,6 +34,11 @@ class Fidelity(Measured):
     def agreement(self) -> float:
         """Share of the images for which the words decide as the network."""
         return float(self.agrees.mean())
+
+    @property
+    def agreement_interval(self) -> tuple[float, float]:
+        """95 % interval of the agreement, by Wilson's method."""
+        return share_of(self.agrees)[1:]
 
     @property
     def coverage(self) -> float:
@@ -50,20 +55,20 @@ class Fidelity(Measured):
         chosen = np.zeros(0, bool) if self.right is None else self.agrees[self.right == right]
         return float(chosen.mean()) if len(chosen) else np.nan
 
-    def figures(self) -> list[Figure]:
-        covered = self.n_fitted >= FEW_FITTED
-        figures = [
-            Figure("agreement", "decision", self.agreement, *self.agreement_interval, "near 1"),
-            Figure("divergence, tempered (bits)", "decision", float(self.tempered_divergence.mean()), good="near 0"),
-            Figure("coverage", "decision", self.coverage, *interval_of_share(covered), "near 1"),
+    def measurements(self) -> list[Measurement]:
+        divergence = float(self.tempered_divergence.mean())
+        measurements = [
+            Measurement("agreement", "decision", *share_of(self.agrees), "near 1"),
+            Measurement("divergence, tempered (bits)", "decision", divergence, good="near 0"),
+            Measurement("coverage", "decision", *share_of(self.n_fitted >= FEW_FITTED), "near 1"),
         ]
         if self.right is not None:
-            figures.append(Figure("network right", "decision", self.accuracy, *interval_of_share(self.right)))
-            figures += [
-                Figure(f"agreement, {name} decisions", "decision", self.agreement_of(right), good="near 1")
-                for name, right in (("right", True), ("wrong", False))
+            measurements += [
+                Measurement("network right", "decision", *share_of(self.right), "as known of the network"),
+                Measurement("agreement, right decisions", "decision", self.agreement_of(True), good="near 1"),
+                Measurement("agreement, wrong decisions", "decision", self.agreement_of(False), good="near 1"),
             ]
-        return figures
+        return measurements
 
     def verdicts(self) -> list[Verdict]:
         agreement = _AGREES.verdict(
@@ -77,25 +82,6 @@ class Fidelity(Measured):
         few = "; counts know little of the others: take evidence='influence'"
         question = "Were images of these decisions fitted?"
         return [agreement, _COVERED.verdict(question, self.coverage, why, partly=few, no=few)]
-
-    def __str__(self) -> str:
-        low, high = self.agreement_interval
-        text = (
-            f"The words decide as the network for {self.agreement:.1%} of {len(self.agrees)} images ({low:.1%} to "
-            f"{high:.1%}).  Their class probabilities, with one scale for all images, differ from the network's by "
-            f"{self.tempered_divergence.mean():.2f} bits; 0 is best.  For {self.coverage:.0%} of the images at least "
-            f"{FEW_FITTED} of the fitted ones have the same decision."
-        )
-        if self.right is None:
-            return text
-        low, high = interval_of_share(self.right)
-        text += (
-            f"  The network itself is right for {self.accuracy:.1%} ({low:.1%} to {high:.1%}); if you know it to be "
-            "better, look at the preprocessing first."
-        )
-        groups = [(self.agreement_of(right), name) for right, name in ((True, "right"), (False, "wrong"))]
-        parts = [f"{value:.0%} where it decides {name}" for value, name in groups if not np.isnan(value)]
-        return f"{text}  Agreement is {', '.join(parts)}."
 
 
 def fidelity(estimator: Any, X: Any, y: Any = None) -> Fidelity:
@@ -145,7 +131,6 @@ def fidelity(estimator: Any, X: Any, y: Any = None) -> Fidelity:
     agrees = graph.classes_[evidence.argmax(1)] == words.decisions
     return Fidelity(
         agrees=agrees,
-        agreement_interval=interval_of_share(agrees),
         divergence=_divergence(log_p, scores),
         temperature=float(np.exp(hottest.x)),
         tempered_divergence=_divergence(log_p, scores / np.exp(hottest.x)),

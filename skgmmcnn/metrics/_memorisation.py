@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..chain import InferencePaths
+from ._results import text_table
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,15 +41,12 @@ class Memorisation:
         return self.layers[counts.argmax()] if counts.any() else None
 
     def __str__(self) -> str:
-        width = max(5, *map(len, self.layers))
-        head = f"{'layer':{width}}  path gap  agreement gap  of corrupted: assigned   true  joining"
         joining = np.bincount(self.joins, minlength=len(self.layers) + 1)
-        lines = [
-            f"{layer:{width}}  {self.path_gap[i]:8.2f}  {self.agreement_gap[i]:13.1%}  "
-            f"{self.assigned_share[i]:22.1%}  {self.true_share[i]:5.1%}  {joining[i]:7d}"
-            for i, layer in enumerate(self.layers)
-        ]
-        return "\n".join([head, *lines])
+        rows = [["layer", "path gap", "agreement gap", "corrupted: assigned", "true", "joining"]]
+        for i, layer in enumerate(self.layers):
+            shares = self.agreement_gap[i], self.assigned_share[i], self.true_share[i]
+            rows.append([layer, f"{self.path_gap[i]:.2f}", *(f"{share:.1%}" for share in shares), str(joining[i])])
+        return text_table(rows, "<>>>>>")
 
 
 def memorisation(

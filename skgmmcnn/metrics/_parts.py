@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +20,7 @@ from ..dictionary import LayerDictionary, WordMaps, WordModel
 from ..features import FeatureMaps, check_decided
 from ..graph import InferenceGraph, Selection, selections_of
 
+Table = Mapping[str, np.ndarray]  # by layer, a value for each word in each image, (n, K)
 _N_CHECKED = 8  # images
 _AT_ONCE = 16  # images, at least
 _MOST_BYTES = 2**31  # of activations that are held
@@ -53,7 +54,7 @@ class Parts:
         graph, words = self.graph, self.words
         batches = list(gen_batches(len(words), max(_AT_ONCE, len(words) // 20)))
         found = []
-        with of_any_worth():
+        with ignore_few_fitted():
             for rows in progress(batches, desc="graphs", unit="batch", shown=self.verbose, leave=False):
                 found += selections_of(graph, words[rows])
         return found
@@ -66,19 +67,16 @@ class Parts:
                 kept[layer][row, word] = node.get("influence", node.get("score", 0)) > least
         return kept
 
-    def columns(self, layers: Sequence[str]) -> np.ndarray:
-        """Return the numbers of the words of some layers among those of all layers."""
-        every = np.array([layer for layer, k in self.words.vocabulary.n_words.items() for _ in range(k)])
-        return np.concatenate([np.flatnonzero(every == layer) for layer in layers])
+    @cached_property
+    def counts(self) -> dict[str, np.ndarray]:
+        """Number of locations of each word in each image, by layer (n, K)."""
+        return self.by_layer(self.words.histogram())
 
-    def check_layers(self, layers: Sequence[str] | None) -> tuple[str, ...]:
-        """Return the layers that are meant, each once, all of them where None."""
-        if isinstance(layers, str):
-            layers = [layers]
-        for layer in layers or ():
-            if layer not in self.maps.layers:
-                raise ValueError(f"There is no layer {layer!r}; there is {', '.join(map(repr, self.maps.layers))}.")
-        return self.maps.layers if layers is None else tuple(dict.fromkeys(layers))
+    def by_layer(self, values: np.ndarray) -> dict[str, np.ndarray]:
+        """Split values of all words (n, sum of K over the layers) into those of each layer (n, K)."""
+        n_words = self.words.vocabulary.n_words
+        ends = np.cumsum(list(n_words.values()))[:-1]
+        return dict(zip(n_words, np.split(values, ends, axis=1), strict=True))
 
     def check_scores(self) -> None:
         """Refuse networks whose decision is not the largest of the scores that they return."""
@@ -113,8 +111,8 @@ def in_memory(maps: FeatureMaps) -> FeatureMaps:
 
 
 @contextmanager
-def of_any_worth() -> Iterator[None]:
-    """Let graphs of counts be made of decisions with few fitted images: what they are worth is measured here."""
+def ignore_few_fitted() -> Iterator[None]:
+    """Suppress the warning about decisions with few fitted images, whose graphs are measured here."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Counts know little of decisions")
         yield

@@ -12,6 +12,7 @@ from sklearn.utils import check_random_state
 
 from .._optional import need
 from .._progress import progress
+from ..features import check_layers
 from ._ablation import FILLS
 from ._completeness import completeness
 from ._deletion import deletion
@@ -21,7 +22,7 @@ from ._fidelity import Fidelity, fidelity
 from ._parts import Parts, in_memory, take_apart
 from ._randomisation import randomisation_test
 from ._removal import Removal, removal
-from ._results import Figure, Measured, Verdict
+from ._results import Measurement, Result, Verdict, text_of_measurements
 from ._stability import stability
 
 BUDGETS = ("default", "full")
@@ -31,10 +32,11 @@ _ORDERS = ("graph", "frequency", "random")
 
 
 @dataclass(frozen=True, eq=False)
-class TrustReport:
-    """The result of :func:`trust_report`; as text it is plain sentences."""
+class TrustReport(Result):
+    """The result of :func:`trust_report`; as text, the verdicts come first."""
 
-    results: Mapping[str, Measured]
+    results: Mapping[str, Result]
+    skipped: Mapping[str, str]
     evidence: str
     names: tuple[str, ...]
     n_given: int
@@ -45,29 +47,28 @@ class TrustReport:
         """Number of images."""
         return len(self.names)
 
-    def figures(self) -> list[Figure]:
-        """Return the figures of all measures."""
-        return [figure for result in self.results.values() for figure in result.figures()]
+    def measurements(self) -> list[Measurement]:
+        return [measurement for result in self.results.values() for measurement in result.measurements()]
 
     def to_frame(self) -> Any:
-        """Return the figures as a pandas table."""
+        """Return the measurements as a pandas table."""
         pandas = need("pandas", "to_frame")
-        return pandas.DataFrame(self.figures(), columns=list(Figure._fields))
+        return pandas.DataFrame(self.measurements(), columns=list(Measurement._fields))
 
     def plot(self) -> Any:
         """Draw a panel for each measure that has one."""
         from matplotlib import pyplot as plt
 
-        drawn = [result for result in self.results.values() if hasattr(result, "plot")]
-        columns = min(3, len(drawn))
-        rows = -(-len(drawn) // columns)
+        panels = [result.plot for result in self.results.values() if hasattr(result, "plot")]
+        columns = min(3, len(panels))
+        rows = -(-len(panels) // columns)
         figure = plt.figure(figsize=(4 * columns, 3.4 * rows), layout="constrained")
-        for place, result in enumerate(drawn, 1):
-            result.plot(ax=figure.add_subplot(rows, columns, place))
+        for place, plot in enumerate(panels, 1):
+            plot(ax=figure.add_subplot(rows, columns, place))
         return figure
 
     def verdicts(self) -> list[Verdict]:
-        """Return the answers that the figures come to, by rules of thumb; influence rests on no counts."""
+        """Return the answers of all measures; those of fidelity only for graphs of counts."""
         return [
             verdict
             for result in self.results.values()
@@ -98,21 +99,8 @@ class TrustReport:
             yes, partly, no = (sum(each.answer == answer for each in pictures) for answer in ("yes", "partly", "no"))
             lines.append(f"Can each picture be relied on?  {yes} of {len(pictures)} can, {partly} partly, {no} cannot.")
             lines += [f"  {picture}" for picture in pictures if picture.answer != "yes"]
-        return "\n".join([*lines, "", "In full:", *map(str, self.results.values())])
-
-
-@dataclass(frozen=True)
-class _Skipped(Measured):
-    """A measure that could not be taken of these images."""
-
-    name: str
-    why: str
-
-    def figures(self) -> list[Figure]:
-        return []
-
-    def __str__(self) -> str:
-        return f"Not measured, {self.name}: {self.why}"
+        lines += [f"Not measured, {name}: {reason}" for name, reason in self.skipped.items()]
+        return "\n".join([*lines, "", text_of_measurements(self.measurements())])
 
 
 class _Job(NamedTuple):
@@ -120,7 +108,7 @@ class _Job(NamedTuple):
 
     name: str
     passes: float
-    measure: Callable[..., Measured]
+    measure: Callable[..., Result]
     options: Mapping[str, Any]
 
 
@@ -165,11 +153,11 @@ def trust_report(
     report : TrustReport
         As text, sentences.  ``verdicts()`` : rows of `question`, `answer` ("yes", "partly" or "no", by rules of thumb;
         "" where the answer is a number) and `why`; ``pictures()`` : the same for the graph of each image.
-        ``to_frame()`` : a pandas table of all figures, and ``figures()`` a list of the same, with `measure`, `where`,
-        `value`, `low`, `high` (a 95 % interval over the images) and `good`.  ``plot()`` draws a panel for each measure
-        that has one.  `results` : dict of the results of the measures, by name; one that these images do not allow is
-        skipped, with the reason.  `evidence`, `n_images`, `n_given` (images in X), `seconds` and `names` (of image
-        files, if any) describe the report.
+        ``measurements()`` : list of all measured values, and ``to_frame()`` a pandas table of them, with `measure`,
+        `where`, `value`, `low`, `high` (a 95 % interval over the images) and `good`.  ``plot()`` draws a panel for each
+        measure that has one.  `results` : dict of the results of the measures, by name; `skipped` : dict of the reasons
+        why others could not be measured, by name.  `evidence`, `n_images`, `n_given` (images in X), `seconds` and
+        `names` (of image files, if any) describe the report.
 
     Examples
     --------
@@ -195,9 +183,9 @@ def trust_report(
     >>> metrics.deletion(pipe, images, "conv3", random_state=0).ratio()[0] < 1
     True
     >>> top = metrics.faithfulness(pipe, images, random_state=0).layers["conv3"]
-    >>> top.of(top.graph)[0] > top.of(top.alike["random"])[0]
+    >>> top.faithfulness(top.graph).value > top.faithfulness(top.size_matched["random"]).value
     True
-    >>> metrics.edge_effects(pipe, images, random_state=0).pairs["conv3", "conv2"].correlation()[0] > 0.5
+    >>> metrics.edge_effects(pipe, images, random_state=0).pairs["conv3", "conv2"].correlation[0] > 0.5
     True
     >>> graphs = metrics.stability(pipe, fitted, n_refits=2, n_images=5, random_state=0).classes
     >>> bool(graphs.similarity.mean() > graphs.chance.mean())
@@ -212,7 +200,7 @@ def trust_report(
     parts = take_apart(estimator, X)
     evidence = parts.graph.evidence_
     labels = None if y is None else parts.maps.spec.encode(y, len(parts.maps))
-    layers = parts.check_layers(layers)
+    layers = check_layers(layers, parts.maps.layers)
     if n_images is not None and n_images < 1:
         raise ValueError(f"n_images must be at least 1; got {n_images}.")
     n_given, first = len(parts.maps), slice(n_images or (_N_IMAGES if budget == "default" else None))
@@ -223,14 +211,15 @@ def trust_report(
     jobs = list(_jobs(parts, None if labels is None else labels[first], layers, seed, full=budget == "full"))
     if budget == "full":
         print(f"A full report over {len(parts.maps)} images may take {_minutes(jobs, parts)} minutes.", flush=True)
-    results: dict[str, Measured] = {}
+    results: dict[str, Result] = {}
+    skipped: dict[str, str] = {}
     for job in (bar := progress(jobs, desc="trust", unit="measure", shown=verbose)):
         bar.set_postfix_str(job.name)
         try:
             results[job.name] = job.measure(parts, parts.maps, **job.options)
         except ValueError as error:  # as of too few images; the other measures go on
-            results[job.name] = _Skipped(job.name, str(error))
-    return TrustReport(results, evidence, _names(parts), n_given, time.monotonic() - began)
+            skipped[job.name] = str(error)
+    return TrustReport(results, skipped, evidence, _names(parts), n_given, time.monotonic() - began)
 
 
 def _names(parts: Parts) -> tuple[str, ...]:
@@ -250,7 +239,7 @@ def _jobs(parts: Parts, labels: np.ndarray | None, layers: Sequence[str], seed: 
     yield _Job("edges", 15 * len(layers), edge_effects, seeded)
     if full or labels is not None or parts.graph.evidence_ == "counts":
         yield _Job("fidelity", 2, fidelity, {"y": labels})
-    yield _Job("completeness", 3 * len(layers), completeness, {"layers": layers})
+    yield _Job("completeness", 2 * len(layers) + 1, completeness, {"layers": layers})
     if not full:
         return
     ways = [("", {}), *((f", {fill}", {"fill": fill}) for fill in FILLS[1:]), (", by class", {"by": "class"})]

@@ -12,9 +12,10 @@ from sklearn.utils import check_random_state
 
 from .._progress import progress
 from ..dictionary import assign, similarity_of_means
-from ._intervals import Interval, interval
-from ._refits import Compared, Reference, refit, seed_of, similarities, take_apart_held
-from ._results import BASELINE, Figure, Measured
+from ..graph import GraphComparison
+from ._intervals import interval_of_mean
+from ._refits import Comparisons, Reference, open_for_refits, refit, seed_of, similarities
+from ._results import BASELINE, Measurement, Result
 
 KINDS = ("resample", "seed", "both")
 Edge = tuple[str, str]
@@ -27,7 +28,7 @@ class GraphStability:
     names: tuple[str, ...]
     similarity: np.ndarray
     chance: np.ndarray
-    interval: Interval
+    interval: tuple[float, float]
     edges: tuple[Mapping[Edge, float], ...]
     chance_edges: tuple[Mapping[Edge, float], ...]
 
@@ -41,14 +42,6 @@ class GraphStability:
         """The same for partners at random."""
         return _stable(self.chance_edges)
 
-    def __str__(self) -> str:
-        n_edges, (low, high) = sum(map(len, self.edges)), self.interval
-        return (
-            f"{self.similarity.mean():.2f} alike ({low:.2f} to {high:.2f}), where words matched at random give "
-            f"{self.chance.mean():.2f}; {self.stable_edges:.0%} of their {n_edges} edges are found again in at least "
-            f"half of the refits, {self.stable_by_chance:.0%} by chance"
-        )
-
 
 def _stable(edges: tuple[Mapping[Edge, float], ...]) -> float:
     shares = np.array([share for graph in edges for share in graph.values()])
@@ -56,7 +49,7 @@ def _stable(edges: tuple[Mapping[Edge, float], ...]) -> float:
 
 
 @dataclass(frozen=True, eq=False)
-class Stability(Measured):
+class Stability(Result):
     """The result of :func:`stability`."""
 
     kind: str
@@ -65,35 +58,24 @@ class Stability(Measured):
     classes: GraphStability
     images: GraphStability
 
-    def figures(self) -> list[Figure]:
-        figures = []
+    def measurements(self) -> list[Measurement]:
+        measurements = []
         for layer, cosines in self.words.items():
-            chance = float(self.chance_words[layer].mean())
-            figures.append(Figure(f"cosine of partners, {self.kind}", layer, float(cosines.mean()), good="near 1"))
-            figures.append(Figure(f"cosine of partners at random, {self.kind}", layer, chance, good=BASELINE))
-        for what, graphs in (("class", self.classes), ("image", self.images)):
-            alike, chance = float(graphs.similarity.mean()), float(graphs.chance.mean())
-            edges, by_chance = f"stable edges of {what} graphs", graphs.stable_by_chance
-            figures += [
-                Figure(f"{what} graphs alike, {self.kind}", "graph", alike, *graphs.interval, "near 1"),
-                Figure(f"{what} graphs alike by chance, {self.kind}", "graph", chance, good=BASELINE),
-                Figure(f"{edges}, {self.kind}", "graph", graphs.stable_edges, good="near 1"),
-                Figure(f"{edges} by chance, {self.kind}", "graph", by_chance, good=BASELINE),
+            name, chance = f"cosine of words, {self.kind}", float(self.chance_words[layer].mean())
+            measurements += [
+                Measurement(name, layer, float(cosines.mean()), good="near 1"),
+                Measurement(f"{name}, random partners", layer, chance, good=BASELINE),
             ]
-        return figures
-
-    def __str__(self) -> str:
-        differ = {"resample": "resampled images", "seed": "other seeds", "both": "resampled images and other seeds"}
-        n_refits = len(next(iter(self.words.values())))
-        lines = [f"{n_refits} refits with {differ[self.kind]}:"]
-        lines += [
-            f"Words of {layer} have partners of cosine {values.mean():.3f} (the worst tenth, up to "
-            f"{np.quantile(values.mean(0), 0.1):.3f}); partners at random, {self.chance_words[layer].mean():.3f}."
-            for layer, values in self.words.items()
-        ]
-        lines.append(f"Graphs of {len(self.classes.names)} classes are {self.classes}.")
-        lines.append(f"Graphs of {len(self.images.names)} images are {self.images}.")
-        return "\n".join(lines)
+        for kind, graphs in (("class", self.classes), ("image", self.images)):
+            name, edges = f"similarity of {kind} graphs, {self.kind}", f"stable edges of {kind} graphs, {self.kind}"
+            similarity, chance = float(graphs.similarity.mean()), float(graphs.chance.mean())
+            measurements += [
+                Measurement(name, "graph", similarity, *graphs.interval, "near 1"),
+                Measurement(f"{name}, random partners", "graph", chance, good=BASELINE),
+                Measurement(edges, "graph", graphs.stable_edges, good="near 1"),
+                Measurement(f"{edges}, random partners", "graph", graphs.stable_by_chance, good=BASELINE),
+            ]
+        return measurements
 
 
 def stability(
@@ -168,54 +150,57 @@ def stability(
         raise ValueError(f"kind must be one of {', '.join(map(repr, KINDS))}; got {kind!r}.")
     if n_refits < 1 or n_images < 1:
         raise ValueError(f"n_refits and n_images must be at least 1; got {n_refits} and {n_images}.")
-    random, parts = check_random_state(random_state), take_apart_held(estimator, X)
-    seen = parts.maps if explained is None else take_apart_held(estimator, explained).maps
-    labels = None if y is None else parts.maps.spec.encode(y, len(parts.maps))
-    first = Reference(parts, seen, n_images, random)
+    random = check_random_state(random_state)
+    parts, explained_maps = open_for_refits(estimator, X, explained)
+    n = len(parts.maps)
+    labels = None if y is None else parts.maps.spec.encode(y, n)
+    first = Reference(parts, explained_maps, n_images, random)
     cosines: list[dict[str, np.ndarray]] = []  # of all pairs of words, by layer
-    compared = []
+    comparisons = []
     for _ in progress(range(n_refits), desc="refits", shown=verbose):
-        rows = np.arange(len(parts.maps)) if kind == "seed" else random.randint(len(parts.maps), size=len(parts.maps))
+        rows = np.arange(n) if kind == "seed" else random.randint(n, size=n)
         seed = seed_of(parts.dictionary, random) if kind == "resample" else int(random.randint(2**31))
         dictionary, graph = refit(parts, parts.maps[rows], None if labels is None else labels[rows], seed)
         cosines.append(similarity_of_means(parts.dictionary, dictionary, "cosine"))
-        compared.append(first.compare(graph, dictionary.transform(seen), assign(cosines[-1])))
-    classes, images = (
-        _graph_stability(names, graphs, [refit[i] for refit in compared], random)
-        for i, (names, graphs) in enumerate(zip(first.names, first.graphs, strict=True))
-    )
+        comparisons.append(first.compare(graph, dictionary.transform(explained_maps), assign(cosines[-1])))
+    classes, images = zip(*comparisons, strict=True)
     return Stability(
         kind=kind,
         # partners are in the order of the words, each of which has one
         words={layer: np.stack([assign(each).similarity[layer] for each in cosines]) for layer in cosines[0]},
         # the mean over all matchings is the mean over all pairs
         chance_words={layer: np.array([each[layer].mean() for each in cosines]) for layer in cosines[0]},
-        classes=classes,
-        images=images,
+        classes=_graph_stability(first.class_names, first.class_graphs, classes, random),
+        images=_graph_stability(first.image_names, first.image_graphs, images, random),
     )
 
 
 def _graph_stability(
-    names: tuple[str, ...],
-    graphs: list[nx.DiGraph],
-    refits: Sequence[list[Compared]],
-    random: np.random.RandomState,
+    names: tuple[str, ...], graphs: list[nx.DiGraph], refits: Sequence[Comparisons], random: np.random.RandomState
 ) -> GraphStability:
-    aligned, by_chance = zip(*refits, strict=True)
-    similarity, chance = (np.stack([similarities(refit) for refit in each], axis=1) for each in (aligned, by_chance))
+    aligned, chance = zip(*refits, strict=True)
+    similarity = np.stack(list(map(similarities, aligned)), axis=1)
     return GraphStability(
         names=names,
         similarity=similarity,
-        chance=chance,
-        interval=interval(similarity.mean(1), random),
-        edges=tuple(_shares_of_edges(graph, each) for graph, *each in zip(graphs, *aligned, strict=True)),
-        chance_edges=tuple(_shares_of_edges(graph, each) for graph, *each in zip(graphs, *by_chance, strict=True)),
+        chance=np.stack(list(map(similarities, chance)), axis=1),
+        interval=interval_of_mean(similarity.mean(1), random),
+        edges=_shares_of_edges(graphs, aligned),
+        chance_edges=_shares_of_edges(graphs, chance),
     )
 
 
-def _shares_of_edges(graph: nx.DiGraph, refits: Compared) -> dict[Edge, float]:
-    """Return the share of the refits that have each edge of a graph again."""
-    again = [{edge.first for edge in refit.edges if edge.first and edge.second} for refit in refits]
-    return {
-        (tail, head): float(np.mean([f"{tail} -> {head}" in edges for edges in again])) for tail, head in graph.edges
-    }
+def _shares_of_edges(
+    graphs: list[nx.DiGraph], refits: Sequence[list[GraphComparison]]
+) -> tuple[Mapping[Edge, float], ...]:
+    """Return for each graph the share of the refits that have each of its edges again."""
+    shares = []
+    for graph, *comparisons in zip(graphs, *refits, strict=True):
+        common = [{edge.first for edge in each.edges if edge.first and edge.second} for each in comparisons]
+        shares.append(
+            {
+                (tail, head): float(np.mean([f"{tail} -> {head}" in edges for edges in common]))
+                for tail, head in graph.edges
+            }
+        )
+    return tuple(shares)
