@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from textwrap import wrap
@@ -212,20 +213,25 @@ class InferenceGraphDisplay(Drawing):
         """Return the boxes of nodes: words in rows, and the decision above them, as wide as they are."""
         root = self._drawn.graph["root"]
         n_lines = max((len(self._lines(key)) for key in self._drawn if key != root), default=1)
-        size, rise = (_CARD, _SQUARE + _NAME + _BAR + 0.05 + _LINE * n_lines), _RISE + (_MAP if self.edge_maps else 0)
-        boxes = place_cells(rows, size, gap=_GAP, rise=rise)
+        size = _CARD, _SQUARE + _NAME + _BAR + 0.05 + _LINE * n_lines
+        boxes = place_cells(rows, size, gap=_GAP, rise=_RISE + (_MAP if self.edge_maps else 0))
         if "class_name" in self._drawn.nodes[root]:
-            widest = -2 * min(box.left for box in boxes.values())
-            images, text = self._image_boxes(0, 0), sum(style["size"] for _, style in self._title()) * _LEADING
-            width = max(widest, images[-1].right + 0.25 + _BESIDE if images else _BESIDE)
-            boxes[root] = Box(-width / 2, boxes[root].bottom, width, max([text, *(image.height for image in images)]))
+            images = self._image_boxes(0, 0)
+            text_height = sum(style["size"] for _, style in self._title()) * _LEADING
+            width = images[-1].right + 0.25 + _BESIDE if images else _BESIDE
+            width = max(width, -2 * min(box.left for box in boxes.values()))
+            height = max([text_height, *(image.height for image in images)])
+            boxes[root] = Box(-width / 2, boxes[root].bottom, width, height)
         return boxes
 
     def _lines(self, key: str) -> list[tuple[str, bool]]:
         """Return the lines below the bar of a word, and whether they are grey."""
-        node, wide = self._drawn.nodes[key], _letters(_CARD, 9.5)
-        classes = ", ".join(_fitting(commonest_classes(self.words, node), wide))
-        return [(shortened(self._wording.without(node), wide), False)] + [(classes, True)] * bool(classes)
+        node, n_letters = self._drawn.nodes[key], _letters(_CARD, 9.5)
+        lines = [(shortened(self._wording.without(node), n_letters), False)]
+        classes = _fitting(commonest_classes(self.words, node), n_letters)
+        if classes:
+            lines.append((", ".join(classes), True))
+        return lines
 
     def _title(self) -> list[tuple[str, dict[str, Any]]]:
         """Return the lines beside the images of a decision with their styles."""
@@ -238,10 +244,11 @@ class InferenceGraphDisplay(Drawing):
             *((text, {"size": 11}) for text in wording.outcome()),
         ]
         if self.labels is not None:
-            wrong = self.labels != self.words.decisions
-            one = correctness(self.words, 0, self.labels)
-            text = one if len(wrong) == 1 else f"{int((~wrong).sum())} of {len(wrong)} decisions right"
-            colour = self._ink(against=wrong.mean() > 0.5)
+            is_right = self.labels == self.words.decisions
+            text = f"{int(is_right.sum())} of {len(is_right)} decisions right"
+            if len(is_right) == 1:
+                text = correctness(self.words, 0, self.labels)
+            colour = self._ink(against=is_right.mean() < 0.5)
             texts.append((text, {"size": 11, "weight": "bold", "color": colour}))
         warnings = wording.warnings(n_fitted_of(self.words, node), self.predicted, self.residuals)
         texts += [(text, {"size": 9.5, "color": self._ink(against=True)}) for text in warnings]
@@ -260,37 +267,37 @@ class InferenceGraphDisplay(Drawing):
             y -= _LEADING * style["size"]
         if len(self.words) == 1 and boxes:
             self._draw_image(boxes.pop(0), self._images[0])
-        kept = {key: self._drawn.nodes[key] for key in self._drawn.predecessors(self._drawn.graph["root"])}
+        nodes = {key: self._drawn.nodes[key] for key in self._drawn.predecessors(self._drawn.graph["root"])}
         for row, square in enumerate(boxes):
-            self._draw_lit(square, kept, row, tags=True)
+            self._draw_lit(square, nodes, row, tags=True)
 
     def _draw_lit(self, square: Box, nodes: Mapping[str, Mapping[str, Any]], row: int, *, tags: bool = False) -> None:
-        """Draw an image with the locations of some words in colour, outlined, and all else pale."""
-        shown, picture = self._strongest(nodes, row), self._images[row]
-        cells = {key: cells_of(self.words.spec, nodes[key]["layer"]) for key in shown}
-        drawn = self._draw_image(square, lit(picture, [(cells[key], where) for key, where in shown.items()]))
-        taken: list[Box] = []
-        for key, where in shown.items():
+        """Draw an image with the locations of some words in colour and outlined, and the rest pale."""
+        masks = self._strongest(nodes, row)
+        cells = {key: cells_of(self.words.spec, nodes[key]["layer"]) for key in masks}
+        picture = lit(self._images[row], [(cells[key], mask) for key, mask in masks.items()])
+        box = self._draw_image(square, picture)
+        occupied: list[Box] = []
+        for key, mask in masks.items():
             colour = AGAINST if self._wording.against(nodes[key]) else INK
-            self._outline(drawn, cells[key], np.where(where, 0, -1), colour=colour, halo="white")
-            tag = place_tag(drawn, cells[key], where, taken) if tags else None
+            self._outline(box, cells[key], np.where(mask, 0, -1), colour=colour, halo="white")
+            tag = place_tag(box, cells[key], mask, occupied) if tags else None
             if tag is not None:
-                taken.append(tag)
+                occupied.append(tag)
                 style: dict[str, Any] = {"bbox": {"boxstyle": "round,pad=0.15", "fc": colour, "ec": "none"}}
                 self._write(tag.middle, tag.centre, f"w{nodes[key]['word']}", 8, color="white", weight="bold", **style)
 
     def _strongest(self, nodes: Mapping[str, Mapping[str, Any]], row: int) -> dict[str, np.ndarray]:
         """Return the strongest locations of words in one image, bool (H, W), pooled over a layer, for or against."""
-        sides: dict[tuple[str, bool], dict[str, np.ndarray]] = {}
+        sides: dict[tuple[str, bool], dict[str, np.ndarray]] = defaultdict(dict)
         for key, node in nodes.items():
-            shown = locations_of(self.words[row], node)[0]
-            sides.setdefault((node["layer"], self._wording.against(node)), {})[key] = shown
-        kept: dict[str, np.ndarray] = {}
-        for (layer, _), places in sides.items():
+            sides[node["layer"], self._wording.against(node)][key] = locations_of(self.words[row], node)[0]
+        strongest_masks: dict[str, np.ndarray] = {}
+        for (layer, _), masks in sides.items():
             influence = None if self.influence is None else self.influence[layer][row]
-            pooled = strongest(np.any(list(places.values()), axis=0), influence)
-            kept |= {key: grown(where & pooled) for key, where in places.items()}
-        return {key: where for key, where in kept.items() if where.any()}
+            pooled = strongest(np.any(list(masks.values()), axis=0), influence)
+            strongest_masks |= {key: grown(mask & pooled) for key, mask in masks.items()}
+        return {key: mask for key, mask in strongest_masks.items() if mask.any()}
 
     def _draw_word(self, key: str, box: Box) -> None:
         node = self._drawn.nodes[key]
@@ -323,7 +330,8 @@ class InferenceGraphDisplay(Drawing):
         per_image = node["n_locations"] // self._drawn.graph["n_images"]
         about = f"{in_lines(node['layer'])}\n{per_image} location{'s' * (per_image != 1)}"
         self._write(left - 0.15, box.top, about, 9.5, color=self._grey(), ha="right", va="top")
-        if rest := self._wording.rest(node["layer"]):
+        rest = self._wording.rest(node["layer"])
+        if rest is not None:
             text, bar = f"other words\n{rest.text}", Box(left - 1.05, box.bottom + 0.1, 0.9, _BAR)
             self._write(left - 0.15, bar.top + 0.06, text, 9.5, color=self._grey(), ha="right", va="bottom")
             self._draw_bar(bar, rest, self._ink(against=True) if rest.length < 0 else self._grey(0.5))
@@ -357,32 +365,34 @@ class InferenceGraphDisplay(Drawing):
             self._draw_arrow(lines[edge], color=colour, shrinkA=2, shrinkB=2, zorder=1, **size)
         self._draw_labels({edge: lines[edge] for edge in edges}, list(boxes.values()))
 
-    def _draw_labels(self, lines: Mapping[tuple[str, str], Line], taken: list[Box]) -> None:
+    def _draw_labels(self, lines: Mapping[tuple[str, str], Line], occupied: list[Box]) -> None:
         """Label the edges in their order, with maps where there is room; shares of the decision stand below words."""
-        root, edges = self._drawn.graph["root"], self._drawn.edges
-        named = [edge for edge in lines if self._wording.names_root or edge[1] != root]
-        texts = {edge: text for edge in named if (text := self._wording.label(edges[edge]))}
-        maps = {
-            edge: each
-            for edge, each in (self.edge_maps or {}).items()
-            if edge in lines and each.size > 1 and np.nansum(each) > 0
-        }
+        root = self._drawn.graph["root"]
+        texts = {edge: self._wording.label(self._drawn.edges[edge]) for edge in lines}
+        texts = {edge: text for edge, text in texts.items() if text and (self._wording.names_root or edge[1] != root)}
+        edge_maps = self.edge_maps or {}
+        maps = {edge: edge_maps[edge] for edge in lines if edge in edge_maps and _has_pattern(edge_maps[edge])}
         width = 0.085 * max(map(len, texts.values()), default=0) + 0.05
-        placed = place_labels({edge: lines[edge] for edge in lines if edge in maps}, width, _LABEL + _MAP, taken)
-        for edge, box in placed.items():
+        boxes = place_labels({edge: lines[edge] for edge in maps}, width, _LABEL + _MAP, occupied)
+        for edge, box in boxes.items():
             self._draw_map(Box(box.middle - _MAP / 2, box.top - _MAP, _MAP, _MAP), maps[edge])
-        others = {edge: line for edge, line in lines.items() if edge in texts and edge not in placed}
-        placed |= place_labels(others, width, _LABEL, [*taken, *placed.values()])
+        others = {edge: lines[edge] for edge in lines if edge in texts and edge not in boxes}
+        boxes |= place_labels(others, width, _LABEL, [*occupied, *boxes.values()])
         for edge, text in texts.items():
-            if edge in placed:
-                self._write(placed[edge].middle, placed[edge].bottom + _LABEL / 2, text, 9, box=True)
+            if edge in boxes:
+                self._write(boxes[edge].middle, boxes[edge].bottom + _LABEL / 2, text, 9, box=True)
 
     def _draw_map(self, box: Box, shares: np.ndarray) -> None:
         """Draw the map of an edge (H, W), from white to dark where it is largest; grey where no field reaches."""
         strength = np.nan_to_num(shares / np.nanmax(shares))[..., None]
         colours = np.where(np.isnan(shares)[..., None], 0.85, 1 - strength * (1 - np.array(INK)))
-        drawn = self._draw_image(box, colours, interpolation="nearest", zorder=5)
-        self._draw_rectangle(drawn, fc="none", ec="0.4", lw=0.6, zorder=5.5)
+        frame = self._draw_image(box, colours, interpolation="nearest", zorder=5)
+        self._draw_rectangle(frame, fc="none", ec="0.4", lw=0.6, zorder=5.5)
+
+
+def _has_pattern(shares: np.ndarray) -> bool:
+    """Return whether the map of an edge shows anything."""
+    return shares.size > 1 and np.nansum(shares) > 0
 
 
 def _fitting(classes: Sequence[tuple[str, str]], width: int) -> list[str]:

@@ -45,25 +45,21 @@ def describe(words: WordMaps, graphs: Mapping[int, Sequence[nx.DiGraph]], y: Any
     labels = None if y is None else spec.encode(y, len(words))
     words = replace(words, spec=replace(spec, class_names=tuple(map(_MARK.format, range(spec.n_outputs)))))
     unique = {id(graph): graph for graph in itertools.chain.from_iterable(graphs.values())}
+    views = {identity: number for number, identity in enumerate(unique)}
     parts = [prune(graph, _MOST_NODES, _MOST_EDGES) for graph in unique.values()]
     for part in parts:
         _mark_names(part)
-    numbers = {identity: number for number, identity in enumerate(unique)}
-    shown = {
-        key: (node["layer"], node["word"])
-        for part in parts
-        for key, node in part.nodes.items()
-        if node["layer"] != DECISION
-    }
+    nodes = {key: node for part in parts for key, node in part.nodes.items() if node["layer"] != DECISION}
+    page_words = {key: (node["layer"], node["word"]) for key, node in nodes.items()}
     data = {
         "layers": {
             layer: {axis: ends.round(4).tolist() for axis, ends in cells_of(spec, layer)._asdict().items()}
             for layer in words.layers
         },
-        "words": {key: _describe_word(words, *word) for key, word in shown.items()},
+        "words": {key: _describe_word(words, *word) for key, word in page_words.items()},
         "images": [
-            {**_describe_image(words, row, shown, labels), "views": [numbers[id(graph)] for graph in of_row]}
-            for row, of_row in graphs.items()
+            {**_describe_image(words, row, page_words, labels), "views": [views[id(graph)] for graph in of_image]}
+            for row, of_image in graphs.items()
         ],
         "views": [
             {**_describe_graph(words, part), "remarks": _remarks(words, graph, part)}
@@ -162,12 +158,12 @@ def _describe_word(words: WordMaps, layer: str, word: int) -> dict[str, Any]:
 
 
 def _describe_image(
-    words: WordMaps, row: int, shown: Mapping[str, tuple[str, int]], labels: np.ndarray | None
+    words: WordMaps, row: int, page_words: Mapping[str, tuple[str, int]], labels: np.ndarray | None
 ) -> dict[str, Any]:
     """Return one image and the locations of the words of the page in it."""
     encoded = (_encode_picture(picture, _PICTURE) for picture in pictures(words[row]))
     maps = {layer: words.words[layer][row].ravel() for layer in words.layers}
-    places = {key: _runs(maps[layer] == word) for key, (layer, word) in shown.items()}
+    places = {key: _runs(maps[layer] == word) for key, (layer, word) in page_words.items()}
     file = words.pictures.file_name(int(row)) if words.pictures is not None else ""
     return {
         "number": int(row),
@@ -179,9 +175,9 @@ def _describe_image(
     }
 
 
-def _runs(shown: np.ndarray) -> list[int]:
-    """Return the runs of true values of a flat map as start, length, start, length and so on."""
-    ends = np.flatnonzero(np.diff(shown.astype(np.int8), prepend=0, append=0))
+def _runs(mask: np.ndarray) -> list[int]:
+    """Return the runs of true values of a flat mask as start, length, start, length and so on."""
+    ends = np.flatnonzero(np.diff(mask.astype(np.int8), prepend=0, append=0))
     starts, stops = ends[::2], ends[1::2]
     return np.column_stack([starts, stops - starts]).ravel().tolist()
 
