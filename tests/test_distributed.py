@@ -1,4 +1,4 @@
-"""Two processes that divide the images end with what one process finds."""
+"""Two processes divide the images and end with the results of one process."""
 
 import os
 import pickle

@@ -1,4 +1,4 @@
-"""The road on networks and images that nobody here made; skipped without them."""
+"""Pipelines on published networks and images; skipped without them."""
 
 import numpy as np
 import pytest

@@ -11,7 +11,8 @@ from skgmmcnn import InferenceGraph
 from skgmmcnn.features import ReceptiveField
 from skgmmcnn.graph import _count_tables
 from skgmmcnn.graph._count_tables import count_pairs, log_ratios
-from tests.graph.naive import naive_log_ratio, random_axis
+from tests.graph.naive import naive_log_ratio
+from tests.graph.random_words import random_axis
 
 
 def naive_count(upper, lower, field, n_upper, n_lower):
@@ -74,21 +75,3 @@ def test_fit_prints_the_coverage_of_decisions(words, capsys):
     assert "wrong" not in capsys.readouterr().out
     InferenceGraph().fit(few)
     assert not capsys.readouterr().out
-
-
-def test_counts_warn_where_they_know_little(words):
-    some = np.concatenate([np.flatnonzero(words.decisions != 3), np.flatnonzero(words.decisions == 3)[:4]])
-    rare = words[words.decisions == 3]
-    counts = InferenceGraph(evidence="counts").fit(words[some])
-    for asked in (lambda: counts.explain(rare[:2]), lambda: counts.explain_class(rare, 3)):
-        with pytest.warns(UserWarning, match=r"fewer than 10 fitted images: '3' \(4\)"):
-            asked()
-    counts.explain(words[words.decisions != 3][:3])
-    InferenceGraph(evidence="influence").fit(words[some]).explain(rare[:2])
-
-
-def test_counts_warn_of_contrasts_that_they_deny(words, graph):
-    one = words[:1]
-    decided = int(one.decisions[0])
-    with pytest.warns(UserWarning, match="speak against 1 of 1 contrasts"):
-        graph.explain(one, (decided + 1) % 10, contrast=decided)

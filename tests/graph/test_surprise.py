@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from skgmmcnn import InferenceGraph
 from skgmmcnn.graph import surprise, typicality
-from tests.graph.naive import naive_surprise, random_case
+from tests.graph.naive import naive_surprise
+from tests.graph.random_words import random_case
 
 
 @settings(max_examples=60, deadline=None)

@@ -20,7 +20,7 @@ from skgmmcnn.graph import nats, percent, probable
 from skgmmcnn.plot import _page_data
 from skgmmcnn.plot._reading import pictures
 from skgmmcnn.plot._reduction import prune
-from tests.graph.test_inference_graph import random_words
+from tests.graph.random_words import random_words
 
 # What counts warn of, the page says itself.
 pytestmark = pytest.mark.filterwarnings("ignore:Counts know little", "ignore:The counts of all words together")

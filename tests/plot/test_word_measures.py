@@ -12,7 +12,7 @@ from sklearn.metrics.pairwise import cosine_similarity
 
 from skgmmcnn.dictionary import WordStatistics
 from skgmmcnn.plot._word_measures import class_cohesion, class_profiles, class_similarity, locality, word_classes
-from tests.graph.test_inference_graph import N_WORDS, random_words
+from tests.graph.random_words import N_WORDS, random_words
 
 
 def similarity_of_layers(words, first, second):

@@ -1,4 +1,4 @@
-"""Graphs of random networks with branches, against plain loops."""
+"""Evidence of counts against plain loops."""
 
 from dataclasses import replace
 
@@ -7,22 +7,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary, to_text
+from skgmmcnn.dictionary import Influence
 from skgmmcnn.graph import surprise
-from skgmmcnn.graph._hierarchy import Hierarchy
 from skgmmcnn.plot._edge_maps import edge_maps
-from tests.features.test_receptive_field import Fork
-from tests.graph.naive import (
-    naive_above,
-    naive_surprise,
-    naive_walk,
-    random_case,
-    random_spec,
-)
+from tests.graph.naive import naive_surprise, naive_walk
+from tests.graph.random_words import random_case
 
 pytestmark = pytest.mark.filterwarnings("ignore:Counts know little", "ignore:The counts of all words")  # few images
-
 SEEDS = st.integers(0, 2**31)
 
 
@@ -45,17 +39,6 @@ def assert_same(graph, chosen, scores, edges):
         assert edge["log_ratio"] == pytest.approx(ratio)
         assert edge["frequency"] == pytest.approx(frequency)
         assert edge["contribution"] == pytest.approx(count * ratio)
-
-
-@settings(max_examples=200, deadline=None)
-@given(SEEDS, st.sampled_from(["effective", "whole"]))
-def test_hierarchy_is_the_transitive_reduction(seed, fields):
-    spec, depends = random_spec(np.random.default_rng(seed))
-    actual = Hierarchy.of(spec, spec.effective_fields if fields == "effective" else {})
-    assert set(actual.fields) == {(upper, layer) for layer in spec.layers for upper in naive_above(layer, depends)}
-    for upper, lowers in actual.below.items():
-        assert all((upper, lower) in actual.fields for lower in lowers)
-        assert all(actual.depths[lower] > actual.depths[upper] for lower in lowers)
 
 
 @settings(max_examples=150, deadline=None)
@@ -126,19 +109,81 @@ def test_whole_fields_equal_loops(seed):
                 assert (np.array(where.shape) >= longest).all()
 
 
-def test_branches_of_a_real_network():
-    """Both branches explain the decision; neither explains the other."""
-    maps = FeatureExtractor(Fork(), ["left", "right"]).fit_transform(torch.rand(9, 1, 7, 7))
-    words = LayerDictionary(3, random_state=0).fit_transform(maps)
-    estimator = InferenceGraph().fit(words)
-    assert estimator.explained_by_ == {"decision": ("right", "left"), "right": (), "left": ()}
-    assert set(estimator.transition_counts_) == {("decision", "right"), ("decision", "left")}
+def test_bits_per_location(graph, words):
+    """A word of the decision gives as many bits at each location as its edge says."""
+    (explained,) = graph.explain(words[:1])
+    each = graph.transform(words[:1])[0] / np.maximum(words[:1].histogram()[0], 1)
+    each = dict(zip(graph.get_feature_names_out(), each, strict=True))
+    for key, node in list(explained.nodes.items())[1:]:
+        assert each[key] == pytest.approx(node["score"] / node["count"])
+        if node["layer"] == "conv3":
+            assert each[key] == pytest.approx(explained.edges[key, explained.graph["root"]]["log_ratio"])
 
 
-def test_layers_that_the_network_does_not_order_so_are_refused(words):
-    spec = replace(words.spec, layers=words.layers[::-1])
-    with pytest.raises(ValueError, match=r"order of the network, the lowest first: 'conv2' depends on 'conv1'"):
-        InferenceGraph().fit(replace(words, spec=spec))
-    spec = replace(words.spec, layers=("decision", "conv2", "conv3"))
-    with pytest.raises(ValueError, match="A layer is called 'decision'"):
-        InferenceGraph().fit(replace(words, spec=spec))
+def planted(n_images=240, seed=0):
+    """Noise with a cross at a random place (class 1) or a bar (class 0), and a network that answers by the cross."""
+    rng = np.random.default_rng(seed)
+    images = rng.uniform(0, 0.2, (n_images, 12, 12)).astype(np.float32)
+    cross, bar = np.float32([[1, 0, 1], [0, 1, 0], [1, 0, 1]]), np.float32([[0, 0, 0], [1, 1, 1], [0, 0, 0]])
+    places = rng.integers(1, 9, (n_images, 2))
+    labels = np.arange(n_images) % 2
+    for image, (row, column), label in zip(images, places, labels, strict=True):
+        image[row : row + 3, column : column + 3] += cross if label else bar
+    network = nn.Sequential(
+        nn.Conv2d(1, 2, 3, padding=1), nn.ReLU(), nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(2, 1)
+    )
+    with torch.no_grad():
+        for channel, (pattern, most) in enumerate([(cross, 5), (bar, 3)]):
+            network[0].weight[channel] = torch.from_numpy(pattern * 2 - 1)
+            network[0].bias[channel] = 1.2 - most
+        network[4].weight.copy_(torch.tensor([[4.0, -4.0]]))
+        network[4].bias.fill_(0)
+    return network, images, places + 1, labels
+
+
+def test_planted_pattern_is_found():
+    """The network decides by a cross; the words that speak for it must sit on the crosses and nowhere else."""
+    network, images, places, labels = planted()
+    maps = FeatureExtractor(network, ["1"], class_names=["bar", "cross"]).fit_transform(images)
+    words = LayerDictionary(6, random_state=0).fit_transform(maps)
+    np.testing.assert_array_equal(words.decisions, labels)
+    estimator = InferenceGraph(n_nodes=5).fit(words)
+    for name in ("cross", "bar"):
+        graph = estimator.explain_class(words, name)
+        chosen = [node["word"] for _, node in graph.nodes(data=True) if node["layer"] == "1"]
+        ours = labels == (name == "cross")
+        best = words.words["1"] == chosen[0]
+        centre = np.zeros_like(best)
+        centre[np.arange(len(images)), places[:, 0], places[:, 1]] = True
+        assert best[ours].any()
+        assert not best[~ours].any()
+        assert (best & centre).sum() > 0.95 * best.sum()
+        assert (np.isin(words.words["1"], chosen) & centre)[ours].any((1, 2)).mean() > 0.95
+    assert estimator.score(words) > 0.95
+
+
+def test_evidence_counts_never_runs_the_network(words, graph, monkeypatch):
+    def refuse(*args):
+        raise AssertionError("the network ran")
+
+    monkeypatch.setattr(Influence, "rerun", refuse)
+    graph.explain(words[:2])
+    InferenceGraph(evidence="influence").fit(words).predict(words)
+
+
+def test_counts_warn_where_they_know_little(words):
+    some = np.concatenate([np.flatnonzero(words.decisions != 3), np.flatnonzero(words.decisions == 3)[:4]])
+    rare = words[words.decisions == 3]
+    counts = InferenceGraph(evidence="counts").fit(words[some])
+    for asked in (lambda: counts.explain(rare[:2]), lambda: counts.explain_class(rare, 3)):
+        with pytest.warns(UserWarning, match=r"fewer than 10 fitted images: '3' \(4\)"):
+            asked()
+    counts.explain(words[words.decisions != 3][:3])
+    InferenceGraph(evidence="influence").fit(words[some]).explain(rare[:2])
+
+
+def test_counts_warn_of_contrasts_that_they_deny(words, graph):
+    one = words[:1]
+    decided = int(one.decisions[0])
+    with pytest.warns(UserWarning, match="speak against 1 of 1 contrasts"):
+        graph.explain(one, (decided + 1) % 10, contrast=decided)
