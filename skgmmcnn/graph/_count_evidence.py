@@ -6,23 +6,20 @@
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections.abc import Iterator
 from functools import reduce
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from sklearn.utils import gen_batches
 
+from .._warnings import warn
 from ..features import ReceptiveField
 from ._count_tables import FEW_FITTED
 from ._count_wording import CountWording
 from ._evidence import ENOUGH, NONE, Evidence, Selection, Strength
 from ._hierarchy import DECISION
 from ._targets import Targets
-
-if TYPE_CHECKING:
-    pass
 
 NO_EVIDENCE = 1e-9  # bits; smaller differences are rounding
 _HELD = 2**22  # numbers held at a time
@@ -79,10 +76,9 @@ class CountEvidence(Evidence):
             selections += [self._selection(steps, targets, i, rows.start + i) for i in range(n_graphs)]
         n_denied = sum(selection.root["score"] < 0 for selection in selections)
         if targets.contrast is not None and n_denied:
-            warnings.warn(
+            warn(
                 f"The counts of all words together speak against {n_denied} of {len(selections)} contrasts, although "
                 "the network decided so: the words shown cannot be the reason. Use evidence='influence'.",
-                stacklevel=4,
             )
         return selections
 
@@ -181,10 +177,9 @@ class CountEvidence(Evidence):
         few = [output for output in outputs if counts[output] < FEW_FITTED]
         if few:
             names = ", ".join(f"{spec.class_name(output)!r} ({counts[output]})" for output in few[:3])
-            warnings.warn(
+            warn(
                 f"Counts know little of decisions with fewer than {FEW_FITTED} fitted images: {names}"
                 f"{' and others' if len(few) > 3 else ''}. Fit more images of them, or use evidence='influence'.",
-                stacklevel=5,
             )
 
 
