@@ -98,11 +98,12 @@ def make_parser() -> argparse.ArgumentParser:
 
 def _add_command(commands: Any, run: Callable, example: str) -> argparse.ArgumentParser:
     """Add the command of a function `_name`, which its docstring describes."""
-    name, about = run.__name__.removeprefix("_"), run.__doc__ or ""
+    name = run.__name__.removeprefix("_")
+    description = run.__doc__ or ""
     parser = commands.add_parser(
         name,
-        help=f"{about[:1].lower()}{about[1:]}".rstrip("."),
-        description=about,
+        help=f"{description[:1].lower()}{description[1:]}".rstrip("."),
+        description=description,
         epilog=f"example:\n  {_PROGRAM} {name} {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -53,7 +53,8 @@ def by_blocks(work: Callable[[B], R], blocks: Iterable[B], n_operations: float) 
     Threads are used from 2**27 `n_operations` on, the approximate number of multiplications in all blocks; 0 stands for
     work on another device.
     """
-    blocks, n = iter(blocks), n_threads()
+    blocks = iter(blocks)
+    n = n_threads()
     if n == 1 or n_operations < _MIN_OPERATIONS:
         for block in blocks:
             with one_thread():

@@ -128,7 +128,8 @@ def _as_array(X: Any) -> np.ndarray:
 
 def _channels_first(data: np.ndarray, kind: InputKind, layout: str, preprocess: Callable | None) -> np.ndarray:
     """Return images as (n, C, H, W), vectors as (n, d)."""
-    shape, eight_bits = data.shape, data.dtype == np.uint8
+    shape = data.shape
+    eight_bits = data.dtype == np.uint8
     if data.ndim == 2:
         if not kind.vectors:
             raise ValueError(f"The network takes images of {kind.channels} channels; X is a 2-D array {shape}.")

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._device import resolve_device
 from .._files import open_draft, remove_drafts
 from ._sources import FeatureBatch, NetworkSource
 from ._spec import NetworkSpec
@@ -112,11 +111,11 @@ class DiskSource:
         return records
 
     def _batch(self, files: Sequence[Path], start: int) -> FeatureBatch:
-        records, device = self._read(files, range(start, start + len(files))), resolve_device(self.network.device)
+        records = self._read(files, range(start, start + len(files)))
         maps = {}
         for layer in self.spec.layers:
             values = torch.from_numpy(np.ascontiguousarray(records[_field(layer)]))
-            maps[layer] = values.to(device).float().permute(0, 3, 1, 2)
+            maps[layer] = values.to(self.network.device).float().permute(0, 3, 1, 2)
         scores = np.ascontiguousarray(records[_OUTPUTS])
         outputs = None if np.isnan(scores).all() else torch.from_numpy(scores)
         return FeatureBatch(start, maps, outputs, np.array(records[_DECISION]))
@@ -127,8 +126,8 @@ class DiskSource:
         for file, row in zip(files, rows, strict=True):
             with self._explain_errors():
                 content = file.read_bytes()
-            record, checksum = content[: self._record.itemsize], content[self._record.itemsize :]
-            if checksum != _checksum(file, record):
+            record = content[: self._record.itemsize]
+            if content[self._record.itemsize :] != _checksum(file, record):
                 raise self._damage(f"the values of image {row} are not those that were written")
             records += record
         return np.frombuffer(records, self._record)

@@ -180,7 +180,7 @@ def test_networks_stay_as_they_are_also_after_an_error(pipe, digits, where, monk
 
 def test_networks_stay_as_they_are(pipe, digits, result):
     fresh = FeatureExtractor(digits.network, ["conv2", "conv3"], preprocess=None).fit(digits.images[:2])
-    assert fresh.fingerprint_ == pipe[0].fingerprint_
+    assert fresh.spec_.fingerprint == pipe[0].spec_.fingerprint
     assert_same(pipe[0].network_, weights_of(digits.network))
 
 

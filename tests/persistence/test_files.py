@@ -90,7 +90,7 @@ def test_everything_comes_back(pipe, file, digits):
     assert again["words"].vocabulary_.class_names == tuple(digits.class_names)
     found, expected = (p["words"].vocabulary_.representatives["conv3"] for p in (again, pipe))
     np.testing.assert_array_equal(found.patches, expected.patches)
-    assert again["features"].fingerprint_ == pipe["features"].fingerprint_
+    assert again["features"].spec_.fingerprint == pipe["features"].spec_.fingerprint
     assert again["features"].model is again["features"].network_
 
 
