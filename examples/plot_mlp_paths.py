@@ -80,7 +80,7 @@ for path, share in zip(table.paths, table.shares, strict=True):
 from skgmmcnn import PathDisplay
 
 wrong = np.flatnonzero(decided != test_labels)
-left = test_paths.leaves(test_labels)[wrong]
+left = test_paths.departures(test_labels)[wrong]
 image = int(wrong[np.flatnonzero((left > 0) & (left < 5))[0]])
 display = PathDisplay.from_estimator(hmm, test_maps, test_labels, image=image)
 display.figure_.savefig("mlp_paths.png")
