@@ -269,7 +269,7 @@ class PathDisplay(Drawing):
             self._draw_arrow(line, color=MARK, linewidth=1.8, shrinkA=1, shrinkB=1, zorder=2)
             self._draw_rectangle(boxes[tail], fc="none", ec=MARK, linewidth=2)
         if true not in (None, path[-1].number):
-            (layer,) = self.paths[self.image].leaves([true])
+            (layer,) = self.paths[self.image].departures([true])
             box, text = boxes[path[1 + layer]], f"leaves the paths of {self._name(true)}"
             self._write(box.middle, box.bottom - 0.5, text, 8, weight="bold", color=MARK, va="top", box=True)
 

@@ -306,7 +306,7 @@ class TestPaths:
     def test_class_probabilities_and_where_paths_leave(self, hmm, test_maps, digits):
         paths = hmm.paths(test_maps)
         np.testing.assert_allclose(paths.class_tables[1], hmm.transmats_[1] @ hmm.decisionprob_)
-        left = paths.leaves(digits.test_labels)
+        left = paths.departures(digits.test_labels)
         for i, label in enumerate(digits.test_labels):
             expected = 3
             for layer in (2, 1, 0):
@@ -323,7 +323,7 @@ class TestPaths:
         parts, _ = layers
         paths = LayerHMM(3, solver="em", random_state=0).fit(parts).paths(parts)
         with pytest.raises(ValueError, match="lead to no decision"):
-            paths.leaves(np.zeros(300, int))
+            paths.departures(np.zeros(300, int))
         with pytest.raises(ValueError, match="lead to no decision"):
             paths.path_table(1)
 
