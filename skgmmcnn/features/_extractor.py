@@ -21,7 +21,7 @@ from .._compat import ContainerOutput, Interval, StrOptions, fit_context
 from .._device import resolve_device
 from ._captured import CapturedNetwork
 from ._copying import plain
-from ._decisions import Judge, Meaning, check_one_decision, count_outputs, is_bounded
+from ._decisions import check_one_decision, count_outputs, decide, is_bounded, meaning_of
 from ._effective_field import effective_fields
 from ._images import Images, unreadable, warn_if_random
 from ._inputs import make_images, normalise_input, of_bytes
@@ -324,22 +324,22 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         last = images.batch(len(images) - 1, len(images), tuple(image.shape[1:]))
         warn_if_unsteady(captured, torch.cat([image, last]), activations)
         n_outputs = count_outputs(outputs, self.decision, class_names)
-        meaning = Meaning.of(outputs)
-        if meaning.bounded and is_bounded(captured.network, captured.prepare(image)):
-            meaning = Meaning.of(captured.run(_evenly_spaced(images, _N_OUTPUT_IMAGES, tuple(image.shape[1:])))[0])
-        else:
-            meaning = Meaning()
-        check_one_decision(meaning, n_outputs, self.decision)
-        Judge(self.decision, n_outputs, meaning.probabilities).read(outputs, 0, activations)
-        return NetworkSpec(
+        meaning = "scores"
+        if meaning_of(outputs) != "scores" and is_bounded(captured.network, captured.prepare(image)):
+            meaning = meaning_of(captured.run(_evenly_spaced(images, _N_OUTPUT_IMAGES, tuple(image.shape[1:])))[0])
+        if meaning == "separate":
+            check_one_decision(n_outputs, self.decision)
+        spec = NetworkSpec(
             layers=captured.layers,
             shapes={name: (c, h, w) for name, values in activations.items() for _, c, h, w in [values.shape]},
             input_shape=tuple(image.shape[1:]),
             receptive_fields=fields,
             n_outputs=n_outputs,
             class_names=check_class_names(class_names, n_outputs),
-            probabilities=meaning.probabilities,
+            probabilities=meaning == "probabilities",
         )
+        decide(outputs, activations, 0, self.decision, spec)
+        return spec
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from .._device import resolve_device
 from .._progress import progress
 from ._captured import CapturedNetwork
-from ._decisions import Judge
+from ._decisions import decide
 from ._images import Images
 from ._network import fingerprint
 from ._pixels import PixelScale
@@ -182,8 +182,8 @@ class NetworkSource:
 
     def _batch(self, outputs: Any, maps: dict[str, Tensor], start: int) -> FeatureBatch:
         activations = {layer: values.float() for layer, values in maps.items()}
-        judge = Judge(self.running.decision, self.spec.n_outputs, self.spec.probabilities)
-        return FeatureBatch(start, activations, *judge.read(outputs, start, activations))
+        scores, decisions = decide(outputs, activations, start, self.running.decision, self.spec)
+        return FeatureBatch(start, activations, scores, decisions)
 
     def changed(self, change: Change) -> NetworkSource:
         """Return the source of the same images with a copy of the network changed by `change`."""
