@@ -90,10 +90,10 @@ def test_pictures_that_can_be_relied_on(report, counts_report):
     expected = np.select([above >= 0.95, above >= 0.5], ["yes", "partly"], "no").tolist()
     verdicts = report.pictures()
     assert [verdict.answer for verdict in verdicts] == expected
-    assert verdicts[0].question == "Can the picture of image 0 be relied on?"
-    assert f"relied on?  {expected.count('yes')} of 50 can, {expected.count('partly')} partly" in str(report)
+    assert verdicts[0].question == "Is the picture of image 0 reliable?"
+    assert f"reliable?  {expected.count('yes')} of 50 are, {expected.count('partly')} partly" in str(report)
     poor = [str(verdict) for verdict in verdicts if verdict.answer != "yes"]
-    assert [line.strip() for line in str(report).splitlines() if "Can the picture of" in line] == poor
+    assert [line.strip() for line in str(report).splitlines() if "Is the picture of" in line] == poor
     denied = ~counts_report.results["fidelity"].agrees
     assert {verdict.answer for verdict, no in zip(counts_report.pictures(), denied, strict=True) if no} <= {"no"}
 
