@@ -61,7 +61,7 @@ def by_blocks(work: Callable[[B], R], blocks: Iterable[B], n_operations: float) 
                 result = work(block)
             yield result
         return
-    # A process forked from this one would wait for threads that outlive the call, which it lacks.
+    # The pool ends with the call: a forked process would wait for its threads, which are not copied.
     pool = ThreadPoolExecutor(n, "skgmmcnn", _use_one_thread)
     try:
         waiting = deque(pool.submit(work, block) for block in islice(blocks, 2 * n))

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import copy
-import functools
-import json
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Any, NamedTuple, TypeVar
 
-import joblib
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -194,23 +191,6 @@ class NetworkSource:
         network.eval().requires_grad_(False)
         return replace(self, captured=captured, fingerprint=fingerprint(network))
 
-    def identity(self) -> dict[str, str]:
-        """Return hashes of everything that the values depend on except the images."""
-        weights = [weight.dtype for weight in self.captured.network.parameters() if weight.is_floating_point()]
-        return {
-            "weights": str(self.fingerprint),
-            "preprocessing": _hash_of(self.images.preprocess, "preprocess"),
-            "layers": json.dumps(list(self.spec.shapes.items())),
-            "outputs": str(self.spec.n_outputs),
-            "probabilities": str(self.spec.probabilities),
-            "decision": _hash_of(self.running.decision, "decision"),
-            "precision": str(weights[0] if weights else torch.float32),
-        }
-
-    def code(self) -> tuple[Any, ...]:
-        """Return the code run for each image, of which hashes contain only the name."""
-        return tuple(map(_code_of, (self.captured.network, self.images.preprocess, self.running.decision)))
-
 
 class Rerun:
     """Reruns of the network on consecutive `images`, preprocessed, with edited activations.
@@ -258,22 +238,3 @@ class Rerun:
                 raise ValueError(f"Layer {layer!r} cannot be edited or read: the modelled layers are {list(layers)}.")
         with precisely(self._device):
             return self._passed.again(edits, until)
-
-
-def _hash_of(function: Any, name: str) -> str:
-    """Return the hash of a parameter of the extractor; raise an error that names it if there is none."""
-    try:
-        return joblib.hash(function)
-    except Exception as error:
-        raise ValueError(
-            f"{name}={function!r} cannot be hashed, so a store cannot detect changes; use a function or class defined "
-            "in a module."
-        ) from error
-
-
-def _code_of(function: Any) -> Any:
-    if isinstance(function, functools.partial):
-        return _code_of(function.func)
-    if isinstance(function, nn.Module):
-        return frozenset(type(module).forward for module in function.modules())
-    return getattr(function, "__code__", vars(type(function)).get("__call__"))

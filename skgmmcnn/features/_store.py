@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import hashlib
 import json
 import os
@@ -13,9 +14,10 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .._files import open_draft, remove_drafts
 from ._sources import FeatureBatch, NetworkSource
@@ -47,7 +49,7 @@ class DiskSource:
             raise ValueError(f"Activations are stored as float32 or float16, not as {dtype!r}.")
         self.network, self.spec = network, network.spec
         self._root, self._dtype = root, dtype
-        self._identity = network.identity() | {"dtype": dtype, "version": str(_VERSION)}
+        self._identity = _identity(network, dtype)
         self._folder = Path(root) / hashlib.sha256(json.dumps(self._identity).encode()).hexdigest()[:20]
         self._record = _record(network.spec, dtype)
         # Hashes of a data set do not depend on its files, so it is compared again each time.
@@ -137,7 +139,7 @@ class DiskSource:
 
         Hashes contain neither code nor files of a data set.
         """
-        code = self.network.code()
+        code = _code(self.network)
         if self._compared.get(self._folder) == code:
             return
         rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _N_COMPARED)).astype(int))]
@@ -169,13 +171,53 @@ class DiskSource:
         try:
             yield
         except OSError as error:
-            what = (
+            message = (
                 f"No space for {size / 2**20:.0f} MiB of activations; store float16, model fewer layers, or use a "
                 "folder on another disk"
                 if error.errno in _FULL
                 else f"The store cannot be used ({error.strerror}); make its folder writable, or use another one"
             )
-            raise OSError(error.errno, what, str(self._folder)) from error
+            raise OSError(error.errno, message, str(self._folder)) from error
+
+
+def _identity(network: NetworkSource, dtype: str) -> dict[str, str]:
+    """Return hashes of everything that stored values depend on except the images."""
+    weights = [weight.dtype for weight in network.captured.network.parameters() if weight.is_floating_point()]
+    return {
+        "weights": str(network.fingerprint),
+        "preprocessing": _hash_of(network.images.preprocess, "preprocess"),
+        "layers": json.dumps(list(network.spec.shapes.items())),
+        "outputs": str(network.spec.n_outputs),
+        "probabilities": str(network.spec.probabilities),
+        "decision": _hash_of(network.running.decision, "decision"),
+        "precision": str(weights[0] if weights else torch.float32),
+        "dtype": dtype,
+        "version": str(_VERSION),
+    }
+
+
+def _code(network: NetworkSource) -> tuple[Any, ...]:
+    """Return the code run for each image; hashes contain only its name."""
+    return tuple(map(_code_of, (network.captured.network, network.images.preprocess, network.running.decision)))
+
+
+def _hash_of(function: Any, name: str) -> str:
+    """Return the hash of a parameter of the extractor; raise an error that names it if there is none."""
+    try:
+        return joblib.hash(function)
+    except Exception as error:
+        raise ValueError(
+            f"{name}={function!r} cannot be hashed, so a store cannot detect changes; use a function or class defined "
+            "in a module."
+        ) from error
+
+
+def _code_of(function: Any) -> Any:
+    if isinstance(function, functools.partial):
+        return _code_of(function.func)
+    if isinstance(function, nn.Module):
+        return frozenset(type(module).forward for module in function.modules())
+    return getattr(function, "__code__", vars(type(function)).get("__call__"))
 
 
 def _field(layer: str) -> str:
@@ -193,7 +235,7 @@ def _record(spec: NetworkSpec, dtype: str) -> np.dtype:
 
 
 def _checksum(file: Path, record: bytes) -> bytes:
-    """Return the checksum of a record, of its image and store, of which the names are hashes."""
+    """Return the checksum of a record and of the hashes of its image and store, which are their names."""
     return zlib.crc32(record, zlib.crc32(f"{file.parent.name}/{file.name}".encode())).to_bytes(4)
 
 
