@@ -13,13 +13,9 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from ._forms import Form
 from ._network import slots
-from ._watching import Call, LayerCalls, LayerWatch, version_of
+from ._watching import Call, LayerCalls, LayerWatch, StopRun, version_of
 
 Edits = Mapping[str, Callable[[Tensor], Tensor]]
-
-
-class StopRun(BaseException):
-    """Stop of a run at a layer.  Not an Exception, since the forward of a network may catch these."""
 
 
 def edit(values: Tensor, form: Form, change: Callable[[Tensor], Tensor]) -> Tensor:

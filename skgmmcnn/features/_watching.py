@@ -19,6 +19,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 
+class StopRun(BaseException):
+    """Stop of a run at a layer.  Not an Exception, since the forward of a network may catch these."""
+
+
 class Call(NamedTuple):
     """The call with a `number`, from 0 on, of the submodule, or torch function (`module` is None), at a `path`."""
 
