@@ -62,7 +62,7 @@ def test_what_is_kept_equals_a_loop_with_hooks(either, shown, by, fill):
             assert circuit.graph_share[i] == pytest.approx(np.mean(columns))
     together = result.together
     expected = (together.graph.mean() - together.empty.mean()) / (together.full.mean() - together.empty.mean())
-    assert result.faithfulness == pytest.approx(expected)
+    assert result.faithfulness.value == pytest.approx(expected)
 
 
 def test_curves_equal_a_loop_with_hooks(pipe, shown, given_evidence):
@@ -145,7 +145,7 @@ def test_the_one_word_that_is_used_is_faithful_and_all_others_are_not(one_channe
     pipe, images = one_channel
     pipe = pipe.set_params(inferencegraph__n_nodes=1)
     result = faithfulness(pipe, images[::2], fill="zero", random_state=0)
-    assert result.faithfulness == pytest.approx(1)
+    assert result.faithfulness.value == pytest.approx(1)
     assert result.together.faithfulness(result.together.complement)[0] == pytest.approx(0, abs=1e-6)
     assert result.together.needed == 1
     assert (~np.isnan(result.together.drops["look"])).sum() == 30
@@ -162,9 +162,9 @@ def test_images_for_which_nothing_is_at_stake_are_counted_and_have_no_say(one_ch
     pipe, images = one_channel
     result = faithfulness(pipe, images, fill="zero", random_state=0)  # half of them do not show the one channel
     assert result.n_undefined == 30
-    assert result.faithfulness == pytest.approx(1)
+    assert result.faithfulness.value == pytest.approx(1)
     nothing = faithfulness(pipe, images[1::2], fill="zero", random_state=0)
-    assert np.isnan([nothing.faithfulness, nothing.together.cpr()[0]]).all()
+    assert np.isnan([nothing.faithfulness.value, nothing.together.cpr().value]).all()
     assert nothing.n_undefined == 30
     assert np.isnan([row.value for row in nothing.measurements()[:9]]).all()
     assert nothing.measurements()[-1].value == 30
@@ -192,7 +192,7 @@ def test_a_single_output(one_channel):
     )
     assert result.together.full == pytest.approx(5)
     assert result.together.empty == pytest.approx(-5)
-    assert result.faithfulness == pytest.approx(1)
+    assert result.faithfulness.value == pytest.approx(1)
 
 
 def test_columns_of_other_images_repeat(pipe, shown):

@@ -29,8 +29,7 @@ def test_agreement_and_divergence_equal_a_loop(digits, pipe, shown):
     np.testing.assert_allclose(result.divergence, divergence, rtol=1e-6, atol=1e-9)
     np.testing.assert_allclose(result.tempered_divergence, tempered, rtol=1e-6, atol=1e-9)
     assert result.tempered_divergence.mean() < result.divergence.mean()
-    low, high = result.agreement_interval
-    assert low <= result.agreement == fidelity_score(pipe, shown) <= high
+    assert result.agreement.low <= result.agreement.value == fidelity_score(pipe, shown) <= result.agreement.high
 
 
 def test_coverage_and_agreement_of_right_and_wrong_decisions(pipe, digits, shown):
@@ -40,14 +39,14 @@ def test_coverage_and_agreement_of_right_and_wrong_decisions(pipe, digits, shown
     result = fidelity(pipe, shown, y)
     fitted = np.bincount(pipe[:-1].transform(digits.images[:300]).decisions, minlength=10)
     np.testing.assert_array_equal(result.n_fitted, fitted[decisions])
-    assert result.coverage == np.mean(fitted[decisions] >= 10) == 1
-    assert result.agreement_of(True) == result.agrees[:20].mean()
-    assert result.agreement_of(False) == result.agrees[20:].mean()
-    assert result.accuracy == 0.5
+    assert result.coverage.value == np.mean(fitted[decisions] >= 10) == 1
+    assert result.agreement_of(True).value == result.agrees[:20].mean()
+    assert result.agreement_of(False).value == result.agrees[20:].mean()
+    assert result.accuracy.value == 0.5
     measurements = {row.measure: row.value for row in result.measurements()}
     assert measurements["network right"] == 0.5
-    assert measurements["agreement, wrong decisions"] == result.agreement_of(False)
-    assert np.isnan(fidelity(pipe, shown).agreement_of(True))
+    assert measurements["agreement, wrong decisions"] == result.agreement_of(False).value
+    assert np.isnan(fidelity(pipe, shown).agreement_of(True).value)
 
 
 def test_classes_without_fitted_images_are_left_out(digits, shown):
@@ -57,7 +56,7 @@ def test_classes_without_fitted_images_are_left_out(digits, shown):
     pipe = make_pipeline(extractor, LayerDictionary(8, random_state=0), InferenceGraph()).fit(images)
     result = fidelity(pipe, shown)
     assert np.isfinite(result.divergence).all()
-    assert result.coverage < 1
+    assert result.coverage.value < 1
     assert not result.agrees[pipe[0].transform(shown).outputs.argmax(1) == 3].any()
 
 
@@ -107,8 +106,6 @@ def test_a_decision_that_is_not_the_largest_score_is_refused(digits, shown, deci
 
 def test_shares_of_all_images_have_an_interval(one_channel):
     pipe, images = one_channel
-    result = fidelity(pipe, images)
-    assert result.agreement == 1
-    low, high = result.agreement_interval
+    value, low, high = fidelity(pipe, images).agreement
+    assert value == high == pytest.approx(1)
     assert 0.9 < low < 0.96
-    assert high == pytest.approx(1)

@@ -64,7 +64,7 @@ def test_verdicts_follow_the_measurements(counts_report, digits, pipe):
     answers = {verdict.question: verdict.answer for verdict in report.verdicts()}
     assert list(answers)[:2] == ["Does the network use the words shown?", "What happens without them?"]
     assert set(answers.values()) <= {"yes", "partly", "no", ""}
-    value = report.results["fidelity"].agreement
+    value = report.results["fidelity"].agreement.value
     assert answers["Do the words decide as the network?"] == (
         "yes" if value >= 0.9 else "partly" if value >= 0.7 else "no"
     )
