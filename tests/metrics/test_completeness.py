@@ -7,7 +7,6 @@ from sklearn.pipeline import make_pipeline
 from torch import nn
 
 from skgmmcnn import FeatureExtractor, LayerDictionary, LayerHMM
-from skgmmcnn.features import maps_of_arrays
 from skgmmcnn.metrics import completeness, completeness_score
 from tests.metrics.naive import maps_of, run_with
 
@@ -72,11 +71,3 @@ def test_words_of_a_chain_are_those_of_the_chain():
     means = torch.from_numpy(pipe[1].mixtures_["1"].emitted_means_[words]).float()
     expected = run_with(network, torch.from_numpy(rows), {"1": means}).argmax(1)
     np.testing.assert_array_equal(result.right[0], (expected == network(torch.from_numpy(rows)).argmax(1)).numpy())
-
-
-def test_bad_input(pipe, shown):
-    with pytest.raises(ValueError, match="no layer 'conv9'"):
-        completeness(pipe, shown, layers=["conv9"])
-    rows = np.random.default_rng(0).normal(size=(30, 3)).astype("float32")
-    with pytest.raises(ValueError, match="made from arrays"):
-        completeness(make_pipeline(LayerDictionary(2, random_state=0).fit(rows)), maps_of_arrays({"dense": rows}))

@@ -133,7 +133,6 @@ def test_the_whole_map_gone_is_the_same_in_every_order(pipe, shown):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"layer": "conv9"}, "no layer 'conv9'"),
         ({"orders": ["best"]}, "orders must be among 'graph', .*got 'best'"),
         ({"orders": []}, "orders is empty"),
         ({"by": "word"}, "by must be 'image' or 'class'"),
@@ -144,17 +143,4 @@ def test_the_whole_map_gone_is_the_same_in_every_order(pipe, shown):
 )
 def test_bad_input(pipe, shown, options, message):
     with pytest.raises(ValueError, match=message):
-        deletion(pipe, shown, **({"layer": "conv3"} | options))
-
-
-def test_nothing_is_left_on_the_network_after_an_interrupt(pipe, shown, monkeypatch):
-    def interrupted(*args):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("skgmmcnn.metrics._deletion.proba_of", interrupted)
-    before = {name: values.clone() for name, values in pipe[0].network_.state_dict().items()}
-    with pytest.raises(KeyboardInterrupt):
-        deletion(pipe, shown, "conv3", orders=["random"])
-    assert not any(module._forward_hooks for module in pipe[0].network_.modules())
-    for name, values in pipe[0].network_.state_dict().items():
-        torch.testing.assert_close(values, before[name])
+        deletion(pipe, shown, "conv3", **options)

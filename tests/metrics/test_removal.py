@@ -86,5 +86,3 @@ def test_text_measurements_and_picture(pipe, shown):
 def test_bad_input(pipe, shown):
     with pytest.raises(ValueError, match="n_draws must be at least 1; got 0"):
         removal(pipe, shown, n_draws=0)
-    with pytest.raises(TypeError, match="needs a pipeline that ends with an InferenceGraph"):
-        removal(pipe[:-1], shown)

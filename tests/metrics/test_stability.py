@@ -179,5 +179,3 @@ def test_bad_input(pipe, held):
         stability(pipe, held, n_refits=0)
     with pytest.raises(ValueError, match="119"):
         stability(pipe, held, np.zeros(119, int))
-    with pytest.raises(TypeError, match="ends with an InferenceGraph"):
-        stability(pipe[0], held)
