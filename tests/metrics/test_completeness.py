@@ -12,12 +12,12 @@ from tests.metrics.naive import maps_of, run_with
 
 
 @pytest.mark.parametrize("layer", ["conv2", "conv3"])
-def test_completeness_equals_a_loop_with_hooks(pipe, shown, layer):
-    result = completeness(pipe, shown, layers=[layer])
-    network, images = pipe[0].network_, torch.from_numpy(shown)[:, None]
+def test_completeness_equals_a_loop_with_hooks(pipe, test_images, layer):
+    result = completeness(pipe, test_images, layers=[layer])
+    network, images = pipe[0].network_, torch.from_numpy(test_images)[:, None]
     values = maps_of(network, images, layer).double().numpy()
     mixture, dictionary = pipe[1].mixtures_[layer], pipe[1]
-    words = dictionary.transform(pipe[0].transform(shown)).words[layer]
+    words = dictionary.transform(pipe[0].transform(test_images)).words[layer]
     rebuilt, mean = np.empty_like(values), mixture.weights_ @ mixture.emitted_means_
     for n, row, column in np.ndindex(words.shape):
         rebuilt[n, :, row, column] = mixture.emitted_means_[words[n, row, column]]

@@ -41,10 +41,10 @@ def naive_effect(pipe, image, words, upper, lower, s, t):
     return log_odds(clean, target) - log_odds(run_with(network, image, changed).double(), target)
 
 
-def test_effects_equal_path_patching_with_hooks(either, shown):
+def test_effects_equal_path_patching_with_hooks(either, test_images):
     """Of all pairs of words kept; the evidence is what the graphs' edges have."""
-    result = edge_effects(either, shown[:8], random_state=0)
-    words = either[:-1].transform(shown[:8])
+    result = edge_effects(either, test_images[:8], random_state=0)
+    words = either[:-1].transform(test_images[:8])
     graphs = either[2].explain(words)
     weight = "flow" if either[2].evidence_ == "influence" else "contribution"
     assert list(result.pairs) == [("decision", "conv3"), ("conv3", "conv2")]
@@ -58,7 +58,7 @@ def test_effects_equal_path_patching_with_hooks(either, shown):
         assert len(pair.images) == len(every) > 20
         for number, (i, s, t) in enumerate(zip(pair.images, pair.upper_words, pair.lower_words, strict=True)):
             of_image = {layer: words.words[layer][i] for layer in ("conv2", "conv3")}
-            image = torch.from_numpy(shown[i])[None, None]
+            image = torch.from_numpy(test_images[i])[None, None]
             expected = naive_effect(either, image, of_image, upper, lower, s, t)
             assert pair.effects[number] == pytest.approx(expected, rel=1e-3, abs=1e-4)
             key = words.vocabulary.key

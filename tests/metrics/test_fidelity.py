@@ -12,9 +12,9 @@ from skgmmcnn.features import log_proba, proba_of
 from skgmmcnn.metrics import fidelity, fidelity_score
 
 
-def test_agreement_and_divergence_equal_a_loop(digits, pipe, shown):
-    result = fidelity(pipe, shown)
-    maps = pipe[0].transform(shown)
+def test_agreement_and_divergence_equal_a_loop(digits, pipe, test_images):
+    result = fidelity(pipe, test_images)
+    maps = pipe[0].transform(test_images)
     words = pipe[1].transform(maps)
     evidence = pipe[2].decision_function(words)
     agrees, divergence, tempered = [], [], []
@@ -29,14 +29,14 @@ def test_agreement_and_divergence_equal_a_loop(digits, pipe, shown):
     np.testing.assert_allclose(result.divergence, divergence, rtol=1e-6, atol=1e-9)
     np.testing.assert_allclose(result.tempered_divergence, tempered, rtol=1e-6, atol=1e-9)
     assert result.tempered_divergence.mean() < result.divergence.mean()
-    assert result.agreement.low <= result.agreement.value == fidelity_score(pipe, shown) <= result.agreement.high
+    assert result.agreement.low <= result.agreement.value == fidelity_score(pipe, test_images) <= result.agreement.high
 
 
-def test_coverage_and_agreement_of_right_and_wrong_decisions(pipe, digits, shown):
+def test_coverage_and_agreement_of_right_and_wrong_decisions(pipe, digits, test_images):
     """Half of the labels are not what the network decides."""
-    decisions = pipe[:-1].transform(shown).decisions
+    decisions = pipe[:-1].transform(test_images).decisions
     y = np.where(np.arange(40) < 20, decisions, (decisions + 1) % 10)
-    result = fidelity(pipe, shown, y)
+    result = fidelity(pipe, test_images, y)
     fitted = np.bincount(pipe[:-1].transform(digits.images[:300]).decisions, minlength=10)
     np.testing.assert_array_equal(result.n_fitted, fitted[decisions])
     assert result.coverage.value == np.mean(fitted[decisions] >= 10) == 1
@@ -46,18 +46,18 @@ def test_coverage_and_agreement_of_right_and_wrong_decisions(pipe, digits, shown
     measurements = {row.measure: row.value for row in result.measurements()}
     assert measurements["network right"] == 0.5
     assert measurements["agreement, wrong decisions"] == result.agreement_of(False).value
-    assert np.isnan(fidelity(pipe, shown).agreement_of(True).value)
+    assert np.isnan(fidelity(pipe, test_images).agreement_of(True).value)
 
 
-def test_classes_without_fitted_images_are_left_out(digits, shown):
+def test_classes_without_fitted_images_are_left_out(digits, test_images):
     extractor = FeatureExtractor(digits.network, ["conv3"], device="cpu")
     decided = extractor.fit_transform(digits.images).outputs.argmax(1)
     images = digits.images[np.flatnonzero(decided != 3)[:200]]
     pipe = make_pipeline(extractor, LayerDictionary(8, random_state=0), InferenceGraph()).fit(images)
-    result = fidelity(pipe, shown)
+    result = fidelity(pipe, test_images)
     assert np.isfinite(result.divergence).all()
     assert result.coverage.value < 1
-    assert not result.agrees[pipe[0].transform(shown).outputs.argmax(1) == 3].any()
+    assert not result.agrees[pipe[0].transform(test_images).outputs.argmax(1) == 3].any()
 
 
 def test_a_single_output_is_a_logit():
@@ -77,11 +77,11 @@ def test_scores_are_needed():
         log_proba({})
 
 
-def test_probabilities_are_taken_as_they_are(digits, pipe, shown):
+def test_probabilities_are_taken_as_they_are(digits, pipe, test_images):
     network = nn.Sequential(OrderedDict(conv=digits.network, proba=nn.Softmax(1))).eval()
     extractor = FeatureExtractor(network, ["conv.conv2", "conv.conv3"], device="cpu").fit(digits.images[:300])
-    of_proba = [proba_of(batch.outputs, batch.decisions) for batch in extractor.transform(shown).batches()]
-    of_scores = [proba_of(batch.outputs, batch.decisions) for batch in pipe[0].transform(shown).batches()]
+    of_proba = [proba_of(batch.outputs, batch.decisions) for batch in extractor.transform(test_images).batches()]
+    of_scores = [proba_of(batch.outputs, batch.decisions) for batch in pipe[0].transform(test_images).batches()]
     np.testing.assert_allclose(np.concatenate(of_proba), np.concatenate(of_scores), rtol=1e-4)
 
 

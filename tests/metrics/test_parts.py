@@ -30,23 +30,23 @@ OF_GRAPHS = [*OF_DECISIONS[1:], randomisation_test, stability]
 
 
 @pytest.mark.parametrize("measure", OF_GRAPHS)
-def test_a_graph_is_needed(pipe, shown, measure):
+def test_a_graph_is_needed(pipe, test_images, measure):
     with pytest.raises(TypeError, match="needs a pipeline that ends with an InferenceGraph"):
-        measure(pipe[:-1], shown)
+        measure(pipe[:-1], test_images)
 
 
 @pytest.mark.parametrize("measure", OF_LAYERS)
-def test_unknown_layers_are_refused(pipe, shown, measure):
+def test_unknown_layers_are_refused(pipe, test_images, measure):
     with pytest.raises(ValueError, match="no layer 'conv9'; there is 'conv"):
-        measure(pipe, shown, layers=["conv9"])
+        measure(pipe, test_images, layers=["conv9"])
 
 
 @pytest.mark.parametrize("measure", [completeness, fidelity])
-def test_words_and_maps_are_needed(pipe, shown, measure):
+def test_words_and_maps_are_needed(pipe, test_images, measure):
     with pytest.raises(TypeError, match="needs a fitted LayerDictionary or LayerHMM"):
-        measure(pipe[-1], shown)
+        measure(pipe[-1], test_images)
     with pytest.raises(TypeError, match="no FeatureExtractor comes before"):
-        measure(pipe[1:], shown)
+        measure(pipe[1:], test_images)
 
 
 def test_a_network_is_needed():
@@ -68,9 +68,9 @@ def other_decision(request, digits):
 
 
 @pytest.mark.parametrize("measure", OF_DECISIONS)
-def test_a_decision_that_is_not_the_largest_score_is_refused(other_decision, shown, measure):
+def test_a_decision_that_is_not_the_largest_score_is_refused(other_decision, test_images, measure):
     with pytest.raises(ValueError, match="must be the class of the largest score; with this decision="):
-        measure(other_decision, shown)
+        measure(other_decision, test_images)
 
 
 def interrupt(*args):
@@ -87,11 +87,11 @@ def interrupt(*args):
         (edge_effects, "skgmmcnn.graph._tracing.Tracer.connect"),
     ],
 )
-def test_nothing_is_left_on_the_network_after_an_interrupt(pipe, shown, monkeypatch, measure, target):
+def test_nothing_is_left_on_the_network_after_an_interrupt(pipe, test_images, monkeypatch, measure, target):
     before = {name: values.clone() for name, values in pipe[0].network_.state_dict().items()}
     monkeypatch.setattr(target, interrupt)
     with pytest.raises(KeyboardInterrupt):
-        measure(pipe, shown[:5])
+        measure(pipe, test_images[:5])
     assert not any(module._forward_hooks for module in pipe[0].network_.modules())
     for name, values in pipe[0].network_.state_dict().items():
         torch.testing.assert_close(values, before[name])
