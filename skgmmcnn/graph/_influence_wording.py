@@ -16,7 +16,7 @@ class InfluenceWording(Wording):
 
     names_root = False
     help = (
-        "The bar is the share of the decision's log-odds that the word carries. \"Without it 0.93 → 0.41\": without the"
+        'The bar is the share of the decision\'s log-odds that the word carries. "Without it 0.93 → 0.41": without the'
         " word, the network gives the decision a probability of 0.41, not 0.93; a class that follows is the decision "
         "without the word. Effects of several words need not add up.",
         "The number on an arrow is the share of the upper word's effect that is due to the lower word. All arrows are "

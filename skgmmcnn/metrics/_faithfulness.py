@@ -107,9 +107,9 @@ class Faithfulness(Result):
     by: str
 
     @property
-    def faithfulness(self) -> float:
+    def faithfulness(self) -> Estimate:
         """F of the graphs: 1 if they keep all that the network needs, 0 if nothing."""
-        return self.together.faithfulness(self.together.graph).value
+        return self.together.faithfulness(self.together.graph)
 
     @property
     def n_undefined(self) -> int:
@@ -127,14 +127,13 @@ class Faithfulness(Result):
     def verdicts(self) -> list[Verdict]:
         if (self.fill, self.by) != ("mean", "image"):
             return []
-        value, low, _ = self.together.faithfulness(self.together.graph)
-        other = max(
-            (self.together.faithfulness(values).value for values in self.together.size_matched.values()), default=0.0
-        )
-        above = low > max(other, 0)
+        value, low, _ = self.faithfulness
+        others = [self.together.faithfulness(values).value for values in self.together.size_matched.values()]
+        best = max(others, default=0.0)
+        above = low > max(best, 0)
         answer = "yes" if above and value >= _ENOUGH else "partly" if above else "no"
         why = (
-            f"they keep {value:.0%} of the log-odds of the decision, other words at equally many locations {other:.0%}."
+            f"they keep {value:.0%} of the log-odds of the decision, other words at equally many locations {best:.0%}."
         )
         return [Verdict("Are the words of the graph sufficient in all layers together?", answer, why)]
 

@@ -180,18 +180,18 @@ def trust_report(
     One measure at a time:
 
     >>> images, fitted = digits.test_images[:50], digits.images[:100]
-    >>> metrics.fidelity(pipe, images).agreement > 0.8
+    >>> metrics.fidelity(pipe, images).agreement.value > 0.8
     True
     >>> bool((metrics.completeness(pipe, images).completeness > 0.5).all())
     True
-    >>> metrics.removal(pipe, images, random_state=0).used[0] > 0.5
+    >>> metrics.removal(pipe, images, random_state=0).used.value > 0.5
     True
-    >>> metrics.deletion(pipe, images, "conv3", random_state=0).ratio()[0] < 1
+    >>> metrics.deletion(pipe, images, "conv3", random_state=0).ratio().value < 1
     True
     >>> top = metrics.faithfulness(pipe, images, random_state=0).layers["conv3"]
     >>> top.faithfulness(top.graph).value > top.faithfulness(top.size_matched["random"]).value
     True
-    >>> metrics.edge_effects(pipe, images, random_state=0).pairs["conv3", "conv2"].correlation[0] > 0.5
+    >>> metrics.edge_effects(pipe, images, random_state=0).pairs["conv3", "conv2"].correlation.value > 0.5
     True
     >>> graphs = metrics.stability(pipe, fitted, n_refits=2, n_images=5, random_state=0).classes
     >>> bool(graphs.similarity.mean() > graphs.chance.mean())
