@@ -17,7 +17,7 @@ from ..dictionary import LayerDictionary, WordMaps
 from ..features import check_layers
 from ..graph import DECISION, strength_of
 from ._cells import cells_of, grey
-from ._drawing import PALETTE, Drawing, in_lines, shortened
+from ._drawing import PALETTE, Drawing, shorten, wrap_name
 from ._layout import Box
 from ._reading import find_images, pictures, run, words_by_name
 
@@ -151,12 +151,12 @@ class WordMapDisplay(Drawing):
         """Return the name above a panel, and a line about it."""
         if layer is None:
             decision = self.words.spec.class_name(int(self.words.decisions[0]))
-            return "\n".join(wrap(shortened(decision, 44), 22)), "the decision"
+            return "\n".join(wrap(shorten(decision, 44), 22)), "the decision"
         shown = self.words.words[layer][0]
         height, width = shown.shape
         n_words = len(np.unique(shown))
         about = f"{height} x {width} locations, {n_words} word{'s' if n_words > 1 else ''}"
-        return in_lines(layer, 20), "1 location" if shown.size == 1 else about
+        return wrap_name(layer, 20), "1 location" if shown.size == 1 else about
 
     def _draw_panel(self, box: Box, layer: str | None, picture: np.ndarray | None) -> float:
         """Draw the image, or a map with its legend; return the y of the lower end."""
@@ -180,7 +180,7 @@ class WordMapDisplay(Drawing):
         entries = []
         for word in self.chosen[layer]:
             count, name = f"{(shown == word).sum()}/{shown.size}", names.get((layer, word))
-            entries.append(f"w{word}\n{count}" if name is None else f"{shortened(name, 22)}\nw{word}   {count}")
+            entries.append(f"w{word}\n{count}" if name is None else f"{shorten(name, 22)}\nw{word}   {count}")
         columns = 1 if any(len(line) > _SHORT for entry in entries for line in entry.split("\n")) else 2
         for place, (word, colour, entry) in enumerate(zip(self.chosen[layer], PALETTE, entries, strict=False)):
             row, column = divmod(place, columns)
