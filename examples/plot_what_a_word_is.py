@@ -58,6 +58,6 @@ display.save("word_maps.svg")  # text remains text in SVG and PDF
 # %%
 # The words that cover most of the image need not explain the decision.
 display = WordMapDisplay.from_estimator(pipe, digits.test_images, image=7, n_words=4)
-for layer, frequent in display.chosen.items():
+for layer, frequent in display.selected_words.items():
     shared = {display.words.vocabulary.key(layer, word) for word in frequent} & set(keys)
     print(f"{layer}: {len(shared)} of the 4 most frequent words in the image are in its graph")

@@ -67,6 +67,12 @@ class Box(NamedTuple):
         )
 
 
+def height_of_images(width: float, shapes: Iterable[tuple[int, ...]]) -> float:
+    """Return the height of equal boxes of a width for images of these shapes, within sensible proportions."""
+    highest = max(shape[0] / shape[1] for shape in shapes)
+    return width * min(max(highest, 0.4), 1.6)
+
+
 def rows_of(graph: nx.DiGraph) -> list[list[list[str]]]:
     """Return the nodes row by row from the target down, and in each row layer by layer, with strong edges straight.
 

@@ -11,7 +11,7 @@ from sklearn.pipeline import Pipeline
 
 from .._pipelines import open_pipeline
 from ..dictionary import LayerDictionary, similarity_of_means
-from ._drawing import INK, Panels, in_lines
+from ._drawing import INK, Panels, wrap_name
 from ._reading import run, statistics_of
 from ._word_measures import Cohesion, Locality, class_cohesion, class_profiles, class_similarity, locality, word_classes
 
@@ -139,7 +139,7 @@ class WordSimilarityDisplay(Panels):
         for end in ends[1:-1]:
             ax.axhline(end - 0.5, color="white", lw=1)
             ax.axvline(end - 0.5, color="white", lw=1)
-        names = [in_lines(layer, _NAME) for layer in self.classes]
+        names = [wrap_name(layer, _NAME) for layer in self.classes]
         ax.set_xticks([])
         ax.set_yticks((ends[1:] + ends[:-1] - 1) / 2, names, fontsize=8.5, parse_math=False)
         ax.tick_params(length=0)
@@ -173,7 +173,7 @@ def _draw_cohesion(ax: Any, cohesion: Mapping[str, Cohesion], title: str, label:
 
 def _finish(ax: Any, title: str, layers: Iterable[str], about: Iterable[str]) -> None:
     """Write the title, and a text about each layer below the axis; add a legend above all that is drawn."""
-    names = [f"{in_lines(layer, _NAME)}\n{text}" for layer, text in zip(layers, about, strict=True)]
+    names = [f"{wrap_name(layer, _NAME)}\n{text}" for layer, text in zip(layers, about, strict=True)]
     ax.set_title(title)
     ax.set_xticks(range(len(names)), names, fontsize=8.5, parse_math=False)
     ax.margins(x=0.12)
