@@ -152,16 +152,3 @@ def test_a_chain_has_edges_too(rng):
     for pair in edge_effects(pipe, examples, random_state=0).pairs.values():
         assert np.isfinite(pair.effects).all()
         assert len(np.unique(pair.images)) == len(pair.images)
-<<<<<<< HEAD
-
-
-def test_nothing_is_left_on_the_network_after_an_interrupt(pipe, shown, monkeypatch):
-    def interrupted(*args):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("skgmmcnn.graph._influence_traces.Tracer._connect", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        edge_effects(pipe, shown[:5])
-    assert not any(module._forward_hooks for module in pipe[0].network_.modules())
-=======
->>>>>>> metrics

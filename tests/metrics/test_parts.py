@@ -84,7 +84,7 @@ def interrupt(*args):
         (faithfulness, "skgmmcnn.metrics._ablation.replace"),
         (removal, "skgmmcnn.metrics._ablation.replace"),
         (completeness, "skgmmcnn.metrics._completeness.rebuild"),
-        (edge_effects, "skgmmcnn.graph._tracing.Tracer.connect"),
+        (edge_effects, "skgmmcnn.graph._influence_traces.Tracer._connect"),
     ],
 )
 def test_nothing_is_left_on_the_network_after_an_interrupt(pipe, test_images, monkeypatch, measure, target):
