@@ -1,4 +1,4 @@
-"""The command line: each command in an empty folder, and what it answers to mistakes."""
+"""Commands in an empty folder, and their messages about mistakes."""
 
 import re
 import subprocess

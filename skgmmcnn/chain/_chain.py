@@ -57,7 +57,7 @@ class Chain(Record):
 
     @property
     def sizes(self) -> list[int]:
-        return [mixture.parameters.mean.shape[1] for mixture in self.mixtures]
+        return [mixture.n_channels for mixture in self.mixtures]
 
     def with_tables(self, tables: Sequence[Tensor]) -> Chain:
         """Return the chain with new tables and the corresponding marginal weights."""
@@ -207,25 +207,11 @@ class ChainScorer:
         return ChainStatistics(layers, tuple(map(torch.zeros_like, self.chain.tables)), 0.0)
 
 
-class ChainLabeller:
-    """Assigns to each layer of an image the word with the highest posterior given all activations."""
-
-    def __init__(self, chain: Chain, layers: Sequence[str]) -> None:
-        self._chain, self._layers = chain, layers
-        self._scorer: ChainScorer | None = None
-
-    def __call__(self, activations: Mapping[str, Tensor], scored: bool) -> Iterator[tuple[str, Assignment]]:
-        values = joined(activations, self._layers)
-        self._scorer = self._scorer or ChainScorer(self._chain, values)
-        parts = self._scorer.infer(_assign, values)
-        for layer, assigned in zip(self._layers, zip(*parts, strict=True), strict=True):
-            yield layer, Assignment(*map(torch.cat, zip(*assigned, strict=True)))
-
-
-def _assign(start: Tensor, tables: Sequence[Tensor], emissions: Sequence[Tensor]) -> list[Assignment]:
-    """Return the words of each layer with the highest posteriors."""
+def assign(start: Tensor, tables: Sequence[Tensor], emissions: Sequence[Tensor]) -> list[Assignment]:
+    """Return the words of each layer with the highest posteriors given the activations of all layers."""
+    _, posteriors = state_posteriors(start, tables, emissions)
     assigned = []
-    for posterior, densities in zip(state_posteriors(start, tables, emissions)[1], emissions, strict=True):
+    for posterior, densities in zip(posteriors, emissions, strict=True):
         largest, word = posterior.max(1)
         assigned.append(Assignment(word, largest, densities.gather(1, word[:, None]).squeeze(1)))
     return assigned

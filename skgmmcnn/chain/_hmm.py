@@ -17,10 +17,10 @@ from torch import Tensor
 from .._compat import Interval, StrOptions, fit_context
 from .._device import exact_float32
 from .._threads import one_thread
-from ..dictionary import Sample, WordMaps, WordModel, draw, passes
+from ..dictionary import Assigned, Sample, WordMaps, WordModel, draw, passes
 from ..features import FeatureMaps, maps_of_arrays
-from ..mixture import SOLVERS, OnlineState, Rows, Training, in_blocks, online_pass, sampling
-from ._chain import Chain, ChainLabeller, ChainScorer, joined, uniform
+from ..mixture import SOLVERS, Assignment, OnlineState, Rows, Training, in_blocks, online_pass, sampling
+from ._chain import Chain, assign, joined, uniform
 from ._paths import InferencePaths
 from ._recursions import likeliest_paths, state_posteriors, viterbi
 
@@ -190,7 +190,9 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
             )
             fitted = SOLVERS[self.solver](examples, chain, training)
         self._set_state(fitted.state, maps, classes)
-        self._set_fitted(fitted, "The chain", stacklevel=4)
+        self._set_course(fitted.lower_bounds, fitted.n_iter, fitted.converged)
+        if not fitted.converged:
+            self._warn_unconverged("The chain", stacklevel=5)
         return self._label(maps, illustrated=True)
 
     @fit_context(prefer_skip_nested_validation=True)
@@ -221,7 +223,7 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         with exact_float32(), one_thread():
             bound, state = online_pass(in_blocks(examples, self.batch_size), chain, state)
         self._set_state(state, maps, classes)
-        self._set_step(bound, state.n_steps)
+        self._set_course([*getattr(self, "lower_bounds_", []), bound], state.n_steps, converged=False)
         return self
 
     def score_samples(self, X: Any) -> np.ndarray:
@@ -237,7 +239,8 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         log_likelihood : array of shape (n,)
             In nats.
         """
-        return self._infer(X, lambda *model: state_posteriors(*model)[:1])[0]
+        (log_likelihood,), _ = self._infer(X, lambda *model: state_posteriors(*model)[:1])
+        return log_likelihood
 
     def posteriors(self, X: Any) -> dict[str, np.ndarray]:
         """Return the posterior of each word, by the forward-backward recursions.
@@ -252,7 +255,8 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         posteriors : dict of str to array of shape (n, K)
             By layer; each row sums to one.
         """
-        return dict(zip(self.layers_, self._infer(X, lambda *model: state_posteriors(*model)[1]), strict=False))
+        posteriors, _ = self._infer(X, lambda *model: state_posteriors(*model)[1])
+        return dict(zip(self.layers_, posteriors, strict=True))
 
     def decode(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return the most likely path of each example, by the Viterbi recursion.
@@ -269,7 +273,7 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         paths : int array of shape (n, L)
             One word per layer.
         """
-        log_proba, paths, _ = self._infer(X, viterbi)
+        (log_proba, paths), _ = self._infer(X, viterbi)
         return log_proba, paths
 
     def predict(self, X: Any) -> np.ndarray:
@@ -326,20 +330,31 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         if y is not None:
             self._check_decides()
             targets = maps.spec.encode(y, len(maps)) if isinstance(X, FeatureMaps) else self._encode(y, self.classes_)
-        words, path_proba, posteriors, last, decisions = self._infer(maps, likeliest_paths, targets)
+        (words, path_proba, posteriors, last_posteriors), network_decisions = self._infer(
+            maps, likeliest_paths, targets
+        )
+        decisions = targets
         class_tables = None
         if self.decisionprob_ is not None:
             class_tables = tuple(table.numpy() for table in self._chain.class_tables())
+            if targets is None:
+                decisions = (last_posteriors @ self.decisionprob_).argmax(1)
         if targets is None and maps.spec.n_outputs:
-            targets = decisions
-        elif targets is None and self.decisionprob_ is not None:
-            targets = (last @ self.decisionprob_).argmax(1)
+            decisions = network_decisions
+        steps = [self.startprob_[words[:, 0]]]
+        steps += [table[words[:, i], words[:, i + 1]] for i, table in enumerate(self.transmats_)]
         with np.errstate(divide="ignore"):
-            steps = [self.startprob_[words[:, 0]]]
-            steps += [table[words[:, i], words[:, i + 1]] for i, table in enumerate(self.transmats_)]
             log_proba = np.log(np.stack(steps, axis=1))
-        n_words = tuple(self.vocabulary_.n_words.values())
-        return InferencePaths(self.layers_, n_words, words, log_proba, posteriors, path_proba, targets, class_tables)
+        return InferencePaths(
+            layers=self.layers_,
+            n_words=tuple(self.vocabulary_.n_words.values()),
+            words=words,
+            log_proba=log_proba,
+            posteriors=posteriors,
+            path_proba=path_proba,
+            decisions=decisions,
+            class_tables=class_tables,
+        )
 
     def sample(self, n_samples: int = 1) -> tuple[list[np.ndarray], np.ndarray]:
         """Draw activations and words.
@@ -357,7 +372,8 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
             Words from which X was drawn.
         """
         check_is_fitted(self)
-        generator, chain = self._generator(), self._chain
+        chain = self._chain
+        generator = self._generator()
         with sampling(n_samples, sum(chain.sizes)):
             words = [torch.multinomial(chain.start, int(n_samples), replacement=True, generator=generator)]
             for table in chain.transitions:
@@ -407,8 +423,7 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         self, X: Any, y: Any, *, reset: bool, classes: Any = None
     ) -> tuple[FeatureMaps, Any, np.ndarray | None]:
         """Return X as maps, the distinct decisions, and the indices of the decisions for plain arrays."""
-        maps = self._check(X, y, reset=reset)
-        self._check_trainable(maps, reset=reset)
+        maps = self._check_training(X, y, reset=reset)
         if isinstance(X, FeatureMaps):
             return maps, np.arange(maps.spec.n_outputs), None
         if not reset and (y is None) != (self.classes_ is None):
@@ -428,9 +443,11 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
     def _sample(self, maps: FeatureMaps, targets: np.ndarray | None) -> tuple[Sample, Rows]:
         """Return a sample of examples, with the layers side by side, and with their decisions."""
         samples, decisions = draw(maps, self.max_samples, self.random_state, {"chain": maps.layers})
-        sample, targets = samples["chain"], decisions if maps.spec.n_outputs else targets
-        chosen = None if targets is None else torch.from_numpy(targets[sample.images])
-        return sample, Rows(sample.rows, targets=chosen, shared=True)
+        sample = samples["chain"]
+        if maps.spec.n_outputs:
+            targets = decisions
+        observed = None if targets is None else torch.from_numpy(targets[sample.images])
+        return sample, Rows(sample.rows, targets=observed, shared=True)
 
     def _start(self, maps: FeatureMaps, sample: Sample, classes: np.ndarray | None) -> Chain:
         """Return the initial chain."""
@@ -456,8 +473,11 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         if self.classes_ is None:
             raise ValueError("The chain has no decisions: it was fitted on plain arrays without y.")
 
-    def _labeller(self) -> ChainLabeller:
-        return ChainLabeller(self._chain, self.layers_)
+    def _assign(self, activations: Mapping[str, Tensor], scored: bool) -> Assigned:
+        values = joined(activations, self.layers_)
+        parts = self._chain.scorer(values).infer(assign, values)
+        for layer, assigned in zip(self.layers_, zip(*parts, strict=True), strict=True):
+            yield layer, Assignment(*map(torch.cat, zip(*assigned, strict=True)))
 
     def _log_likelihood(self, X: Any) -> float:
         return float(self.score_samples(X).mean())
@@ -467,17 +487,16 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
 
     def _infer(
         self, X: Any, recursion: Callable[..., Sequence[Tensor]], targets: np.ndarray | None = None
-    ) -> list[np.ndarray]:
-        """Return the results of a recursion for all examples, and the decisions of the network."""
+    ) -> tuple[list[np.ndarray], np.ndarray]:
+        """Return the results of a recursion for all examples, and the decisions of the network (n,)."""
         check_is_fitted(self)
-        results, decisions, scorer = [], [], None
+        results, decisions = [], []
         maps = self._check(X, None, reset=False)
         for batch in maps.batches():
             values = joined(batch.activations, self.layers_)
-            scorer = scorer or ChainScorer(self._chain, values)
-            given = None if targets is None else torch.from_numpy(targets[batch.start : batch.start + len(values)])
+            observed = None if targets is None else torch.from_numpy(targets[batch.rows])
             with exact_float32():
-                blocks = scorer.infer(recursion, values, given)
+                blocks = self._chain.scorer(values).infer(recursion, values, observed)
                 results += [[part.numpy(force=True) for part in parts] for parts in blocks]
             decisions.append(batch.decisions)
-        return [*(np.concatenate(parts) for parts in zip(*results, strict=True)), np.concatenate(decisions)]
+        return [np.concatenate(parts) for parts in zip(*results, strict=True)], np.concatenate(decisions)

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
-from ._words import WordMaps, count_pairs
+from ._words import WordMaps, joint_histogram
 
 _TINY = np.finfo(float).tiny
 
@@ -25,7 +25,7 @@ class Alignment:
     def partner(self, layer: str, word: int) -> int | None:
         """Return the word of the first dictionary that is paired with a word of the second, or None."""
         pairs = self.pairs.get(layer, np.empty((0, 2), int)).tolist()
-        return next((partner for partner, other in pairs if other == word), None)
+        return next((first for first, second in pairs if second == word), None)
 
 
 def align_words(first: Any, second: Any, *, by: str | None = None) -> Alignment:
@@ -80,9 +80,9 @@ def align_words(first: Any, second: Any, *, by: str | None = None) -> Alignment:
     )
 
 
-def _check_by(by: str | None, known: tuple[str, ...], what: str) -> None:
-    if by not in (None, *known):
-        raise ValueError(f"{what} are aligned by {' or '.join(map(repr, known))}; got by={by!r}.")
+def _check_by(by: str | None, measures: tuple[str, ...], what: str) -> None:
+    if by not in (None, *measures):
+        raise ValueError(f"{what} are aligned by {' or '.join(map(repr, measures))}; got by={by!r}.")
 
 
 def similarity_of_means(first: Any, second: Any, by: str) -> dict[str, np.ndarray]:
@@ -110,7 +110,8 @@ def _cosine(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Return the cosines between rows; rows of length zero have cosine 1 with each other and 0 with others."""
     lengths = [np.linalg.norm(rows, axis=1) for rows in (first, second)]
     units = [rows / np.maximum(n, _TINY)[:, None] for rows, n in zip((first, second), lengths, strict=True)]
-    return np.clip(units[0] @ units[1].T, -1, 1) + np.logical_and.outer(*(length < _TINY for length in lengths))
+    both_zero = np.logical_and.outer(lengths[0] < _TINY, lengths[1] < _TINY)
+    return np.clip(units[0] @ units[1].T, -1, 1) + both_zero
 
 
 _BY_MEANS = {"distance": _nearness, "cosine": _cosine}
@@ -120,9 +121,11 @@ def assign(similarity: Mapping[str, np.ndarray], least: float = -np.inf) -> Alig
     """Return the pairs with the largest sum of similarities; pairs below `least` are dropped."""
     pairs, values = {}, {}
     for layer, table in similarity.items():
-        rows = np.stack(linear_sum_assignment(table, maximize=True), axis=1)
-        similar = table[rows[:, 0], rows[:, 1]]
-        pairs[layer], values[layer] = rows[similar >= least], similar[similar >= least]
+        rows, columns = linear_sum_assignment(table, maximize=True)
+        similarities = table[rows, columns]
+        mask = similarities >= least
+        pairs[layer] = np.stack([rows, columns], axis=1)[mask]
+        values[layer] = similarities[mask]
     return Alignment(pairs, values)
 
 
@@ -145,6 +148,6 @@ def _check_same_images(first: WordMaps, second: WordMaps) -> None:
 def _jaccard(first: WordMaps, second: WordMaps, layer: str) -> np.ndarray:
     """Return the Jaccard index of the locations of each pair of words, shape (K_first, K_second)."""
     n_first, n_second = (words.vocabulary.n_words[layer] for words in (first, second))
-    both = count_pairs(first.words[layer], second.words[layer], (n_first, n_second))
+    both = joint_histogram(first.words[layer], second.words[layer], (n_first, n_second))
     either = both.sum(1, keepdims=True) + both.sum(0) - both
     return both / np.maximum(1, either)

@@ -18,9 +18,9 @@ from .._compat import ContainerOutput, Interval, StrOptions, wrap_table
 from .._distributed import n_processes
 from .._threads import one_thread
 from ..features import FeatureMaps
-from ..mixture import EMISSIONS, STARTS, Mixture, Trained, check_scale, moments, start, variance_floor
+from ..mixture import EMISSIONS, STARTS, Mixture, Trained, check_scale, family_of, moments, start, variance_floor
 from ._influence import Influence
-from ._labelling import Labeller, label
+from ._labelling import Assigned, label
 from ._representatives import Typical, illustrate
 from ._training import Sample
 from ._words import Vocabulary, WordMaps, count_classes
@@ -62,8 +62,8 @@ class WordModel(Trained, ContainerOutput, TransformerMixin, BaseEstimator, auto_
         """Return plain arrays as feature maps."""
 
     @abstractmethod
-    def _labeller(self) -> Labeller:
-        """Return the labeller of the fitted words."""
+    def _assign(self, activations: Mapping[str, Tensor], scored: bool) -> Assigned:
+        """Yield each layer and the words of its locations (n H W,), with posteriors and log-densities if `scored`."""
 
     @abstractmethod
     def _fit(self, X: Any, y: Any) -> WordMaps:
@@ -186,49 +186,62 @@ class WordModel(Trained, ContainerOutput, TransformerMixin, BaseEstimator, auto_
         return np.asarray(self.vocabulary_.keys(), dtype=object)
 
     def _check(self, X: Any, y: Any, *, reset: bool) -> FeatureMaps:
-        """Return X as validated feature maps."""
+        """Return X as validated feature maps; with `reset`, for a new fit."""
         if isinstance(X, FeatureMaps):
             maps = X
             if y is not None:
                 maps.spec.encode(y, len(maps))
         else:
-            if isinstance(X, WordMaps):
-                raise TypeError(
-                    f"X is WordMaps, the output of {type(self).__name__}; expected FeatureMaps. Pass X to the next "
-                    "step, or pass the result of FeatureExtractor.transform."
-                )
-            if np.ma.is_masked(X):
-                raise TypeError("X is a masked array; fill the masked entries: X.filled(value).")
-            if getattr(X, "ndim", 2) > 2:
-                raise ValueError(
-                    f"{type(self).__name__} expects FeatureMaps or 2-D arrays; X has {X.ndim} dimensions. Pass images "
-                    "to a FeatureExtractor first."
-                )
+            self._check_type(X)
             maps = self._as_maps(X, reset=reset)
-        if reset and not len(maps):
+        if not reset:
+            self._check_layers(maps)
+        elif not len(maps):
             raise ValueError("X holds no images (n_samples = 0).")
-        if not reset and {layer: maps.shapes[layer][0] for layer in maps.layers} != self._channels():
-            raise ValueError(
-                f"{type(self).__name__} was fitted on layers with channels {self._channels()}; X has "
-                f"{ {layer: shape[0] for layer, shape in maps.shapes.items()} }."
-            )
-        fitted, given = None if reset else self._network, maps.spec.fingerprint
-        if fitted is not None and given is not None and given != fitted:
-            raise ValueError(
-                f"{type(self).__name__} was fitted on maps of another network: its weights had SHA-256 "
-                f"{fitted[:12]}..., these have {given[:12]}.... Pass maps of the fitted network, or fit again."
-            )
         return maps
 
-    def _channels(self) -> dict[str, int]:
-        return {layer: self.mixtures_[layer].parameters.mean.shape[1] for layer in self.layers_}
+    def _check_type(self, X: Any) -> None:
+        """Raise TypeError or ValueError if X is neither feature maps nor plain arrays."""
+        if isinstance(X, WordMaps):
+            raise TypeError(
+                f"X is WordMaps, the output of {type(self).__name__}; expected FeatureMaps. Pass X to the next "
+                "step, or pass the result of FeatureExtractor.transform."
+            )
+        if np.ma.is_masked(X):
+            raise TypeError("X is a masked array; fill the masked entries: X.filled(value).")
+        if getattr(X, "ndim", 2) > 2:
+            raise ValueError(
+                f"{type(self).__name__} expects FeatureMaps or 2-D arrays; X has {X.ndim} dimensions. Pass images "
+                "to a FeatureExtractor first."
+            )
 
-    def _check_trainable(self, maps: FeatureMaps, *, reset: bool) -> None:
-        """Raise ValueError if `maps` cannot be divided among processes or, with `reset`, are too few for the words."""
+    def _check_layers(self, maps: FeatureMaps) -> None:
+        """Raise ValueError if `maps` are of other layers or of another network than the fitted ones."""
+        channels = {layer: shape[0] for layer, shape in maps.shapes.items()}
+        fitted_channels = {layer: self.mixtures_[layer].n_channels for layer in self.layers_}
+        if channels != fitted_channels:
+            raise ValueError(
+                f"{type(self).__name__} was fitted on layers with channels {fitted_channels}; X has {channels}."
+            )
+        fitted, current = self._network, maps.spec.fingerprint
+        if fitted and current and fitted != current:
+            raise ValueError(
+                f"{type(self).__name__} was fitted on maps of another network: its weights had SHA-256 "
+                f"{fitted[:12]}..., these have {current[:12]}.... Pass maps of the fitted network, or fit again."
+            )
+
+    def _check_training(self, X: Any, y: Any, *, reset: bool) -> FeatureMaps:
+        """Return X as validated feature maps for training; with `reset`, of new words."""
+        maps = self._check(X, y, reset=reset)
         if len(maps) < n_processes():
             raise ValueError(f"{len(maps)} images cannot be divided among {n_processes()} processes; start fewer.")
-        if not reset:
-            return
+        if reset:
+            self._check_sizes(maps)
+            self._names({layer: self._n_words(layer) for layer in maps.layers})
+        return maps
+
+    def _check_sizes(self, maps: FeatureMaps) -> None:
+        """Raise ValueError if `n_components` does not fit the layers, or exceeds the number of rows."""
         if isinstance(self.n_components, Mapping):
             sizes = dict(self.n_components)
             if not all(isinstance(n, Integral) and n >= 1 for n in sizes.values()):
@@ -236,28 +249,27 @@ class WordModel(Trained, ContainerOutput, TransformerMixin, BaseEstimator, auto_
             if set(sizes) != set(maps.layers):
                 raise ValueError(f"n_components names layers {list(sizes)}; the layers are {list(maps.layers)}.")
         for layer, (_, height, width) in maps.shapes.items():
-            n_rows, n_words = len(maps) * height * width, self._n_words(layer)
+            n_rows = len(maps) * height * width
+            n_words = self._n_words(layer)
             if min(n_rows, self.max_samples) < n_words:
                 raise ValueError(
                     f"Layer {layer!r} has {n_rows} locations (n_samples = {len(maps)}, max_samples = "
                     f"{self.max_samples}), too few for {n_words} words; pass more images or decrease n_components."
                 )
-        self._check_names(maps)
 
-    def _names(self) -> dict[Any, str]:
-        """Return `word_names` by layer and number."""
-        return {_word_of(key): name for key, name in (self.word_names or {}).items()}
-
-    def _check_names(self, maps: FeatureMaps) -> None:
-        sizes = {layer: self._n_words(layer) for layer in maps.layers}
-        known = {(layer, word) for layer, n_words in sizes.items() for word in range(n_words)}
-        for key, name in self._names().items():
-            if key not in known:
+    def _names(self, n_words: Mapping[str, int]) -> dict[tuple[str, int], str]:
+        """Return `word_names` by layer and number, validated."""
+        words = {(layer, word) for layer, n in n_words.items() for word in range(n)}
+        names = {_word_of(key): name for key, name in (self.word_names or {}).items()}
+        for key, name in names.items():
+            if key not in words:
                 raise ValueError(
-                    f"word_names has key {key!r}; keys are (layer, number) or 'layer_w017', layers have {sizes} words."
+                    f"word_names has key {key!r}; keys are (layer, number) or 'layer_w017', layers have {n_words} "
+                    "words."
                 )
             if not isinstance(name, str):
                 raise TypeError(f"word_names has the name {name!r} for {key!r}; names must be str.")
+        return names
 
     def _n_words(self, layer: str) -> int:
         return self.n_components[layer] if isinstance(self.n_components, Mapping) else self.n_components
@@ -267,34 +279,30 @@ class WordModel(Trained, ContainerOutput, TransformerMixin, BaseEstimator, auto_
         """Return the initial mixture of a layer: means at some rows, all with the variance of all rows."""
         mean, variance = moments(sample.rows)
         check_scale(f"Layer {layer!r}", variance)
-        family = EMISSIONS[self._emission_of(layer, sample.rows), self.covariance_type]
+        family = family_of(self._emission_of(layer, sample.rows), self.covariance_type)
         means = STARTS[self.init_params](sample.rows, self._n_words(layer), sample.generator)
         return start(means, family(variance_floor(variance, self.reg_covar)), mean, variance, sample.rows)
 
     def _emission_of(self, layer: str, rows: Tensor) -> str:
         """Return "gaussian" or "rectified"; "auto" is resolved by the fraction of zeros in the rows."""
-        possible = ("rectified", self.covariance_type) in EMISSIONS
-        if self.emission == "gaussian" or (self.emission == "auto" and not possible):
-            return "gaussian"
-        if not possible:
-            raise ValueError(f"emission='rectified' needs covariance_type='diag'; got {self.covariance_type!r}.")
         negative = bool((rows < 0).any())
         if self.emission == "auto":
+            possible = ("rectified", self.covariance_type) in EMISSIONS and not negative
             zeros = (rows == 0).double().mean().item()
-            return "rectified" if zeros >= _LEAST_ZEROS and not negative else "gaussian"
-        if negative:
+            return "rectified" if possible and zeros >= _LEAST_ZEROS else "gaussian"
+        if self.emission == "rectified" and negative:
             raise ValueError(
                 f"Layer {layer!r} has negative values, but emission='rectified' models the output of a ReLU; "
                 "use emission='auto' or 'gaussian'."
             )
-        return "rectified"
+        return self.emission
 
     def _set_words(self, maps: FeatureMaps, mixtures: dict[str, Mixture], others: Iterable[np.ndarray] = ()) -> None:
         """Set the attributes of words fitted on `maps`; `others` are further arrays that determine words."""
+        emissions = {family: emission for (emission, _), family in EMISSIONS.items()}
         self.layers_ = maps.layers
         self.mixtures_ = mixtures
-        names = {emission: name for (name, _), emission in EMISSIONS.items()}
-        self.emissions_ = {layer: names[type(mixture.emission)] for layer, mixture in mixtures.items()}
+        self.emissions_ = {layer: emissions[type(mixture.emission)] for layer, mixture in mixtures.items()}
         digest = hashlib.sha256()
         for layer, mixture in mixtures.items():
             digest.update(layer.encode())
@@ -308,33 +316,42 @@ class WordModel(Trained, ContainerOutput, TransformerMixin, BaseEstimator, auto_
 
     def _label(self, maps: FeatureMaps, *, illustrated: bool) -> WordMaps:
         """Return the words after one pass through the network; with `illustrated`, collect representatives."""
-        self._check_names(maps)
         n_words = self.vocabulary_.n_words
+        names = self._names(n_words)
         typical = {layer: Typical(n, _N_REPRESENTATIVES) for layer, n in n_words.items()} if illustrated else None
-        labels, decisions = label(maps, self._labeller(), n_words, keep_proba=self.keep_proba, typical=typical)
-        pictures, network = maps.pictures(), maps.of_network()
+        labels, decisions = label(maps, self._assign, n_words, keep_proba=self.keep_proba, typical=typical)
+        words = {layer: arrays[0] for layer, arrays in labels.items()}
         if typical is not None:
-            shown = pictures if self.keep_patches else None
-            representatives = {layer: illustrate(typical[layer], layer, maps.spec, shown) for layer in maps.layers}
-            n_outputs = max(1, maps.spec.n_outputs)
-            counts = {
-                layer: count_classes(words, decisions, n_words[layer], n_outputs)
-                for layer, words in labels["component"].items()
-            }
-            self.vocabulary_ = replace(
-                self.vocabulary_, representatives=representatives, statistics=counts, class_names=maps.spec.class_names
-            )
-            self.dead_words_ = {layer: count.dead for layer, count in counts.items()}
+            self._set_examples(maps, words, decisions, typical)
+        network = maps.of_network()
         return WordMaps(
-            words=labels["component"],
+            words=words,
             decisions=decisions,
             spec=maps.spec,
-            vocabulary=replace(self.vocabulary_, names=self._names()),
-            pictures=pictures,
-            proba=labels.get("posterior"),
-            log_density=labels.get("log_density"),
+            vocabulary=replace(self.vocabulary_, names=names),
+            pictures=maps.pictures(),
+            proba={layer: arrays[1] for layer, arrays in labels.items()} if self.keep_proba else None,
+            log_density={layer: arrays[2] for layer, arrays in labels.items()} if self.keep_proba else None,
             influence=None if network is None else Influence(network, self.mixtures_),
         )
+
+    def _set_examples(
+        self, maps: FeatureMaps, words: Mapping[str, np.ndarray], decisions: np.ndarray, typical: Mapping[str, Typical]
+    ) -> None:
+        """Set representatives and statistics of the words from those of all images."""
+        pictures = maps.pictures() if self.keep_patches else None
+        n_outputs = max(1, maps.spec.n_outputs)
+        representatives, statistics = {}, {}
+        for layer, n_words in self.vocabulary_.n_words.items():
+            representatives[layer] = illustrate(typical[layer], layer, maps.spec, pictures)
+            statistics[layer] = count_classes(words[layer], decisions, n_words, n_outputs)
+        self.vocabulary_ = replace(
+            self.vocabulary_,
+            representatives=representatives,
+            statistics=statistics,
+            class_names=maps.spec.class_names,
+        )
+        self.dead_words_ = {layer: counts.dead for layer, counts in statistics.items()}
 
 
 def _word_of(key: Any) -> Any:

@@ -10,15 +10,16 @@ import numpy as np
 import torch
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor
 
 from .._compat import StrOptions, fit_context
 from .._device import exact_float32
 from .._distributed import local_slice
 from .._threads import one_thread
 from ..features import FeatureMaps, maps_of_arrays
-from ..mixture import SOLVERS, STARTS, Expectation, Fitted, Mixture, OnlineState, Rows, Scorer, Training, online_step
+from ..mixture import SOLVERS, STARTS, Expectation, Fitted, Mixture, OnlineState, Rows, Training, online_step
 from ._base import WordModel
-from ._labelling import MixtureLabeller, as_rows, average_posteriors
+from ._labelling import Assigned, as_rows, average_posteriors
 from ._readouts import Readout, fit_readout, train_words
 from ._training import Sample, draw, passes
 from ._words import WordMaps
@@ -182,26 +183,25 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
 
     @fit_context(prefer_skip_nested_validation=True)
     def _fit(self, X: Any, y: Any) -> WordMaps:
-        maps = self._check(X, y, reset=True)
-        self._check_trainable(maps, reset=True)
+        maps = self._check_training(X, y, reset=True)
         if self.objective == "discriminative" and not maps.spec.n_outputs:
             raise ValueError("objective='discriminative' needs the FeatureMaps of a network; X is a plain array.")
-        samples, decisions = draw(maps, self.max_samples, self.random_state, {layer: [layer] for layer in maps.layers})
+        samples, decisions = draw(maps, self.max_samples, self.random_state)
+        readouts: dict[str, Readout] = {}
         with exact_float32(), one_thread():
-            fitted = {layer: self._train(layer, sample) for layer, sample in samples.items()}
-            readouts: dict[str, Readout] = {}
+            fits = {layer: self._train(layer, sample) for layer, sample in samples.items()}
+            n_iter = max(fit.n_iter for fit in fits.values())
             if self.objective == "discriminative":
                 targets = decisions if y is None else maps.spec.encode(y, len(maps))
                 for layer, sample in samples.items():
-                    fitted[layer], readouts[layer] = train_words(fitted[layer], sample, targets, maps.spec.n_outputs)
-        self._set_states(maps, {layer: fit.state for layer, fit in fitted.items()})
+                    fits[layer], readouts[layer] = train_words(fits[layer], sample, targets, maps.spec.n_outputs)
+        self._set_states(maps, {layer: fit.state for layer, fit in fits.items()})
         if readouts:
             self.readouts_ = readouts
-        slow = [layer for layer, fit in fitted.items() if not fit.converged]
-        bounds = {layer: fit.lower_bounds for layer, fit in fitted.items()}
-        self._set_bounds(bounds, max(fit.state.n_steps for fit in fitted.values()), not slow)
+        slow = [layer for layer, fit in fits.items() if not fit.converged]
+        self._set_course({layer: fit.lower_bounds for layer, fit in fits.items()}, n_iter, not slow)
         if slow:
-            self._warn_unconverged(f"The mixtures of layers {slow}", stacklevel=4)
+            self._warn_unconverged(f"The mixtures of layers {slow}", stacklevel=5)
         words = self._label(maps, illustrated=True)
         if self.verbose:
             print(self.report(maps))
@@ -230,23 +230,21 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
             raise ValueError(
                 "partial_fit supports the generative objective only; set objective='generative', or use fit."
             )
-        before: dict[str, OnlineState] = getattr(self, "_states", {})
-        maps = self._check(X, y, reset=not before)
-        self._check_trainable(maps, reset=not before)
-        mixtures = {layer: state.mixture for layer, state in before.items()}
-        if not before:
-            samples, _ = draw(maps, self.max_samples, self.random_state, {layer: [layer] for layer in maps.layers})
+        states: dict[str, OnlineState] = dict(getattr(self, "_states", {}))
+        maps = self._check_training(X, y, reset=not states)
+        if states:
+            mixtures = {layer: state.mixture for layer, state in states.items()}
+            bounds = dict(self.lower_bounds_)
+        else:
+            samples, _ = draw(maps, self.max_samples, self.random_state)
             mixtures = {layer: self._initialize(layer, sample) for layer, sample in samples.items()}
-        expectations = self._expect(maps[local_slice(len(maps))], mixtures)
-        for expectation in expectations.values():
+            bounds = {layer: [] for layer in mixtures}
+        for layer, expectation in self._expect(maps[local_slice(len(maps))], mixtures).items():
             expectation.merge()
-        states = {
-            layer: online_step(expectations[layer], mixture, before.get(layer)) for layer, mixture in mixtures.items()
-        }
+            states[layer] = online_step(expectation, mixtures[layer], states.get(layer))
+            bounds[layer] = [*bounds[layer], expectation.mean_log_likelihood]
         self._set_states(maps, states)
-        before_bounds = getattr(self, "lower_bounds_", dict.fromkeys(mixtures, ()))
-        bounds = {layer: [*before_bounds[layer], expectations[layer].mean_log_likelihood] for layer in mixtures}
-        self._set_bounds(bounds, states[self.layers_[0]].n_steps, converged=False)
+        self._set_course(bounds, states[maps.layers[0]].n_steps, converged=False)
         return self
 
     def predict(self, X: Any) -> Any:
@@ -294,7 +292,7 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
             raise ValueError(f"n_images must be at least 1; got {n_images}.")
         maps = self._check(X, None, reset=False)
         rows = np.unique(np.linspace(0, len(maps) - 1, min(n_images, len(maps))).astype(int))
-        return worth(maps[rows], self._labeller(), self.mixtures_)
+        return worth(maps[rows], self._assign, self.mixtures_)
 
     def fit_readout(self, X: FeatureMaps, y: Any = None) -> LayerDictionary:
         """Fit a linear classifier of the class on the words of each layer; the words are not changed.
@@ -344,14 +342,16 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
     def _as_maps(self, X: Any, *, reset: bool) -> FeatureMaps:
         return maps_of_arrays({"dense": validate_data(self, X, dtype=[np.float64, np.float32], reset=reset)})
 
-    def _labeller(self) -> MixtureLabeller:
-        return MixtureLabeller(self.mixtures_)
+    def _assign(self, activations: Mapping[str, Tensor], scored: bool) -> Assigned:
+        for layer, values in activations.items():
+            rows = as_rows(values)
+            yield layer, self.mixtures_[layer].scorer(rows).assign(rows, scored)
 
     def _posterior_table(self, maps: FeatureMaps) -> np.ndarray:
         with exact_float32(), one_thread():
             (layer,) = self.layers_
             rows = torch.cat([as_rows(batch.activations[layer]) for batch in maps.batches()])
-            return Scorer(self.mixtures_[layer], rows).predict_proba(rows).numpy(force=True)
+            return self.mixtures_[layer].scorer(rows).predict_proba(rows).numpy(force=True)
 
     def _log_likelihood(self, X: Any) -> float:
         expectations = self._expect(self._check(X, None, reset=False), self.mixtures_)
@@ -392,6 +392,3 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
             del self.readouts_
         self._states = {layer: state.to("cpu") for layer, state in states.items()}
         self._set_words(maps, {layer: state.mixture for layer, state in self._states.items()})
-
-    def _set_bounds(self, bounds: dict[str, list[float]], n_iter: int, converged: bool) -> None:
-        self._set_course(bounds, sum(history[-1] for history in bounds.values()), n_iter, converged)

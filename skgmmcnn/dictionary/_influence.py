@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from .._device import exact_float32
-from ..features import Attribution, Edits, FeatureMaps, Rerun, Result, attribute, check_decided, margins
-from ..mixture import Mixture, Scorer
+from ..features import Attribution, Edits, FeatureMaps, Rerun, Result, attribute, check_decided, check_layers, margins
+from ..mixture import Mixture
+from ._labelling import as_rows
 
 # The scalar that is explained (n,), in nats, of the images of a batch with edited layers, differentiable.
 Margin = Callable[[Rerun, Edits], Tensor]
@@ -45,9 +46,9 @@ class WordMargin:
     def __call__(self, part: Rerun, edits: Edits) -> Tensor:
         values = part.map_of(self.layer, edits)
         where = torch.from_numpy(self.where[part.rows]).to(values.device)
-        rows = values.permute(0, 2, 3, 1).flatten(0, 2)
+        rows = as_rows(values)
         with exact_float32():
-            scorer = Scorer(self.mixture, rows)
+            scorer = self.mixture.scorer(rows)
             joint = torch.cat([scorer.joint(block) for block in rows.split(scorer.block_rows)]).double()
         log_p = joint.log_softmax(1).unflatten(0, where.shape)
         at = torch.from_numpy(self.word[part.rows]).to(values.device)[:, None, None, None].expand(*where.shape, 1)
@@ -119,18 +120,15 @@ class Influence:
         if None.  With `contrasts`, their margin over these outputs is explained instead of the log-odds.  The path from
         the layer's mean to the activations has `n_steps` segments.
         """
-        names = self._maps.layers if layers is None else tuple(layers)
-        for layer in names:
-            if layer not in self._maps.layers:
-                raise ValueError(f"Unknown layer {layer!r}; the layers are {', '.join(map(repr, self._maps.layers))}.")
+        names = check_layers(layers, self._maps.layers)
         if n_steps < 1:
             raise ValueError(f"n_steps must be at least 1; got {n_steps}.")
         encode = self._maps.spec.encode
-        given, others = (None if y is None else encode(y, len(self)) for y in (classes, contrasts))
+        targets, others = (None if y is None else encode(y, len(self)) for y in (classes, contrasts))
 
         def work(part: Rerun) -> tuple[dict[str, Attribution], np.ndarray]:
             self.check(part)
-            outputs = given
+            outputs = targets
             if outputs is None:
                 outputs = np.zeros(len(self), np.int64)
                 outputs[part.rows] = part.original.decisions
@@ -138,16 +136,20 @@ class Influence:
             attributions = {layer: self.attribute(part, layer, margin, n_steps) for layer in names}
             return attributions, margin(part, {}).numpy(force=True)
 
-        parts = list(self.rerun(work))
+        attributions, margins_of_batches = zip(*self.rerun(work), strict=True)
 
         def collect(name: str) -> dict[str, np.ndarray]:
             return {
-                layer: np.concatenate([getattr(batch[layer], name).numpy(force=True) for batch, _ in parts])
+                layer: np.concatenate([getattr(batch[layer], name).numpy(force=True) for batch in attributions])
                 for layer in names
             }
 
-        margins_ = np.concatenate([margin for _, margin in parts])
-        return InfluenceMaps(collect("influence"), margins_, collect("begin"), collect("residual"))
+        return InfluenceMaps(
+            maps=collect("influence"),
+            margins=np.concatenate(margins_of_batches),
+            baselines=collect("begin"),
+            residuals=collect("residual"),
+        )
 
     def check(self, part: Rerun) -> None:
         """Raise ValueError unless the decision is the largest of the scores that the network returns."""

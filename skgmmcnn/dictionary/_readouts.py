@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from ..mixture import Descent, Fitted, Mixture, OnlineState, Rows, Scorer, responsibilities
+from ..mixture import Descent, Fitted, Mixture, OnlineState, Rows, responsibilities
 from ._training import Sample
 
 # Chosen on layers 2 and 3 of a ResNet20 trained on CIFAR-10.  The more words there are, the sooner they overfit.
@@ -38,17 +38,22 @@ class Readout:
 
 def fit_readout(posteriors: np.ndarray, targets: np.ndarray, n_outputs: int) -> Readout:
     """Fit logistic regression of `targets` (n,) on averaged posteriors (n, K)."""
-    classes, n_words = np.unique(targets), posteriors.shape[1]
-    coef, intercept = np.zeros((n_outputs, n_words)), np.full(n_outputs, -np.inf)
+    classes = np.unique(targets)
+    n_words = posteriors.shape[1]
+    coef = np.zeros((n_outputs, n_words))
+    intercept = np.full(n_outputs, -np.inf)
     if len(classes) == 1:
         intercept[classes] = 0
         return Readout(coef, intercept)
     # Posteriors are 1 / K on average; in these units one penalty suits all K.
     model = LogisticRegression(C=_INVERSE_PENALTY, max_iter=1000).fit(posteriors * n_words, targets)
-    fitted, offset = model.coef_ * n_words, model.intercept_
-    if len(classes) == 2:  # scikit-learn stores coefficients of the second class only
-        fitted, offset = np.concatenate([-fitted, fitted]) / 2, np.concatenate([-offset, offset]) / 2
-    coef[classes], intercept[classes] = fitted, offset
+    if len(classes) == 2:  # scikit-learn stores the difference of the coefficients
+        sides = np.array([-1, 1]) / 2
+        coef[classes] = np.outer(sides, model.coef_ * n_words)
+        intercept[classes] = sides * model.intercept_
+    else:
+        coef[classes] = model.coef_ * n_words
+        intercept[classes] = model.intercept_
     return Readout(coef, intercept)
 
 
@@ -59,7 +64,8 @@ def train_words(fitted: Fitted, sample: Sample, targets: np.ndarray, n_outputs: 
     parameters minimise the cross-entropy (objective L_D of Konforti et al., ECCV 2020).  The rows are a sample, so the
     averages are estimates.
     """
-    rows, n_words = sample.rows, len(fitted.mixture.weights)
+    rows = sample.rows
+    n_words = len(fitted.mixture.weights)
     order = np.argsort(sample.images, kind="stable")
     present, starts = np.unique(sample.images[order], return_index=True)
     images = [torch.from_numpy(part).to(rows.device) for part in np.split(order, starts[1:])]
@@ -71,9 +77,10 @@ def train_words(fitted: Fitted, sample: Sample, targets: np.ndarray, n_outputs: 
     n_epochs = max(_LEAST_EPOCHS, math.ceil(_LEAST_STEPS * _IMAGES_PER_STEP / len(images)))
     for epoch in range(n_epochs):
         descent.rate = 1 - epoch / n_epochs
-        for chosen in torch.randperm(len(images), generator=sample.generator).split(_IMAGES_PER_STEP):
-            scores = _average(descent.mixture(), rows, [images[i] for i in chosen.tolist()]) @ coef.T + intercept
-            descent.step(cross_entropy(scores, classes[chosen.to(rows.device)]) + _SHRINKAGE * coef.square().sum())
+        for indices in torch.randperm(len(images), generator=sample.generator).split(_IMAGES_PER_STEP):
+            averages = _average(descent.mixture(), rows, [images[i] for i in indices.tolist()])
+            loss = cross_entropy(averages @ coef.T + intercept, classes[indices.to(rows.device)])
+            descent.step(loss + _SHRINKAGE * coef.square().sum())
     mixture = descent.mixture(detached=True)
     expectation = Rows(rows).expect(mixture)
     state = OnlineState(mixture, expectation.statistics.per_row(), fitted.state.n_steps)
@@ -83,8 +90,8 @@ def train_words(fitted: Fitted, sample: Sample, targets: np.ndarray, n_outputs: 
 
 def _average(mixture: Mixture, rows: Tensor, images: list[Tensor]) -> Tensor:
     """Return the posteriors averaged over the rows of each image, times K, with gradients; shape (images, K)."""
-    posteriors = responsibilities(Scorer(mixture, rows).joint(rows[torch.cat(images)]))
-    sizes = torch.tensor([len(image) for image in images], device=rows.device)
-    places = torch.repeat_interleave(torch.arange(len(images), device=rows.device), sizes)
+    posteriors = responsibilities(mixture.scorer(rows).joint(rows[torch.cat(images)]))
+    sizes = torch.tensor([len(indices) for indices in images], device=rows.device)
+    image_of_row = torch.repeat_interleave(torch.arange(len(images), device=rows.device), sizes)
     sums = posteriors.new_zeros(len(images), posteriors.shape[1])
-    return sums.index_add(0, places, posteriors) / sizes[:, None] * posteriors.shape[1]
+    return sums.index_add(0, image_of_row, posteriors) / sizes[:, None] * posteriors.shape[1]

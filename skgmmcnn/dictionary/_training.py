@@ -32,7 +32,9 @@ class Reservoir:
     """The `max_samples` locations of `n_images` images with the smallest hashes of seed, image and location."""
 
     def __init__(self, n_images: int, n_locations: int, max_samples: int, seed: int) -> None:
-        self._n_locations, self._seed, self._limit = n_locations, seed, max_samples
+        self._n_locations = n_locations
+        self._seed = np.uint64(seed)
+        self._max_samples = max_samples
         total = n_images * n_locations
         # A fraction of the hashes lies below the threshold.  A margin of six standard deviations makes too few rows
         # all but impossible; the surplus is dropped at the end.
@@ -44,52 +46,56 @@ class Reservoir:
     def add(self, start: int, rows: Tensor) -> None:
         """Add the rows (n, C) of all locations of consecutive images, the first of index `start`."""
         numbers = np.arange(len(rows), dtype=np.uint64) + np.uint64(start * self._n_locations)
-        keys = _hash(_hash(numbers) ^ np.uint64(self._seed))
+        hashes = _hash(_hash(numbers) ^ self._seed)
+        images = (numbers // np.uint64(self._n_locations)).astype(np.int64)
         if not self._everything:
-            chosen = np.flatnonzero(keys <= self._threshold)
-            keys, numbers, rows = keys[chosen], numbers[chosen], rows[torch.from_numpy(chosen).to(rows.device)]
-        self._parts.append((keys, (numbers // np.uint64(self._n_locations)).astype(np.int64), rows))
+            indices = np.flatnonzero(hashes <= self._threshold)
+            hashes = hashes[indices]
+            images = images[indices]
+            rows = rows[torch.from_numpy(indices).to(rows.device)]
+        self._parts.append((hashes, images, rows))
 
     def sample(self) -> tuple[Tensor, np.ndarray]:
         """Return the rows (n, C) in the random order of their hashes, and the indices of their images (n,).
 
         The rows of all processes are merged; every process must call this.
         """
-        device = self._parts[0][2].device
-        parts = self._parts
+        hashes, images, rows = map(list, zip(*self._parts, strict=True))
+        device = rows[0].device
         if n_processes() > 1:
-            local = [(keys, images, rows.cpu()) for keys, images, rows in parts]
-            parts = [(*part[:2], part[2].to(device)) for parts in all_gather(local) for part in parts]
-        keys, images, rows = zip(*parts, strict=True)
-        order = np.argsort(np.concatenate(keys), kind="stable")[: self._limit]
-        return torch.cat(rows)[torch.from_numpy(order).to(device)], np.concatenate(images)[order]
+            local = np.concatenate(hashes), np.concatenate(images), torch.cat(rows).cpu()
+            hashes, images, rows = map(list, zip(*all_gather(local), strict=True))
+        order = np.argsort(np.concatenate(hashes), kind="stable")[: self._max_samples]
+        sample = torch.cat(rows).to(device)[torch.from_numpy(order).to(device)]
+        return sample, np.concatenate(images)[order]
 
 
 def draw(
-    maps: FeatureMaps, max_samples: int, random_state: Any, groups: Mapping[str, Sequence[str]]
+    maps: FeatureMaps, max_samples: int, random_state: Any, groups: Mapping[str, Sequence[str]] | None = None
 ) -> tuple[dict[str, Sample], np.ndarray]:
     """Return a sample of rows of each group of layers, and the decisions (n,), after one pass through the network.
 
-    The rows of a group are those of its layers, with maps of equal size, side by side.  At most `max_samples` rows and
-    256 MiB are drawn from each group.
+    The rows of a group are those of its layers, with maps of equal size, side by side; None makes each layer a group.
+    At most `max_samples` rows and 256 MiB are drawn from each group.
     """
+    if groups is None:
+        groups = {layer: [layer] for layer in maps.layers}
     seeds = all_gather(check_random_state(random_state).randint(2**31, size=len(groups)).tolist())[0]
     reservoirs = {}
     for (name, layers), seed in zip(groups.items(), seeds, strict=True):
         n_channels = sum(maps.shapes[layer][0] for layer in layers)
         limit = min(max_samples, max(1, _MOST_BYTES // (4 * n_channels)))
         reservoirs[name] = Reservoir(len(maps), prod(maps.shapes[layers[0]][1:]), limit, seed)
-    decisions, local = [], local_slice(len(maps))
+    local = local_slice(len(maps))
+    decisions = []
     for batch in maps[local].batches():
         decisions.append(batch.decisions)
         for name, layers in groups.items():
             rows = [as_rows(batch.activations[layer]) for layer in layers]
             reservoirs[name].add(local.start + batch.start, rows[0] if len(rows) == 1 else torch.cat(rows, 1))
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    samples = {
-        name: Sample(*reservoir.sample(), generator)
-        for (name, reservoir), generator in zip(reservoirs.items(), generators, strict=True)
-    }
+    samples = {}
+    for (name, reservoir), seed in zip(reservoirs.items(), seeds, strict=True):
+        samples[name] = Sample(*reservoir.sample(), torch.Generator().manual_seed(seed))
     return samples, np.concatenate(all_gather(np.concatenate(decisions)))
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from ._influence import Influence
 from ._representatives import Representatives
 
 _CHUNK_BYTES = 2**26
+R = TypeVar("R", bound=Any)
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,16 +172,8 @@ class WordMaps:
         return f"WordMaps(n={len(self)}, {sizes})"
 
     def __getitem__(self, key: Any) -> WordMaps:
-        rows = np.atleast_1d(np.arange(len(self))[key[0] if isinstance(key, tuple) else key])
-        return replace(
-            self,
-            words=_rows(self.words, rows),
-            decisions=self.decisions[rows],
-            pictures=None if self.pictures is None else self.pictures[rows],
-            proba=None if self.proba is None else _rows(self.proba, rows),
-            log_density=None if self.log_density is None else _rows(self.log_density, rows),
-            influence=None if self.influence is None else self.influence[rows],
-        )
+        names = ("words", "decisions", "pictures", "proba", "log_density", "influence")
+        return select(self, names, key[0] if isinstance(key, tuple) else key)
 
     def histogram(self) -> np.ndarray:
         """Count the locations of each word in each image.
@@ -205,8 +198,16 @@ class WordMaps:
         return np.asarray(self.vocabulary.keys(), dtype=object)
 
 
-def _rows(arrays: Mapping[str, np.ndarray], rows: np.ndarray) -> dict[str, np.ndarray]:
-    return {layer: array[rows] for layer, array in arrays.items()}
+def select(record: R, names: Sequence[str], key: Any) -> R:
+    """Return a dataclass of the rows `key` of the named fields: arrays, dicts of arrays by layer, or None."""
+    rows = np.atleast_1d(np.arange(len(record))[key])
+
+    def take(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {layer: array[rows] for layer, array in value.items()}
+        return None if value is None else value[rows]
+
+    return replace(record, **{name: take(getattr(record, name)) for name in names})
 
 
 def count_words(words: np.ndarray, n_words: int) -> np.ndarray:
@@ -218,10 +219,10 @@ def count_words(words: np.ndarray, n_words: int) -> np.ndarray:
 
 def count_classes(words: np.ndarray, decisions: np.ndarray, n_words: int, n_outputs: int) -> WordStatistics:
     """Count the words (n, H, W) of a layer by the `decisions` (n,) for the images."""
-    return WordStatistics(count_pairs(words, decisions[:, None, None], (n_words, n_outputs)))
+    return WordStatistics(joint_histogram(words, decisions[:, None, None], (n_words, n_outputs)))
 
 
-def count_pairs(first: np.ndarray, second: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+def joint_histogram(first: np.ndarray, second: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Return the joint histogram, of the given `shape`, of two integer arrays (n, H, W)."""
     counts = np.zeros(shape, dtype=np.int64)
     n_images = max(1, _CHUNK_BYTES // (8 * max(1, first[:1].size)))

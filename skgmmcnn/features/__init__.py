@@ -12,6 +12,6 @@ from ._rerun import Edits, put, replace
 from ._running import in_memory
 from ._scores import check_decided, log_proba, margins, proba_of, runners_up
 from ._sources import Change, FeatureBatch, Rerun, Result
-from ._spec import NetworkSpec
+from ._spec import NetworkSpec, check_layers
 
 __all__ = ["FeatureExtractor", "FeatureMaps", "NetworkSpec", "ReceptiveField", "list_layers"]

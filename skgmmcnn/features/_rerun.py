@@ -13,24 +13,20 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from ._forms import Form
 from ._network import slots
-from ._watching import Call, LayerCalls, LayerWatch, version_of
+from ._watching import Call, LayerCalls, LayerWatch, StopRun, version_of
 
 Edits = Mapping[str, Callable[[Tensor], Tensor]]
 
 
-class StopRun(BaseException):
-    """Stop of a run at a layer.  Not an Exception, since the forward of a network may catch these."""
-
-
-def edit(value: Tensor, form: Form, change: Callable[[Tensor], Tensor]) -> Tensor:
+def edit(values: Tensor, form: Form, change: Callable[[Tensor], Tensor]) -> Tensor:
     """Return the tensor of a layer with its map replaced by ``change(map)``; other tokens are unchanged."""
-    old = form.as_map(value)
+    old = form.as_map(values)
     new = change(old.float())
     if new.shape != old.shape:
         raise ValueError(f"An edit must return a map of shape {tuple(old.shape)}; it returned {tuple(new.shape)}.")
-    value = value.clone()
-    form.as_map(value).copy_(new)
-    return value
+    values = values.clone()
+    form.as_map(values).copy_(new)
+    return values
 
 
 def replace(where: Tensor, filling: Tensor) -> Callable[[Tensor], Tensor]:
@@ -87,7 +83,7 @@ class _Start(NamedTuple):
 
     event: int
     call: Call
-    counts: Counter[tuple[str, bool]]
+    counts: Counter[str]
     tensors: dict[int, Tensor]
 
 

@@ -40,6 +40,11 @@ class FeatureBatch(NamedTuple):
     outputs: Any
     decisions: np.ndarray
 
+    @property
+    def rows(self) -> slice:
+        """The numbers of the images."""
+        return slice(self.start, self.start + len(self.decisions))
+
 
 @dataclass(eq=False)
 class MemorySource:
@@ -206,7 +211,7 @@ class Rerun:
     @property
     def rows(self) -> slice:
         """The numbers of the images."""
-        return slice(self.original.start, self.original.start + len(self))
+        return self.original.rows
 
     def run(self, edits: Edits) -> FeatureBatch:
         """Run the network with edited layers, with gradients if torch records them.

@@ -145,6 +145,18 @@ class NetworkSpec:
         return codes[inverse]
 
 
+def check_layers(layers: str | Sequence[str] | None, known: Sequence[str]) -> tuple[str, ...]:
+    """Return one or several layers, each once, all `known` layers if None; raise ValueError for an unknown one."""
+    if layers is None:
+        return tuple(known)
+    names = tuple(dict.fromkeys([layers] if isinstance(layers, str) else layers))
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known) or known
+            raise ValueError(f"There is no layer {name!r}; there is {', '.join(map(repr, near))}.")
+    return names
+
+
 def check_class_names(names: Sequence[str] | Mapping[int, str] | None, n_outputs: int) -> tuple[str, ...] | None:
     """Return names as a tuple, also from a dict by output; raise an error unless there is one per output."""
     if names is None:

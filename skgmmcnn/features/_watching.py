@@ -19,6 +19,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 
+class StopRun(BaseException):
+    """Stop of a run at a layer.  Not an Exception, since the forward of a network may catch these."""
+
+
 class Call(NamedTuple):
     """The call with a `number`, from 0 on, of the submodule, or torch function (`module` is None), at a `path`."""
 
@@ -45,7 +49,7 @@ class Watch(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.counts: Counter[tuple[str, bool]] = Counter()
+        self.counts: Counter[str] = Counter()
         self._scope: tuple[str, nn.Module] | None = None  # the running submodule, None if calls are not intercepted
         self._intercepts_functions = False
 
@@ -60,9 +64,8 @@ class Watch(TorchFunctionMode):
 
     def count(self, path: str, module: nn.Module | None) -> Call:
         """Return the call of a submodule or function with its number."""
-        key = path, module is None
-        self.counts[key] += 1
-        return Call(path, self.counts[key] - 1, module)
+        self.counts[path] += 1
+        return Call(path, self.counts[path] - 1, module)
 
     def looks_into(self, path: str) -> bool:
         """Return whether calls inside a submodule are intercepted."""
@@ -83,8 +86,11 @@ class Watch(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         if func is torch._C._set_grad_enabled or self._scope is None:
             return func(*args, **(kwargs or {}))
-        (scope, module), name = self._scope, func.__name__.strip("_")
-        path = f"{scope}.{name}".lstrip(".") + "()" * (name in module._modules)  # else it could be a submodule
+        scope, module = self._scope
+        name = func.__name__.strip("_")
+        path = f"{scope}.{name}".lstrip(".")
+        if name in module._modules:
+            path += "()"  # else it would be the path of the submodule
         self._intercepts_functions = False  # torch does not intercept functions in here
         try:
             return self.call(path, None, func, args, kwargs or {})

@@ -22,7 +22,7 @@ from torch.nn.functional import pad
 
 from .._distributed import all_gather, local_slice, n_processes
 from .._threads import by_blocks
-from ._emissions import DiagonalGaussian, Parameters, SphericalGaussian, Statistics, TiedDiagonalGaussian
+from ._emissions import DiagonalGaussian, Parameters, Statistics
 from ._records import Record
 
 # On two cores, with 64 to 512 channels and 200 to 500 components, blocks of 2,048 rows reach nine tenths of the rate of
@@ -60,6 +60,11 @@ class Mixture(Record):
     emission: DiagonalGaussian
 
     @property
+    def n_channels(self) -> int:
+        """Number of channels d of a row."""
+        return len(self.shift)
+
+    @property
     def weights_(self) -> np.ndarray:
         """Weights of the components, shape (K,)."""
         return self.weights.numpy(force=True)
@@ -78,9 +83,8 @@ class Mixture(Record):
     def covariances_(self) -> np.ndarray:
         """Variances: (K, d) for "diag", (K,) for "spherical", (d,) for "tied_diag"."""
         variance = self.parameters.variance.numpy(force=True)
-        if isinstance(self.emission, SphericalGaussian):
-            return variance[:, 0]
-        return variance[0] if isinstance(self.emission, TiedDiagonalGaussian) else variance
+        axis = self.emission.tied_axis
+        return variance if axis is None else variance.squeeze(axis)
 
     def __reduce__(self) -> tuple:
         """Pickle as numpy arrays, as the bytes of pickled tensors differ each time."""
@@ -118,8 +122,10 @@ class Mixture(Record):
         """
         log_weights, mean, log_variance = (part.clone() for part in self.unbounded())
         signs = torch.randint(2, (len(dead), mean.shape[1]), generator=torch.Generator().manual_seed(0)).to(mean) - 0.5
-        aside = signs * (log_variance / 2).exp().expand_as(mean)[heavy]
-        mean[dead], mean[heavy] = mean[heavy] + aside, mean[heavy] - aside
+        offset = signs * (log_variance / 2).exp().expand_as(mean)[heavy]
+        middle = mean[heavy]
+        mean[dead] = middle + offset
+        mean[heavy] = middle - offset
         log_weights[heavy] -= math.log(2)
         log_weights[dead] = log_weights[heavy]
         if len(log_variance) == len(mean):
@@ -238,10 +244,10 @@ class Scorer:
         parts = self._by_blocks(lambda block: work(self.joint(block)), rows)
         first = next(parts)
         # Small results between large temporary ones would fragment the heap.
-        collected = first.new_empty(len(rows), *first.shape[1:])
-        for place, part in zip(collected.split(self.block_rows), chain([first], parts), strict=True):
-            place.copy_(part)
-        return collected
+        results = first.new_empty(len(rows), *first.shape[1:])
+        for block, part in zip(results.split(self.block_rows), chain([first], parts), strict=True):
+            block.copy_(part)
+        return results
 
     def _by_blocks(self, work: Callable[[Tensor], R], rows: Tensor) -> Iterator[R]:
         return by_blocks(work, rows.split(self.block_rows), self.n_operations(len(rows)))
@@ -277,8 +283,10 @@ class Scorer:
         by = (shares.T if theta.shape[1] == len(total) else weights[None] for theta in self._theta)
         return Statistics(total, tuple(part @ feature for part, feature in zip(by, features, strict=True)))
 
-    def assign(self, rows: Tensor) -> Assignment:
-        """Return the likeliest component of each row, with its posterior and log-density."""
+    def assign(self, rows: Tensor, scored: bool = True) -> Assignment:
+        """Return the likeliest component of each row, with its posterior and log-density if `scored`."""
+        if not scored:
+            return Assignment(self.predict(rows))
         return Assignment(*map(torch.cat, zip(*self._by_blocks(self._assign, rows), strict=True)))
 
     def _assign(self, block: Tensor) -> Assignment:
@@ -317,9 +325,10 @@ def _weighted_shares(joint: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Te
         likeliest = joint.argmax(1)
         total = joint.sub_(largest).clamp_min_(_LEAST_LOG_RESPONSIBILITY).exp_().sum(1)
         return joint.mul_((weights / total)[:, None]), largest[:, 0] + total.log(), likeliest
-    place = torch.from_numpy(np.flatnonzero(near.numpy()))  # ten times faster than torch's
-    row, component = place // joint.shape[1], place % joint.shape[1]
-    share = (joint.flatten()[place] - largest[row, 0]).exp_()
+    cell = torch.from_numpy(np.flatnonzero(near.numpy()))  # ten times faster than torch's
+    row = cell // joint.shape[1]
+    component = cell % joint.shape[1]
+    share = (joint.flatten()[cell] - largest[row, 0]).exp_()
     best = share == 1
     likeliest = torch.zeros_like(weights, dtype=torch.int64).index_put_((row[best],), component[best])
     total = torch.zeros_like(weights).index_add_(0, row, share)
@@ -335,7 +344,8 @@ class Expectation:
     """
 
     def __init__(self, model: Any, like: Tensor, keep_components: bool = False) -> None:
-        self._scorer, self._keep_components = model.scorer(like), keep_components
+        self._scorer = model.scorer(like)
+        self._keep_components = keep_components
         self._components: list[Tensor] = []
         self.log_likelihood = torch.zeros((), dtype=torch.float64, device=like.device)
         self.statistics = self._scorer.no_statistics()

@@ -71,6 +71,8 @@ class DiagonalGaussian(Record):
     floor: Tensor
     # Whether rows may be shifted by their mean before they are squared.
     centred: ClassVar[bool] = True
+    # Axis of variances (K, d) along which they are equal, and of length 1 in `Parameters`.
+    tied_axis: ClassVar[int | None] = None
 
     def features(self, rows: Tensor) -> tuple[Tensor, ...]:
         """Return phi of `rows`, one tensor of n rows per entry."""
@@ -108,6 +110,8 @@ class DiagonalGaussian(Record):
 class SphericalGaussian(DiagonalGaussian):
     """Gaussian channels with one variance per component, phi(x) = (x, sum of x^2); the floor is averaged."""
 
+    tied_axis: ClassVar[int | None] = 1
+
     def features(self, rows: Tensor) -> tuple[Tensor, ...]:
         return rows, rows.square().sum(1, keepdim=True)
 
@@ -120,6 +124,8 @@ class SphericalGaussian(DiagonalGaussian):
 
 class TiedDiagonalGaussian(DiagonalGaussian):
     """Independent Gaussian channels with variances common to all components, phi(x) = (x, x^2)."""
+
+    tied_axis: ClassVar[int | None] = 0
 
     def maximize(self, statistics: Statistics, parameters: Parameters) -> Parameters:
         has_rows, mean, _ = statistics.per_component()
@@ -190,8 +196,8 @@ class _Slope:
         self.positive = 1 - zeros
         self._x, self._square, self._zeros, self._most = x, square, zeros, most
 
-    def __getitem__(self, chosen: Tensor) -> _Slope:
-        return _Slope(*(part[chosen] for part in (self._x, self._square, self._zeros, self._most)))
+    def __getitem__(self, mask: Tensor) -> _Slope:
+        return _Slope(self._x[mask], self._square[mask], self._zeros[mask], self._most[mask])
 
     def precision(self, ratio: Tensor) -> Tensor:
         """Return the best 1 / sd, the positive root of ``square p^2 - x ratio p - positive = 0``, within the floor."""
@@ -214,14 +220,14 @@ class _Slope:
             slope, derivative = rest(ratio)
             low, high = ratio.where(slope > 0, low), high.where(slope > 0, ratio)
             newton = ratio - slope / derivative
-            following = newton.where((newton >= low) & (newton <= high), (low + high) / 2)
-            root[pending] = following
-            far = (following - ratio).abs() > 1e-13 * (1 + ratio.abs())
+            new_ratio = newton.where((newton >= low) & (newton <= high), (low + high) / 2)
+            root[pending] = new_ratio
+            far = (new_ratio - ratio).abs() > 1e-13 * (1 + ratio.abs())
             if not far.any():
                 break
             # Most roots converge in a few steps; continue with the rest.
             pending[pending.clone()] = far
-            rest, ratio, low, high = rest[far], following[far], low[far], high[far]
+            rest, ratio, low, high = rest[far], new_ratio[far], low[far], high[far]
         return root
 
     def _without_zeros(self) -> Tensor:
@@ -245,3 +251,10 @@ EMISSIONS: dict[tuple[str, str], type[DiagonalGaussian]] = {
     ("gaussian", "tied_diag"): TiedDiagonalGaussian,
     ("rectified", "diag"): RectifiedGaussian,
 }
+
+
+def family_of(emission: str, covariance_type: str) -> type[DiagonalGaussian]:
+    """Return the class of a family of emissions; raise ValueError if there is none."""
+    if (emission, covariance_type) not in EMISSIONS:
+        raise ValueError(f"emission={emission!r} needs covariance_type='diag'; got {covariance_type!r}.")
+    return EMISSIONS[emission, covariance_type]

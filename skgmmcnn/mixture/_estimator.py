@@ -16,8 +16,8 @@ from torch import Tensor
 from .._compat import Interval, StrOptions, fit_context
 from .._device import exact_float32, resolve_device
 from .._threads import one_thread
-from ._em import Mixture, Rows, in_blocks, sampling
-from ._emissions import EMISSIONS, DiagonalGaussian
+from ._em import Mixture, Rows, Scorer, in_blocks, sampling
+from ._emissions import DiagonalGaussian, family_of
 from ._solvers import SOLVERS, OnlineState, Trained, Training, online_pass
 from ._starts import STARTS, check_scale, moments, start
 
@@ -212,16 +212,17 @@ class DiagonalGaussianMixture(Trained, DensityMixin, BaseEstimator):
         warm = self.warm_start and hasattr(self, "_state")
         rows = self._check(X, sample_weight, reset=not warm)
         generator = self._generator()
+        training = Training(self.max_iter, self.tol, self.momentum, self.batch_size, generator, self._report)
+        runs = []
         with exact_float32(), one_thread():
-            if warm:
-                mixtures = iter([self._state.mixture.to(rows.like.device)])
-            else:
-                mixtures = (self._start(rows, generator) for _ in range(self.n_init))
-            training = Training(self.max_iter, self.tol, self.momentum, self.batch_size, generator, self._report)
-            runs = [SOLVERS[self.solver](rows, mixture, training) for mixture in mixtures]
-            fitted = max(runs, key=lambda run: run.lower_bounds[-1])
+            for _ in range(1 if warm else self.n_init):
+                mixture = self._state.mixture.to(rows.like.device) if warm else self._start(rows, generator)
+                runs.append(SOLVERS[self.solver](rows, mixture, training))
+        fitted = max(runs, key=lambda run: run.lower_bounds[-1])
         self._set_state(fitted.state)
-        self._set_fitted(fitted, "The mixture", stacklevel=3)
+        self._set_course(fitted.lower_bounds, fitted.n_iter, fitted.converged)
+        if not fitted.converged:
+            self._warn_unconverged("The mixture", stacklevel=4)
         return self
 
     @fit_context(prefer_skip_nested_validation=True)
@@ -251,7 +252,7 @@ class DiagonalGaussianMixture(Trained, DensityMixin, BaseEstimator):
             mixture = self._start(rows, self._generator()) if state is None else state.mixture
             bound, state = online_pass(in_blocks(rows, self.batch_size), mixture, state)
         self._set_state(state)
-        self._set_step(bound, state.n_steps)
+        self._set_course([*getattr(self, "lower_bounds_", []), bound], state.n_steps, converged=False)
         return self
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> np.ndarray:
@@ -286,7 +287,7 @@ class DiagonalGaussianMixture(Trained, DensityMixin, BaseEstimator):
         components : int array of shape (n,)
             Numbers from 0 to K - 1.
         """
-        return self._score("predict", X)
+        return self._score(Scorer.predict, X)
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return the posteriors of the components for each row.
@@ -301,7 +302,7 @@ class DiagonalGaussianMixture(Trained, DensityMixin, BaseEstimator):
         posteriors : array of shape (n, K)
             Each row sums to one.
         """
-        return self._score("predict_proba", X)
+        return self._score(Scorer.predict_proba, X)
 
     def score_samples(self, X: Any) -> np.ndarray:
         """Return the log-density of each row.
@@ -316,7 +317,7 @@ class DiagonalGaussianMixture(Trained, DensityMixin, BaseEstimator):
         log_density : array of shape (n,)
             In nats.  Rectified mixtures have a point mass at zero, so their values compare only with each other.
         """
-        return self._score("evidence", X)
+        return self._score(Scorer.evidence, X)
 
     def score(self, X: Any, y: Any = None) -> float:
         """Return the mean log-density of the rows.
@@ -389,11 +390,11 @@ class DiagonalGaussianMixture(Trained, DensityMixin, BaseEstimator):
     def _n_parameters(self) -> int:
         return self.means_.size + self.covariances_.size + len(self.weights_) - 1
 
-    def _score(self, method: str, X: Any) -> np.ndarray:
+    def _score(self, score: Callable[[Scorer, Tensor], Tensor], X: Any) -> np.ndarray:
         check_is_fitted(self)
         rows = self._check(X, None, reset=False)
         with exact_float32(), one_thread():
-            return getattr(self.mixture_.scorer(rows.like), method)(rows.values).numpy(force=True)
+            return score(self.mixture_.scorer(rows.like), rows.values).numpy(force=True)
 
     def _check(self, X: Any, sample_weight: Any, *, reset: bool) -> Rows:
         """Return X as validated rows."""
@@ -403,12 +404,12 @@ class DiagonalGaussianMixture(Trained, DensityMixin, BaseEstimator):
             dtype = torch.float32
         like = torch.empty(0, dtype=dtype, device=resolve_device(self.device))
         if self.emission == "rectified":
-            _refuse(values, lambda block: block < 0, 'negative, but emission="rectified" models x = max(0, y)')
+            _check_rows(values, lambda block: block < 0, 'negative, but emission="rectified" models x = max(0, y)')
         weights = None
         if sample_weight is not None:
             array = values.numpy(force=True)
-            checked = _check_sample_weight(sample_weight, array, dtype=np.float64, ensure_non_negative=True)
-            weights = torch.from_numpy(checked)
+            weights = _check_sample_weight(sample_weight, array, dtype=np.float64, ensure_non_negative=True)
+            weights = torch.from_numpy(weights)
         return Rows(_resident(values, like), weights, like)
 
     def _as_tensor(self, X: Any, *, reset: bool) -> Tensor:
@@ -425,20 +426,20 @@ class DiagonalGaussianMixture(Trained, DensityMixin, BaseEstimator):
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # it is only read
                 values = torch.from_numpy(array)
-        _refuse(values, lambda block: ~block.isfinite(), "NaN or infinity (inf)")
+        _check_rows(values, lambda block: ~block.isfinite(), "NaN or infinity (inf)")
         return values
 
     def _emission(self, n_channels: int) -> DiagonalGaussian:
-        if (self.emission, self.covariance_type) not in EMISSIONS:
-            raise ValueError(f"emission={self.emission!r} needs covariance_type='diag'; got {self.covariance_type!r}.")
+        family = family_of(self.emission, self.covariance_type)
         floor = np.asarray(self.reg_covar, dtype=np.float64)
         if floor.shape not in ((), (n_channels,)) or not (floor >= 0).all():
             raise ValueError(f"reg_covar must be one number or {n_channels}, all at least 0; got {self.reg_covar!r}.")
-        return EMISSIONS[self.emission, self.covariance_type](torch.from_numpy(np.full(n_channels, floor)))
+        return family(torch.from_numpy(np.full(n_channels, floor)))
 
     def _start(self, rows: Rows, generator: torch.Generator) -> Mixture:
         """Return the initial mixture."""
-        n_components, (n_rows, n_channels) = self.n_components, rows.values.shape
+        n_components = self.n_components
+        n_rows, n_channels = rows.values.shape
         if n_rows < n_components:
             raise ValueError(f"n_components={n_components} needs at least as many rows; got n_samples = {n_rows}.")
         emission = self._emission(n_channels)
@@ -449,10 +450,12 @@ class DiagonalGaussianMixture(Trained, DensityMixin, BaseEstimator):
         mean, variance = moments(rows.values, rows.weights)
         if rows.like.dtype == torch.float32:
             check_scale("X", variance)
-        shapes = {"diag": (n_components, n_channels), "spherical": (n_components,), "tied_diag": (n_channels,)}
-        precisions = self._initial("precisions_init", shapes[self.covariance_type])
+        shape = [n_components, n_channels]
+        if emission.tied_axis is not None:
+            del shape[emission.tied_axis]
+        precisions = self._initial("precisions_init", tuple(shape))
         if precisions is not None:
-            variance = 1 / (precisions[:, None] if self.covariance_type == "spherical" else precisions)
+            variance = 1 / (precisions if emission.tied_axis is None else precisions.unsqueeze(emission.tied_axis))
         weights = self._initial("weights_init", (n_components,))
         return start(means, emission, mean, variance, rows.like, None if weights is None else weights / weights.sum())
 
@@ -476,18 +479,20 @@ class DiagonalGaussianMixture(Trained, DensityMixin, BaseEstimator):
             raise ValueError("A component collapsed onto one value; increase reg_covar.")
         self._state = state.to("cpu")
         self.mixture_ = mixture = self._state.mixture
-        self.weights_, self.means_, self.covariances_ = mixture.weights_, mixture.means_, mixture.covariances_
+        self.weights_ = mixture.weights_
+        self.means_ = mixture.means_
+        self.covariances_ = mixture.covariances_
         self.precisions_ = 1 / self.covariances_
         self.precisions_cholesky_ = np.sqrt(self.precisions_)
 
 
-def _refuse(rows: Tensor, bad: Callable[[Tensor], Tensor], what: str) -> None:
-    """Raise ValueError for the first row with a bad value."""
-    for start_row in range(0, len(rows), _BLOCK_ROWS):
-        mask = bad(rows[start_row : start_row + _BLOCK_ROWS])
+def _check_rows(rows: Tensor, is_invalid: Callable[[Tensor], Tensor], what: str) -> None:
+    """Raise ValueError for the first invalid value."""
+    for i, block in enumerate(rows.split(_BLOCK_ROWS)):
+        mask = is_invalid(block)
         if mask.any():
             row, column = mask.nonzero()[0].tolist()
-            raise ValueError(f"Row {start_row + row} of X, column {column}, is {what}.")
+            raise ValueError(f"Row {i * _BLOCK_ROWS + row} of X, column {column}, is {what}.")
 
 
 def _resident(values: Tensor, like: Tensor) -> Tensor:

@@ -61,21 +61,17 @@ class Trained:
     def _generator(self) -> torch.Generator:
         return torch.Generator().manual_seed(int(check_random_state(self.random_state).randint(2**31)))
 
-    def _set_course(self, lower_bounds: Any, lower_bound: float, n_iter: int, converged: bool) -> None:
-        self.lower_bounds_, self.lower_bound_ = lower_bounds, lower_bound
-        self.n_iter_, self.converged_ = n_iter, converged
-
-    def _set_fitted(self, fitted: Fitted, what: str, stacklevel: int) -> None:
-        self._set_course(fitted.lower_bounds, fitted.lower_bounds[-1], fitted.n_iter, fitted.converged)
-        if not fitted.converged:
-            self._warn_unconverged(what, stacklevel + 1)
-
-    def _set_step(self, bound: float, n_steps: int) -> None:
-        self._set_course([*getattr(self, "lower_bounds_", []), bound], bound, n_steps, False)
+    def _set_course(self, bounds: Any, n_iter: int, converged: bool) -> None:
+        """Set the attributes of training; `bounds` is a list with one entry per pass, or such lists by layer."""
+        histories = bounds.values() if isinstance(bounds, dict) else [bounds]
+        self.lower_bounds_ = bounds
+        self.lower_bound_ = sum(history[-1] for history in histories)
+        self.n_iter_ = n_iter
+        self.converged_ = converged
 
     def _warn_unconverged(self, what: str, stacklevel: int) -> None:
         message = f"{what} did not converge in {self.max_iter} passes; increase max_iter or tol."
-        warnings.warn(message, ConvergenceWarning, stacklevel=stacklevel + 1)
+        warnings.warn(message, ConvergenceWarning, stacklevel=stacklevel)
 
 
 @dataclass(frozen=True)
@@ -110,41 +106,44 @@ def fit_em(rows: Rows, mixture: Any, training: Training) -> Fitted:
     fitted = _climb(rows, mixture, training)
     for _ in range(_REVIVALS):
         revived = fitted.mixture.revived(rows.total)
-        passes = training.max_iter - fitted.n_iter
-        if revived is None or not fitted.converged or passes == 0:
+        n_left = training.max_iter - fitted.n_iter
+        if revived is None or not fitted.converged or n_left == 0:
             break
-        again = _climb(rows, revived, replace(training, max_iter=passes))
-        bounds = fitted.lower_bounds + np.maximum(again.lower_bounds, fitted.lower_bounds[-1]).tolist()
-        if again.lower_bounds[-1] <= fitted.lower_bounds[-1]:
+        best = fitted.lower_bounds[-1]
+        refitted = _climb(rows, revived, replace(training, max_iter=n_left))
+        bounds = fitted.lower_bounds + np.maximum(refitted.lower_bounds, best).tolist()
+        if refitted.lower_bounds[-1] <= best:
             return fitted._replace(lower_bounds=bounds)
-        fitted = again._replace(lower_bounds=bounds)
+        fitted = refitted._replace(lower_bounds=bounds)
     return fitted
 
 
 def _climb(rows: Rows, mixture: Any, training: Training) -> Fitted:
+    """Train by batch EM from `mixture`, without moves of components."""
     bounds: list[float] = []
-    trial = image = mixture
+    trial = updated = mixture
     components = None
-    moving = converged = False
+    extended = converged = False
     while len(bounds) < training.max_iter and not converged:
         expectation = rows.expect(trial)
         bound = expectation.bound
-        if moving and bound < bounds[-1]:  # too far
+        if extended and bound < bounds[-1]:  # the extended step went too far
             bounds.append(bounds[-1])
-            trial, moving = image, False
+            trial = updated
+            extended = False
             continue
         gain = bound - bounds[-1] if bounds else np.inf
         bounds.append(bound)
         training.report(len(bounds), bound)
         statistics = expectation.statistics
-        before, image = image, trial.maximize(statistics)
-        converged = not gain >= training.tol and not moving  # also if a component collapsed and the bound is NaN
+        previous, updated = updated, trial.maximize(statistics)
+        converged = not gain >= training.tol and not extended  # also if a component collapsed and the bound is NaN
         converged |= _changed(components, expectation.components) < training.still
         components = expectation.components
         # The first step, away from arbitrary means, is not extended: components would die.
-        moving = training.momentum > 0 and training.tol <= gain < np.inf
-        trial = _beyond(before, image, training.momentum) if moving else image
-    return Fitted(OnlineState(image, statistics.per_row(), len(bounds)), bounds, converged)
+        extended = training.momentum > 0 and training.tol <= gain < np.inf
+        trial = _extend(previous, updated, training.momentum) if extended else updated
+    return Fitted(OnlineState(updated, statistics.per_row(), len(bounds)), bounds, converged)
 
 
 def _changed(before: Tensor | None, after: Tensor | None) -> float:
@@ -152,10 +151,10 @@ def _changed(before: Tensor | None, after: Tensor | None) -> float:
     return 1.0 if before is None or after is None else (before != after).double().mean().item()
 
 
-def _beyond(before: Any, after: Any, fraction: float) -> Any:
-    """Return `after` extended by a fraction of the step from `before`."""
-    pairs = zip(before.unbounded(), after.unbounded(), strict=True)
-    return after.at(tuple(there + fraction * (there - here) for here, there in pairs))
+def _extend(before: Any, after: Any, fraction: float) -> Any:
+    """Return `after`, extended by a fraction of the step from `before`."""
+    steps = zip(before.unbounded(), after.unbounded(), strict=True)
+    return after.at(tuple(end + fraction * (end - begin) for begin, end in steps))
 
 
 def fit_online(rows: Rows, mixture: Any, training: Training) -> Fitted:
@@ -202,7 +201,9 @@ def online_step(expectation: Expectation, mixture: Any, state: OnlineState | Non
     ----------
     Cappe and Moulines (2009), "On-line expectation-maximization algorithm for latent data models", JRSS B 71(3).
     """
-    statistics, n_steps, device = expectation.statistics.per_row(), 0, expectation.log_likelihood.device
+    device = expectation.log_likelihood.device
+    statistics = expectation.statistics.per_row()
+    n_steps = 0
     if state is not None:
         n_steps = state.n_steps
         statistics = state.statistics.to(device).blend(statistics, (n_steps + _OFFSET) ** -_DECAY)
@@ -222,10 +223,11 @@ def fit_sgd(rows: Rows, mixture: Mixture, training: Training) -> Fitted:
         for block in _shuffled(rows, training):
             evidence = log_evidence(descent.mixture().scorer(rows.like).joint(block.values))
             weights = torch.ones_like(evidence) if block.weights is None else block.weights.to(evidence)
-            summed, size = weights @ evidence, weights.sum().item()
-            descent.step(-summed / size)
-            log_likelihood += summed.item()
-            total += size
+            block_likelihood = weights @ evidence
+            block_total = weights.sum().item()
+            descent.step(-block_likelihood / block_total)
+            log_likelihood += block_likelihood.item()
+            total += block_total
         bounds.append(log_likelihood / total)
         training.report(len(bounds), bounds[-1])
         if len(bounds) > 1 and bounds[-1] - bounds[-2] < training.tol:

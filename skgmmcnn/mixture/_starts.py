@@ -91,8 +91,8 @@ def spread_rows(rows: Tensor, n: int, generator: torch.Generator) -> Tensor:
     scale = sample.std(0, dtype=np.float64)
     seed = int(torch.randint(2**31 - 1, (), generator=generator))
     with threadpool_limits(1, "blas"):  # more threads round differently and are slower on busy machines
-        _, chosen = kmeans_plusplus(sample / np.where(scale > 0, scale, 1), n, random_state=seed)
-    return torch.from_numpy(sample[chosen]).to(rows)
+        _, indices = kmeans_plusplus(sample / np.where(scale > 0, scale, 1), n, random_state=seed)
+    return torch.from_numpy(sample[indices]).to(rows)
 
 
 STARTS = {"k-means++": spread_rows, "random_from_data": random_rows}

@@ -112,13 +112,13 @@ class Drawing(Display):
         if ax is None:
             self.figure_.set_size_inches(extent.width, extent.top - bottom)
 
-    def _mixed(self, colour: Sequence[float], strength: float) -> tuple[float, ...]:
+    def _mix(self, colour: Sequence[float], strength: float) -> tuple[float, ...]:
         """Return a mixture of the background (strength 0) and a colour (strength 1)."""
         return tuple(strength * part + (1 - strength) * paper for part, paper in zip(colour, self._paper, strict=True))
 
     def _grey(self, strength: float = 0.65) -> tuple[float, ...]:
         """Return a colour between background and letters."""
-        return self._mixed(self._letters, strength)
+        return self._mix(self._letters, strength)
 
     def _ink(self, *, against: bool) -> tuple[float, float, float]:
         """Return the colour of what is for or against the target."""
@@ -222,7 +222,7 @@ class Panels(Display):
         self._draw()
 
 
-def in_lines(name: str, width: int = 15) -> str:
+def wrap_name(name: str, width: int = 15) -> str:
     """Return a layer's name in lines of about this width, cut behind dots and underscores."""
     lines = [""]
     for part in re.findall(r"[^._]+[._]?|[._]", name):
@@ -232,6 +232,6 @@ def in_lines(name: str, width: int = 15) -> str:
     return "\n".join(lines)
 
 
-def shortened(text: str, width: int) -> str:
+def shorten(text: str, width: int) -> str:
     """Return text of at most `width` letters."""
     return text if len(text) <= width else text[: width - 1].rstrip() + "…"

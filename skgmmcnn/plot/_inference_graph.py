@@ -27,8 +27,8 @@ from ..graph import (
     with_number,
     wording_of,
 )
-from ._cells import HELD, cells_of, grown, lit, place_tag, strongest
-from ._drawing import AGAINST, INK, Drawing, in_lines, shortened
+from ._cells import INFLUENCE_SHARE, cells_of, dilate, highlight, place_tag, strongest_locations
+from ._drawing import AGAINST, INK, Drawing, shorten, wrap_name
 from ._edge_maps import edge_maps as maps_of_edges
 from ._layout import Box, Line, attach, edge_strengths, place_cells, place_labels, rows_of
 from ._reading import commonest_classes, correctness, find_images, locations_of, n_fitted_of, pictures, run
@@ -227,7 +227,7 @@ class InferenceGraphDisplay(Drawing):
     def _lines(self, key: str) -> list[tuple[str, bool]]:
         """Return the lines below the bar of a word, and whether they are grey."""
         node, n_letters = self._drawn.nodes[key], _letters(_CARD, 9.5)
-        lines = [(shortened(self._wording.without(node), n_letters), False)]
+        lines = [(shorten(self._wording.without(node), n_letters), False)]
         classes = _fitting(commonest_classes(self.words, node), n_letters)
         if classes:
             lines.append((", ".join(classes), True))
@@ -237,7 +237,7 @@ class InferenceGraphDisplay(Drawing):
         """Return the lines beside the images of a decision with their styles."""
         node, wording = self._drawn.nodes[self._drawn.graph["root"]], self._wording
         file = self.words.pictures.file_name(0) if len(self.words) == 1 and self.words.pictures is not None else ""
-        name = with_number(shortened(node["class_name"], 66), wording.probability())
+        name = with_number(shorten(node["class_name"], 66), wording.probability())
         texts: list[tuple[str, dict[str, Any]]] = [
             (file, {"size": 9.5, "color": self._grey()}),
             (name, {"size": 15, "weight": "bold"}),
@@ -275,7 +275,7 @@ class InferenceGraphDisplay(Drawing):
         """Draw an image with the locations of some words in colour and outlined, and the rest pale."""
         masks = self._strongest(nodes, row)
         cells = {key: cells_of(self.words.spec, nodes[key]["layer"]) for key in masks}
-        picture = lit(self._images[row], [(cells[key], mask) for key, mask in masks.items()])
+        picture = highlight(self._images[row], [(cells[key], mask) for key, mask in masks.items()])
         box = self._draw_image(square, picture)
         occupied: list[Box] = []
         for key, mask in masks.items():
@@ -295,8 +295,8 @@ class InferenceGraphDisplay(Drawing):
         strongest_masks: dict[str, np.ndarray] = {}
         for (layer, _), masks in sides.items():
             influence = None if self.influence is None else self.influence[layer][row]
-            pooled = strongest(np.any(list(masks.values()), axis=0), influence)
-            strongest_masks |= {key: grown(mask & pooled) for key, mask in masks.items()}
+            pooled = strongest_locations(np.any(list(masks.values()), axis=0), influence)
+            strongest_masks |= {key: dilate(mask & pooled) for key, mask in masks.items()}
         return {key: mask for key, mask in strongest_masks.items() if mask.any()}
 
     def _draw_word(self, key: str, box: Box) -> None:
@@ -309,7 +309,7 @@ class InferenceGraphDisplay(Drawing):
             self._draw_lit(Box(patches.right + _BETWEEN, patches.bottom, _SQUARE, _SQUARE), {key: node}, row)
         bar, y = self._wording.bar(node), patches.bottom - 0.06
         colour = self._ink(against=bar.length < 0)
-        name = shortened(_name(node), _letters(_CARD, 11) - len(bar.text) - 2)
+        name = shorten(_name(node), _letters(_CARD, 11) - len(bar.text) - 2)
         self._write(box.left, y, name, 11, weight="bold", ha="left", va="top")
         self._write(box.right, y, bar.text, 11, weight="bold", color=colour, ha="right", va="top")
         y -= _NAME + _BAR
@@ -328,7 +328,7 @@ class InferenceGraphDisplay(Drawing):
         if "class_name" in node:
             return
         per_image = node["n_locations"] // self._drawn.graph["n_images"]
-        about = f"{in_lines(node['layer'])}\n{per_image} location{'s' * (per_image != 1)}"
+        about = f"{wrap_name(node['layer'])}\n{per_image} location{'s' * (per_image != 1)}"
         self._write(left - 0.15, box.top, about, 9.5, color=self._grey(), ha="right", va="top")
         rest = self._wording.rest(node["layer"])
         if rest is not None:
@@ -343,7 +343,7 @@ class InferenceGraphDisplay(Drawing):
         if self._has_rings:
             parts.append("Rings: the location, where a patch is nearly the whole image.")
         if self._images:
-            share = "" if self.influence is None else f" with {percent(HELD)} of their influence"
+            share = "" if self.influence is None else f" with {percent(INFLUENCE_SHARE)} of their influence"
             parts.append(f"Lit: the locations of words in the image{share}.")
         parts += self._wording.key()
         if self.edge_maps:
@@ -360,7 +360,7 @@ class InferenceGraphDisplay(Drawing):
         edges = sorted(self._drawn.edges, key=lambda edge: -abs(strength_in_unit(self._drawn.edges[edge])))
         for edge in reversed(edges):
             strength, ink = abs(strengths[edge]), self._ink(against=strengths[edge] <= 0)
-            colour, width = self._mixed(ink, 0.4 + 0.6 * strength), 0.6 + 3.4 * strength
+            colour, width = self._mix(ink, 0.4 + 0.6 * strength), 0.6 + 3.4 * strength
             size = {"linewidth": width, "mutation_scale": 8 + 6 * strength}
             self._draw_arrow(lines[edge], color=colour, shrinkA=2, shrinkB=2, zorder=1, **size)
         self._draw_labels({edge: lines[edge] for edge in edges}, list(boxes.values()))
@@ -401,7 +401,7 @@ def _fitting(classes: Sequence[tuple[str, str]], width: int) -> list[str]:
     excess = len(", ".join(itertools.starmap(with_number, classes))) - width
     for _ in range(max(excess, 0)):
         longest = max(range(len(names)), key=lambda place: len(names[place]))
-        names[longest] = shortened(names[longest], len(names[longest]) - 1)
+        names[longest] = shorten(names[longest], len(names[longest]) - 1)
     return [with_number(name, share) for name, (_, share) in zip(names, classes, strict=True)]
 
 

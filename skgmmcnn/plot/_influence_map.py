@@ -13,11 +13,12 @@ from sklearn.pipeline import Pipeline
 from .._pipelines import open_pipeline
 from ..chain import LayerHMM
 from ..dictionary import LayerDictionary, WordMaps
+from ..features import check_layers
 from ..graph import nats, probable, salience, with_number
-from ._cells import cells_of, grey, smoothed
-from ._drawing import PALETTE, Drawing, in_lines, shortened
+from ._cells import cells_of, grey, interpolate
+from ._drawing import PALETTE, Drawing, shorten, wrap_name
 from ._layout import Box
-from ._reading import check_layers, correctness, find_images, pictures, run
+from ._reading import correctness, find_images, pictures, run
 
 _SIDE, _GAP, _MARGIN = 1.9, 0.2, 1.15
 _LINE, _LETTERS = 0.17, 24  # height and length of a line of text
@@ -135,7 +136,8 @@ class InfluenceMapDisplay(Drawing):
                 "Influence needs the network and its images, and these words were made from arrays or vectors. Make "
                 "them from images with a FeatureExtractor, or draw the words with WordMapDisplay."
             )
-        spec, layers = words.spec, check_layers(words.layers[-1:] if layers is None else layers, words)
+        spec = words.spec
+        layers = check_layers(words.layers[-1:] if layers is None else layers, words.layers)
         explained = words.decisions if target is None else np.full(len(words), spec.class_index(target))
         others = None if contrast is None else np.full(len(words), spec.class_index(contrast))
         if others is not None and (others == explained).any():
@@ -165,7 +167,7 @@ class InfluenceMapDisplay(Drawing):
                 y -= tall
                 self._draw_heat(Box(left, y, _SIDE, tall), layer, number, picture)
                 if number == 0:
-                    self._write(-0.15, y + tall / 2, in_lines(layer), 10, color=self._grey(), ha="right")
+                    self._write(-0.15, y + tall / 2, wrap_name(layer), 10, color=self._grey(), ha="right")
                 y -= 2 * _LINE + 0.15
                 if self.n_words:
                     y -= tall
@@ -176,7 +178,7 @@ class InfluenceMapDisplay(Drawing):
 
     def _title(self, number: int) -> list[tuple[str, dict[str, Any]]]:
         """Return the lines above an image with their styles."""
-        lines = wrap(shortened(self.titles[number], 3 * _LETTERS), _LETTERS)
+        lines = wrap(shorten(self.titles[number], 3 * _LETTERS), _LETTERS)
         styled: list[tuple[str, dict[str, Any]]] = [(line, {"weight": "bold"}) for line in lines]
         if self.labels is not None:
             text, wrong = (
@@ -184,7 +186,7 @@ class InfluenceMapDisplay(Drawing):
                 self.labels[number] != self.words.decisions[number],
             )
             colour = self._ink(against=wrong)
-            styled += [(line, {"color": colour}) for line in wrap(shortened(text, 2 * _LETTERS), _LETTERS)]
+            styled += [(line, {"color": colour}) for line in wrap(shorten(text, 2 * _LETTERS), _LETTERS)]
         return styled
 
     def _write_lines(self, x: float, y: float, lines: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
@@ -197,7 +199,7 @@ class InfluenceMapDisplay(Drawing):
 
         influence = self.maps[layer][number]
         most = float(np.abs(influence).max())
-        heat = smoothed(influence, cells_of(self.words.spec, layer), picture.shape[:2])
+        heat = interpolate(influence, cells_of(self.words.spec, layer), picture.shape[:2])
         colours = np.where((heat > 0)[..., None], *(to_rgb(colour) for colour in PALETTE[:2]))
         strength = _MOST * np.abs(heat)[..., None] / (most or 1)
         self._draw_image(box, grey(picture) / 255 * (1 - strength) + colours * strength)
@@ -217,7 +219,7 @@ class InfluenceMapDisplay(Drawing):
             self._outline(drawn, cells, np.where(shown == word, 0, -1), colour=colour, halo="white")
             y = box.bottom - 0.05 - _LINE * place
             self._draw_rectangle(Box(box.left, y - 0.13, 0.13, 0.1), fc=colour, ec="none")
-            name = shortened(self.words.vocabulary.names.get((layer, word), f"w{word}"), 12)
+            name = shorten(self.words.vocabulary.names.get((layer, word), f"w{word}"), 12)
             self._write_lines(box.left + 0.2, y, [(f"{name}  {nats(float(sums[word]))}", {})])
 
     def _key(self) -> list[str]:

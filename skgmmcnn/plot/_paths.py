@@ -18,7 +18,7 @@ from ..chain import InferencePaths, LayerHMM
 from ..dictionary import Vocabulary
 from ..features import FeatureMaps
 from ..graph import percent
-from ._drawing import MARK, PALETTE, Drawing, shortened
+from ._drawing import MARK, PALETTE, Drawing, shorten
 from ._layout import Box, Line, place_labels
 from ._reading import find_images, named_vocabulary, run
 
@@ -237,9 +237,9 @@ class PathDisplay(Drawing):
         layer, chances = self.paths.layers[node.column], self._chances(node)
         self._draw_patches(box, self.vocabulary.representatives.get(layer), node.number, 2, 2)
         name = self.vocabulary.names.get((layer, node.number))
-        title = f"w{node.number}" if name is None else f"{shortened(name, 22)} (w{node.number})"
+        title = f"w{node.number}" if name is None else f"{shorten(name, 22)} (w{node.number})"
         likely = [label for label in chances.argsort()[::-1][:2] if chances[label] >= 0.05]
-        text = "\n".join(f"{shortened(self._name(label), 18)}: {percent(float(chances[label]))}" for label in likely)
+        text = "\n".join(f"{shorten(self._name(label), 18)}: {percent(float(chances[label]))}" for label in likely)
         self._write(box.middle, box.bottom - 0.03, title, 8.5, weight="bold", va="top")
         self._write(box.middle, box.bottom - 0.2, text, 8, va="top")
 
@@ -253,7 +253,7 @@ class PathDisplay(Drawing):
             text = f"{percent(share)} of {n_images}\nimages shown"
             self._write(box.middle, box.bottom - 0.05, text, 8, va="top")
         self._draw_rectangle(box, fc=(colour, 0.15), ec=colour, linewidth=2)
-        lines, size = "\n".join(wrap(shortened(name, 44), 11)), 16 if len(name) <= 6 else 9
+        lines, size = "\n".join(wrap(shorten(name, 44), 11)), 16 if len(name) <= 6 else 9
         self._write(box.middle, box.centre, lines, size, weight="bold", color=colour)
 
     def _draw_image_path(self, path: list[Node], boxes: dict[Node, Box]) -> None:
@@ -269,7 +269,7 @@ class PathDisplay(Drawing):
             self._draw_arrow(line, color=MARK, linewidth=1.8, shrinkA=1, shrinkB=1, zorder=2)
             self._draw_rectangle(boxes[tail], fc="none", ec=MARK, linewidth=2)
         if true not in (None, path[-1].number):
-            (layer,) = self.paths[self.image].leaves([true])
+            (layer,) = self.paths[self.image].departures([true])
             box, text = boxes[path[1 + layer]], f"leaves the paths of {self._name(true)}"
             self._write(box.middle, box.bottom - 0.5, text, 8, weight="bold", color=MARK, va="top", box=True)
 

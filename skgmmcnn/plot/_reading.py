@@ -20,33 +20,43 @@ _RARE = 0.03  # share of a word's locations below which a class is not named
 
 def named_vocabulary(model: WordModel) -> Vocabulary:
     """Return the vocabulary of a dictionary or chain with the current names of its words."""
-    return replace(model.vocabulary_, names=model._names())
+    return replace(model.vocabulary_, names=model._names(model.vocabulary_.n_words))
 
 
 def statistics_of(vocabulary: Vocabulary) -> Mapping[str, WordStatistics]:
-    """Return the statistics of words; raise an error where there are none."""
+    """Return the statistics of words; raise ValueError without any."""
     if not vocabulary.statistics:
         raise ValueError("The dictionary has no statistics of its words; call its collect_representatives(X) first.")
     return vocabulary.statistics
 
 
 def words_by_name(vocabulary: Vocabulary, words: Sequence[tuple[str, int] | str]) -> list[tuple[str, int]]:
-    """Return words, given by layer and number or as ``"layer3_w017"``, by layer and number."""
-    keys = {vocabulary.key(layer, word): (layer, word) for layer, n in vocabulary.n_words.items() for word in range(n)}
-    pairs: list[tuple[str, int]] = []
-    for word in [words] if isinstance(words, str) or not isinstance(words, Iterable) else words:
-        pair: Any = keys.get(word) if isinstance(word, str) else tuple(word) if isinstance(word, Iterable) else None
-        if pair not in set(keys.values()):
-            near = difflib.get_close_matches(str(word), keys, 3, 0.3)
+    """Return (layer, number) of words, which are given in this form or as ``"layer3_w017"``."""
+    pairs: dict[Any, tuple[str, int]] = {}
+    for layer, n_words in vocabulary.n_words.items():
+        for number in range(n_words):
+            pairs[layer, number] = pairs[vocabulary.key(layer, number)] = (layer, number)
+    results = []
+    for word in _as_list(words):
+        key = tuple(word) if isinstance(word, Iterable) and not isinstance(word, str) else word
+        if key not in pairs:
+            names = vocabulary.keys()
+            near = difflib.get_close_matches(str(word), names, 3, 0.3)
             sizes = ", ".join(f"{layer!r} has words 0 to {n - 1}" for layer, n in vocabulary.n_words.items())
             raise ValueError(
-                f"There is no word {word!r}; words are given as (layer, number) or by names such as "
-                f"{next(iter(keys))!r}, and {sizes}." + (f" Near names: {', '.join(near)}." if near else "")
+                f"There is no word {word!r}; words are given as (layer, number) or by names such as {names[0]!r}, and "
+                f"{sizes}." + (f" Near names: {', '.join(near)}." if near else "")
             )
-        pairs.append((pair[0], int(pair[1])))
-    if not pairs:
+        results.append(pairs[key])
+    if not results:
         raise ValueError("There are no words to show.")
-    return pairs
+    return results
+
+
+def _as_list(values: Any) -> list[Any]:
+    """Return one or several values as a list."""
+    several = isinstance(values, Iterable) and not isinstance(values, str | PathLike)
+    return list(values) if several else [values]
 
 
 def classes_of(statistics: WordStatistics, words: Sequence[int]) -> list[tuple[int, float]]:
@@ -95,9 +105,8 @@ def run(steps: Iterable[Any], X: Any) -> Any:
 def find_images(images: Any, X: Any, n_images: int | None = None) -> np.ndarray:
     """Return the rows in X of one or several images, given by their numbers or the names of their files."""
     n_images = len(X) if n_images is None else n_images
-    several = isinstance(images, Iterable) and not isinstance(images, str | PathLike)
     rows = []
-    for image in images if several else [images]:
+    for image in _as_list(images):
         if isinstance(image, str | PathLike):
             rows.append(_row_of_file(Path(image).name, X))
         elif not isinstance(image, int | np.integer) or isinstance(image, bool):
@@ -110,8 +119,8 @@ def find_images(images: Any, X: Any, n_images: int | None = None) -> np.ndarray:
 
 
 def _row_of_file(name: str, X: Any) -> int:
-    shown = X.pictures if isinstance(X, WordMaps) else X.pictures() if isinstance(X, FeatureMaps) else None
-    names = [shown.file_name(row) for row in range(len(shown))] if shown is not None else []
+    images = X.pictures if isinstance(X, WordMaps) else X.pictures() if isinstance(X, FeatureMaps) else None
+    names = [] if images is None else [images.file_name(row) for row in range(len(images))]
     if names.count(name) > 1:
         raise ValueError(
             f"{names.count(name)} images of X have the file name {name!r}; give the number of one of them."
@@ -120,16 +129,6 @@ def _row_of_file(name: str, X: Any) -> int:
         near = ", ".join(map(repr, difflib.get_close_matches(name, names))) or "none of a similar name"
         raise ValueError(f"There is no file {name!r} among the images of X; there is {near}.")
     return names.index(name)
-
-
-def check_layers(layers: str | Sequence[str], maps: WordMaps) -> list[str]:
-    """Return one or several layers as a list; raise an error if one is unknown."""
-    chosen = [layers] if isinstance(layers, str) else list(layers)
-    for layer in chosen:
-        if layer not in maps.layers:
-            near = difflib.get_close_matches(str(layer), maps.layers) or maps.layers
-            raise ValueError(f"There is no layer {layer!r}; there is {', '.join(map(repr, near))}.")
-    return chosen
 
 
 def pictures(words: WordMaps) -> list[np.ndarray]:
@@ -141,9 +140,9 @@ def locations_of(words: WordMaps, node: Mapping[str, Any]) -> np.ndarray:
     """Return the locations of a node of a graph, bool (n, H, W); an output has one location in every image."""
     if node["layer"] == DECISION:
         return np.ones((len(words), 1, 1), dtype=bool)
-    shown = np.isin(words.words[node["layer"]], node.get("words", [node["word"]]))
+    mask = np.isin(words.words[node["layer"]], node.get("words", [node["word"]]))
     if "row" in node:
-        here = np.zeros_like(shown)
-        here[:, node["row"], node["column"]] = True
-        shown &= here
-    return shown
+        location = np.zeros_like(mask)
+        location[:, node["row"], node["column"]] = True
+        mask &= location
+    return mask

@@ -13,7 +13,7 @@ from .._pipelines import find_step
 from ..chain import LayerHMM
 from ..dictionary import LayerDictionary
 from ..mixture import DiagonalGaussianMixture
-from ._drawing import INK, Panels, in_lines
+from ._drawing import INK, Panels, wrap_name
 
 _COLUMNS = 3
 _ENDED = {None: "", True: ", converged", False: ", stopped at max_iter"}
@@ -113,7 +113,7 @@ class TrainingDisplay(Panels):
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         ax.set_xlabel("pass" + (", then for the class" if self.retrained else ""))
         ended = f"{n_trained} pass{'es' * (n_trained != 1)}{_ENDED[(self.converged or {}).get(name)]}"
-        ax.set_title(f"{in_lines(name, 28)}\n{bounds[-1]:.2f} nats\n{ended}", fontsize=9, parse_math=False)
+        ax.set_title(f"{wrap_name(name, 28)}\n{bounds[-1]:.2f} nats\n{ended}", fontsize=9, parse_math=False)
 
 
 def _converged(model: Any, bounds: Mapping[str, Sequence[float]], retrained: bool) -> dict[str, bool]:

@@ -13,7 +13,7 @@ from .._pipelines import find_step
 from ..chain import LayerHMM
 from ..dictionary import LayerDictionary, Vocabulary
 from ..graph import percent
-from ._drawing import Drawing, in_lines, shortened
+from ._drawing import Drawing, shorten, wrap_name
 from ._layout import Box
 from ._reading import classes_of, named_vocabulary, statistics_of, words_by_name
 
@@ -136,7 +136,7 @@ class VisualWordDisplay(Drawing):
         classes, usual = classes_of(statistics, [word]), statistics.counts.sum(0) / statistics.counts.sum()
         lines = []
         for label, share in classes[: self.n_classes]:
-            name = f"class {label}" if names is None else shortened(names[label], _LONGEST)
+            name = f"class {label}" if names is None else shorten(names[label], _LONGEST)
             lines.append((name, share, float(usual[label])))
         if rest := [share for _, share in classes[self.n_classes :]]:
             lines.append((f"{len(rest)} other{'s' if len(rest) > 1 else ''}", sum(rest), 0.0))
@@ -147,8 +147,8 @@ class VisualWordDisplay(Drawing):
         share = float(self.vocabulary.statistics[layer].share[number])
         name = self.vocabulary.names.get((layer, number))
         return (
-            [f"w{number}"] if name is None else [*wrap(shortened(name, 44), 16), f"(w{number})"],
-            [*in_lines(layer).splitlines(), f"{percent(share)} of locations" if share else "at no location"],
+            [f"w{number}"] if name is None else [*wrap(shorten(name, 44), 16), f"(w{number})"],
+            [*wrap_name(layer).splitlines(), f"{percent(share)} of locations" if share else "at no location"],
         )
 
     def _draw_bars(self, lines: list[tuple[str, float, float]], left: float, middle: float, scale: float) -> None:

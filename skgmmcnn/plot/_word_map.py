@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from textwrap import wrap
 from typing import Any
 
@@ -14,16 +15,17 @@ from sklearn.pipeline import Pipeline
 from .._pipelines import open_pipeline
 from ..chain import LayerHMM
 from ..dictionary import LayerDictionary, WordMaps
+from ..features import check_layers
 from ..graph import DECISION, strength_of
 from ._cells import cells_of, grey
-from ._drawing import PALETTE, Drawing, in_lines, shortened
-from ._layout import Box
-from ._reading import check_layers, find_images, pictures, run, words_by_name
+from ._drawing import PALETTE, Drawing, shorten, wrap_name
+from ._layout import Box, height_of_images
+from ._reading import find_images, pictures, run, words_by_name
 
 _SIDE, _GAP = 1.75, 0.2
 _ENTRY, _PATCH = 0.36, 0.3  # height of an entry of the legend, and side of the patch in it
 _COLUMNS = 4
-_TINT = 0.6  # how opaque colours are
+_OPACITY = 0.6  # of colours
 _SHORT = 7  # letters of entries that stand two by two
 
 
@@ -39,7 +41,7 @@ class WordMapDisplay(Drawing):
     ----------
     words : WordMaps
         Words of one image.
-    chosen : dict of str to sequence of int
+    selected_words : dict of str to sequence of int
         The words to colour, by layer: at most eight.
 
     Attributes
@@ -65,10 +67,10 @@ class WordMapDisplay(Drawing):
     """
 
     words: WordMaps
-    chosen: Mapping[str, Sequence[int]]
+    selected_words: Mapping[str, Sequence[int]]
 
     def __post_init__(self) -> None:
-        for layer, numbers in self.chosen.items():
+        for layer, numbers in self.selected_words.items():
             if len(numbers) > len(PALETTE):
                 raise ValueError(
                     f"At most {len(PALETTE)} words of a layer can be distinguished; {layer!r} has {len(numbers)}."
@@ -118,44 +120,52 @@ class WordMapDisplay(Drawing):
         X = X[find_images(image, X)]
         maps = run([*before, model], X)
         if maps.vocabulary.fingerprint != model.vocabulary_.fingerprint:
-            raise ValueError("These words come from another dictionary than the one that is given.")
-        chosen = _choose(maps, words, graph, n_words)
+            raise ValueError(
+                "The words of X come from another dictionary than the estimator's; transform the images with it."
+            )
+        selected_words = _select_words(maps, words, graph, n_words)
         if layers is not None:
-            chosen = {layer: chosen.get(layer, []) for layer in check_layers(layers, maps)}
-        return cls(maps, chosen).plot(ax=ax)
+            selected_words = {layer: selected_words.get(layer, []) for layer in check_layers(layers, maps.layers)}
+        return cls(maps, selected_words).plot(ax=ax)
 
     def _key(self) -> list[str]:
-        colours = (
-            "words of the image, each with its most typical patch of the fitted images, and its share of locations."
-        )
-        return [f"Colours: {colours}", "Grey: other words."]
+        return [
+            "Colours: words of the image, each with its most typical patch of the fitted images, and its share of "
+            "locations.",
+            "Grey: other words.",
+        ]
 
     def _draw(self) -> Box:
-        picture = next(iter(pictures(self.words)), None)
-        panels: list[str | None] = [*([] if picture is None else [None]), *self.chosen]
-        columns = -(-len(panels) // -(-len(panels) // _COLUMNS))
-        height, width = next(iter(self.words.words.values())).shape[1:] if picture is None else picture.shape[:2]
-        tall, y = _SIDE * min(max(height / width, 0.4), 1.6), 0.0
-        for row in (panels[start : start + columns] for start in range(0, len(panels), columns)):
+        images = pictures(self.words)
+        picture = images[0] if images else None
+        panels = [*([None] if images else []), *self.selected_words]
+        columns = ceil(len(panels) / ceil(len(panels) / _COLUMNS))
+        shape = next(iter(self.words.words.values())).shape[1:] if picture is None else picture.shape
+        height = height_of_images(_SIDE, [shape])
+        y = 0.0
+        for start in range(0, len(panels), columns):
+            row = panels[start : start + columns]
             titles = [self._title(layer) for layer in row]
-            y -= 0.46 + 0.16 * max(name.count("\n") for name, _ in titles) + tall
-            boxes = [Box(place * (_SIDE + _GAP), y, _SIDE, tall) for place in range(len(row))]
-            for box, (name, about) in zip(boxes, titles, strict=True):
+            y -= 0.46 + 0.16 * max(name.count("\n") for name, _ in titles) + height
+            ends = []
+            for place, (layer, (name, about)) in enumerate(zip(row, titles, strict=True)):
+                box = Box(place * (_SIDE + _GAP), y, _SIDE, height)
                 self._write(box.middle, box.top + 0.18, name, 9, weight="bold", va="bottom")
                 self._write(box.middle, box.top + 0.04, about, 7.5, color=self._grey(), va="bottom")
-            y = min(self._draw_panel(box, layer, picture) for box, layer in zip(boxes, row, strict=True)) - _GAP
+                ends.append(self._draw_panel(box, layer, picture))
+            y = min(ends) - _GAP
         return Box(-_GAP / 2, y + _GAP / 2, columns * (_SIDE + _GAP), -y - _GAP / 2)
 
     def _title(self, layer: str | None) -> tuple[str, str]:
         """Return the name above a panel, and a line about it."""
         if layer is None:
             decision = self.words.spec.class_name(int(self.words.decisions[0]))
-            return "\n".join(wrap(shortened(decision, 44), 22)), "the decision"
-        shown = self.words.words[layer][0]
-        height, width = shown.shape
-        n_words = len(np.unique(shown))
+            return "\n".join(wrap(shorten(decision, 44), 22)), "the decision"
+        word_map = self.words.words[layer][0]
+        height, width = word_map.shape
+        n_words = len(np.unique(word_map))
         about = f"{height} x {width} locations, {n_words} word{'s' if n_words > 1 else ''}"
-        return in_lines(layer, 20), "1 location" if shown.size == 1 else about
+        return wrap_name(layer, 20), "1 location" if word_map.size == 1 else about
 
     def _draw_panel(self, box: Box, layer: str | None, picture: np.ndarray | None) -> float:
         """Draw the image, or a map with its legend; return the y of the lower end."""
@@ -163,25 +173,24 @@ class WordMapDisplay(Drawing):
             assert picture is not None
             self._draw_image(box, picture)
             return box.bottom - 0.06
-        shown, cells, chosen = self.words.words[layer][0], cells_of(self.words.spec, layer), self.chosen[layer]
-        ground = np.full((*shown.shape, 3), 235, np.uint8) if picture is None else grey(picture)
-        drawn = self._draw_image(box, ground)
-        if shown.size > 1:
-            self._tint(drawn, cells, shown, chosen, _TINT)
-            self._outline(drawn, cells, np.where(np.isin(shown, chosen), shown, -1))
-        elif shown[0, 0] in chosen:
-            self._draw_rectangle(drawn, fc="none", ec=PALETTE[list(chosen).index(shown[0, 0])], lw=5)
+        word_map, words = self.words.words[layer][0], list(self.selected_words[layer])
+        ground = np.full((*word_map.shape, 3), 235, np.uint8) if picture is None else grey(picture)
+        image_box = self._draw_image(box, ground)
+        if word_map.size > 1:
+            cells = cells_of(self.words.spec, layer)
+            self._tint(image_box, cells, word_map, words, _OPACITY)
+            self._outline(image_box, cells, np.where(np.isin(word_map, words), word_map, -1))
+        elif word_map[0, 0] in words:
+            self._draw_rectangle(image_box, fc="none", ec=PALETTE[words.index(word_map[0, 0])], lw=5)
         return self._draw_legend(box, layer)
 
     def _draw_legend(self, box: Box, layer: str) -> float:
-        shown, names = self.words.words[layer][0], self.words.vocabulary.names
+        """Draw the words of a layer below a map, in two columns if texts are short; return the y of the lower end."""
         typical = self.words.vocabulary.representatives.get(layer)
-        entries = []
-        for word in self.chosen[layer]:
-            count, name = f"{(shown == word).sum()}/{shown.size}", names.get((layer, word))
-            entries.append(f"w{word}\n{count}" if name is None else f"{shortened(name, 22)}\nw{word}   {count}")
-        columns = 1 if any(len(line) > _SHORT for entry in entries for line in entry.split("\n")) else 2
-        for place, (word, colour, entry) in enumerate(zip(self.chosen[layer], PALETTE, entries, strict=False)):
+        words = self.selected_words[layer]
+        texts = [self._legend_text(layer, word) for word in words]
+        columns = 1 if any(len(line) > _SHORT for text in texts for line in text.split("\n")) else 2
+        for place, (word, colour, text) in enumerate(zip(words, PALETTE, texts, strict=False)):
             row, column = divmod(place, columns)
             left, bottom = box.left + column * _SIDE / columns + 0.03, box.bottom - 0.06 - _ENTRY * row - _PATCH - 0.03
             patch = Box(left, bottom, _PATCH, _PATCH)
@@ -190,11 +199,18 @@ class WordMapDisplay(Drawing):
                 self._draw_rectangle(patch, fc="none", ec=colour, lw=2.5)
             else:
                 self._draw_rectangle(patch, fc=colour, ec="none")
-            self._write(patch.right + 0.06, patch.centre, entry, 7, ha="left", linespacing=1.1)
-        return box.bottom - 0.06 - _ENTRY * -(-len(entries) // columns)
+            self._write(patch.right + 0.06, patch.centre, text, 7, ha="left", linespacing=1.1)
+        return box.bottom - 0.06 - _ENTRY * ceil(len(words) / columns)
+
+    def _legend_text(self, layer: str, word: int) -> str:
+        """Return the name and number of a word, and its share of locations."""
+        word_map = self.words.words[layer][0]
+        share = f"{(word_map == word).sum()}/{word_map.size}"
+        name = self.words.vocabulary.names.get((layer, word))
+        return f"w{word}\n{share}" if name is None else f"{shorten(name, 22)}\nw{word}   {share}"
 
 
-def _choose(
+def _select_words(
     maps: WordMaps, words: Sequence[tuple[str, int] | str] | None, graph: nx.DiGraph | None, n_words: int
 ) -> dict[str, list[int]]:
     """Return the words to colour of each layer that has any, in the order of their colours."""
@@ -202,17 +218,25 @@ def _choose(
         raise ValueError("The words to colour are those of words= or those of graph=; give one of them.")
     if not 1 <= n_words <= len(PALETTE):
         raise ValueError(f"n_words must be 1 to {len(PALETTE)}; got {n_words}.")
-    chosen: dict[str, list[int]] = {layer: [] for layer in maps.layers}
-    if words is None and graph is None:
-        for layer in maps.layers:
-            counts = np.bincount(maps.words[layer][0].ravel())
-            chosen[layer] = [int(word) for word in np.argsort(-counts, kind="stable")[:n_words] if counts[word]]
-        return chosen
+    limit = None
     if graph is not None:
-        strength = strength_of(graph)
-        nodes = sorted(graph.nodes.values(), key=lambda node: -abs(strength.of_node(node)))
-        words = [(node["layer"], node["word"]) for node in nodes if node["layer"] != DECISION]
-    for layer, word in dict.fromkeys(words_by_name(maps.vocabulary, words or [])):
-        chosen[layer].append(word)
-    most = None if graph is None else len(PALETTE)
-    return {layer: numbers[:most] for layer, numbers in chosen.items() if numbers}
+        words, limit = _words_by_strength(graph), len(PALETTE)
+    elif words is None:
+        words, limit = _words_by_frequency(maps), n_words
+    pairs = dict.fromkeys(words_by_name(maps.vocabulary, words))
+    selected_words = {layer: [word for other, word in pairs if other == layer][:limit] for layer in maps.layers}
+    return {layer: numbers for layer, numbers in selected_words.items() if numbers}
+
+
+def _words_by_strength(graph: nx.DiGraph) -> list[tuple[str, int]]:
+    strength = strength_of(graph)
+    nodes = sorted(graph.nodes.values(), key=lambda node: -abs(strength.of_node(node)))
+    return [(node["layer"], node["word"]) for node in nodes if node["layer"] != DECISION]
+
+
+def _words_by_frequency(maps: WordMaps) -> list[tuple[str, int]]:
+    pairs = []
+    for layer in maps.layers:
+        numbers, counts = np.unique(maps.words[layer][0], return_counts=True)
+        pairs += [(layer, int(number)) for number in numbers[np.argsort(-counts, kind="stable")]]
+    return pairs

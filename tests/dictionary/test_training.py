@@ -149,6 +149,7 @@ def test_the_first_step_is_a_pass(maps):
 @pytest.mark.parametrize("solver", ["online", "sgd"])
 def test_solvers(maps, solver):
     dictionary = LayerDictionary(8, solver=solver, random_state=0).fit(maps)
+    assert dictionary.n_iter_ == max(map(len, dictionary.lower_bounds_.values()))
     assert dictionary.score(maps) > LayerDictionary(8, random_state=0).fit(maps).score(maps) - 0.05 * 88
 
 

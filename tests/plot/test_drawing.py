@@ -12,7 +12,7 @@ from matplotlib.text import Text
 
 from skgmmcnn import VisualWordDisplay
 from skgmmcnn.dictionary import Vocabulary
-from skgmmcnn.plot._drawing import AGAINST, INK, LIGHT_AGAINST, LIGHT_INK, MARK, PALETTE, shortened
+from skgmmcnn.plot._drawing import AGAINST, INK, LIGHT_AGAINST, LIGHT_INK, MARK, PALETTE, shorten
 from skgmmcnn.plot._word_similarity import _OTHER, _SAME
 from tests.plot import pictures
 
@@ -53,9 +53,9 @@ def test_colours_differ_with_any_vision(vision):
 
 
 def test_long_words_are_shortened_not_dropped():
-    assert shortened("American_Staffordshire_terrier", 12) == "American_St…"
-    assert shortened("tabby cat", 7) == "tabby…"
-    assert shortened("tabby", 5) == "tabby"
+    assert shorten("American_Staffordshire_terrier", 12) == "American_St…"
+    assert shorten("tabby cat", 7) == "tabby…"
+    assert shorten("tabby", 5) == "tabby"
 
 
 @pytest.fixture

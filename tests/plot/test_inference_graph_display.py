@@ -21,12 +21,12 @@ from skgmmcnn import FeatureExtractor, InferenceGraph, InferenceGraphDisplay, La
 from skgmmcnn.graph._influence_wording import is_part
 from skgmmcnn.graph._wording import nats, percent, probable
 from skgmmcnn.plot import _reduction
-from skgmmcnn.plot._cells import HELD, strongest
-from skgmmcnn.plot._drawing import AGAINST, INK, in_lines
+from skgmmcnn.plot._cells import INFLUENCE_SHARE, strongest_locations
+from skgmmcnn.plot._drawing import AGAINST, INK, wrap_name
 from skgmmcnn.plot._edge_maps import edge_maps
 from skgmmcnn.plot._layout import Box, place_labels, rows_of
 from skgmmcnn.plot._reading import locations_of
-from tests.graph.test_inference_graph import random_words
+from tests.graph.random_words import random_words
 from tests.plot.readable import assert_readable, written
 
 # What counts warn of, pictures say themselves.
@@ -78,13 +78,13 @@ def test_words_are_lit_not_covered(graph, words):
 def test_strongest_places_hold_most_of_what_a_word_does(rng):
     for sign in (1, -1):
         influence, shown = sign * (rng.random((6, 7)) - 0.3), rng.random((6, 7)) < 0.5
-        kept = strongest(shown, influence)
+        kept = strongest_locations(shown, influence)
         does = np.where(shown, sign * influence, 0).clip(0)
         assert (does[kept] > 0).all()
-        assert does[kept].sum() >= HELD * does.sum() > np.sort(does[kept])[1:].sum()
+        assert does[kept].sum() >= INFLUENCE_SHARE * does.sum() > np.sort(does[kept])[1:].sum()
         assert does[shown & ~kept].max() <= does[kept].min()
-    np.testing.assert_array_equal(strongest(shown, None), shown)
-    np.testing.assert_array_equal(strongest(shown, np.zeros_like(influence)), shown)
+    np.testing.assert_array_equal(strongest_locations(shown, None), shown)
+    np.testing.assert_array_equal(strongest_locations(shown, np.zeros_like(influence)), shown)
 
 
 @pytest.mark.parametrize("evidence", ["counts", "influence"])
@@ -280,9 +280,9 @@ def test_targets_and_contrasts(graph, words):
 
 
 def test_long_layer_names_take_several_lines():
-    assert in_lines("features.9.expand3x3_activation") == "features.9.\nexpand3x3_\nactivation"
-    assert in_lines("layer3") == "layer3"
-    assert in_lines("a" * 30) == "a" * 30
+    assert wrap_name("features.9.expand3x3_activation") == "features.9.\nexpand3x3_\nactivation"
+    assert wrap_name("layer3") == "layer3"
+    assert wrap_name("a" * 30) == "a" * 30
 
 
 @pytest.mark.parametrize("n_fitted", [1, 2, 9, 10])
@@ -413,7 +413,7 @@ def test_words_together_hold_most_of_their_influence(influence_graph, words):
     assert all(node["influence"] > 0 for node in nodes.values())
     shown = np.isin(words.words["conv3"][7], [node["word"] for node in nodes.values()])
     lit = np.any(list(display._strongest(nodes, 0).values()), axis=0)
-    np.testing.assert_array_equal(lit, strongest(shown, display.influence["conv3"][0]))
+    np.testing.assert_array_equal(lit, strongest_locations(shown, display.influence["conv3"][0]))
     assert lit.sum() < shown.sum()
 
 

@@ -8,7 +8,7 @@ from matplotlib.colors import to_rgb
 
 from skgmmcnn import InfluenceMapDisplay
 from skgmmcnn.graph._wording import nats, probable
-from skgmmcnn.plot._cells import Cells, grey, smoothed
+from skgmmcnn.plot._cells import Cells, grey, interpolate
 from skgmmcnn.plot._drawing import PALETTE
 from tests.plot.readable import assert_readable, written
 
@@ -58,13 +58,13 @@ def test_words_are_segments_with_their_influence(digits_dictionary, words):
 
 def test_smooth_maps_keep_their_values():
     cells = Cells(np.array([0, 0.5, 1]), np.array([0, 0.25, 1]))
-    found = smoothed(np.array([[0.0, 1], [2, 3]]), cells, (4, 8))
+    found = interpolate(np.array([[0.0, 1], [2, 3]]), cells, (4, 8))
     assert found.shape == (4, 8)
     assert found[0, 0] == 0  # beyond the middle of the first cell
     assert found[-1, -1] == 3
     assert (np.diff(found, axis=0) >= 0).all()
     quarters = np.linspace(0, 1, 5)
-    np.testing.assert_allclose(smoothed(np.eye(4), Cells(quarters, quarters), (4, 4)), np.eye(4))
+    np.testing.assert_allclose(interpolate(np.eye(4), Cells(quarters, quarters), (4, 4)), np.eye(4))
 
 
 @pytest.mark.parametrize("right", [True, False])

@@ -44,7 +44,7 @@ _DRAW_IMAGE = _drawing.Drawing._draw_image
         ("visual_words", lambda patch: patch.setattr("skgmmcnn.plot._visual_word._LONGEST", 5)),
         (
             "graph_of_an_image",
-            lambda patch: patch.setattr("skgmmcnn.plot._inference_graph.lit", lambda image, places: image),
+            lambda patch: patch.setattr("skgmmcnn.plot._inference_graph.highlight", lambda image, places: image),
         ),
         ("graph_of_an_image", lambda patch: patch.setattr(InferenceGraphDisplay, "_draw_edges", lambda self, boxes: 0)),
         ("graph_of_a_class", lambda patch: patch.setattr(InferenceGraphDisplay, "_draw_map", lambda *parts: 0)),

@@ -11,7 +11,7 @@ from sklearn.pipeline import make_pipeline
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary, LayerHMM, WordMapDisplay
 from skgmmcnn.plot._drawing import PALETTE
-from tests.graph.test_inference_graph import random_words
+from tests.graph.random_words import random_words
 from tests.plot import pictures
 from tests.plot.readable import assert_readable, written
 
@@ -28,7 +28,7 @@ def test_each_location_has_the_colour_of_its_word(digits_dictionary, maps, words
         shown_words = words.words[layer][7]
         numbers, counts = np.unique(shown_words, return_counts=True)
         frequent = [int(numbers[i]) for i in np.argsort(-counts, kind="stable")[:3]]
-        assert list(display.chosen[layer]) == frequent
+        assert list(display.selected_words[layer]) == frequent
         for i, j in np.ndindex(shown_words.shape):
             known = shown_words[i, j] in frequent
             expected = (*to_rgb(PALETTE[frequent.index(shown_words[i, j])]), 0.6) if known else (0, 0, 0, 0)
@@ -44,25 +44,29 @@ def test_chosen_words_and_those_of_a_graph(digits_dictionary, maps, words, graph
     display = WordMapDisplay.from_estimator(digits_dictionary, words, image=7, graph=explained)
     for layer in words.layers:
         nodes = [node for node in explained.nodes.values() if node["layer"] == layer]
-        assert display.chosen[layer] == [node["word"] for node in sorted(nodes, key=lambda node: -node["score"])]
+        assert display.selected_words[layer] == [
+            node["word"] for node in sorted(nodes, key=lambda node: -node["score"])
+        ]
     (used,) = InferenceGraph(n_nodes=2, n_against=2, evidence="influence").fit(words).explain(words[7])
     display = WordMapDisplay.from_estimator(digits_dictionary, words, image=7, graph=used)
     for layer in words.layers:
         nodes = [node for node in used.nodes.values() if node["layer"] == layer]
-        assert display.chosen[layer] == [n["word"] for n in sorted(nodes, key=lambda node: -abs(node["influence"]))]
+        assert display.selected_words[layer] == [
+            n["word"] for n in sorted(nodes, key=lambda node: -abs(node["influence"]))
+        ]
     display = WordMapDisplay.from_estimator(
         digits_dictionary, words, image=7, words=["conv3_w004", ("conv1", 2), ("conv3", 1)]
     )
-    assert display.chosen == {"conv1": [2], "conv3": [4, 1]}
+    assert display.selected_words == {"conv1": [2], "conv3": [4, 1]}
     display = WordMapDisplay.from_estimator(digits_dictionary, words, words=[("conv3", 4)], layers=["conv3", "conv2"])
-    assert display.chosen == {"conv3": [4], "conv2": []}
+    assert display.selected_words == {"conv3": [4], "conv2": []}
     assert_readable(display.figure_)
     wide = InferenceGraph(n_nodes=12, fields="whole").fit(words).explain(words[7])[0]
     most = max(Counter(node["layer"] for node in wide.nodes.values()).values())
     with pytest.MonkeyPatch.context() as patch:  # fewer colours than the graph has words
         patch.setattr("skgmmcnn.plot._word_map.PALETTE", PALETTE[: most - 1])
         display = WordMapDisplay.from_estimator(digits_dictionary, words, image=7, graph=wide)
-    assert max(map(len, display.chosen.values())) == most - 1
+    assert max(map(len, display.selected_words.values())) == most - 1
 
 
 def test_images_are_counted_from_the_front_or_the_back(digits):
@@ -77,7 +81,7 @@ def test_images_are_counted_from_the_front_or_the_back(digits):
 
 
 def test_one_location_frames_the_image(digits):
-    """A fully connected layer is about the whole image: a frame in shown_words word's colour, no tint."""
+    """A fully connected layer is about the whole image: a frame in its word's colour, no tint."""
     pipe = make_pipeline(FeatureExtractor(digits.network, ["mean", "head"]), LayerHMM(8, random_state=0, tol=0.1))
     display = WordMapDisplay.from_estimator(pipe.fit(digits.images[:200]), digits.images[:5], image=1)
     assert overlays(display) == []
@@ -122,7 +126,7 @@ def test_bad_options(options, message, digits_dictionary, words):
 
 def test_estimators_that_do_not_fit(maps, words, graph):
     another = LayerDictionary({"conv1": 8, "conv2": 12, "conv3": 16}, random_state=1).fit(maps)
-    with pytest.raises(ValueError, match="come from another dictionary"):
+    with pytest.raises(ValueError, match="another dictionary than the estimator's"):
         WordMapDisplay.from_estimator(another, words)
     with pytest.raises(TypeError, match="needs a fitted LayerDictionary or LayerHMM, or a pipeline with one"):
         WordMapDisplay.from_estimator(graph, words)
