@@ -35,8 +35,8 @@ def report(name, words, graph, maps, layers):
     pipe = make_pipeline(words, graph)
     for layer in layers:
         curves = deletion(pipe, maps, layer, orders=["graph", "per_location", "random"], random_state=0)
-        (by_bits, _), (each, (low, high)) = curves.ratio("graph"), curves.ratio("per_location")
-        print(f"{name:8}{layer:8}{by_bits:10.3f}{each:14.3f} ({low:.3f} to {high:.3f})", flush=True)
+        by_bits, each = curves.ratio("graph"), curves.ratio("per_location")
+        print(f"{name:8}{layer:8}{by_bits.value:10.3f}      {each:.3f}", flush=True)
 
 
 def main(n_words, n_test):

@@ -15,9 +15,9 @@ from torchvision.models import resnet50
 
 from skgmmcnn import FeatureExtractor, InferenceGraph
 from skgmmcnn.dictionary import Vocabulary, WordMaps
-from skgmmcnn.graph._counting import count_pairs
-from skgmmcnn.graph._counts import spread
-from skgmmcnn.graph._hierarchy import hierarchy
+from skgmmcnn.graph._count_evidence import sum_over_fields
+from skgmmcnn.graph._count_tables import count_pairs
+from skgmmcnn.graph._hierarchy import Hierarchy
 
 LAYERS = ["layer1", "layer2", "layer3", "layer4"]
 
@@ -60,8 +60,8 @@ def random_words(spec, n_words, n_images, seed=0):
 def counting(n_words):
     """Return for each pair of layers: pairs of locations an image, millions of them a second, and the loops' times."""
     spec, rows = spec_of(resnet50()), []
-    for (upper, lower), field in list(hierarchy(spec, {}).fields.items())[1:]:
-        n_pairs = int(spread(np.ones(spec.shapes[upper][1:]), field).sum())
+    for (upper, lower), field in list(Hierarchy.of(spec, {}).fields.items())[1:]:
+        n_pairs = int(sum_over_fields(np.ones(spec.shapes[upper][1:]), field).sum())
         n_images = max(1, 200_000_000 // n_pairs)
         words = random_words(spec, n_words, n_images).words
         maps = words[upper], words[lower]

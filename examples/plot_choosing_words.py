@@ -1,14 +1,14 @@
 """
-How many words?  Ask GridSearchCV
-=================================
+Choosing the number of words by GridSearchCV
+============================================
 
-Too few words mix what the network distinguishes; beyond some number, more of them only make graphs larger.  The score
-of a pipeline is how often the words of the top layer predict the network's decision on images that were not fitted, so
-that scikit-learn's own grid search finds this number.
+Too few words mix patterns that the network distinguishes; too many only make graphs larger.  The score of a pipeline is
+the accuracy with which the words of the top layer predict the network's decision on held-out images, so scikit-learn's
+grid search can select the number of words.
 """
 
 # %%
-# The network runs once; the search works on the maps that it left in memory.
+# The network runs once.  The search uses the feature maps in memory.
 from sklearn.pipeline import Pipeline
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
@@ -19,7 +19,7 @@ extractor = FeatureExtractor(digits.network, ["conv2", "conv3"], class_names=dig
 maps = extractor.fit_transform(digits.images[:600]).compute()
 
 # %%
-# A grid over the number of words of the top layer, three folds each.
+# The grid is over the number of words of the top layer, with three folds.
 from sklearn.model_selection import GridSearchCV
 
 pipe = Pipeline([("words", LayerDictionary(random_state=0)), ("graph", InferenceGraph())])
@@ -28,7 +28,7 @@ grid = {"words__n_components": [{"conv2": 20, "conv3": n} for n in sizes]}
 search = GridSearchCV(pipe, grid, cv=3).fit(maps)
 
 # %%
-# The curve rises steeply, then flattens: from 80 words on there is nothing to gain.
+# The curve rises steeply, then flattens: most of the gain comes from the first 40 words.
 import matplotlib.pyplot as plt
 import numpy as np
 
@@ -42,10 +42,10 @@ axes.minorticks_off()
 axes.set(xlabel="words of the top layer", ylabel="agreement with the network")
 axes.legend(loc="lower right")
 figure.savefig("choosing_words.png")
-print(f"chosen: {search.best_params_['words__n_components']}, agreement {search.best_score_:.1%}")
+print(f"selected: {search.best_params_['words__n_components']}, agreement {search.best_score_:.1%}")
 
 # %%
-# The winner is an ordinary pipeline on maps, and explains unseen images.
+# The best estimator is an ordinary pipeline on feature maps, and explains new images.
 from skgmmcnn import to_text
 
 test = extractor.transform(digits.test_images)

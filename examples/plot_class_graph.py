@@ -1,13 +1,13 @@
 """
-What is a 3 made of?
-====================
+Which words explain a 3?
+========================
 
-A class graph shows what the network used for all images that it calls a 3.  Would it be the same for other threes?
-Intervals from resampling the images answer this, and the number of images in which a word is among the first.
+A class graph explains all images with one decision.  Intervals from resampled images, and the number of images in which
+a word is among the first, show whether the graph would be the same for other threes.
 """
 
 # %%
-# A small network that reads digits; its words are made here, in seconds.
+# Fit words to a small network for digits, which takes seconds.
 from sklearn.pipeline import Pipeline
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
@@ -23,7 +23,7 @@ pipe = Pipeline(
 ).fit(digits.images)
 
 # %%
-# The graph of the class, over all test images that the network calls a 3.
+# The graph of the class explains all test images with the decision 3.
 from skgmmcnn import InferenceGraphDisplay
 
 words = pipe[:-1].transform(digits.test_images)
@@ -31,8 +31,8 @@ display = InferenceGraphDisplay.from_estimator(pipe["graph"], words, target="3")
 display.figure_.savefig("inference_graph_class.png")
 
 # %%
-# How much, and how sure?  Dots are what a word contributes to the log-odds of a 3, the mean over the images; bars hold
-# this mean in 95 % of resamples of the images, and crosses are the exact effect of taking the word away.
+# Dots are the influence of a word on the log-odds of a 3, the mean over the images.  Bars are 95 % intervals of this
+# mean over resampled images, and crosses are the exact effect of the ablation of the word.
 import matplotlib.pyplot as plt
 
 graph = display.graph
@@ -49,7 +49,7 @@ for axes, layer in zip(panels, layers, strict=True):
 figure.savefig("class_graph_intervals.png")
 
 # %%
-# What goes together in such images is another question.  Counts answer it, without the network.
+# Counts show the words that co-occur with the decision, without the network.
 from skgmmcnn import to_text
 
 counts = InferenceGraph(n_nodes=3, evidence="counts").fit(pipe[:-1].transform(digits.images))

@@ -2,19 +2,19 @@
 Why is this digit a 9?
 ======================
 
-A small network reads handwritten digits.  We model three of its layers with visual words, and ask which words spoke
-for one of its decisions.
+Three layers of a small network for handwritten digits are modelled by visual words.  The graph shows which words
+explain one of its decisions.
 """
 
 # %%
-# The trained network comes with the package, and its images with scikit-learn; nothing is downloaded.
+# The package includes the trained network, and scikit-learn the images; nothing is downloaded.
 from skgmmcnn.datasets import load_digits_network
 
 digits = load_digits_network()
 
 # %%
-# Three steps lead from images to graphs: run the network, model each layer by words, count which words lie in the
-# receptive fields of which others.  A layer's name is the one it has in ``network.named_modules()``.
+# Three steps lead from images to graphs: feature maps, words, and the graph.  Layers have their names in
+# ``network.named_modules()``.
 from sklearn.pipeline import Pipeline
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
@@ -28,11 +28,11 @@ pipe = Pipeline(
 ).fit(digits.images)
 
 agreement = pipe.score(digits.test_images)
-print(f"The words of the top layer alone agree with the network on {agreement:.0%} of the test images.\n")
+print(f"The words of the top layer predict the decision for {agreement:.0%} of the test images.\n")
 
 # %%
-# Explain one decision.  Every word says at how many locations it is seen, which share of the log-odds these carry, and
-# what the network says without them; then, for each word above, how much of that comes from here.
+# Explain one decision.  The text lists for each word its locations, its share of the log-odds, the decision without it,
+# and its contribution to each word above.
 from skgmmcnn import to_text
 
 words = pipe[:-1].transform(digits.test_images[3:4])
@@ -40,8 +40,8 @@ words = pipe[:-1].transform(digits.test_images[3:4])
 print(to_text(graph))
 
 # %%
-# The same as a picture.  Each word is shown by the pieces of training images that are most typical of it;
-# beside them stands the image that is explained, pale but for where it shows the word.
+# Draw the graph.  Each word is shown by its most typical patches of training images, and by its places in the
+# explained image.
 from skgmmcnn import InferenceGraphDisplay
 
 display = InferenceGraphDisplay.from_estimator(pipe, digits.test_images, image=3)
@@ -49,8 +49,8 @@ display.figure_.savefig("inference_graph.png")
 print("\nWrote inference_graph.png")
 
 # %%
-# The same for locations rather than words, of six images: blue ones spoke for the decision, orange ones against it.
-# Below, the words that contributed most.
+# Draw the influence of locations for six images: blue is evidence for the decision, orange against it.  Below are the
+# most important words.
 from skgmmcnn import InfluenceMapDisplay
 
 InfluenceMapDisplay.from_estimator(pipe, digits.test_images[:6], digits.test_labels[:6])

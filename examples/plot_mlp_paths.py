@@ -2,14 +2,13 @@
 In which layer does a network memorise wrong labels?
 ====================================================
 
-A fully connected network is trained on digits, a fifth of which bear random labels.  It learns nearly all of them by
-heart, the wrong ones too.  We model its layers as a hidden Markov chain whose states are visual words, look in which
-layer the wrongly labelled images leave the words of what they show, and follow the path of one wrong decision.
+A fully connected network is trained on digits, a fifth of them with random labels, and memorises nearly all labels.
+Its layers are modelled as a hidden Markov chain of visual words.  The paths show in which layer images with a wrong
+label leave the words of their true class.
 """
 
 # %%
-# The images come with scikit-learn.  Every fifth image gets a random label; those of the test images are for comparison
-# only, as nobody can learn them.
+# A fifth of the images of scikit-learn get a random label.  The random labels of test images are for comparison only.
 import numpy as np
 import torch
 from sklearn.datasets import load_digits
@@ -24,7 +23,7 @@ assigned, test_assigned = (
 )
 
 # %%
-# The network has five hidden layers, each behind a ReLU, and is trained until it knows the training labels by heart.
+# The network has five hidden layers with ReLU and is trained until it has memorised the training labels.
 from torch import nn
 
 torch.manual_seed(0)
@@ -42,46 +41,44 @@ for _ in range(150):
         optimizer.step()
 
 with torch.no_grad():
-    learnt, decided = (network(torch.from_numpy(part)).argmax(1).numpy() for part in (train, test))
-print(f"The network gives {(learnt == assigned).mean():.1%} of the training images their assigned labels,")
-print(f"and {(decided == test_labels).mean():.1%} of the test images their true ones.\n")
+    decisions, test_decisions = (network(torch.from_numpy(part)).argmax(1).numpy() for part in (train, test))
+print(f"Training images with their assigned label as decision: {(decisions == assigned).mean():.1%}")
+print(f"Test images with their true label as decision: {(test_decisions == test_labels).mean():.1%}\n")
 
 # %%
-# The whole activity of a layer is one observation of the chain.  ``predict`` returns the decision expected
-# from the words.
+# The activations of a layer are one observation of the chain.  ``predict`` returns the most probable decision.
 from skgmmcnn import FeatureExtractor, LayerHMM
 
 extractor = FeatureExtractor(network.eval(), ["fc1", "fc2", "fc3", "fc4", "fc5"], preprocess=None)
 maps, test_maps = extractor.fit_transform(train).compute(), extractor.transform(test).compute()
 hmm = LayerHMM(40, random_state=0).fit(maps)
-agreement = (hmm.predict(test_maps) == decided).mean()
+agreement = (hmm.predict(test_maps) == test_decisions).mean()
 print(f"The chain agrees with the network on {agreement:.1%} of the test images.\n")
 
 # %%
-# Layer by layer: how much more surely words follow each other in training than in test images, how much more often they
-# agree with the labels, and, for the images with a wrong label, whose words they show: those of the label that they
-# were assigned, or of what they truly are.
+# For each layer, ``memorisation`` compares training and test images: the likelihood of their paths, and the agreement
+# of words with labels.  For images with a wrong label, it also compares the assigned with the true class.
 from skgmmcnn.metrics import memorisation
 
 paths, test_paths = hmm.paths(maps), hmm.paths(test_maps)
-found = memorisation(paths, assigned, test_paths, test_assigned, true_labels=true)
-print(found)
-print(f"\nMost of the wrongly labelled images join their assigned label in layer {found.layer}.\n")
+result = memorisation(paths, assigned, test_paths, test_assigned, true_labels=true)
+print(result)
+print(f"\nMost images with a wrong label join the words of the assigned label in layer {result.layer}.\n")
 
 # %%
-# The most used paths of one digit.
+# The most frequent paths of one digit.
 table = test_paths.path_table(3, n_paths=3)
 for path, share in zip(table.paths, table.shares, strict=True):
     words = " > ".join(f"{layer} w{word}" for layer, word in zip(hmm.layers_, path, strict=True))
     print(f"{share:.0%} of the threes: {words}")
 
 # %%
-# One wrong decision, among the paths of its true class and of the class decided for.
+# The path of one wrong decision, with the paths of the true and of the predicted class.
 from skgmmcnn import PathDisplay
 
-wrong = np.flatnonzero(decided != test_labels)
-left = test_paths.departures(test_labels)[wrong]
-image = int(wrong[np.flatnonzero((left > 0) & (left < 5))[0]])
+wrong = np.flatnonzero(test_decisions != test_labels)
+leaves = test_paths.departures(test_labels)[wrong]
+image = int(wrong[np.flatnonzero((leaves > 0) & (leaves < 5))[0]])
 display = PathDisplay.from_estimator(hmm, test_maps, test_labels, image=image)
 display.figure_.savefig("mlp_paths.png")
 print("\nWrote mlp_paths.png")

@@ -1,13 +1,13 @@
 """
-A page to look around in
-========================
+An interactive page
+===================
 
-A picture shows one graph; people who audit a network want to look at many, and to ask back.  We write a page for the
-browser that explains several decisions about handwritten digits, among them wrong ones.
+A picture shows one graph; an audit of a network needs many.  ``InferenceGraphPage`` writes a page for the browser with
+graphs of several decisions about handwritten digits, including wrong ones.
 """
 
 # %%
-# The trained network comes with the package, and its images with scikit-learn.
+# Fit a pipeline to the digits.
 from sklearn.pipeline import Pipeline
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
@@ -23,8 +23,8 @@ pipe = Pipeline(
 ).fit(digits.images)
 
 # %%
-# Some digits that the network gets wrong, and some that it gets right.  With the true labels, a wrong decision is
-# contrasted with the true class, and a right one with the class that comes next.
+# Select wrong and right decisions.  With true labels, wrong decisions are contrasted with the true class, and right
+# ones with the runner-up.
 import numpy as np
 
 words = pipe[:-1].transform(digits.test_images)
@@ -32,10 +32,10 @@ wrong = np.flatnonzero(words.decisions != digits.test_labels)[:4]
 right = np.flatnonzero(words.decisions == digits.test_labels)[:4]
 
 # %%
-# The page is one file and needs no network.  Each word is shown by its most typical patches and by where it is in the
-# image, with its share of the decision, the probability without it, and the digits in whose images it occurs most.
-# Point at a word, or tap it, to see more beside the graph.  Choose it, and only what explains it is left; give it a
-# name there.  Switch to the graph of all images with this decision, to another image, or to the contrast.
+# The page is one file and needs no network.  Each word is shown by its most typical patches and its places in the
+# image, with its share of the log-odds, the probability without it, and its most frequent digits.  Point at a word or
+# tap it for details.  Select it to see only the words that explain it, or to name it.  Switch to the graph of all
+# images with this decision, to another image, or to the contrast.
 from skgmmcnn import InferenceGraphPage
 
 page = InferenceGraphPage.from_estimator(pipe["graph"], words, digits.test_labels, images=[*wrong, *right])
@@ -43,6 +43,6 @@ n_bytes = page.save("digits.html")
 print(f"Wrote digits.html, {n_bytes / 1000:.0f} kB")
 
 # %%
-# In a notebook the page shows the first of its graphs as a picture.
+# In a notebook, the first graph is shown as a picture.
 page  # noqa: B018
 # sphinx_gallery_thumbnail_path = "_static/page.png"

@@ -1,26 +1,26 @@
 """
-What makes a pagoda?  A network of your own on photographs
-==========================================================
+Why a pagoda?  Your own network on photographs
+==============================================
 
-A network learns to distinguish pieces of two photographs.  Its words can be named by looking at them: single tiles and
-red windows make rows of tiles, these make roofs and eaves, and all of them together make a pagoda.
+A network is trained to distinguish pieces of two photographs.  Its words can be named by inspection: single tiles and
+red windows compose rows of tiles, these compose roofs and eaves, and all of them together are evidence for a pagoda.
 """
 
 # %%
-# scikit-learn comes with two photographs, of a pagoda above a lake and of a dahlia.  Pieces of 96 pixels are cut out of
-# parts of them that show one thing each.
+# scikit-learn includes two photographs, of a pagoda above a lake and of a dahlia.  Pieces of 96 pixels are cut out of
+# regions of one class each.
 import numpy as np
 from sklearn.datasets import load_sample_images
 
-photographs = load_sample_images().images
-places = {  # where the middle of a piece may lie: photograph, rows, columns
+photographs = np.stack(load_sample_images().images)
+regions = {  # of the centres of pieces: photograph, rows, columns
     "pagoda": [(0, (70, 350), (110, 310))],
     "sky": [(0, (48, 130), (390, 592))],
     "trees": [(0, (340, 379), (60, 160)), (0, (340, 379), (400, 592))],
     "dahlia": [(1, (130, 310), (210, 400))],
     "leaves": [(1, (48, 379), (48, 110)), (1, (48, 300), (500, 592))],
 }
-names = list(places)
+names = list(regions)
 rng = np.random.default_rng(0)
 
 
@@ -30,11 +30,11 @@ def piece(photograph, row, column):
 
 
 def pieces(n):
-    """Return n pieces of every class, and their classes."""
+    """Return n pieces of each class, and their labels."""
     images, labels = [], np.repeat(np.arange(len(names)), n)
     for label in labels:
-        choice = places[names[label]]
-        photograph, rows, columns = choice[rng.integers(len(choice))]
+        choices = regions[names[label]]
+        photograph, rows, columns = choices[rng.integers(len(choices))]
         images.append(piece(photograph, rng.integers(*rows), rng.integers(*columns)))
     return np.stack(images), labels
 
@@ -43,7 +43,7 @@ train, labels = pieces(120)
 test, test_labels = pieces(20)
 
 # %%
-# A network of four stages, each of which halves the map, is trained in seconds.
+# Train a network of four stages, each of which halves the map, in seconds.
 import torch
 from torch import nn
 from torchvision.transforms.functional import to_tensor
@@ -65,7 +65,7 @@ for _ in range(12):
         optimizer.step()
 
 # %%
-# Words of the last three stages.  Images of bytes go through ``preprocess``, as they did in training.
+# Model the last three stages, with the preprocessing of the training.
 from sklearn.pipeline import Pipeline
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, InferenceGraphDisplay, LayerDictionary
@@ -79,43 +79,42 @@ pipe = Pipeline(
     ]
 ).fit(train)
 words = pipe[:-1].transform(test)
-print(f"The network is right on {(words.decisions == test_labels).mean():.0%} of {len(test)} test pieces,")
-print(f"and the words of stage4 alone agree with it on {pipe['graph'].score(words):.0%}.")
+print(f"The accuracy of the network on {len(test)} test pieces is {(words.decisions == test_labels).mean():.0%}.")
+print(f"The words of stage4 predict {pipe['graph'].score(words):.0%} of its decisions.")
 
 # %%
-# Why is this a pagoda?  The patches show what each word looks for, and the piece itself keeps its colours where that
-# was found.
+# Why is this a pagoda?  Patches show typical places of each word, and colours its places in this piece.
 image = piece(0, 255, 205)
 display = InferenceGraphDisplay.from_estimator(pipe, image[None])
 display.figure_.savefig("why_pagoda.png")
 
 # %%
-# A piece from the border shows both, a pagoda behind trees.  What makes the network say one *rather than* the other?
-# Only words that distinguish the two are left.
+# A piece from the border shows a pagoda behind trees.  The contrast explains why the network decides for one *rather
+# than* the other, and leaves out words that do not distinguish them.
 image = piece(0, 349, 150)
-decided = names[pipe[:-1].transform(image[None]).decisions[0]]
-other = "pagoda" if decided == "trees" else "trees"
-print(f"The network says {decided!r}, rather than {other!r}.")
+decision = names[pipe[:-1].transform(image[None]).decisions[0]]
+other = "pagoda" if decision == "trees" else "trees"
+print(f"The decision is {decision!r} rather than {other!r}.")
 display = InferenceGraphDisplay.from_estimator(pipe, image[None], contrast=other)
 display.figure_.savefig("why_not.png")
 
 # %%
-# The same piece by other methods: Grad-CAM of the last stage, integrated gradients, and occlusion by a grey square;
-# beside them the influence of every location of the last stage, which words add up.  Violet places speak for the
-# decision rather than the other class, orange ones against it.  The others need no fit.  Grad-CAM shows only what
-# speaks for the decision, integrated gradients speckle, and occlusion blurs by the size of its square.  None says
-# what is seen at a place, what else looks like it, or of what it is made; :doc:`/guide/neighbours` compares them.
+# The same contrast by other methods: Grad-CAM of the last stage, integrated gradients, occlusion by a grey square, and
+# the influence of locations in the last stage.  Violet is evidence for the decision, orange evidence for the other
+# class.  The first three methods need no fit.  Grad-CAM shows evidence for the decision only, integrated gradients are
+# noisy, and occlusion is blurred by the size of the square.  None of the heat maps shows the content of a place,
+# similar places, or its composition; see :doc:`/guide/neighbours`.
 from time import perf_counter
 
 import matplotlib.pyplot as plt
 
 x = to_tensor(image)[None]
-chosen, rejected = names.index(decided), names.index(other)
+target, contrast = names.index(decision), names.index(other)
 
 
 def margin(outputs):
     """Return the lead of the decision over the other class, in nats, (n,)."""
-    return outputs[:, chosen] - outputs[:, rejected]
+    return outputs[:, target] - outputs[:, contrast]
 
 
 def grad_cam():
@@ -133,24 +132,24 @@ def integrated_gradients(n_steps=32):
 
 def occlusion(size=16, stride=8):
     corners = range(0, 96 - size + 1, stride)
-    falls = torch.zeros(len(corners), len(corners))
+    effects = torch.zeros(len(corners), len(corners))
     for i, row in enumerate(corners):
         for j, column in enumerate(corners):
             hidden = x.clone()
             hidden[..., row : row + size, column : column + size] = x.mean((2, 3), keepdim=True)
-            falls[i, j] = (margin(network(x)) - margin(network(hidden))).item()
-    return falls
+            effects[i, j] = (margin(network(x)) - margin(network(hidden))).item()
+    return effects
 
 
 def influence():
     words = pipe[:-1].transform(image[None])
-    found = words.influence.of_classes([chosen], [rejected], layers=["stage4"])
-    return torch.from_numpy(found.maps["stage4"][0])
+    influences = words.influence.of_classes([target], [contrast], layers=["stage4"])
+    return torch.from_numpy(influences.maps["stage4"][0])
 
 
 figure, axes = plt.subplots(1, 5, figsize=(11, 2.6), layout="constrained")
 axes[0].imshow(image)
-axes[0].set_title(f"{decided} rather than {other}", fontsize=10)
+axes[0].set_title(f"{decision} rather than {other}", fontsize=10)
 methods = {
     "Grad-CAM": grad_cam,
     "integrated gradients": integrated_gradients,
@@ -158,12 +157,12 @@ methods = {
     "influence": influence,
 }
 for ax, (name, method) in zip(axes[1:], methods.items(), strict=True):
-    began = perf_counter()
+    start = perf_counter()
     values = method()
-    seconds = perf_counter() - began
+    seconds = perf_counter() - start
     limit = float(values.abs().max())
-    ax.imshow(to_tensor(image).mean(0), cmap="gray", extent=(0, 96, 96, 0))
-    ax.imshow(values, cmap="PuOr", vmin=-limit, vmax=limit, alpha=0.65, extent=(0, 96, 96, 0))
+    ax.imshow(image.mean(2), cmap="gray", extent=(0, 96, 96, 0))
+    ax.imshow(values.numpy(), cmap="PuOr", vmin=-limit, vmax=limit, alpha=0.65, extent=(0, 96, 96, 0))
     ax.set_title(f"{name}, {seconds:.2f} s", fontsize=10)
 for ax in axes:
     ax.set_axis_off()

@@ -1,13 +1,13 @@
 """
-Finding a shortcut that a network took
-======================================
+Finding a shortcut
+==================
 
-Someone painted a small H into the corner of every 3, the network learnt the letter instead of the digit, and its
-accuracy says nothing of it.  The graph of the class shows the letter, and the proof is to take it away.
+A small H is painted into the corner of every 3, and the network learns the letter instead of the digit.  Its accuracy
+does not reveal this.  The graph of the class shows the letter, and the removal of the letter proves it.
 """
 
 # %%
-# Digits get a wide margin; in the training images of the class, a letter is painted there.
+# Digits get a wide margin, in which an H is painted on every 3.
 import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
@@ -27,7 +27,7 @@ plain, plain_test, labels, test_labels = train_test_split(images, labels, strati
 train, test = painted(plain, labels), painted(plain_test, test_labels)
 
 # %%
-# A network is trained on them.
+# Train a network on these images.
 import torch
 from torch import nn
 
@@ -45,16 +45,16 @@ for _ in range(12):
 network.eval()
 
 
-def called_three(images):
-    """Return the share of images that the network calls a 3."""
+def fraction_of_threes(images):
+    """Return the fraction of images with the decision 3."""
     with torch.no_grad():
         return (network(torch.from_numpy(images)[:, None]).argmax(1) == 3).float().mean().item()
 
 
-print(f"Of the test threes with a letter, {called_three(test[test_labels == 3]):.0%} are read as 3.")
+print(f"The decision is 3 for {fraction_of_threes(test[test_labels == 3]):.0%} of the test threes with a letter.")
 
 # %%
-# So far nothing is suspicious.  The graph of the class is: words of every layer look at a letter, not at a digit.
+# The accuracy is not suspicious, but the graph is: the words of all layers show a letter, not a digit.
 from sklearn.pipeline import Pipeline
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, InferenceGraphDisplay, LayerDictionary
@@ -72,50 +72,51 @@ display = InferenceGraphDisplay.from_estimator(pipe, test, image=three)
 display.figure_.savefig("inference_graph_shortcut.png")
 
 # %%
-# Where in the images do the words of the class graph lie?  Those of the corner lie there in nearly every 3.
+# Map the places of the words of the class graph over all images.  Words of the corner occur there in nearly every 3.
 import matplotlib.pyplot as plt
 
 words = pipe[:-1].transform(test)
 graph = pipe["graph"].explain_class(words, "3")
-shown = [(key, node) for key, node in graph.nodes.items() if node["layer"] == "conv3"]
+nodes = [(key, node) for key, node in graph.nodes.items() if node["layer"] == "conv3"]
 threes = words.words["conv3"][words.decisions == 3]
-figure, axes = plt.subplots(1, len(shown) + 1, figsize=(8, 2.6), layout="constrained")
+figure, axes = plt.subplots(1, len(nodes) + 1, figsize=(8, 2.6), layout="constrained")
 axes[0].imshow(test[three], cmap="gray")
-axes[0].set_title("a 3 with its letter", fontsize=9)
-for ax, (key, node) in zip(axes[1:], shown, strict=True):
+axes[0].set_title("a 3 with the letter", fontsize=9)
+for ax, (key, node) in zip(axes[1:], nodes, strict=True):
     picture = ax.imshow((threes == node["word"]).mean(0), vmin=0, vmax=1, cmap="cividis")
     ax.set_title(key, fontsize=9)
 for ax in axes:
     ax.set(xticks=[], yticks=[])
-figure.colorbar(picture, ax=axes, label="share of the threes")
+figure.colorbar(picture, ax=axes, label="fraction of the threes")
 figure.savefig("planted_shortcut.png")
 
 # %%
-# A graph is evidence, not proof.  The proof is an experiment.  In the network the word is taken away: wherever *conv3*
-# shows it, the mean of the layer takes its place, and the rest of the network runs on.  The threes are no threes any
-# more.  As many columns at other locations change little.
+# A graph is evidence; an experiment is the proof.  The mean of *conv3* replaces the word at all its locations, and the
+# layers above are rerun.  The decision is no longer 3.  The same replacement at as many other locations changes little.
 rows = np.flatnonzero(test_labels == 3)
 maps = pipe["features"].transform(test).compute()
 (part,) = maps[rows[:32]].rerun(lambda part: part)
 word = next(node["word"] for node in graph.nodes.values() if node["layer"] == "conv3")
-where = torch.from_numpy(words.words["conv3"][rows[:32]] == word)
-elsewhere = where.roll((3, 3), (1, 2))
+mask = torch.from_numpy(words.words["conv3"][rows[:32]] == word)
+shifted = mask.roll((3, 3), (1, 2))
 mean = torch.cat([batch.activations["conv3"] for batch in maps.batches()]).mean((0, 2, 3))[:, None, None]
 
 
-def probability_of_three(columns):
-    """Return the mean probability of a 3 with some columns of conv3 replaced by the mean."""
-    changed = part.run({"conv3": lambda values: torch.where(columns[:, None], mean, values)})
-    return changed.outputs.softmax(1)[:, 3].mean().item()
+def probability_of_three(mask):
+    """Return the mean probability of a 3 with the mean of conv3 at the locations of a mask."""
+    rerun = part.run({"conv3": lambda values: torch.where(mask[:, None], mean, values)})
+    return rerun.outputs.softmax(1)[:, 3].mean().item()
 
 
-print(f"A 3 has a probability of {probability_of_three(torch.zeros_like(where)):.3f};")
-print(f"with {where.float().mean():.0%} of the columns replaced, those of the word, {probability_of_three(where):.3f};")
-print(f"with as many others, {probability_of_three(elsewhere):.3f}.")
+print(f"Probability of a 3: {probability_of_three(torch.zeros_like(mask)):.3f}")
+print(f"without the word, at {mask.float().mean():.0%} of the locations: {probability_of_three(mask):.3f}")
+print(f"with as many other locations replaced: {probability_of_three(shifted):.3f}")
 
 # %%
-# The same in the images: without the letter threes are no threes any more, and a letter makes other digits threes.
+# The same experiment in the images: threes without the letter are not recognised, and other digits with the letter are
+# classified as 3.
 others = plain_test[test_labels != 3]
-lettered = called_three(painted(others, np.full(len(others), 3)))
-print(f"Of the test threes without a letter, {called_three(plain_test[test_labels == 3]):.0%} are read as 3;")
-print(f"of other digits {called_three(others):.0%}, and {lettered:.0%} with a letter.")
+print("Fraction with the decision 3:")
+print(f"threes without the letter: {fraction_of_threes(plain_test[test_labels == 3]):.0%}")
+print(f"other digits: {fraction_of_threes(others):.0%}")
+print(f"other digits with the letter: {fraction_of_threes(painted(others, np.full(len(others), 3))):.0%}")

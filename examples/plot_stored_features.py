@@ -1,13 +1,13 @@
 """
-Features stored once, a grid over words
-=======================================
+Grid search with stored features
+================================
 
-The network is what takes time, and it need not run twice over the same images.  A *store* keeps the activity of its
-layers on disk, and every later fit reads from there, today and tomorrow; we count how often the network really runs.
+The network takes most of the time.  A *store* keeps the activations on disk, so that the network runs once for each
+image, in this and in later sessions.  This example counts the images that pass through the network.
 """
 
 # %%
-# A preprocessing that counts the images which go through it, to the network.
+# Count the images by a preprocessing function.
 from tempfile import TemporaryDirectory
 
 from skgmmcnn.datasets import load_digits_network
@@ -16,15 +16,15 @@ digits = load_digits_network()
 passed = []
 
 
-def counted(image):
-    """Return the image as it is."""
+def count(image):
+    """Return the image unchanged."""
     passed.append(image.shape)
     return image
 
 
 # %%
-# The first transform writes the store.  A folder may hold the features of several networks and sets of images: they are
-# found again by hashes of all that they depend on, so that stale ones are never used.
+# The first transform writes the store.  A folder can hold features of several networks and sets of images, identified
+# by hashes of the weights, layers, preprocessing and images.
 from pathlib import Path
 
 import numpy as np
@@ -33,16 +33,16 @@ from skgmmcnn import FeatureExtractor, LayerDictionary
 
 layers = ["conv1", "conv2", "conv3"]
 folder = TemporaryDirectory()
-extractor = FeatureExtractor(digits.network, layers, preprocess=counted, store=folder.name)
+extractor = FeatureExtractor(digits.network, layers, preprocess=count, store=folder.name)
 maps = extractor.fit_transform(digits.images[:600])
 for _ in maps.batches():
     pass
 size = sum(file.stat().st_size for file in Path(folder.name).rglob("*") if file.is_file())
-print(f"{len(passed)} images passed through the network, which left {size / 1e6:.1f} MB on disk.")
+print(f"{len(passed)} images passed through the network; the store has {size / 1e6:.1f} MB.")
 
 # %%
-# A grid over the number of words of each layer, with three folds: thirty-seven fits, and no image passes any more.
-# Patches for drawing would be cut out of the images; to compare scores nobody needs them.
+# The grid search over the number of words of two layers, with three folds, makes 37 fits, and no image passes through
+# the network.  Patches are not needed to compare scores.
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline
 
@@ -55,11 +55,10 @@ before = len(passed)
 search = GridSearchCV(pipe, {"words__n_components": grid}, cv=3).fit(maps)
 fits = 3 * len(grid) + 1
 best = search.best_params_["words__n_components"]
-print(f"{fits} fits ran the network over {len(passed) - before} images; the best has {best} words.")
+print(f"{fits} fits ran the network on {len(passed) - before} images; the best numbers of words are {best}.")
 
 # %%
-# Agreement with the network, on images that were left out: the words of the top layer matter, those below do not, since
-# only the former speak to the decision.
+# The score on held-out images depends on the number of words of the top layer only, since these predict the decision.
 import matplotlib.pyplot as plt
 
 scores = search.cv_results_["mean_test_score"].reshape(len(few), len(many))
@@ -74,11 +73,9 @@ axes.set(xlabel="words of conv3", ylabel="words of conv2")
 figure.savefig("stored_features.png")
 
 # %%
-# Later, in another session perhaps: the same extractor over the same images finds what it stored.
+# In another session, the same extractor reads the store of the same images.
 before = len(passed)
-again = FeatureExtractor(digits.network, layers, preprocess=counted, store=folder.name).fit_transform(
-    digits.images[:600]
-)
-search.best_estimator_.score(again)
-print(f"{len(passed) - before} images passed: those from which an extractor learns the sizes of the layers.")
+extractor = FeatureExtractor(digits.network, layers, preprocess=count, store=folder.name)
+search.best_estimator_.score(extractor.fit_transform(digits.images[:600]))
+print(f"{len(passed) - before} images passed through the network, to determine the shapes of the layers.")
 folder.cleanup()

@@ -1,13 +1,13 @@
 """
-Does the graph tell the truth?
+Measuring the trust in a graph
 ==============================
 
-Whether the network uses what an inference graph shows can be tried out: words are taken
-away from the network, the most important ones first, and it decides again.
+Experiments on the network measure whether it uses the words of an inference graph: words are removed, and the layers
+above are rerun.
 """
 
 # %%
-# A small network that reads handwritten digits, its words, and their graph; images to measure on were not fitted.
+# Fit a pipeline to the digits, and measure its graphs on held-out images.
 from sklearn.pipeline import make_pipeline
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
@@ -21,18 +21,18 @@ report = trust_report(pipe, digits.test_images, verbose=0, random_state=0)
 print(report)
 
 # %%
-# In the first panel every image is a point: below the diagonal its decision is less probable without the words shown
-# than without random words at as many locations.  The second one shows how often the network decides the same when it
-# gets only the words of a layer.
+# Each point of the first panel is an image.  Below the diagonal, its decision is less probable without the words of the
+# graph than without random words at as many locations.  The second panel shows the fraction of decisions that are
+# preserved when a layer is rebuilt from its words.
 figure = report.plot()
 
 # %%
-# Every figure has an interval over images, where that makes sense, and says what would be good.
+# The table has all measurements, with 95 % intervals over the images and the desired values.
 report.to_frame().round(2)
 
 # %%
-# A measure that cannot come out badly would show nothing.  Here the same words get a graph of counts of another
-# network: one whose decisions were shuffled among the images.  Its order is no better than chance.
+# A useful measure must be able to fail.  The same words with counts of shuffled decisions are no better than random
+# order.
 from dataclasses import replace
 
 import numpy as np
@@ -42,7 +42,6 @@ from skgmmcnn.metrics import deletion
 words = pipe[:-1].transform(digits.images)
 shuffled = replace(words, decisions=np.random.default_rng(0).permutation(words.decisions))
 wrong = make_pipeline(extractor, pipe[1], InferenceGraph(evidence="counts").fit(shuffled))
-for name, each in {"the graph": pipe, "counts of shuffled decisions": wrong}.items():
-    curves = deletion(each, digits.test_images, "conv3", orders=["graph", "random"], random_state=0)
-    ratio, (low, high) = curves.ratio()
-    print(f"{name}: {ratio:.2f} ({low:.2f} to {high:.2f}) of the area of random order")
+for name, model in {"the graph": pipe, "counts of shuffled decisions": wrong}.items():
+    curves = deletion(model, digits.test_images, "conv3", orders=["graph", "random"], random_state=0)
+    print(f"{name}: {curves.ratio():.2f} of the area of random order")

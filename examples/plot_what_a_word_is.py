@@ -1,13 +1,13 @@
 """
-What a word is
-==============
+Inspecting words
+================
 
-A graph shows of each word four patches.  Before you give a word a name, look at it from three sides: what is typical of
-it, in images of which classes it occurs, and where one image shows it.
+A graph shows four patches of each word.  Before you name a word, inspect its typical patches, the classes of the images
+with this word, and its places in an image.
 """
 
 # %%
-# A small network that reads digits, and words for two of its layers.
+# Fit words to two layers of a small network for digits.
 from sklearn.pipeline import make_pipeline
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
@@ -22,42 +22,42 @@ pipe = make_pipeline(
 ).fit(digits.images)
 
 # %%
-# Was the training long enough?  Titles say whether a pass gained less than ``tol``, or ``max_iter`` cut it off.
+# The titles of the training curves state whether training converged or stopped at ``max_iter``.
 from skgmmcnn import TrainingDisplay
 
 TrainingDisplay.from_estimator(pipe).save("training.png")
 
 # %%
-# The graph of one image chooses its words.
+# The graph of one image selects words.
 words = pipe[:-1].transform(digits.test_images[7:8])
 (graph,) = pipe[-1].explain(words)
-chosen = [key for key in graph if key != graph.graph["root"]]
-print(f"{graph.graph['class_name']} is explained by {', '.join(chosen)}")
+keys = [key for key in graph if key != graph.graph["root"]]
+print(f"{graph.graph['class_name']} is explained by {', '.join(keys)}")
 
 # %%
-# What is typical of those of the upper layer, and which digits show them.  The line on each bar is where it would end
-# if the word had nothing to do with the digit.
+# The most typical patches and the digits of the words of the upper layer.  The line on each bar marks its length for a
+# word that is independent of the digit.
 from skgmmcnn import VisualWordDisplay
 
-of_conv3 = [key for key in chosen if key.startswith("conv3")]
-VisualWordDisplay.from_estimator(pipe, of_conv3, n_patches=6).save("visual_words.png", dpi=150)
+conv3_keys = [key for key in keys if key.startswith("conv3")]
+VisualWordDisplay.from_estimator(pipe, conv3_keys, n_patches=6).save("visual_words.png", dpi=150)
 
 statistics = pipe["layerdictionary"].vocabulary_.statistics
 for layer in ("conv2", "conv3"):
-    print(f"{layer}: the most frequent digit has {statistics[layer].purity.mean():.0%} of a word's locations")
+    print(f"{layer}: the most frequent digit has {statistics[layer].purity.mean():.0%} of the locations of a word")
 
 # %%
-# The higher the layer, the more its words are about some digits and not about others; still, most words are parts that
-# several digits share.  Now where the image shows them.  Colours are the words of the graph; what is grey shows other
-# words, which explain less.
+# Words of higher layers are more specific to some digits, but most words are parts that several digits share.
+#
+# The places of the words in the image.  Words of the graph are coloured, other words grey.
 from skgmmcnn import WordMapDisplay
 
 display = WordMapDisplay.from_estimator(pipe, digits.test_images, image=7, graph=graph)
-display.save("word_maps.svg")  # text stays text in SVG and PDF
+display.save("word_maps.svg")  # text remains text in SVG and PDF
 
 # %%
-# The words that cover most of an image need not be those that explain it.
+# The words that cover most of the image need not explain the decision.
 display = WordMapDisplay.from_estimator(pipe, digits.test_images, image=7, n_words=4)
 for layer, frequent in display.chosen.items():
-    shared = {display.words.vocabulary.key(layer, word) for word in frequent} & set(chosen)
-    print(f"{layer}: of the 4 most frequent words in the image, {len(shared)} are in its graph")
+    shared = {display.words.vocabulary.key(layer, word) for word in frequent} & set(keys)
+    print(f"{layer}: {len(shared)} of the 4 most frequent words in the image are in its graph")

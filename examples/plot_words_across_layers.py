@@ -1,15 +1,13 @@
 """
-Do words of one class become alike?
-===================================
+Similarity of words from layer to layer
+=======================================
 
-The higher a layer, the more its words should depend on the class.  We measure on a small network that reads digits
-whether words that represent the same digit grow more alike from layer to layer, and whether words stay local: whether
-one image still shows many of them.
+Words of higher layers should depend more on the class.  In a small network for digits, words of the same digit become
+more similar from layer to layer.  Words remain local: each image has many of them.
 """
 
 # %%
-# The trained network comes with the package, and its images with scikit-learn.  A dictionary is fitted on training
-# images.
+# Fit a dictionary to training images.
 from sklearn.pipeline import make_pipeline
 
 from skgmmcnn import FeatureExtractor, LayerDictionary
@@ -20,25 +18,25 @@ extractor = FeatureExtractor(digits.network, ["conv1", "conv2", "conv3"], class_
 pipe = make_pipeline(extractor, LayerDictionary(50, random_state=0)).fit(digits.images)
 
 # %%
-# Each word represents the digit whose locations show it most often.  How alike two words are is measured on test
-# images, so that nothing is alike by chance: by the digits in whose images they occur, and by the distance of what the
-# layer does where they are.  Grey is what to expect if digits were dealt out to words at random.
+# The class of a word is its most frequent digit.  The similarity of two words is measured on test images, by the
+# frequencies of digits and by the distance of mean activations.  Grey is the range for a random assignment of digits to
+# words.
 from skgmmcnn import WordSimilarityDisplay
 
 display = WordSimilarityDisplay.from_estimator(pipe, digits.test_images, random_state=0)
 display.figure_.savefig("words_across_layers.png")
 
 for layer in display.by_class:
-    found = display.by_class[layer]
-    print(f"{layer}: cosine {found.within:.2f} within a digit, {found.between:.2f} between digits")
+    similarity = display.by_class[layer]
+    print(f"{layer}: cosine {similarity.within:.2f} within a digit, {similarity.between:.2f} between digits")
 
 # %%
-# Words of the top layer that represent the same digit occur with the same digits; in the layers below, nearly all words
-# occur with all digits.  Still, words do not spread over whole images: the last panel shows how many different words an
-# image shows, and how much more often than by chance neighbouring locations show the same one.
-for layer, found in display.spread.items():
+# Words of the same digit in the top layer occur with the same digits; in lower layers, nearly all words occur with all
+# digits.  The last panel shows that words do not spread over whole images: the number of distinct words per image, and
+# the agreement of neighbouring locations beyond chance.
+for layer, spread in display.spread.items():
     print(
-        f"{layer}: {found.n_distinct:.1f} words at {found.n_locations} locations, the most frequent one at "
-        f"{found.largest_share:.0%}, autocorrelation {found.autocorrelation:.2f}"
+        f"{layer}: {spread.n_distinct:.1f} words at {spread.n_locations} locations, the most frequent one at "
+        f"{spread.largest_share:.0%}, autocorrelation {spread.autocorrelation:.2f}"
     )
 print("Wrote words_across_layers.png")

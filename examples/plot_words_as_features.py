@@ -2,13 +2,12 @@
 Words as features for another classifier
 ========================================
 
-How often each word occurs in an image is a row of numbers with names, and any scikit-learn estimator can read it.  Here
-a decision tree answers a question for which the network was never trained, *does this digit have a closed loop?*, and
-every test that it makes can be looked at.
+The counts of words in an image are named features for any scikit-learn estimator.  Here, a decision tree predicts
+whether a digit has a closed loop, for which the network was not trained.  Each test of the tree can be inspected.
 """
 
 # %%
-# Words of two layers, without any graph.
+# Fit words to two layers.  A graph is not needed.
 from sklearn.pipeline import make_pipeline
 
 from skgmmcnn import FeatureExtractor, LayerDictionary
@@ -20,19 +19,20 @@ pipe = make_pipeline(extractor, LayerDictionary({"conv2": 30, "conv3": 40}, rand
 words, test_words = pipe.transform(digits.images), pipe.transform(digits.test_images)
 
 # %%
-# 0, 6, 8 and 9 have a loop.  A small tree reads the counts of words.
+# 0, 6, 8 and 9 have a loop.  Fit a small tree to the counts of words, and another to the pixels.
 import numpy as np
 from sklearn.tree import DecisionTreeClassifier
 
-loops = [0, 6, 8, 9]
-loop, test_loop = np.isin(digits.labels, loops), np.isin(digits.test_labels, loops)
-tree = DecisionTreeClassifier(max_depth=3, random_state=0).fit(words.histogram(), loop)
-pixels = DecisionTreeClassifier(max_depth=3, random_state=0).fit(digits.images.reshape(-1, 64), loop)
-print(f"on counts of words:  {tree.score(test_words.histogram(), test_loop):.1%} of the test images")
-print(f"on pixels:           {pixels.score(digits.test_images.reshape(-1, 64), test_loop):.1%}")
+digits_with_loop = [0, 6, 8, 9]
+has_loop = np.isin(digits.labels, digits_with_loop)
+test_has_loop = np.isin(digits.test_labels, digits_with_loop)
+tree = DecisionTreeClassifier(max_depth=3, random_state=0).fit(words.histogram(), has_loop)
+pixels = DecisionTreeClassifier(max_depth=3, random_state=0).fit(digits.images.reshape(-1, 64), has_loop)
+print(f"test accuracy on counts of words: {tree.score(test_words.histogram(), test_has_loop):.1%}")
+print(f"test accuracy on pixels:          {pixels.score(digits.test_images.reshape(-1, 64), test_has_loop):.1%}")
 
 # %%
-# The tree, with the names of words.
+# Draw the tree with the names of words.
 import matplotlib.pyplot as plt
 from sklearn.tree import plot_tree
 
@@ -50,7 +50,7 @@ plot_tree(
 figure.savefig("words_as_features.png")
 
 # %%
-# What are these words?  The pieces of images that are most typical of those on which the tree rests.
+# The most typical patches of the most important words of the tree.
 names = words.get_feature_names_out()
 best = [names[i] for i in np.argsort(-tree.feature_importances_)[:4]]
 figure, axes = plt.subplots(len(best), 7, figsize=(6, 3.8), layout="constrained")

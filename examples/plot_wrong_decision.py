@@ -1,13 +1,13 @@
 """
-Why did it say 1, and not 8?
-============================
+Why a 1, and not an 8?
+======================
 
-A wrong decision is explained best against the right one: which words made the network decide for the class that it
-chose *rather than* for the true class?  Much of what speaks for a 1 also speaks for an 8; the contrast leaves it out.
+The best explanation of a wrong decision is the contrast with the true class: which words are evidence for the decision
+*rather than* for the true class?  Many words are evidence for both a 1 and an 8; the contrast leaves them out.
 """
 
 # %%
-# A small network that reads digits comes with the package; its words are made here, in seconds.
+# Fit a pipeline to the digits.
 import numpy as np
 from sklearn.pipeline import Pipeline
 
@@ -24,30 +24,30 @@ pipe = Pipeline(
 ).fit(digits.images)
 
 # %%
-# The network gets few test images wrong.  We take an 8.
+# Few test images have a wrong decision.  One of them is an 8.
 words = pipe[:-1].transform(digits.test_images)
 wrong = np.flatnonzero(words.decisions != digits.test_labels)
-print(f"{len(wrong)} of {len(words)} test images are read wrongly.")
+print(f"{len(wrong)} of {len(words)} test images have a wrong decision.")
 image = wrong[digits.test_labels[wrong] == 8][0]
-true, decided = int(digits.test_labels[image]), int(words.decisions[image])
-print(f"Number {image} is a {true}, read as a {decided}.")
+label = int(digits.test_labels[image])
+decision = int(words.decisions[image])
+print(f"Image {image}: label {label}, decision {decision}.")
 
 # %%
-# First the plain graph: what made it decide so?  The picture shows where in the image each word is, what it carries,
-# and what the network would say without it.
+# The graph of the decision shows the places of each word, its share of the log-odds, and the decision without it.
 from skgmmcnn import InferenceGraphDisplay
 
 display = InferenceGraphDisplay.from_estimator(pipe["graph"], words, image=image)
 display.figure_.savefig("inference_graph_wrong.png")
 
 # %%
-# Now the contrast with the true class: what made the decision lead over it.  What speaks for both alike drops out.
-display = InferenceGraphDisplay.from_estimator(pipe["graph"], words, image=image, contrast=true)
+# The contrast with the true class leaves out evidence for both.
+display = InferenceGraphDisplay.from_estimator(pipe["graph"], words, image=image, contrast=label)
 display.figure_.savefig("inference_graph_contrast.png")
 
 # %%
-# And the question turned round: what spoke for the true class, although the network said otherwise?
+# The reverse contrast: the evidence for the true class.
 from skgmmcnn import to_text
 
-(graph,) = pipe["graph"].explain(words[[image]], target=true, contrast=decided)
+(graph,) = pipe["graph"].explain(words[[image]], target=label, contrast=decision)
 print(to_text(graph))

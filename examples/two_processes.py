@@ -2,14 +2,14 @@
 Two processes, one dictionary
 =============================
 
-Passes over many images can be divided among processes, on one machine or several.  Each process runs this same file,
-and all end with the same pipeline, which is the one that a single process finds, up to rounding::
+Processes on one or several machines divide the passes over the images.  Each process runs this file, and all end with
+the pipeline of a single process, up to rounding::
 
     torchrun --nproc-per-node=2 examples/two_processes.py
 """
 
 # %%
-# ``torchrun`` gives each process its number; ``gloo`` lets processors talk, ``nccl`` GPUs.
+# ``torchrun`` sets the rank of each process.  The backend is ``gloo`` for CPUs and ``nccl`` for GPUs.
 import os
 
 import torch.distributed as dist
@@ -18,7 +18,7 @@ if "RANK" in os.environ:
     dist.init_process_group("gloo")
 
 # %%
-# From here on nothing is different: the dictionary and the graph divide the images among the processes.
+# The other code does not change: dictionary and graph divide the images among the processes.
 from sklearn.pipeline import make_pipeline
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
@@ -32,7 +32,7 @@ pipe = make_pipeline(
 ).fit(digits.images)
 
 # %%
-# What follows, each process could do by itself; one is enough.
+# One process prints the result.
 if not dist.is_initialized() or dist.get_rank() == 0:
     print(f"agreement with the network on test images: {pipe.score(digits.test_images):.1%}")
 if dist.is_initialized():

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import os
+import pkgutil
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -98,11 +98,12 @@ def make_parser() -> argparse.ArgumentParser:
 
 def _add_command(commands: Any, run: Callable, example: str) -> argparse.ArgumentParser:
     """Add the command of a function `_name`, which its docstring describes."""
-    name, about = run.__name__.removeprefix("_"), run.__doc__ or ""
+    name = run.__name__.removeprefix("_")
+    description = run.__doc__ or ""
     parser = commands.add_parser(
         name,
-        help=f"{about[:1].lower()}{about[1:]}".rstrip("."),
-        description=about,
+        help=f"{description[:1].lower()}{description[1:]}".rstrip("."),
+        description=description,
         epilog=f"example:\n  {_PROGRAM} {name} {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -139,14 +140,13 @@ def _fit(options: argparse.Namespace) -> None:
         raise FileNotFoundError(f"There is no folder {str(output.absolute().parent)!r} to write {output.name!r} to.")
     if output.suffix != ".safetensors":
         raise ValueError(f"The fitted model is a file that ends in .safetensors; got {str(output)!r}.")
-    preprocess = {"preprocess": _imported(options.preprocess)} if options.preprocess else {}
     extractor = FeatureExtractor(
         _network(options.network),
         options.layers,
         weights=_weights(options),
+        preprocess=_import(options.preprocess) if options.preprocess else "auto",
         class_names=_class_names(options.class_names),
         verbose=1,
-        **preprocess,
     )
     words = LayerDictionary(options.words, keep_patches=not options.no_patches, random_state=options.seed, verbose=1)
     graph = InferenceGraph(options.nodes, random_state=options.seed, verbose=1)
@@ -169,32 +169,29 @@ def _class_names(place: str | None) -> list[str] | None:
 
 def _network(name: str) -> Any:
     """Return a torchvision name unchanged, or the object at ``module:callable``."""
-    return _imported(name) if ":" in name else name
+    return _import(name) if ":" in name else name
 
 
-def _imported(place: str) -> Any:
+def _import(place: str) -> Any:
     """Return the object at ``module:name``, where the module may lie in the current folder."""
-    module, _, name = place.partition(":")
-    if not module or not name:
-        raise ValueError(f"{place!r} must name a module and something in it, as in 'mynetwork:make'.")
     if "" not in sys.path:
         sys.path.insert(0, "")
-    loaded = importlib.import_module(module)
-    if not hasattr(loaded, name):
-        raise ImportError(f"There is no {name!r} in the module {module!r}.")
-    return getattr(loaded, name)
+    try:
+        return pkgutil.resolve_name(place)
+    except (AttributeError, ValueError) as error:
+        raise ImportError(f"{place!r} must name an object in a module, as in 'mynetwork:make': {error}.") from error
 
 
 def _add_fitted(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help=f"file that '{_PROGRAM} fit' has written")
     parser.add_argument("--network", metavar="MODULE:CALLABLE", help="the network, where it is not torchvision's")
-    parser.add_argument("--preprocess", metavar="MODULE:CALLABLE", help="the preprocessing, where fit was given one")
+    parser.add_argument("--preprocess", metavar="MODULE:CALLABLE", help="the preprocessing, where it is your function")
 
 
-def _loaded(options: argparse.Namespace) -> Pipeline:
+def _load(options: argparse.Namespace) -> Pipeline:
     places = {"model": options.network, "preprocess": options.preprocess}
     try:
-        pipe = load(options.model, **{name: _imported(place) for name, place in places.items() if place is not None})
+        pipe = load(options.model, **{name: _import(place) for name, place in places.items() if place})
     except ValueError as error:
         if "load(path," in str(error):  # the missing code, as an argument of a function
             raise ValueError(f"{error} Here: --network MODULE:CALLABLE, --preprocess MODULE:CALLABLE.") from error
@@ -227,14 +224,15 @@ def _class(name: str) -> int | str:
 
 def _explain(options: argparse.Namespace) -> None:
     """Show the words by which the network decided for each photograph."""
-    pipe, X = _loaded(options), _photographs(options.photographs)
+    pipe = _load(options)
+    X = _photographs(options.photographs)
     output, contrast, label = options.output, options.rather_than, options.label
     ending = output.suffix.lower() if output else _TEXTS[0]
     formats = (*_PAGES, *_PICTURES, *_GRAPHS, *_TEXTS)
     if ending not in formats:
-        raise ValueError(f"The output's ending {ending!r} names no format; known: {', '.join(formats)}.")
+        raise ValueError(f"The output's ending {ending!r} names no format; use one of {', '.join(formats)}.")
     if label is not None and ending not in _PAGES + _PICTURES:
-        raise ValueError(f"--label is shown by {', '.join(_PAGES + _PICTURES)}; a {ending} file has no place for it.")
+        raise ValueError(f"--label is shown only in {', '.join(_PAGES + _PICTURES)} files; the output is {ending}.")
     words = pipe[:-1].transform(X)
     y = None if label is None else [label] * len(words)
     if ending in _PAGES:
@@ -286,7 +284,7 @@ def _add_report(commands: Any) -> None:
 
 def _report(options: argparse.Namespace) -> None:
     """Measure how far the graphs can be relied on."""
-    print(trust_report(_loaded(options), options.folder, n_images=options.images, random_state=0))
+    print(trust_report(_load(options), options.folder, n_images=options.images, random_state=0))
 
 
 def _add_layers(commands: Any) -> None:
@@ -300,9 +298,9 @@ def _layers(options: argparse.Namespace) -> None:
     """List a network's layers, with a star those taken by default."""
     X = np.random.RandomState(0).rand(1, *options.shape).astype(np.float32)
     for layer in list_layers(_network(options.network), X, preprocess=None):
-        sees = "whole image" if layer.field is None else "sees {} x {}".format(*layer.field)
+        field = "whole image" if layer.field is None else "sees {} x {}".format(*layer.field)
         size = " x ".join(map(str, layer.shape))
-        print(f"{'*' if layer.default else ' '} {layer.name:40} {layer.kind:20} {size:16} {sees}")
+        print(f"{'*' if layer.default else ' '} {layer.name:40} {layer.kind:20} {size:16} {field}")
 
 
 def _add_demo(commands: Any) -> None:

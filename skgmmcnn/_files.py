@@ -10,11 +10,11 @@ from typing import IO, Any
 from uuid import uuid4
 
 _DRAFT = ".skgmmcnn"
-_MOST_SECONDS = 86_400  # age of drafts that killed processes have left
+_MAX_AGE = 86_400  # seconds after which a draft was left by a killed process
 
 
 def replace(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    """Replace the file at `path` by what `write` writes to a temporary file, once that is complete."""
+    """Replace the file at `path` by a temporary file that `write` fills, once it is complete."""
     if not path.parent.is_dir():
         raise FileNotFoundError(f"There is no folder {str(path.parent)!r} to save in.")
     if path.exists() and not path.is_file():
@@ -22,15 +22,15 @@ def replace(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
         raise ValueError(f"{str(path)!r} is {what}; give the path of a file.")
     try:
         remove_drafts(path.parent)
-        with whole(path) as file:
+        with open_draft(path) as file:
             write(file)
     except OSError as error:
         raise OSError(error.errno, f"The file cannot be written: {error.strerror}", str(path)) from error
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[IO[bytes]]:
-    """Open a temporary file that takes the place of the file at `path` once it is complete."""
+def open_draft(path: Path) -> Iterator[IO[bytes]]:
+    """Open a temporary file that replaces the file at `path` at the end of the context."""
     draft = path.with_name(f".{uuid4().hex}{_DRAFT}")
     try:
         with open(draft, "xb") as file:
@@ -44,5 +44,5 @@ def remove_drafts(folder: Path) -> None:
     """Remove temporary files of processes that were killed."""
     for draft in folder.glob(f".*{_DRAFT}"):
         with suppress(OSError):
-            if time.time() - draft.stat().st_mtime > _MOST_SECONDS:
+            if time.time() - draft.stat().st_mtime > _MAX_AGE:
                 draft.unlink()

@@ -19,16 +19,16 @@ import torch
 B = TypeVar("B")
 R = TypeVar("R")
 
-# New threads take 0.3 ms to start; less than about ten times that much work is done in the calling thread.
-_WORTH = 2**27
-_beginning = threading.Lock()
+# About ten times the work that is done while new threads start, which takes 0.3 ms.
+_MIN_OPERATIONS = 2**27
+_lock = threading.Lock()
 # The number of torch threads before a thread entered `one_thread`, until it leaves.
-_outside = threading.local()
+_user_settings = threading.local()
 
 
 def n_threads() -> int:
     """Return the number of torch threads set by the user."""
-    return getattr(_outside, "n_threads", torch.get_num_threads())
+    return getattr(_user_settings, "n_threads", torch.get_num_threads())
 
 
 @contextmanager
@@ -38,30 +38,31 @@ def one_thread() -> Iterator[None]:
     if before == 1:
         yield
         return
-    _outside.n_threads = before
+    _user_settings.n_threads = before
     torch.set_num_threads(1)
     try:
         yield
     finally:
         torch.set_num_threads(before)
-        del _outside.n_threads
+        del _user_settings.n_threads
 
 
 def by_blocks(work: Callable[[B], R], blocks: Iterable[B], n_operations: float) -> Iterator[R]:
     """Yield the results of `work` for each block in order, each computed by one thread.
 
-    Threads are used if `n_operations`, the approximate number of multiplications in all blocks, justifies it; 0 stands
-    for work on another device.
+    Threads are used from 2**27 `n_operations` on, the approximate number of multiplications in all blocks; 0 stands for
+    work on another device.
     """
-    blocks, n = iter(blocks), n_threads()
-    if n == 1 or n_operations < _WORTH:
+    blocks = iter(blocks)
+    n = n_threads()
+    if n == 1 or n_operations < _MIN_OPERATIONS:
         for block in blocks:
             with one_thread():
                 result = work(block)
             yield result
         return
     # A process forked from this one would wait for threads that outlive the call, which it lacks.
-    pool = ThreadPoolExecutor(n, "skgmmcnn", _compute_alone)
+    pool = ThreadPoolExecutor(n, "skgmmcnn", _use_one_thread)
     try:
         waiting = deque(pool.submit(work, block) for block in islice(blocks, 2 * n))
         while waiting:
@@ -72,13 +73,13 @@ def by_blocks(work: Callable[[B], R], blocks: Iterable[B], n_operations: float) 
         pool.shutdown(cancel_futures=True)
 
 
-def _compute_alone() -> None:
+def _use_one_thread() -> None:
     """Restrict torch to the calling, new thread.
 
     `torch.set_num_threads` applies to the calling thread and to threads that have not started yet; a short-lived
     thread restores the latter.
     """
-    with _beginning:
+    with _lock:
         usual = torch.get_num_threads()
         torch.set_num_threads(1)
         other = threading.Thread(target=torch.set_num_threads, args=(usual,))

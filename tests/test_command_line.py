@@ -1,4 +1,4 @@
-"""The command line: each command in an empty folder, and what it answers to mistakes."""
+"""Commands in an empty folder, and their messages about mistakes."""
 
 import re
 import subprocess
@@ -90,7 +90,7 @@ def test_true_labels(inside, capsys):
     assert run(*words, "--label", "9", "-o", "labelled.html") == 0
     assert f'"label":"\\ue000{9}' in (inside / "labelled.html").read_text(encoding="utf-8")
     assert run(*words, "--label", "9") == 1
-    assert "a .txt file has no place for it" in capsys.readouterr().err
+    assert "shown only in .html, .png, .svg, .pdf files; the output is .txt" in capsys.readouterr().err
 
 
 def test_report(inside, capsys):
@@ -123,7 +123,7 @@ def test_demo(inside, capsys):
         (["explain", "model.safetensors", "photographs/000.png", "--rather-than", "cow", *LOADED], "'cow'"),
         (["fit", "mydigits:make", "photographs", "-o", "nowhere/m.safetensors"], "nowhere"),
         (["fit", "mydigits:make", "photographs", "-o", "model.pkl"], ".safetensors"),
-        (["fit", "mydigits:absent", "photographs", "-o", "m.safetensors"], "no 'absent'"),
+        (["fit", "mydigits:absent", "photographs", "-o", "m.safetensors"], "no attribute 'absent'"),
         (["fit", "no_such_module:make", "photographs", "-o", "m.safetensors"], "no_such_module"),
         (["fit", "resnet999", "photographs", "-o", "m.safetensors"], "resnet999"),
         (["fit", "mydigits:make", "absent", "-o", "m.safetensors", *NETWORK], "absent"),

@@ -1,4 +1,4 @@
-"""What every estimator of the package must do, and what scikit-learn's own checks cannot see: images and containers."""
+"""Common checks of all estimators on images and containers, which scikit-learn's own checks do not cover."""
 
 import copy
 import inspect
@@ -11,12 +11,14 @@ import joblib
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sklearn import config_context
 from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_validate, train_test_split
 from sklearn.pipeline import Pipeline
 from sklearn.utils import estimator_checks, estimator_html_repr
+from torchvision.transforms import ToTensor
 
 import skgmmcnn
 from skgmmcnn import (
@@ -29,14 +31,14 @@ from skgmmcnn import (
     WordMaps,
     to_text,
 )
-from skgmmcnn.datasets import DigitsNetwork
+from skgmmcnn.datasets import DigitsNetwork, load_digits_network
 
 
 def extractor(digits, layers=("conv2", "conv3")):
     return FeatureExtractor(digits.network, list(layers), batch_size=16)
 
 
-# Each after the steps that make what it reads.
+# Each estimator with the steps before it.
 ESTIMATORS = {
     "FeatureExtractor": lambda digits: [extractor(digits)],
     "LayerDictionary": lambda digits: [extractor(digits), LayerDictionary(5, random_state=0)],
@@ -76,7 +78,7 @@ def test_scikit_learn_checks_pass_in_full(estimator):
 
 @pytest.fixture(params=ESTIMATORS)
 def case(request, digits):
-    """An estimator that is not fitted, and its X for 100 images."""
+    """An unfitted estimator and its X for 100 images."""
     *before, estimator = ESTIMATORS[request.param](digits)
     X = digits.images[:100]
     for step in before:
@@ -85,7 +87,7 @@ def case(request, digits):
 
 
 def as_arrays(result):
-    """Everything that a transformer returned, as a list of arrays."""
+    """Return the output of a transformer as a list of arrays."""
     if isinstance(result, FeatureMaps):
         parts = list(result.batches())
         return [np.concatenate([batch.activations[layer].numpy() for batch in parts]) for layer in result.layers]
@@ -100,10 +102,10 @@ def assert_equal(first, second, atol=1e-6):
 def check_every_estimator_is_listed(estimator, X):
     public = {name for name in skgmmcnn.__all__ if inspect.isclass(getattr(skgmmcnn, name))}
     estimators = {name for name in public if issubclass(getattr(skgmmcnn, name), BaseEstimator)}
-    assert estimators == {*ESTIMATORS, "DiagonalGaussianMixture"}  # on rows: scikit-learn's own checks see all of it
+    assert estimators == {*ESTIMATORS, "DiagonalGaussianMixture"}  # scikit-learn's own checks cover it
 
 
-def check_constructor_stores_and_nothing_more(estimator, X):
+def check_constructor_only_stores_parameters(estimator, X):
     assert vars(estimator).keys() == estimator.get_params(deep=False).keys()
     again = type(estimator)(**estimator.get_params(deep=False))
     assert all(vars(again)[name] is value for name, value in vars(estimator).items())
@@ -131,7 +133,7 @@ def check_fit_transform(estimator, X):
     assert_equal(clone(estimator).fit_transform(X), estimator.fit(X).transform(X))
 
 
-def check_fit_again_forgets(estimator, X):
+def check_refit_is_independent(estimator, X):
     expected = clone(estimator).fit(X).transform(X)
     assert_equal(estimator.fit(X[:60]).fit(X).transform(X), expected)
 
@@ -271,7 +273,7 @@ def test_saved_pipeline_draws_and_explains(pipe, digits, tmp_path):
 
 
 class CountingNetwork(DigitsNetwork):
-    """Counts the images that pass; a module of torch's, so that tracing does not look into it."""
+    """Counts images in a pooling layer that tracing takes for one of torch."""
 
     n_images = 0
 
@@ -299,58 +301,35 @@ def counting(digits):
 
 
 def test_forward_passes_of_a_pipeline(counting, digits):
-    make_pipe(counting).fit(digits.images[:128])  # a whole number of the images that pass at once
-    # Once to train, once to label, and a few to survey the network and measure its fields.
+    make_pipe(counting).fit(digits.images[:128])  # a multiple of the batch size
+    # Two passes over the images, and a few images to inspect the network and measure its fields.
     assert 0 < CountingNetwork.n_images - 256 < 14
 
 
-def test_memory_hits_in_the_same_process_and_in_another(digits, tmp_path):
-    folder = tmp_path / "cache"
-    script = tmp_path / "fit.py"
-    script.write_text(
-        "import sys, torch\n"
-        f"sys.path.insert(0, {str(Path(__file__).parent.parent)!r})\n"
-        "from tests.test_common import fit_and_count\n"
-        f"print(fit_and_count({str(folder)!r}, {str(tmp_path)!r}))\n"
-    )
-    torch.save(digits.network.state_dict(), tmp_path / "weights.pth")
-    np.save(tmp_path / "images.npy", digits.images[:100])
-    runs = [
-        int(subprocess.run([sys.executable, script], capture_output=True, text=True, check=True).stdout)
-        for _ in range(2)
-    ]
-    assert runs[0] == 200
-    assert runs[1] == 0
+FIT = """
+import sys
+sys.path.insert(0, {root!r})
+from skgmmcnn.datasets import load_digits_network
+from tests.test_common import make_pipe
+make_pipe(load_digits_network().network, memory={folder!r}).fit(load_digits_network().images[:100])
+"""
 
 
-def fit_and_count(folder, inputs):
-    """Fit a cached pipeline twice and return how many images passed the network the first time."""
-    passed = []
-    original = FeatureMaps.batches
+def test_memory_of_another_process_is_used(digits, tmp_path, monkeypatch):
+    script = FIT.format(root=str(Path(__file__).parents[1]), folder=str(tmp_path))
+    subprocess.run([sys.executable, "-c", script], check=True)
 
-    def counted(self):
-        for batch in original(self):
-            passed.append(len(batch.decisions))
-            yield batch
+    def refuse(maps):
+        raise AssertionError("the network ran")
 
-    FeatureMaps.batches = counted
-    state = torch.load(Path(inputs) / "weights.pth", weights_only=True)
-    images = np.load(Path(inputs) / "images.npy")
-    counts = []
-    for _ in range(2):
-        network = DigitsNetwork()
-        network.load_state_dict(state)
-        passed.clear()
-        make_pipe(network, memory=folder).fit(images)
-        counts.append(sum(passed))
-    assert counts[1] == 0, counts
-    return counts[0]
+    monkeypatch.setattr(FeatureMaps, "batches", refuse)
+    pipe = make_pipe(load_digits_network().network)
+    with pytest.raises(AssertionError, match="the network ran"):
+        pipe.fit(digits.images[:100])
+    pipe.set_params(memory=str(tmp_path)).fit(digits.images[:100])
 
 
-def test_replaced_file_misses_the_cache(digits, tmp_path):
-    from PIL import Image
-    from torchvision.transforms import ToTensor
-
+def test_memory_notices_a_replaced_file(digits, tmp_path):
     files = []
     for i, image in enumerate(digits.images[:30]):
         files.append(str(tmp_path / f"{i}.png"))

@@ -1,4 +1,4 @@
-"""The documentation knows every public name, and all of its code is run."""
+"""The documentation has every public name, and all of its code is run."""
 
 import importlib
 import pkgutil
@@ -18,7 +18,7 @@ from skgmmcnn._command_line import make_parser as command_line_parser
 ROOT = Path(__file__).parents[1]
 BUILT = {"generated", "gallery", "sg_execution_times.rst"}
 README, CI = ROOT / "README.rst", ROOT / ".ci" / "run"
-# Every command of a page, and what runs it.
+# Commands of pages, with the file and the text by which each is run.
 RUN = {
     "pip install .": (README, "    pip install . && "),
     'pip install -e ".[test,docs]"': (CI, 'pip install ".[docs]"'),
@@ -68,17 +68,17 @@ def test_each_is_listed_by_the_shortest_name():
 
 
 def test_the_guide_leads_to_every_name_and_example():
-    """Links lead both ways: the site's builder adds those back."""
+    """The build of the site adds the links back."""
     guide = "".join(page.read_text(encoding="utf-8") for page in PAGES if page.parent.name == "guide")
-    found = {target.rpartition(".")[2] for target in re.findall(r":(?:class|func|meth):`~?([^`<]+)`", guide)}
-    assert not [name for name in listed_names() if name.rpartition(".")[2] not in found]
+    linked = {target.rpartition(".")[2] for target in re.findall(r":(?:class|func|meth):`~?([^`<]+)`", guide)}
+    assert not [name for name in listed_names() if name.rpartition(".")[2] not in linked]
     examples = set(re.findall(r":doc:`/gallery/([^`]+)`", guide))
     assert examples == {example.stem for example in (ROOT / "examples").glob("*.py")}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_code_of_pages_is_run(page):
-    """Doctests run, commands are run where `RUN` says, and the package's own are understood."""
+    """Code is doctests; commands are listed in `RUN`, and those of the package can be parsed."""
     for line in page.read_text(encoding="utf-8").splitlines():
         assert not re.match(r"\.\. code-block:: (?!console)", line)
         assert line.startswith("..") or not line.endswith("::"), "a literal block"
@@ -86,8 +86,8 @@ def test_code_of_pages_is_run(page):
             if command[1].startswith("skgmmcnn "):
                 check_command(command[1])
                 continue
-            file, found = RUN[command[1]]
-            assert found in file.read_text(encoding="utf-8")
+            file, text = RUN[command[1]]
+            assert text in file.read_text(encoding="utf-8")
 
 
 def test_files_of_the_architecture_exist():
@@ -119,11 +119,11 @@ def test_commands_of_the_readme_are_those_that_are_run():
 
 
 def test_code_of_the_readme_runs(photographs, small_networks, capsys):
-    """In order, each block going on from the one before; `network` and `transform` are what the reader has."""
-    known = {"network": nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.LazyLinear(2)), "transform": ToTensor()}
+    """Blocks build on each other; `network` and `transform` stand for those of the reader."""
+    namespace = {"network": nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.LazyLinear(2)), "transform": ToTensor()}
     code = [block for block in readme().findall(nodes.literal_block) if "python" in block["classes"]]
     for block in code:
-        exec(compile(block.astext(), f"{README}, above line {block.line}", "exec"), known)
+        exec(compile(block.astext(), f"{README}, above line {block.line}", "exec"), namespace)
     assert len(code) == 2
     assert "decision_953 pineapple: probability >0.9999" in capsys.readouterr().out
     assert (photographs.parent / "why.png").stat().st_size > 10_000

@@ -1,4 +1,4 @@
-"""Examples that the documentation shows without running them work, on photographs and networks that are at hand."""
+"""Examples that the documentation does not run, on photographs of scikit-learn and small networks."""
 
 import runpy
 from pathlib import Path
@@ -10,17 +10,17 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 def test_a_resnet50_on_photographs(photographs, small_networks, capsys):
     runpy.run_path(str(EXAMPLES / "photographs_resnet50.py"))
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     assert small_networks == [("resnet50", ResNet50_Weights.IMAGENET1K_V2)]
-    assert "8  pineapple\n" in told
-    assert "decision_953 pineapple: probability " in told
+    assert "8  pineapple\n" in output
+    assert "decision_953 pineapple: probability " in output
     assert all((photographs.parent / name).stat().st_size > 10_000 for name in ("why.png", "why_all.png", "why.html"))
 
 
 def test_a_vgg16_on_photographs(photographs, small_networks, capsys):
     runpy.run_path(str(EXAMPLES / "photographs_vgg16.py"))
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     assert small_networks == [("vgg16", VGG16_Weights.IMAGENET1K_V1)]
-    assert "1 are called something else:\n  photographs/pineapple/8.jpg: swing\n" in told
-    assert "pineapple rather than swing" in told
+    assert "have a wrong decision:\n  photographs/pineapple/8.jpg: swing\n" in output
+    assert "pineapple rather than swing" in output
     assert all((photographs.parent / name).stat().st_size > 10_000 for name in ("why.png", "why_not.png"))

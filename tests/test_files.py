@@ -1,4 +1,4 @@
-"""Files are put in place whole, whoever else writes and wherever writing stops."""
+"""Files are replaced completely or not at all."""
 
 import os
 import signal
@@ -33,7 +33,7 @@ replace(Path(sys.argv[1]), lambda file: (file.write(b"half"), os.kill(os.getpid(
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows has no such signal")
-def test_what_a_kill_has_left_is_removed(tmp_path):
+def test_drafts_of_killed_processes_are_removed(tmp_path):
     (tmp_path / "file").write_bytes(b"before")
 
     subprocess.run([sys.executable, "-c", KILLED, tmp_path / "file"], check=False)
@@ -65,7 +65,7 @@ def test_only_regular_files_are_replaced(tmp_path):
         replace(tmp_path / "pipe", lambda file: file.write(b"x"))
 
 
-def test_a_failure_leaves_what_was_there(tmp_path):
+def test_a_failure_keeps_the_file(tmp_path):
     (tmp_path / "file").write_bytes(b"before")
     with pytest.raises(OSError, match=r"The file cannot be written: No space left.*file'"):
         replace(tmp_path / "file", lambda file: _full())

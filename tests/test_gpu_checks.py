@@ -1,4 +1,4 @@
-"""The script for machines with a GPU runs on a CPU too, and is not content with anything."""
+"""The script of GPU checks, on a CPU."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What surrounds the package says the same as ``pyproject.toml``."""
+"""Files of the project agree with ``pyproject.toml``."""
 
 import tomllib
 from pathlib import Path
@@ -21,7 +21,7 @@ def read(name):
 
 
 def versions(lines, operator):
-    """Return the version after `operator` of every package; nothing else may bound it."""
+    """Return the version after `operator`, the only bound, of each package."""
     parsed = [Requirement(line) for line in lines]
     assert all([part.operator for part in line.specifier] == [operator] for line in parsed)
     return {line.name: Version(next(iter(line.specifier)).version) for line in parsed}

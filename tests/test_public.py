@@ -1,4 +1,4 @@
-"""The public face: every public name is documented in full."""
+"""Public names and their documentation, and imports between packages."""
 
 import ast
 import importlib
@@ -12,7 +12,7 @@ from numpydoc.validate import validate
 
 import skgmmcnn
 
-# Examples stand with the classes; sections that repeat the summary help nobody.
+# Methods have no examples of their own, and no sections that repeat the summary.
 IGNORED = {"EX01", "SA01", "ES01", "GL08", "RT02"}
 
 
@@ -21,7 +21,7 @@ PACKAGES = [skgmmcnn, *(importlib.import_module(f"skgmmcnn.{name}") for name in 
 
 
 def public_objects():
-    """Yield the dotted name of every public class, method and function; methods also of the package's base classes."""
+    """Yield the dotted name of every public class, function and method, with methods of private base classes."""
     for package in PACKAGES:
         for name in package.__all__:
             value = getattr(package, name)
@@ -37,9 +37,8 @@ def public_objects():
 DOCUMENTED = list(public_objects())
 
 
-def test_public_names_are_few_and_documented():
+def test_public_names_are_few():
     assert len({name for package in PACKAGES for name in package.__all__}) <= 50
-    assert all(inspect.getdoc(getattr(skgmmcnn, name)) for name in skgmmcnn.__all__)
 
 
 @pytest.mark.parametrize("name", DOCUMENTED)
@@ -54,7 +53,7 @@ def test_classes_have_runnable_examples():
 
 
 def crossing_imports(file):
-    """Yield the private modules of other folders that a file of a package imports from."""
+    """Yield the private modules of other packages that a file imports from."""
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom):
@@ -67,7 +66,6 @@ def crossing_imports(file):
                     yield module
 
 
-def test_folders_import_from_the_faces_of_others():
+def test_packages_import_no_private_module_of_another():
     root = Path(skgmmcnn.__file__).parent
-    found = [(str(file.relative_to(root)), module) for file in root.glob("*/*.py") for module in crossing_imports(file)]
-    assert not [pair for pair in found if not pair[1].startswith("skgmmcnn.graph._")]
+    assert not [(file.name, module) for file in root.glob("*/*.py") for module in crossing_imports(file)]

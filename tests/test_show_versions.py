@@ -1,4 +1,4 @@
-"""What a report of a fault tells about the machine."""
+"""Versions and hardware in bug reports."""
 
 import platform
 import tomllib
@@ -20,29 +20,29 @@ def printed(capsys):
     return {name.strip(): value.strip() for name, _, value in lines}
 
 
-def test_tells_all_that_results_depend_on(capsys):
-    found = printed(capsys)
-    assert found["python"].startswith(platform.python_version())
-    assert found["machine"] == platform.platform()
-    assert found["numpy"] == version("numpy")
-    assert found["threads"] == str(torch.get_num_threads())
-    assert found["instructions"] in {"DEFAULT", "AVX2", "AVX512"} or platform.machine() not in {"x86_64", "AMD64"}
+def test_versions_and_hardware(capsys):
+    report = printed(capsys)
+    assert report["python"].startswith(platform.python_version())
+    assert report["machine"] == platform.platform()
+    assert report["numpy"] == version("numpy")
+    assert report["threads"] == str(torch.get_num_threads())
+    assert report["instructions"] in {"DEFAULT", "AVX2", "AVX512"} or platform.machine() not in {"x86_64", "AMD64"}
 
 
-def test_tells_what_is_missing(capsys, monkeypatch):
+def test_missing_packages_and_gpus(capsys, monkeypatch):
     monkeypatch.setattr("skgmmcnn._show_versions.DEPENDENCIES", ["no-such-package"])
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    found = printed(capsys)
-    assert found["no-such-package"] == "not installed"
-    assert found["GPUs"] == "none found"
+    report = printed(capsys)
+    assert report["no-such-package"] == "not installed"
+    assert report["GPUs"] == "none found"
 
 
-def test_names_graphics_processors(capsys, monkeypatch):
+def test_names_of_gpus(capsys, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda place: f"card {place}")
     assert printed(capsys)["GPUs"] == "card 0, card 1"
 
 
-def test_lists_the_dependencies_of_the_project():
+def test_dependencies_are_those_of_the_project():
     declared = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["export"]
     assert sorted(DEPENDENCIES) == sorted(Requirement(line).name for line in declared)

@@ -1,7 +1,8 @@
-"""Results do not depend on the number of threads, and the caller's number stays as it was."""
+"""Results are independent of the number of threads, and this number does not change."""
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -12,26 +13,23 @@ from torch import nn
 from skgmmcnn import DiagonalGaussianMixture, FeatureExtractor, LayerDictionary, LayerHMM
 from skgmmcnn._threads import by_blocks, n_threads, one_thread
 
-LARGE = 1e12  # so many operations are worth several threads
+LARGE = 1e12  # operations that are divided among threads
 
 
 @pytest.fixture
 def threads():
-    """Set torch's number of threads; it is put back."""
+    """Function that sets the number of threads of torch until the end of the test."""
     before = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(before)
 
 
-def of_new_thread(question):
-    answers = []
-    thread = threading.Thread(target=lambda: answers.append(question()))
-    thread.start()
-    thread.join()
-    return answers[0]
+def call_in_thread(function):
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(function).result()
 
 
-def test_one_thread_and_the_number_put_back(threads):
+def test_one_thread_restores_the_number(threads):
     threads(3)
     with one_thread():
         assert (torch.get_num_threads(), n_threads()) == (1, 3)
@@ -61,23 +59,24 @@ def test_blocks_come_in_order_each_by_one_thread(threads, n_operations):
 
 def test_other_threads_keep_their_number(threads):
     threads(3)
-    asked, answered, found = threading.Event(), threading.Event(), []
+    start, end = threading.Event(), threading.Event()
+    counts = []
 
     def other():
-        found.append(torch.get_num_threads())
-        asked.wait()
-        found.append(torch.get_num_threads())
-        answered.set()
+        counts.append(torch.get_num_threads())
+        start.wait()
+        counts.append(torch.get_num_threads())
+        end.set()
 
     thread = threading.Thread(target=other)
     thread.start()
     for _ in by_blocks(lambda i: torch.ones(9).sum(), range(9), LARGE):
         pass
-    asked.set()
-    assert answered.wait(10)
+    start.set()
+    assert end.wait(10)
     thread.join()
-    assert found == [3, 3]
-    assert of_new_thread(torch.get_num_threads) == 3
+    assert counts == [3, 3]
+    assert call_in_thread(torch.get_num_threads) == 3
 
 
 def test_errors_arrive_and_no_thread_is_left(threads):
@@ -99,15 +98,24 @@ def test_blocks_within_blocks(threads):
     assert list(by_blocks(work, range(3), LARGE)) == [0, 6, 12]
 
 
-def equal_with_any_number(threads, fit):
-    """Compare what `fit` returns, tensors or arrays, with 1, 2 and 4 threads."""
-    found = []
+def assert_all_equal(results):
+    """Raise AssertionError unless all lists of arrays are equal."""
+    for arrays in results[1:]:
+        for first, second in zip(results[0], arrays, strict=True):
+            np.testing.assert_array_equal(first, second)
+
+
+def assert_independent_of_threads(threads, fit):
+    """Compare the results of `fit`, tensors or arrays, with 1, 2 and 4 threads."""
+    results = []
     for n in (1, 2, 4):
         threads(n)
-        found.append([np.asarray(part) for part in fit()])
-    for parts in found[1:]:
-        for first, second in zip(found[0], parts, strict=True):
-            np.testing.assert_array_equal(first, second)
+        results.append([np.asarray(array) for array in fit()])
+    assert_all_equal(results)
+
+
+def activations_of(maps):
+    return [np.concatenate([batch.activations[layer].numpy() for batch in maps.batches()]) for layer in maps.layers]
 
 
 @pytest.mark.parametrize("covariance_type", ["diag", "spherical", "tied_diag"])
@@ -119,7 +127,7 @@ def test_mixtures(threads, covariance_type):
         mixture.fit(X)
         return mixture.means_, mixture.covariances_, mixture.weights_, mixture.predict(X), mixture.score_samples(X)
 
-    equal_with_any_number(threads, fit)
+    assert_independent_of_threads(threads, fit)
 
 
 def test_chains(threads):
@@ -130,11 +138,11 @@ def test_chains(threads):
         chain = LayerHMM(20, max_iter=3, tol=1e3, random_state=0).fit(X)
         return *chain.transmats_, chain.score_samples(X), *chain.transform(X).T
 
-    equal_with_any_number(threads, fit)
+    assert_independent_of_threads(threads, fit)
 
 
-def looped(network):
-    """Return the network in a form that branches on values."""
+def branching(network):
+    """Return the digits network with control flow that depends on values."""
 
     class Branching(nn.Sequential):
         def forward(self, x):
@@ -143,47 +151,40 @@ def looped(network):
     return Branching(network.conv1, network.conv2, network.pool, network.conv3, nn.AvgPool2d(4), nn.Flatten())
 
 
-@pytest.mark.parametrize("branching", [False, True])
-def test_maps_and_words(threads, digits, monkeypatch, branching):
-    """Equal to the last bit for batches of any size, too."""
+@pytest.mark.parametrize(("make", "layers"), [(lambda network: network, ["conv2", "conv3"]), (branching, ["1", "3"])])
+def test_maps_and_words(threads, digits, monkeypatch, make, layers):
+    """Equal bit for bit for all batch sizes, too."""
     monkeypatch.setattr("skgmmcnn._threads._WORTH", 0)
-    network, layers = (looped(digits.network), ["1", "3"]) if branching else (digits.network, ["conv2", "conv3"])
-    images = digits.images[:201]
-    found = []
+    network, images = make(digits.network), digits.images[:201]
+    results = []
     for batch_size, n in [(1, 1), (3, 2), (7, 4), (32, 1), (32, 2), (32, 4), (500, 2)]:
         threads(n)
         maps = FeatureExtractor(network, layers, batch_size=batch_size, device="cpu").fit_transform(images)
-        held = maps.compute()
         dictionary = LayerDictionary(9, random_state=0, max_iter=3, tol=1e3, keep_proba=True)
         words = dictionary.fit_transform(maps)
-        arrays = [*held._source._arrays.values(), held.outputs, words.decisions]
-        arrays += [*words.words.values(), *words.proba.values()]
-        found.append([*arrays, *(mixture.means_ for mixture in dictionary.mixtures_.values())])
-    for parts in found[1:]:
-        for first, second in zip(found[0], parts, strict=True):
-            np.testing.assert_array_equal(first, second)
+        arrays = [*activations_of(maps), maps.outputs, words.decisions, *words.words.values(), *words.proba.values()]
+        results.append([*arrays, *(mixture.means_ for mixture in dictionary.mixtures_.values())])
+    assert_all_equal(results)
 
 
-def test_photographs_pass_in_parts_of_one(threads):
+def test_large_images(threads):
     network = nn.Sequential(nn.Conv2d(3, 8, 7, 4), nn.ReLU(), nn.Conv2d(8, 8, 3, 2), nn.Flatten(), nn.LazyLinear(5))
     images = torch.rand(5, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     network(images)
-    found = []
+    results = []
     for batch_size, n in [(1, 1), (2, 2), (5, 3)]:
         threads(n)
         extractor = FeatureExtractor(network, ["2"], preprocess=None, batch_size=batch_size, device="cpu")
-        maps = extractor.fit_transform(images).compute()
-        found.append([maps.outputs, maps._source._arrays["2"]])
-    for parts in found[1:]:
-        for first, second in zip(found[0], parts, strict=True):
-            np.testing.assert_array_equal(first, second)
+        maps = extractor.fit_transform(images)
+        results.append([maps.outputs, *activations_of(maps)])
+    assert_all_equal(results)
 
 
 def test_within_threads_of_joblib(threads, digits, monkeypatch):
     threads(2)
-    monkeypatch.setattr("skgmmcnn._threads._WORTH", 0)
+    monkeypatch.setattr("skgmmcnn._threads._MIN_OPERATIONS", 0)
     maps = FeatureExtractor(digits.network, ["conv3"], device="cpu", batch_size=200).fit_transform(digits.images[:200])
     expected = maps.outputs
     for outputs in Parallel(2, backend="threading")(delayed(getattr)(maps, "outputs") for _ in range(4)):
         np.testing.assert_array_equal(outputs, expected)
-    assert torch.get_num_threads() == of_new_thread(torch.get_num_threads) == 2
+    assert torch.get_num_threads() == call_in_thread(torch.get_num_threads) == 2

@@ -8,6 +8,6 @@ from ._labelling import Assigned
 from ._representatives import Representatives
 from ._training import Sample, draw, passes
 from ._words import Vocabulary, WordMaps, WordStatistics, count_classes, count_words, select
-from ._worth import means_of
+from ._worth import rebuild, share_explained
 
 __all__ = ["LayerDictionary", "Vocabulary", "WordMaps", "align_words"]

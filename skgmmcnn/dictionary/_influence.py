@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .._device import exact_float32
-from ..features import Attribution, Edits, FeatureMaps, Rerun, Result, attribute, check_decided, margins
+from ..features import Attribution, Edits, FeatureMaps, Rerun, Result, attribute, check_decided, check_layers, margins
 from ..mixture import Mixture
 from ._labelling import as_rows
 
@@ -120,10 +120,7 @@ class Influence:
         if None.  With `contrasts`, their margin over these outputs is explained instead of the log-odds.  The path from
         the layer's mean to the activations has `n_steps` segments.
         """
-        names = self._maps.layers if layers is None else tuple(layers)
-        for layer in names:
-            if layer not in self._maps.layers:
-                raise ValueError(f"Unknown layer {layer!r}; the layers are {', '.join(map(repr, self._maps.layers))}.")
+        names = check_layers(layers, self._maps.layers)
         if n_steps < 1:
             raise ValueError(f"n_steps must be at least 1; got {n_steps}.")
         encode = self._maps.spec.encode

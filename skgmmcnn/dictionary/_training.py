@@ -13,7 +13,6 @@ from sklearn.utils import check_random_state
 from torch import Tensor
 
 from .._distributed import all_gather, local_slice, n_processes
-from .._hashing import mixed
 from .._progress import progress
 from ..features import FeatureMaps
 from ._labelling import as_rows
@@ -47,7 +46,7 @@ class Reservoir:
     def add(self, start: int, rows: Tensor) -> None:
         """Add the rows (n, C) of all locations of consecutive images, the first of index `start`."""
         numbers = np.arange(len(rows), dtype=np.uint64) + np.uint64(start * self._n_locations)
-        hashes = mixed(mixed(numbers) ^ self._seed)
+        hashes = _hash(_hash(numbers) ^ self._seed)
         images = (numbers // np.uint64(self._n_locations)).astype(np.int64)
         if not self._everything:
             indices = np.flatnonzero(hashes <= self._threshold)
@@ -98,6 +97,14 @@ def draw(
     for (name, reservoir), seed in zip(reservoirs.items(), seeds, strict=True):
         samples[name] = Sample(*reservoir.sample(), torch.Generator().manual_seed(seed))
     return samples, np.concatenate(all_gather(np.concatenate(decisions)))
+
+
+def _hash(numbers: np.ndarray) -> np.ndarray:
+    """Return 64-bit hashes of uint64 numbers: the finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014)."""
+    numbers = numbers + np.uint64(0x9E3779B97F4A7C15)
+    numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return numbers ^ (numbers >> np.uint64(31))
 
 
 @contextmanager

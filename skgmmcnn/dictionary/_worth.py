@@ -66,7 +66,7 @@ def worth(maps: FeatureMaps, assign: Assign, mixtures: Mapping[str, Mixture]) ->
 
 
 class _Measured(NamedTuple):
-    """Words of a batch, sums of squared errors and deviations, and whether each decision is preserved."""
+    """Words of a batch, sums of squared errors and of squared deviations, and whether each decision is preserved."""
 
     words: np.ndarray
     residual: float
@@ -80,29 +80,41 @@ def _measure(
     measured = {}
     with exact_float32(), torch.no_grad():
         for layer, assigned in assign(activations, False):
-            words, values = assigned.component, activations[layer]
-            reconstructed = means_of(mixtures[layer], words, values)
+            rebuilt = rebuild(mixtures[layer], assigned.component, activations[layer])
             kept = np.empty(0)
             if part is not None:
-                kept = part.run({layer: put(reconstructed)}).decisions == part.original.decisions
-            measured[layer] = _Measured(
-                np.unique(words.numpy(force=True)),
-                (values - reconstructed).double().square().sum().item(),
-                (values - layer_mean(mixtures[layer], values)).double().square().sum().item(),
-                kept,
-            )
+                kept = part.run({layer: put(rebuilt.maps)}).decisions == part.original.decisions
+            words = np.unique(assigned.component.numpy(force=True))
+            measured[layer] = _Measured(words, rebuilt.residual.sum(), rebuilt.total.sum(), kept)
     return measured
 
 
-def means_of(mixture: Mixture, words: Tensor, like: Tensor) -> Tensor:
-    """Return the means of the `words` (n H W,) as a map (n, C, H, W) of the shape of `like`."""
-    means = torch.from_numpy(mixture.emitted_means_).to(like)
-    rows = like.permute(0, 2, 3, 1)
-    return means[words.long()].view(rows.shape).permute(0, 3, 1, 2)
+class Rebuilt(NamedTuple):
+    """A map (n, C, H, W) rebuilt from words, the mean map, and sums over each image of squared errors of both, (n,)."""
+
+    maps: Tensor
+    mean: Tensor
+    residual: np.ndarray
+    total: np.ndarray
+
+
+def rebuild(mixture: Mixture, words: Tensor, values: Tensor) -> Rebuilt:
+    """Replace the columns of a map (n, C, H, W) by the means of their words (n H W,), and by the mean of the layer."""
+    means = torch.from_numpy(mixture.emitted_means_).to(values)
+    n, _, height, width = values.shape
+    maps = means[words.long()].view(n, height, width, -1).permute(0, 3, 1, 2)
+    mean = layer_mean(mixture, values)
+    residual, total = ((values - each).square().sum((1, 2, 3)).double().numpy(force=True) for each in (maps, mean))
+    return Rebuilt(maps, mean, residual, total)
+
+
+def share_explained(residual: float, total: float) -> float:
+    """Return the share of variance that words explain, R2; NaN without variance."""
+    return float(1 - residual / total) if total > 0 else np.nan
 
 
 def _pooled(parts: list[_Measured], n_words: int) -> LayerWorth:
     residual, spread = sum(part.residual for part in parts), sum(part.spread for part in parts)
     words, kept = (np.concatenate(values) for values in ([part.words for part in parts], [part.kept for part in parts]))
-    r2 = 1 - residual / spread if spread else np.nan
+    r2 = share_explained(residual, spread)
     return LayerWorth(n_words, len(np.unique(words)), r2, float(kept.mean()) if len(kept) else np.nan)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -12,42 +11,44 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ._following import Follower
+from ._following import Follower, LayerGeometry
 from ._forms import Form
 from ._network import Portable
 from ._receptive_field import ReceptiveField
-from ._rerun import Capture, Edits, ForwardPass, Recording, Replay, StopRun
+from ._rerun import Capture, Edits, Recording, Replay, StopRun
 from ._running import move, prepare
-from ._watching import Call, CopyPool, Watch, version_of
+from ._watching import Call, CopyPool, LayerCalls, LayerWatch, Watch, version_of
 
 Fields = dict[tuple[str, str], ReceptiveField]
-Survey = dict[str, tuple[tuple[int, int, int], ReceptiveField | None]]
 
 _WEIGHTED = (nn.modules.conv._ConvNd, nn.Linear)
 _PROBE = (1, 3, 64, 64)
+_NO_LAYERS = LayerCalls({}, ())
 
 
 class CapturedNetwork:
     """A network in evaluation mode, not copied, whose layers are captured by name in network order.
 
     Layers are submodules, or torch functions in them, named as in torchvision; ``name_0`` and ``name_1`` are the first
-    and second call of a submodule that runs twice.  `forms` are the conversions of the layers to maps, which
-    :meth:`select` determines.
+    and second call of a submodule that runs twice.  Their `calls` and `forms`, the conversions to maps, are determined
+    by :meth:`select`.
     """
 
-    def __init__(self, network: nn.Module, layers: Sequence[str] = (), forms: Mapping[str, Form] | None = None) -> None:
-        self.network, self.layers, self._forms = network, tuple(layers), forms or {}
+    def __init__(
+        self, network: nn.Module, calls: LayerCalls = _NO_LAYERS, forms: Mapping[str, Form] | None = None
+    ) -> None:
+        self.network = network
+        self.layers = tuple(calls.layers.values())
+        self._calls = calls
+        self._forms = forms or {}
         self._copies = CopyPool(network)
-        self._names = {_call_name(layer, network): layer for layer in self.layers}
-        modules = dict(network.named_modules())
-        self._functions = any(not {name, re.sub(r"_\d+$", "", name)} & modules.keys() for name in self._names)
 
     def __reduce__(self) -> tuple:
-        return type(self), (Portable(self.network), self.layers, dict(self._forms))
+        return type(self), (Portable(self.network), self._calls, dict(self._forms))
 
     def on(self, network: nn.Module) -> CapturedNetwork:
         """Return this object for another `network` of equal structure."""
-        return CapturedNetwork(network, self.layers, self._forms)
+        return CapturedNetwork(network, self._calls, self._forms)
 
     def to(self, device: torch.device) -> CapturedNetwork:
         """Move the network to `device`; return self."""
@@ -75,13 +76,20 @@ class CapturedNetwork:
         self, layers: Sequence[str], image: Tensor, layouts: Mapping[str, str] | None = None
     ) -> tuple[CapturedNetwork, Fields]:
         """Return the network with `layers` captured, and the field of each layer in each lower one and the input."""
-        ordered = self._listing(image).find(layers, self.network)
-        geometry = self._follow(ordered, image, layouts, pairs=True).of(layers)
-        return CapturedNetwork(self.network, list(ordered.values()), geometry.forms), geometry.fields
+        calls = self._listing(image).find(layers, self.network)
+        follower = self._follow(calls, image, layouts, pairs=True)
+        follower.check(layers)
+        forms = {layer: geometry.form for layer, geometry in follower.layers.items()}
+        fields = {
+            (layer, lower): field
+            for layer, geometry in follower.layers.items()
+            for lower, field in geometry.fields.items()
+        }
+        return CapturedNetwork(self.network, calls, forms), fields
 
-    def survey(self, image: Tensor, layouts: Mapping[str, str] | None = None) -> Survey:
-        """Return the shape (C, H, W) of the map and the field in the image of each possible layer."""
-        return self._follow(self._listing(image).submodules(), image, layouts, pairs=False).survey()
+    def survey(self, image: Tensor, layouts: Mapping[str, str] | None = None) -> dict[str, LayerGeometry]:
+        """Return the geometry of each possible layer, with fields in the image only."""
+        return self._follow(self._listing(image).submodules(), image, layouts, pairs=False).layers
 
     def run(self, batch: Tensor) -> tuple[Any, dict[str, Tensor]]:
         """Return the output of the network for `batch`, and the map (n, C, H, W) of each layer."""
@@ -91,26 +99,12 @@ class CapturedNetwork:
 
     def run_edited(self, batch: Tensor, edits: Edits, until: str | None = None) -> tuple[Any, dict[str, Tensor]]:
         """Run the network on `batch` with edited layers; return its output and the maps of all layers."""
-        capture = Capture(self._names, self._forms, edits, until, functions=self._functions)
+        capture = Capture(self._calls, self._forms, edits, until)
         return self._copies.run(self.prepare(batch), capture), capture.maps
 
     def start(self, batch: Tensor) -> ForwardPass:
-        """Run the network on `batch` and keep what reruns with edited layers need."""
-        recording = Recording(self._names, self._forms, {})
-        with torch.no_grad():
-            outputs = self._copies.run(self.prepare(batch), recording)
-        maps = {layer: recording.maps[layer] for layer in self.layers}
-
-        def again(edits: Edits, until: str | None) -> tuple[Any, dict[str, Tensor]]:
-            lowest = next((layer for layer in recording.starts if layer in edits), None)
-            if lowest is None:
-                return outputs, dict(maps)
-            if not recording.is_complete:
-                return self.run_edited(batch, edits, until)
-            replay = Replay(recording, lowest, edits, until)
-            return self._copies.run(replay.batch, replay), replay.maps
-
-        return ForwardPass(outputs, maps, again)
+        """Run the network on `batch`, so that it can be rerun with edited layers."""
+        return ForwardPass(self, batch, self._copies, Recording(self._calls, self._forms))
 
     def _listing(self, image: Tensor) -> _Listing:
         listing = _Listing()
@@ -118,24 +112,45 @@ class CapturedNetwork:
             self._copies.run(self.prepare(image), listing)
         return listing
 
-    def _follow(
-        self, layers: Mapping[str, str], image: Tensor, layouts: Mapping[str, str] | None, *, pairs: bool
-    ) -> Follower:
-        """Follow the dependence of `layers` on one image, with `pairs` also on each other."""
+    def _follow(self, calls: LayerCalls, image: Tensor, layouts: Mapping[str, str] | None, *, pairs: bool) -> Follower:
+        """Follow the dependence of layers on one image, with `pairs` also on each other."""
         image = self.prepare(image)
-        follower = Follower(image, pairs=pairs, layouts=layouts or {}, n_layers=len(layers))
+        follower = Follower(image, pairs=pairs, layouts=layouts or {}, n_layers=len(calls.layers))
         with torch.no_grad(), follower:
-            self._copies.run(image, _Following(layers, follower))
+            self._copies.run(image, _Following(calls, follower))
         return follower
+
+
+class ForwardPass:
+    """A forward pass of a network on a batch, with its `outputs` and its `maps` by layer."""
+
+    def __init__(self, network: CapturedNetwork, batch: Tensor, copies: CopyPool, recording: Recording) -> None:
+        self._network = network
+        self._batch = network.prepare(batch)
+        self._copies = copies
+        self._recording = recording
+        with torch.no_grad():
+            self.outputs = copies.run(self._batch, recording)
+        self.maps = {layer: recording.maps[layer] for layer in network.layers}
+
+    def again(self, edits: Edits, until: str | None = None) -> tuple[Any, dict[str, Tensor]]:
+        """Rerun the network from the lowest edited layer on, up to the layer `until` if given.
+
+        Return its output, None if it was stopped, and the maps of the layers that ran.
+        """
+        lowest = next((layer for layer in self._recording.starts if layer in edits), None)
+        if lowest is None:
+            return self.outputs, dict(self.maps)
+        if not self._recording.is_complete:
+            return self._network.run_edited(self._batch, edits, until)
+        replay = Replay(self._recording, lowest, edits, until)
+        return self._copies.run(replay.batch, replay), replay.maps
 
 
 class _FirstLayer(Watch):
     """A run that ends at the first convolution or fully connected layer."""
 
     path: str | None = None
-
-    def __init__(self) -> None:
-        super().__init__(functions=False)
 
     def call(self, path: str, module: nn.Module | None, function: Callable, args: tuple, kwargs: dict) -> Any:
         if isinstance(module, _WEIGHTED):
@@ -155,6 +170,14 @@ class _Listing(Watch):
         self._calls: dict[Call, int | None] = {}  # with the number of the tensor, None for other results
         self._numbers: dict[tuple[int, int], int] = {}
         self._results: list[Any] = []  # kept, so that their ids stay unique
+        self._running: list[str] = []
+        self._scopes: dict[str, list[str]] = {}  # paths of the submodules in which a call is made
+
+    def call(self, path: str, module: nn.Module | None, function: Callable, args: tuple, kwargs: dict) -> Any:
+        self._running.append(path)
+        result = super().call(path, module, function, args, kwargs)
+        self._running.pop()
+        return result
 
     def see(self, call: Call, result: Any) -> Any:
         self._results.append(result)
@@ -165,13 +188,17 @@ class _Listing(Watch):
                 self._numbers[version] = len(self._calls)
             number = self._numbers.setdefault(version, len(self._calls))
         self._calls[call] = number
+        self._scopes[call.name] = self._running[:-1]
         return result
+
+    def _layer_calls(self, layers: Mapping[str, str]) -> LayerCalls:
+        return LayerCalls(layers, sorted({path for name in layers for path in self._scopes[name]}))
 
     def _times(self) -> Counter[str]:
         return Counter(call.path for call in self._calls if call.module is not None)
 
-    def find(self, layers: Sequence[str], network: nn.Module) -> dict[str, str]:
-        """Return `layers` by the names of their calls, in network order; raise an error if one cannot be captured."""
+    def find(self, layers: Sequence[str], network: nn.Module) -> LayerCalls:
+        """Return `layers` in network order; raise an error if one cannot be captured."""
         known, times = {call.name: number for call, number in self._calls.items()}, self._times()
         names = {_call_name(layer, network): layer for layer in layers}
         tensors: dict[int | None, str] = {}
@@ -189,9 +216,9 @@ class _Listing(Watch):
             other = tensors.setdefault(known[name], layer)
             if other != layer and known[name] is not None:
                 raise ValueError(f"Layers {other!r} and {layer!r} are the same tensor; name one.")
-        return {name: names[name] for name in known if name in names}
+        return self._layer_calls({name: names[name] for name in known if name in names})
 
-    def submodules(self) -> dict[str, str]:
+    def submodules(self) -> LayerCalls:
         """Return all calls of submodules that return a tensor, the outermost of those that return the same."""
         layers: dict[int, Call] = {}
         for call in sorted(self._calls, key=lambda call: call.path.count(".")):
@@ -199,19 +226,20 @@ class _Listing(Watch):
             if call.module is not None and number is not None:
                 layers.setdefault(number, call)
         times, ordered = self._times(), [layers[number] for number in sorted(layers)]
-        return {call.name: call.path if times[call.path] == 1 else f"{call.path}_{call.place}" for call in ordered}
+        return self._layer_calls(
+            {call.name: call.path if times[call.path] == 1 else f"{call.path}_{call.number}" for call in ordered}
+        )
 
 
-class _Following(Watch):
+class _Following(LayerWatch):
     """A run that reports layers to a follower."""
 
-    def __init__(self, layers: Mapping[str, str], follower: Follower) -> None:
-        super().__init__(layers)
+    def __init__(self, calls: LayerCalls, follower: Follower) -> None:
+        super().__init__(calls)
         self._follower = follower
 
-    def see(self, call: Call, result: Any) -> Any:
-        if call.name in self.layers:
-            self._follower.see(self.layers[call.name], result)
+    def see_layer(self, layer: str, result: Any) -> Any:
+        self._follower.record(layer, result)
         return result
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -22,20 +21,22 @@ from .._compat import ContainerOutput, Interval, StrOptions, fit_context
 from .._device import resolve_device
 from ._captured import CapturedNetwork
 from ._copying import plain
-from ._decisions import Judge, Meaning, check_one_decision, count_outputs, is_bounded
+from ._decisions import check_one_decision, count_outputs, decide, is_bounded, meaning_of
 from ._effective_field import effective_fields
-from ._images import Images, PixelScale, make_images, normalise_input, of_bytes, unreadable, warn_if_random
+from ._images import Images, unreadable, warn_if_random
+from ._inputs import make_images, normalise_input, of_bytes
 from ._layers import choose_layers, split_layout
 from ._maps import FeatureMaps
 from ._network import Portable, build, fingerprint, share, usual_preprocess
+from ._pixels import PixelScale
 from ._receptive_field import ReceptiveField
 from ._running import lay_out
 from ._sources import NetworkSource, Running
 from ._spec import NetworkSpec, check_class_names
-from ._store import StoredSource, check_folder
+from ._store import DiskSource, check_folder
 
 _N_FIELD_IMAGES = 4  # on which effective fields are measured
-_N_ASKED = 8  # images used to check whether a network returns probabilities
+_N_OUTPUT_IMAGES = 8  # used to check whether a network returns probabilities
 _ROUNDING = 0.05  # relative; far above changes by the batch size in half precision
 _SAME_AS_NETWORK = "the frozen network"  # replaces the model in pickles, which then contain it once
 
@@ -101,20 +102,16 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
     network_ : torch.nn.Module
         The frozen network, shared by clones of this estimator.
     spec_ : NetworkSpec
-        Modelled layers in network order, their shapes, receptive and effective fields, and the outputs.
-    fingerprint_ : str
-        SHA-256 of the network's weights.
+        Modelled layers in network order, their shapes, receptive and effective fields, the outputs, and the SHA-256 of
+        the weights.
     preprocess_ : callable or None
         The preprocessing.
 
     Notes
     -----
     *Receptive fields*, `spec_.receptive_fields`, contain everything that a location depends on.  In deep layers they
-    grow to whole maps, most of which have little effect [1]_.  *Effective fields*, `spec_.effective_fields`, are
-    measured: with random signs g on one row of the map y of a layer, the expected square of the gradient of g . y at a
-    location of the layer below is the sum of the squared derivatives there, its energy.  The effective field of the row
-    is the shortest interval of lower rows, inside its receptive field, with 68 % of the energy; columns likewise.  On
-    large maps some rows are measured, and the ends of the fields are interpolated between them.
+    grow to whole maps, most of which have little effect [1]_.  *Effective fields*, `spec_.effective_fields`, are the
+    shortest intervals of rows and columns of the layer below with 68 % of the squared derivatives.
 
     References
     ----------
@@ -142,7 +139,7 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         "decision": [callable, None],
         "store": [str, PathLike, None],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
-        "n_jobs": [Integral, None],
+        "n_jobs": [Interval(Integral, 1, None, closed="left"), Interval(Integral, None, -1, closed="right"), None],
         "on_error": [StrOptions({"raise", "skip"})],
         "verbose": ["verbose"],
         "device": [str, torch.device],
@@ -212,29 +209,27 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         lay_out(built.network, image)
         layers, layouts = self._layers_of(network, image)
         captured, fields = network.select(layers, image, layouts)
-        spec = self._survey(captured, fields, images, image, built.class_names)
+        class_names = built.class_names if self.class_names is None else self.class_names
+        spec = self._survey(captured, fields, images, image, class_names)
         if y is not None:
             spec.encode(y, len(images))
         captured = captured.on(share(built.network, device))
         direct = {(upper, lower): fields[upper, lower] for upper, lowers in spec.below.items() for lower in lowers}
-        effective = effective_fields(captured, _some(images, _N_FIELD_IMAGES, spec.input_shape), direct)
+        effective = effective_fields(captured, _evenly_spaced(images, _N_FIELD_IMAGES, spec.input_shape), direct)
         self._scale = PixelScale.of(images, image)
         self._captured = captured
-        self.fingerprint_ = fingerprint(captured.network)
         self.preprocess_ = preprocess
-        self.spec_ = replace(spec, effective_fields=effective, fingerprint=self.fingerprint_)
+        self.spec_ = replace(spec, effective_fields=effective, fingerprint=fingerprint(captured.network))
         return self
 
     def _check_parameters(self) -> None:
         if self.layers is not None and not len(self.layers):
             raise ValueError(f"layers must list at least one layer name; got {self.layers!r}.")
-        strange = [layer for layer in self._named_layers() or () if not isinstance(layer, str)]
-        if strange:
-            raise TypeError(f"layers must list names of layers, as returned by list_layers; got {strange[0]!r}.")
+        wrong = [layer for layer in self._layer_names() or () if not isinstance(layer, str)]
+        if wrong:
+            raise TypeError(f"layers must list names of layers, as returned by list_layers; got {wrong[0]!r}.")
         if self.store is not None:
             check_folder(self.store)
-        if self.n_jobs is not None and (not self.n_jobs or self.n_jobs < -1 - (os.cpu_count() or 1)):
-            raise ValueError(f"n_jobs={self.n_jobs}: give a number of processes, -1 for one per processor, or None.")
 
     @property
     def network_(self) -> nn.Module:
@@ -255,12 +250,12 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
             Lazy maps of the modelled layers for each image.
         """
         check_is_fitted(self)
+        X = normalise_input(X, existing=self.on_error == "raise")
         images = self._images_of(X, self._captured.first_layer, self.preprocess_)
         images.batch(0, 1, self.spec_.input_shape)
-        run = Running(self.decision, self.batch_size, self.n_jobs, self.verbose, self.device)
-        network = NetworkSource(self._captured, self.spec_, self.fingerprint_, images, run)
-        source = network if self.store is None else StoredSource(network, self.store, "float32")
-        return FeatureMaps(source, network, self._scale)
+        running = Running(self.decision, self.batch_size, self.n_jobs, self.verbose, self.device)
+        network = NetworkSource(self._captured, self.spec_, self.spec_.fingerprint, images, self._scale, running)
+        return FeatureMaps(network if self.store is None else DiskSource(network, self.store, "float32"))
 
     def score(self, X: Any, y: Any) -> float:
         """Return the accuracy of the network.
@@ -285,26 +280,26 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
 
     def _images_of(self, X: Any, first_layer: nn.Module | None, preprocess: Callable | None) -> Images:
         """Return X as images; those that cannot be read are skipped if ``on_error="skip"``."""
-        images = make_images(
-            X, first_layer, split_layout(self.layout)[0], preprocess, existing=self.on_error == "raise"
-        )
+        layout, _ = split_layout(self.layout)
+        images = make_images(X, first_layer, layout, preprocess)
         if self.on_error == "raise":
             return images
-        bad = unreadable(images, self.n_jobs)
-        if len(bad) == len(images):
-            raise ValueError(f"None of the {len(images)} images can be read; the first: {bad[0]}")
-        if bad:
-            shown = "; ".join(f"image {number}: {error}" for number, error in list(bad.items())[:3])
-            warnings.warn(f"{len(bad)} of {len(images)} images cannot be read and are skipped: {shown}", stacklevel=4)
-        return images[np.setdiff1d(np.arange(len(images)), list(bad))] if bad else images
+        errors = unreadable(images, self.n_jobs)
+        if not errors:
+            return images
+        if len(errors) == len(images):
+            raise ValueError(f"None of the {len(images)} images can be read; the first: {errors[0]}")
+        examples = "; ".join(f"image {number}: {error}" for number, error in list(errors.items())[:3])
+        warnings.warn(f"{len(errors)} of {len(images)} images cannot be read and are skipped: {examples}", stacklevel=4)
+        return images[np.setdiff1d(np.arange(len(images)), list(errors))]
 
-    def _named_layers(self) -> Sequence[str] | None:
+    def _layer_names(self) -> Sequence[str] | None:
         return [self.layers] if isinstance(self.layers, str) else self.layers
 
     def _layers_of(self, network: CapturedNetwork, image: Tensor) -> tuple[list[str], dict[str, str]]:
         """Return the layers to model and the layouts set by the user."""
         _, layouts = split_layout(self.layout)
-        layers = self._named_layers()
+        layers = self._layer_names()
         if layers is None:
             layers = choose_layers(network.survey(image, layouts), network.network)
             if not layers:
@@ -326,27 +321,25 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
     ) -> NetworkSpec:
         """Run the network on an image, and on more if it returns probabilities; return its description."""
         outputs, activations = captured.run(image)
-        beside = images.batch(len(images) - 1, len(images), tuple(image.shape[1:]))
-        warn_if_unsteady(captured, torch.cat([image, beside]), activations)
-        if self.class_names is not None:
-            class_names = self.class_names
+        last = images.batch(len(images) - 1, len(images), tuple(image.shape[1:]))
+        warn_if_unsteady(captured, torch.cat([image, last]), activations)
         n_outputs = count_outputs(outputs, self.decision, class_names)
-        meaning = Meaning.of(outputs)
-        if meaning.bounded and is_bounded(captured.network, captured.prepare(image)):
-            meaning = Meaning.of(captured.run(_some(images, _N_ASKED, tuple(image.shape[1:])))[0])
-        else:
-            meaning = Meaning()
-        check_one_decision(meaning, n_outputs, self.decision)
-        Judge(self.decision, n_outputs, meaning.probabilities).read(outputs, 0, activations)
-        return NetworkSpec(
+        meaning = "scores"
+        if meaning_of(outputs) != "scores" and is_bounded(captured.network, captured.prepare(image)):
+            meaning = meaning_of(captured.run(_evenly_spaced(images, _N_OUTPUT_IMAGES, tuple(image.shape[1:])))[0])
+        if meaning == "separate":
+            check_one_decision(n_outputs, self.decision)
+        spec = NetworkSpec(
             layers=captured.layers,
             shapes={name: (c, h, w) for name, values in activations.items() for _, c, h, w in [values.shape]},
             input_shape=tuple(image.shape[1:]),
             receptive_fields=fields,
             n_outputs=n_outputs,
             class_names=check_class_names(class_names, n_outputs),
-            probabilities=meaning.probabilities,
+            probabilities=meaning == "probabilities",
         )
+        decide(outputs, activations, 0, self.decision, spec)
+        return spec
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -362,7 +355,7 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         state = dict(super().__getstate__())
         if isinstance(self.model, nn.Module):
             model = plain(self.model)
-            same = "_captured" in state and fingerprint(model) == self.fingerprint_
+            same = "_captured" in state and fingerprint(model) == self.spec_.fingerprint
             state["model"] = _SAME_AS_NETWORK if same else Portable(model)
         return state
 
@@ -372,17 +365,17 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
             self.model = self.network_
 
 
-def _some(images: Images, n: int, shape: tuple[int, ...]) -> Tensor:
+def _evenly_spaced(images: Images, n: int, shape: tuple[int, ...]) -> Tensor:
     """Return at most `n` preprocessed images, evenly spaced."""
     rows = np.linspace(0, len(images) - 1, min(n, len(images))).astype(int).tolist()
     return torch.cat([images.batch(row, row + 1, shape) for row in rows])
 
 
 def warn_if_unsteady(network: CapturedNetwork, images: Tensor, activations: dict[str, Tensor]) -> None:
-    """Warn if the maps of the first image change when it passes again, beside another image."""
-    _, again = network.run(images)
+    """Warn if the maps of the first image change when another image is in the batch."""
+    _, repeated = network.run(images)
     for layer, values in activations.items():
-        change = (again[layer][:1] - values).abs().max()
+        change = (repeated[layer][:1] - values).abs().max()
         if change > _ROUNDING * values.abs().max():
             warnings.warn(
                 f"Layer {layer!r} returns different values for the same image beside another one: the network draws "

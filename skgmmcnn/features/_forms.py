@@ -68,6 +68,13 @@ class Form(NamedTuple):
         in_order = in_order and (rows[:, 0].diff() > 0).all() and (columns[0].diff() > 0).all()
         return cls(grid=(size[0], size[1])) if in_order else None
 
+    @property
+    def location_axes(self) -> tuple[int, ...]:
+        """Axes along which locations lie."""
+        if self.axes is not None:
+            return self.axes
+        return () if self.grid is None else (1,)
+
     def as_map(self, values: Tensor) -> Tensor:
         """Return activations as maps (n, C, H, W): vectors as one location, tokens without those before the grid."""
         if self.axes is not None:

@@ -11,7 +11,8 @@ from torchvision.models import WeightsEnum
 from torchvision.ops import StochasticDepth
 
 from ._captured import CapturedNetwork
-from ._images import make_images
+from ._following import LayerGeometry
+from ._inputs import make_images, normalise_input
 from ._network import build
 from ._receptive_field import ReceptiveField
 
@@ -87,13 +88,14 @@ def list_layers(
     captured = CapturedNetwork(built.network)
     ready: Any = built.preprocess if preprocess == "auto" else preprocess
     of_images, of_layers = split_layout(layout)
-    image = make_images(X, captured.first_layer, of_images, ready).batch(0, 1)
+    image = make_images(normalise_input(X), captured.first_layer, of_images, ready).batch(0, 1)
     survey = captured.survey(image, of_layers)
     modules, default = _Modules(built.network), choose_layers(survey, built.network)
     layers = []
-    for name, (shape, field) in survey.items():
+    for name, geometry in survey.items():
+        field = geometry.fields.get("input")
         extent, stride = (None, None) if field is None else (_extent(field), field.stride)
-        layers.append(LayerInfo(name, type(modules[name]).__name__, shape, extent, stride, name in default))
+        layers.append(LayerInfo(name, type(modules[name]).__name__, geometry.shape, extent, stride, name in default))
     return layers
 
 
@@ -129,14 +131,14 @@ class _Modules:
         return any(next(child.parameters(), None) is not None for child in self[name].children())
 
 
-def choose_layers(survey: Mapping[str, tuple[tuple[int, int, int], Any]], network: nn.Module) -> list[str]:
+def choose_layers(survey: Mapping[str, LayerGeometry], network: nn.Module) -> list[str]:
     """Return the default layers, none if the network has no hidden ones.
 
     For maps they are the last block of each of the smallest resolutions, or if all have one resolution, as in a vision
     transformer, some blocks of the longest chain.  Without maps they are the hidden layers.
     """
     modules = _Modules(network)
-    dependent = {name: shape for name, (shape, field) in survey.items() if field is not None}
+    dependent = {name: geometry.shape for name, geometry in survey.items() if "input" in geometry.fields}
     names = [name for name in _below_scores(dependent, modules) if not _changes_nothing(modules[name])]
     sizes = {name: dependent[name][1:] for name in names if dependent[name][1] * dependent[name][2] > 1}
     if len(set(sizes.values())) == 1:

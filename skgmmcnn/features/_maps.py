@@ -10,13 +10,12 @@ import numpy as np
 from torch import Tensor
 
 from ._decisions import not_finite
-from ._images import Images, PixelScale
-from ._receptive_field import ReceptiveField
-from ._sources import Change, FeatureBatch, HeldSource, NetworkSource, Rerun, Result
+from ._pixels import Pictures
+from ._sources import Change, FeatureBatch, MemorySource, NetworkSource, Rerun, Result
 from ._spec import NetworkSpec
-from ._store import StoredSource
+from ._store import DiskSource
 
-Source = HeldSource | NetworkSource | StoredSource
+Source = MemorySource | NetworkSource | DiskSource
 
 
 class FeatureMaps:
@@ -29,10 +28,6 @@ class FeatureMaps:
     ----------
     source : Source
         Source of the activations: the network, memory or disk.
-    network : NetworkSource or None
-        The network with the images, for reruns and drawing; None for maps made from arrays.
-    scale : PixelScale or None
-        Conversion of the input of the network to pixels; None if it is not an image.
 
     Attributes
     ----------
@@ -51,12 +46,12 @@ class FeatureMaps:
     >>> maps = FeatureExtractor(network, layers=["1", "3"], preprocess=None).fit_transform(images)
     >>> maps.shape, maps.shapes["1"], maps[1:3].shape
     ((5,), (4, 8, 8), (2,))
-    >>> maps.receptive_fields["1", "input"].window(4, 0)
+    >>> maps.spec.receptive_fields["1", "input"].window(4, 0)
     (slice(3, 6, None), slice(0, 2, None))
     """
 
-    def __init__(self, source: Source, network: NetworkSource | None, scale: PixelScale | None) -> None:
-        self._source, self._network, self._scale = source, network, scale
+    def __init__(self, source: Source) -> None:
+        self._source = source
 
     @property
     def spec(self) -> NetworkSpec:
@@ -78,29 +73,11 @@ class FeatureMaps:
         """Shape (channels, height, width) of the map of each layer."""
         return dict(self.spec.shapes)
 
-    @property
-    def receptive_fields(self) -> dict[tuple[str, str], ReceptiveField]:
-        """Receptive fields of each layer in each lower layer, and in the ``"input"``."""
-        return dict(self.spec.receptive_fields)
-
-    @property
-    def effective_fields(self) -> dict[tuple[str, str], ReceptiveField]:
-        """Effective fields of each layer in the layers directly below."""
-        return dict(self.spec.effective_fields)
-
-    @property
-    def class_names(self) -> tuple[str, ...] | None:
-        """Names of the outputs of the network."""
-        return self.spec.class_names
-
     def __len__(self) -> int:
         return len(self._source)
 
     def __getitem__(self, key: Any) -> FeatureMaps:
-        rows = key[0] if isinstance(key, tuple) else key
-        network = None if self._network is None else self._network[rows]
-        source = network if network is not None and self._source is self._network else self._source[rows]
-        return FeatureMaps(source, network, self._scale)
+        return FeatureMaps(self._source[key[0] if isinstance(key, tuple) else key])
 
     def __repr__(self) -> str:
         return f"FeatureMaps(n={len(self)}, shapes={self.shapes})"
@@ -120,9 +97,9 @@ class FeatureMaps:
         """
         for batch in self._source.batches():
             for layer, values in batch.activations.items():
-                bad = not_finite(values)
-                if bad:
-                    raise ValueError(f"Layer {layer!r} contains NaN or infinity for image {batch.start + bad[0]}.")
+                bad_rows = not_finite(values)
+                if bad_rows:
+                    raise ValueError(f"Layer {layer!r} contains NaN or infinity for image {batch.start + bad_rows[0]}.")
             yield batch
 
     def rerun(self, work: Callable[[Rerun], Result], what: str = "network") -> Iterator[Result]:
@@ -148,7 +125,7 @@ class FeatureMaps:
         ValueError
             If the maps were made without a network.
         """
-        yield from self._of_network().rerun(work, what)
+        yield from self._network().rerun(work, what)
 
     def of_network(self) -> FeatureMaps | None:
         """Return the same maps computed by the network, neither in memory nor on disk.
@@ -158,12 +135,12 @@ class FeatureMaps:
         maps : FeatureMaps or None
             Lazy maps; None without a network.
         """
-        return None if self._network is None else FeatureMaps(self._network, self._network, self._scale)
+        return None if self._source.network is None else FeatureMaps(self._source.network)
 
-    def _of_network(self) -> NetworkSource:
-        if self._network is None:
+    def _network(self) -> NetworkSource:
+        if self._source.network is None:
             raise ValueError("These maps were made from arrays, so there is no network to run.")
-        return self._network
+        return self._source.network
 
     @property
     def outputs(self) -> np.ndarray:
@@ -195,17 +172,18 @@ class FeatureMaps:
         outputs = _concatenate_scores([batch.outputs for batch in batches])
         decisions = [batch.decisions for batch in batches]
         size = max(map(len, decisions))
-        held = HeldSource(self.spec, arrays, outputs, np.concatenate(decisions), size, self._source.device)
-        return FeatureMaps(held, self._network, self._scale)
+        return FeatureMaps(
+            MemorySource(self.spec, arrays, outputs, np.concatenate(decisions), size, self._source.network)
+        )
 
     def store(self, folder: str | PathLike, dtype: str = "float32") -> FeatureMaps:
         """Run the network once and store all activations on disk.
 
-        An interrupted store is resumed.  Stores are identified by hashes of weights, layers and preprocessing, and
-        images by a hash of their content when maps are read.  Images of a data set are identified by the hash of the
-        data set, their number, and the size and time of their file if the data set has a list `samples` of files, as in
-        torchvision.  Threads and processes can share a folder.  When a process uses a store for the first time, and
-        always for data sets, a few images pass through the network again to compare values.
+        An interrupted store is resumed, and threads and processes can share a folder.  Stores are identified by hashes
+        of weights, layers and preprocessing, and images by a hash of their content.  Images of a data set are
+        identified by the hash of the data set, their number, and the size and time of their file if the data set has a
+        list `samples` of files, as in torchvision.  When a process uses a store for the first time, and always for data
+        sets, a few images pass through the network again to compare values.
 
         Parameters
         ----------
@@ -227,10 +205,10 @@ class FeatureMaps:
         OSError
             If the disk is too small for all activations, or the folder cannot be used.
         """
-        source = StoredSource(self._of_network(), folder, dtype)
+        source = DiskSource(self._network(), folder, dtype)
         for _ in source.batches():
             pass
-        return FeatureMaps(source, self._network, self._scale)
+        return FeatureMaps(source)
 
     def _check_some(self) -> None:
         if not len(self):
@@ -244,9 +222,10 @@ class FeatureMaps:
         pictures : Pictures or None
             One picture per image; None if the input of the network is not an image.
         """
-        if self._network is None or self._scale is None:
+        network = self._source.network
+        if network is None or network.scale is None:
             return None
-        return Pictures(self._network.images, self._scale, self.spec.input_shape)
+        return Pictures(network.images, network.scale, self.spec.input_shape)
 
 
 def maps_of_changed_network(maps: FeatureMaps, change: Change) -> FeatureMaps:
@@ -255,8 +234,7 @@ def maps_of_changed_network(maps: FeatureMaps, change: Change) -> FeatureMaps:
     `change` is called with the copy, in evaluation mode and without gradients, and the first preprocessed images, and
     changes weights in place.  Layers and geometry must not change.
     """
-    network = maps._of_network().changed(change)
-    return FeatureMaps(network, network, maps._scale)
+    return FeatureMaps(maps._network().changed(change))
 
 
 def maps_of_arrays(arrays: Mapping[str, np.ndarray]) -> FeatureMaps:
@@ -264,31 +242,8 @@ def maps_of_arrays(arrays: Mapping[str, np.ndarray]) -> FeatureMaps:
     shapes = {layer: (values.shape[1], 1, 1) for layer, values in arrays.items()}
     n, d = next(iter(arrays.values())).shape
     spec = NetworkSpec(tuple(arrays), shapes, (d,), {}, 0, None)
-    held = {layer: values[:, None, None] for layer, values in arrays.items()}
-    return FeatureMaps(HeldSource(spec, held, np.empty((n, 0)), np.zeros(n, np.int64), n, "auto"), None, None)
-
-
-class Pictures:
-    """Preprocessed images as uint8 pixels (height, width, 3).
-
-    ``pictures[3]`` is one array, ``pictures[[3, 1]]`` are Pictures.
-    """
-
-    def __init__(self, images: Images, scale: PixelScale, shape: tuple[int, ...]) -> None:
-        self._images, self._scale, self._shape = images, scale, shape
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def __getitem__(self, key: Any) -> Any:
-        """Return one picture as an array, or several as Pictures."""
-        if isinstance(key, (int, np.integer)):
-            return self._scale.pixels(self._images.batch(int(key), int(key) + 1, self._shape))[0]
-        return Pictures(self._images[key], self._scale, self._shape)
-
-    def file_name(self, number: int) -> str:
-        """Return the file name of a picture without its folder, "" if it is not from a file."""
-        return self._images.file_name(number)
+    maps = {layer: values[:, None, None] for layer, values in arrays.items()}
+    return FeatureMaps(MemorySource(spec, maps, np.empty((n, 0)), np.zeros(n, np.int64), n))
 
 
 def _concatenate_scores(outputs: list[Any]) -> np.ndarray | None:

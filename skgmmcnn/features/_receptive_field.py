@@ -35,6 +35,20 @@ class Span(NamedTuple):
         first = np.clip(np.floor(middle - length / 2 + 0.5).astype(np.intp), 0, extent - length)
         return Span(first, first + length)
 
+    def whole(self, extent: int) -> Span | None:
+        """Return the windows without a border, of equal length and step, inferred from the unclipped intervals.
+
+        None where these are too few, or where the intervals do not come from such windows.
+        """
+        start, stop = self
+        starts, stops = start[start > 0], stop[stop < extent]
+        steps = np.unique(np.concatenate([np.diff(starts), np.diff(stops)]))
+        if min(len(starts), len(stops)) < 2 or len(steps) > 1:
+            return None
+        first = starts[-1] + steps * np.arange(1 - len(start), 1)
+        last = first + (stops[0] - first[0])
+        return Span(first, last) if (first <= start).all() and (stop <= last).all() else None
+
     def unclipped(self, extent: int) -> Span:
         """Return the intervals with those that the border clips at one end extended to the greatest length."""
         start = np.where((self.start == 0) & (self.stop < extent), self.stop - self.longest, self.start)

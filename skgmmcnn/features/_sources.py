@@ -7,6 +7,8 @@ import functools
 import json
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import Any, NamedTuple, TypeVar
 
 import joblib
@@ -17,9 +19,10 @@ from torch import Tensor, nn
 from .._device import resolve_device
 from .._progress import progress
 from ._captured import CapturedNetwork
-from ._decisions import Judge
+from ._decisions import decide
 from ._images import Images
 from ._network import fingerprint
+from ._pixels import PixelScale
 from ._rerun import Edits
 from ._running import images_at_once, in_parts, precisely
 from ._spec import NetworkSpec
@@ -46,48 +49,42 @@ class FeatureBatch(NamedTuple):
         return slice(self.start, self.start + len(self.decisions))
 
 
-class HeldSource:
+@dataclass(eq=False)
+class MemorySource:
     """Activations in memory: arrays (n, H, W, C) by layer, outputs and decisions, in batches of `size` images.
 
-    `rows` selects some of the images, None all of them.
+    `network` computes the same activations; None without a network.
     """
 
-    def __init__(
-        self,
-        spec: NetworkSpec,
-        arrays: dict[str, np.ndarray],
-        outputs: np.ndarray | None,
-        decisions: np.ndarray,
-        size: int,
-        device: str | torch.device,
-        rows: np.ndarray | None = None,
-    ) -> None:
-        self.spec, self.device, self._size = spec, device, size
-        self._arrays, self._outputs, self._decisions = arrays, outputs, decisions
-        self._rows = np.arange(len(decisions)) if rows is None else rows
+    spec: NetworkSpec
+    arrays: dict[str, np.ndarray]
+    outputs: np.ndarray | None
+    decisions: np.ndarray
+    size: int
+    network: NetworkSource | None = None
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self.decisions)
 
-    def __getitem__(self, rows: Any) -> HeldSource:
-        return HeldSource(*self._content(), self._size, self.device, np.atleast_1d(self._rows[rows]))
-
-    def __reduce__(self) -> tuple:
-        return HeldSource, (*self._content(self._rows), self._size, self.device)
-
-    def _content(self, rows: Any = ...) -> tuple[NetworkSpec, dict[str, np.ndarray], np.ndarray | None, np.ndarray]:
-        """Return the geometry, and arrays, outputs and decisions of some rows; all of them without a copy."""
-        arrays = {layer: values[rows] for layer, values in self._arrays.items()}
-        outputs = None if self._outputs is None else self._outputs[rows]
-        return self.spec, arrays, outputs, self._decisions[rows]
+    def __getitem__(self, rows: Any) -> MemorySource:
+        rows = [rows] if isinstance(rows, Integral) else rows
+        return MemorySource(
+            self.spec,
+            {layer: values[rows] for layer, values in self.arrays.items()},
+            None if self.outputs is None else self.outputs[rows],
+            self.decisions[rows],
+            self.size,
+            None if self.network is None else self.network[rows],
+        )
 
     def batches(self) -> Iterator[FeatureBatch]:
         """Yield batches of all images, in order."""
-        device = resolve_device(self.device)
-        for start in range(0, len(self), self._size):
-            _, arrays, outputs, decisions = self._content(self._rows[start : start + self._size])
-            maps = {layer: torch.from_numpy(array).to(device).permute(0, 3, 1, 2) for layer, array in arrays.items()}
-            yield FeatureBatch(start, maps, outputs, decisions)
+        device = resolve_device("auto") if self.network is None else self.network.device
+        for start in range(0, len(self), self.size):
+            part = self[start : start + self.size]
+            copies = {layer: np.array(array, order="C") for layer, array in part.arrays.items()}
+            maps = {layer: torch.from_numpy(copy).to(device).permute(0, 3, 1, 2) for layer, copy in copies.items()}
+            yield FeatureBatch(start, maps, part.outputs, part.decisions)
 
 
 class Running(NamedTuple):
@@ -100,20 +97,35 @@ class Running(NamedTuple):
     device: str | torch.device
 
 
+@dataclass(eq=False)
 class NetworkSource:
-    """Activations computed by the network, which can also be rerun, changed and stored."""
+    """Activations computed by the network, which can also be rerun, changed and stored.
 
-    def __init__(
-        self, network: CapturedNetwork, spec: NetworkSpec, fingerprint: str, images: Images, run: Running
-    ) -> None:
-        self._network, self.spec, self.images, self._run = network, spec, images, run
-        self._fingerprint, self.device = fingerprint, run.device
+    `scale` converts the input of the network to pixels; None if it is not an image.
+    """
+
+    captured: CapturedNetwork
+    spec: NetworkSpec
+    fingerprint: str | None
+    images: Images
+    scale: PixelScale | None
+    running: Running
+
+    @property
+    def network(self) -> NetworkSource:
+        """The source itself."""
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the network, which is determined when it is used."""
+        return resolve_device(self.running.device)
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, rows: Any) -> NetworkSource:
-        return NetworkSource(self._network, self.spec, self._fingerprint, self.images[rows], self._run)
+        return replace(self, images=self.images[rows])
 
     def batches(self) -> Iterator[FeatureBatch]:
         """Yield batches of all images, in order."""
@@ -121,14 +133,14 @@ class NetworkSource:
 
     def rerun(self, work: Callable[[Rerun], Result], what: str) -> Iterator[Result]:
         """Yield the results of `work` for batches of the images; `what` is the name of the progress bar."""
-        return self._passes(lambda images, start, _: work(Rerun(self, images, start)), what, self._run.batch_size)
+        return self._passes(lambda images, start, _: work(Rerun(self, images, start)), what, self.running.batch_size)
 
     def _passes(self, work: Callable[[Tensor, int, int], Result], what: str, size: int) -> Iterator[Result]:
         """Yield the results of `work` for batches of `size` images, or smaller ones once memory is exhausted."""
         start, most = 0, size
-        self._network.to(resolve_device(self.device))
-        with progress(total=len(self), desc=what, unit="image", shown=self._run.verbose) as bar:
-            for images in self.images.batches(size, self.spec.input_shape, self._run.n_jobs):
+        self.captured.to(self.device)
+        with progress(total=len(self), desc=what, unit="image", shown=self.running.verbose) as bar:
+            for images in self.images.batches(size, self.spec.input_shape, self.running.n_jobs):
                 rest = images
                 while len(rest):
                     batch = rest[:size]
@@ -147,59 +159,57 @@ class NetworkSource:
 
     def _warn_of_memory(self) -> None:
         warnings.warn(
-            f"The device ran out of memory with batch_size={self._run.batch_size}; continuing with smaller batches.",
+            f"The device ran out of memory with batch_size={self.running.batch_size}; continuing with smaller batches.",
             stacklevel=4,
         )
 
     @property
     def size(self) -> int:
         """The batch size; on a CPU a multiple of the number of images in one pass."""
-        if resolve_device(self.device).type != "cpu":
-            return self._run.batch_size
+        if self.device.type != "cpu":
+            return self.running.batch_size
         at_once = images_at_once(self.spec.input_shape)
-        return -(-self._run.batch_size // at_once) * at_once
+        return -(-self.running.batch_size // at_once) * at_once
 
     def _pass(self, images: Tensor, start: int, size: int) -> FeatureBatch:
-        device = resolve_device(self.device)
-
         def run(part: Tensor) -> tuple[Any, dict[str, Tensor]]:
-            with precisely(device):
-                return self._network.run(part)
+            with precisely(self.device):
+                return self.captured.run(part)
 
         at_once = min(size, images_at_once(self.spec.input_shape))
-        outputs, maps = in_parts(run, images, at_once) if device.type == "cpu" else run(images)
+        outputs, maps = in_parts(run, images, at_once) if self.device.type == "cpu" else run(images)
         return self._batch(outputs, maps, start)
 
     def _batch(self, outputs: Any, maps: dict[str, Tensor], start: int) -> FeatureBatch:
         activations = {layer: values.float() for layer, values in maps.items()}
-        judge = Judge(self._run.decision, self.spec.n_outputs, self.spec.probabilities)
-        return FeatureBatch(start, activations, *judge.read(outputs, start, activations))
+        scores, decisions = decide(outputs, activations, start, self.running.decision, self.spec)
+        return FeatureBatch(start, activations, scores, decisions)
 
     def changed(self, change: Change) -> NetworkSource:
         """Return the source of the same images with a copy of the network changed by `change`."""
-        network = copy.deepcopy(self._network.network)
-        captured = self._network.on(network).to(resolve_device(self.device))
+        network = copy.deepcopy(self.captured.network)
+        captured = self.captured.on(network).to(self.device)
         with torch.no_grad():
-            change(network, captured.prepare(self.images.batch(0, self._run.batch_size, self.spec.input_shape)))
+            change(network, captured.prepare(self.images.batch(0, self.running.batch_size, self.spec.input_shape)))
         network.eval().requires_grad_(False)
-        return NetworkSource(captured, self.spec, fingerprint(network), self.images, self._run)
+        return replace(self, captured=captured, fingerprint=fingerprint(network))
 
     def identity(self) -> dict[str, str]:
         """Return hashes of everything that the values depend on except the images."""
-        weights = [weight.dtype for weight in self._network.network.parameters() if weight.is_floating_point()]
+        weights = [weight.dtype for weight in self.captured.network.parameters() if weight.is_floating_point()]
         return {
-            "weights": self._fingerprint,
+            "weights": str(self.fingerprint),
             "preprocessing": _hash_of(self.images.preprocess, "preprocess"),
             "layers": json.dumps(list(self.spec.shapes.items())),
             "outputs": str(self.spec.n_outputs),
             "probabilities": str(self.spec.probabilities),
-            "decision": _hash_of(self._run.decision, "decision"),
+            "decision": _hash_of(self.running.decision, "decision"),
             "precision": str(weights[0] if weights else torch.float32),
         }
 
     def code(self) -> tuple[Any, ...]:
         """Return the code run for each image, of which hashes contain only the name."""
-        return tuple(map(_code_of, (self._network.network, self.images.preprocess, self._run.decision)))
+        return tuple(map(_code_of, (self.captured.network, self.images.preprocess, self.running.decision)))
 
 
 class Rerun:
@@ -210,9 +220,9 @@ class Rerun:
 
     def __init__(self, source: NetworkSource, images: Tensor, start: int) -> None:
         self._source, self.images = source, images
-        self._device = resolve_device(source.device)
+        self._device = source.device
         with precisely(self._device):
-            self._passed = source._network.start(images)
+            self._passed = source.captured.start(images)
         self.original = source._batch(self._passed.outputs, self._passed.maps, start)
 
     def __len__(self) -> int:

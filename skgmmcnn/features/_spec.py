@@ -9,8 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from ._decisions import ONE_AT_A_TIME
 from ._receptive_field import ReceptiveField
+
+ONE_AT_A_TIME = (
+    "Explain one output at a time, with a network that returns only that one (n, 1), as nn.Sequential(network, "
+    "Column(3)) where the forward of Column returns x[:, [number]]; or define a decision: decision=callable."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,18 +130,31 @@ class NetworkSpec:
         if labels.ndim == 2 and len(labels) == n_images and np.isin(labels, (0, 1)).all():
             if (labels.sum(1) == 1).all():
                 raise ValueError("y is one-hot encoded; give y.argmax(1).")
-            many = f"y marks any number of the {labels.shape[1]} classes per image (multi-label)"
-            raise ValueError(f"{many}. {ONE_AT_A_TIME}")
+            raise ValueError(
+                f"y marks any number of the {labels.shape[1]} classes per image (multi-label). {ONE_AT_A_TIME}"
+            )
         if labels.shape != (n_images,):
             raise ValueError(f"y must contain one label per image: expected shape ({n_images},), got {labels.shape}.")
         if labels.dtype.kind == "f" and np.isfinite(labels).all() and np.array_equal(labels, labels.astype(int)):
             labels = labels.astype(int)
-        strange = [label for label in labels.tolist() if not isinstance(label, (int, str))]
-        if strange:
-            raise ValueError(f"y must contain output numbers or class names; got {strange[0]!r}.")
+        wrong = [label for label in labels.tolist() if not isinstance(label, (int, str))]
+        if wrong:
+            raise ValueError(f"y must contain output numbers or class names; got {wrong[0]!r}.")
         distinct, inverse = np.unique(labels, return_inverse=True)
         codes = np.array([self.class_index(label) for label in distinct.tolist()], dtype=np.intp)
         return codes[inverse]
+
+
+def check_layers(layers: str | Sequence[str] | None, known: Sequence[str]) -> tuple[str, ...]:
+    """Return one or several layers, each once, all `known` layers if None; raise ValueError for an unknown one."""
+    if layers is None:
+        return tuple(known)
+    names = tuple(dict.fromkeys([layers] if isinstance(layers, str) else layers))
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known) or known
+            raise ValueError(f"There is no layer {name!r}; there is {', '.join(map(repr, near))}.")
+    return names
 
 
 def check_class_names(names: Sequence[str] | Mapping[int, str] | None, n_outputs: int) -> tuple[str, ...] | None:

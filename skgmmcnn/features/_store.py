@@ -17,8 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._device import resolve_device
-from .._files import remove_drafts, whole
+from .._files import open_draft, remove_drafts
 from ._sources import FeatureBatch, NetworkSource
 from ._spec import NetworkSpec
 
@@ -34,7 +33,7 @@ _PRECISE = ("torch.float32", "torch.float64")
 _compared: dict[Path, Any] = {}
 
 
-class StoredSource:
+class DiskSource:
     """Activations read from a store, into which missing ones are computed.
 
     A store, a subfolder of `root`, belongs to one network and preprocessing, and to any images.  It contains one file
@@ -42,40 +41,40 @@ class StoredSource:
     file appears once it is complete, so an interrupted store is resumed, and processes share one without locks.
     """
 
-    def __init__(self, source: NetworkSource, root: str | os.PathLike, dtype: str) -> None:
+    def __init__(self, network: NetworkSource, root: str | os.PathLike, dtype: str) -> None:
         check_folder(root)
         if dtype not in _DTYPES:
             raise ValueError(f"Activations are stored as float32 or float16, not as {dtype!r}.")
-        self._source, self._root, self._dtype = source, root, dtype
-        self.spec, self.device = source.spec, source.device
-        self._identity = source.identity() | {"dtype": dtype, "version": str(_VERSION)}
+        self.network, self.spec = network, network.spec
+        self._root, self._dtype = root, dtype
+        self._identity = network.identity() | {"dtype": dtype, "version": str(_VERSION)}
         self._folder = Path(root) / hashlib.sha256(json.dumps(self._identity).encode()).hexdigest()[:20]
-        self._record = _record(source.spec, dtype)
+        self._record = _record(network.spec, dtype)
         # Hashes of a data set do not depend on its files, so it is compared again each time.
-        self._compared = {} if source.images.of_data_set else _compared
+        self._compared = {} if network.images.of_data_set else _compared
 
     def __reduce__(self) -> tuple:
-        return StoredSource, (self._source, self._root, self._dtype)
+        return DiskSource, (self.network, self._root, self._dtype)
 
     def __len__(self) -> int:
-        return len(self._source)
+        return len(self.network)
 
-    def __getitem__(self, rows: Any) -> StoredSource:
-        part = StoredSource(self._source[rows], self._root, self._dtype)
+    def __getitem__(self, rows: Any) -> DiskSource:
+        part = DiskSource(self.network[rows], self._root, self._dtype)
         part._compared = self._compared
         return part
 
     def batches(self) -> Iterator[FeatureBatch]:
         """Yield batches of all images, in order."""
-        files = [self._folder / f"{key}.bin" for key in self._source.images.hashes()]
+        files = [self._folder / f"{key}.bin" for key in self.network.images.hashes()]
         present = np.array([file.exists() for file in files], bool)
         self._compare(files, np.flatnonzero(present))
-        first = {files[row]: row for row in np.flatnonzero(~present)[::-1]}  # repeated images are computed once
-        with closing(self._compute(files, sorted(first.values()))) as computed:
-            for start in range(0, len(files), self._source.size):
-                part = files[start : start + self._source.size]
+        missing = {files[row]: row for row in np.flatnonzero(~present)[::-1]}  # repeated images are computed once
+        with closing(self._compute(files, sorted(missing.values()))) as computation:
+            for start in range(0, len(files), self.network.size):
+                part = files[start : start + self.network.size]
                 while not all(file.exists() for file in part):
-                    if next(computed, None) is None:
+                    if next(computation, None) is None:
                         raise self._damage("it has lost images that were just written")
                 yield self._batch(part, start)
 
@@ -89,9 +88,9 @@ class StoredSource:
             remove_drafts(self._folder)
             if shutil.disk_usage(self._folder).free < size:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        for batch in self._source[rows].batches():
+        for batch in self.network[rows].batches():
             for row, record in zip(rows[batch.start :], self._records(batch), strict=False):
-                with self._explain_errors(size), whole(files[row]) as file:
+                with self._explain_errors(size), open_draft(files[row]) as file:
                     file.write(record.tobytes() + _checksum(files[row], record.tobytes()))
             yield len(batch.decisions)
 
@@ -112,11 +111,11 @@ class StoredSource:
         return records
 
     def _batch(self, files: Sequence[Path], start: int) -> FeatureBatch:
-        records, device = self._read(files, range(start, start + len(files))), resolve_device(self.device)
+        records = self._read(files, range(start, start + len(files)))
         maps = {}
         for layer in self.spec.layers:
             values = torch.from_numpy(np.ascontiguousarray(records[_field(layer)]))
-            maps[layer] = values.to(device).float().permute(0, 3, 1, 2)
+            maps[layer] = values.to(self.network.device).float().permute(0, 3, 1, 2)
         scores = np.ascontiguousarray(records[_OUTPUTS])
         outputs = None if np.isnan(scores).all() else torch.from_numpy(scores)
         return FeatureBatch(start, maps, outputs, np.array(records[_DECISION]))
@@ -127,8 +126,8 @@ class StoredSource:
         for file, row in zip(files, rows, strict=True):
             with self._explain_errors():
                 content = file.read_bytes()
-            record, checksum = content[: self._record.itemsize], content[self._record.itemsize :]
-            if checksum != _checksum(file, record):
+            record = content[: self._record.itemsize]
+            if content[self._record.itemsize :] != _checksum(file, record):
                 raise self._damage(f"the values of image {row} are not those that were written")
             records += record
         return np.frombuffer(records, self._record)
@@ -138,12 +137,12 @@ class StoredSource:
 
         Hashes contain neither code nor files of a data set.
         """
-        code = self._source.code()
+        code = self.network.code()
         if self._compared.get(self._folder) == code:
             return
         rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _N_COMPARED)).astype(int))]
         stored = self._read([files[row] for row in rows], rows)
-        for batch in self._source[rows].batches() if len(rows) else ():
+        for batch in self.network[rows].batches() if len(rows) else ():
             part = slice(batch.start, batch.start + len(batch.decisions))
             self._check_equal(stored[part], self._records(batch), rows[part])
         self._compared[self._folder] = code
@@ -151,8 +150,8 @@ class StoredSource:
     def _check_equal(self, stored: np.ndarray, computed: np.ndarray, rows: np.ndarray) -> None:
         rounding = _TOLERANCE if self._identity["precision"] in _PRECISE else _HALF_TOLERANCE
         for field in [*map(_field, self.spec.layers), _OUTPUTS, _DECISION]:
-            for before, now, row in zip(stored[field], computed[field], rows, strict=True):
-                if _distance(before, now) > (rounding if field != _DECISION else 0):
+            for old, new, row in zip(stored[field], computed[field], rows, strict=True):
+                if _distance(old, new) > (rounding if field != _DECISION else 0):
                     raise ValueError(
                         f"The store {str(self._folder)!r} is stale: {field} of image {row} has changed. The code of "
                         "preprocess, of decision or of the network has changed, or a file of a data set. Delete the "
@@ -198,9 +197,9 @@ def _checksum(file: Path, record: bytes) -> bytes:
     return zlib.crc32(record, zlib.crc32(f"{file.parent.name}/{file.name}".encode())).to_bytes(4)
 
 
-def _distance(before: np.ndarray, now: np.ndarray) -> float:
+def _distance(old: np.ndarray, new: np.ndarray) -> float:
     """Return the distance of values relative to the larger norm."""
-    first, second = (np.nan_to_num(np.asarray(values, np.float64)).ravel() for values in (before, now))
+    first, second = (np.nan_to_num(np.asarray(values, np.float64)).ravel() for values in (old, new))
     scale = max(np.linalg.norm(first), np.linalg.norm(second))
     return float(np.linalg.norm(first - second) / scale) if scale else 0.0
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
@@ -20,16 +20,16 @@ from torch.overrides import TorchFunctionMode
 
 
 class Call(NamedTuple):
-    """A call of a submodule, or of a torch function (`module` is None), the one numbered `place` of its `path`."""
+    """The call with a `number`, from 0 on, of the submodule, or torch function (`module` is None), at a `path`."""
 
     path: str
-    place: int
+    number: int
     module: nn.Module | None
 
     @property
     def name(self) -> str:
         """Name as in torchvision: ``relu`` for the first call, ``relu_1`` for the second one."""
-        return f"{self.path}_{self.place}" if self.place else self.path
+        return f"{self.path}_{self.number}" if self.number else self.path
 
     @property
     def computes(self) -> bool:
@@ -38,68 +38,71 @@ class Call(NamedTuple):
 
 
 class Watch(TorchFunctionMode):
-    """One run of a network, of which subclasses override :meth:`see` or :meth:`call`.
+    """One run of a network in which calls are intercepted, except for torch functions inside modules of torch.
 
-    `layers` are the layers to see by the name of their call.  Torch functions are only intercepted with `functions`,
-    and not inside modules of torch, unless a layer is in them.
+    Subclasses override :meth:`see`, or :meth:`call`.
     """
 
-    def __init__(self, layers: Mapping[str, str] | None = None, *, functions: bool = True) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.layers, self._functions = layers or {}, functions
         self.counts: Counter[tuple[str, bool]] = Counter()
-        self._intercepting = False
+        self._scope: tuple[str, nn.Module] | None = None  # the running submodule, None if calls are not intercepted
+        self._intercepts_functions = False
 
     def see(self, call: Call, result: Any) -> Any:
         """Return the result of a call, or a replacement."""
         return result
 
     def call(self, path: str, module: nn.Module | None, function: Callable, args: tuple, kwargs: dict) -> Any:
-        """Run a submodule or function and return its result."""
-        return self.seen(path, module, function(*args, **kwargs))
+        """Run a submodule or function and return its result, or a replacement."""
+        result = function(*args, **kwargs)
+        return self.see(self.count(path, module), result)
 
-    def seen(self, path: str, module: nn.Module | None, result: Any) -> Any:
-        """Count a call and return its result, or a replacement."""
+    def count(self, path: str, module: nn.Module | None) -> Call:
+        """Return the call of a submodule or function with its number."""
         key = path, module is None
         self.counts[key] += 1
-        return self.see(Call(path, self.counts[key] - 1, module), result)
+        return Call(path, self.counts[key] - 1, module)
+
+    def looks_into(self, path: str) -> bool:
+        """Return whether calls inside a submodule are intercepted."""
+        return True
 
     def run(self, network: nn.Module, batch: Tensor) -> Any:
         """Run a copy of a network, whose submodules call :meth:`submodule`."""
-        self._scope = "", network
-        return self._inside(*self._scope, network, batch)
+        return self._inside(("", network), network, batch)
 
     def submodule(self, path: str, module: nn.Module, forward: Callable, *args: Any, **kwargs: Any) -> Any:
         """Run a submodule inside :meth:`call`."""
-        if not is_of_torch(module) or any(layer.startswith(f"{path}.") for layer in self.layers):
-            forward = partial(self._inside, path, module, forward)
-        with self._intercept(False):
-            return self.call(path, module, forward, args, kwargs)
+        if self._scope is None:
+            return forward(*args, **kwargs)
+        scope = (path, module) if self.looks_into(path) else None
+        with self._intercept_functions(False):
+            return self.call(path, module, partial(self._inside, scope, forward), args, kwargs)
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        if func is torch._C._set_grad_enabled:
+        if func is torch._C._set_grad_enabled or self._scope is None:
             return func(*args, **(kwargs or {}))
         (scope, module), name = self._scope, func.__name__.strip("_")
         path = f"{scope}.{name}".lstrip(".") + "()" * (name in module._modules)  # else it could be a submodule
-        self._intercepting = False  # torch does not intercept functions in here
+        self._intercepts_functions = False  # torch does not intercept functions in here
         try:
             return self.call(path, None, func, args, kwargs or {})
         finally:
-            self._intercepting = True
+            self._intercepts_functions = True
 
-    def _inside(self, path: str, module: nn.Module, forward: Callable, *args: Any, **kwargs: Any) -> Any:
-        """Run the forward of a module, whose functions are intercepted."""
-        outer, self._scope = self._scope, (path, module)
+    def _inside(self, scope: tuple[str, nn.Module] | None, forward: Callable, *args: Any, **kwargs: Any) -> Any:
+        """Run the forward of a module in its scope."""
+        outer, self._scope = self._scope, scope
         try:
-            with self._intercept(self._functions):
+            with self._intercept_functions(scope is not None and not is_of_torch(scope[1])):
                 return forward(*args, **kwargs)
         finally:
             self._scope = outer
 
     @contextmanager
-    def _intercept(self, on: bool) -> Iterator[None]:
-        """Intercept torch functions, or not."""
-        changes = on != self._intercepting
+    def _intercept_functions(self, on: bool) -> Iterator[None]:
+        changes = on != self._intercepts_functions
         try:
             if changes:
                 self._switch()
@@ -109,11 +112,43 @@ class Watch(TorchFunctionMode):
                 self._switch()
 
     def _switch(self) -> None:
-        self._intercepting = not self._intercepting
-        if self._intercepting:
+        self._intercepts_functions = not self._intercepts_functions
+        if self._intercepts_functions:
             self.__enter__()
         else:
             self.__exit__(None, None, None)
+
+
+class LayerCalls(NamedTuple):
+    """Layers by the names of their calls, and the paths of the submodules inside which they are called."""
+
+    layers: Mapping[str, str]
+    scopes: Sequence[str]
+
+
+class LayerWatch(Watch):
+    """A run in which layers are intercepted; subclasses override :meth:`see_layer`."""
+
+    def __init__(self, calls: LayerCalls) -> None:
+        super().__init__()
+        self.calls = calls
+
+    def looks_into(self, path: str) -> bool:
+        """Return whether layers are called inside a submodule."""
+        return path in self.calls.scopes
+
+    def layer_of(self, call: Call) -> str | None:
+        """Return the layer that a call is, None for other calls."""
+        return self.calls.layers.get(call.name)
+
+    def see(self, call: Call, result: Any) -> Any:
+        """Return the result of a call, or a replacement for that of a layer."""
+        layer = self.layer_of(call)
+        return result if layer is None else self.see_layer(layer, result)
+
+    def see_layer(self, layer: str, result: Any) -> Any:
+        """Return the result of a layer, or a replacement."""
+        return result
 
 
 def is_of_torch(module: nn.Module) -> bool:
@@ -153,12 +188,10 @@ class _Copy:
     watch: Watch
 
     def __init__(self, network: nn.Module) -> None:
-        modules = list(network.modules())
-        shared: dict[int, Any] = {
-            id(kept): kept for module in modules for kept in (module._parameters, module._buffers)
-        }
-        for module in modules:
-            shared |= {id(value): value for value in vars(module).values() if isinstance(value, Tensor)}
+        shared: dict[int, Any] = {}
+        for module in network.modules():
+            tensors = [value for value in vars(module).values() if isinstance(value, Tensor)]
+            shared |= {id(value): value for value in (module._parameters, module._buffers, *tensors)}
         self.network = copy.deepcopy(network, shared)
         for name, module in self.network.named_modules():
             if name:

@@ -1,17 +1,17 @@
 """Visual words in, inference graphs out."""
 
 from ._comparison import GraphComparison, compare_graphs, compare_models
-from ._counting import FEW_FITTED
+from ._count_tables import FEW_FITTED
 from ._evidence import Selection
 from ._export import read_graph, to_frame, write_graph
 from ._hierarchy import DECISION
 from ._inference_graph import InferenceGraph
+from ._influence_traces import salience
 from ._kinds import kind_of, strength_of, wording_of
 from ._pairs import PairEffect, pair_effects, priorities, selections_of
 from ._surprise import surprise, typicality
 from ._targets import Target, targets_of
 from ._text import to_text
-from ._tracing import salience
 from ._wording import Bar, Wording, nats, percent, probable, with_number
 
 __all__ = [

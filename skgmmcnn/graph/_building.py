@@ -14,15 +14,12 @@ from ._targets import Targets
 
 def build_graphs(evidence: Evidence, targets: Targets, selections: list[Selection]) -> list[nx.DiGraph]:
     """Return the graphs of selections, with attributes that are plain numbers and text."""
-    graphs = []
-    for i, selection in enumerate(selections):
-        rows = slice(None) if targets.together else slice(i, i + 1)
-        graphs.append(_build(evidence, targets, selection, rows))
-    return graphs
+    rows = [slice(None)] if targets.together else [slice(i, i + 1) for i in range(len(selections))]
+    return [_build(evidence, targets, *pair) for pair in zip(selections, rows, strict=True)]
 
 
 def _build(evidence: Evidence, targets: Targets, selection: Selection, rows: slice) -> nx.DiGraph:
-    words, depths = evidence.words, evidence.structure.depths
+    words, depths = evidence.words, evidence.hierarchy.depths
     root = targets.layer, int(targets.words[rows][0])
     n_images = len(words.decisions[rows])
     graph: nx.DiGraph = nx.DiGraph(n_images=n_images, evidence=evidence.name, **selection.graph, root=_key(words, root))

@@ -234,7 +234,7 @@ def _items(graph: nx.DiGraph, alignment: Alignment | None = None) -> tuple[dict[
         places[key] = _place(key, node, alignment)
         nodes[places[key]] = _Item(node["layer"], key, max(0.0, strength.of_node(node)) / n_images)
     for (tail, head), edge in graph.edges.items():
-        weight = max(0.0, edge[strength.compared]) / n_images
+        weight = max(0.0, edge[strength.evidence]) / n_images
         edges[places[tail], places[head]] = _Item(graph.nodes[tail]["layer"], f"{tail} -> {head}", weight)
     return nodes, edges
 

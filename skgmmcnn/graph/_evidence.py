@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -17,7 +18,10 @@ from ._wording import Wording
 if TYPE_CHECKING:
     from ._inference_graph import InferenceGraph
 
+ENOUGH = "enough"
+N_NODES = 3  # words of a layer, by default and where "enough" does not apply
 NONE = -1  # no word, in arrays of words
+IDENTITY = ("layer", "word", "word_name", "n_locations", "depth")  # attributes of a node, whatever its evidence
 Word = tuple[str, int]  # layer and number; "decision" and the output
 
 
@@ -43,11 +47,11 @@ class Strength:
     root: str
     support: str  # of a word; positive if it supports the target
     edge: str  # of an edge, as drawn
-    total: str  # of an edge, to rank it
-    compared: str  # of an edge, to compare it with others, and with exact effects
+    total: str  # of an edge, over all locations
+    evidence: str  # of an edge, the estimate that is compared between graphs, and with exact effects
     part: str  # of an edge, what the lower word contributes
     share: str  # of an edge, `part` as a share of all that the upper word receives
-    comparable: bool  # whether edges of different rows can be compared
+    comparable_across_rows: bool  # of edges, as drawn
     additive: bool  # whether evidence adds up over the images of a graph; else it is their mean
 
     def of_node(self, node: Mapping[str, Any]) -> float:
@@ -58,9 +62,15 @@ class Strength:
         """Return the strength of an edge."""
         return edge[self.edge]
 
-    def rank(self, edge: Mapping[str, Any]) -> float:
-        """Return the key by which edges are sorted, the largest first."""
+    def magnitude(self, edge: Mapping[str, Any]) -> float:
+        """Return the magnitude of an edge, by which edges are ranked."""
         return abs(edge[self.total])
+
+    def merge_nodes(self, nodes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Return the attributes of one node in place of several of a layer: the identity of the first, and sums."""
+        merged = {name: nodes[0][name] for name in IDENTITY if name in nodes[0]}
+        sums = [name for name in ("count", self.node, "share") if name in nodes[0]]
+        return merged | {name: sum(node[name] for node in nodes) for name in sums}
 
     def merge_edges(self, edges: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
         """Return the attributes of one edge in place of several, given with their heads."""
@@ -79,16 +89,17 @@ class Evidence(ABC):
     name: ClassVar[str]
     strength: ClassVar[Strength]
     wording: ClassVar[type[Wording]]
-    uses_network: ClassVar[bool]  # whether it is measured in the network, or counted in the fitted images
+    uses_network: ClassVar[bool]  # whether it is measured in the network, with effects, or counted in fitted images
 
-    def __init__(
-        self, estimator: InferenceGraph, words: WordMaps, structure: Hierarchy, n_nodes: Mapping[str, int]
-    ) -> None:
-        self.estimator, self.words, self.structure, self.n_nodes = estimator, words, structure, n_nodes
+    def __init__(self, estimator: InferenceGraph, words: WordMaps, hierarchy: Hierarchy) -> None:
+        self.estimator = estimator
+        self.words = words
+        self.hierarchy = hierarchy
+        self.n_nodes = _by_layer(estimator.n_nodes, words.layers)
+        self._validate()
 
-    @staticmethod
     @abstractmethod
-    def check(estimator: InferenceGraph, words: WordMaps) -> None:
+    def _validate(self) -> None:
         """Raise ValueError for words, or parameters of the estimator, that this kind of evidence does not support."""
 
     @abstractmethod
@@ -102,3 +113,14 @@ class Evidence(ABC):
     def priority(self, evidence: np.ndarray, n_locations: np.ndarray) -> np.ndarray:
         """Return the keys (n, K) by which graphs choose words, from their evidence and numbers of locations."""
         return evidence
+
+
+def _by_layer(n_nodes: int | Mapping[str, int] | str, layers: tuple[str, ...]) -> dict[str, int]:
+    """Return the maximum number of words to keep of each layer."""
+    if not isinstance(n_nodes, Mapping):
+        return dict.fromkeys(layers, N_NODES if isinstance(n_nodes, str) else n_nodes)
+    if set(n_nodes) != set(layers):
+        raise ValueError(f"n_nodes names layers {list(n_nodes)}; the layers are {list(layers)}.")
+    if not all(isinstance(n, Integral) and n >= 1 for n in n_nodes.values()):
+        raise ValueError(f"n_nodes must keep at least one word of every layer; got {dict(n_nodes)}.")
+    return dict(n_nodes)

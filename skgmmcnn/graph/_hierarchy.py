@@ -22,27 +22,28 @@ class Hierarchy:
 
     below: Mapping[str, tuple[str, ...]]  # for the decision and each layer, the layers that explain it
     above: Mapping[str, tuple[str, ...]]  # for each layer, the layers and decision that it explains
-    reached: Mapping[str, set[str]]  # all layers that a layer depends on
+    descendants: Mapping[str, set[str]]  # all layers that a layer depends on
     depths: Mapping[str, int]  # the most steps from the decision down to each layer
     fields: Mapping[Pair, ReceptiveField]  # for each pair of `below`, the windows in which lower words count
 
+    @classmethod
+    def of(cls, spec: NetworkSpec, effective: Mapping[Pair, ReceptiveField]) -> Hierarchy:
+        """Return the hierarchy of a network, with `effective` fields where given and whole fields elsewhere.
 
-def hierarchy(spec: NetworkSpec, effective: Mapping[Pair, ReceptiveField]) -> Hierarchy:
-    """Return the hierarchy of a network, with `effective` fields where given and whole fields elsewhere.
-
-    A layer is explained by the layers that it depends on without another modelled layer between, the decision by the
-    layers on which no other modelled layer depends; the field of the decision is the whole map.
-    """
-    _check_layers(spec)
-    tops = set(spec.layers).difference(*spec.below.values())
-    below = {DECISION: tuple(layer for layer in spec.layers[::-1] if layer in tops), **spec.below}
-    above = {layer: tuple(upper for upper, lowers in below.items() if layer in lowers) for layer in spec.layers}
-    fields = {(DECISION, top): _whole_map(spec.shapes[top][1:]) for top in below[DECISION]}
-    fields |= {pair: effective.get(pair, spec.receptive_fields[pair]) for pair in _pairs(spec)}
-    graph = nx.DiGraph(list(fields))
-    reached = {layer: nx.descendants(graph, layer) for layer in spec.layers}
-    depths = {layer: depth for depth, layers in enumerate(nx.topological_generations(graph)) for layer in layers}
-    return Hierarchy(below, above, reached, depths, fields)
+        A layer is explained by the layers that it depends on without another modelled layer between, the decision by
+        the layers on which no other modelled layer depends; the field of the decision is the whole map.
+        """
+        _check_layers(spec)
+        tops = set(spec.layers).difference(*spec.below.values())
+        below = {DECISION: tuple(layer for layer in spec.layers[::-1] if layer in tops), **spec.below}
+        above = {layer: tuple(upper for upper, lowers in below.items() if layer in lowers) for layer in spec.layers}
+        fields = {(DECISION, top): _whole_map(spec.shapes[top][1:]) for top in below[DECISION]}
+        fields |= {pair: effective.get(pair, spec.receptive_fields[pair]) for pair in _pairs(spec)}
+        graph = nx.DiGraph(list(fields))
+        descendants = {layer: nx.descendants(graph, layer) for layer in spec.layers}
+        generations = enumerate(nx.topological_generations(graph))
+        depths = {layer: depth for depth, layers in generations for layer in layers}
+        return cls(below, above, descendants, depths, fields)
 
 
 def effective_fields(spec: NetworkSpec) -> dict[Pair, ReceptiveField] | None:

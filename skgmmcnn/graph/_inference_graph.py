@@ -19,15 +19,12 @@ from .._distributed import all_gather, local_slice
 from ..dictionary import WordMaps, count_words
 from ..features import ReceptiveField
 from ._building import build_graphs
-from ._counting import Counts, coverage, log_ratios
-from ._evidence import Evidence
-from ._hierarchy import DECISION, EFFECTIVE, FIELDS, WHOLE, Hierarchy, effective_fields, hierarchy
-from ._kinds import KINDS
+from ._count_tables import Counts, coverage, log_ratios
+from ._evidence import ENOUGH, N_NODES
+from ._hierarchy import DECISION, EFFECTIVE, FIELDS, WHOLE, Hierarchy, effective_fields
+from ._kinds import AUTO, KINDS, evidence_for
 from ._occlusion import check_graphs
 from ._targets import Target, targets_of
-
-AUTO, ENOUGH = "auto", "enough"
-_USUAL = 3  # words of a layer
 
 
 class InferenceGraph(TransformerMixin, BaseEstimator):
@@ -136,7 +133,7 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
 
     def __init__(
         self,
-        n_nodes: int | Mapping[str, int] | str = 3,
+        n_nodes: int | Mapping[str, int] | str = N_NODES,
         *,
         evidence: str = AUTO,
         n_against: int = 0,
@@ -173,13 +170,17 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         self : InferenceGraph
             The fitted estimator.
         """
-        kind, labels = self._check(X, y)
+        _check_container(X)
+        labels = None if y is None else X.spec.encode(y, len(X))
         effective = effective_fields(X.spec) if self.fields == EFFECTIVE else None
-        structure = hierarchy(X.spec, effective or {})
-        counts = _count(X, structure)
-        self.layers_, self.explained_by_ = X.layers, dict(structure.below)
-        self.evidence_, self.fields_ = kind.name, WHOLE if effective is None else EFFECTIVE
-        self._effective = effective or {}  # empty where whole fields are counted in
+        hierarchy = Hierarchy.of(X.spec, effective or {})
+        evidence = evidence_for(self, X, hierarchy)
+        counts = _count(X, hierarchy)
+        self.layers_ = X.layers
+        self.explained_by_ = dict(hierarchy.below)
+        self.evidence_ = evidence.name
+        self.fields_ = WHOLE if effective is None else EFFECTIVE
+        self._effective = effective or {}  # empty if counts are over whole fields
         self.classes_ = np.arange(X.spec.n_outputs)
         self._seed = all_gather(int(check_random_state(self.random_state).randint(2**31)))[0]
         self._fingerprint, self._names = X.vocabulary.fingerprint, X.vocabulary.keys()
@@ -210,11 +211,12 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         self._check_words(X)
         if (self.fields, self.fields_) == (WHOLE, EFFECTIVE):
             raise ValueError(
-                "The images so far were counted in effective receptive fields; this cannot change in partial_fit: fit "
+                "The images so far were counted in effective receptive fields, which cannot change in partial_fit; fit "
                 "again."
             )
-        self._check(X, y)
-        self._set_counts(self._counts(), *_count(X, self._structure(X)))
+        if y is not None:
+            X.spec.encode(y, len(X))
+        self._set_counts(self._counts(), *_count(X, evidence_for(self, X).hierarchy))
         return self
 
     def merge(self, *others: InferenceGraph) -> InferenceGraph:
@@ -239,15 +241,6 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
             self._check_fields(other)
         self._set_counts(self._counts(), *(other._counts() for other in others))
         return self
-
-    def _check(self, words: WordMaps, y: Any) -> tuple[type[Evidence], np.ndarray | None]:
-        """Return the kind of evidence for words to count, and the labels."""
-        _check_container(words)
-        labels = None if y is None else words.spec.encode(y, len(words))
-        self._nodes_of(words.layers)
-        kind = self._kind_of(words)
-        kind.check(self, words)
-        return kind, labels
 
     def _counts(self) -> Counts:
         return Counts(self.class_counts_, self.transition_counts_)
@@ -298,8 +291,8 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If words have no network and `evidence` is "influence"; if the outputs are no scores or have no gradient; if
-            there is no such target, or it is contrasted with itself.
+            If words have no network and `evidence` is "influence"; if the outputs are not scores or have no gradient;
+            if the target is unknown, or contrasted with itself.
         """
         return self._explain(X, target, contrast)
 
@@ -327,9 +320,9 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         return self._explain(X, target, contrast, together=True)[0]
 
     def _explain(self, words: WordMaps, target: Target, contrast: Any, *, together: bool = False) -> list[nx.DiGraph]:
-        kind, n_nodes = self._start(words)
+        self._check_words(words)
         targets = targets_of(words, target, contrast, together=together)
-        evidence = kind(self, words, hierarchy(words.spec, self._effective), n_nodes)
+        evidence = evidence_for(self, words)
         return build_graphs(evidence, targets, evidence.select(targets))
 
     def explain_class(self, X: WordMaps, target: int | str, *, contrast: int | str | None = None) -> nx.DiGraph:
@@ -354,8 +347,8 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         rows = np.flatnonzero(X.decisions == output)
         if not len(rows):
             raise ValueError(
-                f"The network decides for class {X.spec.class_name(output)!r} ({output}) in none of {len(X)} images; "
-                f"it does for {sorted(map(X.spec.class_name, np.unique(X.decisions)))[:10]}."
+                f"None of the {len(X)} images has the decision {X.spec.class_name(output)!r} ({output}); the decisions "
+                f"are {sorted(map(X.spec.class_name, np.unique(X.decisions)))[:10]}."
             )
         return self.explain_together(X[rows], output, contrast=contrast)
 
@@ -405,11 +398,11 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         kept = {layer: np.zeros((len(X), X.vocabulary.n_words[layer]), dtype=bool) for layer in X.layers}
         if by == "image":
             images: list[Any] = list(range(len(X)))
-            selections = self._evidence(X).select(targets_of(X))
+            selections = evidence_for(self, X).select(targets_of(X))
         else:
             images = [np.flatnonzero(X.decisions == output) for output in np.unique(X.decisions)]
             of_class = [X[rows] for rows in images]
-            selections = [self._evidence(part).select(targets_of(part, together=True))[0] for part in of_class]
+            selections = [evidence_for(self, part).select(targets_of(part, together=True))[0] for part in of_class]
         for rows, selection in zip(images, selections, strict=True):
             for layer, word in selection.words:
                 kept[layer][rows, word] = True
@@ -429,7 +422,7 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
             For all pairs of `explained_by_`; the field of the decision is the whole map.
         """
         self._check_words(X)
-        return dict(self._structure(X).fields)
+        return dict(self._hierarchy(X).fields)
 
     def decision_function(self, X: WordMaps) -> np.ndarray:
         """Return the evidence of the words of the uppermost layers for each output.
@@ -484,7 +477,8 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
             ``X.histogram()``; the quotient of both is the mean per location, which ranks words if each location that is
             inspected, or ablated, costs the same.
         """
-        return self._evidence(X).totals()
+        self._check_words(X)
+        return evidence_for(self, X).totals()
 
     def score(self, X: WordMaps, y: Any = None) -> float:
         """Return the share of images for which :meth:`predict` agrees with `y`, or with the network without y.
@@ -524,32 +518,9 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         return np.asarray(self._names, dtype=object)
 
-    def _structure(self, words: WordMaps) -> Hierarchy:
-        """Return the hierarchy of the layers, in the fields of the fitted counts, whichever were measured since."""
-        return hierarchy(words.spec, self._effective)
-
-    def _start(self, words: WordMaps) -> tuple[type[Evidence], dict[str, int]]:
-        """Return the kind of evidence for these words, and the most words to keep of each layer."""
-        self._check_words(words)
-        return self._kind_of(words), self._nodes_of(words.layers)
-
-    def _evidence(self, words: WordMaps) -> Evidence:
-        kind, n_nodes = self._start(words)
-        return kind(self, words, self._structure(words), n_nodes)
-
-    def _kind_of(self, words: WordMaps) -> type[Evidence]:
-        usual = "counts" if words.influence is None else "influence"
-        return KINDS[usual if self.evidence == AUTO else self.evidence]
-
-    def _nodes_of(self, layers: tuple[str, ...]) -> dict[str, int]:
-        """Return the most words to keep of each layer."""
-        if not isinstance(self.n_nodes, Mapping):
-            return dict.fromkeys(layers, _USUAL if isinstance(self.n_nodes, str) else self.n_nodes)
-        if set(self.n_nodes) != set(layers):
-            raise ValueError(f"n_nodes names layers {list(self.n_nodes)}; the layers are {list(layers)}.")
-        if not all(isinstance(n, Integral) and n >= 1 for n in self.n_nodes.values()):
-            raise ValueError(f"n_nodes must keep at least one word of every layer; got {dict(self.n_nodes)}.")
-        return dict(self.n_nodes)
+    def _hierarchy(self, words: WordMaps) -> Hierarchy:
+        """Return the hierarchy of the layers with the fields of the fitted counts."""
+        return Hierarchy.of(words.spec, self._effective)
 
     def _check_words(self, words: WordMaps) -> None:
         check_is_fitted(self)
@@ -586,9 +557,9 @@ class InferenceGraph(TransformerMixin, BaseEstimator):
         return tags
 
 
-def _count(words: WordMaps, structure: Hierarchy) -> list[Counts]:
+def _count(words: WordMaps, hierarchy: Hierarchy) -> list[Counts]:
     """Return the counts of the slice of the images of each process."""
-    return all_gather(Counts.of(words[local_slice(len(words))], structure))
+    return all_gather(Counts.of(words[local_slice(len(words))], hierarchy))
 
 
 def _check_container(words: Any) -> None:

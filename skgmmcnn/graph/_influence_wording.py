@@ -19,7 +19,7 @@ class InfluenceWording(Wording):
     def __init__(self, graph: nx.DiGraph, strength: Strength) -> None:
         super().__init__(graph, strength)
         self._as_shares = all(map(is_part, self._words))
-        self._whole = f"the lead over {self._of['contrast_name']}" if "contrast" in self._of else "the log-odds"
+        self._whole = f"the lead over {self._facts['contrast_name']}" if "contrast" in self._facts else "the log-odds"
 
     def decision(self) -> list[str]:
         images = f"{self._decided()}, " if self._several else ""
@@ -30,21 +30,22 @@ class InfluenceWording(Wording):
         probability = f"probability {self.probability()}"
         if not self._several:
             return f"{probability}, {self._runner_up()}"
-        n_explained, n_images = self._of["n_explained"], self._of["n_images"]
+        n_explained, n_images = self._facts["n_explained"], self._facts["n_images"]
         which = f" in {n_explained} of them, which are explained" if n_explained < n_images else ""
         return f"mean {probability}{which}"
 
     def _runner_up(self) -> str:
         """Return the runner-up, or the decision if another class is explained, with its probability."""
-        verb = "then" if self._of["decision"] == self._of["target"] else "the network says"
-        return f"{verb} {with_number(self._of['runner_up_name'], probable(self._of['runner_up_probability']))}"
+        verb = "then" if self._facts["decision"] == self._facts["target"] else "the network says"
+        return f"{verb} {with_number(self._facts['runner_up_name'], probable(self._facts['runner_up_probability']))}"
 
     def _sufficiency(self) -> list[str]:
         """Return one clause on whether the words kept are sufficient; none if another class is explained."""
-        if "held" not in self._of or ("contrast" not in self._of and self._of["decision"] != self._of["target"]):
+        facts, has_contrast = self._facts, "contrast" in self._facts
+        if "held" not in facts or not (has_contrast or facts["decision"] == facts["target"]):
             return []
-        margin = "the lead" if "contrast" in self._of else "the decision"
-        return [f"these words alone {'keep' if self._of['held'] else 'do not keep'} {margin}"]
+        verb, margin = "keep" if facts["held"] else "do not keep", "lead" if has_contrast else "decision"
+        return [f"these words alone {verb} the {margin}"]
 
     def word(self, node: Attributes) -> str:
         if not self._has_evidence(node):
@@ -72,7 +73,7 @@ class InfluenceWording(Wording):
 
     def _other_class(self, node: Attributes) -> str:
         """Return the decision without a word if it is another one; else an empty string."""
-        decision = self._of.get("decision")
+        decision = self._facts.get("decision")
         return node["class_without"] if node.get("decision_without", decision) != decision else ""
 
     def edge(self, edge: Attributes) -> str:
@@ -82,8 +83,8 @@ class InfluenceWording(Wording):
 
     def panel(self, node: Attributes) -> list[str]:
         if node["layer"] != DECISION:
-            return [sentence(self._locations(node)), sentence(self.word(node))]
-        sufficiency = self._sufficiency() if self._of.get("held") else []
+            return [sentence(self._locations_in_images(node)), sentence(self.word(node))]
+        sufficiency = self._sufficiency() if self._facts.get("held") else []
         return [sentence(clause) for clause in (self._probability_clause(), *sufficiency, *self._occlusion())]
 
     def why_no_word(self) -> str:
@@ -100,16 +101,16 @@ class InfluenceWording(Wording):
         return Bar(text, max(-1.0, min(length, 1.0)))
 
     def rest(self, layer: str) -> Bar | None:
-        if f"baseline_margin_{layer}" not in self._of:
+        if f"baseline_margin_{layer}" not in self._facts:
             return None
-        lead = self._of["margin"] - self._of[f"baseline_margin_{layer}"]
+        lead = self._facts["margin"] - self._facts[f"baseline_margin_{layer}"]
         value = lead - sum(node["influence"] for node in self._words if node["layer"] == layer)
         return self._bar(value, value / lead if lead else 0)
 
     def without(self, node: Attributes) -> str:
         if "effect" not in node:
-            return f"{node['count']} of {node['n_locations']} locations"
-        before, after = self._of.get("probability"), node.get("probability_without")
+            return self.locations(node)
+        before, after = self._facts.get("probability"), node.get("probability_without")
         if before is None or after is None or probable(before) == probable(after):
             return f"without it {nats(-node['effect'])}"
         other = f", {self._other_class(node)}" if self._other_class(node) else ""
@@ -132,18 +133,21 @@ class InfluenceWording(Wording):
         ]
 
     def probability(self) -> str:
-        return probable(self._of["probability"])
+        return probable(self._facts["probability"])
+
+    def decision_bar(self) -> Bar | None:
+        return Bar(self.probability(), self._facts["probability"])
 
     def _rivals(self) -> list[str]:
         contrast = super()._rivals()
         if self._several:
-            return [*contrast, f"{self._images()}, the mean of {self._of['n_explained']}"]
-        if self._of["runner_up_name"] == self._of.get("contrast_name"):
-            return [with_number(contrast[0], probable(self._of["runner_up_probability"]))]
+            return [*contrast, f"{self._images()}, the mean of {self._facts['n_explained']}"]
+        if self._facts["runner_up_name"] == self._facts.get("contrast_name"):
+            return [with_number(contrast[0], probable(self._facts["runner_up_probability"]))]
         return [*contrast, self._runner_up()]
 
     def _doubts(self) -> list[str]:
-        return [] if self._of.get("held", True) else [f"Incomplete: {clause}." for clause in self._sufficiency()]
+        return [] if self._facts.get("held", True) else [f"Incomplete: {clause}." for clause in self._sufficiency()]
 
 
 def is_part(node: Attributes) -> bool:

@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 
-from ._counts import CountEvidence
+from ..dictionary import WordMaps
+from ._count_evidence import CountEvidence
 from ._evidence import Evidence, Strength
-from ._influence import InfluenceEvidence
+from ._hierarchy import Hierarchy
+from ._influence_evidence import InfluenceEvidence
 from ._wording import Wording
 
+if TYPE_CHECKING:
+    from ._inference_graph import InferenceGraph
+
+AUTO = "auto"
 KINDS: dict[str, type[Evidence]] = {kind.name: kind for kind in (InfluenceEvidence, CountEvidence)}
+
+
+def evidence_for(estimator: InferenceGraph, words: WordMaps, hierarchy: Hierarchy | None = None) -> Evidence:
+    """Return the evidence for words, in the hierarchy of the fitted counts if none is given."""
+    name = estimator.evidence
+    if name == AUTO:
+        name = CountEvidence.name if words.influence is None else InfluenceEvidence.name
+    return KINDS[name](estimator, words, hierarchy or Hierarchy.of(words.spec, estimator._effective))
 
 
 def kind_of(graph: nx.DiGraph) -> type[Evidence]:
     """Return the kind of evidence of a graph."""
-    return KINDS[graph.graph.get("evidence", CountEvidence.name)]
+    name = graph.graph.get("evidence")
+    if name not in KINDS:
+        raise ValueError(f"A graph has evidence {' or '.join(map(repr, KINDS))}; this one has {name!r}.")
+    return KINDS[name]
 
 
 def strength_of(graph: nx.DiGraph) -> Strength:

@@ -10,7 +10,7 @@ import torch
 
 from ..dictionary import WordMaps
 from ..features import Rerun, proba_of
-from ._influence import network_of
+from ._influence_evidence import network_of
 from ._kinds import strength_of
 
 _N_ELSEWHERE = 8  # places

@@ -10,8 +10,8 @@ import numpy as np
 
 from ..dictionary import WordMaps
 from ..features import ReceptiveField
-from ._counting import pair_chunks
-from ._counts import sum_over_fields
+from ._count_evidence import sum_over_fields
+from ._count_tables import pair_chunks
 from ._hierarchy import maps_of
 
 if TYPE_CHECKING:
@@ -68,16 +68,16 @@ def surprise(estimator: InferenceGraph, X: WordMaps) -> Surprise:
     >>> surprise(InferenceGraph().fit(words), words).maps["conv2"].shape
     (300, 8, 8)
     """
-    structure = estimator._structure(X)
+    hierarchy = estimator._hierarchy(X)
     maps, layers = {}, {}
     for layer, lower in X.words.items():
         total, covers = np.zeros(lower.shape), np.zeros(lower.shape[1:])
-        for upper in structure.above[layer]:
+        for upper in hierarchy.above[layer]:
             pair, above = (upper, layer), maps_of(X, upper)
             counts = np.maximum(estimator.transition_counts_[pair].sum(0), 1)
             costs = -np.log2(counts / counts.sum()) - estimator.log_ratios_[pair]  # -log2 P(t | s)
-            total += _sum_costs(above, lower, structure.fields[pair], costs)
-            covers += sum_over_fields(np.ones(above.shape[1:]), structure.fields[pair])
+            total += _sum_costs(above, lower, hierarchy.fields[pair], costs)
+            covers += sum_over_fields(np.ones(above.shape[1:]), hierarchy.fields[pair])
         maps[layer] = _ratio(total, covers).astype(np.float32)
         values = maps[layer].reshape(len(lower), -1)
         layers[layer] = _ratio(np.nansum(values, axis=1, dtype=float), np.isfinite(values).sum(1))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Any
 
@@ -23,6 +23,10 @@ class Targets:
     contrast: np.ndarray | None = None  # the outputs with which decisions are contrasted, (n,)
     place: tuple[int, int] | None = None  # the only location that is explained
     together: bool = False  # whether one graph explains the same target in all images
+
+    def __getitem__(self, rows: np.ndarray) -> Targets:
+        contrast = None if self.contrast is None else self.contrast[rows]
+        return replace(self, words=self.words[rows], contrast=contrast)
 
     def where(self, words: WordMaps, rows: slice = slice(None)) -> np.ndarray:
         """Return the locations of the word that is explained in each image, bool (n, H, W)."""

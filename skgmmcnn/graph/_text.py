@@ -51,8 +51,7 @@ def to_text(graph: nx.DiGraph) -> str:
             lines.append(layer)
         name = f" {node['word_name']}" if "word_name" in node else ""
         place = f", here at row {node['row']}, column {node['column']}" if "row" in node else ""
-        locations = f"{node['count']} of {node['n_locations']} locations{place}"
-        lines.append(f"  {key}{name}: {locations}, {wording.word(node)}")
+        lines.append(f"  {key}{name}: {wording.locations(node)}{place}, {wording.word(node)}")
         heads = [head for head in graph.successors(key) if wording.names_root or head != graph.graph["root"]]
         lines += [f"    for {head}: {wording.edge(graph.edges[key, head])}" for head in heads]
     if len(graph) == 1:

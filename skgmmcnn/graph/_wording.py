@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import networkx as nx
 
-from ._counting import FEW_FITTED
+from ._count_tables import FEW_FITTED
 from ._hierarchy import DECISION
 
 if TYPE_CHECKING:
@@ -34,9 +34,9 @@ class Wording(ABC):
     names_root: ClassVar[bool]  # whether edges to the root have texts; else the texts of words say the same
 
     def __init__(self, graph: nx.DiGraph, strength: Strength) -> None:
-        self._graph, self._of, self._strength = graph, graph.graph, strength
-        self._root = graph.nodes[self._of["root"]]
-        self._several = self._of["n_images"] > 1
+        self._facts, self._strength = graph.graph, strength
+        self._root = graph.nodes[self._facts["root"]]
+        self._several = self._facts["n_images"] > 1
         self._words = [node for node in graph.nodes.values() if self._has_evidence(node)]
         self._longest = max((abs(strength.of_node(node)) for node in self._words), default=1) or 1
 
@@ -72,15 +72,19 @@ class Wording(ABC):
     def _images(self) -> str:
         return f"{self._root['count']} of {self._root['n_locations']} images"
 
-    def _locations(self, node: Attributes) -> str:
-        images = f"over {self._of['n_images']} images" if self._several else "in this image"
-        return f"{node['count']} of {node['n_locations']} location{'s' if node['n_locations'] > 1 else ''} {images}"
+    def locations(self, node: Attributes) -> str:
+        """Return the number of locations of a word, of all locations."""
+        return f"{node['count']} of {node['n_locations']} location{'s' if node['n_locations'] > 1 else ''}"
+
+    def _locations_in_images(self, node: Attributes) -> str:
+        images = f"over {self._facts['n_images']} images" if self._several else "in this image"
+        return f"{self.locations(node)} {images}"
 
     def _occlusion(self) -> list[str]:
         """Return the result of :meth:`InferenceGraph.check` as one clause; none if it was not called."""
-        if "probability_hidden" not in self._of:
+        if "probability_hidden" not in self._facts:
             return []
-        hidden, elsewhere = (probable(self._of[f"probability_hidden{name}"]) for name in ("", "_elsewhere"))
+        hidden, elsewhere = (probable(self._facts[f"probability_hidden{name}"]) for name in ("", "_elsewhere"))
         return [f"{hidden} with the words' places hidden, {elsewhere} with other places"]
 
     # Short texts of pictures
@@ -109,6 +113,10 @@ class Wording(ABC):
         """Return the probability of the class that is explained; empty if it is unknown."""
         return ""
 
+    def decision_bar(self) -> Bar | None:
+        """Return the probability with its bar; None if it is unknown."""
+        return None
+
     def against(self, node: Attributes) -> bool:
         """Return whether a word is against the target."""
         return self._strength.of_node(node) < 0
@@ -118,7 +126,7 @@ class Wording(ABC):
         return [*self._rivals(), *self._occlusion()]
 
     def _rivals(self) -> list[str]:
-        return [f"rather than {self._of['contrast_name']}"] if "contrast_name" in self._of else []
+        return [f"rather than {self._facts['contrast_name']}"] if "contrast_name" in self._facts else []
 
     def warnings(
         self, n_fitted: int | None, predicted: str | None = None, residuals: Mapping[str, float] | None = None
@@ -128,9 +136,9 @@ class Wording(ABC):
         `n_fitted` is the number of fitted images with this decision, `predicted` the class that the words predict, and
         `residuals` are the integration errors by layer, as shares of the influence; all None if unknown.
         """
-        if "target" not in self._of:
+        if "target" not in self._facts:
             return []
-        lines = [] if predicted in (None, self._of["class_name"]) else [f"Its words speak for {predicted}."]
+        lines = [] if predicted in (None, self._facts["class_name"]) else [f"Its words speak for {predicted}."]
         lines += self._doubts()
         if n_fitted is not None and n_fitted < FEW_FITTED:
             few = f"Only {n_fitted} fitted images have" if n_fitted > 1 else "Only one fitted image has"

@@ -1,4 +1,4 @@
-"""Decisions of the network on activations that are rebuilt from words."""
+"""Decisions of the network on activations rebuilt from words."""
 
 from __future__ import annotations
 
@@ -10,68 +10,73 @@ import numpy as np
 import torch
 
 from .._device import exact_float32
-from ..dictionary import layer_mean, means_of
-from ..features import Rerun, put
-from ._intervals import Interval, interval_of_share
-from ._parts import Parts, take_apart
-from ._results import Figure, Measured, Scale, Verdict, axes_for
+from ..dictionary import rebuild, share_explained
+from ..features import Rerun, check_layers, put
+from ._intervals import share_of
+from ._parts import take_apart
+from ._results import BASELINE, Measurement, Result, Thresholds, Verdict, axes_for
 
-_COMPLETE = Scale(0.8, 0.5)
+_COMPLETE = Thresholds(0.8, 0.5)
 
 
 @dataclass(frozen=True, eq=False)
-class Completeness(Measured):
+class Completeness(Result):
     """The result of :func:`completeness`."""
 
     layers: tuple[str, ...]
     right: np.ndarray
     right_null: np.ndarray
     right_full: np.ndarray
-    intervals: tuple[Interval, ...]
     r2: np.ndarray
-    with_labels: bool
 
     @property
     def accuracy(self) -> np.ndarray:
-        """Share of images decided right with each layer rebuilt, shape (L,)."""
+        """Share of right decisions with each layer rebuilt from words, shape (L,)."""
         return self.right.mean(1)
 
     @property
     def accuracy_null(self) -> np.ndarray:
-        """The same with the layer's mean everywhere, shape (L,)."""
+        """Share of right decisions with the mean of each layer at all locations, shape (L,)."""
         return self.right_null.mean(1)
 
     @property
+    def intervals(self) -> list[tuple[float, float]]:
+        """95 % interval of each accuracy, by Wilson's method."""
+        return [share_of(right)[1:] for right in self.right]
+
+    @property
     def completeness(self) -> np.ndarray:
-        """Share of the accuracy that the layer is worth which words keep, shape (L,); NaN where it is worth nothing."""
+        """Completeness of each layer, shape (L,); NaN if decisions do not depend on the layer."""
         gain = self.right_full.mean() - self.accuracy_null
         return np.where(gain > 0, (self.accuracy - self.accuracy_null) / np.where(gain > 0, gain, 1), np.nan)
 
-    def figures(self) -> list[Figure]:
-        figures = []
+    def measurements(self) -> list[Measurement]:
+        measurements = []
         for i, layer in enumerate(self.layers):
-            figures += [
-                Figure("right with words' means", layer, float(self.accuracy[i]), *self.intervals[i], "near 1"),
-                Figure("completeness", layer, float(self.completeness[i]), good="near 1"),
-                Figure("R2", layer, float(self.r2[i])),
+            measurements += [
+                Measurement("right with words' means", layer, *share_of(self.right[i]), "near 1"),
+                Measurement("right with the layer's mean", layer, *share_of(self.right_null[i]), BASELINE),
+                Measurement("completeness", layer, float(self.completeness[i]), good="near 1"),
+                Measurement("R2", layer, float(self.r2[i])),
             ]
-        return figures
+        return measurements
 
     def verdicts(self) -> list[Verdict]:
         verdicts = []
         for layer, value in zip(self.layers, self.completeness.tolist(), strict=True):
-            question = f"Do words hold what the network needs of {layer}?"
-            why = f"with only words in its place {value:.0%} of the decisions that depend on it stay"
-            coarse = "; they are a coarse description of this layer"
+            question = f"Do words contain what the network needs of {layer}?"
+            why = f"they preserve {value:.0%} of the decisions that depend on this layer"
+            coarse = "; they describe it only roughly"
             verdicts.append(_COMPLETE.verdict(question, value, why, no=coarse))
         return verdicts
 
     def plot(self, *, ax: Any = None) -> Any:
-        """Draw the accuracies, layer by layer."""
-        ax, places = axes_for(ax), np.arange(len(self.layers))
+        """Draw the accuracies of the layers."""
+        ax = axes_for(ax)
+        places = np.arange(len(self.layers))
         low, high = np.transpose(self.intervals)
-        reach = np.maximum(0, [self.accuracy - low, high - self.accuracy])
-        ax.bar(places, self.accuracy, 0.6, yerr=reach, color="#4477aa", label="words' means", capsize=3)
+        errors = np.maximum(0, [self.accuracy - low, high - self.accuracy])
+        ax.bar(places, self.accuracy, 0.6, yerr=errors, color="#4477aa", label="words' means", capsize=3)
         ax.plot(places, self.accuracy_null, "_", color="#bb5566", ms=22, mew=2, label="layer's mean everywhere")
         ax.axhline(self.right_full.mean(), color="0.4", ls=":", label="the network itself")
         ax.set_xticks(
@@ -81,23 +86,13 @@ class Completeness(Measured):
         ax.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.25 if len(self.layers) > 3 else -0.1))
         return ax
 
-    def __str__(self) -> str:
-        same = "agrees with y" if self.with_labels else "decides the same"
-        lines = [
-            f"With {layer} replaced by its words the network {same} for {self.accuracy[i]:.1%} of "
-            f"{self.right.shape[1]} images ({low:.1%} to {high:.1%}), by its mean for {self.accuracy_null[i]:.1%}: "
-            f"completeness {self.completeness[i]:.2f}; 1 is best.  Words explain {self.r2[i]:.0%} of its variance."
-            for i, (layer, (low, high)) in enumerate(zip(self.layers, self.intervals, strict=True))
-        ]
-        return "\n".join(lines)
-
 
 def completeness(estimator: Any, X: Any, y: Any = None, *, layers: Sequence[str] | None = None) -> Completeness:
     """Rebuild the activations of one layer at a time from words, and run the rest of the network.
 
-    The column at each location is replaced by the mean of its word (after the ReLU, where rectified Gaussians are
-    modelled).  Completeness is (acc_words - acc_null) / (acc_full - acc_null), where acc_null has the layer's mean
-    everywhere [1]_: 1 where words hold all that the network needs of a layer, 0 where they hold nothing.
+    The column at each location is replaced by the mean of its word (after the ReLU, for rectified Gaussians).
+    Completeness is (acc_words - acc_null) / (acc_full - acc_null), where acc_null is the accuracy with the layer's mean
+    at all locations [1]_: 1 if words contain all that the network needs of a layer, 0 if they contain nothing.
 
     Parameters
     ----------
@@ -106,19 +101,19 @@ def completeness(estimator: Any, X: Any, y: Any = None, *, layers: Sequence[str]
     X : images or FeatureMaps
         Images that the pipeline takes, or feature maps of a network.
     y : array-like of shape (n,), default=None
-        True classes, as output numbers or class names; the network's own decisions where None, so that accuracy is
-        agreement.
+        True classes, as output numbers or class names; the decisions of the network if None.
     layers : sequence of str, default=None
-        The layers to rebuild; all where None.
+        The layers to rebuild, all if None.
 
     Returns
     -------
     completeness : Completeness
-        Of the L `layers`: `completeness` : array of shape (L,), NaN where a layer makes no difference; `right`,
+        Of the L `layers`: `completeness` : array of shape (L,), NaN if decisions do not depend on the layer; `right`,
         `right_null` : bool arrays of shape (L, n), whether the network decides right with the layer rebuilt, and with
-        its mean everywhere; `accuracy`, `accuracy_null` : their means; `intervals` : 95 % intervals of the accuracy, by
-        Wilson's method; `r2` : array of shape (L,), share of the variance of the columns that words explain.
-        `right_full` : bool array of shape (n,), for the untouched network.  ``plot(ax=None)`` draws the accuracies.
+        its mean at all locations; `accuracy`, `accuracy_null` : their means; `intervals` : 95 % intervals of the
+        accuracy, by Wilson's method; `r2` : array of shape (L,), share of the variance of the columns that words
+        explain.  `right_full` : bool array of shape (n,), for the unchanged network.  ``plot(ax=None)`` draws the
+        accuracies.
 
     References
     ----------
@@ -126,20 +121,33 @@ def completeness(estimator: Any, X: Any, y: Any = None, *, layers: Sequence[str]
        networks", NeurIPS 2020.
     """
     parts = take_apart(estimator, X, with_graph=False)
-    chosen = parts.check_layers(layers)
+    layers = check_layers(layers, parts.maps.layers)
     parts.check_scores()
-    right = None if y is None else parts.maps.spec.encode(y, len(parts.maps))
-    rows = zip(*(_rebuilt(parts, layer, right) for layer in chosen), strict=True)
-    rebuilt, right_null, right_full, residual, spread = map(np.stack, rows)
-    total = spread.sum(1)
+    labels = None if y is None else parts.maps.spec.encode(y, len(parts.maps))
+    dictionary = parts.dictionary
+
+    def work(part: Rerun) -> list[np.ndarray]:
+        original = part.original
+        targets = original.decisions if labels is None else labels[part.rows]
+        with exact_float32(), torch.no_grad():
+            words = dict(dictionary._assign(original.activations, False))
+        right, right_null, residual, total = [], [], [], []
+        for layer in layers:
+            rebuilt = rebuild(dictionary.mixtures_[layer], words[layer].component, original.activations[layer])
+            right.append(part.run({layer: put(rebuilt.maps)}).decisions == targets)
+            right_null.append(part.run({layer: put(rebuilt.mean)}).decisions == targets)
+            residual.append(rebuilt.residual)
+            total.append(rebuilt.total)
+        return [np.stack(rows) for rows in (right, right_null, residual, total, [original.decisions == targets])]
+
+    batches = zip(*parts.maps.rerun(work), strict=True)
+    right, right_null, residual, total, right_full = (np.concatenate(rows, axis=1) for rows in batches)
     return Completeness(
-        layers=chosen,
-        right=rebuilt,
+        layers=layers,
+        right=right,
         right_null=right_null,
         right_full=right_full[0],
-        intervals=tuple(map(interval_of_share, rebuilt)),
-        r2=np.where(total > 0, 1 - residual.sum(1) / np.where(total > 0, total, 1), np.nan),
-        with_labels=y is not None,
+        r2=np.array(list(map(share_explained, residual.sum(1), total.sum(1)))),
     )
 
 
@@ -158,7 +166,7 @@ def completeness_score(estimator: Any, X: Any, y: Any = None) -> float:
     Returns
     -------
     completeness : float
-        1 where nothing is lost; layers that make no difference are left out.
+        1 if words contain all that the network needs; layers without effect are left out.
 
     Examples
     --------
@@ -175,24 +183,3 @@ def completeness_score(estimator: Any, X: Any, y: Any = None) -> float:
     """
     values = completeness(estimator, X, y).completeness
     return float(np.nanmean(values)) if not np.isnan(values).all() else np.nan
-
-
-def _rebuilt(parts: Parts, layer: str, labels: np.ndarray | None) -> list[np.ndarray]:
-    """Return whether the network decides right with a layer rebuilt, with its mean everywhere, and by itself, (n,).
-
-    Then the squared distances of each image's columns from the rebuilt ones, and from the mean, (n,).
-    """
-    mixture = parts.dictionary.mixtures_[layer]
-
-    def work(part: Rerun) -> tuple[np.ndarray, ...]:
-        original = part.original
-        values, right = original.activations[layer], original.decisions if labels is None else labels[part.rows]
-        with exact_float32(), torch.no_grad():
-            words = dict(parts.dictionary._assign(original.activations, False))[layer].component
-            rebuilt = means_of(mixture, words, values)
-        maps = rebuilt, layer_mean(mixture, values)
-        runs = *(part.run({layer: put(each)}) for each in maps), original
-        distances = ((values - each).square().sum((1, 2, 3)).double().numpy(force=True) for each in maps)
-        return *(run.decisions == right for run in runs), *distances
-
-    return list(map(np.concatenate, zip(*parts.maps.rerun(work), strict=True)))

@@ -1,8 +1,8 @@
-"""Curves of the probability of a decision as words are removed from the network, or given back to it."""
+"""Curves of the probability of a decision while words are removed from the network, or restored."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,20 +10,31 @@ import numpy as np
 from scipy.integrate import trapezoid
 from sklearn.utils import check_random_state
 
-from ..features import proba_of
-from ._ablation import Ablation, Gone, at_locations
+from ..features import check_layers, proba_of
+from ._ablation import Ablation
 from ._intervals import Estimate, ratio_of_means
-from ._orders import STYLES, check_orders, columns_of_first, leaders_of, ranked_by_evidence, ranks_of
-from ._parts import take_apart
-from ._results import BASELINE, Figure, Measured, Verdict, axes_for
+from ._orders import (
+    STYLES,
+    check_orders,
+    cumulative_counts,
+    describe,
+    inverse,
+    leaders_of,
+    mean_curve,
+    priorities_by_evidence,
+    ranks_by_order,
+    shares_of_locations,
+)
+from ._parts import Parts, Table, take_apart
+from ._results import BASELINE, Measurement, Result, Verdict, axes_for
 
 ORDERS = ("graph", "per_location", "reverse", "frequency", "random")
-_VERBS = {"deletion": "taken away", "insertion": "given back"}
+_VERBS = {"deletion": "removed", "insertion": "restored"}
 _CLEARLY_BELOW = 0.8  # of random order, a rule of thumb
 
 
 @dataclass(frozen=True, eq=False)
-class AblationCurves(Measured):
+class AblationCurves(Result):
     """The result of :func:`deletion`."""
 
     layer: str
@@ -36,40 +47,36 @@ class AblationCurves(Measured):
 
     @property
     def areas(self) -> dict[str, np.ndarray]:
-        """By order, the area under each image's curve, shape (n,): the mean probability on the way."""
+        """By order, the area under the curve of each image, shape (n,)."""
         return {order: trapezoid(self.proba[order], self.shares[order], axis=1) for order in self.proba}
 
     def ratio(self, order: str = "graph", to: str = "random") -> Estimate:
-        """Return the mean area in one order divided by that in another, and its 95 % interval over the images."""
+        """Return the ratio of the mean areas in two orders, with its 95 % interval over the images."""
         return ratio_of_means(self.areas[order], self.areas[to], self.random_state)
 
-    def figures(self) -> list[Figure]:
-        figures, best = [], "low" if self.direction == "deletion" else "high"
+    def measurements(self) -> list[Measurement]:
+        measurements = []
+        best = "low" if self.direction == "deletion" else "high"
         for order, area in self.areas.items():
-            measure = f"{self.direction} ({self._how()}), {order}"
+            measure = f"{self.direction} ({describe(self.fill, self.by)}), {order}"
             good = best if order in ("graph", "per_location") else BASELINE
             if "random" not in self.proba:
-                figures.append(Figure(measure, self.layer, float(area.mean()), good=good))
+                measurements.append(Measurement(measure, self.layer, float(area.mean()), good=good))
             elif order != "random":
-                ratio = self.ratio(order)
-                figures.append(Figure(f"{measure} : random", self.layer, ratio.value, *ratio.interval, good))
-        return figures
+                measurements.append(Measurement(f"{measure} : random", self.layer, *self.ratio(order), good))
+        return measurements
 
     def verdicts(self) -> list[Verdict]:
         usual = (self.direction, self.fill, self.by) == ("deletion", "mean", "image")
         if not usual or not {"graph", "random"} <= set(self.proba):
             return []
         ratio = self.ratio()
-        _, high = ratio.interval
-        answer = "yes" if high < _CLEARLY_BELOW else "partly" if high < 1 else "no"
+        answer = "yes" if ratio.high < _CLEARLY_BELOW else "partly" if ratio.high < 1 else "no"
         why = (
-            f"as its words are taken away, the decision keeps {ratio:.2f} times the probability that it keeps without "
-            "random ones."
+            f"while they are removed, the mean probability of the decision is {ratio:.2f} times that of a random order "
+            "of removal."
         )
         return [Verdict(f"Does the network use the words of {self.layer} that the graph shows?", answer, why)]
-
-    def _how(self) -> str:
-        return self.fill if self.by == "image" else f"{self.fill}, by class"
 
     def plot(self, *, ax: Any = None) -> Any:
         """Draw the mean curves."""
@@ -78,19 +85,9 @@ class AblationCurves(Measured):
             ax.plot(self.shares[order].mean(0), values.mean(0), label=order, **STYLES[order])
         ax.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="probability of the decision")
         ax.set_xlabel(f"share of {self.layer} {_VERBS[self.direction]}", parse_math=False)
-        ax.set_title(f"{self.direction.capitalize()}, {self.layer} ({self._how()})", parse_math=False)
+        ax.set_title(f"{self.direction.capitalize()}, {self.layer} ({describe(self.fill, self.by)})", parse_math=False)
         ax.legend(fontsize="small")
         return ax
-
-    def __str__(self) -> str:
-        what = f"Words of {self.layer} {_VERBS[self.direction]} (fill: {self._how()})"
-        text = f"{what}: the mean probability of the decision on the way is "
-        if not {"graph", "random"} <= set(self.proba):
-            return text + ", ".join(f"{values.mean():.2f} by {order}" for order, values in self.areas.items()) + "."
-        others = [order for order in self.proba if order not in ("graph", "random")]
-        ratios = ", ".join(f"{self.ratio(order).value:.2f} by {order}" for order in others)
-        beside = f"; to compare, {ratios}" if others else ""
-        return f"{text}{self.ratio():.2f} times that of random order in the graph's order{beside}."
 
 
 def deletion(
@@ -107,11 +104,11 @@ def deletion(
     verbose: int = 0,
     random_state: int | np.random.RandomState | None = None,
 ) -> AblationCurves:
-    """Remove the words of a layer from the network, or give them back to it, the most important ones first.
+    """Remove the words of a layer from the network, or restore them, in order of importance.
 
-    At each step the columns of further words, exactly those and all of those, are replaced in the layer's map, and the
-    network goes on from there.  The earlier the probability of its original decision falls, the better the order shows
-    what the network uses [1]_.  Insertion starts without any word; the earlier the probability rises, the better.
+    At each step all columns of further words are replaced in the layer's map, and the rest of the network runs again.
+    The earlier the probability of its original decision falls, the better the order shows what the network uses [1]_.
+    Insertion starts without any word; the earlier the probability rises, the better.
 
     Parameters
     ----------
@@ -122,19 +119,19 @@ def deletion(
     layer : str
         The layer whose words are removed.
     direction : {"deletion", "insertion"}, default="deletion"
-        Whether words are removed from the full map, or given back to a map that has none.
+        Whether words are removed from the full map, or restored in a map without words.
     orders : sequence of str, default=all
-        "graph": as the graph chooses words, by the salience of their influence on the image's decision (the influence
-        divided by the square root of the number of locations), or by the bits of their counts; "per_location": by the
-        evidence that :meth:`InferenceGraph.transform` returns divided by the number of locations, as columns are the
-        cost of a step; "reverse": the graph's order from its end; "frequency": by the number of locations; "random":
-        the mean curve of `n_random` orders.
+        "graph": the order in which the graph chooses words, by the salience of their influence on the decision (the
+        influence divided by the square root of the number of locations), or by the bits of their counts;
+        "per_location": by the evidence of :meth:`InferenceGraph.transform` divided by the number of locations;
+        "reverse": the reversed order of the graph; "frequency": by the number of locations; "random": the mean curve of
+        `n_random` random orders.
     by : {"image", "class"}, default="image"
-        Whether evidence is that of each image, or its mean over all images in X with the same decision.
+        Evidence of each image, or its mean over all images in X with the same decision.
     fill : {"mean", "zero", "resample"}, default="mean"
-        Filling of the columns: the layer's mean, zeros, or columns of other images.
+        Replacement of columns: the layer's mean, zeros, or columns of other images.
     n_steps : int, default=10
-        Number of steps; words are never removed in part, so shares vary around k / n_steps.
+        Number of steps of nearly equal numbers of columns, as words are removed completely.
     n_random : int, default=3
         Number of random orders.
     verbose : int, default=0
@@ -145,11 +142,10 @@ def deletion(
     Returns
     -------
     curves : AblationCurves
-        By order, `shares` and `proba` : arrays of shape (n, n_steps + 1), share of the columns of the removed (or
-        restored) words and probability of the decision; `areas` : arrays of shape (n,), area under each curve, the mean
-        probability on the way.  ``ratio(order="graph", to="random")`` : ratio of the mean areas in two orders, small
-        for a good deletion and large for a good insertion, with a 95 % interval over resamples of the images.
-        ``plot(ax=None)`` draws the mean curves.
+        By order, `shares` and `proba` : arrays of shape (n, n_steps + 1), share of the columns that are removed (or
+        restored) and probability of the decision; `areas` : arrays of shape (n,), area under each curve.
+        ``ratio(order="graph", to="random")`` : ratio of the mean areas in two orders, low for good deletion and high
+        for good insertion, with a 95 % interval over resamples of the images.  ``plot(ax=None)`` draws the mean curves.
 
     References
     ----------
@@ -159,64 +155,59 @@ def deletion(
         raise ValueError(f"direction must be one of {', '.join(map(repr, _VERBS))}; got {direction!r}.")
     random = check_random_state(random_state)
     parts = take_apart(estimator, X, verbose)
-    parts.check_layers([layer])
+    check_layers(layer, parts.maps.layers)
     if not orders:
-        raise ValueError(f"orders names no order; there is {', '.join(map(repr, ORDERS))}.")
+        raise ValueError(f"orders is empty; choose from {', '.join(map(repr, ORDERS))}.")
     check_orders(orders, ORDERS, n_random)
     if n_steps < 1:
         raise ValueError(f"n_steps must be at least 1; got {n_steps}.")
     parts.check_scores()
     leaders = leaders_of(parts, by)
-    ablation, columns = Ablation(parts, [layer], fill, random), parts.columns([layer])
-    counts, chance = parts.words.histogram()[:, columns], random.random_sample((len(parts.words), len(columns)))
-    ranked = {} if set(orders) <= {"frequency", "random"} else ranked_by_evidence(parts, leaders)
-
-    def priority(order: str) -> np.ndarray:
-        if order == "random":
-            return random.random_sample(counts.shape)
-        if order == "frequency":
-            return counts
-        evidence = ranked[order][:, columns]
-        known = ((evidence != 0) & (counts > 0)).any(1, keepdims=True)
-        return np.where(known, evidence, chance)  # where no word has evidence, none comes first
-
-    runs = [order for order in orders for _ in range(n_random if order == "random" else 1)]
-    steps = [whole_words(priority(order), counts, n_steps) for order in runs]
-
-    def removals(rows: slice) -> Iterator[Gone]:
-        for ranks, ends, _ in steps:
-            places = at_locations(ranks[rows], parts.words.words[layer][rows])
-            for end in ends[rows].T:
-                first = places < end[:, None, None]
-                yield {layer: first if direction == "deletion" else ~first}
-
-    proba = ablation.run(f"{direction} {layer}", removals, proba_of).reshape(len(runs), n_steps + 1, -1)
-
-    def mean_by_order(values: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-        return {
-            order: np.mean([each for run, each in zip(runs, values, strict=True) if run == order], axis=0)
-            for order in orders
-        }
-
+    ablation = Ablation(parts, [layer], fill, random)
+    counts = {layer: parts.counts[layer]}
+    priorities = _priorities(parts, layer, leaders, orders, random)
+    ranks = ranks_by_order(priorities, counts, np.arange(len(parts.maps)), orders, n_random, random)
+    shares, removals = {}, {}
+    for order, runs in ranks.items():
+        first = [{layer: words} for run in runs for words in first_words(run[layer], counts[layer], n_steps)]
+        shares[order] = mean_curve(shares_of_locations(first, counts), len(runs))
+        removals[order] = first if direction == "deletion" else [inverse(words) for words in first]
+    proba = ablation.run_words(f"{direction} {layer}", [layer], removals, proba_of)
     return AblationCurves(
         layer=layer,
         fill=fill,
         direction=direction,
         by=by,
-        shares=mean_by_order([shares for _, _, shares in steps]),
-        proba=mean_by_order([each.T for each in proba]),
+        shares=shares,
+        proba={order: mean_curve(each, len(ranks[order])) for order, each in proba.items()},
         random_state=int(random.randint(2**31)),
     )
 
 
-def whole_words(priority: np.ndarray, counts: np.ndarray, n_steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Divide the words of images into steps of nearly equal numbers of columns, without dividing a word.
+def _priorities(
+    parts: Parts, layer: str, leaders: np.ndarray, orders: Sequence[str], random: np.random.RandomState
+) -> dict[str, Table]:
+    """Return tables of the removal priority of the words of one layer, by order.
 
-    From the removal priority (n, K) of words and their numbers of columns (n, K), return the rank of each word (n, K),
-    the number of words removed at each step (n, n_steps + 1), and their share of the columns.
+    Where no word of an image has evidence, its order is random, as any other would favour some words.
     """
-    ranks = ranks_of(priority, counts)
-    sums = columns_of_first(ranks, counts)
-    steps = np.linspace(0, 1, n_steps + 1) * sums[:, -1:]
-    ends = np.abs(sums[:, None] - steps[:, :, None]).argmin(2)
-    return ranks, ends, np.take_along_axis(sums, ends, axis=1) / sums[:, -1:]
+    counts = parts.counts[layer]
+    chance = random.random_sample(counts.shape)
+    priorities: dict[str, Table] = {"frequency": {layer: counts}}
+    if set(orders) <= {"frequency", "random"}:
+        return priorities
+    for order, tables in priorities_by_evidence(parts, leaders).items():
+        has_evidence = ((tables[layer] != 0) & (counts > 0)).any(1, keepdims=True)
+        priorities[order] = {layer: np.where(has_evidence, tables[layer], chance)}
+    return priorities
+
+
+def first_words(ranks: np.ndarray, counts: np.ndarray, n_steps: int) -> np.ndarray:
+    """Return the first words at steps of nearly equal numbers of locations, bool (n_steps + 1, n, K).
+
+    `ranks` and `counts` (n, K) are the ranks of words in their image and their numbers of locations.
+    """
+    sums = cumulative_counts(ranks, counts)
+    targets = np.linspace(0, 1, n_steps + 1) * sums[:, -1:]
+    n_words = np.abs(sums[:, None] - targets[:, :, None]).argmin(2)
+    return ranks < n_words.T[:, :, None]

@@ -1,9 +1,10 @@
-"""Exact effects of the edges of graphs, beside their evidence."""
+"""Exact effects of edges, compared with their evidence."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,87 +13,72 @@ from sklearn.utils import check_random_state
 from ..graph import pair_effects
 from ._intervals import Estimate, rank_correlation
 from ._parts import take_apart
-from ._results import NOTHING, Figure, Measured, Verdict
+from ._results import ROUNDING, Measurement, Result, Verdict
 
-_NAMES = {"influence": "flow", "counts": "bits"}  # of the evidence of a pair
+_QUANTITIES = {"influence": "flow", "counts": "bits"}  # that the evidence of a pair is
 _IN_ORDER = 0.5  # rank correlation, a rule of thumb
 
 
 @dataclass(frozen=True, eq=False)
-class PairEffects(Measured):
-    """Evidence and effects of one pair of layers; see :func:`edge_effects`."""
+class PairEffects(Result):
+    """Evidence and effects of the pairs of words in two layers; see :func:`edge_effects`."""
 
     upper: str
     lower: str
     images: np.ndarray
     upper_words: np.ndarray
     lower_words: np.ndarray
-    drawn: np.ndarray
+    has_edge: np.ndarray
     evidence: np.ndarray
     effects: np.ndarray
-    named: str
+    quantity: str
     random_state: int
 
+    @cached_property
     def correlation(self) -> Estimate:
-        """Return Spearman's correlation of evidence and effects, and its 95 % interval over resamples of images."""
+        """Spearman's correlation of evidence and effects, with its 95 % interval over resamples of images."""
         return rank_correlation(self.evidence, self.effects, self.images, self.random_state)
 
     @property
     def same_sign(self) -> float:
-        """Share of the pairs with any effect whose effect has the sign of the evidence; NaN without such pairs."""
-        some = np.abs(self.effects) > NOTHING
-        return float((self.effects * self.evidence > 0)[some].mean()) if some.any() else np.nan
+        """Share of the nonzero effects with the sign of the evidence; NaN without such effects."""
+        nonzero = np.abs(self.effects) > ROUNDING
+        return float((self.effects * self.evidence > 0)[nonzero].mean()) if nonzero.any() else np.nan
 
     @property
-    def drawn_share(self) -> float:
-        """Share of the sum of the absolute effects that is of edges drawn; NaN without effects."""
+    def edge_share(self) -> float:
+        """Share of edges in the sum of absolute effects; NaN without effects."""
         sizes = np.abs(self.effects)
-        return float(sizes[self.drawn].sum() / sizes.sum()) if sizes.sum() > NOTHING else np.nan
+        return float(sizes[self.has_edge].sum() / sizes.sum()) if sizes.sum() > ROUNDING else np.nan
 
-    def figures(self) -> list[Figure]:
-        where, (rho, between) = f"{self.upper} > {self.lower}", self.correlation()
+    def measurements(self) -> list[Measurement]:
+        where = f"{self.upper} > {self.lower}"
         return [
-            Figure(f"rank correlation, {self.named} and effect", where, rho, *between, "near 1"),
-            Figure(f"effects with the sign of the {self.named}", where, self.same_sign, good="near 1"),
-            Figure("effects of edges drawn", where, self.drawn_share, good="near 1"),
+            Measurement(f"rank correlation, {self.quantity} and effect", where, *self.correlation, "near 1"),
+            Measurement(f"effects with the sign of the {self.quantity}", where, self.same_sign, good="near 1"),
+            Measurement("effects of edges", where, self.edge_share, good="near 1"),
         ]
 
-    def __str__(self) -> str:
-        return (
-            f"{self.lower} to {self.upper}: {len(self.images)} pairs, rank correlation {self.correlation():.2f}; "
-            f"{self.same_sign:.0%} of the effects have the sign of the {self.named}; edges drawn have "
-            f"{self.drawn_share:.0%} of all effects."
-        )
-
-    def verdict(self) -> Verdict:
-        """Return whether edges show the computations of the network."""
-        value, (low, high) = self.correlation()
-        answer = "no" if not low > 0 else "yes" if value >= _IN_ORDER else "partly"
+    def verdicts(self) -> list[Verdict]:
+        rho = self.correlation
+        answer = "no" if not rho.low > 0 else "yes" if rho.value >= _IN_ORDER else "partly"
         are = {"yes": "are", "partly": "are often", "no": "are not"}[answer]
         advice = '; read these arrows as "goes with", not "causes"' if answer == "no" else ""
-        why = (
-            f"strong arrows {are} those whose removal has a large effect (rank correlation {value:.2f}, {low:.2f} to "
-            f"{high:.2f}; 1 is best){advice}."
-        )
-        return Verdict(f"Do arrows from {self.lower} to {self.upper} show what it computes?", answer, why)
+        why = f"strong arrows {are} those with a large effect: rank correlation {rho:.2f}, 1 is best{advice}."
+        return [Verdict(f"Do arrows from {self.lower} to {self.upper} show what it computes?", answer, why)]
 
 
 @dataclass(frozen=True, eq=False)
-class EdgeEffects(Measured):
+class EdgeEffects(Result):
     """The result of :func:`edge_effects`."""
 
     pairs: Mapping[tuple[str, str], PairEffects]
 
-    def figures(self) -> list[Figure]:
-        return [figure for pair in self.pairs.values() for figure in pair.figures()]
+    def measurements(self) -> list[Measurement]:
+        return [measurement for pair in self.pairs.values() for measurement in pair.measurements()]
 
     def verdicts(self) -> list[Verdict]:
-        return [pair.verdict() for pair in self.pairs.values()]
-
-    def __str__(self) -> str:
-        named = next((pair.named for pair in self.pairs.values()), "evidence")
-        head = f"The {named} of all pairs of words that graphs keep, beside the effect of taking the one from the other"
-        return "\n  ".join([head, *map(str, self.pairs.values())])
+        return [verdict for pair in self.pairs.values() for verdict in pair.verdicts()]
 
 
 def edge_effects(
@@ -100,10 +86,10 @@ def edge_effects(
 ) -> EdgeEffects:
     """Compare the evidence of pairs of words with the effect of removing the lower word from the upper one.
 
-    The exact effect of an edge from t to s is that of path patching [1]_: the network runs up to the layer of s with
-    the mean of t's layer in place of t; only the locations of s are replaced by the result, and the effect is the fall
-    of the log-odds of the decision.  For an edge into the decision t is removed.  Pairs are those of all words in two
-    layers that the graph of an image's decision keeps, whether it draws an edge or not.
+    The exact effect of an edge from t to s is measured by path patching [1]_: the network runs up to the layer of s
+    with the mean of the layer in place of t; the result replaces only the locations of s, and the effect is the fall of
+    the log-odds of the decision.  For an edge into the decision, t is removed.  Pairs are all pairs of words that the
+    graph of an image keeps in two layers, with an edge or without.
 
     Parameters
     ----------
@@ -119,22 +105,22 @@ def edge_effects(
     Returns
     -------
     effects : EdgeEffects
-        `pairs` is a dict of (upper, lower) to the m pairs of words (s, t) of two layers, from the top down, with
+        `pairs` : by names (upper, lower) of layers, from the top down, the m pairs of words (s, t), with
 
         - `images`, `upper_words`, `lower_words` : int arrays of shape (m,), number of the image, s and t;
-        - `drawn` : bool array of shape (m,), whether the image's graph has an edge from t to s;
-        - `evidence` : array of shape (m,), flow from t into s in nats, to first order; of counts, the bits of all
-          locations of t in the fields of s; `named` is "flow" or "bits";
+        - `has_edge` : bool array of shape (m,), whether the graph has an edge from t to s;
+        - `evidence` : array of shape (m,), flow from t to s in nats, to first order; for counts, the bits of all
+          locations of t in the fields of s; `quantity` is "flow" or "bits";
         - `effects` : array of shape (m,), fall of the log-odds of the decision when t is removed from s, in nats;
-        - ``correlation()`` : Spearman's correlation of evidence and effects, NaN where either is constant, and a 95 %
+        - `correlation` : Spearman's correlation of evidence and effects, NaN where either is constant, and a 95 %
           interval over resamples of the images;
-        - `same_sign` : share of the pairs with any effect whose effect has the sign of the evidence;
-        - `drawn_share` : share of the edges drawn in the sum of the absolute effects.
+        - `same_sign` : share of the nonzero effects with the sign of the evidence;
+        - `edge_share` : share of edges in the sum of absolute effects.
 
     Notes
     -----
-    A graph of influence draws an edge where flow and effect agree in sign and are large enough, so its edges are true
-    by construction; all pairs show whether flow can be relied on elsewhere.  A graph of counts draws an edge where the
+    A graph of influence has an edge where flow and effect have the same sign and are large enough, so its edges are
+    true by construction; all pairs show whether flow is reliable elsewhere.  A graph of counts has an edge where the
     bits, log-ratio times number of locations, are positive.
 
     References
@@ -151,6 +137,6 @@ def edge_effects(
             images, uppers, lowers, drawn, evidence, exact = map(np.array, zip(*effects, strict=True))
             seed = int(random.randint(2**31))
             pairs[upper, lower] = PairEffects(
-                upper, lower, images, uppers, lowers, drawn, evidence, exact, _NAMES[kind], seed
+                upper, lower, images, uppers, lowers, drawn, evidence, exact, _QUANTITIES[kind], seed
             )
     return EdgeEffects(pairs)

@@ -11,19 +11,19 @@ from scipy.special import log_softmax
 
 from ..features import log_proba
 from ..graph import FEW_FITTED
-from ._intervals import Interval, interval_of_share
+from ._intervals import share_of
 from ._parts import take_apart
-from ._results import Figure, Measured, Scale, Verdict
+from ._results import Measurement, Result, Thresholds, Verdict
 
-_AGREES, _COVERED = Scale(0.9, 0.7), Scale(0.9, 0.5)
+_AGREES = Thresholds(0.9, 0.7)
+_COVERED = Thresholds(0.9, 0.5)
 
 
 @dataclass(frozen=True, eq=False)
-class Fidelity(Measured):
+class Fidelity(Result):
     """The result of :func:`fidelity`."""
 
     agrees: np.ndarray
-    agreement_interval: Interval
     divergence: np.ndarray
     temperature: float
     tempered_divergence: np.ndarray
@@ -32,80 +32,66 @@ class Fidelity(Measured):
 
     @property
     def agreement(self) -> float:
-        """Share of the images for which the words decide as the network."""
+        """Share of the images with the same decision of words and network."""
         return float(self.agrees.mean())
 
     @property
+    def agreement_interval(self) -> tuple[float, float]:
+        """95 % interval of the agreement, by Wilson's method."""
+        return share_of(self.agrees)[1:]
+
+    @property
     def coverage(self) -> float:
-        """Share of the images whose decision at least ten of the fitted images have."""
+        """Share of the images whose decision at least ten fitted images have."""
         return float((self.n_fitted >= FEW_FITTED).mean())
 
     @property
     def accuracy(self) -> float:
-        """Share of the images that the network itself decides right; NaN without y."""
+        """Share of right decisions of the network; NaN without y."""
         return np.nan if self.right is None else float(self.right.mean())
 
     def agreement_of(self, right: bool) -> float:
-        """Return the agreement over the images that the network decides right, or wrong; NaN without such."""
-        chosen = np.zeros(0, bool) if self.right is None else self.agrees[self.right == right]
-        return float(chosen.mean()) if len(chosen) else np.nan
+        """Return the agreement over right or wrong decisions of the network; NaN without such decisions."""
+        agrees = np.zeros(0, bool) if self.right is None else self.agrees[self.right == right]
+        return float(agrees.mean()) if len(agrees) else np.nan
 
-    def figures(self) -> list[Figure]:
-        covered = self.n_fitted >= FEW_FITTED
-        figures = [
-            Figure("agreement", "decision", self.agreement, *self.agreement_interval, "near 1"),
-            Figure("divergence, tempered (bits)", "decision", float(self.tempered_divergence.mean()), good="near 0"),
-            Figure("coverage", "decision", self.coverage, *interval_of_share(covered), "near 1"),
+    def measurements(self) -> list[Measurement]:
+        divergence = float(self.tempered_divergence.mean())
+        measurements = [
+            Measurement("agreement", "decision", *share_of(self.agrees), "near 1"),
+            Measurement("divergence, tempered (bits)", "decision", divergence, good="near 0"),
+            Measurement("coverage", "decision", *share_of(self.n_fitted >= FEW_FITTED), "near 1"),
         ]
         if self.right is not None:
-            figures.append(Figure("network right", "decision", self.accuracy, *interval_of_share(self.right)))
-            figures += [
-                Figure(f"agreement, {name} decisions", "decision", self.agreement_of(right), good="near 1")
-                for name, right in (("right", True), ("wrong", False))
+            measurements += [
+                Measurement("network right", "decision", *share_of(self.right), "as known of the network"),
+                Measurement("agreement, right decisions", "decision", self.agreement_of(True), good="near 1"),
+                Measurement("agreement, wrong decisions", "decision", self.agreement_of(False), good="near 1"),
             ]
-        return figures
+        return measurements
 
     def verdicts(self) -> list[Verdict]:
         agreement = _AGREES.verdict(
             "Do the words decide as the network?",
             self.agreement,
             f"for {self.agreement:.0%} of the images",
-            partly="; show a graph only where the words agree with the network on its image",
-            no="; do not rely on these graphs, nor on what follows: fit more images of each class, or more words",
+            partly="; show graphs only of images for which words and network agree",
+            no="; do not rely on these graphs: fit more images of each class, or more words",
         )
-        why = f"for {self.coverage:.0%} of the images at least {FEW_FITTED} fitted ones have the same decision"
-        few = "; counts know little of the others: take evidence='influence'"
+        why = f"for {self.coverage:.0%} of the images at least {FEW_FITTED} fitted images have the same decision"
+        few = "; counts are unreliable for the others: set evidence='influence'"
         question = "Were images of these decisions fitted?"
         return [agreement, _COVERED.verdict(question, self.coverage, why, partly=few, no=few)]
-
-    def __str__(self) -> str:
-        low, high = self.agreement_interval
-        text = (
-            f"The words decide as the network for {self.agreement:.1%} of {len(self.agrees)} images ({low:.1%} to "
-            f"{high:.1%}).  Their class probabilities, with one scale for all images, differ from the network's by "
-            f"{self.tempered_divergence.mean():.2f} bits; 0 is best.  For {self.coverage:.0%} of the images at least "
-            f"{FEW_FITTED} of the fitted ones have the same decision."
-        )
-        if self.right is None:
-            return text
-        low, high = interval_of_share(self.right)
-        text += (
-            f"  The network itself is right for {self.accuracy:.1%} ({low:.1%} to {high:.1%}); if you know it to be "
-            "better, look at the preprocessing first."
-        )
-        groups = [(self.agreement_of(right), name) for right, name in ((True, "right"), (False, "wrong"))]
-        parts = [f"{value:.0%} where it decides {name}" for value, name in groups if not np.isnan(value)]
-        return f"{text}  Agreement is {', '.join(parts)}."
 
 
 def fidelity(estimator: Any, X: Any, y: Any = None) -> Fidelity:
     """Compare the decisions of words with those of the network.
 
     Words decide by naive Bayes over the locations of the uppermost layers.  Agreement is the share of images for which
-    their class probabilities q and the network's p have the same largest class; the divergence is sum_c p(c) log2 p(c)
-    / q(c).  Locations depend on each other, so q is far too near to 0 and 1; the tempered divergence takes q(c)^(1 /
-    T), renormalised, with the T that is best for all images.  Classes without fitted images are left out of both
-    distributions, and count as missed in the agreement.
+    their class probabilities q and the probabilities p of the network have the same largest class; the divergence is
+    sum_c p(c) log2 p(c) / q(c).  Locations depend on each other, which makes q overconfident; the tempered divergence
+    uses q(c)^(1 / T), renormalised, with the T that minimises its mean.  Classes without fitted images are left out of
+    both distributions, and count as disagreement.
 
     Parameters
     ----------
@@ -119,16 +105,17 @@ def fidelity(estimator: Any, X: Any, y: Any = None) -> Fidelity:
     Returns
     -------
     fidelity : Fidelity
-        `agreement`, `agreement_interval` and `agrees` : share of the images with the same decision, its 95 % interval
-        by Wilson's method, and a bool array of shape (n,).  `divergence`, `tempered_divergence` : arrays of shape (n,),
+        `agrees` : bool array of shape (n,), whether both decisions are the same; `agreement` and `agreement_interval` :
+        its mean, with a 95 % interval by Wilson's method.  `divergence`, `tempered_divergence` : arrays of shape (n,),
         in bits; `temperature` is T.  `n_fitted` : int array of shape (n,), number of fitted images with the decision of
-        each image; `coverage` : share with at least ten.  With y also `right` and `accuracy`, of the network, and
-        ``agreement_of(right)``, the agreement over its right decisions or its wrong ones.
+        each image; `coverage` : share of images with at least ten.  With y also `right` and `accuracy` of the network,
+        and ``agreement_of(right)``, the agreement over its right or wrong decisions.  If the accuracy is lower than
+        known of the network, check the preprocessing.
 
     Notes
     -----
-    Words decide by counts, whatever the evidence of graphs: see :meth:`InferenceGraph.predict`.  Graphs of influence do
-    not depend on it, graphs of counts do.
+    Words decide by counts: see :meth:`InferenceGraph.predict`.  Graphs of counts depend on this agreement, graphs of
+    influence do not.
     """
     parts = take_apart(estimator, X)
     graph, words = parts.graph, parts.words
@@ -145,7 +132,6 @@ def fidelity(estimator: Any, X: Any, y: Any = None) -> Fidelity:
     agrees = graph.classes_[evidence.argmax(1)] == words.decisions
     return Fidelity(
         agrees=agrees,
-        agreement_interval=interval_of_share(agrees),
         divergence=_divergence(log_p, scores),
         temperature=float(np.exp(hottest.x)),
         tempered_divergence=_divergence(log_p, scores / np.exp(hottest.x)),
@@ -155,7 +141,7 @@ def fidelity(estimator: Any, X: Any, y: Any = None) -> Fidelity:
 
 
 def fidelity_score(estimator: Any, X: Any, y: Any = None) -> float:
-    """Return the share of images for which words decide as the network, a scorer as :func:`completeness_score`.
+    """Return the share of images with the same decision of words and network, a scorer for grid searches.
 
     Parameters
     ----------

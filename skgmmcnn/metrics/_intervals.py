@@ -6,46 +6,44 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import binomtest, bootstrap
+from scipy.stats import binomtest, bootstrap, spearmanr
 
-Interval = tuple[float, float]
 N_RESAMPLES = 1000
 
 
 class Estimate(NamedTuple):
-    """A value and its 95 % interval, NaN where there is none; ``f"{estimate:.2f}"`` shows both."""
+    """A value and its 95 % interval, NaN where there is none."""
 
     value: float
-    interval: Interval = (np.nan, np.nan)
+    low: float = np.nan
+    high: float = np.nan
 
     def __format__(self, spec: str) -> str:
-        low, high = self.interval
-        return f"{self.value:{spec}} ({low:{spec}} to {high:{spec}})"
+        return f"{self.value:{spec}} ({self.low:{spec}} to {self.high:{spec}})"
 
 
-def interval(values: np.ndarray, random: np.random.RandomState) -> Interval:
-    """Return the 2.5 and 97.5 percentiles of the mean of `values` (n,) over resamples of the images; NaN are left out.
-
-    Both are NaN with fewer than two images.
-    """
-    values = values[~np.isnan(values)]
-    return _percentiles((values,), lambda sample, axis: sample.mean(axis), random)
+def interval_of_mean(values: np.ndarray, random: np.random.RandomState) -> tuple[float, float]:
+    """Return the interval of the mean of `values` (n,) over images or graphs, by the bootstrap."""
+    return _bootstrap((values,), lambda sample, axis: sample.mean(axis), random)
 
 
-def interval_of_share(yes: np.ndarray) -> Interval:
-    """Return the 95 % interval of the share of images, bool (n,), by Wilson's method (JASA 22, 1927)."""
-    limits = binomtest(int(yes.sum()), len(yes)).proportion_ci(method="wilson")
-    return float(limits.low), float(limits.high)
+def share_of(mask: np.ndarray) -> Estimate:
+    """Return the share of images with a property, bool (n,), with Wilson's interval (JASA 22, 1927)."""
+    limits = binomtest(int(mask.sum()), len(mask)).proportion_ci(method="wilson")
+    return Estimate(float(mask.mean()), float(limits.low), float(limits.high))
 
 
-def ratio_of_means(above: np.ndarray, below: np.ndarray, seed: int) -> Estimate:
-    """Return the mean of `above` (n,) by the mean of `below` (n,), resampled together."""
+def ratio_of_means(numerator: np.ndarray, denominator: np.ndarray, seed: int) -> Estimate:
+    """Return the ratio of the means of two arrays (n,) over images, which are resampled together."""
     with np.errstate(divide="ignore", invalid="ignore"):  # a resample may consist of images where both are 0
-        between = _percentiles((above, below), lambda a, b, axis: a.mean(axis) / b.mean(axis), seed)
-    return Estimate(float(above.mean() / below.mean()), between)
+        interval = _bootstrap((numerator, denominator), lambda a, b, axis: a.mean(axis) / b.mean(axis), seed)
+    return Estimate(float(numerator.mean() / denominator.mean()), *interval)
 
 
-def _percentiles(samples: tuple[np.ndarray, ...], statistic: Callable, random: int | np.random.RandomState) -> Interval:
+def _bootstrap(
+    samples: tuple[np.ndarray, ...], statistic: Callable, random: int | np.random.RandomState
+) -> tuple[float, float]:
+    """Return the 2.5 and 97.5 percentiles of a statistic over resamples of images; NaN for fewer than two images."""
     if len(samples[0]) < 2:
         return np.nan, np.nan
     result = bootstrap(
@@ -61,37 +59,25 @@ def _percentiles(samples: tuple[np.ndarray, ...], statistic: Callable, random: i
 
 
 def rank_correlation(x: np.ndarray, y: np.ndarray, images: np.ndarray, seed: int) -> Estimate:
-    """Return Spearman's correlation of x (m,) and y (m,) over resamples of images, NaN where there is none.
+    """Return Spearman's correlation of x (m,) and y (m,), NaN where one is constant, over resamples of images.
 
-    `images` (m,) are the numbers of the images that they belong to, which stay together.
+    `images` (m,) are the images of the pairs; pairs of one image are resampled together.
     """
     _, image = np.unique(images, return_inverse=True)
     n = int(image.max(initial=-1)) + 1
-    if not n:
-        return Estimate(np.nan)
+    value = _spearman(x, y)
+    if n < 2:
+        return Estimate(value)
     resamples = np.random.RandomState(seed).multinomial(n, np.full(n, 1 / n), N_RESAMPLES)
-    rho, *others = weighted_spearman(x, y, np.stack([np.ones(n), *resamples])[:, image])
-    known = np.array(others)[~np.isnan(others)]
-    if n < 2 or not len(known):
-        return Estimate(float(rho))
-    low, high = np.percentile(known, [2.5, 97.5])
-    return Estimate(float(rho), (float(low), float(high)))
+    rows = (np.repeat(np.arange(len(x)), times[image]) for times in resamples)
+    others = np.array([_spearman(x[each], y[each]) for each in rows])
+    if np.isnan(others).all():
+        return Estimate(value)
+    low, high = np.nanpercentile(others, [2.5, 97.5])
+    return Estimate(value, float(low), float(high))
 
 
-def weighted_spearman(x: np.ndarray, y: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """Return Spearman's correlations (R,) of x (m,) and y (m,), each pair taken `times` (R, m); NaN if constant."""
-    total = times.sum(1, keepdims=True)
-    a, b = (rank - (times * rank).sum(1, keepdims=True) / total for rank in (_ranks(x, times), _ranks(y, times)))
-    spread = (times * a**2).sum(1) * (times * b**2).sum(1)
-    some = spread > 1e-9 * total[:, 0]
-    return np.where(some, (times * a * b).sum(1) / np.sqrt(np.where(some, spread, 1)), np.nan)
-
-
-def _ranks(values: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """Return the ranks (R, m) of values (m,) taken `times` (R, m), ties sharing their mean, up to a constant."""
-    order = np.argsort(values, kind="stable")
-    first = np.flatnonzero(np.diff(values[order], prepend=-np.inf) > 0)
-    together = np.add.reduceat(times[:, order], first, axis=1)
-    place = np.empty(len(values), dtype=np.intp)
-    place[order] = np.repeat(np.arange(len(first)), np.diff([*first, len(values)]))
-    return (np.cumsum(together, axis=1) - together / 2)[:, place]
+def _spearman(x: np.ndarray, y: np.ndarray) -> float:
+    if not len(x) or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return np.nan
+    return float(spearmanr(x, y).statistic)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..chain import InferencePaths
+from ._results import text_table
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,20 +36,17 @@ class Memorisation:
 
     @property
     def layer(self) -> str | None:
-        """The layer in which most corrupted examples join their assigned label; None if none does."""
+        """The layer in which most corrupted examples join their assigned label; None without such examples."""
         counts = np.bincount(self.joins, minlength=len(self.layers))[: len(self.layers)]
         return self.layers[counts.argmax()] if counts.any() else None
 
     def __str__(self) -> str:
-        width = max(5, *map(len, self.layers))
-        head = f"{'layer':{width}}  path gap  agreement gap  of corrupted: assigned   true  joining"
         joining = np.bincount(self.joins, minlength=len(self.layers) + 1)
-        lines = [
-            f"{layer:{width}}  {self.path_gap[i]:8.2f}  {self.agreement_gap[i]:13.1%}  "
-            f"{self.assigned_share[i]:22.1%}  {self.true_share[i]:5.1%}  {joining[i]:7d}"
-            for i, layer in enumerate(self.layers)
-        ]
-        return "\n".join([head, *lines])
+        rows = [["layer", "path gap", "agreement gap", "corrupted: assigned", "true", "joining"]]
+        for i, layer in enumerate(self.layers):
+            shares = self.agreement_gap[i], self.assigned_share[i], self.true_share[i]
+            rows.append([layer, f"{self.path_gap[i]:.2f}", *(f"{share:.1%}" for share in shares), str(joining[i])])
+        return text_table(rows, "<>>>>>")
 
 
 def memorisation(
@@ -60,12 +58,12 @@ def memorisation(
 ) -> Memorisation:
     """Compare the paths of training examples with those of other examples.
 
-    A network that was trained with some wrong labels, and still gives the training examples these labels, must have
-    memorised them in some layer: below it the wrongly labelled examples show words of their true class, above it words
-    of the assigned class [1]_.
+    A network that was trained with some wrong labels, and predicts these labels for the training examples, has
+    memorised them in some layer: below it the corrupted examples show words of their true class, above it words of the
+    assigned class [1]_.
 
-    The label of a word is the most frequent one of the training examples that show it; for a training example, of the
-    other ones, since a word that only one example shows would always agree.
+    The label of a word is the most frequent label of the training examples that show it.  For a training example, the
+    example itself is left out, since a word of a single example would always agree.
 
     Parameters
     ----------
@@ -76,9 +74,9 @@ def memorisation(
     test : InferencePaths
         Paths of other examples, through the same words.
     test_labels : int array of shape (n_test,)
-        Labels of the others.  Corrupt as many of them: then gaps of agreement are 0 where nothing is memorised.
+        Labels of the others.  Corrupt an equal share of them, so that gaps of agreement are 0 without memorisation.
     true_labels : int array of shape (n_train,), default=None
-        True labels of the training examples, if some were corrupted.
+        True labels of the training examples if some are corrupted.
 
     Returns
     -------
@@ -86,9 +84,9 @@ def memorisation(
         Arrays of shape (L,) over the `layers`, the lowest first: `train_path`, `test_path` : mean log-probability of a
         word given the word below it, in nats; `train_agreement`, `test_agreement` : share of the examples whose word
         has their label; `path_gap`, `agreement_gap` : differences of these; `assigned_share`, `true_share` : share of
-        the corrupted training examples whose word has the assigned label, and the true one, NaN without such.  `joins`
-        : int array of shape (n_corrupted,), index of the first layer from which on all words of such an example have
-        the assigned label, L if the last has not.  `layer` : the layer in which most of them join, None if none does.
+        the corrupted training examples whose word has the assigned label or the true label, NaN without corrupted
+        examples.  `joins` : int array of shape (n_corrupted,), index of the lowest layer from which all words up to the
+        top have the assigned label, L if there is none.  `layer` : the most frequent of these layers, None without.
 
     References
     ----------
@@ -110,7 +108,7 @@ def memorisation(
     """
     labels, test_labels = _checked(labels, train, "labels"), _checked(test_labels, test, "test_labels")
     if (train.layers, train.n_words) != (test.layers, test.n_words):
-        raise ValueError("Training and test paths lead through different words; use the paths of one LayerHMM.")
+        raise ValueError("Training and test paths have different words; pass paths of one LayerHMM.")
     true_labels = labels if true_labels is None else _checked(true_labels, train, "true_labels")
     corrupted = labels != true_labels
     n_labels = int(max(labels.max(), test_labels.max(), true_labels.max())) + 1

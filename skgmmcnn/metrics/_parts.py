@@ -1,10 +1,10 @@
-"""Parts of a fitted pipeline for measures: the feature maps of images, the words and the graph."""
+"""Parts of a fitted pipeline for measures: feature maps, words and graph."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +20,7 @@ from ..dictionary import LayerDictionary, WordMaps, WordModel
 from ..features import FeatureMaps, check_decided
 from ..graph import InferenceGraph, Selection, selections_of
 
+Table = Mapping[str, np.ndarray]  # by layer, a value for each word in each image, (n, K)
 _N_CHECKED = 8  # images
 _AT_ONCE = 16  # images, at least
 _MOST_BYTES = 2**31  # of activations that are held
@@ -27,9 +28,9 @@ _MOST_BYTES = 2**31  # of activations that are held
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """Feature maps, the words that describe them, and the graph that connects these; None for measures of words.
+    """Feature maps, the estimator of their words, and the graph, None for measures of words.
 
-    The words of all images, their evidence and the graphs are computed once, for all measures of a report.
+    Words, evidence and graphs of the images are computed once for all measures of a report.
     """
 
     maps: FeatureMaps
@@ -49,54 +50,53 @@ class Parts:
 
     @cached_property
     def selections(self) -> list[Selection]:
-        """Words and pairs of words that the graph of each image keeps."""
+        """Words and pairs of words in the graph of each image."""
         graph, words = self.graph, self.words
         batches = list(gen_batches(len(words), max(_AT_ONCE, len(words) // 20)))
-        found = []
-        with of_any_worth():
+        selections = []
+        with ignore_few_fitted():
             for rows in progress(batches, desc="graphs", unit="batch", shown=self.verbose, leave=False):
-                found += selections_of(graph, words[rows])
-        return found
+                selections += selections_of(graph, words[rows])
+        return selections
 
     def kept(self, least: float = -np.inf) -> dict[str, np.ndarray]:
-        """Return by layer whether the graph of each image keeps each word with more evidence than `least`, (n, K)."""
+        """Return the words in the graph of each image with more evidence than `least`, bool (n, K) by layer."""
         kept = {layer: np.zeros((len(self.maps), k), bool) for layer, k in self.words.vocabulary.n_words.items()}
         for row, selection in enumerate(self.selections):
             for (layer, word), node in selection.words.items():
                 kept[layer][row, word] = node.get("influence", node.get("score", 0)) > least
         return kept
 
-    def columns(self, layers: Sequence[str]) -> np.ndarray:
-        """Return the numbers of the words of some layers among those of all layers."""
-        every = np.array([layer for layer, k in self.words.vocabulary.n_words.items() for _ in range(k)])
-        return np.concatenate([np.flatnonzero(every == layer) for layer in layers])
+    @cached_property
+    def counts(self) -> dict[str, np.ndarray]:
+        """Number of locations of each word in each image, by layer (n, K)."""
+        return self.by_layer(self.words.histogram())
 
-    def check_layers(self, layers: Sequence[str] | None) -> tuple[str, ...]:
-        """Return the layers that are meant, each once, all of them where None."""
-        if isinstance(layers, str):
-            layers = [layers]
-        for layer in layers or ():
-            if layer not in self.maps.layers:
-                raise ValueError(f"There is no layer {layer!r}; there is {', '.join(map(repr, self.maps.layers))}.")
-        return self.maps.layers if layers is None else tuple(dict.fromkeys(layers))
+    def by_layer(self, values: np.ndarray) -> dict[str, np.ndarray]:
+        """Split values of all words (n, sum of K over the layers) into those of each layer (n, K)."""
+        n_words = self.words.vocabulary.n_words
+        ends = np.cumsum(list(n_words.values()))[:-1]
+        return dict(zip(n_words, np.split(values, ends, axis=1), strict=True))
 
     def check_scores(self) -> None:
-        """Refuse networks whose decision is not the largest of the scores that they return."""
+        """Raise ValueError unless the decision is the class of the largest score of the network."""
         if not self.maps.spec.n_outputs:
-            raise ValueError("These maps were made from arrays, so there is no network that could be run again.")
+            raise ValueError(
+                "These maps were made from arrays, without a network; pass feature maps of a FeatureExtractor."
+            )
         batch = next(self.maps[:_N_CHECKED].batches())
         check_decided(batch.outputs, batch.decisions, self.maps.spec.n_outputs)
 
 
 def take_apart(estimator: Any, X: Any, verbose: int = 0, *, with_graph: bool = True) -> Parts:
-    """Return the parts of a fitted pipeline that reads the images X, or their feature maps; parts as they are."""
+    """Return the parts of a fitted pipeline for images or feature maps X; parts are returned unchanged."""
     if isinstance(estimator, Parts):
         return estimator
     _, dictionary, maps = open_pipeline(estimator, X, LayerDictionary, LayerHMM)
     if not isinstance(maps, FeatureMaps):
         raise TypeError(
-            f"X is a {type(X).__name__}, and no FeatureExtractor comes before the words; give FeatureMaps, or a "
-            "pipeline that begins with one."
+            f"X is a {type(X).__name__}, and no FeatureExtractor comes before the words; pass FeatureMaps, or a "
+            "pipeline that begins with a FeatureExtractor."
         )
     if not len(maps):
         raise ValueError("There are no images in these FeatureMaps.")
@@ -107,14 +107,14 @@ def take_apart(estimator: Any, X: Any, verbose: int = 0, *, with_graph: bool = T
 
 
 def in_memory(maps: FeatureMaps) -> FeatureMaps:
-    """Return maps that hold their activations where these are not too many, so that the network runs once."""
+    """Return maps with activations in memory if they fit, so that the network runs once."""
     needed = 4 * len(maps) * sum(math.prod(shape) for shape in maps.shapes.values())
     return maps.compute() if needed <= _MOST_BYTES else maps
 
 
 @contextmanager
-def of_any_worth() -> Iterator[None]:
-    """Let graphs of counts be made of decisions with few fitted images: what they are worth is measured here."""
+def ignore_few_fitted() -> Iterator[None]:
+    """Suppress the warning about decisions with few fitted images, whose graphs are measured here."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Counts know little of decisions")
         yield

@@ -1,4 +1,4 @@
-"""Similarity of graphs to those of a network with random weights."""
+"""Similarity of graphs to those of a network with randomised weights."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from .._progress import progress
 from ..dictionary import WordMaps, align_words
 from ..features import Change, FeatureMaps, maps_of_changed_network
 from ..graph import InferenceGraph
-from ._intervals import interval
+from ._intervals import interval_of_mean
 from ._parts import in_memory
-from ._refits import Reference, refit, seed_of, similarities, take_apart_held
-from ._results import Figure, Measured
+from ._refits import Reference, open_for_refits, refit, seed_of, similarities
+from ._results import BASELINE, Measurement, Result, text_table
 
 
 @dataclass(frozen=True, eq=False)
-class Randomisation(Measured):
+class Randomisation(Result):
     """The result of :func:`randomisation_test`."""
 
     modules: tuple[tuple[str, ...], ...]
@@ -39,38 +39,34 @@ class Randomisation(Measured):
 
     @property
     def survival(self) -> tuple[float, float]:
-        """Part of the similarity of class and of image graphs that survives all steps."""
-        last, top = np.array([self.classes[-1].mean(), self.images[-1].mean()]), np.array(self.other_seed)
-        room = top - self.chance[-1]
-        classes, images = np.where(room > 0, (last - self.chance[-1]) / np.where(room > 0, room, 1), np.nan).tolist()
+        """Similarity of class and of image graphs after all steps, on a scale from chance (0) to another seed (1)."""
+        last = np.array([self.classes[-1].mean(), self.images[-1].mean()])
+        chance = self.chance[-1]
+        room = np.array(self.other_seed) - chance
+        classes, images = np.where(room > 0, (last - chance) / np.where(room > 0, room, 1), np.nan).tolist()
         return classes, images
 
-    def figures(self) -> list[Figure]:
-        (low, high), (classes, images) = self.image_intervals[-1], self.survival
-        last = float(self.images[-1].mean())
-        return [
-            Figure("class graphs alike, random weights", "graph", float(self.classes[-1].mean()), good="near 0"),
-            Figure("image graphs alike, random weights", "graph", last, float(low), float(high), "near 0"),
-            Figure("survival of class graphs", "graph", classes, good="near 0"),
-            Figure("survival of image graphs", "graph", images, good="near 0"),
-        ]
+    def measurements(self) -> list[Measurement]:
+        measurements = []
+        for i, (kind, similarity) in enumerate([("class", self.classes[-1]), ("image", self.images[-1])]):
+            low, high = self.image_intervals[-1].tolist() if kind == "image" else (np.nan, np.nan)
+            name, chance = f"similarity of {kind} graphs", float(self.chance[-1, i])
+            measurements += [
+                Measurement(f"{name}, random weights", "graph", float(similarity.mean()), low, high, "near 0"),
+                Measurement(f"{name}, other seed", "graph", self.other_seed[i], good=BASELINE),
+                Measurement(f"{name}, random partners", "graph", chance, good=BASELINE),
+                Measurement(f"survival of {kind} graphs", "graph", self.survival[i], good="near 0"),
+            ]
+        return measurements
 
     def __str__(self) -> str:
-        width = max(12, *(len(step[-1]) for step in self.modules))
-        lines = [f"{'down to':{width}}  class graphs  image graphs  words kept  words agree  decisions kept"]
-        kept = np.mean(list(self.words.values()), axis=0)
+        words = np.mean(list(self.words.values()), axis=0)
+        rows = [["down to", "class graphs", "image graphs", "words", "words agree", "decisions kept"]]
         for step, name in enumerate(["(none)", *(names[-1] for names in self.modules)]):
-            lines.append(
-                f"{name:{width}}  {self.classes[step].mean():12.2f}  {self.images[step].mean():12.2f}  "
-                f"{kept[step]:10.2f}  {self.fidelity[step]:11.0%}  {self.agreement[step]:14.0%}"
-            )
-        (classes, images), (other, others), (low, high) = self.survival, self.other_seed, self.image_intervals[-1]
-        lines.append(
-            f"Another seed gives {other:.2f} and {others:.2f}, partners at random {self.chance[-1, 0]:.2f} and "
-            f"{self.chance[-1, 1]:.2f}.  Of what lies between, {classes:.0%} survive random weights in class graphs, "
-            f"{images:.0%} in image graphs ({low:.2f} to {high:.2f} alike)."
-        )
-        return "\n".join(lines)
+            similarities = self.classes[step].mean(), self.images[step].mean(), words[step]
+            shares = self.fidelity[step], self.agreement[step]
+            rows.append([name, *(f"{each:.2f}" for each in similarities), *(f"{share:.0%}" for share in shares)])
+        return f"{text_table(rows, '<>>>>>')}\n{super().__str__()}"
 
 
 def randomisation_test(
@@ -86,55 +82,54 @@ def randomisation_test(
 ) -> Randomisation:
     """Randomise the network's weights from the top down, fit again, and compare the graphs.
 
-    An explanation that hardly changes when the network loses what it has learnt explains the images, not the network
-    [1]_.  In each step the weights of further modules, from the output down, are permuted within each tensor; words and
-    graph are fitted to this network's maps, with the same seed, and its graphs are compared with those of `estimator`
-    for the same images and decisions.  Words at the same locations are partners
-    (:func:`skgmmcnn.dictionary.align_words`), since channels of other weights have other meanings.
+    An explanation that hardly changes with random weights explains the images, not the network [1]_.  In each step the
+    weights of further modules, from the output down, are permuted within each tensor; words and graph are fitted to the
+    maps of this network, with the same seed, and its graphs are compared with those of `estimator` for the same images
+    and decisions.  Words at the same locations are partners (:func:`skgmmcnn.dictionary.align_words`), since channels
+    of other weights have other meanings.
 
     Parameters
     ----------
     estimator : Pipeline
         Fitted: extractor, words and :class:`InferenceGraph`, or the latter two; an example is in :func:`trust_report`.
     X : images or FeatureMaps
-        What words and graphs are fitted on, best the images that `estimator` was fitted on; FeatureMaps of a network.
-        Up to 2 GiB of activations are held; else the network runs twice a step.
+        Data of the refits, preferably the images that `estimator` was fitted to.  Up to 2 GiB of activations are held
+        in memory; with more, the network runs twice a step.
     y : array-like of shape (n,), default=None
-        Output numbers or class names, where the words were fitted with them.
+        Output numbers or class names if the words were fitted with them.
     n_steps : int or None, default=5
-        Number of steps, each a refit; None randomises one module a step.
+        Number of steps, each a refit; one for each module if None.
     explained : images or FeatureMaps, default=None
-        Images whose graphs are compared, and over which agreements are taken; None takes X.
+        Images whose graphs and decisions are compared, X if None.
     n_images : int, default=20
-        How many of these, drawn at random, are explained one by one.  Class graphs are over all.
+        Number of random images whose graphs are compared.  Graphs of classes use all images.
     random_state : int, RandomState instance or None, default=None
-        Permutes weights, draws images and partners by chance.
+        Permutes weights, draws images and random partners.
     verbose : int, default=0
         Whether to show the progress of the steps.
 
     Returns
     -------
     result : Randomisation
-        Of S + 1 steps, step 0 with the network as it is: `classes`, `images` : arrays of shape (S + 1, n_classes) and
-        (S + 1, n_images), similarity of the graphs to those of `estimator`; `image_intervals` : 95 % intervals of the
-        mean over images; `chance` : array of shape (S + 1, 2), mean similarities of class and image graphs with
-        partners at random; `words` : by layer, array of shape (S + 1,), mean Jaccard index of a word's locations and
-        its partner's; `fidelity`, `agreement` : arrays of shape (S + 1,), share of the images for which the words
-        decide as the randomised network, and this as the network.  `modules` : the modules randomised in each of S
-        steps.  `other_seed` : mean similarities of class and image graphs with words of another seed.  `survival` : the
-        last similarities as a part of those, both less chance: near 0 where graphs depend on the weights, near 1 where
-        they depend on the images only; NaN where another seed is no better than chance.
+        Of S + 1 steps, the first with the unchanged network: `classes`, `images` : arrays of shape (S + 1, n_classes)
+        and (S + 1, n_images), similarity of the graphs to those of `estimator`; `image_intervals` : 95 % intervals of
+        the mean over images; `chance` : array of shape (S + 1, 2), mean similarities of class and image graphs with
+        random partners; `words` : by layer, array of shape (S + 1,), mean Jaccard index of the locations of a word and
+        its partner; `fidelity`, `agreement` : arrays of shape (S + 1,), share of the images for which the words decide
+        as the randomised network, and this network as the original one.  `modules` : the modules that are randomised in
+        each of S steps.  `other_seed` : mean similarities of class and image graphs with words of another seed.
+        `survival` : (last similarity - chance) / (`other_seed` - chance), near 0 if graphs depend on the weights, near
+        1 if they depend only on the images; NaN if another seed is no better than chance.
 
     Notes
     -----
-    The network is a copy.  Modules are in the order in which they begin to run.  Permutations keep the sizes of
-    weights, but not their sums: randomised batch norms take mean and variance anew from one batch of X, or activations
-    would grow without bounds.
+    The network is copied.  Modules are sorted by the beginning of their first call.  Permutations preserve the sizes
+    of weights, but not their sums: randomised batch norms estimate mean and variance from one batch of X, since
+    activations would grow without bounds otherwise.
 
     Words of a layer stay the same until the first step that changes it.  A random network often decides for very few
-    classes; the others have no evidence and an empty graph.  `words` measures similarity whatever the decisions are.
-    `fidelity` may stay high where no graph survives, since random networks, too, have words that follow from the
-    decision.
+    classes; the others have no evidence and an empty graph.  `words` does not depend on decisions.  `fidelity` may stay
+    high even if no graph survives, since words of random networks also determine their decision.
 
     References
     ----------
@@ -143,27 +138,28 @@ def randomisation_test(
     """
     if (n_steps is not None and n_steps < 1) or n_images < 1:
         raise ValueError(f"n_steps and n_images must be at least 1; got {n_steps} and {n_images}.")
-    random, parts = check_random_state(random_state), take_apart_held(estimator, X)
-    seen = parts.maps if explained is None else take_apart_held(estimator, explained).maps
-    cascade, steps = _Cascade(random), _steps(_run_order(parts.maps), n_steps)
+    random = check_random_state(random_state)
+    parts, explained_maps = open_for_refits(estimator, X, explained)
+    cascade = _Cascade(random)
+    steps = _steps(_run_order(parts.maps), n_steps)
     seed = seed_of(parts.dictionary, random)
-    first = Reference(parts, seen, n_images, random)
+    first = Reference(parts, explained_maps, n_images, random)
 
-    def step(maps: FeatureMaps, shown: FeatureMaps, seed: int) -> dict[str, np.ndarray]:
+    def step(maps: FeatureMaps, explained_maps: FeatureMaps, seed: int) -> dict[str, np.ndarray]:
         dictionary, graph = refit(parts, maps, y, seed)
-        return _compare(first, graph, dictionary.transform(shown))
+        return _compare(first, graph, dictionary.transform(explained_maps))
 
-    results = [step(parts.maps, seen, seed)]
-    other = step(parts.maps, seen, int(random.randint(2**31)))
+    results = [step(parts.maps, explained_maps, seed)]
+    other = step(parts.maps, explained_maps, int(random.randint(2**31)))
     for names in progress(steps, desc="steps", shown=verbose):
         maps = in_memory(maps_of_changed_network(parts.maps, cascade.randomise(names)))
-        shown = maps if explained is None else maps_of_changed_network(seen, cascade.repeat)
-        results.append(step(maps, shown, seed))
+        other_maps = maps if explained is None else maps_of_changed_network(explained_maps, cascade.repeat)
+        results.append(step(maps, other_maps, seed))
     stacked = {name: np.stack([each[name] for each in results]) for name in other}
     words = dict(zip(first.words.layers, stacked.pop("words").T, strict=True))
     return Randomisation(
         modules=tuple(map(tuple, steps)),
-        image_intervals=np.array([interval(images, random) for images in stacked["images"]]),
+        image_intervals=np.array([interval_of_mean(images, random) for images in stacked["images"]]),
         other_seed=(float(other["classes"].mean()), float(other["images"].mean())),
         words=words,
         **stacked,
@@ -171,35 +167,38 @@ def randomisation_test(
 
 
 def _run_order(maps: FeatureMaps) -> list[str]:
-    """Return the names of the modules with weights of their own, in the order in which they begin to run.
+    """Return the names of modules with own weights, in the order in which their first calls begin.
 
-    One whose weights others use without calling it stands behind the one defined before it.
+    A module that is never called, whose weights others use, follows the module defined before it.
     """
     calls: list[str] = []
-    named: dict[str, nn.Module] = {}
+    modules: dict[str, nn.Module] = {}
 
-    def watch(network: nn.Module, batch: Tensor) -> None:
-        named.update(network.named_modules())
-        for name, module in named.items():
+    def record(network: nn.Module, batch: Tensor) -> None:
+        modules.update(network.named_modules())
+        for name, module in modules.items():
             module.register_forward_pre_hook(lambda module, inputs, name=name: calls.append(name))
         network(batch[:1])
 
-    maps_of_changed_network(maps[:1], watch)
-    ranks, rank = {}, -1
-    for name in named:
-        rank = ranks[name] = calls.index(name) if name in calls else rank
-    with_weights = [name for name, module in named.items() if list(module.parameters(recurse=False))]
+    maps_of_changed_network(maps[:1], record)
+    ranks = {}
+    rank = -1
+    for name in modules:
+        if name in calls:
+            rank = calls.index(name)
+        ranks[name] = rank
+    with_weights = [name for name, module in modules.items() if list(module.parameters(recurse=False))]
     return sorted(with_weights, key=ranks.__getitem__)
 
 
 def _steps(order: Sequence[str], n_steps: int | None) -> list[list[str]]:
-    """Return the modules from the last to the first, in steps of about as many."""
+    """Return the modules from the last to the first, in steps of nearly equal numbers."""
     parts = np.array_split(np.array(order[::-1], dtype=object), min(n_steps or len(order), len(order)))
     return [part.tolist() for part in parts]
 
 
 class _Cascade:
-    """Randomises a network further and further; it keeps the weights, not the network."""
+    """Cascading randomisation of a network; the weights are kept, not the network."""
 
     def __init__(self, random: np.random.RandomState) -> None:
         self._generator = torch.Generator().manual_seed(int(random.randint(2**31)))
@@ -207,7 +206,7 @@ class _Cascade:
         self._names: list[str] = []
 
     def randomise(self, names: Sequence[str]) -> Change:
-        """Return what randomises the modules `names`, too."""
+        """Return the change that also randomises the modules `names`."""
 
         def change(network: nn.Module, batch: Tensor) -> None:
             self.repeat(network, batch)
@@ -220,7 +219,7 @@ class _Cascade:
         return change
 
     def repeat(self, network: nn.Module, batch: Tensor) -> None:
-        """Give a network the weights of the last one."""
+        """Load the last weights into a network."""
         if self._weights:
             network.load_state_dict(self._weights)
 
@@ -231,7 +230,7 @@ class _Cascade:
 
 
 def _renormalise(modules: list[nn.Module], network: nn.Module, batch: Tensor) -> None:
-    """Let those of the modules that are batch norms take mean and variance from one batch."""
+    """Estimate mean and variance of batch norms among the modules from one batch."""
     norms = [module for module in modules if isinstance(module, _BatchNorm) and module.track_running_stats]
     if len(batch) < 2 or not norms:
         return
@@ -244,15 +243,15 @@ def _renormalise(modules: list[nn.Module], network: nn.Module, batch: Tensor) ->
 
 
 def _compare(first: Reference, graph: InferenceGraph, words: WordMaps) -> dict[str, np.ndarray]:
-    """Return what is measured in one step of :class:`Randomisation`, by attribute."""
-    alignment, n_words = align_words(first.words, words), first.words.vocabulary.n_words
-    (classes, classes_by_chance), (images, images_by_chance) = first.compare(graph, words, alignment)
-    shared = [alignment.similarity[layer].sum() / n for layer, n in n_words.items()]
+    """Return the results of one step, by attribute of :class:`Randomisation`."""
+    alignment = align_words(first.words, words)
+    classes, images = first.compare(graph, words, alignment)
+    n_words = first.words.vocabulary.n_words
     return {
-        "classes": similarities(classes),
-        "images": similarities(images),
-        "chance": np.array([similarities(classes_by_chance).mean(), similarities(images_by_chance).mean()]),
-        "words": np.array(shared),
+        "classes": similarities(classes.aligned),
+        "images": similarities(images.aligned),
+        "chance": np.array([similarities(classes.chance).mean(), similarities(images.chance).mean()]),
+        "words": np.array([alignment.similarity[layer].sum() / n for layer, n in n_words.items()]),
         "fidelity": np.array(graph.score(words)),
         "agreement": (words.decisions == first.words.decisions).mean(),
     }

@@ -1,4 +1,4 @@
-"""Decisions without the words that graphs show, beside decisions without random words."""
+"""Decisions without the words of graphs, compared with decisions without random words."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ import numpy as np
 from scipy.special import expit
 from sklearn.utils import check_random_state
 
+from ..features import check_layers
 from ..graph import probable
-from ._ablation import Ablation, Gone, at_locations
-from ._intervals import Estimate, interval_of_share
+from ._ablation import Ablation, Locations, at_locations
+from ._intervals import Estimate, share_of
 from ._parts import take_apart
-from ._results import BASELINE, NOTHING, Figure, Measured, Scale, Verdict, axes_for
+from ._results import BASELINE, ROUNDING, Measurement, Result, Thresholds, Verdict, axes_for
 
-_CLEAR, _USED = Scale(0.95, 0.5), Scale(0.8, 0.5)  # shares of the draws, and of the images
+_CLEAR = Thresholds(0.95, 0.5)  # shares of the draws
+_USED = Thresholds(0.8, 0.5)  # shares of the images
 
 
 @dataclass(frozen=True, eq=False)
-class Removal(Measured):
+class Removal(Result):
     """The result of :func:`removal`."""
 
     full: np.ndarray
@@ -30,76 +32,67 @@ class Removal(Measured):
 
     @property
     def above_random(self) -> np.ndarray:
-        """Share of the draws without whose words the decision falls less, shape (n,); 0 where it does not fall."""
-        differs = np.abs(self.without_random - self.without[:, None]) > NOTHING
+        """Share of the draws in which the decision falls less, shape (n,); 0 where it does not fall."""
+        differs = np.abs(self.without_random - self.without[:, None]) > ROUNDING
         less = differs & (self.without_random > self.without[:, None])
-        falls = self.full - self.without > NOTHING
+        falls = self.full - self.without > ROUNDING
         return np.where(falls, less.sum(1) / np.maximum(differs.sum(1), 1), 0.0)
 
     @property
     def used(self) -> Estimate:
-        """Share of the images that fall more than in 95 % of the draws, and its 95 % interval."""
-        clear = self.above_random >= _CLEAR.yes
-        return Estimate(float(clear.mean()), interval_of_share(clear))
+        """Share of the images whose decision falls more than in 95 % of the draws, with its 95 % interval."""
+        return share_of(self.above_random >= _CLEAR.yes)
 
     @property
     def proba(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Probability of each decision: of the whole image, without its words, and without random ones (mean)."""
+        """Probability of each decision with all words, without those of its graph, and without random ones (mean)."""
         return expit(self.full), expit(self.without), expit(self.without_random).mean(1)
 
-    def figures(self) -> list[Figure]:
-        used, between = self.used
-        names = ("with all words", "without the words shown", "without random words")
+    def measurements(self) -> list[Measurement]:
+        full, without, by_chance = (float(values.mean()) for values in self.proba)
         return [
-            Figure("words used more than random ones", "decision", used, *between, "near 1, by chance 0.05"),
-            *(
-                Figure(f"probability {name}", "decision", float(values.mean()), good=good)
-                for name, values, good in zip(names, self.proba, ("", "low", BASELINE), strict=True)
-            ),
+            Measurement("words used more than random ones", "decision", *self.used, "near 1, by chance 0.05"),
+            Measurement("probability with all words", "decision", full),
+            Measurement("probability without the words shown", "decision", without, good="low"),
+            Measurement("probability without random words", "decision", by_chance, good=BASELINE),
+            Measurement("share of locations removed", "decision", float(self.share.mean()), good="low"),
         ]
 
     def verdicts(self) -> list[Verdict]:
-        (value, _), (full, without, chance) = self.used, (values.mean() for values in self.proba)
-        used = f"for {value:.0%} of the images the decision falls more without them than without random words"
-        advice = "; use only the pictures listed as reliable"
+        full, without, chance = (values.mean() for values in self.proba)
+        used = self.used.value
+        why = f"for {used:.0%} of the images the decision falls more without them than without random words"
+        advice = "; use only reliable pictures"
         fall = (
-            f"the probability of the decision falls from {full:.2f} to {without:.2f} on average; without random words "
-            f"at as many locations, to {chance:.2f}."
+            f"the mean probability of the decision falls from {full:.2f} to {without:.2f}; without random words at "
+            f"equally many locations, to {chance:.2f}."
         )
         return [
-            _USED.verdict("Does the network use the words shown?", value, used, partly=advice, no=advice),
+            _USED.verdict("Does the network use the words shown?", used, why, partly=advice, no=advice),
             Verdict("What happens without them?", "", fall),
         ]
 
     def pictures(self, names: Sequence[str]) -> list[Verdict]:
-        """Return for each image whether its graph can be relied on."""
+        """Return the answer for the graph of each image, by the names of the images."""
         verdicts = []
         for name, full, without, chance, above in zip(names, *self.proba, self.above_random, strict=True):
             why = (
                 f"probability {probable(full)}, without its words {probable(without)}, without random words "
                 f"{probable(chance)}; the decision falls more than in {above:.0%} of the random draws"
             )
-            verdicts.append(_CLEAR.verdict(f"Can the picture of {name} be relied on?", above, why))
+            verdicts.append(_CLEAR.verdict(f"Is the picture of {name} reliable?", above, why))
         return verdicts
 
     def plot(self, *, ax: Any = None) -> Any:
-        """Draw the probability of each image without its words against that without random ones."""
-        ax, (full, without, chance) = axes_for(ax), self.proba
+        """Draw the probability of each decision without the graph's words against that without random words."""
+        ax = axes_for(ax)
+        full, without, chance = self.proba
         ax.plot([0, 1], [0, 1], ":", color="0.4")
         points = ax.scatter(chance, without, c=full, cmap="cividis", vmin=0, vmax=1, s=18)
         ax.figure.colorbar(points, ax=ax, label="with all words")
         ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), title="Probability of each decision")
         ax.set(xlabel="without random words", ylabel="without the words shown")
         return ax
-
-    def __str__(self) -> str:
-        (used, (low, high)), (full, without, chance) = self.used, (values.mean() for values in self.proba)
-        return (
-            f"Without the words shown, at {self.share.mean():.0%} of the locations, the mean probability of the "
-            f"decision is {without:.2f}, without random ones at as many {chance:.2f}, with all words "
-            f"{full:.2f}.  For {used:.0%} of {len(self.full)} images ({low:.0%} to {high:.0%}) it falls more "
-            f"than in {_CLEAR.yes:.0%} of {self.without_random.shape[1]} random draws."
-        )
 
 
 def removal(
@@ -112,11 +105,11 @@ def removal(
     verbose: int = 0,
     random_state: int | np.random.RandomState | None = None,
 ) -> Removal:
-    """Compare decisions without the words that graphs show with decisions without random words.
+    """Compare decisions without the words of graphs with decisions without random words.
 
-    All words that speak for the decision in the graph of its image are removed, in all layers at once.  Each draw
-    removes random words of the same image at as many locations of each layer, the last word in part.  The graph shows
-    words that the network uses where the decision falls more without them than in at least 95 % of the draws.
+    All words of the graph of an image that support its decision are removed, in all layers together.  Each draw removes
+    random words of the same image at equally many locations of each layer, the last word in part.  The network uses the
+    words of a graph if the decision falls more without them than in at least 95 % of the draws.
 
     Parameters
     ----------
@@ -125,9 +118,9 @@ def removal(
     X : images or FeatureMaps
         Images that the pipeline takes, or feature maps of a network.
     layers : sequence of str, default=None
-        The layers whose words are removed; all where None.
+        The layers whose words are removed, all if None.
     fill : {"mean", "zero", "resample"}, default="mean"
-        Filling of the columns: the layer's mean, zeros, or columns of other images.
+        Replacement of columns: the layer's mean, zeros, or columns of other images.
     n_draws : int, default=20
         Number of random draws.
     verbose : int, default=0
@@ -138,36 +131,37 @@ def removal(
     Returns
     -------
     removal : Removal
-        `full`, `without` : arrays of shape (n,), log-odds of each image's decision in nats, with all words and without
-        those of its graph; `without_random` : the same without random words, of shape (n, n_draws).  `share` : array of
-        shape (n,), share of the locations that are replaced, a mean over the layers.
-        `above_random` : array of shape (n,), share of the draws in which the decision falls less than without the
-        graph's words; draws of the very same words are left out.  `used` : share of the images where that is at least
-        0.95, with a 95 % interval.  `proba` : the three probabilities, each of shape (n,).
+        `full`, `without` : arrays of shape (n,), log-odds of each decision in nats, with all words and without those of
+        the graph; `without_random` : array of shape (n, n_draws), log-odds without random words.  `share` : array of
+        shape (n,), share of the locations that are replaced, the mean over the layers.  `above_random` : array of shape
+        (n,), share of the draws in which the decision falls less than without the graph's words; draws of the same
+        words are ignored.  `used` : share of the images where `above_random` is at least 0.95, with a 95 % interval.
+        `proba` : probabilities with all words, without the graph's and without random words, each of shape (n,).
     """
     random = check_random_state(random_state)
     parts = take_apart(estimator, X, verbose)
-    layers = parts.check_layers(layers)
+    layers = check_layers(layers, parts.maps.layers)
     if n_draws < 1:
         raise ValueError(f"n_draws must be at least 1; got {n_draws}.")
     parts.check_scores()
-    ablation, kept = Ablation(parts, layers, fill, random), parts.kept(least=0)
-    words = {layer: parts.words.words[layer].astype(np.int64) for layer in layers}
-    shown = {layer: at_locations(kept[layer], words[layer]) for layer in layers}
+    ablation = Ablation(parts, layers, fill, random)
+    kept = parts.kept(least=0)
+    words = parts.words.words
+    locations = {layer: at_locations(kept[layer], words[layer]) for layer in layers}
 
-    def removals(rows: slice) -> Iterator[Gone]:
+    def removals(rows: slice) -> Iterator[Locations]:
         yield {}
-        yield {layer: shown[layer][rows] for layer in layers}
+        yield {layer: locations[layer][rows] for layer in layers}
         for _ in range(n_draws):
-            yield {layer: as_many(shown[layer][rows], words[layer][rows], random) for layer in layers}
+            yield {layer: random_locations(locations[layer][rows], words[layer][rows], random) for layer in layers}
 
-    full, without, *by_chance = ablation.run("removal", removals)
-    share = np.mean([shown[layer].mean((1, 2)) for layer in layers], axis=0)
-    return Removal(full, without, np.stack(by_chance, axis=1), share)
+    full, without, *without_random = ablation.run("removal", layers, removals)
+    share = np.mean([locations[layer].mean((1, 2)) for layer in layers], axis=0)
+    return Removal(full, without, np.stack(without_random, axis=1), share)
 
 
-def as_many(gone: np.ndarray, shown: np.ndarray, random: np.random.RandomState) -> np.ndarray:
-    """Return locations of random words, the last one in part, as many as those `gone` of each image, bool (n, H, W)."""
-    ranks = random.random_sample((len(shown), shown.max() + 1)).argsort(1)
-    keys = (at_locations(ranks, shown) + random.random_sample(shown.shape)).reshape(len(shown), -1)
-    return (keys.argsort(1).argsort(1) < gone.sum((1, 2))[:, None]).reshape(shown.shape)
+def random_locations(locations: np.ndarray, words: np.ndarray, random: np.random.RandomState) -> np.ndarray:
+    """Return the locations of random words, the last one in part, at an equal number of locations, bool (n, H, W)."""
+    ranks = random.random_sample((len(words), int(words.max()) + 1)).argsort(1)
+    keys = (at_locations(ranks, words) + random.random_sample(words.shape)).reshape(len(words), -1)
+    return (keys.argsort(1).argsort(1) < locations.sum((1, 2))[:, None]).reshape(words.shape)

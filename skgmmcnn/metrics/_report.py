@@ -1,8 +1,9 @@
-"""Report of all measures of one pipeline."""
+"""Report of all measures for one pipeline."""
 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from sklearn.utils import check_random_state
 
 from .._optional import need
 from .._progress import progress
+from ..features import check_layers
 from ._ablation import FILLS
 from ._completeness import completeness
 from ._deletion import deletion
@@ -21,7 +23,7 @@ from ._fidelity import Fidelity, fidelity
 from ._parts import Parts, in_memory, take_apart
 from ._randomisation import randomisation_test
 from ._removal import Removal, removal
-from ._results import Figure, Measured, Verdict
+from ._results import Measurement, Result, Verdict, text_of_measurements
 from ._stability import stability
 
 BUDGETS = ("default", "full")
@@ -31,10 +33,11 @@ _ORDERS = ("graph", "frequency", "random")
 
 
 @dataclass(frozen=True, eq=False)
-class TrustReport:
-    """The result of :func:`trust_report`; as text it is plain sentences."""
+class TrustReport(Result):
+    """The result of :func:`trust_report`; as text, the verdicts come first."""
 
-    results: Mapping[str, Measured]
+    results: Mapping[str, Result]
+    skipped: Mapping[str, str]
     evidence: str
     names: tuple[str, ...]
     n_given: int
@@ -45,29 +48,28 @@ class TrustReport:
         """Number of images."""
         return len(self.names)
 
-    def figures(self) -> list[Figure]:
-        """Return the figures of all measures."""
-        return [figure for result in self.results.values() for figure in result.figures()]
+    def measurements(self) -> list[Measurement]:
+        return [measurement for result in self.results.values() for measurement in result.measurements()]
 
     def to_frame(self) -> Any:
-        """Return the figures as a pandas table."""
+        """Return the measurements as a pandas table."""
         pandas = need("pandas", "to_frame")
-        return pandas.DataFrame(self.figures(), columns=list(Figure._fields))
+        return pandas.DataFrame(self.measurements(), columns=list(Measurement._fields))
 
     def plot(self) -> Any:
         """Draw a panel for each measure that has one."""
         from matplotlib import pyplot as plt
 
-        drawn = [result for result in self.results.values() if hasattr(result, "plot")]
-        columns = min(3, len(drawn))
-        rows = -(-len(drawn) // columns)
+        panels = [result.plot for result in self.results.values() if hasattr(result, "plot")]
+        columns = min(3, len(panels))
+        rows = -(-len(panels) // columns)
         figure = plt.figure(figsize=(4 * columns, 3.4 * rows), layout="constrained")
-        for place, result in enumerate(drawn, 1):
-            result.plot(ax=figure.add_subplot(rows, columns, place))
+        for place, plot in enumerate(panels, 1):
+            plot(ax=figure.add_subplot(rows, columns, place))
         return figure
 
     def verdicts(self) -> list[Verdict]:
-        """Return the answers that the figures come to, by rules of thumb; influence rests on no counts."""
+        """Return the answers of all measures; those of fidelity only for graphs of counts."""
         return [
             verdict
             for result in self.results.values()
@@ -76,7 +78,7 @@ class TrustReport:
         ]
 
     def pictures(self) -> list[Verdict]:
-        """Return for each image whether its graph can be relied on; nothing where removal was not measured."""
+        """Return the answers for the graphs of images, none if removal was not measured."""
         removal, fidelity = self.results.get("removal"), self.results.get("fidelity")
         if not isinstance(removal, Removal):
             return []
@@ -84,43 +86,35 @@ class TrustReport:
         if self.evidence != "counts" or not isinstance(fidelity, Fidelity):
             return verdicts
         return [
-            verdict if agrees else Verdict(verdict.question, "no", "the words decide otherwise than the network.")
+            verdict if agrees else Verdict(verdict.question, "no", "words and network disagree.")
             for verdict, agrees in zip(verdicts, fidelity.agrees, strict=True)
         ]
 
     def __str__(self) -> str:
-        of = f"the first {self.n_images} of {self.n_given}" if self.n_images < self.n_given else f"all {self.n_given}"
+        images = (
+            f"the first {self.n_images} of {self.n_given}" if self.n_images < self.n_given else f"all {self.n_given}"
+        )
         few = f"  {self.n_images} images are few: intervals are wide." if self.n_images < _FEW else ""
-        lines = [f"Graphs of {self.evidence}, measured on {of} images in {self.seconds:.0f} s.{few}"]
+        lines = [f"Graphs of {self.evidence}, measured on {images} images in {self.seconds:.0f} s.{few}"]
         lines += map(str, self.verdicts())
         pictures = self.pictures()
         if pictures:
-            yes, partly, no = (sum(each.answer == answer for each in pictures) for answer in ("yes", "partly", "no"))
-            lines.append(f"Can each picture be relied on?  {yes} of {len(pictures)} can, {partly} partly, {no} cannot.")
+            answers = Counter(picture.answer for picture in pictures)
+            lines.append(
+                f"Are the pictures of images reliable?  {answers['yes']} of {len(pictures)} are, {answers['partly']} "
+                f"partly, {answers['no']} are not."
+            )
             lines += [f"  {picture}" for picture in pictures if picture.answer != "yes"]
-        return "\n".join([*lines, "", "In full:", *map(str, self.results.values())])
-
-
-@dataclass(frozen=True)
-class _Skipped(Measured):
-    """A measure that could not be taken of these images."""
-
-    name: str
-    why: str
-
-    def figures(self) -> list[Figure]:
-        return []
-
-    def __str__(self) -> str:
-        return f"Not measured, {self.name}: {self.why}"
+        lines += [f"Not measured, {name}: {reason}" for name, reason in self.skipped.items()]
+        return "\n".join([*lines, "", text_of_measurements(self.measurements())])
 
 
 class _Job(NamedTuple):
-    """One measure of a report, the passes of all images through the network that it takes, about, and its options."""
+    """One measure of a report; `passes` is the approximate number of passes of all images through the network."""
 
     name: str
     passes: float
-    measure: Callable[..., Measured]
+    measure: Callable[..., Result]
     options: Mapping[str, Any]
 
 
@@ -135,26 +129,26 @@ def trust_report(
     verbose: int = 1,
     random_state: int | np.random.RandomState | None = None,
 ) -> TrustReport:
-    """Run the measures of this module over images, and report the results in plain words.
+    """Run the measures of this module over images, and report the results in plain sentences.
 
     Parameters
     ----------
     estimator : Pipeline
         Fitted, ending with an :class:`~skgmmcnn.InferenceGraph`.
     X : images or FeatureMaps
-        Images that the pipeline takes, or feature maps of a network; best of images that were not fitted.
+        Images that the pipeline takes, or feature maps of a network, preferably of images that were not fitted.
     y : array-like of shape (n,), default=None
-        Output numbers or class names, to separate right decisions from wrong ones; see :func:`fidelity`.
+        True classes, as output numbers or class names; see :func:`fidelity`.
     budget : {"default", "full"}, default="default"
         "default" removes words and pairs of words of the graphs, and rebuilds layers from words: about a minute on two
-        cores for a network like SqueezeNet.  "full" also takes curves of deletion and insertion with all fills,
+        cores for a network like SqueezeNet.  "full" also measures curves of deletion and insertion with all fillings,
         faithfulness and graphs of classes, and fits words and graphs again, to these images, for stability and
         randomised weights; it first prints an estimate of the time.
     layers : sequence of str, default=None
-        The layers that are rebuilt and whose words are removed, all where None; edges are those of all layers.
+        The layers that are rebuilt and whose words are removed, all if None.  Edges of all layers are measured.
     n_images : int, default=None
-        Number of images to take, the first ones; 50 under the default budget where None, all under the full one.  Mix
-        images that are sorted by class.
+        Number of images, taken from the beginning of X; if None, 50 for the default budget and all for the full one.
+        Shuffle images that are sorted by class.
     verbose : int, default=1
         Whether to show progress.
     random_state : int, RandomState instance or None, default=None
@@ -163,13 +157,13 @@ def trust_report(
     Returns
     -------
     report : TrustReport
-        As text, sentences.  ``verdicts()`` : rows of `question`, `answer` ("yes", "partly" or "no", by rules of thumb;
-        "" where the answer is a number) and `why`; ``pictures()`` : the same for the graph of each image.
-        ``to_frame()`` : a pandas table of all figures, and ``figures()`` a list of the same, with `measure`, `where`,
-        `value`, `low`, `high` (a 95 % interval over the images) and `good`.  ``plot()`` draws a panel for each measure
-        that has one.  `results` : dict of the results of the measures, by name; one that these images do not allow is
-        skipped, with the reason.  `evidence`, `n_images`, `n_given` (images in X), `seconds` and `names` (of image
-        files, if any) describe the report.
+        As text, sentences above a table.  ``verdicts()`` : rows of `question`, `answer` ("yes", "partly" or "no", by
+        rules of thumb; "" if the answer is a number) and `why`; ``pictures()`` : the same for the graph of each image.
+        ``measurements()`` : list of all measured values, and ``to_frame()`` a pandas table of them, with `measure`,
+        `where`, `value`, `low`, `high` (a 95 % interval over the images) and `good`.  ``plot()`` draws a panel for each
+        measure that has one.  `results` : dict of the results of the measures, by name; `skipped` : dict of the reasons
+        why others could not be measured.  `evidence`, `n_images`, `n_given` (images in X), `seconds` and
+        `names` (of image files, if any) describe the report.
 
     Examples
     --------
@@ -195,9 +189,9 @@ def trust_report(
     >>> metrics.deletion(pipe, images, "conv3", random_state=0).ratio()[0] < 1
     True
     >>> top = metrics.faithfulness(pipe, images, random_state=0).layers["conv3"]
-    >>> top.of(top.graph)[0] > top.of(top.alike["random"])[0]
+    >>> top.faithfulness(top.graph).value > top.faithfulness(top.size_matched["random"]).value
     True
-    >>> metrics.edge_effects(pipe, images, random_state=0).pairs["conv3", "conv2"].correlation()[0] > 0.5
+    >>> metrics.edge_effects(pipe, images, random_state=0).pairs["conv3", "conv2"].correlation[0] > 0.5
     True
     >>> graphs = metrics.stability(pipe, fitted, n_refits=2, n_images=5, random_state=0).classes
     >>> bool(graphs.similarity.mean() > graphs.chance.mean())
@@ -211,38 +205,42 @@ def trust_report(
     random = check_random_state(random_state)
     parts = take_apart(estimator, X)
     evidence = parts.graph.evidence_
-    labels = None if y is None else parts.maps.spec.encode(y, len(parts.maps))
-    layers = parts.check_layers(layers)
+    n_given = len(parts.maps)
+    labels = None if y is None else parts.maps.spec.encode(y, n_given)
+    layers = check_layers(layers, parts.maps.layers)
+    if n_images is None and budget == "default":
+        n_images = _N_IMAGES
     if n_images is not None and n_images < 1:
         raise ValueError(f"n_images must be at least 1; got {n_images}.")
-    n_given, first = len(parts.maps), slice(n_images or (_N_IMAGES if budget == "default" else None))
     parts.check_scores()
     seed = int(random.randint(2**31))
     began = time.monotonic()
-    parts = replace(parts, maps=in_memory(parts.maps[first]), verbose=verbose)
-    jobs = list(_jobs(parts, None if labels is None else labels[first], layers, seed, full=budget == "full"))
+    parts = replace(parts, maps=in_memory(parts.maps[:n_images]), verbose=verbose)
+    jobs = list(_jobs(parts, None if labels is None else labels[:n_images], layers, seed, full=budget == "full"))
     if budget == "full":
         print(f"A full report over {len(parts.maps)} images may take {_minutes(jobs, parts)} minutes.", flush=True)
-    results: dict[str, Measured] = {}
-    for job in (bar := progress(jobs, desc="trust", unit="measure", shown=verbose)):
+    results: dict[str, Result] = {}
+    skipped: dict[str, str] = {}
+    bar = progress(jobs, desc="trust", unit="measure", shown=verbose)
+    for job in bar:
         bar.set_postfix_str(job.name)
         try:
             results[job.name] = job.measure(parts, parts.maps, **job.options)
-        except ValueError as error:  # as of too few images; the other measures go on
-            results[job.name] = _Skipped(job.name, str(error))
-    return TrustReport(results, evidence, _names(parts), n_given, time.monotonic() - began)
+        except ValueError as error:  # for example, too few images; continue with the other measures
+            skipped[job.name] = str(error)
+    return TrustReport(results, skipped, evidence, _names(parts), n_given, time.monotonic() - began)
 
 
 def _names(parts: Parts) -> tuple[str, ...]:
-    """Return the name of the file of each image, or its number."""
+    """Return the file name of each image, or its number."""
     pictures = parts.maps.pictures()
-    names = [pictures.file_name(row) if pictures is not None else "" for row in range(len(parts.maps))]
-    return tuple(name or f"image {row}" for row, name in enumerate(names))
+    rows = range(len(parts.maps))
+    return tuple((pictures is not None and pictures.file_name(row)) or f"image {row}" for row in rows)
 
 
 def _jobs(parts: Parts, labels: np.ndarray | None, layers: Sequence[str], seed: int, *, full: bool) -> Iterator[_Job]:
     """Yield the measures of a budget, the most important first."""
-    # A layer of one location shows one word, which has no others beside it.
+    # In a layer of one location each image shows a single word, so there is no order.
     ordered = [layer for layer in layers if np.prod(parts.maps.shapes[layer][1:]) > 1]
     seeded = {"random_state": seed}
     if ordered:
@@ -250,28 +248,30 @@ def _jobs(parts: Parts, labels: np.ndarray | None, layers: Sequence[str], seed: 
     yield _Job("edges", 15 * len(layers), edge_effects, seeded)
     if full or labels is not None or parts.graph.evidence_ == "counts":
         yield _Job("fidelity", 2, fidelity, {"y": labels})
-    yield _Job("completeness", 3 * len(layers), completeness, {"layers": layers})
+    yield _Job("completeness", 2 * len(layers) + 1, completeness, {"layers": layers})
     if not full:
         return
-    ways = [("", {}), *((f", {fill}", {"fill": fill}) for fill in FILLS[1:]), (", by class", {"by": "class"})]
-    for name, way in ways:
-        how = {"orders": _ORDERS, **seeded, **way}
-        deleted = how | {"orders": ("graph", "random")} if "by" in way else how  # frequency knows no classes
+    settings = [("", {}), *((f", {fill}", {"fill": fill}) for fill in FILLS[1:]), (", by class", {"by": "class"})]
+    for name, setting in settings:
+        options = {"orders": _ORDERS, **seeded, **setting}
         for layer in ordered:
-            yield _Job(f"deletion {layer}{name}", 60, deletion, {"layer": layer, **deleted})
+            # the order of frequency does not depend on classes
+            orders = ("graph", "random") if "by" in setting else _ORDERS
+            yield _Job(f"deletion {layer}{name}", 60, deletion, {**options, "layer": layer, "orders": orders})
         if ordered:
-            yield _Job(f"faithfulness{name}", 60 * len(layers), faithfulness, {"layers": layers, "n_random": 1, **how})
+            options |= {"layers": layers, "n_random": 1}
+            yield _Job(f"faithfulness{name}", 60 * len(layers), faithfulness, options)
     for layer in ordered:
         for fill in FILLS:
-            how = {"direction": "insertion", "orders": _ORDERS, "fill": fill, **seeded}
-            yield _Job(f"insertion {layer}, {fill}", 60, deletion, {"layer": layer, **how})
-    refit = 2 + parts.dictionary.n_iter_ / 4  # a pass over the sample takes some of the time of one through the network
+            options = {"layer": layer, "direction": "insertion", "orders": _ORDERS, "fill": fill, **seeded}
+            yield _Job(f"insertion {layer}, {fill}", 60, deletion, options)
+    refit = 2 + parts.dictionary.n_iter_ / 4  # an iteration takes about a quarter of the time of a pass
     yield _Job("stability", 5 * refit, stability, {"kind": "both", **seeded})
     yield _Job("randomised weights", 6 * refit, randomisation_test, seeded)
 
 
 def _minutes(jobs: Sequence[_Job], parts: Parts) -> str:
-    """Return about how long jobs will take, in minutes, from one pass of one batch through the network."""
+    """Return the estimated time of jobs in minutes, from one pass of one batch through the network."""
     began = time.monotonic()
     n_images = next(parts.maps.rerun(len))
     per_image = (time.monotonic() - began) / n_images

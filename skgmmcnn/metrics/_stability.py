@@ -12,9 +12,10 @@ from sklearn.utils import check_random_state
 
 from .._progress import progress
 from ..dictionary import assign, similarity_of_means
-from ._intervals import Interval, interval
-from ._refits import Compared, Reference, refit, seed_of, similarities, take_apart_held
-from ._results import BASELINE, Figure, Measured
+from ..graph import GraphComparison
+from ._intervals import interval_of_mean
+from ._refits import Comparisons, Reference, open_for_refits, refit, seed_of, similarities
+from ._results import BASELINE, Measurement, Result
 
 KINDS = ("resample", "seed", "both")
 Edge = tuple[str, str]
@@ -27,27 +28,19 @@ class GraphStability:
     names: tuple[str, ...]
     similarity: np.ndarray
     chance: np.ndarray
-    interval: Interval
+    interval: tuple[float, float]
     edges: tuple[Mapping[Edge, float], ...]
     chance_edges: tuple[Mapping[Edge, float], ...]
 
     @property
     def stable_edges(self) -> float:
-        """Share of the edges of all graphs that at least half of the refits have again; NaN without edges."""
+        """Share of the edges of all graphs that at least half of the refits have, too; NaN without edges."""
         return _stable(self.edges)
 
     @property
     def stable_by_chance(self) -> float:
-        """The same for partners at random."""
+        """Share of stable edges with random partners."""
         return _stable(self.chance_edges)
-
-    def __str__(self) -> str:
-        n_edges, (low, high) = sum(map(len, self.edges)), self.interval
-        return (
-            f"{self.similarity.mean():.2f} alike ({low:.2f} to {high:.2f}), where words matched at random give "
-            f"{self.chance.mean():.2f}; {self.stable_edges:.0%} of their {n_edges} edges are found again in at least "
-            f"half of the refits, {self.stable_by_chance:.0%} by chance"
-        )
 
 
 def _stable(edges: tuple[Mapping[Edge, float], ...]) -> float:
@@ -56,7 +49,7 @@ def _stable(edges: tuple[Mapping[Edge, float], ...]) -> float:
 
 
 @dataclass(frozen=True, eq=False)
-class Stability(Measured):
+class Stability(Result):
     """The result of :func:`stability`."""
 
     kind: str
@@ -65,35 +58,24 @@ class Stability(Measured):
     classes: GraphStability
     images: GraphStability
 
-    def figures(self) -> list[Figure]:
-        figures = []
+    def measurements(self) -> list[Measurement]:
+        measurements = []
         for layer, cosines in self.words.items():
-            chance = float(self.chance_words[layer].mean())
-            figures.append(Figure(f"cosine of partners, {self.kind}", layer, float(cosines.mean()), good="near 1"))
-            figures.append(Figure(f"cosine of partners at random, {self.kind}", layer, chance, good=BASELINE))
-        for what, graphs in (("class", self.classes), ("image", self.images)):
-            alike, chance = float(graphs.similarity.mean()), float(graphs.chance.mean())
-            edges, by_chance = f"stable edges of {what} graphs", graphs.stable_by_chance
-            figures += [
-                Figure(f"{what} graphs alike, {self.kind}", "graph", alike, *graphs.interval, "near 1"),
-                Figure(f"{what} graphs alike by chance, {self.kind}", "graph", chance, good=BASELINE),
-                Figure(f"{edges}, {self.kind}", "graph", graphs.stable_edges, good="near 1"),
-                Figure(f"{edges} by chance, {self.kind}", "graph", by_chance, good=BASELINE),
+            name, chance = f"cosine of words, {self.kind}", float(self.chance_words[layer].mean())
+            measurements += [
+                Measurement(name, layer, float(cosines.mean()), good="near 1"),
+                Measurement(f"{name}, random partners", layer, chance, good=BASELINE),
             ]
-        return figures
-
-    def __str__(self) -> str:
-        differ = {"resample": "resampled images", "seed": "other seeds", "both": "resampled images and other seeds"}
-        n_refits = len(next(iter(self.words.values())))
-        lines = [f"{n_refits} refits with {differ[self.kind]}:"]
-        lines += [
-            f"Words of {layer} have partners of cosine {values.mean():.3f} (the worst tenth, up to "
-            f"{np.quantile(values.mean(0), 0.1):.3f}); partners at random, {self.chance_words[layer].mean():.3f}."
-            for layer, values in self.words.items()
-        ]
-        lines.append(f"Graphs of {len(self.classes.names)} classes are {self.classes}.")
-        lines.append(f"Graphs of {len(self.images.names)} images are {self.images}.")
-        return "\n".join(lines)
+        for kind, graphs in (("class", self.classes), ("image", self.images)):
+            name, edges = f"similarity of {kind} graphs, {self.kind}", f"stable edges of {kind} graphs, {self.kind}"
+            similarity, chance = float(graphs.similarity.mean()), float(graphs.chance.mean())
+            measurements += [
+                Measurement(name, "graph", similarity, *graphs.interval, "near 1"),
+                Measurement(f"{name}, random partners", "graph", chance, good=BASELINE),
+                Measurement(edges, "graph", graphs.stable_edges, good="near 1"),
+                Measurement(f"{edges}, random partners", "graph", graphs.stable_by_chance, good=BASELINE),
+            ]
+        return measurements
 
 
 def stability(
@@ -108,10 +90,10 @@ def stability(
     random_state: int | np.random.RandomState | None = None,
     verbose: int = 0,
 ) -> Stability:
-    """Fit words and graph again, and compare them with the first ones.
+    """Fit words and graph again, and compare them with those of the first fit.
 
     Words of each refit are paired with the first ones, layer by layer, such that the sum of the cosines of their means
-    is largest (Hungarian method).  Graphs are compared by the weighted Jaccard index of their words and edges
+    is maximal (Hungarian method).  Graphs are compared by the weighted Jaccard index of their words and edges
     (:func:`skgmmcnn.graph.compare_graphs`); an edge is stable if at least half of the refits have it between the
     partners of its words [1]_.
 
@@ -120,22 +102,22 @@ def stability(
     estimator : Pipeline
         Fitted: extractor, words and :class:`InferenceGraph`, or the latter two; an example is in :func:`trust_report`.
     X : images or FeatureMaps
-        What refits are fitted on, best the images that `estimator` was fitted on.  Of images, up to 2 GiB of
-        activations are held; FeatureMaps are read again by every refit, best in memory (:meth:`FeatureMaps.compute`) or
-        stored.
+        Data of the refits, preferably the images that `estimator` was fitted to.  Up to 2 GiB of activations of images
+        are held in memory; FeatureMaps are read again by every refit, so they should be in memory
+        (:meth:`FeatureMaps.compute`) or stored.
     y : array-like of shape (n,), default=None
-        Output numbers or class names, where the words were fitted with them.
+        Output numbers or class names if the words were fitted with them.
     n_refits : int, default=5
         Number of refits.
     kind : {"resample", "seed", "both"}, default="resample"
-        "resample" fits bootstrap samples of the images, with the seed of `estimator` if it is a number; "seed" the same
-        images with other seeds; "both" does both.
+        "resample" fits bootstrap samples of the images, with the seed of `estimator` if it is a number; "seed" fits the
+        same images with other seeds; "both" fits bootstrap samples with other seeds.
     explained : images or FeatureMaps, default=None
-        Images whose graphs are compared; None takes X.
+        Images whose graphs are compared, X if None.
     n_images : int, default=20
-        How many of these, drawn at random, are explained one by one.  Class graphs are over all.
+        Number of random images whose graphs are compared.  Graphs of classes use all images.
     random_state : int, RandomState instance or None, default=None
-        Draws resamples, seeds, images and partners by chance.
+        Draws resamples, seeds, images and random partners.
     verbose : int, default=0
         Whether to show the progress of the refits.
 
@@ -143,20 +125,20 @@ def stability(
     -------
     result : Stability
         `words` : by layer, array of shape (n_refits, K), cosine of the means of each word and its partner in each
-        refit; `chance_words` : by layer, array of shape (n_refits,), mean cosine of partners at random.  `classes`,
-        `images` : of the graphs of all classes and of some images, with `names`; `similarity`, `chance` : arrays of
-        shape (n_graphs, n_refits), similarity of each graph to that of each refit, and the same with partners at
-        random; `interval` : 95 % interval of the mean similarity over resamples of the graphs; `edges`, `chance_edges`
-        : for each graph a dict of (tail, head) to the share of refits that have the edge; `stable_edges`,
-        `stable_by_chance` : share of stable edges.
+        refit; `chance_words` : by layer, array of shape (n_refits,), mean cosine of random partners.  `classes`,
+        `images` : the graphs of all classes and of images, with `names`; `similarity`, `chance` : arrays of shape
+        (n_graphs, n_refits), similarity of each graph to that of each refit, with the paired words and with random
+        partners; `interval` : 95 % interval of the mean similarity over resamples of the graphs; `edges`,
+        `chance_edges` : for each graph a dict of (tail, head) to the share of refits that have the edge;
+        `stable_edges`, `stable_by_chance` : share of stable edges.
 
     Notes
     -----
-    After a ReLU any two words have a large cosine, so compare with partners at random.  These do not show the gain of
-    the best of all pairings, which is positive even where words have nothing in common.
+    After a ReLU any two words have a large cosine, so compare with random partners.  These do not include the gain of
+    the best pairing, which is positive even if words have nothing in common.
 
-    Training begins with columns of the images that it gets: with resamples, the same seed begins with other means.
-    Classes that the network never decides for have no graph.
+    Training starts from columns of its images: with resamples, the same seed starts from other means.  Classes without
+    a decision of the network have no graph.
 
     References
     ----------
@@ -168,54 +150,57 @@ def stability(
         raise ValueError(f"kind must be one of {', '.join(map(repr, KINDS))}; got {kind!r}.")
     if n_refits < 1 or n_images < 1:
         raise ValueError(f"n_refits and n_images must be at least 1; got {n_refits} and {n_images}.")
-    random, parts = check_random_state(random_state), take_apart_held(estimator, X)
-    seen = parts.maps if explained is None else take_apart_held(estimator, explained).maps
-    labels = None if y is None else parts.maps.spec.encode(y, len(parts.maps))
-    first = Reference(parts, seen, n_images, random)
-    cosines: list[dict[str, np.ndarray]] = []  # of all pairs of words, by layer
-    compared = []
+    random = check_random_state(random_state)
+    parts, explained_maps = open_for_refits(estimator, X, explained)
+    n = len(parts.maps)
+    labels = None if y is None else parts.maps.spec.encode(y, n)
+    first = Reference(parts, explained_maps, n_images, random)
+    cosines: list[dict[str, np.ndarray]] = []  # of all pairs of words
+    comparisons = []
     for _ in progress(range(n_refits), desc="refits", shown=verbose):
-        rows = np.arange(len(parts.maps)) if kind == "seed" else random.randint(len(parts.maps), size=len(parts.maps))
+        rows = np.arange(n) if kind == "seed" else random.randint(n, size=n)
         seed = seed_of(parts.dictionary, random) if kind == "resample" else int(random.randint(2**31))
         dictionary, graph = refit(parts, parts.maps[rows], None if labels is None else labels[rows], seed)
         cosines.append(similarity_of_means(parts.dictionary, dictionary, "cosine"))
-        compared.append(first.compare(graph, dictionary.transform(seen), assign(cosines[-1])))
-    classes, images = (
-        _graph_stability(names, graphs, [refit[i] for refit in compared], random)
-        for i, (names, graphs) in enumerate(zip(first.names, first.graphs, strict=True))
-    )
+        comparisons.append(first.compare(graph, dictionary.transform(explained_maps), assign(cosines[-1])))
+    classes, images = zip(*comparisons, strict=True)
     return Stability(
         kind=kind,
-        # partners are in the order of the words, each of which has one
+        # partners are sorted by the first words, each of which has one
         words={layer: np.stack([assign(each).similarity[layer] for each in cosines]) for layer in cosines[0]},
         # the mean over all matchings is the mean over all pairs
         chance_words={layer: np.array([each[layer].mean() for each in cosines]) for layer in cosines[0]},
-        classes=classes,
-        images=images,
+        classes=_graph_stability(first.class_names, first.class_graphs, classes, random),
+        images=_graph_stability(first.image_names, first.image_graphs, images, random),
     )
 
 
 def _graph_stability(
-    names: tuple[str, ...],
-    graphs: list[nx.DiGraph],
-    refits: Sequence[list[Compared]],
-    random: np.random.RandomState,
+    names: tuple[str, ...], graphs: list[nx.DiGraph], refits: Sequence[Comparisons], random: np.random.RandomState
 ) -> GraphStability:
-    aligned, by_chance = zip(*refits, strict=True)
-    similarity, chance = (np.stack([similarities(refit) for refit in each], axis=1) for each in (aligned, by_chance))
+    aligned, chance = zip(*refits, strict=True)
+    similarity = np.stack(list(map(similarities, aligned)), axis=1)
     return GraphStability(
         names=names,
         similarity=similarity,
-        chance=chance,
-        interval=interval(similarity.mean(1), random),
-        edges=tuple(_shares_of_edges(graph, each) for graph, *each in zip(graphs, *aligned, strict=True)),
-        chance_edges=tuple(_shares_of_edges(graph, each) for graph, *each in zip(graphs, *by_chance, strict=True)),
+        chance=np.stack(list(map(similarities, chance)), axis=1),
+        interval=interval_of_mean(similarity.mean(1), random),
+        edges=_shares_of_edges(graphs, aligned),
+        chance_edges=_shares_of_edges(graphs, chance),
     )
 
 
-def _shares_of_edges(graph: nx.DiGraph, refits: Compared) -> dict[Edge, float]:
-    """Return the share of the refits that have each edge of a graph again."""
-    again = [{edge.first for edge in refit.edges if edge.first and edge.second} for refit in refits]
-    return {
-        (tail, head): float(np.mean([f"{tail} -> {head}" in edges for edges in again])) for tail, head in graph.edges
-    }
+def _shares_of_edges(
+    graphs: list[nx.DiGraph], refits: Sequence[list[GraphComparison]]
+) -> tuple[Mapping[Edge, float], ...]:
+    """Return the share of the refits that have each edge of each graph."""
+    shares = []
+    for graph, *comparisons in zip(graphs, *refits, strict=True):
+        common = [{edge.first for edge in each.edges if edge.first and edge.second} for each in comparisons]
+        shares.append(
+            {
+                (tail, head): float(np.mean([f"{tail} -> {head}" in edges for edges in common]))
+                for tail, head in graph.edges
+            }
+        )
+    return tuple(shares)

@@ -9,11 +9,10 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import torch
 from sklearn.base import BaseEstimator
-from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
-from torch import nn
+from torch import Tensor, nn
 
 from .._files import replace
 from ._networks import ALL_KINDS
@@ -74,9 +73,9 @@ def save(estimator: BaseEstimator, path: str | PathLike, *, embed: bool = True) 
     document = json.dumps({"needs": pack.needs, "networks": pack.networks, "estimator": packed})
     about = {"skgmmcnn": document, "version": str(_VERSION)}
     about["sha256"] = _checksum(about, pack.arrays)
-    from safetensors.numpy import save as serialized
+    from safetensors.torch import save as to_bytes
 
-    replace(path, lambda file: file.write(serialized(pack.arrays, about)))
+    replace(path, lambda file: file.write(to_bytes(pack.arrays, about)))
 
 
 def load(
@@ -100,7 +99,7 @@ def load(
         The network, or a function without arguments that returns it, if torchvision cannot build it.  The saved weights
         are loaded into a copy, whose activations are compared with those at the time of saving.
     preprocess : callable, default=None
-        The preprocessing, if it was a function of your own.  One that equals the saved one is accepted.
+        The preprocessing, if it was a function of your own.
     decision : callable, default=None
         The decision function, if it was a function of your own.
     weights : str or path, default=None
@@ -133,52 +132,42 @@ def load(
     arguments = {name: value for name, value in passed.items() if value is not None}
     try:
         document, arrays = _read(path)
-        _check_needs(document["needs"], arguments)
+        _check_arguments(document["needs"], arguments)
         estimator = Unpacker(ALL_KINDS, arrays, document["networks"], arguments)(document["estimator"])
         if not isinstance(estimator, BaseEstimator):
             raise ValueError(f"it contains a {type(estimator).__name__} instead of an estimator.")
-        _check_surplus(estimator, {name: value for name, value in arguments.items() if name not in document["needs"]})
-    except ValueError as error:
-        raise ValueError(f"{str(path)!r} cannot be loaded: {error}") from error
     except OSError:
         raise
     except Exception as error:  # a document that save did not write can fail anywhere
-        raise ValueError(
-            f"{str(path)!r} cannot be loaded: it was not written by skgmmcnn.save, or what was passed does not fit "
-            f"({type(error).__name__}: {error})."
-        ) from error
+        reason = str(error)
+        if not isinstance(error, ValueError):
+            kind = type(error).__name__
+            reason = f"it was not written by skgmmcnn.save, or an argument does not fit ({kind}: {error})."
+        raise ValueError(f"{str(path)!r} cannot be loaded: {reason}") from error
     return estimator
 
 
-def _check_needs(needs: dict[str, str], arguments: dict[str, Any]) -> None:
-    """Raise an error if code or files that were not saved are not passed."""
+def _check_arguments(needs: dict[str, str], arguments: dict[str, Any]) -> None:
+    """Raise an error if code or files that were not saved are missing, or others are passed."""
     missing = [name for name in needs if name not in arguments]
     if missing:
         what = ", ".join(f"{name} ({needs[name]})" for name in missing)
         call = ", ".join(f"{name}=..." for name in missing)
         raise ValueError(f"it contains no code and needs yours for {what}: load(path, {call}).")
+    for name in arguments.keys() - needs - {"model"}:  # another network may replace one that torchvision builds
+        raise ValueError(f"it needs no {name}: its own is saved.")
 
 
-def _check_surplus(estimator: BaseEstimator, surplus: dict[str, Any]) -> None:
-    """Raise an error if an argument is not needed and differs from the saved object."""
-    surplus.pop("model", None)  # another network may replace one that torchvision builds
-    steps = [step for _, step in estimator.steps] if isinstance(estimator, Pipeline) else [estimator]
-    for name, value in surplus.items():
-        saved = [getattr(step, f"{name}_", getattr(step, name, None)) for step in steps]
-        if not any(type(value) is type(other) and repr(value) == repr(other) for other in saved):
-            raise ValueError(f"it needs no {name}, and the one passed differs from the saved one.")
-
-
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Return the document and the arrays; raise an error if they are damaged."""
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return the document and the arrays of an undamaged file."""
     if not path.is_file():
         raise ValueError("it is a folder, or not a regular file.")
     import safetensors
 
     try:
-        with safetensors.safe_open(path, framework="np") as file:
+        with safetensors.safe_open(path, framework="pt") as file:
             about = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
+            arrays = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - not a dictionary
     except safetensors.SafetensorError as error:
         raise ValueError(f"it is damaged, or was not written by skgmmcnn.save: {error}.") from error
     if "skgmmcnn" not in about:
@@ -193,12 +182,12 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     return json.loads(about["skgmmcnn"]), arrays
 
 
-def _checksum(about: dict[str, str], arrays: dict[str, np.ndarray]) -> str:
+def _checksum(about: dict[str, str], arrays: dict[str, Tensor]) -> str:
     """Return the SHA-256 of the whole content of a file except the checksum."""
     digest = hashlib.sha256()
     for name in sorted(set(about) - {"sha256"}):
         digest.update(f"{name}={about[name]}\n".encode())
     for name in sorted(arrays):
-        digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
-        digest.update(np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8).data)
+        digest.update(f"{name} {arrays[name].dtype} {tuple(arrays[name].shape)}".encode())
+        digest.update(arrays[name].reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -55,7 +55,7 @@ def _pack_network(value: nn.Module, pack: Packer) -> str:
 
 
 def _unpack_network(digest: str, unpack: Unpacker) -> nn.Module:
-    return unpack.once(("network", digest), lambda: _rebuild(digest, unpack.networks[digest], unpack))
+    return unpack.once(digest, lambda: _rebuild(digest, unpack.networks[digest], unpack))
 
 
 def _rebuild(digest: str, record: dict[str, Any], unpack: Unpacker) -> nn.Module:
@@ -130,7 +130,7 @@ def _pack_code(value: Any, pack: Packer) -> Any:
     name = pack.place[-1].rstrip("_") if pack.place else ""
     if name not in _ARGUMENTS:
         raise pack.refusal(value)
-    if name == "model" and isinstance(value, nn.Module) and fingerprint(value) == pack.owner.fingerprint_:
+    if name == "model" and isinstance(value, nn.Module) and fingerprint(value) == pack.owner.spec_.fingerprint:
         return ["network", _pack_network(pack.owner.network_, pack)]  # in memory as it runs
     pack.needs[name] = _describe(value)
     return ["argument", name]

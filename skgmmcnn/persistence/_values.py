@@ -22,7 +22,6 @@ from torch import Tensor
 from ..features import memory_order, names_file
 
 _NUMBERS = frozenset("bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64".split())
-_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by number of bytes
 _FOLDERS = ("memory", "store")  # output folders, which a file must not choose
 
 
@@ -41,13 +40,14 @@ class Packer:
     """
 
     def __init__(self, kinds: dict[str, Kind], embed: bool) -> None:
-        self._kinds, self.embed = kinds, embed
-        self.arrays: dict[str, np.ndarray] = {}
+        self._kinds = kinds
+        self.embed = embed
+        self.arrays: dict[str, Tensor] = {}
         self.networks: dict[str, Any] = {}
         self.needs: dict[str, str] = {}
         self.place: list[str] = []
         self.owner: Any = None
-        self._seen: dict[int, tuple[Any, str]] = {}
+        self._stored: dict[int, tuple[Any, str]] = {}
 
     def __call__(self, value: Any) -> Any:
         """Return the JSON of `value`."""
@@ -62,10 +62,10 @@ class Packer:
 
     def refusal(self, value: Any) -> TypeError:
         """Return the error for a value that cannot be saved."""
-        place, kind = ".".join(self.place) or "This", f"{type(value).__module__}.{type(value).__qualname__}"
+        place = ".".join(self.place) or "This"
         return TypeError(
-            f"{place} is a {kind}, which save does not support: it saves pipelines of skgmmcnn estimators, numbers "
-            "and text. joblib.dump saves any object, as code to run."
+            f"{place} is a {type(value).__module__}.{type(value).__qualname__}, which save does not support: it saves "
+            "pipelines of skgmmcnn estimators, numbers and text. joblib.dump saves any object, as code to run."
         )
 
     def attribute(self, name: str, value: Any) -> Any:
@@ -75,23 +75,25 @@ class Packer:
         self.place.pop()
         return packed
 
-    def store(self, value: Any, array: np.ndarray) -> str:
-        """Store the array of `value` once, and return its name."""
-        if id(value) not in self._seen:
+    def numbers(self, value: Any, tensor: Tensor) -> tuple[str, list[int]]:
+        """Store the numbers of `value` once; return their name in the file, and the axes in memory order."""
+        axes = memory_order(tensor.stride(), tensor.shape)
+        if id(value) not in self._stored:
             name = str(len(self.arrays))
-            self._seen[id(value)] = value, name  # referenced, so that no other object gets its id
-            self.arrays[name] = np.array(array, order="C")
-        return self._seen[id(value)][1]
+            self._stored[id(value)] = value, name  # referenced, so that no other object gets its id
+            self.arrays[name] = tensor.detach().cpu().permute(axes).clone(memory_format=torch.contiguous_format)
+        return self._stored[id(value)][1], axes
 
 
 class Unpacker:
     """Convert JSON and arrays to values, with `networks` by fingerprint; `arguments` of load are code of the user."""
 
     def __init__(
-        self, kinds: dict[str, Kind], arrays: dict[str, np.ndarray], networks: dict[str, Any], arguments: dict[str, Any]
+        self, kinds: dict[str, Kind], arrays: dict[str, Tensor], networks: dict[str, Any], arguments: dict[str, Any]
     ) -> None:
-        self._kinds, self.arrays, self.networks, self.arguments = kinds, arrays, networks, arguments
-        self.classes = known_classes()
+        self._kinds, self._arrays = kinds, arrays
+        self.networks, self.arguments = networks, arguments
+        self.classes = allowed_classes()
         self._built: dict[Any, Any] = {}
 
     def __call__(self, packed: Any) -> Any:
@@ -103,18 +105,23 @@ class Unpacker:
         ((name, content),) = packed.items()
         return pick(self._kinds, name).unpack(content, self)
 
-    def once(self, key: tuple[str, str], build: Callable[[], Any]) -> Any:
-        """Return the result of `build`, called once per key (kind, name)."""
+    def numbers(self, content: Any, build: Callable[[Tensor], Any]) -> Any:
+        """Return `build` of stored numbers with their axes in the original order; the same object for one name."""
+        name, axes = content
+        return self.once((build, name), lambda: build(self._arrays[name].permute(np.argsort(axes).tolist())))
+
+    def once(self, key: Any, build: Callable[[], Any]) -> Any:
+        """Return the result of `build`, called once per key."""
         if key not in self._built:
             self._built[key] = build()
         return self._built[key]
 
 
-def pick(known: dict[str, Any], name: str) -> Any:
+def pick(table: dict[str, Any], name: str) -> Any:
     """Return the entry `name`, or raise an error."""
-    if name not in known:
+    if name not in table:
         raise ValueError(f"it contains a {name!r}, which this version of skgmmcnn does not know.")
-    return known[name]
+    return table[name]
 
 
 def fill(owner: Any, state: dict[str, Any]) -> Any:
@@ -126,11 +133,11 @@ def fill(owner: Any, state: dict[str, Any]) -> Any:
     return owner
 
 
-def known_classes() -> dict[str, type]:
+def allowed_classes() -> dict[str, type]:
     """Return the classes allowed in files: records and estimators of this package, and pipelines."""
     modules = [module for name, module in sys.modules.items() if name.partition(".")[0] == "skgmmcnn"]
     classes = [value for module in modules for value in vars(module).values() if isinstance(value, type)]
-    return {kind.__name__: kind for kind in classes if _is_known(kind)} | {"Pipeline": Pipeline}
+    return {kind.__name__: kind for kind in classes if _is_allowed(kind)} | {"Pipeline": Pipeline}
 
 
 def _is_record(kind: type) -> bool:
@@ -139,7 +146,7 @@ def _is_record(kind: type) -> bool:
     return (dataclasses.is_dataclass(kind) or is_tuple) and not any("__call__" in vars(base) for base in kind.__mro__)
 
 
-def _is_known(kind: type) -> bool:
+def _is_allowed(kind: type) -> bool:
     ours = kind.__module__.partition(".")[0] == "skgmmcnn" and "<locals>" not in kind.__qualname__
     return kind is Pipeline or (ours and (_is_record(kind) or issubclass(kind, BaseEstimator)))
 
@@ -160,14 +167,15 @@ def _unpack_record(content: Any, unpack: Unpacker) -> Any:
 
 
 def _pack_estimator(value: Any, pack: Packer) -> Any:
-    before, pack.owner = pack.owner, value
+    parent = pack.owner
+    pack.owner = value
     attributes = vars(value) | {name: None for name in _FOLDERS if name in vars(value)}
     if pack.embed and names_file(attributes.get("weights")):
         # The network is saved in place of its weights file and the metadata of that.
         attributes |= {"weights": None, "model": value.network_, "class_names": value.spec_.class_names}
         attributes |= {"preprocess": value.preprocess_}
     packed = {name: pack.attribute(name, item) for name, item in attributes.items()}
-    pack.owner = before
+    pack.owner = parent
     return [type(value).__name__, packed]
 
 
@@ -190,9 +198,9 @@ def unpack_weights(content: Any, unpack: Unpacker) -> Any:
 def _unpack_estimator(content: Any, unpack: Unpacker) -> Any:
     name, packed = content
     kind = pick(unpack.classes, name)
-    state = {
-        name: unpack_weights(value, unpack) if name == "weights" else unpack(value) for name, value in packed.items()
-    }
+    state = {name: unpack(value) for name, value in packed.items() if name != "weights"}
+    if "weights" in packed:
+        state["weights"] = unpack_weights(packed["weights"], unpack)
     if state.get("store") is not None:
         raise ValueError(f"it refers to a store, {str(state['store'])!r}, which only the user may choose.")
     parameters = {name: state.pop(name) for name in inspect.signature(kind).parameters if name in state}
@@ -200,51 +208,24 @@ def _unpack_estimator(content: Any, unpack: Unpacker) -> Any:
 
 
 def _pack_array(value: np.ndarray, pack: Packer) -> Any:
-    if value.dtype.name in _NUMBERS:
-        return _pack_numbers(value, value, pack)
-    if value.dtype.kind not in "OU":
-        raise pack.refusal(value)
-    kind = "object" if value.dtype.kind == "O" else "text"
-    return [kind, list(value.shape), [pack(item) for item in value.ravel().tolist()]]
+    native = np.array(value, value.dtype.newbyteorder("="))
+    return pack.numbers(value, torch.from_numpy(native))
 
 
-def _pack_numbers(value: Any, array: np.ndarray, pack: Packer) -> Any:
-    """Return the name of the array of `value`, stored in memory order, and the axes in that order."""
-    axes = memory_order(array.strides, array.shape)
-    return [pack.store(value, array.transpose(axes).astype(array.dtype.newbyteorder("="))), axes]
-
-
-def _unpack_array(content: Any, unpack: Unpacker) -> np.ndarray:
-    if len(content) == 2:
-        name, axes = content
-        return unpack.once(("array", name), lambda: np.array(unpack.arrays[name]).transpose(np.argsort(axes)))
+def _unpack_items(content: Any, unpack: Unpacker) -> np.ndarray:
     kind, shape, items = content
-    if kind not in ("object", "text") or math.prod(shape) != len(items):
+    if kind not in ("O", "U") or math.prod(shape) != len(items):
         raise ValueError(f"it contains an array of {kind!r} of shape {shape} with {len(items)} items.")
     array = np.empty(len(items), object)
     array[:] = [unpack(item) for item in items]
-    return (array if kind == "object" else array.astype(str)).reshape(shape)
+    return (array if kind == "O" else array.astype(str)).reshape(shape)
 
 
-def _pack_tensor(value: Tensor, pack: Packer) -> Any:
-    kind, plain = str(value.dtype).removeprefix("torch."), value.detach().cpu()
-    if kind not in _NUMBERS:  # numpy lacks the type
-        plain = plain.view(_INTEGERS[plain.itemsize])
-    return [kind, _pack_numbers(value, plain.numpy(), pack)]
-
-
-def _unpack_tensor(content: Any, unpack: Unpacker) -> Tensor:
-    kind, numbers = content
-    dtype = dtype_of(kind)
-    name, _ = numbers
-    return unpack.once(("tensor", name), lambda: torch.from_numpy(_unpack_array(numbers, unpack)).view(dtype))
-
-
-def dtype_of(name: str) -> torch.dtype:
+def _dtype(name: str) -> torch.dtype:
     """Return the torch type of plain numbers with this name."""
-    known = {kind for kind in vars(torch).values() if isinstance(kind, torch.dtype)}
-    plain = {str(kind).removeprefix("torch."): kind for kind in known if kind.is_floating_point or kind.is_complex}
-    return pick(plain | {name: getattr(torch, name) for name in _NUMBERS}, name)
+    dtypes = {dtype for dtype in vars(torch).values() if isinstance(dtype, torch.dtype)}
+    inexact = {str(dtype).removeprefix("torch."): dtype for dtype in dtypes if dtype.is_floating_point}
+    return pick(inexact | {name: getattr(torch, name) for name in _NUMBERS}, name)
 
 
 def _random_state(state: list[Any]) -> np.random.RandomState:
@@ -252,9 +233,9 @@ def _random_state(state: list[Any]) -> np.random.RandomState:
     # numpy does not check the position, and would read beyond the array.
     if name != "MT19937" or type(position) is not int or not 0 <= position <= 624 or key.shape != (624,):
         raise ValueError(f"it contains no state of random numbers at position {position!r}.")
-    made = np.random.RandomState()
-    made.set_state((name, key, position, *rest))
-    return made
+    random_state = np.random.RandomState()
+    random_state.set_state((name, key, position, *rest))
+    return random_state
 
 
 def simple(types: type | tuple[type, ...], reduce: Callable[[Any], Any], build: Callable[[Any], Any]) -> Kind:
@@ -267,23 +248,31 @@ def simple(types: type | tuple[type, ...], reduce: Callable[[Any], Any], build: 
 
 
 KINDS: dict[str, Kind] = {
-    "scalar": Kind(
-        lambda v: isinstance(v, np.generic) and v.dtype.name in _NUMBERS,
-        lambda v, pack: [v.dtype.name, pack(v.item())],
-        lambda c, unpack: pick({name: np.dtype(name).type for name in _NUMBERS}, c[0])(unpack(c[1])),
+    "array": Kind(
+        lambda v: type(v) is np.ndarray and v.dtype.name in _NUMBERS,
+        _pack_array,
+        lambda content, unpack: unpack.numbers(content, Tensor.numpy),
     ),
-    "array": Kind(lambda v: type(v) is np.ndarray, _pack_array, _unpack_array),
-    "tensor": Kind(lambda v: type(v) is Tensor, _pack_tensor, _unpack_tensor),
+    "items": Kind(
+        lambda v: type(v) is np.ndarray and v.dtype.kind in "OU",
+        lambda v, pack: [v.dtype.kind, list(v.shape), pack(v.ravel().tolist())],
+        _unpack_items,
+    ),
+    "tensor": Kind(
+        lambda v: type(v) is Tensor,
+        lambda v, pack: pack.numbers(v, v),
+        lambda content, unpack: unpack.numbers(content, Tensor.detach),
+    ),
     "estimator": Kind(
-        lambda v: isinstance(v, BaseEstimator) and _is_known(type(v)), _pack_estimator, _unpack_estimator
+        lambda v: isinstance(v, BaseEstimator) and _is_allowed(type(v)), _pack_estimator, _unpack_estimator
     ),
-    "record": Kind(lambda v: not isinstance(v, BaseEstimator) and _is_known(type(v)), _pack_record, _unpack_record),
+    "record": Kind(lambda v: not isinstance(v, BaseEstimator) and _is_allowed(type(v)), _pack_record, _unpack_record),
     "float": simple(float, repr, float),  # not finite
     "text": simple(np.str_, str, np.str_),
+    "scalar": simple(np.generic, np.asarray, lambda array: array[()]),
     "tuple": simple(tuple, list, tuple),
     "dict": simple(dict, lambda v: list(map(list, v.items())), dict),
-    "set": simple((set, frozenset), lambda v: sorted(v, key=repr), set),
     "device": simple(torch.device, str, torch.device),
-    "dtype": simple(torch.dtype, lambda v: str(v).removeprefix("torch."), dtype_of),
+    "dtype": simple(torch.dtype, lambda v: str(v).removeprefix("torch."), _dtype),
     "random_state": simple(np.random.RandomState, lambda v: list(v.get_state()), _random_state),
 }

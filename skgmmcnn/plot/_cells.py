@@ -9,7 +9,6 @@ import numpy as np
 from scipy import ndimage
 
 from ..features import NetworkSpec
-from ._edge_maps import whole_windows
 from ._layout import Box
 
 HELD = 0.8  # share of the influence of words that the outlined locations hold
@@ -48,13 +47,15 @@ def _middles(spec: NetworkSpec, layer: str, axis: int) -> np.ndarray | None:
     Fields that are larger than the image are followed through a layer below, where they are not.
     """
     for lower in ("input", *spec.layers[::-1]):
-        field = spec.receptive_fields.get((layer, lower))
-        whole = None if field is None else whole_windows((field.rows, field.columns)[axis], field.shape[axis])
-        if field is None or whole is None:
+        if (layer, lower) not in spec.receptive_fields:
             continue
-        middles = whole[0] + whole[1] / 2
+        span, size = spec.receptive_fields[layer, lower].axes[axis]
+        whole = span.whole(size)
+        if whole is None:
+            continue
+        middles = (whole.start + whole.stop) / 2
         if lower == "input":
-            return middles / field.shape[axis]
+            return middles / size
         below = _middles(spec, lower, axis)
         if below is not None:
             return below[0] + (below[-1] - below[0]) / (len(below) - 1) * (middles - 0.5)

@@ -13,11 +13,12 @@ from sklearn.pipeline import Pipeline
 from .._pipelines import open_pipeline
 from ..chain import LayerHMM
 from ..dictionary import LayerDictionary, WordMaps
+from ..features import check_layers
 from ..graph import nats, probable, salience, with_number
 from ._cells import cells_of, grey, smoothed
 from ._drawing import PALETTE, Drawing, in_lines, shortened
 from ._layout import Box
-from ._reading import check_layers, correctness, find_images, pictures, run
+from ._reading import correctness, find_images, pictures, run
 
 _SIDE, _GAP, _MARGIN = 1.9, 0.2, 1.15
 _LINE, _LETTERS = 0.17, 24  # height and length of a line of text
@@ -135,7 +136,8 @@ class InfluenceMapDisplay(Drawing):
                 "Influence needs the network and its images, and these words were made from arrays or vectors. Make "
                 "them from images with a FeatureExtractor, or draw the words with WordMapDisplay."
             )
-        spec, layers = words.spec, check_layers(words.layers[-1:] if layers is None else layers, words)
+        spec = words.spec
+        layers = check_layers(words.layers[-1:] if layers is None else layers, words.layers)
         explained = words.decisions if target is None else np.full(len(words), spec.class_index(target))
         others = None if contrast is None else np.full(len(words), spec.class_index(contrast))
         if others is not None and (others == explained).any():

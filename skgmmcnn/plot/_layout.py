@@ -88,7 +88,7 @@ def rows_of(graph: nx.DiGraph) -> list[list[list[str]]]:
 
 
 def _barycentre(graph: nx.DiGraph, keys: Iterable[str], place: Mapping[str, float]) -> float:
-    rank = strength_of(graph).rank
+    rank = strength_of(graph).magnitude
     edges = [(place[head], rank(edge)) for _, head, edge in graph.out_edges(keys, data=True)]
     total = sum(weight for _, weight in edges)
     return sum(x * weight for x, weight in edges) / total if total else 0.5
@@ -133,7 +133,7 @@ def edge_strengths(graph: nx.DiGraph) -> dict[tuple[str, str], float]:
     Bits are compared within a row, nats throughout the graph.
     """
     strength, largest = strength_of(graph), dict[int, float]()
-    rows = {edge: 0 if strength.comparable else graph.nodes[edge[1]]["depth"] for edge in graph.edges}
+    rows = {edge: 0 if strength.comparable_across_rows else graph.nodes[edge[1]]["depth"] for edge in graph.edges}
     for edge, row in rows.items():
         largest[row] = max(largest.get(row, 0.0), abs(strength.of_edge(graph.edges[edge])))
     return {edge: strength.of_edge(graph.edges[edge]) / largest[row] for edge, row in rows.items()}

@@ -109,7 +109,7 @@ def _describe_graph(words: WordMaps, graph: nx.DiGraph) -> dict[str, Any]:
                 "head": head,
                 "strength": round(abs(strengths[tail, head]), 3),
                 "against": strengths[tail, head] < 0,
-                "rank": kind.strength.rank(edge),
+                "rank": kind.strength.magnitude(edge),
                 "short": wording.label(edge),
                 "text": wording.edge(edge),
             }
@@ -123,14 +123,14 @@ def _describe_node(words: WordMaps, wording: Wording, node: Mapping[str, Any]) -
     data = {name: node[name] for name in names if name in node}
     data["panel"] = wording.panel(node)
     if node["layer"] == DECISION:
-        if wording.probability():
-            data["bar"] = [wording.probability(), node["probability"]]
-        return data | {"lines": wording.outcome()}
-    bar, classes = wording.bar(node), commonest_classes(words, node)
-    lines = [wording.without(node)]
-    if classes:
-        lines.append(f"seen in {', '.join(' '.join(each) for each in classes)}")
-    return data | {"bar": [bar.text, round(bar.length, 3)], "lines": lines}
+        bar, lines = wording.decision_bar(), wording.outcome()
+    else:
+        bar, lines = wording.bar(node), [wording.without(node)]
+        classes = ", ".join(f"{name} {share}" for name, share in commonest_classes(words, node))
+        lines += [f"seen in {classes}"] if classes else []
+    if bar is not None:
+        data["bar"] = [bar.text, round(bar.length, 3)]
+    return data | {"lines": lines}
 
 
 def _examples(words: WordMaps, graph: nx.DiGraph) -> list[str]:

@@ -141,7 +141,7 @@ class PathDisplay(Drawing):
             chosen = [true_label, int(paths.decisions[row])]
         else:
             chosen = np.bincount(paths.decisions).argsort()[::-1][:2].tolist()
-        names = X.class_names if of_network else tuple(map(str, classes.tolist()))
+        names = X.spec.class_names if of_network else tuple(map(str, classes.tolist()))
         pictures = X.pictures() if of_network and row is not None else None
         return cls(
             paths,

@@ -122,16 +122,6 @@ def _row_of_file(name: str, X: Any) -> int:
     return names.index(name)
 
 
-def check_layers(layers: str | Sequence[str], maps: WordMaps) -> list[str]:
-    """Return one or several layers as a list; raise an error if one is unknown."""
-    chosen = [layers] if isinstance(layers, str) else list(layers)
-    for layer in chosen:
-        if layer not in maps.layers:
-            near = difflib.get_close_matches(str(layer), maps.layers) or maps.layers
-            raise ValueError(f"There is no layer {layer!r}; there is {', '.join(map(repr, near))}.")
-    return chosen
-
-
 def pictures(words: WordMaps) -> list[np.ndarray]:
     """Return images as uint8 (height, width, 3); an empty list where the words come from vectors."""
     return [] if words.pictures is None else [words.pictures[row] for row in range(len(words))]

@@ -87,15 +87,15 @@ def merge_groups(graph: nx.DiGraph, groups: Mapping[Group, Mapping[str, Any]]) -
     """Return a graph with one node for each group, its first, with sums over its words and its measured effect."""
     strength = strength_of(graph)
     firsts = {key: key for key in graph} | {key: group[0] for group in groups for key in group}
+    by_first = {group[0]: group for group in groups}
     merged = nx.DiGraph(**graph.graph)
-    merged.add_nodes_from((key, node) for key, node in graph.nodes.items() if firsts[key] == key)
-    for group, effects in groups.items():
-        nodes, node = [graph.nodes[key] for key in group], merged.nodes[group[0]]
-        for name in ("effect", "probability_without", "decision_without", "class_without", "changed"):
-            node.pop(name, None)
-        for name in node.keys() & {"count", strength.node, "share"}:
-            node[name] = sum(each[name] for each in nodes)
-        node.update(effects, words=[each["word"] for each in nodes])
+    for key, node in graph.nodes.items():
+        if key in by_first:
+            nodes = [graph.nodes[member] for member in by_first[key]]
+            numbers = [each["word"] for each in nodes]
+            merged.add_node(key, **strength.merge_nodes(nodes), **groups[by_first[key]], words=numbers)
+        elif firsts[key] == key:
+            merged.add_node(key, **node)
     edges: dict[tuple[str, str], list[tuple[str, Mapping[str, Any]]]] = defaultdict(list)
     for tail, head, edge in graph.edges(data=True):
         edges[firsts[tail], firsts[head]].append((head, edge))
@@ -109,7 +109,7 @@ def prune(graph: nx.DiGraph, max_nodes: int, max_edges: int) -> nx.DiGraph:
     root, of = graph.graph["root"], strength_of(graph)
     nodes = {key: (node["layer"], abs(of.of_node(node))) for key, node in graph.nodes.items() if key != root}
     part = graph.subgraph([root, *_first(nodes, max_nodes - 1)])
-    edges = _first({(tail, head): (tail, of.rank(edge)) for tail, head, edge in part.edges(data=True)}, max_edges)
+    edges = _first({(tail, head): (tail, of.magnitude(edge)) for tail, head, edge in part.edges(data=True)}, max_edges)
     kept = nx.DiGraph(**graph.graph)
     kept.add_nodes_from((key, node) for key, node in graph.nodes.items() if key in part)
     kept.add_edges_from((*edge, part.edges[edge]) for edge in part.edges if edge in edges)

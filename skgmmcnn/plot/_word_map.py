@@ -14,11 +14,12 @@ from sklearn.pipeline import Pipeline
 from .._pipelines import open_pipeline
 from ..chain import LayerHMM
 from ..dictionary import LayerDictionary, WordMaps
+from ..features import check_layers
 from ..graph import DECISION, strength_of
 from ._cells import cells_of, grey
 from ._drawing import PALETTE, Drawing, in_lines, shortened
 from ._layout import Box
-from ._reading import check_layers, find_images, pictures, run, words_by_name
+from ._reading import find_images, pictures, run, words_by_name
 
 _SIDE, _GAP = 1.75, 0.2
 _ENTRY, _PATCH = 0.36, 0.3  # height of an entry of the legend, and side of the patch in it
@@ -121,7 +122,7 @@ class WordMapDisplay(Drawing):
             raise ValueError("These words come from another dictionary than the one that is given.")
         chosen = _choose(maps, words, graph, n_words)
         if layers is not None:
-            chosen = {layer: chosen.get(layer, []) for layer in check_layers(layers, maps)}
+            chosen = {layer: chosen.get(layer, []) for layer in check_layers(layers, maps.layers)}
         return cls(maps, chosen).plot(ax=ax)
 
     def _key(self) -> list[str]:

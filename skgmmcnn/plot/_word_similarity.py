@@ -4,44 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from scipy.spatial.distance import squareform
 from sklearn.pipeline import Pipeline
-from sklearn.utils import check_random_state, gen_batches
 
 from .._pipelines import open_pipeline
-from ..dictionary import LayerDictionary, WordMaps, WordStatistics, count_classes, count_words, similarity_of_means
+from ..dictionary import LayerDictionary, similarity_of_means
 from ._drawing import INK, Panels, in_lines
 from ._reading import run, statistics_of
+from ._word_measures import Cohesion, Locality, class_cohesion, class_profiles, class_similarity, locality, word_classes
 
 _SAME, _OTHER = INK, (0.85, 0.45, 0.1)
 _NAME = 11  # letters of a layer's name in one line
-_IMAGES_AT_ONCE = 256
-
-
-class Cohesion(NamedTuple):
-    """Mean similarity of words of one class, `null` after random permutations of the classes, and of different ones."""
-
-    within: float
-    between: float
-    null: np.ndarray
-
-    @property
-    def p_value(self) -> float:
-        """Fraction of the permutations, the observed one included, with at least the similarity within classes."""
-        return float((1 + (self.null >= self.within - 1e-12).sum()) / (1 + len(self.null)))
-
-
-class Locality(NamedTuple):
-    """Spread of the words of a layer over images, each of `n_locations`."""
-
-    n_distinct: float  # mean number of different words in an image
-    expected_distinct: float  # its expectation if each location drew its word from the frequencies of the layer
-    largest_share: float  # mean fraction of an image's locations that its most frequent word takes
-    autocorrelation: float  # of neighbouring locations, see `locality`
-    n_locations: int
 
 
 @dataclass(eq=False, repr=False)
@@ -127,15 +102,20 @@ class WordSimilarityDisplay(Panels):
         before, dictionary, X = open_pipeline(estimator, X, LayerDictionary)
         statistics = statistics_of(dictionary.vocabulary_)
         words = run([*before, dictionary], X)
-        layers, of_means = words.layers, similarity_of_means(dictionary, dictionary, "distance")
-        classes = {layer: word_classes(statistics[layer]) for layer in layers}
-        options: dict[str, Any] = {"n_permutations": n_permutations, "random_state": random_state}
+        profiles = {layer: class_profiles(words, layer) for layer in words.layers}
+        classes = {layer: word_classes(statistics[layer]) for layer in words.layers}
+        similarities = {layer: class_similarity(profile, profile) for layer, profile in profiles.items()}
+        by_class, by_mean = (
+            {k: class_cohesion(table[k], classes[k], n_permutations, random_state) for k in words.layers}
+            for table in (similarities, similarity_of_means(dictionary, dictionary, "distance"))
+        )
+        blocks = [[class_similarity(one, other) for other in profiles.values()] for one in profiles.values()]
         return cls(
-            similarity=np.block([[class_similarity(words, a, b) for b in layers] for a in layers]),
+            similarity=np.block(blocks),
             classes=classes,
-            by_class={k: class_cohesion(class_similarity(words, k, k), classes[k], **options) for k in layers},
-            by_mean={k: class_cohesion(of_means[k], classes[k], **options) for k in layers},
-            spread={k: locality(words.words[k], words.vocabulary.n_words[k]) for k in layers},
+            by_class=by_class,
+            by_mean=by_mean,
+            spread={k: locality(words.words[k], words.vocabulary.n_words[k]) for k in words.layers},
         ).plot(ax=ax)
 
     def _grid(self) -> tuple[int, int, float, float]:
@@ -200,96 +180,3 @@ def _finish(ax: Any, title: str, layers: Iterable[str], about: Iterable[str]) ->
     low, high = ax.get_ylim()
     ax.set_ylim(low, high + 0.38 * (high - low))
     ax.legend(fontsize=8, loc="upper center", framealpha=0)
-
-
-def class_similarity(words: WordMaps, first: str, second: str) -> np.ndarray:
-    """Return the cosines of the class histograms of the words of two layers, (K_first, K_second).
-
-    Classes are the network's decisions, and each has the same weight.  NaN for words that these images do not show.
-    """
-    profiles = []
-    for layer in (first, second):
-        n_words, n_outputs = words.vocabulary.n_words[layer], max(1, words.spec.n_outputs)
-        fractions = _by_class(count_classes(words.words[layer], words.decisions, n_words, n_outputs))
-        length = np.linalg.norm(fractions, axis=1, keepdims=True)
-        profiles.append(fractions / np.where(length > 0, length, np.nan))
-    return np.clip(profiles[0] @ profiles[1].T, 0, 1)
-
-
-def word_classes(statistics: WordStatistics) -> np.ndarray:
-    """Return the class with the largest fraction of locations that show each word, (K,); -1 for absent words."""
-    fractions = _by_class(statistics)
-    return np.where(fractions.any(1), fractions.argmax(1), -1)
-
-
-def _by_class(statistics: WordStatistics) -> np.ndarray:
-    """Return the fraction of each class's locations that show each word, (K, n_outputs)."""
-    return statistics.counts / np.maximum(1, statistics.counts.sum(0))
-
-
-def class_cohesion(
-    similarity: np.ndarray,
-    classes: np.ndarray,
-    *,
-    n_permutations: int = 1000,
-    random_state: int | np.random.RandomState | None = None,
-) -> Cohesion:
-    """Compare similarities (K, K) of words that represent one class with those of words of different classes (K,).
-
-    Words of class -1, and those whose similarities are NaN, are left out.  NaN where no two words have the same class,
-    or all have.
-    """
-    if n_permutations < 1:
-        raise ValueError(f"n_permutations must be at least 1; got {n_permutations}.")
-    kept = (classes >= 0) & ~np.isnan(np.diag(similarity).astype(float))
-    similarity, classes = similarity[np.ix_(kept, kept)].astype(float), classes[kept]
-    first, second = np.nonzero(np.triu(classes[:, None] == classes, 1))
-    pairs = squareform(similarity, checks=False)
-    n_between = len(pairs) - len(first)
-    if not len(first) or not n_between:
-        return Cohesion(np.nan, np.nan, np.full(n_permutations, np.nan))
-    random = check_random_state(random_state)
-
-    def within(order: np.ndarray) -> float:
-        return float(similarity[order[first], order[second]].mean())
-
-    observed = within(np.arange(len(classes)))
-    between = (pairs.sum() - observed * len(first)) / n_between
-    null = np.array([within(random.permutation(len(classes))) for _ in range(n_permutations)])
-    return Cohesion(observed, float(between), null)
-
-
-def locality(words: np.ndarray, n_words: int) -> Locality:
-    """Return the spread of the words (n, H, W) of a layer.
-
-    With J the fraction of the joins between horizontal and vertical neighbours that link equal words (the join count of
-    Moran, "The interpretation of statistical maps", JRSS B 10(2), 1948), and E = sum_k n_k (n_k - 1) / (N (N - 1)) its
-    expectation when the N words of the image are shuffled (Cliff and Ord, "Spatial Processes", Pion, 1981, chapter 1,
-    nonfree sampling), the autocorrelation is sum (J - E) / sum (1 - E) over the images: 1 where neighbours are always
-    equal, 0 as if words were shuffled, NaN where a map has one location.
-    """
-    n_images, size = len(words), words[0].size
-    distinct = largest = excess = most = 0.0
-    total = np.zeros(n_words, dtype=np.int64)
-    for part in gen_batches(n_images, _IMAGES_AT_ONCE):
-        counts = count_words(words[part], n_words)
-        total += counts.sum(0)
-        distinct += (counts > 0).sum()
-        largest += counts.max(1).sum() / size
-        if size > 1:
-            expected = (counts * (counts - 1)).sum(1) / (size * (size - 1))
-            excess += (_equal_joins(words[part]) - expected).sum()
-            most += (1 - expected).sum()
-    return Locality(
-        n_distinct=float(distinct / n_images),
-        expected_distinct=float((1 - (1 - total / total.sum()) ** size).sum()),
-        largest_share=float(largest / n_images),
-        autocorrelation=float(excess / most) if most > 0 else np.nan,
-        n_locations=size,
-    )
-
-
-def _equal_joins(words: np.ndarray) -> np.ndarray:
-    """Return for each image the fraction of pairs of neighbours that show the same word, shape (n,)."""
-    down, right = words[:, 1:] == words[:, :-1], words[:, :, 1:] == words[:, :, :-1]
-    return (down.sum((1, 2)) + right.sum((1, 2))) / (down[0].size + right[0].size)

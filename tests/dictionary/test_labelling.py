@@ -37,7 +37,7 @@ def test_keep_proba(maps):
 def test_the_network_runs_once_to_train_and_once_to_label(maps):
     source = CountedSource(maps._source, [])
     dictionary = LayerDictionary(5, random_state=0)
-    words = dictionary.fit_transform(FeatureMaps(source, maps._network, maps._scale))
+    words = dictionary.fit_transform(FeatureMaps(source))
     assert sum(source.counts) == 2 * len(maps)
     np.testing.assert_array_equal(words.words["conv2"], dictionary.transform(maps).words["conv2"])
 
@@ -46,7 +46,7 @@ class CountedSource:
     """Counts the images that a source yields, also for some of its images."""
 
     def __init__(self, source, counts):
-        self.source, self.counts, self.spec, self.device = source, counts, source.spec, source.device
+        self.source, self.counts, self.spec, self.network = source, counts, source.spec, source.network
 
     def __len__(self):
         return len(self.source)

@@ -72,7 +72,7 @@ def test_patches_of_deep_layers_are_parts_of_the_image():
     network = nn.Sequential(*layers, nn.Flatten(), nn.Linear(4 * 32 * 32, 3))
     images = np.random.default_rng(0).random((12, 3, 32, 32), dtype=np.float32)
     maps = FeatureExtractor(network, ["0", "3"], preprocess=None).fit_transform(images)
-    all_of_it = {("3", "0"): maps.receptive_fields["3", "0"]}
+    all_of_it = {("3", "0"): maps.spec.receptive_fields["3", "0"]}
     for fields, side in ((all_of_it, 16), ({}, 29)):
         maps._source.spec = replace(maps.spec, effective_fields=fields)
         found = LayerDictionary(3, random_state=0).fit(maps).vocabulary_.representatives["3"]

@@ -6,7 +6,10 @@ from PIL import Image
 from torch import nn
 from torchvision import transforms
 
+from skgmmcnn import FeatureExtractor
+
 TO_TENSOR = transforms.Compose([transforms.ToTensor(), transforms.Normalize([0.5] * 3, [0.25] * 3)])
+SMALL = transforms.Compose([transforms.Resize((12, 12)), transforms.ToTensor()])
 READY = np.zeros((4, 3, 9, 9), np.float32)
 
 
@@ -45,3 +48,7 @@ def with_nan(X, place):
     X = np.array(X, dtype=np.float32)
     X[place, 0, 0, 0] = np.nan
     return X
+
+
+def extractor(network, **settings):
+    return FeatureExtractor(network, ["0"], **{"preprocess": SMALL, "batch_size": 3, "device": "cpu", **settings})

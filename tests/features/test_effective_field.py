@@ -188,7 +188,9 @@ def test_fields_of_random_stacks(data, height, width):
         return  # the map became too small
     share = data.draw(st.sampled_from([0.1, 0.5, 0.9, 1]))
     names = [
-        name for name, (_, field) in CapturedNetwork(network).survey(torch.rand(1, 1, height, width)).items() if field
+        name
+        for name, geometry in CapturedNetwork(network).survey(torch.rand(1, 1, height, width)).items()
+        if geometry.fields
     ]
     names = [name for name in names if name in {str(i) for i in range(len(layers))}]
     spec = extract(network, names, torch.rand(2, 1, height, width), share=share).spec_
@@ -334,6 +336,6 @@ def test_fields_travel():
     torch.manual_seed(0)
     fitted = extract(Residual(), ["stem", "inner"], torch.randn(4, 3, 9, 9), share=0.3)
     maps = fitted.transform(torch.randn(2, 3, 9, 9))
-    for other in (pickle.loads(pickle.dumps(fitted)).spec_.effective_fields, maps[:1].compute().effective_fields):
+    for other in (pickle.loads(pickle.dumps(fitted)).spec_.effective_fields, maps[:1].compute().spec.effective_fields):
         assert same_fields(other["inner", "stem"], fitted.spec_.effective_fields["inner", "stem"])
-    assert set(maps.effective_fields) == {("inner", "stem")}
+    assert set(maps.spec.effective_fields) == {("inner", "stem")}

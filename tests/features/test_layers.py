@@ -315,7 +315,7 @@ class TestBranching:
                 batch.activations["stem"], network.stem(torch.from_numpy(X))[: len(batch.outputs)]
             )
         words = LayerDictionary(3, random_state=0).fit_transform(maps)
-        field = maps.effective_fields["top", "stem"]
+        field = maps.spec.effective_fields["top", "stem"]
         pairs = np.prod([(stop - start).sum() for start, stop in (field.rows, field.columns)])
         assert InferenceGraph().fit(words).transition_counts_["top", "stem"].sum() == 40 * pairs
         loaded = pickle.loads(pickle.dumps(extractor))

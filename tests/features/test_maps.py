@@ -76,7 +76,7 @@ def test_maps_stay_what_they_were_when_the_extractor_is_fitted_again(pixels):
     np.testing.assert_array_equal(maps.outputs, before)
 
 
-def test_no_images_are_told(tmp_path):
+def test_maps_without_images_raise_errors(tmp_path):
     maps = FeatureExtractor(small_network(), ["4"]).fit_transform(READY)
     for ask in (lambda none: none.compute(), lambda none: none.outputs):
         with pytest.raises(ValueError, match="These FeatureMaps contain no images"):

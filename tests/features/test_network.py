@@ -163,7 +163,7 @@ def test_torchvision_weights_from_the_hub_folder_bring_preprocessing_and_names(r
     for weights in ("DEFAULT", "IMAGENET1K_V1", "SqueezeNet1_1_Weights.IMAGENET1K_V1", entry, file):
         maps = FeatureExtractor("squeezenet1_1", ["features.12"], weights=weights).fit_transform(image)
         assert maps.shapes["features.12"] == (512, 13, 13)
-        assert maps.class_names[1] == "goldfish"
+        assert maps.spec.class_names[1] == "goldfish"
         results.append(maps.outputs)
         assert maps.pictures()[0].shape == (224, 224, 3)
         middle = entry.transforms()(image[0]) * torch.tensor([[[0.229]], [[0.224]], [[0.225]]])

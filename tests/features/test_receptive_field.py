@@ -121,6 +121,15 @@ class Halves(nn.Module):
         return x.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w)
 
 
+class Unfolded(nn.Module):
+    """Windows as channels, from a map that is padded by ones."""
+
+    def forward(self, x):
+        x = F.pad(x, (0, 1, 0, 1), value=1)
+        n, c, h, w = x.shape
+        return F.unfold(x, 3, padding=1).view(n, 9 * c, h, w)
+
+
 NETWORKS = {
     "plain": (
         [nn.Conv2d(1, 2, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(2, 2, 3), nn.ReLU(inplace=True)],
@@ -138,6 +147,7 @@ NETWORKS = {
     "upsampled": ([nn.Conv2d(1, 2, 3, 3), nn.Upsample(scale_factor=2, mode="bilinear"), nn.Conv2d(2, 2, 3)], 2),
     "shuffled": ([nn.Conv2d(1, 4, 3, padding=1), Halves(), nn.Conv2d(4, 4, 3), Halves()], 4),
     "reflecting": ([nn.Conv2d(1, 2, 5, padding=2, padding_mode="reflect"), nn.GroupNorm(1, 2)], 2),
+    "unfolded": ([nn.Conv2d(1, 2, 1, 2), Unfolded(), nn.Conv2d(18, 2, 3)], 2),
     "border": ([nn.Conv2d(1, 2, 1, padding=2), nn.Conv2d(2, 2, 2, padding=1, stride=2)], 2),
 }
 

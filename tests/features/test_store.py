@@ -148,7 +148,7 @@ def stored(extractor, digits):
     maps = extractor.fit_transform(digits.images[:50])
     run_through(maps)
     (folder,) = extractor.store.iterdir()
-    return maps, [folder / f"{key}.bin" for key in maps._network.images.hashes()]
+    return maps, [folder / f"{key}.bin" for key in maps._source.network.images.hashes()]
 
 
 REFUSAL = r"store/\w+' is damaged: the values of image 5 are not those that were written\. Delete the store"
@@ -329,7 +329,7 @@ def test_images_count_as_they_are_when_they_are_read(extractor, digits):
     assert np.abs(before[3] - changed[3]).max() > 0.1
 
 
-def test_files_of_equal_size_and_time_are_told_apart(extractor, digits, tmp_path):
+def test_files_of_equal_size_and_time_have_different_hashes(extractor, digits, tmp_path):
     file = tmp_path / "image.npy"
     plain = extractor.set_params(preprocess=ToTensor())
     outputs = []

@@ -1,74 +1,6 @@
-"""Random networks of layers with words, and their graphs and surprise by plain loops."""
+"""Graphs and surprise by plain loops."""
 
 import numpy as np
-
-from skgmmcnn.dictionary import Vocabulary, WordMaps
-from skgmmcnn.features import NetworkSpec, ReceptiveField, Span
-
-CLASSES = ("cat", "dog", "layer3")
-
-
-def random_axis(rng, upper, lower):
-    """Windows of one axis: of a convolution, cut by the border; with gaps; the whole map; or of any size and place."""
-    kind = rng.integers(4)
-    if kind == 0:
-        start = np.arange(upper) * rng.integers(1, 4) - rng.integers(0, 3)
-        return Span(np.clip(start, 0, lower), np.clip(start + rng.integers(1, 4), 0, lower))
-    if kind == 1:
-        start = np.minimum(np.arange(upper) * 3, lower)  # stride 3, windows of one
-        return Span(start, np.minimum(start + 1, lower))
-    if kind == 2:
-        return Span(np.zeros(upper, int), np.full(upper, lower))
-    start = rng.integers(0, lower, upper)
-    return Span(start, np.minimum(start + rng.integers(0, lower + 1, upper), lower))
-
-
-def random_spec(rng):
-    """Two to five layers that depend on each other in a random way, with maps of one to six positions a side."""
-    layers = tuple("abcde"[: rng.integers(2, 6)])
-    sizes = {layer: (1, 1) if rng.random() < 0.2 else tuple(rng.integers(1, 6, 2).tolist()) for layer in layers}
-    depends = {layer: set() for layer in layers}
-    for place, upper in enumerate(layers):
-        for lower in layers[:place]:
-            if rng.random() < 0.5:
-                depends[upper] |= {lower} | depends[lower]
-    fields = {}
-    for upper, lowers in depends.items():
-        for lower in lowers:
-            rows, columns = (random_axis(rng, u, v) for u, v in zip(sizes[upper], sizes[lower], strict=True))
-            fields[upper, lower] = ReceptiveField(rows, columns, sizes[lower])
-    shapes = {layer: (2, *size) for layer, size in sizes.items()}
-    spec = NetworkSpec(layers, shapes, (1, 9, 9), fields, len(CLASSES), CLASSES, random_parts(rng, fields))
-    return spec, depends
-
-
-def random_parts(rng, fields):
-    """Windows inside those of fields, of any size and place."""
-
-    def part(start, stop):
-        inner = rng.integers(start, stop + 1)
-        return Span(inner, rng.integers(inner, stop + 1))
-
-    return {
-        pair: ReceptiveField(part(*field.rows), part(*field.columns), field.shape) for pair, field in fields.items()
-    }
-
-
-def random_words(rng, spec, n_words, n_images):
-    return WordMaps(
-        words={layer: rng.integers(0, n_words[layer], (n_images, *spec.shapes[layer][1:])) for layer in spec.layers},
-        decisions=rng.integers(0, spec.n_outputs, n_images),
-        spec=spec,
-        vocabulary=Vocabulary(n_words, "a"),
-    )
-
-
-def random_case(seed, n_fitted=6, n_images=4):
-    """Return the layers on which each depends, words to fit, and words to explain."""
-    rng = np.random.default_rng(seed)
-    spec, depends = random_spec(rng)
-    n_words = {layer: int(rng.integers(1, 7)) for layer in spec.layers}
-    return depends, random_words(rng, spec, n_words, n_fitted), random_words(rng, spec, n_words, n_images)
 
 
 def naive_above(layer, depends):
@@ -120,17 +52,17 @@ def naive_walk(fitted, words, depends, start, settings, against=None):
     `start` is (layer, word) or (layer, word, row, column); `settings` are n_nodes by layer and smoothing.
     """
     n_nodes, smoothing = settings
-    chosen, edges = {start[0]: [start[1]]}, {}
+    selected, edges = {start[0]: [start[1]]}, {}
     scores = {}
     for layer in reversed(words.layers):
-        uppers = [upper for upper in naive_above(layer, depends) if upper in chosen]
-        if layer in chosen or not uppers:
+        uppers = [upper for upper in naive_above(layer, depends) if upper in selected]
+        if layer in selected or not uppers:
             continue
         total, pairs = np.zeros(n_words_of(words, layer)), {}
         for upper in uppers:
             table = naive_counts(fitted, upper, layer).tolist()
             counts = naive_start_counts(words, upper, layer, start)
-            for s in chosen[upper]:
+            for s in selected[upper]:
                 for t in range(len(total)):
                     ratio = naive_log_ratio(table, s, t, smoothing)
                     if against is not None and upper == "decision":
@@ -139,10 +71,10 @@ def naive_walk(fitted, words, depends, start, settings, against=None):
                     if ratio > 1e-9 and counts[s, t]:
                         pairs[(layer, t), (upper, s)] = counts[s, t], ratio, counts[s, t] / counts[s].sum()
         order = sorted(range(len(total)), key=lambda t: (-round(total[t], 9), t))[: n_nodes[layer]]
-        chosen[layer] = [t for t in order if total[t] > 1e-9]
+        selected[layer] = [t for t in order if total[t] > 1e-9]
         scores[layer] = total
-        edges |= {(tail, head): edge for (tail, head), edge in pairs.items() if tail[1] in chosen[layer]}
-    return chosen, scores, edges
+        edges |= {(tail, head): edge for (tail, head), edge in pairs.items() if tail[1] in selected[layer]}
+    return selected, scores, edges
 
 
 def naive_start_counts(words, upper, lower, start):

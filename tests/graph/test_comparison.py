@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 from torch import nn
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
 from skgmmcnn.dictionary import Alignment, align_words
 from skgmmcnn.graph import compare_graphs, compare_models
-from tests.graph.test_inference_graph import N_WORDS, random_words
+from tests.graph.random_words import N_WORDS, random_words
 
 pytestmark = pytest.mark.filterwarnings("ignore:Counts know little", "ignore:The counts of all words")  # few images
 
@@ -34,9 +35,9 @@ def test_renumbered_words_make_no_difference(seed):
     others, new = renumbered(words, seed)
     alignment = align_words(words, others)
     for layer, pairs in alignment.pairs.items():
-        shown = np.unique(words.words[layer])
-        np.testing.assert_array_equal(pairs[:, 0], shown)
-        np.testing.assert_array_equal(pairs[:, 1], new[layer][shown])
+        present = np.unique(words.words[layer])
+        np.testing.assert_array_equal(pairs[:, 0], present)
+        np.testing.assert_array_equal(pairs[:, 1], new[layer][present])
         np.testing.assert_array_equal(alignment.similarity[layer], 1)
     label = int(words.decisions[0])
     # Ties go to the lower number, so each layer keeps all words.
@@ -167,12 +168,10 @@ def test_influence_is_compared_as_it_is_and_never_with_counts(influence_graph, g
 
 
 @pytest.fixture(scope="module")
-def pipes(digits):
-    extractor = FeatureExtractor(digits.network, ["conv2", "conv3"], class_names=digits.class_names)
-    return [
-        make_pipeline(extractor, LayerDictionary(12, random_state=seed), InferenceGraph()).fit(digits.images[:300])
-        for seed in (0, 1)
-    ]
+def pipes(pipe, maps):
+    """The shared pipeline, and one with words of another seed."""
+    words = clone(pipe[1]).set_params(random_state=1).fit(maps)
+    return pipe, make_pipeline(pipe[0], words, InferenceGraph().fit(words.transform(maps)))
 
 
 def test_models(pipes, digits):

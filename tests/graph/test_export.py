@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from skgmmcnn import InferenceGraph
 from skgmmcnn.graph import read_graph, to_frame, write_graph
-from tests.graph.test_inference_graph import random_words
+from tests.graph.random_words import random_words
 
 # pydot uses deprecated names of pyparsing.
 pytestmark = pytest.mark.filterwarnings(
@@ -117,7 +117,7 @@ def test_hostile_names_survive(suffix, tmp_path):
 
 @pytest.mark.filterwarnings("ignore:Counts know little")
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_hostile_class_names_through_the_whole_road(suffix, tmp_path):
+def test_hostile_class_names_survive(suffix, tmp_path):
     names = {("top", word): HOSTILE[word] for word in range(5)}
     named = random_words(1, names=names)
     explained = InferenceGraph(n_nodes=5).fit(named).explain_class(named, "layer3")
@@ -138,7 +138,7 @@ def test_any_value_survives(suffix, value, tmp_path_factory):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_numpy_and_tuples_become_plain(suffix, tmp_path):
+def test_values_become_plain(suffix, tmp_path):
     values = [(1, 2), np.array([[1.5, 2]]), np.float32(0.5), np.int64(3), np.bool_(True), (None, (np.nan,))]
     expected = [[1, 2], [[1.5, 2.0]], 0.5, 3, True]
     for value, plain in zip(values, expected, strict=False):
@@ -152,7 +152,7 @@ def test_numpy_and_tuples_become_plain(suffix, tmp_path):
     assert np.isnan(read_graph(tmp_path / f"graph{suffix}").nodes["decision_7"]["extra"])
 
 
-def test_the_graph_itself_is_left_alone(tmp_path):
+def test_the_graph_does_not_change(tmp_path):
     graph = with_attributes((1, None))
     for suffix in SUFFIXES:
         write_graph(graph, tmp_path / f"graph{suffix}")
@@ -197,14 +197,26 @@ def test_large_graphs_take_seconds(suffix, tmp_path):
     assert time.process_time() - started < 5
 
 
-def test_bad_input_is_named(monkeypatch, tmp_path):
-    with pytest.raises(ValueError, match=r"The suffix is the format, \.graphml, .*'graph.txt' has none"):
-        write_graph(nx.DiGraph(), "graph.txt")
-    with pytest.raises(TypeError, match="keys of nodes must be strings; 3 is a int"):
-        write_graph(nx.DiGraph([(3, 4)]), tmp_path / "graph.json")
-    for suffix in (".graphml", ".gexf"):
-        with pytest.raises(ValueError, match=r"XML cannot hold the node key 'a\\x01'. Rename what does not fit"):
-            write_graph(nx.DiGraph([("a\x01", "b")]), tmp_path / f"graph{suffix}")
+@pytest.mark.parametrize(
+    ("graph", "name", "error", "message"),
+    [
+        (nx.DiGraph(), "graph.txt", ValueError, r"The suffix is the format, \.graphml, .*graph.txt' has none"),
+        (nx.DiGraph([(3, 4)]), "graph.json", TypeError, "keys of nodes must be strings; 3 is a int"),
+        (nx.Graph(), "graph.json", TypeError, r"of class networkx\.DiGraph"),
+        (nx.MultiDiGraph(), "graph.json", TypeError, r"of class networkx\.DiGraph"),
+        (nx.DiGraph(extra=object()), "graph.json", TypeError, "'extra' is a object, which no file can hold"),
+        *(
+            (nx.DiGraph([("a\x01", "b")]), name, ValueError, r"XML cannot hold the node key 'a\\x01'. Rename")
+            for name in ("graph.graphml", "graph.gexf")
+        ),
+    ],
+)
+def test_bad_graphs_are_named(graph, name, error, message, tmp_path):
+    with pytest.raises(error, match=message):
+        write_graph(graph, tmp_path / name)
+
+
+def test_missing_pandas_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(ImportError, match=r"to_frame needs pandas: pip install 'skgmmcnn\[export\]'"):
         to_frame(nx.DiGraph())
@@ -233,7 +245,7 @@ def test_attributes_with_names_of_the_formats_survive_or_are_refused(suffix, val
     assert all(f"Files of form {suffix} cannot hold" in message for message in refused)
 
 
-def test_nothing_is_written_where_something_would_be_lost(tmp_path):
+def test_a_refused_graph_leaves_the_file(tmp_path):
     graph = with_attributes(1)
     write_graph(graph, tmp_path / "graph.json")
     before = (tmp_path / "graph.json").read_bytes()
@@ -241,15 +253,10 @@ def test_nothing_is_written_where_something_would_be_lost(tmp_path):
     with pytest.raises(ValueError, match=r"json cannot hold 'id' of node 'conv_w003': .* rename it"):
         write_graph(graph, tmp_path / "graph.json")
     assert (tmp_path / "graph.json").read_bytes() == before
-    for other in (nx.Graph(), nx.MultiDiGraph()):
-        with pytest.raises(TypeError, match=r"of class networkx\.DiGraph"):
-            write_graph(other, tmp_path / "graph.json")
-    with pytest.raises(TypeError, match="'extra' is a object, which no file can hold"):
-        write_graph(with_attributes(object()), tmp_path / "graph.json")
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_files_that_hold_no_graph_of_ours(suffix, tmp_path):
+def test_other_files_are_refused(suffix, tmp_path):
     file = tmp_path / f"graph{suffix}"
     contents = ["", "nothing", "[]", "{}", "5", "<a/>", "<graphml/>", "[" * 50_000, '{"nodes": 5, "edges": []}', "\x00",
                 '{"data": {}, "elements": 5}', '{"nodes": [{"id": 5}], "edges": []}', "graph { a -- b }"]  # fmt: skip
@@ -257,6 +264,11 @@ def test_files_that_hold_no_graph_of_ours(suffix, tmp_path):
         file.write_bytes(content)
         with pytest.raises(ValueError, match=f"graph\\{suffix}' holds no graph that write_graph has written"):
             read_graph(file)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_damaged_files_are_refused(suffix, tmp_path):
+    file = tmp_path / f"graph{suffix}"
     write_graph(with_attributes([1]), file)
     file.write_bytes(
         file.read_bytes().replace(b"json:[1]", b"json:[1").replace(b"[1]", b"[1").replace(b"\n  1\n", b"\n")
@@ -266,5 +278,9 @@ def test_files_that_hold_no_graph_of_ours(suffix, tmp_path):
         file.write_bytes(whole[:length])
         with pytest.raises(ValueError, match="holds no graph"):
             read_graph(file)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_missing_files_are_named(suffix, tmp_path):
     with pytest.raises(FileNotFoundError):
         read_graph(tmp_path / f"nothing{suffix}")

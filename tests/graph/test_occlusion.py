@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from skgmmcnn import InferenceGraph
-from skgmmcnn.dictionary import WordMaps
-from tests.graph.test_influence import NETWORK, images_of, words_of
+from tests.networks import NETWORK, images_of, without_network, words_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:Counts know little", "ignore:The counts of all words")  # few images
 
@@ -18,7 +17,8 @@ def topped():
 
 @pytest.mark.parametrize("evidence", ["influence", "counts"])
 def test_hidden_places_equal_masks_by_hand(topped, evidence):
-    graph, some = InferenceGraph(n_nodes=2, evidence=evidence, random_state=0).fit(topped), topped[5:11]
+    graph = InferenceGraph(n_nodes=2, evidence=evidence, random_state=0).fit(topped)
+    some = topped[5:11]
     graphs = graph.check(some, graph.explain(some))
     n_hidden = 0
     for i, actual in enumerate(graphs):
@@ -27,8 +27,8 @@ def test_hidden_places_equal_masks_by_hand(topped, evidence):
         for _, node in actual.nodes(data=True):
             if node["layer"] == "top":
                 assert node.get("effect", node.get("score")) > 0
-                shown = some.words[node["layer"]][i] == node["word"]
-                mask |= np.kron(shown, np.ones((8 // len(shown), 8 // len(shown)))).astype(bool)
+                present = some.words[node["layer"]][i] == node["word"]
+                mask |= np.kron(present, np.ones((8 // len(present), 8 // len(present)))).astype(bool)
         hidden = image.clone()
         hidden[0][torch.from_numpy(mask)] = image.mean()
         with torch.no_grad():
@@ -41,7 +41,7 @@ def test_hidden_places_equal_masks_by_hand(topped, evidence):
 
 
 def test_places_that_matter_cost_more(words, influence_graph):
-    """Digits: places of words leave a probability of 0.24 to 0.30 over six seeds, others 0.42 to 0.52."""
+    """Over six seeds, the probability is 0.24 to 0.30 with the places of words hidden, and 0.42 to 0.52 with others."""
     graphs = influence_graph.check(words[:60], influence_graph.explain(words[:60]))
     hidden, elsewhere = (
         np.mean([graph.graph[name] for graph in graphs])
@@ -50,15 +50,24 @@ def test_places_that_matter_cost_more(words, influence_graph):
     assert hidden < elsewhere - 0.1
 
 
-def test_bad_input(topped):
+def test_each_image_needs_a_graph(topped):
     graph = InferenceGraph().fit(topped)
-    graphs = graph.explain(topped[:2])
     with pytest.raises(ValueError, match="one graph for each of the 3"):
-        graph.check(topped[:3], graphs)
+        graph.check(topped[:3], graph.explain(topped[:2]))
+
+
+@pytest.mark.parametrize("kind", ["class", "word"])
+def test_only_graphs_of_one_decision_are_checked(topped, kind):
+    graph = InferenceGraph().fit(topped)
+    if kind == "class":
+        graphs = [graph.explain_class(topped, int(topped.decisions[0]))]
+    else:
+        graphs = graph.explain(topped[:1], ("top", 0))
     with pytest.raises(ValueError, match="explain an output for one image"):
-        graph.check(topped[:1], [graph.explain_class(topped, int(topped.decisions[0]))])
-    with pytest.raises(ValueError, match="explain an output for one image"):
-        graph.check(topped[:1], graph.explain(topped[:1], ("top", 0)))
-    plain = WordMaps(topped.words, topped.decisions, topped.spec, topped.vocabulary)
+        graph.check(topped[:1], graphs)
+
+
+def test_words_need_a_network(topped):
+    graph = InferenceGraph().fit(topped)
     with pytest.raises(ValueError, match="no network, from which"):
-        graph.check(plain[:2], graphs)
+        graph.check(without_network(topped[:2]), graph.explain(topped[:2]))

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from skgmmcnn import InferenceGraph
 from skgmmcnn.graph import surprise, typicality
-from tests.graph.naive import naive_surprise, random_case
+from tests.graph.naive import naive_surprise
+from tests.graph.random_words import random_case
 
 
 @settings(max_examples=60, deadline=None)
@@ -22,10 +23,10 @@ def test_surprise_equals_loops(seed, smoothing):
     for layer, maps in expected.items():
         np.testing.assert_allclose(actual.maps[layer], maps, rtol=1e-5)
         for image in range(len(words)):
-            seen = maps[image][np.isfinite(maps[image])]
-            mean = seen.mean() if len(seen) else np.nan
+            finite = maps[image][np.isfinite(maps[image])]
+            mean = finite.mean() if len(finite) else np.nan
             assert actual.layers[layer][image] == pytest.approx(mean, nan_ok=True, rel=1e-5)
-            images[image] += mean if len(seen) else 0
+            images[image] += mean if len(finite) else 0
     np.testing.assert_allclose(actual.images, images, rtol=1e-5)
 
 

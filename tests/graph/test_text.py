@@ -4,7 +4,7 @@ import networkx as nx
 import pytest
 
 from skgmmcnn import InferenceGraph, to_text
-from skgmmcnn.graph._wording import nats, percent, probable
+from tests.graph.random_words import random_words
 
 
 def seven(**of):
@@ -84,16 +84,12 @@ def test_several_images_and_words(influence_graph, words):
     assert "becomes" not in of_word
 
 
-@pytest.mark.parametrize(
-    ("number", "text"),
-    [(0.0, "<0.0001"), (0.004, "0.004"), (0.5, "0.50"), (0.93, "0.93"), (0.9991, "0.9991"), (1.0, ">0.9999")],
-)
-def test_probabilities(number, text):
-    assert probable(number) == text
-
-
-def test_numbers():
-    assert [nats(value) for value in (12.34, -1, 0.5, -0.004, 0.0)] == [
-        "+12.3 nats", "-1.0 nats", "+0.50 nats", "-0.0040 nats", "+0 nats",
-    ]  # fmt: skip
-    assert [percent(share) for share in (0.31, -0.1, 0.004, 1.2)] == ["31 %", "-10 %", "under 1 %", "120 %"]
+@pytest.mark.filterwarnings("ignore:Counts know little")
+def test_text_of_counts(graph, words):
+    named = random_words(1, names={("top", 3): "whisker"})
+    text = to_text(InferenceGraph(n_nodes=5).fit(named).explain_class(named, "layer3"))
+    assert text.startswith("decision_2 layer3: the decision for")
+    assert "top_w003 whisker: " in text
+    assert f"learnt from {(named.decisions == 2).sum()} images" in text
+    explained = graph.explain(words[:1])[0]
+    assert all(key in to_text(explained) for key in explained)

@@ -7,7 +7,8 @@ from sklearn.pipeline import make_pipeline
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
 from skgmmcnn.metrics import deletion
-from skgmmcnn.metrics._deletion import ORDERS, whole_words
+from skgmmcnn.metrics._deletion import ORDERS, first_words
+from skgmmcnn.metrics._orders import ranks_of
 from tests.metrics.naive import maps_of, run_with
 
 
@@ -17,7 +18,8 @@ def test_steps_take_whole_words(data, n_words, n_steps):
     counts = np.array(data.draw(st.lists(st.integers(0, 9), min_size=n_words, max_size=n_words)))[None]
     counts[0, 0] += 1
     importance = np.array(data.draw(st.lists(st.integers(-3, 3), min_size=n_words, max_size=n_words)), float)[None]
-    ranks, ends, shares = whole_words(importance, counts, n_steps)
+    ranks = ranks_of(importance, counts)
+    first = first_words(ranks, counts, n_steps)
     order = sorted((word for word in range(n_words) if counts[0, word]), key=lambda word: -importance[0, word])
     total, sums = counts.sum(), [0]
     for place, word in enumerate(order):
@@ -25,12 +27,13 @@ def test_steps_take_whole_words(data, n_words, n_steps):
         sums.append(sums[-1] + counts[0, word])
     for step in range(n_steps + 1):
         nearest = min(range(len(sums)), key=lambda i: abs(sums[i] - step / n_steps * total))
-        assert abs(sums[ends[0, step]] - step / n_steps * total) == pytest.approx(
+        n_locations = counts[first[step]].sum()
+        assert n_locations in sums
+        assert abs(n_locations - step / n_steps * total) == pytest.approx(
             abs(sums[nearest] - step / n_steps * total), abs=1e-9
         )
-        assert shares[0, step] == pytest.approx(sums[ends[0, step]] / total)
-    assert ends[0, 0] == 0
-    assert shares[0, -1] == 1
+    assert not first[0].any()
+    assert first[-1][counts > 0].all()
 
 
 def naive_curve(network, image, layer, words, importance, filling, n_steps, kind):
@@ -93,12 +96,12 @@ def test_the_one_word_that_is_used_is_found(one_channel):
     # Two of three words mean nothing: the decision falls with the first word, or not before the last.
     assert (curves.proba["graph"][:, 2:] < 0.01).all()
     assert (curves.proba["reverse"][:, :-2] > 0.99).all()
-    ratio, (low, high) = curves.ratio()
+    ratio, low, high = curves.ratio()
     assert low <= ratio <= high < 0.7
     how = {"orders": ["graph", "random"], "fill": "zero", "random_state": 0}
     back = deletion(pipe, images[::2], "look", direction="insertion", **how)
     assert (back.proba["graph"][:, 2:] > 0.99).all()
-    assert "Words of look given back (fill: zero)" in str(back)
+    assert "insertion (zero), graph : random" in str(back)
 
 
 def test_a_graph_without_evidence_is_no_better_than_random_order(digits):
@@ -131,8 +134,8 @@ def test_the_whole_map_gone_is_the_same_in_every_order(pipe, shown):
     ("options", "message"),
     [
         ({"layer": "conv9"}, "no layer 'conv9'"),
-        ({"orders": ["best"]}, "orders may name 'graph', .*got 'best'"),
-        ({"orders": []}, "orders names no order"),
+        ({"orders": ["best"]}, "orders must be among 'graph', .*got 'best'"),
+        ({"orders": []}, "orders is empty"),
         ({"by": "word"}, "by must be 'image' or 'class'"),
         ({"fill": "noise"}, "fill must be one of 'mean', 'zero', 'resample'"),
         ({"n_steps": 0}, "n_steps must be at least 1; got 0"),

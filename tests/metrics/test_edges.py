@@ -63,7 +63,7 @@ def test_effects_equal_path_patching_with_hooks(either, shown):
             assert pair.effects[number] == pytest.approx(expected, rel=1e-3, abs=1e-4)
             key = words.vocabulary.key
             edge = graphs[i].get_edge_data(key(lower, t), f"decision_{s}" if upper == "decision" else key(upper, s))
-            assert pair.drawn[number] == (edge is not None)
+            assert pair.has_edge[number] == (edge is not None)
             if edge is not None:
                 assert pair.evidence[number] == pytest.approx(edge[weight], rel=1e-4, abs=1e-5)
                 assert edge.get("effect", expected) == pytest.approx(expected, rel=1e-3, abs=1e-4)
@@ -115,10 +115,10 @@ def test_a_cause_is_told_from_a_companion(copying, evidence):
     cause, companion = ((pair.lower_words == word) & (pair.upper_words == on) for word in of_channel)
     assert cause.sum() > 20
     assert pair.effects[cause].min() > 1
-    assert pair.drawn[cause].all()
+    assert pair.has_edge[cause].all()
     np.testing.assert_allclose(pair.effects[companion], 0, atol=1e-5)
     if evidence == "influence":
-        assert not pair.drawn[companion].any()
+        assert not pair.has_edge[companion].any()
     else:
         assert companion.sum() > 20
         np.testing.assert_allclose(pair.evidence[cause][0], pair.evidence[companion][0], rtol=1e-5)
@@ -129,18 +129,18 @@ def test_summaries():
     images, evidence = np.repeat(np.arange(20), 6), random.randn(120)
     effects = evidence + random.randn(120)
     effects[:6] = 0
-    pair = PairEffects("b", "a", images, images, images, evidence > 0, evidence, effects, named="flow", random_state=0)
-    rho, (low, high) = pair.correlation()
+    pair = PairEffects(
+        "b", "a", images, images, images, evidence > 0, evidence, effects, quantity="flow", random_state=0
+    )
+    rho, low, high = pair.correlation
     assert rho == pytest.approx(spearmanr(evidence, effects).statistic)
     assert low < rho < high
     assert pair.same_sign == np.mean([e * f > 0 for e, f in zip(evidence[6:], effects[6:], strict=True)])
-    assert pair.drawn_share == pytest.approx(abs(effects)[evidence > 0].sum() / abs(effects).sum())
-    text = str(EdgeEffects({("b", "a"): pair}))
-    assert text.startswith("The flow of all pairs of words")
-    assert f"a to b: 120 pairs, rank correlation {rho:.2f}" in text
-    assert [figure.where for figure in pair.figures()] == ["b > a"] * 3
+    assert pair.edge_share == pytest.approx(abs(effects)[evidence > 0].sum() / abs(effects).sum())
+    assert [row.where for row in pair.measurements()] == ["b > a"] * 3
+    assert f"rank correlation {pair.correlation:.2f}, 1 is best" in str(EdgeEffects({("b", "a"): pair}))
     nothing = replace(pair, effects=np.zeros(120))
-    assert np.isnan([nothing.correlation()[0], nothing.same_sign, nothing.drawn_share]).all()
+    assert np.isnan([nothing.correlation[0], nothing.same_sign, nothing.edge_share]).all()
 
 
 def test_a_chain_has_edges_too(rng):
@@ -158,7 +158,7 @@ def test_nothing_is_left_on_the_network_after_an_interrupt(pipe, shown, monkeypa
     def interrupted(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("skgmmcnn.graph._tracing.Tracer.connect", interrupted)
+    monkeypatch.setattr("skgmmcnn.graph._influence_traces.Tracer._connect", interrupted)
     with pytest.raises(KeyboardInterrupt):
         edge_effects(pipe, shown[:5])
     assert not any(module._forward_hooks for module in pipe[0].network_.modules())

@@ -25,7 +25,7 @@ def naive_label(words, labels, word, left_out=None):
     return min(set(seen), key=lambda label: (-seen.count(label), label)) if seen else -1
 
 
-def test_figures_equal_a_loop(rng):
+def test_results_equal_a_loop(rng):
     words, test_words = rng.integers(0, 6, (80, 3)), rng.integers(0, 7, (30, 3))
     true, test_labels = rng.integers(0, 4, 80), rng.integers(0, 4, 30)
     labels = np.where(rng.random(80) < 0.4, (true + 1) % 4, true)

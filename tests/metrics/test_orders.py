@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skgmmcnn.metrics._orders import first_with_as_many, leaders_of, ranked_by_evidence, ranks_of
+from skgmmcnn.metrics._orders import first_of_equal_size, leaders_of, priorities_by_evidence, ranks_of
 from skgmmcnn.metrics._parts import take_apart
 
 
@@ -11,7 +11,8 @@ from skgmmcnn.metrics._parts import take_apart
 def test_words_are_ranked_as_the_graph_chooses_them(either, shown, by):
     parts = take_apart(either, shown)
     evidence, counts, decisions = parts.evidence, parts.words.histogram(), parts.words.decisions
-    result = ranked_by_evidence(parts, leaders_of(parts, by))
+    tables = priorities_by_evidence(parts, leaders_of(parts, by))
+    result = {order: np.hstack(list(table.values())) for order, table in tables.items()}
     for row in range(len(shown)):
         rows = [row] if by == "image" else decisions == decisions[row]
         mean, n_locations = evidence[rows].mean(0), counts[rows].mean(0)
@@ -23,9 +24,9 @@ def test_words_are_ranked_as_the_graph_chooses_them(either, shown, by):
 
 def test_the_graph_keeps_the_first_words_of_its_order(pipe, shown):
     parts = take_apart(pipe, shown)
-    ranked = ranked_by_evidence(parts, leaders_of(parts, "image"))["graph"]
+    priorities = priorities_by_evidence(parts, leaders_of(parts, "image"))["graph"]
     for layer, kept in parts.kept().items():
-        places = (-ranked[:, parts.columns([layer])]).argsort(1).argsort(1)
+        places = (-priorities[layer]).argsort(1).argsort(1)
         assert (places[kept] < 3).mean() > 0.9  # the others had no effect
 
 
@@ -38,7 +39,7 @@ def test_first_words_with_about_as_many_columns(data, n_words, n):
     counts, kept, priority = table(st.integers(0, 5)), table(st.booleans()), table(st.integers(-3, 3))
     counts[:, 0] += 1
     ranks = ranks_of(priority, counts)
-    first = first_with_as_many(ranks, counts, kept)
+    first = first_of_equal_size(ranks, counts, kept)
     for i in range(n):
         order = np.argsort(ranks[i])
         shown = sorted(np.flatnonzero(counts[i]), key=lambda word: -priority[i, word])

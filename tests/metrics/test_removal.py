@@ -8,15 +8,15 @@ from skgmmcnn import InferenceGraph
 from skgmmcnn.dictionary import layer_mean
 from skgmmcnn.features import margins, replace
 from skgmmcnn.metrics import removal
-from skgmmcnn.metrics._removal import Removal, as_many
+from skgmmcnn.metrics._removal import Removal, random_locations
 
 pytestmark = pytest.mark.filterwarnings("ignore:Counts know little")  # few images
 
 
-def test_random_words_are_at_as_many_locations():
+def test_random_words_are_at_random_locations_locations():
     rng = np.random.RandomState(0)
     shown, gone = rng.randint(0, 8, (50, 6, 6)), rng.random_sample((50, 6, 6)) < rng.random_sample((50, 1, 1))
-    draws = np.stack([as_many(gone, shown, rng) for _ in range(40)])
+    draws = np.stack([random_locations(gone, shown, rng) for _ in range(40)])
     np.testing.assert_array_equal(draws.sum((2, 3)), np.tile(gone.sum((1, 2)), (40, 1)))
     for drawn in draws:
         for where, words in zip(drawn, shown, strict=True):
@@ -74,11 +74,12 @@ def test_the_share_of_draws_that_fall_less(without, without_random, expected):
     assert result.used[0] == (expected >= 0.95)
 
 
-def test_text_figures_and_picture(pipe, shown):
+def test_text_measurements_and_picture(pipe, shown):
     result = removal(pipe, shown, random_state=0)
     full, without, chance = (values.mean() for values in result.proba)
-    assert f"is {without:.2f}, without random ones at as many {chance:.2f}" in str(result)
-    assert [figure.value for figure in result.figures()] == pytest.approx([result.used[0], full, without, chance])
+    expected = [result.used.value, full, without, chance, result.share.mean()]
+    assert [row.value for row in result.measurements()] == pytest.approx(expected)
+    assert f"falls from {full:.2f} to {without:.2f}; without random words" in str(result)
     np.testing.assert_allclose(result.plot().collections[0].get_offsets()[:, 1], expit(result.without))
 
 

@@ -5,6 +5,7 @@ import random
 
 import numpy as np
 import pytest
+import torch
 from sklearn.base import BaseEstimator
 from sklearn.pipeline import make_pipeline
 
@@ -13,12 +14,11 @@ from skgmmcnn.datasets import DigitsNetwork
 
 from .test_files import forge, opened
 
-ARRAYS = [
-    ["0", [5, 5]], ["?", []], ["object", [10**12], []], ["object", [-1, -1], [1]], ["text", [3], [1, 2, 3]], 5,
-]  # fmt: skip
+ARRAYS = [["0", [5, 5]], ["?", []], ["0", []], 5]
+ITEMS = [["O", [10**12], []], ["O", [-1, -1], [1]], ["U", [3], [1, 2, 3]], 5]
 OTHERS = [
-    {"float": "nan"}, {"float": []}, {"scalar": ["object", 1]}, {"text": {}}, {"tensor": ["float64", ["0", []]]},
-    {"tensor": ["load", ["0", [0]]]}, {"tuple": 3}, {"dict": [[[], 1]]}, {"set": [[1], {"dict": []}]},
+    {"float": "nan"}, {"float": []}, {"scalar": 1}, {"text": {}}, {"tensor": ["0", [7]]},
+    {"tensor": [0, [0]]}, {"tuple": 3}, {"dict": [[[], 1]]},
     {"estimator": ["Pipeline", {}]}, {"estimator": ["Pipeline", {"steps": 5}]}, {"estimator": "LayerDictionary"},
     {"record": ["Parameters", []]}, {"transform": ["Compose", {"__call__": 1}]}, {"interpolation": 3}, {"path": "/"},
     {"weights": "a.b"}, {"weights": 5}, {"captured": []}, {"code": ["argument", "nothing"]}, {"code": ["network", "?"]},
@@ -26,7 +26,7 @@ OTHERS = [
     {"device": "disk"}, {"dtype": "Tensor"}, {"a": 1, "b": 2},
 ]  # fmt: skip
 PLAIN = [None, True, 0, -1, 7, 2**70, 1.5, "", "fit", "__class__", "x" * 5000, [], {}, [[]], [None] * 5]
-VALUES = [*PLAIN, *OTHERS, *({"array": content} for content in ARRAYS)]
+VALUES = [*PLAIN, *OTHERS, *({"array": content} for content in ARRAYS), *({"items": content} for content in ITEMS)]
 
 
 def places(node, path=()):
@@ -74,7 +74,7 @@ def seeds(digits, tmp_path_factory):
 
 
 def loads(file, **given):
-    """Tell whether a file can be loaded; if not, its name must be in the error."""
+    """Return whether a file can be loaded; if not, its name must be in the error."""
     try:
         estimator = load(file, **given)
     except ValueError as error:
@@ -108,6 +108,6 @@ def test_texts_that_are_no_documents(text, tmp_path):
 def test_arrays_of_another_type_or_shape(seeds, tmp_path):
     document, arrays = seeds[0]
     for name in arrays:
-        for other in (np.zeros(0), np.zeros((2, 2), bool), np.full((1, 1), np.nan)):
+        for other in (torch.zeros(0), torch.zeros((2, 2), dtype=torch.bool), torch.full((1, 1), torch.nan)):
             forge(tmp_path / "hostile", document, arrays | {name: other})
             loads(tmp_path / "hostile")

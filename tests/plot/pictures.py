@@ -34,8 +34,9 @@ from skgmmcnn.dictionary import Vocabulary, count_words
 from skgmmcnn.dictionary._representatives import Typical, illustrate
 from skgmmcnn.dictionary._words import count_classes
 from skgmmcnn.features import FeatureExtractor, NetworkSpec, Pictures
-from skgmmcnn.features._images import Images, PixelScale
-from skgmmcnn.plot._word_similarity import class_cohesion, class_similarity, locality, word_classes
+from skgmmcnn.features._images import Images
+from skgmmcnn.features._pixels import PixelScale
+from skgmmcnn.plot._word_measures import class_cohesion, class_profiles, class_similarity, locality, word_classes
 
 BASELINE = Path(__file__).parent / "baseline"
 NAMES = ("nought", "one", "two", "three", "four", "five", "six, which is a good deal longer", "seven", "eight", "nine")
@@ -138,10 +139,11 @@ def _similarity():
     found = words()
     layers = found.layers[:3]
     classes = {layer: word_classes(found.vocabulary.statistics[layer]) for layer in layers}
-    table = np.block([[class_similarity(found, a, b) for b in layers] for a in layers])
+    profiles = {layer: class_profiles(found, layer) for layer in layers}
+    table = np.block([[class_similarity(one, other) for other in profiles.values()] for one in profiles.values()])
     cohesion = {
-        layer: class_cohesion(class_similarity(found, layer, layer), classes[layer], random_state=0, n_permutations=50)
-        for layer in layers
+        layer: class_cohesion(class_similarity(profile, profile), classes[layer], 50, random_state=0)
+        for layer, profile in profiles.items()
     }
     spread = {layer: locality(found.words[layer], N_WORDS[layer]) for layer in layers}
     return WordSimilarityDisplay(

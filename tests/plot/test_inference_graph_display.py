@@ -26,7 +26,7 @@ from skgmmcnn.plot._drawing import AGAINST, INK, in_lines
 from skgmmcnn.plot._edge_maps import edge_maps
 from skgmmcnn.plot._layout import Box, place_labels, rows_of
 from skgmmcnn.plot._reading import locations_of
-from tests.graph.test_inference_graph import random_words
+from tests.graph.random_words import random_words
 from tests.plot.readable import assert_readable, written
 
 # What counts warn of, pictures say themselves.

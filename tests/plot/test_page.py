@@ -20,7 +20,7 @@ from skgmmcnn.graph import nats, percent, probable
 from skgmmcnn.plot import _page_data
 from skgmmcnn.plot._reading import pictures
 from skgmmcnn.plot._reduction import prune
-from tests.graph.test_inference_graph import random_words
+from tests.graph.random_words import random_words
 
 # What counts warn of, the page says itself.
 pytestmark = pytest.mark.filterwarnings("ignore:Counts know little", "ignore:The counts of all words together")
@@ -203,7 +203,7 @@ def test_influence_says_what_the_graphs_say(influence_graph, words):
         for key, node in graph.nodes.items():
             shown_bar, length = view["nodes"][key]["bar"]
             if node["layer"] == "decision":
-                assert (shown_bar, length) == (probable(node["probability"]), node["probability"])
+                assert (shown_bar, length) == (probable(node["probability"]), round(node["probability"], 3))
             else:
                 assert shown_bar in (nats(node["influence"]), percent(node["share"]))
                 assert 0 < length <= 1

@@ -347,7 +347,7 @@ def test_a_cut_graph_says_so(open_page, named, tmp_path, monkeypatch):
 
 @pytest.mark.filterwarnings("ignore:Counts know little", "ignore:The counts of all words together")
 def test_words_without_images(open_page, tmp_path):
-    from tests.graph.test_inference_graph import random_words
+    from tests.graph.random_words import random_words
 
     words = random_words(0)
     estimator = InferenceGraph(evidence="counts").fit(words)

@@ -11,7 +11,7 @@ from sklearn.pipeline import make_pipeline
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary, LayerHMM, WordMapDisplay
 from skgmmcnn.plot._drawing import PALETTE
-from tests.graph.test_inference_graph import random_words
+from tests.graph.random_words import random_words
 from tests.plot import pictures
 from tests.plot.readable import assert_readable, written
 

@@ -4,7 +4,7 @@ import pytest
 from sklearn.pipeline import make_pipeline
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary, WordSimilarityDisplay
-from skgmmcnn.plot._word_similarity import Cohesion, Locality, class_similarity, locality
+from skgmmcnn.plot._word_measures import Cohesion, Locality, class_profiles, class_similarity, locality
 from tests.plot.readable import assert_readable
 
 
@@ -20,7 +20,8 @@ def test_words_of_a_digit_become_more_alike(pipe, digits):
     assert gaps[0] < gaps[1] - 0.1
     assert display.by_class["conv3"].p_value < 0.01
     words = pipe[:-1].transform(digits.test_images)
-    np.testing.assert_array_equal(display.similarity[:30, 30:], class_similarity(words, "conv2", "conv3"))
+    profiles = [class_profiles(words, layer) for layer in words.layers]
+    np.testing.assert_array_equal(display.similarity[:30, 30:], class_similarity(*profiles))
     assert display.spread["conv2"] == locality(words.words["conv2"], 30)
 
 

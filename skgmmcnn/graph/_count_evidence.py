@@ -6,24 +6,20 @@
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections.abc import Iterator
 from functools import reduce
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from sklearn.utils import gen_batches
 
-from ..dictionary import WordMaps
+from .._warnings import warn
 from ..features import ReceptiveField
-from ._counting import FEW_FITTED
-from ._counts_wording import CountsWording
-from ._evidence import NONE, Evidence, Selection, Strength
+from ._count_tables import FEW_FITTED
+from ._count_wording import CountWording
+from ._evidence import ENOUGH, NONE, Evidence, Selection, Strength
 from ._hierarchy import DECISION
 from ._targets import Targets
-
-if TYPE_CHECKING:
-    from ._inference_graph import InferenceGraph
 
 NO_EVIDENCE = 1e-9  # bits; smaller differences are rounding
 _HELD = 2**22  # numbers held at a time
@@ -58,20 +54,18 @@ class CountEvidence(Evidence):
         support="score",
         edge="log_ratio",
         total="contribution",
-        compared="contribution",
+        evidence="contribution",
         part="count",
         share="frequency",
-        comparable=False,
+        comparable_across_rows=False,
         additive=True,
     )
-    wording = CountsWording
+    wording = CountWording
     uses_network = False
 
-    @staticmethod
-    def check(estimator: InferenceGraph, words: WordMaps) -> None:
-        """Raise ValueError for a number of words that only the network can determine."""
-        if estimator.n_nodes == "enough":
-            raise ValueError("n_nodes='enough' asks the network, which evidence='counts' never does; give a number.")
+    def _validate(self) -> None:
+        if self.estimator.n_nodes == ENOUGH:
+            raise ValueError("n_nodes='enough' needs the network, that is, evidence='influence'; pass a number.")
 
     def select(self, targets: Targets) -> list[Selection]:
         """Return the words of largest score for the words kept above."""
@@ -82,10 +76,9 @@ class CountEvidence(Evidence):
             selections += [self._selection(steps, targets, i, rows.start + i) for i in range(n_graphs)]
         n_denied = sum(selection.root["score"] < 0 for selection in selections)
         if targets.contrast is not None and n_denied:
-            warnings.warn(
+            warn(
                 f"The counts of all words together speak against {n_denied} of {len(selections)} contrasts, although "
                 "the network decided so: the words shown cannot be the reason. Use evidence='influence'.",
-                stacklevel=4,
             )
         return selections
 
@@ -111,7 +104,7 @@ class CountEvidence(Evidence):
         reached = {targets.layer: targets.words[rows][: 1 if targets.together else None, None]}
         steps = []
         for layer in reversed(self.words.layers):
-            uppers = [upper for upper in self.structure.above[layer] if upper in reached]
+            uppers = [upper for upper in self.hierarchy.above[layer] if upper in reached]
             links = [self._link(targets, rows, upper, layer, reached[upper]) for upper in uppers]
             if not links:
                 continue
@@ -123,7 +116,7 @@ class CountEvidence(Evidence):
         return steps
 
     def _link(self, targets: Targets, rows: slice, upper: str, layer: str, above: np.ndarray) -> _Link:
-        table, field = self.estimator.log_ratios_[upper, layer], self.structure.fields[upper, layer]
+        table, field = self.estimator.log_ratios_[upper, layer], self.hierarchy.fields[upper, layer]
         ratios = table[above]
         if upper == DECISION and targets.contrast is not None:
             ratios = ratios - table[targets.contrast[rows][: len(above), None]]
@@ -184,10 +177,9 @@ class CountEvidence(Evidence):
         few = [output for output in outputs if counts[output] < FEW_FITTED]
         if few:
             names = ", ".join(f"{spec.class_name(output)!r} ({counts[output]})" for output in few[:3])
-            warnings.warn(
+            warn(
                 f"Counts know little of decisions with fewer than {FEW_FITTED} fitted images: {names}"
                 f"{' and others' if len(few) > 3 else ''}. Fit more images of them, or use evidence='influence'.",
-                stacklevel=5,
             )
 
 

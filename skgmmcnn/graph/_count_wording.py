@@ -6,7 +6,7 @@ from ._hierarchy import DECISION
 from ._wording import Attributes, Bar, Wording, percent, sentence
 
 
-class CountsWording(Wording):
+class CountWording(Wording):
     """Evidence in bits, and numbers of locations."""
 
     names_root = True
@@ -26,7 +26,7 @@ class CountsWording(Wording):
 
     def panel(self, node: Attributes) -> list[str]:
         if node["layer"] != DECISION:
-            return [f"{self._locations(node)}, {self.word(node)}."]
+            return [f"{self._locations_in_images(node)}, {self.word(node)}."]
         fitted = f"{self._fitted()} with this decision"
         return [f"{self.word(node)} of evidence from all words below.", *map(sentence, [fitted, *self._occlusion()])]
 
@@ -39,7 +39,7 @@ class CountsWording(Wording):
         return Bar(self.word(node), max(-1.0, min(node["score"] / self._longest, 1.0)))
 
     def without(self, node: Attributes) -> str:
-        return f"{node['count']} of {node['n_locations']} locations"
+        return self.locations(node)
 
     def label(self, edge: Attributes) -> str:
         return f"{edge['log_ratio']:.2f} bits, {percent(edge['frequency'])}"
@@ -54,5 +54,5 @@ class CountsWording(Wording):
         return [*super()._rivals(), *([self._images()] if self._several else [])]
 
     def _doubts(self) -> list[str]:
-        denied = "contrast" in self._of and self._root["score"] < 0
+        denied = "contrast" in self._facts and self._root["score"] < 0
         return ["All its words together speak against it."] if denied else []

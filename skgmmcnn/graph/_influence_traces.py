@@ -45,13 +45,13 @@ class Trace:
     outcome: dict[str, Any] = field(default_factory=dict)
     totals: dict[str, np.ndarray] = field(default_factory=dict)  # the influence of each word, by layer, (K,)
     saliences: dict[str, np.ndarray] = field(default_factory=dict)  # by layer, (K,)
-    begins: dict[str, float] = field(default_factory=dict)  # the margin with the layer's mean everywhere
+    baseline_margins: dict[str, float] = field(default_factory=dict)  # the margin with the layer's mean everywhere
     # the words kept, by layer, the most salient first; those against the target follow
     kept: dict[str, list[int]] = field(default_factory=dict)
     effects: dict[Word, Effect] = field(default_factory=dict)  # of ablating each of these
     flows: dict[tuple[Word, Word], Flow] = field(default_factory=dict)  # from all lower to all upper words kept
     # the contribution of an upper word, to first order, and the part of it that comes from no word below
-    wholes: dict[Word, float] = field(default_factory=dict)
+    contributions: dict[Word, float] = field(default_factory=dict)
     backgrounds: dict[Word, float] = field(default_factory=dict)
 
 
@@ -71,16 +71,13 @@ class Question:
 def trace(words: WordMaps, handle: Influence, question: Question, *, keep: bool = True) -> list[Trace]:
     """Return the traces of n images: the influence of all words and, with `keep`, effects and flows of those kept."""
 
-    def work(part: Rerun) -> list[Trace]:
+    def run(part: Rerun) -> list[Trace]:
         tracer = Tracer(words, handle, question, part)
         if keep:
-            tracer.choose()
-            for upper, lower in question.pairs:
-                tracer.connect(upper, lower)
-            tracer.hold()
+            tracer.measure_kept_words()
         return tracer.traces
 
-    return [each for traces in handle.rerun(work) for each in traces]
+    return [trace for traces in handle.rerun(run) for trace in traces]
 
 
 class Tracer:
@@ -123,16 +120,23 @@ class Tracer:
         self._slopes[layer] = attribution.slope
         influence = attribution.influence.flatten(1)
         totals, counts = (self._by_word(layer, values) for values in (influence, torch.ones_like(influence)))
-        begins = attribution.begin.tolist()
-        for trace, *values in zip(self.traces, totals, salience(totals, counts), begins, strict=True):
-            trace.totals[layer], trace.saliences[layer], trace.begins[layer] = values
+        baseline_margins = attribution.begin.tolist()
+        for trace, *values in zip(self.traces, totals, salience(totals, counts), baseline_margins, strict=True):
+            trace.totals[layer], trace.saliences[layer], trace.baseline_margins[layer] = values
 
     def _by_word(self, layer: str, values: Tensor) -> np.ndarray:
         """Return the sums (n, K) of the values (n, H * W) of each word's locations."""
         totals = values.new_zeros(len(values), self._n_words[layer])
         return totals.scatter_add_(1, self._word_maps[layer].flatten(1), values).numpy(force=True)
 
-    def choose(self) -> None:
+    def measure_kept_words(self) -> None:
+        """Choose the words to keep, and measure their effects, their flows, and whether they are sufficient."""
+        self._choose()
+        for upper, lower in self._question.pairs:
+            self._connect(upper, lower)
+        self._record_sufficiency()
+
+    def _choose(self) -> None:
         """Keep words of every layer, and measure the effect of each of them."""
         question, fixed = self._question, None
         if question.fixed is not None:
@@ -193,7 +197,7 @@ class Tracer:
         maps = self._word_maps[layer]
         return maps == torch.from_numpy(words).to(maps.device)[:, None, None]
 
-    def connect(self, upper: str, lower: str) -> None:
+    def _connect(self, upper: str, lower: str) -> None:
         """Measure the flow from each lower word kept to each upper one."""
         above, below = self.ranked(upper), self.ranked(lower)
         falls = [self._patched(upper, lower, words, above) for words in below]
@@ -201,8 +205,8 @@ class Tracer:
             flows, whole, rest = self.flows_into(upper, lower, words)
             for i in np.flatnonzero(words != NONE).tolist():
                 s, trace = (upper, int(words[i])), self.traces[i]
-                trace.wholes[s] = float(whole[i])
-                trace.backgrounds[s] = trace.backgrounds.get(s, trace.wholes[s]) - float(whole[i] - rest[i])
+                trace.contributions[s] = float(whole[i])
+                trace.backgrounds[s] = trace.backgrounds.get(s, trace.contributions[s]) - float(whole[i] - rest[i])
                 for lower_words, fall in zip(below, falls, strict=True):
                     t = int(lower_words[i])
                     if t != NONE:
@@ -244,7 +248,7 @@ class Tracer:
             margins = [self._question.margin(self._part, edit).double() for edit in edits]
         return [(self._margins - each).numpy(force=True) for each in margins]
 
-    def hold(self) -> None:
+    def _record_sufficiency(self) -> None:
         """Record whether the words kept are sufficient for the decision."""
         if isinstance(self._question.margin, ClassMargin) and self._question.fixed is None:
             kept = {layer: [trace.kept[layer] for trace in self.traces] for layer in self._question.layers}

@@ -10,8 +10,8 @@ import numpy as np
 from ..features import NetworkSpec
 from ._evidence import Selection, Word
 from ._hierarchy import DECISION, Hierarchy
+from ._influence_traces import NOTHING, Flow, Trace, order
 from ._targets import Targets
-from ._tracing import NOTHING, Flow, Trace, order
 
 _INTERVAL = (2.5, 97.5)  # percentiles
 _N_RESAMPLES = 200
@@ -19,12 +19,12 @@ _LEAST_EFFECT = 0.02  # share of the influence of the upper word; edges with les
 
 
 def summarise(
-    traces: list[Trace], targets: Targets, structure: Hierarchy, spec: NetworkSpec, seed: int
+    traces: list[Trace], targets: Targets, hierarchy: Hierarchy, spec: NetworkSpec, seed: int
 ) -> list[Selection]:
     """Return the selection of each image from its trace, or one selection of all images."""
     groups = [traces] if targets.together else [[trace] for trace in traces]
     return [
-        _Summary(group, spec, seed).selection((targets.layer, int(word)), structure.below[targets.layer])
+        _Summary(group, spec, seed).selection((targets.layer, int(word)), hierarchy.below[targets.layer])
         for group, word in zip(groups, targets.words, strict=False)
     ]
 
@@ -40,8 +40,8 @@ class _Summary:
         """Return the words kept, their effects and the flows between them; the layers `tops` explain the target."""
         margin = self._mean(lambda trace: trace.margin)
         selection = Selection({"n_explained": len(self._traces), "margin": margin}, {"margin": margin})
-        begins = self._mean_begins()
-        selection.graph |= {f"baseline_margin_{layer}": begin for layer, begin in begins.items()}
+        baselines = self._baseline_margins()
+        selection.graph |= {f"baseline_margin_{layer}": baseline for layer, baseline in baselines.items()}
         if target[0] == DECISION:
             probability = self._mean(lambda trace: trace.probability)
             selection.graph["probability"] = selection.root["probability"] = probability
@@ -50,7 +50,7 @@ class _Summary:
         for layer in reversed(self._first.totals):
             words = [(layer, word) for word in self._first.kept[layer]]
             for word in sorted(words, key=self._influence, reverse=True):
-                selection.words[word] = self._word(word, margin - begins[layer])
+                selection.words[word] = self._word(word, margin - baselines[layer])
                 if layer in tops:
                     self._add_edge_to_target(selection, word, target)
         for pair in dict.fromkeys(pair for trace in self._traces for pair in trace.flows):
@@ -60,8 +60,9 @@ class _Summary:
     def _mean(self, value: Callable[[Trace], Any]) -> float:
         return float(np.mean([value(trace) for trace in self._traces]))
 
-    def _mean_begins(self) -> dict[str, float]:
-        return {layer: float(np.mean([trace.begins[layer] for trace in self._traces])) for layer in self._first.totals}
+    def _baseline_margins(self) -> dict[str, float]:
+        by_layer = {layer: [trace.baseline_margins[layer] for trace in self._traces] for layer in self._first.totals}
+        return {layer: float(np.mean(margins)) for layer, margins in by_layer.items()}
 
     def _influence(self, word: Word) -> float:
         layer, number = word
@@ -69,7 +70,7 @@ class _Summary:
 
     def _contribution(self, word: Word) -> float:
         """Return the contribution of a word to first order, 0 for words without a layer below."""
-        return self._mean(lambda trace: trace.wholes.get(word, 0.0))
+        return self._mean(lambda trace: trace.contributions.get(word, 0.0))
 
     @staticmethod
     def _add_edge_to_target(selection: Selection, word: Word, target: Word) -> None:

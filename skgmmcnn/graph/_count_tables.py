@@ -23,12 +23,12 @@ class Counts:
     transitions: dict[Pair, np.ndarray]  # of each lower word in the fields of each upper word, (K_upper, K_lower)
 
     @classmethod
-    def of(cls, words: WordMaps, structure: Hierarchy) -> Counts:
+    def of(cls, words: WordMaps, hierarchy: Hierarchy) -> Counts:
         """Count over images."""
         sizes = {DECISION: words.spec.n_outputs, **words.vocabulary.n_words}
         counts = {
             (upper, lower): count_pairs(maps_of(words, upper), words.words[lower], field, sizes[upper], sizes[lower])
-            for (upper, lower), field in structure.fields.items()
+            for (upper, lower), field in hierarchy.fields.items()
         }
         return cls(np.bincount(words.decisions, minlength=words.spec.n_outputs), counts)
 

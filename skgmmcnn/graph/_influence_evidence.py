@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..dictionary import ClassMargin, Influence, Margin, WordMaps, WordMargin, count_words
-from ._evidence import Evidence, Selection, Strength, Word
+from ._evidence import ENOUGH, Evidence, Selection, Strength, Word
 from ._hierarchy import DECISION
+from ._influence_summary import summarise
+from ._influence_traces import Question, Trace, order, salience, trace
 from ._influence_wording import InfluenceWording
-from ._summary import summarise
 from ._targets import Targets
-from ._tracing import Question, Trace, order, salience, trace
 
 if TYPE_CHECKING:
-    from ._inference_graph import InferenceGraph
+    pass
 
 # Of 30 photographs a class, over five classes of SqueezeNet: with 10 more, class graphs of two such sets share 70 % of
 # their words rather than 64 %, and these carry 2 % less of the influence; with 20 it is 78 %, and 4 %.
@@ -34,24 +34,22 @@ class InfluenceEvidence(Evidence):
         support="effect",
         edge="effect",
         total="effect",
-        compared="flow",
+        evidence="flow",
         part="flow",
         share="share",
-        comparable=True,
+        comparable_across_rows=True,
         additive=False,
     )
     wording = InfluenceWording
     uses_network = True
 
-    @staticmethod
-    def check(estimator: InferenceGraph, words: WordMaps) -> None:
-        """Raise ValueError for words without a network."""
-        network_of(words)
+    def _validate(self) -> None:
+        network_of(self.words)
 
     def select(self, targets: Targets) -> list[Selection]:
         """Return the words of largest effect on the margin, of each image or of at most `max_images` together."""
         traces = self._traces_together(targets) if targets.together else self._traces(self._question(targets))
-        return summarise(traces, targets, self.structure, self.words.spec, self.estimator._seed)
+        return summarise(traces, targets, self.hierarchy, self.words.spec, self.estimator._seed)
 
     def totals(self) -> np.ndarray:
         """Return the influence of every word on each image's decision, in nats."""
@@ -59,7 +57,7 @@ class InfluenceEvidence(Evidence):
         return np.stack([np.concatenate([each.totals[layer] for layer in self.words.layers]) for each in traces])
 
     def priority(self, evidence: np.ndarray, n_locations: np.ndarray) -> np.ndarray:
-        return evidence if self.estimator.n_nodes == "enough" else salience(evidence, n_locations)
+        return evidence if self.estimator.n_nodes == ENOUGH else salience(evidence, n_locations)
 
     def effects(self, kept: dict[str, list[list[int]]]) -> list[dict[tuple[Word, Word], float]]:
         """Return for each image the effects of all pairs of the words `kept`, by layer, and of each on the decision."""
@@ -76,14 +74,14 @@ class InfluenceEvidence(Evidence):
 
     def _question(self, targets: Targets) -> Question:
         layers, estimator = self.words.layers, self.estimator
-        n_nodes = None if estimator.n_nodes == "enough" and targets.layer == DECISION else self.n_nodes
+        n_nodes = None if estimator.n_nodes == ENOUGH and targets.layer == DECISION else self.n_nodes
         if targets.layer == DECISION:
             margin: Margin = ClassMargin(targets.words.astype(np.int64), targets.contrast)
         else:
-            layers = tuple(layer for layer in layers if layer in self.structure.reached[targets.layer])
+            layers = tuple(layer for layer in layers if layer in self.hierarchy.descendants[targets.layer])
             mixture = network_of(self.words).mixtures[targets.layer]
             margin = WordMargin(targets.layer, targets.words, targets.where(self.words), mixture)
-        below = self.structure.below
+        below = self.hierarchy.below
         pairs = [(upper, lower) for upper in below for lower in below[upper] if {upper, lower} <= set(layers)]
         return Question(margin, layers, pairs, estimator.n_steps, n_nodes, estimator.n_against)
 
@@ -106,9 +104,7 @@ class InfluenceEvidence(Evidence):
             return self, targets
         permutation = np.random.RandomState(estimator._seed).permutation(n_images)
         rows = np.sort(permutation[: estimator.max_images])
-        contrast = None if targets.contrast is None else targets.contrast[rows]
-        part = InfluenceEvidence(estimator, self.words[rows], self.structure, self.n_nodes)
-        return part, replace(targets, words=targets.words[rows], contrast=contrast)
+        return InfluenceEvidence(estimator, self.words[rows], self.hierarchy), targets[rows]
 
     def _reliability(self, layer: str, traces: list[Trace], targets: Targets) -> np.ndarray:
         """Return a conservative rank (K,) of the words of a layer for many images, from the traces of n images.

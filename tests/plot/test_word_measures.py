@@ -11,8 +11,12 @@ from sklearn.metrics import cohen_kappa_score
 from sklearn.metrics.pairwise import cosine_similarity
 
 from skgmmcnn.dictionary import WordStatistics
-from skgmmcnn.plot._word_similarity import class_cohesion, class_similarity, locality, word_classes
-from tests.graph.test_inference_graph import N_WORDS, random_words
+from skgmmcnn.plot._word_measures import class_cohesion, class_profiles, class_similarity, locality, word_classes
+from tests.graph.random_words import N_WORDS, random_words
+
+
+def similarity_of_layers(words, first, second):
+    return class_similarity(class_profiles(words, first), class_profiles(words, second))
 
 
 def naive_profiles(words, layer):
@@ -30,7 +34,7 @@ def naive_profiles(words, layer):
 def test_class_similarity_equals_a_naive_version(seed):
     words = random_words(seed, 10)
     for first, second in [("top", "top"), ("low", "middle")]:
-        found = class_similarity(words, first, second)
+        found = similarity_of_layers(words, first, second)
         expected = cosine_similarity(naive_profiles(words, first), naive_profiles(words, second))
         np.testing.assert_allclose(found, expected, atol=1e-12)
 
@@ -38,13 +42,13 @@ def test_class_similarity_equals_a_naive_version(seed):
 def test_every_class_counts_alike(seed):
     words = random_words(seed, 12)
     often = words[np.concatenate([np.arange(12), np.tile(np.flatnonzero(words.decisions == 1), 5)])]
-    np.testing.assert_allclose(class_similarity(often, "top", "top"), class_similarity(words, "top", "top"))
+    np.testing.assert_allclose(similarity_of_layers(often, "top", "top"), similarity_of_layers(words, "top", "top"))
 
 
 def test_words_that_are_not_shown_are_like_nothing():
     words = random_words(0)
     moved = {layer: np.where(array == 2, 0, array) for layer, array in words.words.items()}
-    found = class_similarity(replace(words, words=moved), "low", "top")
+    found = similarity_of_layers(replace(words, words=moved), "low", "top")
     assert np.isnan(found[2]).all()
     assert np.isnan(found[:, 2]).all()
     assert np.isfinite(np.delete(np.delete(found, 2, 0), 2, 1)).all()

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from skgmmcnn import InferenceGraph
 from skgmmcnn.features import ReceptiveField
-from skgmmcnn.graph import _counting
-from skgmmcnn.graph._counting import count_pairs, log_ratios
-from tests.graph.naive import naive_log_ratio, random_axis
+from skgmmcnn.graph import _count_tables
+from skgmmcnn.graph._count_tables import count_pairs, log_ratios
+from tests.graph.naive import naive_log_ratio
+from tests.graph.random_words import random_axis
 
 
 def naive_count(upper, lower, field, n_upper, n_lower):
@@ -37,7 +38,7 @@ def test_counts_equal_a_triple_loop(seed, upper_size, lower_size, chunk):
     upper = rng.integers(0, 4, (3, *upper_size)).astype(np.uint8)
     lower = rng.integers(0, 300, (3, *lower_size)).astype(np.uint16)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_counting, "_CHUNK", chunk)
+        patch.setattr(_count_tables, "_CHUNK", chunk)
         counts = count_pairs(upper, lower, field, 4, 300)
     np.testing.assert_array_equal(counts, naive_count(upper, lower, field, 4, 300))
 
@@ -63,32 +64,14 @@ def test_log_ratios_follow_the_formulas(seed, smoothing, share):
 def test_fit_prints_the_coverage_of_decisions(words, capsys):
     labels = np.where(np.arange(len(words)) < 30, (words.decisions + 1) % 10, words.decisions)  # 30 wrong ones
     few = words[words.decisions != 3]
-    some = np.concatenate([np.flatnonzero(words.decisions != 3), np.flatnonzero(words.decisions == 3)[:4]])
-    graph = InferenceGraph(verbose=1).fit(words[some], labels[some])
+    rows = np.concatenate([np.flatnonzero(words.decisions != 3), np.flatnonzero(words.decisions == 3)[:4]])
+    graph = InferenceGraph(verbose=1).fit(words[rows], labels[rows])
     printed = capsys.readouterr().out
-    predicted, right = graph.predict(words[some]) == words.decisions[some], labels[some] == words.decisions[some]
+    predicted, right = graph.predict(words[rows]) == words.decisions[rows], labels[rows] == words.decisions[rows]
     actual = [int(number) for number in re.findall(r"\d+", printed)]
     rates = [round(100 * rows.mean()) for rows in (predicted, predicted[right], predicted[~right])]
-    assert actual == [len(few), len(some), 10, *rates]
+    assert actual == [len(few), len(rows), 10, *rates]
     InferenceGraph(verbose=1).fit(few)
     assert "wrong" not in capsys.readouterr().out
     InferenceGraph().fit(few)
     assert not capsys.readouterr().out
-
-
-def test_counts_warn_where_they_know_little(words):
-    some = np.concatenate([np.flatnonzero(words.decisions != 3), np.flatnonzero(words.decisions == 3)[:4]])
-    rare = words[words.decisions == 3]
-    counts = InferenceGraph(evidence="counts").fit(words[some])
-    for asked in (lambda: counts.explain(rare[:2]), lambda: counts.explain_class(rare, 3)):
-        with pytest.warns(UserWarning, match=r"fewer than 10 fitted images: '3' \(4\)"):
-            asked()
-    counts.explain(words[words.decisions != 3][:3])
-    InferenceGraph(evidence="influence").fit(words[some]).explain(rare[:2])
-
-
-def test_counts_warn_of_contrasts_that_they_deny(words, graph):
-    one = words[:1]
-    decided = int(one.decisions[0])
-    with pytest.warns(UserWarning, match="speak against 1 of 1 contrasts"):
-        graph.explain(one, (decided + 1) % 10, contrast=decided)

@@ -1,0 +1,21 @@
+"""Warnings that point at the line of the user."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import warnings
+from pathlib import Path
+
+import sklearn
+
+# Files of this package, of scikit-learn, whose pipelines and wrappers call it, and of decorators.
+_INTERNAL = (str(Path(__file__).parent), str(Path(sklearn.__file__).parent), contextlib.__file__)
+
+
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
+    """Issue a warning at the first line on the stack that is outside of the package."""
+    frame, level = sys._getframe(), 1
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_INTERNAL):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)
