@@ -61,17 +61,18 @@ class Stability(Result):
     def measurements(self) -> list[Measurement]:
         measurements = []
         for layer, cosines in self.words.items():
-            name, chance = f"cosine of words, {self.kind}", float(self.chance_words[layer].mean())
+            name = f"cosine of words, {self.kind}"
+            chance = float(self.chance_words[layer].mean())
             measurements += [
                 Measurement(name, layer, float(cosines.mean()), good="near 1"),
                 Measurement(f"{name}, random partners", layer, chance, good=BASELINE),
             ]
         for kind, graphs in (("class", self.classes), ("image", self.images)):
-            name, edges = f"similarity of {kind} graphs, {self.kind}", f"stable edges of {kind} graphs, {self.kind}"
-            similarity, chance = float(graphs.similarity.mean()), float(graphs.chance.mean())
+            name = f"similarity of {kind} graphs, {self.kind}"
+            edges = f"stable edges of {kind} graphs, {self.kind}"
             measurements += [
-                Measurement(name, "graph", similarity, *graphs.interval, "near 1"),
-                Measurement(f"{name}, random partners", "graph", chance, good=BASELINE),
+                Measurement(name, "graph", float(graphs.similarity.mean()), *graphs.interval, "near 1"),
+                Measurement(f"{name}, random partners", "graph", float(graphs.chance.mean()), good=BASELINE),
                 Measurement(edges, "graph", graphs.stable_edges, good="near 1"),
                 Measurement(f"{edges}, random partners", "graph", graphs.stable_by_chance, good=BASELINE),
             ]
