@@ -156,19 +156,21 @@ def stability(
     n = len(parts.maps)
     labels = None if y is None else parts.maps.spec.encode(y, n)
     first = Reference(parts, explained_maps, n_images, random)
-    cosines: list[dict[str, np.ndarray]] = []  # of all pairs of words
+    cosines = []  # of all pairs of words
+    alignments = []
     comparisons = []
     for _ in progress(range(n_refits), desc="refits", shown=verbose):
         rows = np.arange(n) if kind == "seed" else random.randint(n, size=n)
         seed = seed_of(parts.dictionary, random) if kind == "resample" else int(random.randint(2**31))
         dictionary, graph = refit(parts, parts.maps[rows], None if labels is None else labels[rows], seed)
         cosines.append(similarity_of_means(parts.dictionary, dictionary, "cosine"))
-        comparisons.append(first.compare(graph, dictionary.transform(explained_maps), assign(cosines[-1])))
+        alignments.append(assign(cosines[-1]))
+        comparisons.append(first.compare(graph, dictionary.transform(explained_maps), alignments[-1]))
     classes, images = zip(*comparisons, strict=True)
     return Stability(
         kind=kind,
         # partners are sorted by the first words, each of which has one
-        words={layer: np.stack([assign(each).similarity[layer] for each in cosines]) for layer in cosines[0]},
+        words={layer: np.stack([each.similarity[layer] for each in alignments]) for layer in cosines[0]},
         # the mean over all matchings is the mean over all pairs
         chance_words={layer: np.array([each[layer].mean() for each in cosines]) for layer in cosines[0]},
         classes=_graph_stability(first.class_names, first.class_graphs, classes, random),
