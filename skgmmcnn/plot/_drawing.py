@@ -106,7 +106,7 @@ class Drawing(Display):
         extent = self._draw()
         key = wrap(" ".join(self._key()), int(119 / self._key_size * (extent.width - 0.3)))
         bottom = extent.bottom - 0.0186 * self._key_size * len(key) - 0.1
-        style = {"color": self._grey(), "ha": "left", "va": "bottom"}
+        style: dict[str, Any] = {"color": self._grey(), "ha": "left", "va": "bottom"}
         self._write(extent.left + 0.15, bottom + 0.05, "\n".join(key), self._key_size, **style)
         self.ax_.set(xlim=(extent.left, extent.right), ylim=(bottom, extent.top), aspect="equal")
         self.ax_.axis("off")
