@@ -89,3 +89,17 @@ def test_packages_import_from_earlier_ones(package):
 def test_packages_import_no_private_module_of_another():
     root = Path(skgmmcnn.__file__).parent
     assert not [(file.name, module) for file in root.glob("*/*.py") for module in crossing_imports(file)]
+
+
+PACKAGE = Path(skgmmcnn.__file__).parent
+KIND_FILES = {PACKAGE / "graph" / f"_{name}.py" for name in ("kinds", "count_evidence", "influence_evidence")}
+
+
+@pytest.mark.parametrize("file", sorted(set(PACKAGE.rglob("*.py")) - KIND_FILES), ids=lambda file: file.stem)
+def test_only_kinds_of_evidence_know_their_names(file):
+    """A further kind must not need changes elsewhere."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.Eq | ast.NotEq):
+            sides = (node.left, *node.comparators)
+            names = {side.value for side in sides if isinstance(side, ast.Constant)}
+            assert not names & {"counts", "influence"}, f"{file.name}, line {node.lineno}"

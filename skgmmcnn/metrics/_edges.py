@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 from sklearn.utils import check_random_state
 
-from ..graph import pair_effects
+from ..graph import KINDS, pair_effects
 from ._intervals import Estimate, rank_correlation
 from ._parts import take_apart
 from ._results import ROUNDING, Measurement, Result, Verdict
 
-_QUANTITIES = {"influence": "flow", "counts": "bits"}  # the evidence of pairs
 _IN_ORDER = 0.5  # rank correlation, a rule of thumb
 
 
@@ -110,7 +109,7 @@ def edge_effects(
         - `images`, `upper_words`, `lower_words` : int arrays of shape (m,), number of the image, s and t;
         - `has_edge` : bool array of shape (m,), whether the graph has an edge from t to s;
         - `evidence` : array of shape (m,), flow from t to s in nats, to first order; for counts, the bits of all
-          locations of t in the fields of s; `quantity` is "flow" or "bits";
+          locations of t in the fields of s; `quantity` is "flow" or "contribution";
         - `effects` : array of shape (m,), fall of the log-odds of the decision when t is removed from s, in nats;
         - `correlation` : Spearman's correlation of evidence and effects, NaN where either is constant, and a 95 %
           interval over resamples of the images;
@@ -137,6 +136,6 @@ def edge_effects(
             images, s, t, has_edge, evidence, effects = map(np.array, zip(*rows, strict=True))
             seed = int(random.randint(2**31))
             pairs[upper, lower] = PairEffects(
-                upper, lower, images, s, t, has_edge, evidence, effects, _QUANTITIES[kind], seed
+                upper, lower, images, s, t, has_edge, evidence, effects, KINDS[kind].strength.evidence, seed
             )
     return EdgeEffects(pairs)

@@ -14,6 +14,7 @@ from sklearn.utils import check_random_state
 from .._optional import need
 from .._progress import progress
 from ..features import check_layers
+from ..graph import KINDS
 from ._ablation import FILLS
 from ._completeness import completeness
 from ._deletion import deletion
@@ -73,7 +74,7 @@ class TrustReport(Result):
         return [
             verdict
             for result in self.results.values()
-            if self.evidence == "counts" or not isinstance(result, Fidelity)
+            if not (KINDS[self.evidence].uses_network and isinstance(result, Fidelity))
             for verdict in result.verdicts()
         ]
 
@@ -84,7 +85,7 @@ class TrustReport(Result):
         if not isinstance(removal, Removal):
             return []
         verdicts = removal.pictures(self.names)
-        if self.evidence != "counts" or not isinstance(fidelity, Fidelity):
+        if KINDS[self.evidence].uses_network or not isinstance(fidelity, Fidelity):
             return verdicts
         return [
             verdict if agrees else Verdict(verdict.question, "no", "words and network disagree.")
@@ -247,7 +248,7 @@ def _jobs(parts: Parts, labels: np.ndarray | None, layers: Sequence[str], seed: 
     if ordered:
         yield _Job("removal", 15 * len(layers) + 21, removal, {"layers": ordered, **seeded})
     yield _Job("edges", 15 * len(layers), edge_effects, seeded)
-    if full or labels is not None or parts.graph.evidence_ == "counts":
+    if full or labels is not None or not KINDS[parts.graph.evidence_].uses_network:
         yield _Job("fidelity", 2, fidelity, {"y": labels})
     yield _Job("completeness", 2 * len(layers) + 1, completeness, {"layers": layers})
     if not full:

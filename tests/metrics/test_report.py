@@ -45,7 +45,12 @@ def test_a_report_is_about_the_evidence_in_use(report, counts_report):
     assert rests_on_counts <= of_counts
     assert not rests_on_counts & questions
     measures = {row.measure for row in counts_report.measurements()}
-    assert {"network right", "coverage", "agreement, wrong decisions", "rank correlation, bits and effect"} <= measures
+    assert {
+        "network right",
+        "coverage",
+        "agreement, wrong decisions",
+        "rank correlation, contribution and effect",
+    } <= measures
 
 
 def test_table_and_picture(report):
