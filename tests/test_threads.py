@@ -154,7 +154,7 @@ def branching(network):
 @pytest.mark.parametrize(("make", "layers"), [(lambda network: network, ["conv2", "conv3"]), (branching, ["1", "3"])])
 def test_maps_and_words(threads, digits, monkeypatch, make, layers):
     """Equal bit for bit for all batch sizes, too."""
-    monkeypatch.setattr("skgmmcnn._threads._WORTH", 0)
+    monkeypatch.setattr("skgmmcnn._threads._MIN_OPERATIONS", 0)
     network, images = make(digits.network), digits.images[:201]
     results = []
     for batch_size, n in [(1, 1), (3, 2), (7, 4), (32, 1), (32, 2), (32, 4), (500, 2)]:
