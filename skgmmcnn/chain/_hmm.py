@@ -192,7 +192,7 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         self._set_state(fitted.state, maps, classes)
         self._set_course(fitted.lower_bounds, fitted.n_iter, fitted.converged)
         if not fitted.converged:
-            self._warn_unconverged("The chain", stacklevel=5)
+            self._warn_unconverged("The chain")
         return self._label(maps, illustrated=True)
 
     @fit_context(prefer_skip_nested_validation=True)

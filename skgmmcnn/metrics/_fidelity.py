@@ -1,4 +1,4 @@
-"""Agreement of the decisions of words with those of the network."""
+"""Agreement of the decisions of words and network."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class Fidelity(Result):
 
 
 def fidelity(estimator: Any, X: Any, y: Any = None) -> Fidelity:
-    """Compare the decisions of words with those of the network.
+    """Compare the decisions of words and network.
 
     Words decide by naive Bayes over the locations of the uppermost layers.  Agreement is the share of images for which
     their class probabilities q and the probabilities p of the network have the same largest class; the divergence is
@@ -120,14 +120,15 @@ def fidelity(estimator: Any, X: Any, y: Any = None) -> Fidelity:
     influence do not.
     """
     parts = take_apart(estimator, X)
-    graph, words = parts.graph, parts.words
     parts.check_scores()
+    graph = parts.graph
+    words = parts.words
     evidence = graph.decision_function(words)
     network = np.concatenate([log_proba(batch.outputs).numpy(force=True) for batch in parts.maps.batches()])
-    known = graph.class_counts_ > 0
-    log_p = log_softmax(network[:, known], axis=1)
-    scores = evidence[:, known] * np.log(2)
-    hottest = minimize_scalar(
+    has_images = graph.class_counts_ > 0
+    log_p = log_softmax(network[:, has_images], axis=1)
+    scores = evidence[:, has_images] * np.log(2)
+    optimum = minimize_scalar(
         lambda log_t: _divergence(log_p, scores / np.exp(log_t)).mean(), bounds=(-5, 12), method="bounded"
     )
     right = None if y is None else parts.maps.spec.encode(y, len(words)) == words.decisions
@@ -135,8 +136,8 @@ def fidelity(estimator: Any, X: Any, y: Any = None) -> Fidelity:
     return Fidelity(
         agrees=agrees,
         divergence=_divergence(log_p, scores),
-        temperature=float(np.exp(hottest.x)),
-        tempered_divergence=_divergence(log_p, scores / np.exp(hottest.x)),
+        temperature=float(np.exp(optimum.x)),
+        tempered_divergence=_divergence(log_p, scores / np.exp(optimum.x)),
         n_fitted=graph.class_counts_[words.decisions],
         right=right,
     )

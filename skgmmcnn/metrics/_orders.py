@@ -20,11 +20,11 @@ STYLES: dict[str, dict[str, Any]] = {
 }
 
 
-def check_orders(orders: Sequence[str], known: Sequence[str], n_random: int) -> None:
+def check_orders(orders: Sequence[str], choices: Sequence[str], n_random: int) -> None:
     """Raise ValueError for an unknown order, or without random runs."""
     for order in orders:
-        if order not in known:
-            raise ValueError(f"orders must be among {', '.join(map(repr, known))}; got {order!r}.")
+        if order not in choices:
+            raise ValueError(f"orders must be among {', '.join(map(repr, choices))}; got {order!r}.")
     if n_random < 1:
         raise ValueError(f"n_random must be at least 1; got {n_random}.")
 
@@ -106,7 +106,7 @@ def shares_of_locations(tables: Sequence[Table], counts: Table) -> np.ndarray:
 
 
 def inverse(table: Table) -> dict[str, np.ndarray]:
-    """Return all other words than those of a table."""
+    """Return the table of all words outside a table."""
     return {layer: ~mask for layer, mask in table.items()}
 
 

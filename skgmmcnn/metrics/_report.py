@@ -69,7 +69,7 @@ class TrustReport(Result):
         return figure
 
     def verdicts(self) -> list[Verdict]:
-        """Return the answers of all measures; those of fidelity only for graphs of counts."""
+        """Return the answers of all measures, of fidelity only for graphs of counts."""
         return [
             verdict
             for result in self.results.values()
@@ -79,7 +79,8 @@ class TrustReport(Result):
 
     def pictures(self) -> list[Verdict]:
         """Return the answers for the graphs of images, none if removal was not measured."""
-        removal, fidelity = self.results.get("removal"), self.results.get("fidelity")
+        removal = self.results.get("removal")
+        fidelity = self.results.get("fidelity")
         if not isinstance(removal, Removal):
             return []
         verdicts = removal.pictures(self.names)

@@ -20,10 +20,10 @@ MARK = (0.9, 0.0, 0.8)  # magenta: rare in photographs, and unlike greys with an
 INK = (0.12, 0.32, 0.55)  # dark blue, for the target
 AGAINST = (0.72, 0.31, 0.0)  # dark orange, against the target: unlike INK with any colour vision
 LIGHT_INK, LIGHT_AGAINST = (0.36, 0.72, 1.0), (1.0, 0.6, 0.25)  # the same on photographs, and on dark paper
-# Unlike each other and light greys with any colour vision: after Okabe and Ito, "Color Universal Design", 2008,
-# whose green and purple are nearer to grey.
+# Distinct from each other and from light greys with any colour vision: after Okabe and Ito, "Color Universal Design",
+# 2008, with another green and purple.
 PALETTE = ("#0072B2", "#D55E00", "#00A060", "#AA3377", "#56B4E9", "#E69F00", "#F0E442", "#222222")
-_SMALL = 17  # pixels; images below are shown with hard pixels
+_SMALL = 17  # pixels, of images that are not smoothed
 _TEXT_AS_TEXT: dict[Any, Any] = {"svg.fonttype": "none", "pdf.fonttype": 42, "ps.fonttype": 42}
 
 
@@ -72,7 +72,7 @@ class Display(ABC):
             self.figure_.savefig(path, **options)
 
     def _repr_png_(self) -> bytes:
-        """Return the picture for a notebook, which would show it twice if pyplot still had the figure."""
+        """Return the picture for a notebook, and close the figure, which pyplot would show again."""
         import matplotlib.pyplot as plt
 
         file = io.BytesIO()
@@ -82,7 +82,7 @@ class Display(ABC):
 
 
 class Drawing(Display):
-    """A drawing with a key below it, in inches at its natural size, and the parts that drawings are made of."""
+    """A drawing in inches at its natural size with a key below it, and methods that draw its parts."""
 
     _key_size = 7.0  # points
 
@@ -92,21 +92,22 @@ class Drawing(Display):
 
     @abstractmethod
     def _key(self) -> list[str]:
-        """Return sentences on the meaning of signs and colours."""
+        """Return sentences that explain signs and colours."""
 
     def _plot(self, ax: Any) -> None:
         import matplotlib.pyplot as plt
         from matplotlib.colors import to_rgb
 
         self._has_rings = False
-        self._paper, self._letters = (to_rgb(plt.rcParams[name]) for name in ("figure.facecolor", "text.color"))
+        self._paper = to_rgb(plt.rcParams["figure.facecolor"])
+        self._letters = to_rgb(plt.rcParams["text.color"])
         self.ax_ = plt.figure().add_axes((0, 0, 1, 1)) if ax is None else ax
         self.figure_ = self.ax_.figure
-        extent, size = self._draw(), self._key_size
-        lines = wrap(" ".join(self._key()), int(119 / size * (extent.width - 0.3)))
-        bottom = extent.bottom - 0.0186 * size * len(lines) - 0.1
-        x, y, text = extent.left + 0.15, bottom + 0.05, "\n".join(lines)
-        self._write(x, y, text, size, color=self._grey(), ha="left", va="bottom")
+        extent = self._draw()
+        key = wrap(" ".join(self._key()), int(119 / self._key_size * (extent.width - 0.3)))
+        bottom = extent.bottom - 0.0186 * self._key_size * len(key) - 0.1
+        style: dict[str, Any] = {"color": self._grey(), "ha": "left", "va": "bottom"}
+        self._write(extent.left + 0.15, bottom + 0.05, "\n".join(key), self._key_size, **style)
         self.ax_.set(xlim=(extent.left, extent.right), ylim=(bottom, extent.top), aspect="equal")
         self.ax_.axis("off")
         if ax is None:
@@ -121,13 +122,13 @@ class Drawing(Display):
         return self._mix(self._letters, strength)
 
     def _ink(self, *, against: bool) -> tuple[float, float, float]:
-        """Return the colour of what is for or against the target."""
+        """Return the colour of evidence for or against the target."""
         on_dark_paper = sum(self._paper) < sum(self._letters)
         ink, ink_against = (LIGHT_INK, LIGHT_AGAINST) if on_dark_paper else (INK, AGAINST)
         return ink_against if against else ink
 
     def _write(self, x: float, y: float, text: str, size: float, *, box: bool = False, **style: Any) -> None:
-        """Write text, centred by default, with `box` on the background colour, and never as markup."""
+        """Write text that is not parsed as markup, centred by default; with `box`, on the background colour."""
         settings: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": size, "zorder": 6} | style
         if box:
             settings["bbox"] = {"boxstyle": "round,pad=0.12", "fc": self._paper, "ec": "none", "alpha": 0.85}
@@ -142,7 +143,7 @@ class Drawing(Display):
         self.ax_.add_patch(Rectangle((box.left, box.bottom), box.width, box.height, **{"zorder": 4, **style}))
 
     def _draw_image(self, box: Box, image: np.ndarray, **style: Any) -> Box:
-        """Draw an image as large as fits into the middle of `box`; return its box."""
+        """Draw an image in the middle of `box`, as large as possible; return its box."""
         fitted = box.fitted(*image.shape[:2])
         small = max(image.shape[:2]) < _SMALL
         settings = {"interpolation": "nearest" if small else "antialiased", "zorder": 3} | style
@@ -164,32 +165,32 @@ class Drawing(Display):
             row, column = divmod(i, columns)
             left, bottom = box.left + width * column, box.top - height * (row + 1)
             tile = Box(left + 0.01, bottom + 0.01, width - 0.02, height - 0.02)
-            drawn = self._draw_image(tile, typical.patches[word, i])
+            patch = self._draw_image(tile, typical.patches[word, i])
             if rings:
                 self._has_rings = True
                 down, along = typical.marks[word, i]
-                x, y = drawn.left + along * drawn.width, drawn.top - down * drawn.height
+                x, y = patch.left + along * patch.width, patch.top - down * patch.height
                 self.ax_.plot(x, y, "o", ms=9 * width + 2, mfc="none", mec=MARK, mew=1.3, zorder=5, clip_on=False)
 
-    def _tint(self, box: Box, cells: Cells, shown: np.ndarray, words: Sequence[int], opacity: float) -> None:
-        """Tint the cells of some words, each in a colour of the palette, over the image in `box`."""
+    def _tint(self, box: Box, cells: Cells, word_map: np.ndarray, words: Sequence[int], opacity: float) -> None:
+        """Tint the cells of some words of a map (H, W), each in a colour of the palette, over the image in `box`."""
         from matplotlib.colors import to_rgba
 
-        tint = np.zeros((*shown.shape, 4))
+        tint = np.zeros((*word_map.shape, 4))
         for word, colour in zip(words, PALETTE, strict=False):
-            tint[shown == word] = to_rgba(colour, opacity)
+            tint[word_map == word] = to_rgba(colour, opacity)
         x, y = cells.within(box)
         self.ax_.pcolormesh(x, y, tint, linewidth=0, antialiased=False, rasterized=True, zorder=3.5)
 
     def _outline(self, box: Box, cells: Cells, kinds: np.ndarray, *, colour: Any = "white", halo: Any = None) -> None:
-        """Draw lines, with a `halo`, around the cells of each kind (H, W) but -1 over the image in `box`."""
+        """Outline the cells of each kind (H, W) but -1 over the image in `box`, with a wider line of colour `halo`."""
         from matplotlib.collections import LineCollection
 
         x, y = cells.within(box)
         kinds = np.pad(kinds, 1, constant_values=-1)
         lines = [[(x[j], y[i]), (x[j], y[i + 1])] for i, j in np.argwhere(kinds[1:-1, 1:] != kinds[1:-1, :-1])]
         lines += [[(x[j], y[i]), (x[j + 1], y[i])] for i, j in np.argwhere(kinds[1:, 1:-1] != kinds[:-1, 1:-1])]
-        width = min(1.4, 20 / max(kinds.shape))  # points; finer maps would drown in them
+        width = min(1.4, 20 / max(kinds.shape))  # points; narrower on fine maps
         for ink, wider in ((halo, 2.2), (colour, 1)):
             if ink is not None and lines:
                 collection = LineCollection(lines, colors=[ink], linewidths=width * wider, zorder=3.7)
@@ -201,7 +202,7 @@ class Panels(Display):
 
     @abstractmethod
     def _grid(self) -> tuple[int, int, float, float]:
-        """Return the numbers of panels and of columns, and the width of the figure and the height of a row."""
+        """Return the number of panels, the number of columns, the width of the figure and the height of a row."""
 
     @abstractmethod
     def _draw(self) -> None:
@@ -223,7 +224,7 @@ class Panels(Display):
 
 
 def wrap_name(name: str, width: int = 15) -> str:
-    """Return a layer's name in lines of about this width, cut behind dots and underscores."""
+    """Return a layer's name in lines of about this width, broken after dots and underscores."""
     lines = [""]
     for part in re.findall(r"[^._]+[._]?|[._]", name):
         if lines[-1] and len(lines[-1] + part) > width:
@@ -233,5 +234,5 @@ def wrap_name(name: str, width: int = 15) -> str:
 
 
 def shorten(text: str, width: int) -> str:
-    """Return text of at most `width` letters."""
+    """Return text, cut to at most `width` letters."""
     return text if len(text) <= width else text[: width - 1].rstrip() + "…"

@@ -17,13 +17,13 @@ from ..features import check_layers
 from ..graph import nats, probable, salience, with_number
 from ._cells import cells_of, grey, interpolate
 from ._drawing import PALETTE, Drawing, shorten, wrap_name
-from ._layout import Box
+from ._layout import Box, height_of_images
 from ._reading import correctness, find_images, pictures, run
 
 _SIDE, _GAP, _MARGIN = 1.9, 0.2, 1.15
 _LINE, _LETTERS = 0.17, 24  # height and length of a line of text
 _MOST_IMAGES = 8
-_MOST, _TINT = 0.95, 0.3  # how opaque the largest influence is, and the colour of a word
+_HEAT_OPACITY, _WORD_OPACITY = 0.95, 0.3  # of the largest influence, and of a word
 
 
 @dataclass(eq=False, repr=False)
@@ -129,8 +129,8 @@ class InfluenceMapDisplay(Drawing):
         """
         before, model, X = open_pipeline(estimator, X, LayerDictionary, LayerHMM)
         rows = find_images(range(min(len(X), _MOST_IMAGES)) if image is None else image, X)
-        X, n_images = X[rows], len(X)
-        words = run([*before, model], X)
+        n_images = len(X)
+        words = run([*before, model], X[rows])
         if words.influence is None or words.pictures is None:
             raise ValueError(
                 "Influence needs the network and its images, and these words were made from arrays or vectors. Make "
@@ -138,85 +138,88 @@ class InfluenceMapDisplay(Drawing):
             )
         spec = words.spec
         layers = check_layers(words.layers[-1:] if layers is None else layers, words.layers)
-        explained = words.decisions if target is None else np.full(len(words), spec.class_index(target))
-        others = None if contrast is None else np.full(len(words), spec.class_index(contrast))
-        if others is not None and (others == explained).any():
-            raise ValueError(f"contrast={contrast!r} is the very class that is explained; give another one.")
-        influence = words.influence.of_classes(explained, others, layers=layers, n_steps=n_steps)
-        titles = [spec.class_name(int(each)) for each in explained]
-        if others is None:  # the log-odds are those of the probability
+        targets = words.decisions if target is None else np.full(len(words), spec.class_index(target))
+        contrasts = None if contrast is None else np.full(len(words), spec.class_index(contrast))
+        if contrasts is not None and (contrasts == targets).any():
+            raise ValueError(f"contrast={contrast!r} is the class that is explained; give another one.")
+        influence = words.influence.of_classes(targets, contrasts, layers=layers, n_steps=n_steps)
+        titles = [spec.class_name(int(label)) for label in targets]
+        if contrasts is None:  # the log-odds are those of the probability
             probabilities = (1 / (1 + np.exp(-influence.margins))).tolist()
             titles = [with_number(name, probable(p)) for name, p in zip(titles, probabilities, strict=True)]
         else:
-            titles = [f"{name} rather than {spec.class_name(int(others[0]))}" for name in titles]
+            titles = [f"{name} rather than {spec.class_name(int(contrasts[0]))}" for name in titles]
         labels = None if y is None else spec.encode(y, n_images)[rows]
         return cls(words, influence.maps, titles=titles, labels=labels, n_words=n_words).plot(ax=ax)
 
     _key_size = 9.0
 
     def _draw(self) -> Box:
-        shown = pictures(self.words)
-        tall = _SIDE * max(min(max(each.shape[0] / each.shape[1] for each in shown), 1.6), 0.4)
-        titles = [self._title(number) for number in range(len(shown))]
-        for number, picture in enumerate(shown):
-            left, y = number * (_SIDE + _GAP), -tall
-            self._write_lines(left, _LINE * len(titles[number]) + 0.05, titles[number])
-            self._draw_image(Box(left, y, _SIDE, tall), picture)
+        images = pictures(self.words)
+        height = height_of_images(_SIDE, [image.shape for image in images])
+        titles = [self._title(number) for number in range(len(images))]
+        for number, (image, title) in enumerate(zip(images, titles, strict=True)):
+            left, y = number * (_SIDE + _GAP), -height
+            self._write_lines(left, _LINE * len(title) + 0.05, title)
+            self._draw_image(Box(left, y, _SIDE, height), image)
             y -= 0.12
             for layer in self.maps:
-                y -= tall
-                self._draw_heat(Box(left, y, _SIDE, tall), layer, number, picture)
+                y -= height
+                self._draw_heat(Box(left, y, _SIDE, height), layer, number, image)
                 if number == 0:
-                    self._write(-0.15, y + tall / 2, wrap_name(layer), 10, color=self._grey(), ha="right")
+                    self._write(-0.15, y + height / 2, wrap_name(layer), 10, color=self._grey(), ha="right")
                 y -= 2 * _LINE + 0.15
                 if self.n_words:
-                    y -= tall
-                    self._draw_words(Box(left, y, _SIDE, tall), layer, number, picture)
+                    y -= height
+                    self._draw_words(Box(left, y, _SIDE, height), layer, number, image)
                     y -= _LINE * self.n_words + 0.2
         above = _LINE * max(map(len, titles)) + 0.15
-        return Box(-_MARGIN, y, _MARGIN + len(shown) * (_SIDE + _GAP), above - y)
+        return Box(-_MARGIN, y, _MARGIN + len(images) * (_SIDE + _GAP), above - y)
 
     def _title(self, number: int) -> list[tuple[str, dict[str, Any]]]:
         """Return the lines above an image with their styles."""
-        lines = wrap(shorten(self.titles[number], 3 * _LETTERS), _LETTERS)
-        styled: list[tuple[str, dict[str, Any]]] = [(line, {"weight": "bold"}) for line in lines]
+        styles: list[tuple[str, int, dict[str, Any]]] = [(self.titles[number], 3, {"weight": "bold"})]
         if self.labels is not None:
-            text, wrong = (
-                correctness(self.words, number, self.labels),
-                self.labels[number] != self.words.decisions[number],
-            )
-            colour = self._ink(against=wrong)
-            styled += [(line, {"color": colour}) for line in wrap(shorten(text, 2 * _LETTERS), _LETTERS)]
-        return styled
+            text = correctness(self.words, number, self.labels)
+            is_wrong = self.labels[number] != self.words.decisions[number]
+            styles.append((text, 2, {"color": self._ink(against=is_wrong)}))
+        return [
+            (line, style)
+            for text, n_lines, style in styles
+            for line in wrap(shorten(text, n_lines * _LETTERS), _LETTERS)
+        ]
 
     def _write_lines(self, x: float, y: float, lines: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
         for place, (line, style) in enumerate(lines):
             self._write(x, y - _LINE * place, line, 9.5, ha="left", va="top", **style)
 
-    def _draw_heat(self, box: Box, layer: str, number: int, picture: np.ndarray) -> None:
+    def _draw_heat(self, box: Box, layer: str, number: int, image: np.ndarray) -> None:
         """Draw the heat map of a layer, and below it its sum and maximum."""
         from matplotlib.colors import to_rgb
 
         influence = self.maps[layer][number]
-        most = float(np.abs(influence).max())
-        heat = interpolate(influence, cells_of(self.words.spec, layer), picture.shape[:2])
-        colours = np.where((heat > 0)[..., None], *(to_rgb(colour) for colour in PALETTE[:2]))
-        strength = _MOST * np.abs(heat)[..., None] / (most or 1)
-        self._draw_image(box, grey(picture) / 255 * (1 - strength) + colours * strength)
-        highest = f"a location at most {nats(most, sign='')}".removesuffix(" nats")
-        self._write_lines(box.left, box.bottom - 0.05, [(f"in all {nats(float(influence.sum()))}", {}), (highest, {})])
+        largest = float(np.abs(influence).max())
+        heat = interpolate(influence, cells_of(self.words.spec, layer), image.shape[:2])[..., None]
+        colours = np.where(heat > 0, to_rgb(PALETTE[0]), to_rgb(PALETTE[1]))
+        opacity = _HEAT_OPACITY * np.abs(heat) / (largest or 1)
+        self._draw_image(box, grey(image) / 255 * (1 - opacity) + colours * opacity)
+        texts = [
+            f"in all {nats(float(influence.sum()))}",
+            f"a location at most {nats(largest, sign='')}".removesuffix(" nats"),
+        ]
+        self._write_lines(box.left, box.bottom - 0.05, [(text, {}) for text in texts])
 
-    def _draw_words(self, box: Box, layer: str, number: int, picture: np.ndarray) -> None:
+    def _draw_words(self, box: Box, layer: str, number: int, image: np.ndarray) -> None:
         """Draw the words of largest salience as segments of an image, with a legend below."""
-        shown, cells = self.words.words[layer][number], cells_of(self.words.spec, layer)
-        numbers = shown.ravel().astype(np.int64)
-        sums, n_locations = np.bincount(numbers, self.maps[layer][number].ravel()), np.bincount(numbers)
-        order = np.argsort(-np.abs(salience(sums, n_locations)), kind="stable")
-        chosen = [int(word) for word in order[: self.n_words] if sums[word]]
-        drawn = self._draw_image(box, picture)
-        self._tint(drawn, cells, shown, chosen, _TINT)
-        for place, (word, colour) in enumerate(zip(chosen, PALETTE, strict=False)):
-            self._outline(drawn, cells, np.where(shown == word, 0, -1), colour=colour, halo="white")
+        word_map, cells = self.words.words[layer][number], cells_of(self.words.spec, layer)
+        flat = word_map.ravel().astype(np.int64)
+        sums = np.bincount(flat, self.maps[layer][number].ravel())
+        order = np.argsort(-np.abs(salience(sums, np.bincount(flat))), kind="stable")
+        words = [int(word) for word in order[: self.n_words] if sums[word]]
+        image_box = self._draw_image(box, image)
+        self._tint(image_box, cells, word_map, words, _WORD_OPACITY)
+        for place, (word, colour) in enumerate(zip(words, PALETTE, strict=False)):
+            self._outline(image_box, cells, np.where(word_map == word, 0, -1), colour=colour, halo="white")
             y = box.bottom - 0.05 - _LINE * place
             self._draw_rectangle(Box(box.left, y - 0.13, 0.13, 0.1), fc=colour, ec="none")
             name = shorten(self.words.vocabulary.names.get((layer, word), f"w{word}"), 12)

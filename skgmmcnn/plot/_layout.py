@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
@@ -12,7 +13,7 @@ import numpy as np
 from ..graph import strength_of
 
 NAME = 1.2  # room for the name of a layer
-# Possible places of a label along an edge, the middle first.
+# Places of a label along an edge, the middle first.
 _SHARES = sorted((0.1 + 0.05 * i for i in range(17)), key=lambda share: abs(share - 0.5))
 
 Key = TypeVar("Key", bound=Hashable)
@@ -74,11 +75,10 @@ def height_of_images(width: float, shapes: Iterable[tuple[int, ...]]) -> float:
 
 
 def rows_of(graph: nx.DiGraph) -> list[list[list[str]]]:
-    """Return the nodes row by row from the target down, and in each row layer by layer, with strong edges straight.
+    """Return the nodes by row, from the target down, and in each row by layer.
 
-    Layers as deep as each other share a row, one beside the other.  Layers, and the words of each, are sorted by the
-    mean place of the nodes that they explain, weighted by strength (the barycentre heuristic of Sugiyama, Tagawa and
-    Toda, 1981).
+    Layers of the same depth share a row.  Layers, and the words of each, are sorted by the mean place of the nodes that
+    they explain, weighted by strength (the barycentre heuristic of Sugiyama, Tagawa and Toda, 1981).
     """
     depths: dict[int, dict[str, list[str]]] = {}
     for key, node in graph.nodes(data=True):
@@ -103,11 +103,12 @@ def _barycentre(graph: nx.DiGraph, keys: Iterable[str], place: Mapping[str, floa
 def place_cells(
     rows: Sequence[Sequence[Sequence[str]]], size: tuple[float, float], gap: float, rise: float
 ) -> dict[str, Box]:
-    """Return a box of `size` (width, height) for every node, rows centred and `rise` apart, the first row on top.
+    """Return a box of `size` (width, height) for every node: centred rows, `rise` apart, from the top down.
 
-    Between nodes of different layers there is room for the name of a layer.
+    The layers of a row leave room for the name of a layer between them.
     """
-    (width, height), boxes = size, {}
+    width, height = size
+    boxes = {}
     for number, row in enumerate(rows):
         n_nodes = sum(map(len, row))
         x = -(n_nodes * (width + gap) - gap + (len(row) - 1) * NAME) / 2
@@ -120,7 +121,7 @@ def place_cells(
 
 
 def attach(graph: nx.DiGraph, boxes: Mapping[str, Box]) -> dict[tuple[str, str], Line]:
-    """Return x and y of both ends of every edge: spread along the boxes in the order of their other ends."""
+    """Return x and y of both ends of every edge, spread along each box in the order of the other ends."""
     tails: dict[tuple[str, str], tuple[float, float]] = {}
     heads: dict[tuple[str, str], tuple[float, float]] = {}
     for key, box in boxes.items():
@@ -138,34 +139,35 @@ def edge_strengths(graph: nx.DiGraph) -> dict[tuple[str, str], float]:
 
     Bits are compared within a row, nats throughout the graph.
     """
-    strength, largest = strength_of(graph), dict[int, float]()
+    strength = strength_of(graph)
+    largest: dict[int, float] = defaultdict(float)
     rows = {edge: 0 if strength.comparable_across_rows else graph.nodes[edge[1]]["depth"] for edge in graph.edges}
     for edge, row in rows.items():
-        largest[row] = max(largest.get(row, 0.0), abs(strength.of_edge(graph.edges[edge])))
+        largest[row] = max(largest[row], abs(strength.of_edge(graph.edges[edge])))
     return {edge: strength.of_edge(graph.edges[edge]) / largest[row] for edge, row in rows.items()}
 
 
-def place_labels(lines: Mapping[Key, Line], width: float, height: float, taken: Iterable[Box]) -> dict[Key, Box]:
+def place_labels(lines: Mapping[Key, Line], width: float, height: float, occupied: Sequence[Box]) -> dict[Key, Box]:
     """Return boxes for labels on the edges, in the order of `lines`; none for an edge without a free place.
 
-    The free place that fewest other edges pass is taken, then the one nearest to the middle of the edge.
+    Of the free places, the one that fewest other edges pass is taken, nearest to the middle of the edge.
     """
-    placed: dict[Key, Box] = {}
-    ends, taken = np.array(list(lines.values())), list(taken)
+    boxes: dict[Key, Box] = {}
+    ends = np.array(list(lines.values()))
     for key, (x, y, end_x, end_y) in lines.items():
         places = [
             Box(x + share * (end_x - x) - width / 2, y + share * (end_y - y) - height / 2, width, height)
             for share in _SHARES
         ]
-        free = [place for place in places if not any(map(place.overlaps, taken))]
+        obstacles = [*occupied, *boxes.values()]
+        free = [place for place in places if not any(map(place.overlaps, obstacles))]
         if free:
-            placed[key] = min(free, key=lambda place: _count_passing(ends, place))
-            taken.append(placed[key])
-    return placed
+            boxes[key] = min(free, key=lambda place: _count_passing(ends, place))
+    return boxes
 
 
 def _count_passing(lines: np.ndarray, box: Box) -> int:
-    """Return the number of lines (m, 4) that pass through a box: those of which clipping at its sides leaves a part."""
+    """Return the number of lines (m, 4) that pass through a box, by the Liang-Barsky algorithm."""
     begin, step = lines[:, :2], lines[:, 2:] - lines[:, :2]
     with np.errstate(divide="ignore", invalid="ignore"):
         one, other = ((corner - begin) / step for corner in ((box.left, box.bottom), (box.right, box.top)))

@@ -131,9 +131,9 @@ def test_the_road_from_images_to_graphs(hmm, maps, test_maps, digits):
     graph = InferenceGraph(n_nodes=2).fit(hmm.transform(maps))
     assert graph.score(words) > 0.8  # 0.93 to 0.97 with 20 other networks
     assert digits.class_names[words.decisions[0]] in to_text(graph.explain(words[:1])[0])
-    found = words.vocabulary.representatives["4"]
-    assert found.patches.shape == (20, 9, 8, 8, 3)
-    assert found.whole
+    representatives = words.vocabulary.representatives["4"]
+    assert representatives.patches.shape == (20, 9, 8, 8, 3)
+    assert representatives.whole
     share = words.vocabulary.statistics["6"]
     assert share.counts.sum() == len(maps)
 

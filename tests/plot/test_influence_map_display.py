@@ -103,7 +103,7 @@ def test_a_layer_without_influence_is_not_coloured(words):
     ("options", "error", "message"),
     [
         ({"layers": ["conv4"]}, ValueError, "no layer 'conv4'; there is 'conv"),
-        ({"target": 3, "contrast": "3"}, ValueError, "contrast='3' is the very class that is explained"),
+        ({"target": 3, "contrast": "3"}, ValueError, "contrast='3' is the class that is explained"),
         ({"n_steps": 0}, ValueError, "n_steps must be at least 1; got 0"),
         ({"n_words": 9}, ValueError, "n_words must be 0 to 8; got 9"),
         ({"image": 300}, IndexError, "no image 300 in X"),

@@ -40,20 +40,13 @@ def test_each_location_has_the_colour_of_its_word(digits_dictionary, maps, words
 
 
 def test_chosen_words_and_those_of_a_graph(digits_dictionary, maps, words, graph):
-    (explained,) = graph.explain(words[7])
-    display = WordMapDisplay.from_estimator(digits_dictionary, words, image=7, graph=explained)
-    for layer in words.layers:
-        nodes = [node for node in explained.nodes.values() if node["layer"] == layer]
-        assert display.selected_words[layer] == [
-            node["word"] for node in sorted(nodes, key=lambda node: -node["score"])
-        ]
-    (used,) = InferenceGraph(n_nodes=2, n_against=2, evidence="influence").fit(words).explain(words[7])
-    display = WordMapDisplay.from_estimator(digits_dictionary, words, image=7, graph=used)
-    for layer in words.layers:
-        nodes = [node for node in used.nodes.values() if node["layer"] == layer]
-        assert display.selected_words[layer] == [
-            n["word"] for n in sorted(nodes, key=lambda node: -abs(node["influence"]))
-        ]
+    (by_influence,) = InferenceGraph(n_nodes=2, n_against=2, evidence="influence").fit(words).explain(words[7])
+    for attribute, explained in [("score", graph.explain(words[7])[0]), ("influence", by_influence)]:
+        display = WordMapDisplay.from_estimator(digits_dictionary, words, image=7, graph=explained)
+        for layer in words.layers:
+            nodes = [node for node in explained.nodes.values() if node["layer"] == layer]
+            nodes.sort(key=lambda node: -abs(node[attribute]))
+            assert display.selected_words[layer] == [node["word"] for node in nodes]
     display = WordMapDisplay.from_estimator(
         digits_dictionary, words, image=7, words=["conv3_w004", ("conv1", 2), ("conv3", 1)]
     )
