@@ -16,6 +16,8 @@ from typing import TypeVar
 
 import torch
 
+from ._device import exact_float32
+
 B = TypeVar("B")
 R = TypeVar("R")
 
@@ -45,6 +47,13 @@ def one_thread() -> Iterator[None]:
     finally:
         torch.set_num_threads(before)
         del _user_settings.n_threads
+
+
+@contextmanager
+def reproducible() -> Iterator[None]:
+    """Compute float32 products exactly and in one thread, so that results depend neither on TF32 nor on threads."""
+    with exact_float32(), one_thread():
+        yield
 
 
 def by_blocks(work: Callable[[B], R], blocks: Iterable[B], n_operations: float) -> Iterator[R]:

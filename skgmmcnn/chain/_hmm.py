@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .._compat import Interval, StrOptions, fit_context
 from .._device import exact_float32
-from .._threads import one_thread
+from .._threads import reproducible
 from ..dictionary import Assigned, Sample, WordMaps, WordModel, draw, passes
 from ..features import FeatureMaps, maps_of_arrays
 from ..mixture import SOLVERS, Assignment, OnlineState, Rows, Training, in_blocks, online_pass, sampling
@@ -179,7 +179,7 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         maps, classes, targets = self._check_examples(X, y, reset=True)
         sample, examples = self._sample(maps, targets)
         chain = self._start(maps, sample, classes)
-        with exact_float32(), one_thread(), passes(self.max_iter, "chain", shown=self.verbose) as report:
+        with reproducible(), passes(self.max_iter, "chain", shown=self.verbose) as report:
             training = Training(
                 self.max_iter,
                 self.tol * examples.values.shape[1],
@@ -220,7 +220,7 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         maps, classes, targets = self._check_examples(X, y, reset=state is None, classes=classes)
         sample, examples = self._sample(maps, targets)
         chain = self._start(maps, sample, classes) if state is None else state.mixture
-        with exact_float32(), one_thread():
+        with reproducible():
             bound, state = online_pass(in_blocks(examples, self.batch_size), chain, state)
         self._set_state(state, maps, classes)
         self._set_course([*getattr(self, "lower_bounds_", []), bound], state.n_steps, converged=False)

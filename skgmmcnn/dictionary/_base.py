@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .._compat import ContainerOutput, Interval, StrOptions, wrap_table
 from .._distributed import n_processes
-from .._threads import one_thread
+from .._threads import reproducible
 from ..features import FeatureMaps
 from ..mixture import EMISSIONS, STARTS, Mixture, Trained, check_scale, family_of, moments, start, variance_floor
 from ._influence import Influence
@@ -274,7 +274,7 @@ class WordModel(Trained, ContainerOutput, TransformerMixin, BaseEstimator, auto_
     def _n_words(self, layer: str) -> int:
         return self.n_components[layer] if isinstance(self.n_components, Mapping) else self.n_components
 
-    @one_thread()
+    @reproducible()
     def _initialize(self, layer: str, sample: Sample) -> Mixture:
         """Return the initial mixture of a layer: means at some rows, all with the variance of all rows."""
         mean, variance = moments(sample.rows)

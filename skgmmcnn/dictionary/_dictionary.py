@@ -13,9 +13,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from .._compat import StrOptions, fit_context
-from .._device import exact_float32
 from .._distributed import local_slice
-from .._threads import one_thread
+from .._threads import reproducible
 from ..features import FeatureMaps, maps_of_arrays
 from ..mixture import SOLVERS, STARTS, Expectation, Fitted, Mixture, OnlineState, Rows, Training, online_step
 from ._base import WordModel
@@ -188,7 +187,7 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
             raise ValueError("objective='discriminative' needs the FeatureMaps of a network; X is a plain array.")
         samples, decisions = draw(maps, self.max_samples, self.random_state)
         readouts: dict[str, Readout] = {}
-        with exact_float32(), one_thread():
+        with reproducible():
             fits = {layer: self._train(layer, sample) for layer, sample in samples.items()}
             n_iter = max(fit.n_iter for fit in fits.values())
             if self.objective == "discriminative":
@@ -348,7 +347,7 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
             yield layer, self.mixtures_[layer].scorer(rows).assign(rows, scored)
 
     def _posterior_table(self, maps: FeatureMaps) -> np.ndarray:
-        with exact_float32(), one_thread():
+        with reproducible():
             (layer,) = self.layers_
             rows = torch.cat([as_rows(batch.activations[layer]) for batch in maps.batches()])
             return self.mixtures_[layer].scorer(rows).predict_proba(rows).numpy(force=True)
@@ -378,7 +377,7 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
     def _expect(self, maps: FeatureMaps, mixtures: Mapping[str, Mixture]) -> dict[str, Expectation]:
         """Return the E-step of each layer over all locations, after one pass through the network."""
         expectations: dict[str, Expectation] = {}
-        with exact_float32(), one_thread():
+        with reproducible():
             for batch in maps.batches():
                 for layer, values in batch.activations.items():
                     rows = as_rows(values)

@@ -8,9 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._device import exact_float32
 from .._distributed import all_gather, local_slice, n_processes
-from .._threads import one_thread
+from .._threads import reproducible
 from ..features import FeatureMaps
 from ..mixture import Assignment, Mixture
 from ._representatives import Typical
@@ -41,7 +40,7 @@ def label(
     for layer, (_, *size) in maps.shapes.items():
         dtypes = [np.min_scalar_type(n_words[layer] - 1), *([np.float16, np.float32] if keep_proba else [])]
         labels[layer] = [np.empty((n_images, *size), dtype) for dtype in dtypes]
-    with exact_float32(), one_thread():
+    with reproducible():
         for batch in maps[local].batches():
             decisions[batch.rows] = batch.decisions
             for layer, assigned in assign(batch.activations, keep_proba or typical is not None):
@@ -66,7 +65,7 @@ def average_posteriors(maps: FeatureMaps, mixtures: Mapping[str, Mixture]) -> tu
     """Return by layer the posteriors of the words averaged over each image (n, K), and the decisions (n,)."""
     averages = {layer: np.empty((len(maps), len(mixtures[layer].weights)), np.float32) for layer in maps.layers}
     decisions = np.empty(len(maps), np.int64)
-    with exact_float32(), one_thread():
+    with reproducible():
         for batch in maps.batches():
             decisions[batch.rows] = batch.decisions
             for layer, values in batch.activations.items():

@@ -14,8 +14,8 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from torch import Tensor
 
 from .._compat import Interval, StrOptions, fit_context
-from .._device import exact_float32, resolve_device
-from .._threads import one_thread
+from .._device import resolve_device
+from .._threads import reproducible
 from ._em import Mixture, Rows, Scorer, in_blocks, sampling
 from ._emissions import DiagonalGaussian, family_of
 from ._solvers import SOLVERS, OnlineState, Trained, Training, online_pass
@@ -214,7 +214,7 @@ class DiagonalGaussianMixture(Trained, DensityMixin, BaseEstimator):
         generator = self._generator()
         training = Training(self.max_iter, self.tol, self.momentum, self.batch_size, generator, self._report)
         runs = []
-        with exact_float32(), one_thread():
+        with reproducible():
             for _ in range(1 if warm else self.n_init):
                 mixture = self._state.mixture.to(rows.like.device) if warm else self._start(rows, generator)
                 runs.append(SOLVERS[self.solver](rows, mixture, training))
@@ -248,7 +248,7 @@ class DiagonalGaussianMixture(Trained, DensityMixin, BaseEstimator):
         """
         state: OnlineState | None = getattr(self, "_state", None)
         rows = self._check(X, sample_weight, reset=state is None)
-        with exact_float32(), one_thread():
+        with reproducible():
             mixture = self._start(rows, self._generator()) if state is None else state.mixture
             bound, state = online_pass(in_blocks(rows, self.batch_size), mixture, state)
         self._set_state(state)
@@ -393,7 +393,7 @@ class DiagonalGaussianMixture(Trained, DensityMixin, BaseEstimator):
     def _score(self, score: Callable[[Scorer, Tensor], Tensor], X: Any) -> np.ndarray:
         check_is_fitted(self)
         rows = self._check(X, None, reset=False)
-        with exact_float32(), one_thread():
+        with reproducible():
             return score(self.mixture_.scorer(rows.like), rows.values).numpy(force=True)
 
     def _check(self, X: Any, sample_weight: Any, *, reset: bool) -> Rows:
