@@ -46,21 +46,22 @@ def attribute(scalar: Scalar, values: Tensor, baseline: Tensor, n_steps: int) ->
     .. [1] Sundararajan, Taly and Yan, "Axiomatic attribution for deep networks", ICML 2017.
     """
     change = (values - baseline).double()
+    smallest = torch.finfo(change.dtype).tiny
     influence = change.new_zeros(values.shape[:1] + values.shape[2:])
-    missed = change.new_zeros(len(values))
+    error = change.new_zeros(len(values))
     with torch.no_grad():
-        begin = last = scalar(baseline.expand_as(values)).double()
+        begin = before = scalar(baseline.expand_as(values)).double()
     for step in range(1, n_steps + 1):
         point = torch.lerp(baseline.expand_as(values), values, step / n_steps)
-        now, slope = value_and_gradient(scalar, point)
+        m, slope = value_and_gradient(scalar, point)
         part = (slope.double() * change).sum(1) / n_steps
-        size, miss = part.abs().sum((1, 2)), now - last - part.sum((1, 2))
-        missed += miss.abs()
-        scale = (miss / size.clamp_min(torch.finfo(size.dtype).tiny)).clamp(-1, 1)
+        difference = m - before - part.sum((1, 2))
+        error += difference.abs()
+        scale = (difference / part.abs().sum((1, 2)).clamp_min(smallest)).clamp(-1, 1)
         influence += part + part.abs() * scale[:, None, None]
-        last = now
-    total = influence.abs().sum((1, 2)).clamp_min(torch.finfo(missed.dtype).tiny)
-    return Attribution(influence, slope, begin, last, missed / total)
+        before = m
+    total = influence.abs().sum((1, 2)).clamp_min(smallest)
+    return Attribution(influence, slope, begin, before, error / total)
 
 
 def value_and_gradient(scalar: Scalar, at: Tensor) -> tuple[Tensor, Tensor]:

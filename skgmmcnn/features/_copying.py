@@ -42,25 +42,25 @@ def private_copy(network: nn.Module) -> nn.Module:
         ) from error
 
 
-def settle(network: nn.Module) -> nn.Module:
+def remove_parametrizations(network: nn.Module) -> nn.Module:
     """Replace parametrised weights of a copy by plain ones and remove hooks of loading; return the network."""
     for module in list(network.modules()):
         for kind in _HOOKS_OF_LOADING:
             getattr(module, kind).clear()
         if parametrize.is_parametrized(module):
-            _settle(module)
+            _remove_parametrizations(module)
     return network
 
 
-def _settle(module: nn.Module) -> None:
+def _remove_parametrizations(module: nn.Module) -> None:
     # remove_parametrizations of torch would also change the class of the caller's module.
     module.__class__ = parametrize.type_before_parametrizations(module)
-    parametrised: Any = module._modules.pop("parametrizations")
-    for name, weight in parametrised.items():
-        weight.eval()  # stops the estimation of norms
+    parametrizations: Any = module._modules.pop("parametrizations")
+    for name, parametrization in parametrizations.items():
+        parametrization.eval()  # stops the estimation of norms
         with torch.no_grad():
-            value = weight()
-        if weight._parameters:
+            value = parametrization()
+        if parametrization._parameters:
             module.register_parameter(name, nn.Parameter(value))
         else:
             module.register_buffer(name, value)
@@ -68,10 +68,10 @@ def _settle(module: nn.Module) -> None:
 
 def plain(network: nn.Module) -> nn.Module:
     """Return `network`, or a private copy if it is wrapped or parametrised and cannot be pickled."""
-    usual = all(
+    is_plain = all(
         _unwrapped(module) is module and not parametrize.is_parametrized(module) for module in network.modules()
     )
-    return network if usual else settle(private_copy(network))
+    return network if is_plain else remove_parametrizations(private_copy(network))
 
 
 def copy_memo(network: nn.Module) -> dict[int, Any]:
@@ -80,7 +80,7 @@ def copy_memo(network: nn.Module) -> dict[int, Any]:
     for module in network.modules():
         for kind in _HOOKS:
             hooks = getattr(module, kind)
-            memo[id(hooks)] = type(hooks)((key, hook) for key, hook in hooks.items() if _is_torchs(hook))
+            memo[id(hooks)] = type(hooks)((key, hook) for key, hook in hooks.items() if _belongs_to_torch(hook))
         for tensor in _computed(module):
             memo[id(tensor)] = tensor.detach().clone()
     return memo
@@ -92,9 +92,9 @@ def _computed(module: nn.Module) -> Iterator[Tensor]:
         yield from (leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor) and not leaf.is_leaf)
 
 
-def _is_torchs(hook: Any) -> bool:
-    where = hook.__module__ if hasattr(hook, "__name__") else type(hook).__module__
-    return (where or "").split(".")[0] == "torch"
+def _belongs_to_torch(hook: Any) -> bool:
+    module = hook.__module__ if hasattr(hook, "__name__") else type(hook).__module__
+    return (module or "").split(".")[0] == "torch"
 
 
 def _unwrapped(network: nn.Module) -> nn.Module:

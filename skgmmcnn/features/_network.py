@@ -7,7 +7,7 @@ import difflib
 import hashlib
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary, WeakValueDictionary
@@ -19,7 +19,7 @@ import torchvision
 from torch import Tensor, nn
 
 from ._checkpoints import load_weights
-from ._copying import copy_memo, private_copy, settle
+from ._copying import copy_memo, private_copy, remove_parametrizations
 from ._running import in_memory
 
 _WEIGHT_FILES = (".pth", ".pt", ".th", ".safetensors", ".ckpt", ".bin", ".tar")
@@ -79,13 +79,13 @@ def build(model: str | nn.Module | Callable[[], nn.Module], weights: Any, seed: 
             network = private_copy(model if isinstance(model, nn.Module) else _call_factory(model))
     if file is not None:
         load_weights(network, file)
-    settle(network)
-    reference = file.absolute() if file is not None else entry and str(entry)
-    if reference and not isinstance(model, nn.Module):
-        _references[network] = model, reference
-    meta = entry.meta if entry is not None else {}
-    names = tuple(meta["categories"]) if "categories" in meta else None
-    return Build(network.eval().requires_grad_(False), entry.transforms() if entry is not None else None, names)
+    remove_parametrizations(network)
+    if not isinstance(model, nn.Module) and (file is not None or entry is not None):
+        _references[network] = model, str(entry) if file is None else file.absolute()
+    network.eval().requires_grad_(False)
+    if entry is None:
+        return Build(network, None, None)
+    return Build(network, entry.transforms(), tuple(entry.meta["categories"]) if "categories" in entry.meta else None)
 
 
 def _torchvision_network(name: str, entry: Any) -> nn.Module:
@@ -110,19 +110,19 @@ def _weights_entry(model: str, weights: Any, file: Path | None) -> Any:
     if model not in names:
         near = difflib.get_close_matches(model, names, n=5, cutoff=0.5)
         raise ValueError(f"torchvision has no classification model {model!r}. Near names: {', '.join(near) or 'none'}.")
-    known = torchvision.models.get_model_weights(model)
+    published = torchvision.models.get_model_weights(model)
     if file is not None:  # a file named like published weights has their metadata
-        return next((entry for entry in known if Path(entry.url).name == file.name), None)
+        return next((entry for entry in published if Path(entry.url).name == file.name), None)
     if weights is None or isinstance(weights, torchvision.models.WeightsEnum):
         return weights
-    name = str(weights).removeprefix(f"{known.__name__}.")
-    if name != "DEFAULT" and name not in known.__members__:
-        members = ", ".join(map(repr, ["DEFAULT", *known.__members__]))
+    name = str(weights).removeprefix(f"{published.__name__}.")
+    if name != "DEFAULT" and name not in published.__members__:
+        members = ", ".join(map(repr, ["DEFAULT", *published.__members__]))
         raise ValueError(
             f"{model} has no weights {weights!r}: use one of {members}, None for random weights, or the path of a "
             f"state dict ({', '.join(_WEIGHT_FILES)})."
         )
-    return known[name]
+    return published[name]
 
 
 def _call_factory(factory: Callable[[], nn.Module]) -> nn.Module:
@@ -191,17 +191,17 @@ class Portable:
         if self._network in _references:
             channels_last = any(map(_is_channels_last, self._network.parameters()))
             return Recipe(*_references[self._network], fingerprint(self._network), channels_last), ()
-        tensor_slots = list(slots(self._network))
-        tensors = {id(tensor): tensor for *_, tensor in tensor_slots}
-        place = {key: i for i, key in enumerate(tensors)}
+        places = list(slots(self._network))
+        tensors = {id(tensor): tensor for *_, tensor in places}
+        numbers = {key: number for number, key in enumerate(tensors)}
         skeleton = copy.deepcopy(self._network, copy_memo(self._network) | dict.fromkeys(tensors))
         arrays = [_to_bytes(tensor) for tensor in tensors.values()]
-        where = [(path, kind, name, place[id(tensor)]) for path, kind, name, tensor in tensor_slots]
         trainable = [tensor.requires_grad for tensor in tensors.values()]
-        return _assemble, (skeleton, arrays, trainable, where)
+        places_of_arrays = [(path, kind, name, numbers[id(tensor)]) for path, kind, name, tensor in places]
+        return _assemble, (skeleton, arrays, trainable, places_of_arrays)
 
 
-def slots(network: nn.Module) -> Any:
+def slots(network: nn.Module) -> Iterator[tuple[str, str, str, Tensor]]:
     """Yield (submodule path, dictionary, name, tensor) for every tensor of a network."""
     for path, module in network.named_modules():
         for kind in ("_parameters", "_buffers", "__dict__"):
@@ -210,13 +210,13 @@ def slots(network: nn.Module) -> Any:
                     yield path, kind, name, tensor
 
 
-def _assemble(skeleton: nn.Module, arrays: list, trainable: list[bool], where: list) -> nn.Module:
-    tensors = [_from_array(*layout) for layout in arrays]
+def _assemble(skeleton: nn.Module, arrays: list, trainable: list[bool], places: list) -> nn.Module:
+    tensors = [_from_array(*array) for array in arrays]
     parameters: dict[int, nn.Parameter] = {}
-    for path, kind, name, place in where:
-        tensor = tensors[place]
+    for path, kind, name, number in places:
+        tensor = tensors[number]
         if kind == "_parameters":
-            tensor = parameters.setdefault(place, nn.Parameter(tensor, requires_grad=trainable[place]))
+            tensor = parameters.setdefault(number, nn.Parameter(tensor, requires_grad=trainable[number]))
         getattr(skeleton.get_submodule(path), kind)[name] = tensor
     return skeleton
 
