@@ -69,22 +69,22 @@ def naive_emissions(chain, values, targets=None):
 def test_expectations_equal_enumeration_with_mixed_emissions(rng, observed):
     chain = small_chain(rng)
     values, targets = draw_examples(rng, chain, 40)
-    given = targets if observed else None
-    emissions = naive_emissions(chain, values, given)
+    decisions = targets if observed else None
+    emissions = naive_emissions(chain, values, decisions)
     paths, joint = enumerated(chain.start, chain.transitions, emissions)
     shares = np.exp(joint - logsumexp(joint, axis=1, keepdims=True))
 
-    expectation = Rows(values, targets=given).expect(chain)
+    expectation = Rows(values, targets=decisions).expect(chain)
     statistics = expectation.statistics
     np.testing.assert_allclose(expectation.log_likelihood, logsumexp(joint, axis=1).sum(), rtol=1e-10)
     for layer, rows in enumerate(values.split(chain.sizes, 1)):
         for state in range(len(chain.mixtures[layer].weights)):
-            held = shares[:, paths[:, layer] == state].sum(1)
-            np.testing.assert_allclose(statistics.layers[layer].total[state], held.sum(), rtol=1e-8)
-            first = held @ (rows - chain.mixtures[layer].shift).numpy()
+            posterior = shares[:, paths[:, layer] == state].sum(1)
+            np.testing.assert_allclose(statistics.layers[layer].total[state], posterior.sum(), rtol=1e-8)
+            first = posterior @ (rows - chain.mixtures[layer].shift).numpy()
             np.testing.assert_allclose(statistics.layers[layer].sums[0][state], first, rtol=1e-7, atol=1e-9)
             if observed and layer == 2:
-                counted = [held[targets == c].sum() for c in range(3)]
+                counted = [posterior[targets == c].sum() for c in range(3)]
                 np.testing.assert_allclose(statistics.tables[-1][state], counted, atol=1e-9)
     for layer in range(2):
         for j, k in np.ndindex(*chain.transitions[layer].shape):
@@ -107,8 +107,8 @@ def test_blocks_and_parts_do_not_matter(rng):
 @pytest.mark.parametrize("smoothing", [0.0, 1.0, 30.0])
 def test_batch_em_never_lowers_the_penalised_likelihood(rng, smoothing):
     values, targets = draw_examples(rng, small_chain(rng), 300)
-    begin = small_chain(rng, smoothing=smoothing)
-    fitted = fit_em(Rows(values, targets=targets), begin, Training(60, 1e-7, momentum=0))
+    initial = small_chain(rng, smoothing=smoothing)
+    fitted = fit_em(Rows(values, targets=targets), initial, Training(60, 1e-7, momentum=0))
     assert len(fitted.lower_bounds) > 5
     assert (np.diff(fitted.lower_bounds) >= -1e-9).all()
     for after in fitted.mixture.transitions:
@@ -151,7 +151,7 @@ def separated_chain(chain, rng):
 
 
 def initial_chain(rng, true, values):
-    """A chain that knows nothing but rows to begin at."""
+    """An initial chain: means at random rows, equal probabilities."""
     mixtures = []
     for mixture, part in zip(true.mixtures, values.split(true.sizes, 1), strict=True):
         rows = part[torch.from_numpy(rng.choice(len(part), len(mixture.weights), replace=False))] - mixture.shift
@@ -209,8 +209,8 @@ def test_words_without_examples_are_moved(rng):
     means = middle.parameters.mean.clone()
     means[:2] = 1e6
     lost = replace(middle, parameters=middle.parameters._replace(mean=means))
-    begin = replace(true, mixtures=(true.mixtures[0], lost, true.mixtures[2]), smoothing=0.5)
-    fitted = fit_em(Rows(values, targets=targets), begin, Training(200, 1e-4, momentum=0))
+    initial = replace(true, mixtures=(true.mixtures[0], lost, true.mixtures[2]), smoothing=0.5)
+    fitted = fit_em(Rows(values, targets=targets), initial, Training(200, 1e-4, momentum=0))
     assert (np.diff(fitted.lower_bounds) >= -1e-9).all()
     assert (fitted.mixture.mixtures[1].weights * 400 >= 1).all()
     for table in fitted.mixture.tables:

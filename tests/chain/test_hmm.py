@@ -116,9 +116,9 @@ def test_decisions_are_seen_in_fit_and_never_afterwards(layers, rng):
     parts, labels = layers
     chain = LayerHMM(3, solver="em", random_state=0).fit(parts, labels)
     before = chain.paths(parts)
-    given = chain.paths(parts, (labels + 1) % 3)
-    assert (given.words[:, 1] == before.words[:, 1]).mean() > 0.9  # the activity is too clear to be overruled
-    assert given.path_proba.mean() < 1 + 1e-9
+    conditioned = chain.paths(parts, (labels + 1) % 3)
+    assert (conditioned.words[:, 1] == before.words[:, 1]).mean() > 0.9  # the activity is too clear to be overruled
+    assert conditioned.path_proba.mean() < 1 + 1e-9
 
 
 def test_the_road_from_images_to_graphs(hmm, maps, test_maps, digits):
@@ -154,8 +154,8 @@ def test_answers_do_not_depend_on_batches(hmm, network, digits):
     whole = FeatureExtractor(network, LAYERS, batch_size=50).fit_transform(digits.test_images[:50])
     np.testing.assert_allclose(hmm.score_samples(small), hmm.score_samples(whole), rtol=1e-4)
     np.testing.assert_array_equal(hmm.decode(small)[1], hmm.decode(whole)[1])
-    given = hmm.paths(small, np.arange(50) % 10)
-    np.testing.assert_allclose(given.path_proba, hmm.paths(whole, np.arange(50) % 10).path_proba, atol=1e-3)
+    conditioned = hmm.paths(small, np.arange(50) % 10)
+    np.testing.assert_allclose(conditioned.path_proba, hmm.paths(whole, np.arange(50) % 10).path_proba, atol=1e-3)
 
 
 def test_transitions_describe_held_out_examples_better_and_joint_training_does_no_harm(maps, test_maps):
@@ -168,13 +168,13 @@ def test_transitions_describe_held_out_examples_better_and_joint_training_does_n
     counted = counted_chain(dictionary, dictionary.fit_transform(maps))
     examples, held_out = (Rows(side_by_side(part)) for part in (maps, test_maps))
     joint = fit_em(examples, counted, Training(100, 1e-3, momentum=0)).mixture
-    seen, unseen = (
+    train_scores, test_scores = (
         [part.expect(chain).log_likelihood.item() / len(part) for chain in (counted, joint)]
         for part in (examples, held_out)
     )
-    assert unseen[0] > dictionary.score(test_maps) + 3
-    assert seen[1] > seen[0] + 0.02
-    assert unseen[1] > unseen[0] - 0.3
+    assert test_scores[0] > dictionary.score(test_maps) + 3
+    assert train_scores[1] > train_scores[0] + 0.02
+    assert test_scores[1] > test_scores[0] - 0.3
 
 
 def counted_chain(dictionary, words):

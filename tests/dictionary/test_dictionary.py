@@ -60,6 +60,7 @@ BAD_SETTINGS = {
     "a layer without a number of words": ({"n_components": {"conv1": 4}}, 9, r"names layers \['conv1'\]; the layers"),
     "no words": ({"n_components": {"conv1": 4, "conv2": 0, "conv3": 4}}, 9, "at least 1 for each layer"),
     "a negative tolerance": ({"tol": -1}, 9, "'tol' parameter"),
+    "an unknown objective": ({"objective": "both"}, 9, "'objective' parameter"),
 }
 
 

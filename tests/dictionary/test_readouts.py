@@ -83,13 +83,14 @@ def test_readout_equals_scikit_learn(rng):
         np.testing.assert_allclose(probabilities[:, peer.classes_], peer.predict_proba(posteriors * 5), atol=1e-6)
 
 
-def test_bad_input(maps, rng):
+def test_classes_are_those_of_a_network(rng):
     X = rng.normal(size=(50, 3))
     with pytest.raises(ValueError, match="needs the FeatureMaps of a network"):
         LayerDictionary(2, objective="discriminative").fit(X, np.zeros(50, int))
     with pytest.raises(ValueError, match="fit_readout needs the FeatureMaps"):
         LayerDictionary(2).fit(X).fit_readout(X)
+
+
+def test_discriminative_words_are_not_trained_in_steps(maps):
     with pytest.raises(ValueError, match="partial_fit supports the generative objective only"):
         LayerDictionary(2, objective="discriminative").partial_fit(maps)
-    with pytest.raises(ValueError, match="objective"):
-        LayerDictionary(2, objective="both").fit(maps)

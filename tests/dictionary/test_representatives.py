@@ -58,11 +58,11 @@ def test_patches_show_where_activity_comes_from(maps, words):
     assert (size <= 5).all()
     for word, place in np.argwhere(representatives.images >= 0):
         at = representatives.locations[word, place] + 0.5
-        row, column = begin = np.clip(np.floor(at - size / 2 + 0.5).astype(int), 0, 8 - size)
+        row, column = corner = np.clip(np.floor(at - size / 2 + 0.5).astype(int), 0, 8 - size)
         picture = maps.pictures()[representatives.images[word, place]]
         expected = picture[row : row + size[0], column : column + size[1]]
         np.testing.assert_array_equal(representatives.patches[word, place], expected)
-        np.testing.assert_allclose(representatives.marks[word, place], (at - begin) / size)
+        np.testing.assert_allclose(representatives.marks[word, place], (at - corner) / size)
 
 
 def test_patches_of_deep_layers_are_parts_of_the_image():

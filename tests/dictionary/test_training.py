@@ -70,11 +70,11 @@ def test_training_ends_when_words_stay(rng):
     rows = torch.from_numpy(rng.normal(size=(3000, 4)))
     generator = torch.Generator().manual_seed(0)
     mean, variance = moments(rows)
-    begin = start(random_rows(rows, 20, generator), TiedDiagonalGaussian(0.1 * variance), mean, variance, rows)
+    initial = start(random_rows(rows, 20, generator), TiedDiagonalGaussian(0.1 * variance), mean, variance, rows)
     data = Rows(rows)
-    still = fit_em(data, begin, Training(500, 0.0, still=0.02))
-    never = fit_em(data, begin, Training(still.n_iter - 1, 0.0))
-    before = data.expect(fit_em(data, begin, Training(still.n_iter - 2, 0.0)).mixture).components
+    still = fit_em(data, initial, Training(500, 0.0, still=0.02))
+    never = fit_em(data, initial, Training(still.n_iter - 1, 0.0))
+    before = data.expect(fit_em(data, initial, Training(still.n_iter - 2, 0.0)).mixture).components
     assert still.converged
     assert not never.converged
     assert still.n_iter < 200

@@ -13,14 +13,14 @@ def test_report_says_what_words_are_worth(maps, digits):
     rows = np.unique(np.linspace(0, len(maps) - 1, 40).astype(int))
     network, images = digits.network, torch.as_tensor(digits.images[rows])[:, None]
     for layer, worth in report.layers.items():
-        seen = {}
+        recorded = {}
 
-        def watch(module, inputs, output, seen=seen):
-            seen["values"] = output
+        def watch(module, inputs, output, recorded=recorded):
+            recorded["values"] = output
 
         with network.get_submodule(layer).register_forward_hook(watch), torch.no_grad():
             decisions = network(images).argmax(1)
-        values = seen["values"].permute(0, 2, 3, 1).double().numpy()
+        values = recorded["values"].permute(0, 2, 3, 1).double().numpy()
         words = dictionary.transform(maps[rows]).words[layer].astype(int)
         means = dictionary.mixtures_[layer].emitted_means_
         center = dictionary.mixtures_[layer].weights_ @ means

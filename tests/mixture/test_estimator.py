@@ -175,10 +175,10 @@ def test_sample(X):
 
 
 def test_given_starts_are_used(X):
-    given = dict(weights_init=[0.2, 0.3, 0.5], means_init=X[:3], tol=1e9)
+    settings = dict(weights_init=[0.2, 0.3, 0.5], means_init=X[:3], tol=1e9)
     for kind, shape in [("diag", (3, 3)), ("spherical", (3,)), ("tied_diag", (3,))]:
         precisions = np.linspace(0.5, 2, np.prod(shape)).reshape(shape)
-        mixture = DiagonalGaussianMixture(3, covariance_type=kind, precisions_init=precisions, **given)
+        mixture = DiagonalGaussianMixture(3, covariance_type=kind, precisions_init=precisions, **settings)
         start = mixture._start(mixture._check(X, None, reset=True), None)
         np.testing.assert_allclose(start.weights_, [0.2, 0.3, 0.5])
         np.testing.assert_allclose(start.means_, X[:3])

@@ -92,11 +92,11 @@ def test_online_steps_average_statistics(rows):
 def test_every_solver_climbs(rows, family, solver):
     rows = supported(rows, family)
     mixture = initial_mixture(rows, family=family, share=1e-3)
-    begin = e_step(rows, mixture).mean_log_likelihood
+    initial = e_step(rows, mixture).mean_log_likelihood
     best = train(rows, mixture, 300, 1e-6, momentum=0.9).lower_bounds[-1]
     training = Training(60, 1e-4, batch_size=100, generator=torch.Generator().manual_seed(0))
     fitted = solver(Rows(rows), mixture, training)
-    assert e_step(rows, fitted.mixture).mean_log_likelihood > begin + 0.7 * (best - begin)
+    assert e_step(rows, fitted.mixture).mean_log_likelihood > initial + 0.7 * (best - initial)
     assert fitted.n_iter <= 60
     # Steps may go on from the state.
     _, state = online_pass(in_blocks(Rows(rows), 100), fitted.mixture, fitted.state)
