@@ -1,8 +1,8 @@
-"""Passes over images, each as a ratio to a bare forward pass over the same images in the same batches.
+"""Time of passes over images, relative to a bare forward pass over the same images in the same batches.
 
-Random weights, three layers, 200 words each: reading the feature maps, fitting the dictionary (a pass to train, one to
-label), fitting it with activations stored on the first pass, and transforming.  The bare pass keeps torch's default
-memory layout; "bare, channels last" is the bare pass in the layout that we run networks in on a CPU.
+Three layers of networks with random weights, 200 words each: feature maps, a fit of the dictionary (two passes), the
+same fit with a store that is filled in the first pass, and transform.  The bare pass uses torch's default memory
+layout; "bare, channels last" uses the layout in which networks run on a CPU.
 
     python benchmarks/bench_features.py [network ...]
     python benchmarks/bench_features.py memory          (peak memory with 1, 4 and 16 times the images)
@@ -34,7 +34,7 @@ SETTINGS = {
 
 
 class Drawn(Dataset):
-    """Images drawn when they are asked for, which take no memory before."""
+    """Images that are generated when they are read."""
 
     def __init__(self, n_images, side):
         self.n_images, self.side = n_images, side
@@ -89,7 +89,7 @@ def passes(names):
 
 
 def road(n_images):
-    """Fit a dictionary; return the size of the words in GB."""
+    """Fit a dictionary and return the size of the words in GB."""
     torch.manual_seed(0)
     network = torchvision.models.resnet18(weights=None)
     extractor = FeatureExtractor(network, ["layer1", "layer2", "layer3"], preprocess=None)
@@ -106,7 +106,7 @@ def memory():
 
 
 def changed_words(name, network, layers, X, preprocess):
-    """Print the share of locations whose word changes, and the time of a pass, against float32."""
+    """Print the fraction of locations with another word than in float32, and the relative time of a pass."""
 
     def maps_of(network):
         return FeatureExtractor(network, layers, preprocess=preprocess).fit_transform(X)

@@ -1,8 +1,8 @@
-"""Effective receptive fields of several shares, beside whole ones: how good an order counts in them give.
+"""Deletion orders by counts in effective fields of several shares, and in whole fields.
 
-Words of CIFAR ResNet20 are taken away in the order of their bits in the graph of each image's decision, and of the
-bits per location: areas under the decision's probability, by those of random order.  The top layer's order is the same
-with all fields.  Before that, what words hold of each layer, for three seeds of the dictionary.
+Words of CIFAR ResNet20 are deleted in the order of their bits in the graph of each image's decision, and of bits per
+location.  The figures are areas under the deletion curve relative to a random order.  The order of the top layer is
+independent of the fields.  The script first prints the reports of dictionaries with three seeds.
 
     SKGMMCNN_DATA=... python benchmarks/bench_fields.py [n_words] [n_test]
 """
@@ -31,7 +31,7 @@ def extractor(data):
 
 
 def report(name, words, graph, maps, layers):
-    """Print one line for each layer whose words are taken away."""
+    """Print one line for each layer."""
     pipe = make_pipeline(words, graph)
     for layer in layers:
         curves = deletion(pipe, maps, layer, orders=["graph", "per_location", "random"], random_state=0)

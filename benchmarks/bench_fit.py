@@ -1,8 +1,7 @@
-"""Where the time of a fit goes: the network's two passes, and the mixtures beside a bare matrix product.
+"""Time of a fit: two passes of the network, and mixtures with the rate of a bare matrix product.
 
-Times are those of all processors together, so that other work on the machine hardly counts.
-
-SqueezeNet on photographs of ten classes, three layers, 200 words each, all else by default.
+SqueezeNet on photographs of ten classes, three layers with 200 words each, other parameters by default.  Times are sums
+over all processors, which other work on the machine hardly affects.
 
     SKGMMCNN_DATA=... python benchmarks/bench_fit.py [number of photographs]
 """
@@ -23,21 +22,21 @@ N_WORDS = 200
 
 
 def timed(function, *args):
-    """Return the processors' seconds, and the result."""
+    """Return the processor time and the result."""
     start = time.process_time()
     result = function(*args)
     return time.process_time() - start, result
 
 
 def product_rate():
-    """Return multiplications and additions per processor's second of a large matrix product."""
+    """Return the operations per second of processor time of a large matrix product."""
     one, other = torch.rand(4096, 4096), torch.rand(4096, 4096)
     seconds = min(timed(torch.mm, one, other)[0] for _ in range(3))
     return 2 * 4096**3 / seconds
 
 
 class Counting(Timed):
-    """A dictionary that counts the operations of its E-steps as well: a product of rows, words and channels."""
+    """A dictionary that counts the operations of its E-steps, products of rows, words and channels."""
 
     operations = 0.0
 

@@ -1,7 +1,6 @@
-"""Counting word pairs, beside a loop over locations and words in numpy; explaining, beside the network's own pass.
+"""Counts of word pairs, compared with loops in numpy; explanations, compared with a pass of the network.
 
-Words are random, in maps of a ResNet50 at 224 x 224, counted in whole receptive fields; the pass of the
-network is measured in the same run.
+Random words in maps of a ResNet50 at 224 x 224, counted in whole receptive fields.
 
     python benchmarks/bench_graph.py [n_words]
 """
@@ -23,7 +22,7 @@ LAYERS = ["layer1", "layer2", "layer3", "layer4"]
 
 
 def loop_over_locations_and_words(upper, lower, field, n_upper, n_lower):
-    """For each upper location, compare its window with every lower word."""
+    """Compare the window of each upper location with each lower word."""
     counts = np.zeros((n_upper, n_lower), dtype=np.int64)
     for above, below in zip(upper, lower, strict=True):
         for i, j in np.ndindex(above.shape):
@@ -34,7 +33,7 @@ def loop_over_locations_and_words(upper, lower, field, n_upper, n_lower):
 
 
 def loop_over_locations(upper, lower, field, n_upper, n_lower):
-    """For each upper location, one histogram of its window."""
+    """Compute a histogram of the window of each upper location."""
     counts = np.zeros((n_upper, n_lower), dtype=np.int64)
     for above, below in zip(upper, lower, strict=True):
         for i, j in np.ndindex(above.shape):
@@ -58,7 +57,7 @@ def random_words(spec, n_words, n_images, seed=0):
 
 
 def counting(n_words):
-    """Return for each pair of layers: pairs of locations an image, millions of them a second, and the loops' times."""
+    """Return for each pair of layers the pairs per image, million pairs per second, and the times of the loops."""
     spec, rows = spec_of(resnet50()), []
     for (upper, lower), field in list(Hierarchy.of(spec, {}).fields.items())[1:]:
         n_pairs = int(sum_over_fields(np.ones(spec.shapes[upper][1:]), field).sum())
@@ -79,14 +78,14 @@ def counting(n_words):
 
 
 def fitting(n_words, n_images):
-    """Return the seconds that it takes to fit words that are there."""
+    """Return the seconds of a fit to existing words."""
     words = random_words(spec_of(resnet50()), n_words, n_images)
     seconds, _ = timed(InferenceGraph().fit, words)
     return seconds
 
 
 def explaining(n_words):
-    """Return milliseconds of the network's pass over one image, and of explaining it from its words."""
+    """Return the milliseconds of a pass over one image, and of its explanation from words."""
     network = resnet50().eval()
     words = random_words(spec_of(network), n_words, 20)
     graph = InferenceGraph().fit(words)

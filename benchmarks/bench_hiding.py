@@ -1,8 +1,8 @@
-"""What the network says when the places of a graph's words are hidden in the image, beside Grad-CAM's places.
+"""Occlusion of the places of a graph's words, compared with places by Grad-CAM and by influence.
 
-SqueezeNet, features.12, three words kept, right and wrong decisions on photographs of ten classes that were not fitted.
-Each method names as many locations as the graph's words have; their pixels are made grey, or blurred, and the fall of
-the decision's log-probability is compared with that of the same mask rolled to other places.
+SqueezeNet, features.12, three words per graph, right and wrong decisions on held-out photographs of ten classes.  Each
+method selects as many locations as the words of the graph have.  Their pixels become grey or blurred.  The reference
+for the fall of the decision's log-probability is the same mask rolled to other places.
 
     SKGMMCNN_DATA=... python benchmarks/bench_hiding.py [n_fitted] [n_decisions]
 """
@@ -23,7 +23,7 @@ N_ROLLS = 8
 
 
 def fitted(n_fitted):
-    """Return the fitted pipeline, and images and labels of the ten classes that it has not seen."""
+    """Return the fitted pipeline, and held-out images and labels of the ten classes."""
     data = load_data()
     train, test = data.imagenette("train"), data.imagenette("test")
     preprocess = transforms.Compose(
@@ -49,7 +49,7 @@ def grad_cam(network, images, outputs):
 
 
 def strongest(maps, numbers):
-    """Return the places of the largest values, as many of each map as its number, bool (n, h, w)."""
+    """Return a mask (n, h, w) of the largest values of each map, with a number per map."""
     ranks = np.argsort(np.argsort(-maps.reshape(len(maps), -1), axis=1), axis=1)
     return (ranks < numbers[:, None]).reshape(maps.shape)
 
@@ -95,7 +95,7 @@ def measure(pipe, images, name):
 
 
 def images_of(files):
-    """Return photographs as the pipeline reads them."""
+    """Return preprocessed photographs."""
     from PIL import Image
 
     return [Image.open(file).convert("RGB") for file in files]

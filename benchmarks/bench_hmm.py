@@ -1,6 +1,6 @@
-"""LayerHMM on the hidden layers of a perceptron trained on MNIST, beside independent mixtures and hmmlearn.
+"""LayerHMM for the hidden layers of a perceptron on MNIST, compared with independent mixtures and hmmlearn.
 
-The network, 784-256-128-64-10 with ReLUs, is trained here in seconds on 20,000 images; 5,000 others are held out.
+The network, 784-256-128-64-10 with ReLU, is trained in seconds on 20,000 images; 5,000 others are held out.
 
     SKGMMCNN_DATA=... python benchmarks/bench_hmm.py [agreement|passes|joint|speed|hmmlearn ...]
 """
@@ -24,7 +24,7 @@ LAYERS = ["2", "4", "6"]
 
 
 def maps_and_labels():
-    """Return feature maps of training and test images, held in memory, and the labels of the latter."""
+    """Return feature maps of training and test images in memory, and test labels."""
     x_train, y_train, x_test, y_test = load_data().mnist()
     images, tests = ((x / 255).astype("float32")[:, None] for x in (x_train, x_test))
     torch.manual_seed(0)
@@ -43,7 +43,7 @@ def maps_and_labels():
 
 
 def agreement(train, test, labels):
-    """How often the chain predicts the network's decision on test images."""
+    """Print the agreement of the chain with the network on test images."""
     decisions = test.outputs.argmax(1)
     print(f"the network reads {(decisions == labels).mean():.2%} of the test images rightly")
     print(f"{'words':>6}{'seconds':>9}{'agreement':>11}{'accuracy':>10}")
@@ -56,7 +56,7 @@ def agreement(train, test, labels):
 
 
 def passes(train, test, _):
-    """How soon online EM is where batch EM ends, on held-out images."""
+    """Compare online EM with batch EM on held-out images."""
     settings = {"random_state": 0, "max_iter": 300}
     one = LayerHMM(1, solver="em", **settings).fit(train).score(test)
     seconds, batch = timed(LayerHMM(50, solver="em", tol=1e-4, **settings).fit, train)
@@ -70,7 +70,7 @@ def passes(train, test, _):
 
 
 def joint(train, test, _):
-    """Held-out nats: of mixtures alone, with counted transitions, after EM of the whole from there, and from anew."""
+    """Print held-out nats of mixtures, with counted transitions, and after joint EM from there or from random rows."""
     examples, held_out = (Rows(side_by_side(part)) for part in (train, test))
     print(f"{'words':>6}{'seed':>5}{'mixtures':>10}{'counted':>9}{'EM from there':>15}{'EM from rows':>14}")
     for n_words in (20, 50):
@@ -93,7 +93,7 @@ def side_by_side(maps):
 
 
 def counted_chain(dictionary, words):
-    """Return the chain that independent mixtures and the smoothed counts of their words make."""
+    """Return a chain of independent mixtures and smoothed counts of their words."""
     flat = [words.words[layer].ravel().astype(int) for layer in words.layers]
     sizes = list(words.vocabulary.n_words.values())
     tables = uniform(sizes, 0)
@@ -104,7 +104,7 @@ def counted_chain(dictionary, words):
 
 
 def speed(train, _, __):
-    """One online pass of the chain beside one of three independent mixtures, from the same starts."""
+    """Compare an online pass of the chain with one of three independent mixtures, from the same start."""
     values = side_by_side(train)
     sizes = [shape[0] for shape in train.shapes.values()]
     generator = torch.Generator().manual_seed(0)

@@ -1,4 +1,4 @@
-"""What influence costs, in forward passes and beside Captum, and how far it is what it claims.
+"""Influence: time in forward passes and relative to Captum, and accuracy.
 
 SqueezeNet on photographs of ten classes, K = 200, three layers.  Captum is optional (``pip install captum``).
 
@@ -41,12 +41,12 @@ def fitted(n_fitted):
 
 
 def best(function, *args):
-    """Return the least seconds of some runs."""
+    """Return the shortest time of several runs."""
     return min(timed(function, *args)[0] for _ in range(TIMES))
 
 
 def costs(pipe, images, n):
-    """Print what explaining costs, in forward passes of the same images, all in memory."""
+    """Print the time of explanations in forward passes of the same images, all in memory."""
     words, network, part = pipe[:-1].transform(images[:n]), pipe[0].network_, None
 
     def keep(rerun):
@@ -70,7 +70,7 @@ def costs(pipe, images, n):
 
 
 def peer(network, batch, words, influence):
-    """Print the time of Captum's layer integrated gradients of the same layers and steps, beside ours."""
+    """Print the relative time of Captum's layer integrated gradients for the same layers and steps."""
     try:
         from captum.attr import LayerIntegratedGradients
     except ImportError:
@@ -87,7 +87,7 @@ def peer(network, batch, words, influence):
 
 
 def claims(pipe, images, n):
-    """Print completeness, and how flows go with exact effects."""
+    """Print completeness, and the correlation of flows and exact effects."""
     words = pipe[:-1].transform(images[:n])
     found = words.influence.of_classes()
     for layer, maps in found.maps.items():
@@ -100,7 +100,7 @@ def claims(pipe, images, n):
 
 
 def deletion(pipe, images, n, by_location):
-    """Print areas under the decision's probability, by influence, divided by those of random orders."""
+    """Print areas under deletion curves by influence, relative to random orders."""
     words = pipe[:-1].transform(images[:n])
     totals = pipe[-1].transform(words)
     columns = np.cumsum([0, *words.vocabulary.n_words.values()])
@@ -133,18 +133,19 @@ def deletion(pipe, images, n, by_location):
                     areas[kind, name].append(np.mean(curve, axis=0))
 
         list(words.influence.rerun(work))
-        told = []
+        ratios = []
         for kind in ("deletion", "insertion"):
             mine, *others = (np.concatenate(areas[kind, name]) for name in orders)
             other = np.mean(others, axis=0)
             draws = np.random.RandomState(0).randint(len(mine), size=(1000, len(mine)))
             low, high = np.percentile(mine[draws].mean(1) / other[draws].mean(1), [2.5, 97.5])
-            told.append(f"{kind} {mine.mean() / other.mean():.2f} ({low:.2f} to {high:.2f})")
-        print(f"{layer}: " + ", ".join(told) + f" of random order{', per location' if by_location else ''}", flush=True)
+            ratios.append(f"{kind} {mine.mean() / other.mean():.2f} ({low:.2f} to {high:.2f})")
+        order = "random order, per location" if by_location else "random order"
+        print(f"{layer}: {', '.join(ratios)} of {order}", flush=True)
 
 
 def sets(pipe, n=30):
-    """Print the Jaccard index of class graphs of five words a layer of two sets of n photographs, over classes."""
+    """Print the Jaccard index of class graphs of two sets of n photographs, with five words per layer."""
     photographs = load_data().imagenette("train")[0]
     words = pipe[:-1].transform([photographs[row] for row in range(len(photographs))])
     graph = InferenceGraph(n_nodes=5, random_state=0).fit(words)
@@ -161,7 +162,7 @@ def sets(pipe, n=30):
 
 
 def memory(pipe, images):
-    """Print the peak of memory after few and after many images."""
+    """Print the peak memory after few and after many images."""
     peaks = []
     for n in (32, len(images)):
         pipe[-1].transform(pipe[:-1].transform(images[:n]))

@@ -1,10 +1,9 @@
-"""What it costs to look at a network, in forward passes of one image.
+"""Time to inspect a network, in forward passes of one image.
 
-Side by side in one process: a pass of one image, following the network once for all its layers (as `list_layers` does),
-for the layers taken by default and the pairs of them, and a whole `fit` to four images, which does both and measures
-effective fields; each with all that comes before it but the weights, on one thread, in seconds of the processor.  Names
-are torchvision's, or timm's behind ``timm:``, or ``lite0`` for an EfficientNet-Lite0 of the package
-``efficientnet_lite_pytorch``.
+Compared in one process: a forward pass; the inspection of all layers, as in `list_layers`; the inspection of the
+default layers and their pairs; and a complete `fit` to four images, which does both and measures effective fields.
+Each includes all previous steps but the weights.  Times are seconds of one thread.  Names are those of torchvision, of
+timm after ``timm:``, or ``lite0`` for an EfficientNet-Lite0 of the package ``efficientnet_lite_pytorch``.
 
     python benchmarks/bench_looking.py [network ...]
 """
@@ -43,7 +42,7 @@ def build(name):
 
 
 def least(function):
-    """Return the least seconds of the processor of several calls, and what the last returned."""
+    """Return the shortest processor time of several calls, and the last result."""
     found = []
     for _ in range(N_TIMES):
         started = time.process_time()

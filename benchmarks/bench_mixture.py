@@ -1,8 +1,8 @@
-"""DiagonalGaussianMixture beside scikit-learn and pomegranate, on real activations, in one run.
+"""DiagonalGaussianMixture compared with scikit-learn and pomegranate on real activations.
 
-Rows are the channels at locations of a trained network, each channel scaled to variance one; all have the same variance
-floor (scikit-learn adds it, the others take the larger).  Held-out rows come from other images.  For each of our
-solvers the time is also given until it reached, on the held-out rows, what scikit-learn reached in the end.
+Rows are the channels at locations of a trained network, scaled to unit variance.  All mixtures have the same variance
+floor (scikit-learn adds it, the others use the maximum).  Held-out rows are from other images.  For each solver, the
+script also prints the time to reach the final held-out likelihood of scikit-learn.
 
     SKGMMCNN_DATA=... python benchmarks/bench_mixture.py [cifar|darknet ...]
 """
@@ -22,7 +22,7 @@ from skgmmcnn.mixture import Rows
 from skgmmcnn.mixture._em import Mixture, Scorer
 
 FLOOR = 1e-3
-# Channels' worth of nats per row: what LayerDictionary calls converged.
+# Nats per row, proportional to the number of channels: the tolerance of LayerDictionary.
 TOLERANCE = 1e-4
 
 
@@ -69,7 +69,7 @@ def scikit_learn(name):
 
 
 def pomegranate(name):
-    """Ten passes, each with its own start by k-means left out of the time: the least that it could take."""
+    """Ten passes, without the time of the k-means start of each: a lower bound."""
     from pomegranate.distributions import Normal
     from pomegranate.gmm import GeneralMixtureModel
 
@@ -84,7 +84,7 @@ def pomegranate(name):
 
 
 def ours(name, target, **settings):
-    """Train, noting after each pass when the held-out rows were as likely as `target`; that time is taken off."""
+    """Train, and evaluate the held-out likelihood after each pass, outside of the measured time."""
     train, test, n_components = train_and_test(name)
     mixture = DiagonalGaussianMixture(
         n_components, reg_covar=FLOOR, tol=TOLERANCE * train.shape[1], max_iter=300, random_state=0, **settings
@@ -99,7 +99,7 @@ def ours(name, target, **settings):
 
 
 def reached(mixture, train, test, target):
-    """Train again pass by pass, and return the training time until the held-out rows are as likely as `target`."""
+    """Train again pass by pass, and return the training time to reach the held-out likelihood `target`."""
     spent, held_out = 0.0, torch.from_numpy(test)
     watched = Mixture.maximize if mixture.solver == "em" else None
     best = [None]
@@ -125,14 +125,14 @@ def reached(mixture, train, test, target):
 
 
 def product_rate():
-    """Return this machine's float32 rate at large matrix products, in operations per second."""
+    """Return the rate of large float32 matrix products, in operations per second."""
     a, b = torch.randn(4096, 4096), torch.randn(4096, 4096)
     seconds = min(timed(torch.matmul, a, b)[0] for _ in range(5))
     return 2 * 4096**3 / seconds
 
 
 def pass_rate(name):
-    """Return the share of the product rate at which one E-step runs, counting its four products alone."""
+    """Return the rate of an E-step, by its four products, relative to the rate of large products."""
     train, _, n_components = train_and_test(name)
     mixture = DiagonalGaussianMixture(n_components, reg_covar=FLOOR, max_iter=1, random_state=0)
     with warnings.catch_warnings():

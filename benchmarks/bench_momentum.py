@@ -1,4 +1,4 @@
-"""Held-out nats after so many passes of batch EM, by momentum, from the same random rows of a ResNet20's last stage.
+"""Held-out nats after several numbers of passes of batch EM, by momentum, for the last stage of a ResNet20.
 
 SKGMMCNN_DATA=... python benchmarks/bench_momentum.py
 """

@@ -1,8 +1,7 @@
-"""Error of class read-outs from the words of one layer, against the number of words: generative and discriminative.
+"""Error of linear readouts by number of words: generative and discriminative words.
 
-The figure of the paper (ECCV 2020): words of CIFAR ResNet20's stages are trained on training images; the error is the
-share of test images for which the linear read-out of the layer's words disagrees with the network.  Writes
-readouts.png.
+As in the figure of the paper (ECCV 2020): words of the stages of CIFAR ResNet20 are trained on training images.  The
+error is the disagreement with the network on test images.  Writes readouts.png.
 
     SKGMMCNN_DATA=... python benchmarks/bench_readouts.py [n_words ...]
 """
@@ -17,12 +16,12 @@ from torchvision import transforms
 from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
 
 LAYERS = ["layer1", "layer2", "layer3"]
-# All 256 locations of layer2 in all 3,000 images; layer1 stays a sample.
+# All 256 locations of layer2 in all 3,000 images, and a sample for layer1.
 MAX_SAMPLES = 800_000
 
 
 def measured(train, test, n_words, objective):
-    """Return seconds, the error by layer, and the graph's own error."""
+    """Return the seconds, the error by layer, and the error of the graph."""
     decisions = test.outputs.argmax(1)
     dictionary = LayerDictionary(
         n_words, objective=objective, max_samples=MAX_SAMPLES, keep_patches=False, random_state=0

@@ -1,4 +1,4 @@
-"""The whole road on real networks: time beside a bare forward pass, agreement, memory for 1x and 4x the images.
+"""Pipelines on published networks: time relative to a bare forward pass, agreement, and memory by number of images.
 
 SKGMMCNN_DATA=... python benchmarks/bench_road.py [cifar|squeezenet|darknet ...]
 """
@@ -37,7 +37,7 @@ def setting(name):
 
 
 def forward(network, preprocess, images):
-    """A bare pass: read, preprocess, run, in the same batches."""
+    """Read, preprocess and run the images in the same batches."""
     decisions = []
     with torch.no_grad():
         for start in range(0, len(images), BATCH):
@@ -75,7 +75,7 @@ def road(name):
 
 
 def transform_copies(name, folder, times):
-    """Transform the images `times` over, given as files."""
+    """Transform files of images, each `times` times."""
     network, layers, preprocess, _, train, _ = setting(name)
     if isinstance(train, np.ndarray):
         paths = [Path(folder) / f"{i}.png" for i in range(500)]

@@ -1,6 +1,6 @@
-"""Taking words away by running the network's part above a layer again, beside whole passes with hooks; a whole report.
+"""Deletion of words by reruns of the layers above, compared with whole passes with hooks; time of a whole report.
 
-The network is torchvision's ResNet18 with random weights over ImageNet's images: times do not depend on weights.
+The network is torchvision's ResNet18 with random weights, on images of ImageNet: times do not depend on weights.
 
     SKGMMCNN_DATA=... python benchmarks/bench_trust.py
 """
@@ -19,10 +19,10 @@ LAYERS = ["layer2", "layer3", "layer4"]
 N_IMAGES, N_STEPS, BATCH = 50, 10, 32
 
 
-def hooked(network, batch, layer, gone):
-    """One whole pass in which the locations `gone` of a layer are zero."""
+def hooked(network, batch, layer, mask):
+    """Run a whole pass with zeros at the locations `mask` of a layer."""
     handle = network.get_submodule(layer).register_forward_hook(
-        lambda module, inputs, result: torch.where(gone[:, None], torch.zeros(()), result)
+        lambda module, inputs, result: torch.where(mask[:, None], torch.zeros(()), result)
     )
     with torch.no_grad():
         network(batch)
@@ -30,12 +30,12 @@ def hooked(network, batch, layer, gone):
 
 
 def by_hooks(network, images, words):
-    """Delete words in the order of their numbers, with one whole pass a step."""
+    """Delete words in the order of their numbers, with one whole pass per step."""
     for layer, found in words.words.items():
         for end in np.linspace(0, found.max() + 1, N_STEPS + 1):
             for start in range(0, len(images), BATCH):
-                gone = torch.from_numpy(found[start : start + BATCH] < end)
-                hooked(network, images[start : start + BATCH], layer, gone)
+                mask = torch.from_numpy(found[start : start + BATCH] < end)
+                hooked(network, images[start : start + BATCH], layer, mask)
 
 
 def by_reruns(pipe, maps):
@@ -62,7 +62,7 @@ def main():
 
 
 def batches(extractor, files):
-    """Yield the images as the network takes them."""
+    """Yield preprocessed batches of images."""
     for start in range(0, N_IMAGES, BATCH):
         opened = (Image.open(file).convert("RGB") for file in files[start : min(N_IMAGES, start + BATCH)])
         yield torch.stack([extractor.preprocess_(image) for image in opened])

@@ -1,15 +1,14 @@
-"""Which words: families of mixtures, floors, starts and numbers of words side by side, and k-means in the same run.
+"""Comparison of mixtures, floors, starts and numbers of words, and of k-means.
 
-Each dictionary is fitted twice, with two seeds that draw other locations and other starting rows.  Over test images:
+Each dictionary is fitted with two seeds, which draw different locations and starts.  Columns, for test images:
 
 - alike: mean Jaccard index of the sets of locations of matched words of the two, plain and weighted by locations
 - ARI: adjusted Rand index of the two, over locations
-- R2: share of the layer's variance that the words' means hold
-- kept: share of the decisions that stand when each location is replaced by the mean of its word
+- R2: fraction of the layer's variance that the means of words explain
+- kept: fraction of decisions that are preserved when each location is replaced by the mean of its word
 - nats: held-out log-density per location and channel; comparable between Gaussian mixtures of one layer
-- deletion: area under the decision's probability as words are taken away in the order of their influence per location,
-  by that of a random order
-- seconds of one fit on all processors together, without the network
+- deletion: area under the deletion curve in the order of influence per location, relative to a random order
+- s: seconds of one fit as the sum over all processors, without the network
 
     SKGMMCNN_DATA=... python benchmarks/bench_words.py resnet20|squeezenet|tiny_darknet|efficientnet_lite0 \
         [--images 400] [--test-images 200] [--words 50 200 500 1000] [--mixtures "tied_diag (the default)" ...]
@@ -39,7 +38,7 @@ AT_ALL_SIZES = ("tied_diag (the default)", "scikit-learn's k-means")
 
 
 class Timed(LayerDictionary):
-    """A dictionary that notes the processors' time for training each mixture."""
+    """A dictionary that records the processor time of training each mixture."""
 
     def _train(self, layer, sample):
         begun = time.process_time()
@@ -52,7 +51,7 @@ class Timed(LayerDictionary):
 
 
 class OfKMeans(Timed):
-    """A dictionary whose words are the clusters that scikit-learn's k-means finds in the same rows."""
+    """A dictionary of clusters by scikit-learn's k-means on the same rows."""
 
     def _mixture(self, layer, sample):
         found = KMeans(self.n_components, n_init=1, random_state=self.random_state).fit(sample.rows.numpy())
@@ -77,7 +76,7 @@ FAMILIES = {
 
 
 def maps_of(name, n_images, n_test):
-    """Return maps of training images, held in memory, and of test images."""
+    """Return maps of training images in memory, and of test images."""
     asked = trust_tables.ASKED[name]
     images, test_images = asked.images(), asked.test_images()
     extractor = FeatureExtractor(asked.network(), asked.layers, preprocess=asked.preprocess, batch_size=25)
@@ -90,7 +89,7 @@ def maps_of(name, n_images, n_test):
 
 
 def measured(kind, options, n_words, maps, test_maps):
-    """Return by layer the columns of the table."""
+    """Return the columns of the table by layer."""
     both = [kind(n_words, keep_patches=False, random_state=seed, **options).fit(maps) for seed in (0, 1)]
     words = [dictionary.transform(test_maps) for dictionary in both]
     alike = align_words(*words)
@@ -121,7 +120,7 @@ def nats(dictionary, maps, layer):
 
 
 def area(dictionary, maps, layer):
-    """Return the area of deletion by influence per location, by that of a random order."""
+    """Return the area of deletion by influence per location, relative to a random order."""
     graph = InferenceGraph(evidence="influence").fit(dictionary.transform(maps))
     orders = ["per_location", "random"]
     curves = deletion(make_pipeline(dictionary, graph), maps, layer, orders=orders, n_random=2, random_state=0)

@@ -1,4 +1,4 @@
-"""What the benchmarks share: real networks and images, and measuring in a process of its own."""
+"""Published networks and images, and measurements in separate processes."""
 
 import importlib.util
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def load_data():
-    """Return the module that reads the real networks and images of the folder SKGMMCNN_DATA."""
+    """Return the module that reads networks and images of the folder SKGMMCNN_DATA."""
     folder = os.environ.get("SKGMMCNN_DATA")
     if not folder:
         sys.exit("Set SKGMMCNN_DATA to the folder of real networks and images.")
@@ -22,7 +22,7 @@ def load_data():
 
 
 def alone(function, *args):
-    """Run a function in a new process; return its result and the process's peak memory in GB."""
+    """Run a function in a new process; return its result and the peak memory in GB."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(_measured, function, *args).result()
 
@@ -33,7 +33,7 @@ def _measured(function, *args):
 
 
 def timed(function, *args):
-    """Return seconds and result."""
+    """Return the seconds and the result."""
     start = time.perf_counter()
     result = function(*args)
     return time.perf_counter() - start, result

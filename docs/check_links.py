@@ -1,4 +1,4 @@
-"""Check that every link within the built pages leads somewhere: ``check_links.py docs/_build/html``."""
+"""Check the links between the built pages: ``check_links.py docs/_build/html``."""
 
 import sys
 from html.parser import HTMLParser
@@ -7,7 +7,7 @@ from urllib.parse import unquote, urlsplit
 
 
 class Page(HTMLParser):
-    """The anchors of a page, and what it links to."""
+    """Anchors and links of a page."""
 
     def __init__(self, file: Path) -> None:
         super().__init__()
@@ -15,14 +15,14 @@ class Page(HTMLParser):
         self.feed(file.read_text(encoding="utf8"))
 
     def handle_starttag(self, tag, attributes):
-        """Note the ids, links and sources of a tag."""
+        """Record the ids, links and sources of a tag."""
         found = dict(attributes)
         self.anchors |= {found[name] for name in ("id", "name") if found.get(name)}
         self.links += [found[name] for name in ("href", "src") if found.get(name)]
 
 
 def broken(root: Path) -> list[str]:
-    """Return a line for every link below `root` that leads nowhere."""
+    """Return a line for each broken link below `root`."""
     pages = {file.resolve(): Page(file) for file in root.rglob("*.html") if "_static" not in file.parts}
     lines = []
     for file, page in pages.items():

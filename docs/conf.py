@@ -1,4 +1,4 @@
-"""How the documentation is built; see ``contributing.rst``."""
+"""Configuration of the documentation; see ``contributing.rst``."""
 
 import sys
 from pathlib import Path

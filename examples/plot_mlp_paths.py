@@ -77,7 +77,7 @@ for path, share in zip(table.paths, table.shares, strict=True):
 from skgmmcnn import PathDisplay
 
 wrong = np.flatnonzero(test_decisions != test_labels)
-leaves = test_paths.leaves(test_labels)[wrong]
+leaves = test_paths.departures(test_labels)[wrong]
 image = int(wrong[np.flatnonzero((leaves > 0) & (leaves < 5))[0]])
 display = PathDisplay.from_estimator(hmm, test_maps, test_labels, image=image)
 display.figure_.savefig("mlp_paths.png")

@@ -54,7 +54,7 @@ _FAILED, _INTERRUPTED = 1, 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command in `arguments`, by default those of the process, and return its exit status.
 
-    It is 1 after an error, of which one line is printed.  Wrong usage exits with 2, by :mod:`argparse`.
+    After an error, which is printed on one line, it is 1.  Wrong usage exits with 2, by :mod:`argparse`.
     """
     options = make_parser().parse_args(arguments)
     with warnings.catch_warnings():
@@ -98,11 +98,12 @@ def make_parser() -> argparse.ArgumentParser:
 
 def _add_command(commands: Any, run: Callable, example: str) -> argparse.ArgumentParser:
     """Add the command of a function `_name`, which its docstring describes."""
-    name, about = run.__name__.removeprefix("_"), run.__doc__ or ""
+    name = run.__name__.removeprefix("_")
+    description = run.__doc__ or ""
     parser = commands.add_parser(
         name,
-        help=f"{about[:1].lower()}{about[1:]}".rstrip("."),
-        description=about,
+        help=f"{description[:1].lower()}{description[1:]}".rstrip("."),
+        description=description,
         epilog=f"example:\n  {_PROGRAM} {name} {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -128,7 +129,7 @@ def _add_fit(commands: Any) -> None:
     add("--nodes", type=int, default=3, metavar="N", help="words of a layer in a graph (%(default)s)")
     names = "text file, one name a line, in the order of the outputs; or imagenet"
     add("--class-names", metavar="NAMES", help=names)
-    add("--no-patches", action="store_true", help="keep no piece of any image in the file")
+    add("--no-patches", action="store_true", help="save no patches of images")
     add("--seed", type=int, default=0, metavar="N", help="of the words (%(default)s)")
 
 

@@ -53,14 +53,15 @@ def by_blocks(work: Callable[[B], R], blocks: Iterable[B], n_operations: float) 
     Threads are used from 2**27 `n_operations` on, the approximate number of multiplications in all blocks; 0 stands for
     work on another device.
     """
-    blocks, n = iter(blocks), n_threads()
+    blocks = iter(blocks)
+    n = n_threads()
     if n == 1 or n_operations < _MIN_OPERATIONS:
         for block in blocks:
             with one_thread():
                 result = work(block)
             yield result
         return
-    # A process forked from this one would wait for threads that outlive the call, which it lacks.
+    # The pool ends with the call: a forked process would wait for its threads, which are not copied.
     pool = ThreadPoolExecutor(n, "skgmmcnn", _use_one_thread)
     try:
         waiting = deque(pool.submit(work, block) for block in islice(blocks, 2 * n))

@@ -70,8 +70,8 @@ def test_each_is_listed_by_the_shortest_name():
 def test_the_guide_leads_to_every_name_and_example():
     """The build of the site adds the links back."""
     guide = "".join(page.read_text(encoding="utf-8") for page in PAGES if page.parent.name == "guide")
-    found = {target.rpartition(".")[2] for target in re.findall(r":(?:class|func|meth):`~?([^`<]+)`", guide)}
-    assert not [name for name in listed_names() if name.rpartition(".")[2] not in found]
+    linked = {target.rpartition(".")[2] for target in re.findall(r":(?:class|func|meth):`~?([^`<]+)`", guide)}
+    assert not [name for name in listed_names() if name.rpartition(".")[2] not in linked]
     examples = set(re.findall(r":doc:`/gallery/([^`]+)`", guide))
     assert examples == {example.stem for example in (ROOT / "examples").glob("*.py")}
 
@@ -86,8 +86,8 @@ def test_code_of_pages_is_run(page):
             if command[1].startswith("skgmmcnn "):
                 check_command(command[1])
                 continue
-            file, found = RUN[command[1]]
-            assert found in file.read_text(encoding="utf-8")
+            file, text = RUN[command[1]]
+            assert text in file.read_text(encoding="utf-8")
 
 
 def test_files_of_the_architecture_exist():
@@ -120,10 +120,10 @@ def test_commands_of_the_readme_are_those_that_are_run():
 
 def test_code_of_the_readme_runs(photographs, small_networks, capsys):
     """Blocks build on each other; `network` and `transform` stand for those of the reader."""
-    known = {"network": nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.LazyLinear(2)), "transform": ToTensor()}
+    namespace = {"network": nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.LazyLinear(2)), "transform": ToTensor()}
     code = [block for block in readme().findall(nodes.literal_block) if "python" in block["classes"]]
     for block in code:
-        exec(compile(block.astext(), f"{README}, above line {block.line}", "exec"), known)
+        exec(compile(block.astext(), f"{README}, above line {block.line}", "exec"), namespace)
     assert len(code) == 2
     assert "decision_953 pineapple: probability >0.9999" in capsys.readouterr().out
     assert (photographs.parent / "why.png").stat().st_size > 10_000

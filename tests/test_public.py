@@ -66,6 +66,26 @@ def crossing_imports(file):
                     yield module
 
 
+# Packages import only from those of earlier rows.
+ROWS = ["features mixture datasets", "dictionary", "chain graph", "metrics plot persistence"]
+ROW = {package: row for row, packages in enumerate(ROWS) for package in packages.split()}
+
+
+def imported_packages(file):
+    """Yield the other packages that a file of a package imports from."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level == 2:
+            names = [node.module] if node.module else [alias.name for alias in node.names]
+            yield from (name.partition(".")[0] for name in names)
+
+
+@pytest.mark.parametrize("package", MODULES)
+def test_packages_import_from_earlier_ones(package):
+    files = (Path(skgmmcnn.__file__).parent / package).glob("*.py")
+    imports = {(file.name, other) for file in files for other in imported_packages(file)}
+    assert not [pair for pair in imports if pair[1] in ROW and ROW[pair[1]] >= ROW[package]]
+
+
 def test_packages_import_no_private_module_of_another():
     root = Path(skgmmcnn.__file__).parent
     assert not [(file.name, module) for file in root.glob("*/*.py") for module in crossing_imports(file)]

@@ -1,4 +1,4 @@
-"""The order of the gallery: from the first graph on; examples that are not named follow by name."""
+"""Order of the gallery; examples without an entry follow, sorted by name."""
 
 STORIES = [
     "plot_digits.py",
@@ -22,15 +22,15 @@ STORIES = [
 
 
 class StoryOrder:
-    """A sort key, made for each folder of examples."""
+    """Sort key of the examples of a folder."""
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
 
     def __call__(self, example: str) -> tuple[int, str]:
-        """Return where an example stands."""
+        """Return the position of an example."""
         return (STORIES.index(example) if example in STORIES else len(STORIES)), example
 
     def __repr__(self) -> str:
-        """Return what is the same from build to build, so that nothing is built again for it."""
+        """Return a constant text, so that the key does not change between builds."""
         return "StoryOrder"

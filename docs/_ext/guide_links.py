@@ -1,4 +1,4 @@
-"""Links back: pages of the API reference and of examples name the pages of the user guide that lead to them."""
+"""Links from pages of the API reference and of examples back to the user guide."""
 
 import re
 from collections import defaultdict
@@ -8,7 +8,7 @@ _ROLES = re.compile(r":(?:class|func|meth|doc):`~?([^`<]+)`")
 
 
 def read_guide(app):
-    """Note for every name and example which pages of the guide refer to it."""
+    """Record the pages of the guide that refer to each name and example."""
     app.guide_pages = defaultdict(set)
     for page in (Path(app.srcdir) / "guide").glob("*.rst"):
         for target in _ROLES.findall(page.read_text(encoding="utf8")):
@@ -17,7 +17,7 @@ def read_guide(app):
 
 
 def add_links(app, docname, source):
-    """Append a list of these pages."""
+    """Append the list of these pages."""
     name = {"api/generated": docname.rpartition(".")[2], "gallery": f"/{docname}"}.get(docname.rpartition("/")[0])
     pages = sorted(app.guide_pages.get(name, ()))
     if pages:

@@ -1,17 +1,17 @@
-"""Formulas as MathML, which browsers draw by themselves: pages need no script, and no network."""
+"""Formulas as MathML, which needs no script and no network."""
 
 from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml
 
 
 def inline(writer, node):
-    """Write a formula in a line of text."""
+    """Write an inline formula."""
     writer.body.append(str(tex2mathml(node.astext(), as_block=False)))
     raise nodes.SkipNode
 
 
 def block(writer, node):
-    """Write a formula in lines of its own."""
+    """Write a displayed formula."""
     writer.body.append(writer.starttag(node, "div", CLASS="math"))
     if node["number"]:
         raise ValueError(f"Numbered formulas are not written: {node.astext()!r}.")

@@ -1,4 +1,4 @@
-"""References to public names, whichever of their modules they are written with, lead to the one page of each."""
+"""Resolution of references to public names, by any of their modules, to the page of each."""
 
 from sphinx.addnodes import pending_xref
 
@@ -29,7 +29,7 @@ def resolve(app, env, node: pending_xref, content):
 
 
 def skip(app, what, name, member, skipped, options):
-    """Leave out what only repeats the section "Parameters", and what other packages' base classes bring along."""
+    """Skip members that repeat the section "Parameters", and members of base classes of other packages."""
     module = getattr(getattr(member, "fget", member), "__module__", None) or "skgmmcnn"
     repeated = (getattr(member, "__doc__", None) or "").startswith(_FIELDS)
     return True if repeated or (what == "class" and not module.startswith("skgmmcnn")) else None

@@ -1,4 +1,4 @@
-"""A Gaussian, and what a ReLU leaves of it."""
+"""A Gaussian, and its rectified version behind a ReLU."""
 
 import matplotlib.pyplot as plt
 import numpy as np

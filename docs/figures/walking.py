@@ -1,4 +1,4 @@
-"""The walk: words kept, words left, and the arrows of evidence between those kept."""
+"""The walk: words, with the selected ones and the arrows of evidence between them."""
 
 import matplotlib.pyplot as plt
 from matplotlib.patches import FancyArrowPatch

@@ -192,7 +192,7 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         self._set_state(fitted.state, maps, classes)
         self._set_course(fitted.lower_bounds, fitted.n_iter, fitted.converged)
         if not fitted.converged:
-            self._warn_unconverged("The chain", stacklevel=5)
+            self._warn_unconverged("The chain")
         return self._label(maps, illustrated=True)
 
     @fit_context(prefer_skip_nested_validation=True)
@@ -330,20 +330,31 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         if y is not None:
             self._check_decides()
             targets = maps.spec.encode(y, len(maps)) if isinstance(X, FeatureMaps) else self._encode(y, self.classes_)
-        (words, path_proba, posteriors, last), decisions = self._infer(maps, likeliest_paths, targets)
+        (words, path_proba, posteriors, last_posteriors), network_decisions = self._infer(
+            maps, likeliest_paths, targets
+        )
+        decisions = targets
         class_tables = None
         if self.decisionprob_ is not None:
             class_tables = tuple(table.numpy() for table in self._chain.class_tables())
+            if targets is None:
+                decisions = (last_posteriors @ self.decisionprob_).argmax(1)
         if targets is None and maps.spec.n_outputs:
-            targets = decisions
-        elif targets is None and self.decisionprob_ is not None:
-            targets = (last @ self.decisionprob_).argmax(1)
+            decisions = network_decisions
+        steps = [self.startprob_[words[:, 0]]]
+        steps += [table[words[:, i], words[:, i + 1]] for i, table in enumerate(self.transmats_)]
         with np.errstate(divide="ignore"):
-            steps = [self.startprob_[words[:, 0]]]
-            steps += [table[words[:, i], words[:, i + 1]] for i, table in enumerate(self.transmats_)]
             log_proba = np.log(np.stack(steps, axis=1))
-        n_words = tuple(self.vocabulary_.n_words.values())
-        return InferencePaths(self.layers_, n_words, words, log_proba, posteriors, path_proba, targets, class_tables)
+        return InferencePaths(
+            layers=self.layers_,
+            n_words=tuple(self.vocabulary_.n_words.values()),
+            words=words,
+            log_proba=log_proba,
+            posteriors=posteriors,
+            path_proba=path_proba,
+            decisions=decisions,
+            class_tables=class_tables,
+        )
 
     def sample(self, n_samples: int = 1) -> tuple[list[np.ndarray], np.ndarray]:
         """Draw activations and words.
@@ -361,7 +372,8 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
             Words from which X was drawn.
         """
         check_is_fitted(self)
-        generator, chain = self._generator(), self._chain
+        chain = self._chain
+        generator = self._generator()
         with sampling(n_samples, sum(chain.sizes)):
             words = [torch.multinomial(chain.start, int(n_samples), replacement=True, generator=generator)]
             for table in chain.transitions:

@@ -87,16 +87,16 @@ class InferencePaths:
             `shares`, the same as fractions of the selected examples; `log_proba`, the log-probability of each path
             under the chain, in nats.  Ties are broken by `log_proba`.
         """
-        chosen = self if label is None else self[np.flatnonzero(self._known_decisions() == label)]
-        if not len(chosen):
+        examples = self if label is None else self[np.flatnonzero(self._check_decisions() == label)]
+        if not len(examples):
             raise ValueError(f"None of {len(self)} examples has the decision {label}.")
-        paths, first, counts = np.unique(chosen.words, axis=0, return_index=True, return_counts=True)
-        log_proba = chosen.log_proba[first].sum(1)
+        paths, first, counts = np.unique(examples.words, axis=0, return_index=True, return_counts=True)
+        log_proba = examples.log_proba[first].sum(1)
         order = np.lexsort((-log_proba, -counts))[:n_paths]
-        return PathTable(paths[order], counts[order], counts[order] / len(chosen), log_proba[order])
+        return PathTable(paths[order], counts[order], counts[order] / len(examples), log_proba[order])
 
-    def leaves(self, labels: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Return the layer from which on the words of each path indicate other classes.
+    def departures(self, labels: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Return the layer in which each path departs from a class for good.
 
         Parameters
         ----------
@@ -109,15 +109,16 @@ class InferencePaths:
             Index of the first layer from which on no word of the path has this class as the most probable decision; L
             if the last word has it.
         """
-        self._known_decisions()
+        self._check_decisions()
         assert self.class_tables is not None
         labels = np.broadcast_to(np.asarray(labels), self.shape)
         classes = [table.argmax(1)[words] for table, words in zip(self.class_tables, self.words.T, strict=True)]
-        elsewhere = np.stack(classes, axis=1) != labels[:, None]
-        from_here_on = np.logical_and.accumulate(elsewhere[:, ::-1], axis=1).sum(1)
-        return len(self.layers) - from_here_on
+        differs = np.stack(classes, axis=1) != labels[:, None]
+        n_last_layers = np.logical_and.accumulate(differs[:, ::-1], axis=1).sum(1)
+        return len(self.layers) - n_last_layers
 
-    def _known_decisions(self) -> np.ndarray:
+    def _check_decisions(self) -> np.ndarray:
+        """Return the decisions; raise ValueError if there are none."""
         if self.decisions is None or self.class_tables is None:
             raise ValueError("These paths lead to no decision: the chain was fitted on plain arrays without y.")
         return self.decisions

@@ -201,7 +201,7 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
         slow = [layer for layer, fit in fits.items() if not fit.converged]
         self._set_course({layer: fit.lower_bounds for layer, fit in fits.items()}, n_iter, not slow)
         if slow:
-            self._warn_unconverged(f"The mixtures of layers {slow}", stacklevel=5)
+            self._warn_unconverged(f"The mixtures of layers {slow}")
         words = self._label(maps, illustrated=True)
         if self.verbose:
             print(self.report(maps))

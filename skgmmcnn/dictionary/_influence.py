@@ -13,6 +13,7 @@ from torch import Tensor
 from .._device import exact_float32
 from ..features import Attribution, Edits, FeatureMaps, Rerun, Result, attribute, check_decided, check_layers, margins
 from ..mixture import Mixture
+from ._labelling import as_rows
 
 # The scalar that is explained (n,), in nats, of the images of a batch with edited layers, differentiable.
 Margin = Callable[[Rerun, Edits], Tensor]
@@ -45,7 +46,7 @@ class WordMargin:
     def __call__(self, part: Rerun, edits: Edits) -> Tensor:
         values = part.map_of(self.layer, edits)
         where = torch.from_numpy(self.where[part.rows]).to(values.device)
-        rows = values.permute(0, 2, 3, 1).flatten(0, 2)
+        rows = as_rows(values)
         with exact_float32():
             scorer = self.mixture.scorer(rows)
             joint = torch.cat([scorer.joint(block) for block in rows.split(scorer.block_rows)]).double()

@@ -16,6 +16,8 @@ OUTSIDE = 225  # grey value outside the image
 _MOST = 0.5  # of the image along each axis: larger patches would not show which part is meant
 _LEAST = 8  # pixels: smaller patches could not be recognised
 _WHOLE = 0.8  # of the image: larger patches count as the whole image
+# Of a location: word, rank among the locations of the word in its image, posterior, log-density, image, position.
+_FIELDS = [("word", "i8"), ("turn", "i8"), ("proba", "f4"), ("density", "f4"), ("image", "i8"), ("location", "i8")]
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,16 +41,16 @@ class Typical:
     """
 
     def __init__(self, n_words: int, n_best: int) -> None:
-        self._n_words, self._n_best = n_words, n_best
-        self._table = np.empty(
-            0, [("word", "i8"), ("turn", "i8"), ("proba", "f4"), ("density", "f4"), ("image", "i8"), ("location", "i8")]
-        )
+        self._n_words = n_words
+        self._n_best = n_best
+        self._table = np.empty(0, _FIELDS)
 
     def add(self, start: int, words: np.ndarray, posterior: Tensor, log_density: Tensor) -> None:
         """Add the words (n, L) at all locations of consecutive images, the first of index `start`."""
-        table = np.empty(words.size, self._table.dtype)
-        table["word"], table["turn"] = words.ravel(), 0
-        table["proba"], table["density"] = posterior.numpy(force=True), log_density.numpy(force=True)
+        table = np.zeros(words.size, _FIELDS)
+        table["word"] = words.ravel()
+        table["proba"] = posterior.numpy(force=True)
+        table["density"] = log_density.numpy(force=True)
         table["image"] = np.repeat(np.arange(start, start + len(words)), words.shape[1])
         table["location"] = np.tile(np.arange(words.shape[1]), len(words))
         table = table[_order(table, "image")]
@@ -67,8 +69,9 @@ class Typical:
         """Return the indices of images and of locations, each (K, R), padded with -1."""
         images = np.full((self._n_words, self._n_best), -1)
         locations = np.full_like(images, -1)
-        place = self._table["word"], _rank(self._table["word"])
-        images[place], locations[place] = self._table["image"], self._table["location"]
+        cells = self._table["word"], _rank(self._table["word"])
+        images[cells] = self._table["image"]
+        locations[cells] = self._table["location"]
         return images, locations
 
 
@@ -94,16 +97,18 @@ def illustrate(typical: Typical, layer: str, spec: NetworkSpec, pictures: Pictur
     locations = np.stack(np.divmod(flat, width), axis=-1)
     if (layer, "input") not in spec.receptive_fields:
         return Representatives(images, locations, None, np.full(locations.shape, 0.5))
-    spans, shape = _patch_spans(spec, layer), spec.receptive_fields[layer, "input"].shape
-    unclipped = [span.unclipped(size) for span, size in zip(spans, shape, strict=True)]
-    start, stop = (
-        np.stack([span[end][locations[..., axis]] for axis, span in enumerate(unclipped)], axis=-1) for end in (0, 1)
-    )
-    places = (locations + 0.5) * shape / (height, width)
-    marks = np.clip((places - start) / np.maximum(stop - start, 1), 0, 1)
+    shape = spec.receptive_fields[layer, "input"].shape
+    spans = _patch_spans(spec, layer)
+    corners = []
+    whole = True
+    for axis, (span, size) in enumerate(zip(spans, shape, strict=True)):
+        corners.append([edge[locations[..., axis]] for edge in span.unclipped(size)])
+        middle = len(span.start) // 2
+        whole &= bool(span.stop[middle] - span.start[middle] > _WHOLE * size)
+    start, stop = (np.stack(edges, axis=-1) for edges in zip(*corners, strict=True))
+    centres = (locations + 0.5) * shape / (height, width)
+    marks = np.clip((centres - start) / np.maximum(stop - start, 1), 0, 1)
     patches = None if pictures is None else _cut(pictures, images, np.concatenate([start, stop], axis=-1))
-    middle = [stop[len(stop) // 2] - start[len(start) // 2] for start, stop in spans]
-    whole = all(length > _WHOLE * size for length, size in zip(middle, shape, strict=True))
     return Representatives(images, locations, patches, marks, whole)
 
 
@@ -136,9 +141,9 @@ def _cut(pictures: Pictures, images: np.ndarray, boxes: np.ndarray) -> np.ndarra
     patches = np.full((*images.shape, height, width, 3), OUTSIDE, dtype=np.uint8)
     for number in np.unique(images[images >= 0]):
         picture = Image.fromarray(pictures[int(number)])
-        for place in zip(*np.nonzero(images == number), strict=True):
-            top, left, bottom, right = boxes[place].tolist()
+        for word, rank in np.argwhere(images == number):
+            top, left, bottom, right = boxes[word, rank].tolist()
             patch = Image.new("RGB", (right - left, bottom - top), (OUTSIDE,) * 3)
             patch.paste(picture, (-left, -top))
-            patches[place] = patch.resize((width, height), Image.Resampling.LANCZOS)
+            patches[word, rank] = patch.resize((width, height), Image.Resampling.LANCZOS)
     return patches

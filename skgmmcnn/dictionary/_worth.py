@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .._device import exact_float32
+from .._warnings import warn
 from ..features import FeatureMaps, Rerun, put
 from ..mixture import Mixture
 from ._influence import layer_mean
@@ -57,10 +57,9 @@ def worth(maps: FeatureMaps, assign: Assign, mixtures: Mapping[str, Mixture]) ->
     layers = {layer: _pooled([part[layer] for part in parts], len(mixtures[layer].weights)) for layer in maps.layers}
     poor = [layer for layer, measured in layers.items() if measured.kept < _FEW_KEPT]
     if poor:
-        warnings.warn(
+        warn(
             f"Fewer than half of the decisions are preserved when each location of {', '.join(map(repr, poor))} is "
-            "replaced by the mean of its word. Use more words (n_components), more images, or a higher layer.",
-            stacklevel=3,
+            "replaced by the mean of its word. Use more words (n_components), more images, or a higher layer."
         )
     return DictionaryReport(layers, len(maps))
 
@@ -114,7 +113,8 @@ def share_explained(residual: float, total: float) -> float:
 
 
 def _pooled(parts: list[_Measured], n_words: int) -> LayerWorth:
-    residual, spread = sum(part.residual for part in parts), sum(part.spread for part in parts)
-    words, kept = (np.concatenate(values) for values in ([part.words for part in parts], [part.kept for part in parts]))
-    r2 = share_explained(residual, spread)
-    return LayerWorth(n_words, len(np.unique(words)), r2, float(kept.mean()) if len(kept) else np.nan)
+    words, residuals, spreads, kept = zip(*parts, strict=True)
+    used = np.unique(np.concatenate(words))
+    preserved = np.concatenate(kept)
+    r2 = share_explained(sum(residuals), sum(spreads))
+    return LayerWorth(n_words, len(used), r2, float(preserved.mean()) if len(preserved) else np.nan)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-_MAX_NAMES = 3
+_ERROR_WIDTH = 300  # characters
 _PLAIN = "under their own names"
 _logger = logging.getLogger(__name__)
 
@@ -26,9 +27,9 @@ def load_weights(network: nn.Module, file: Path) -> None:
         raise ValueError(
             f"{str(file)!r} contains no weights. Save them by torch.save(network.state_dict(), file) or by safetensors."
         )
-    candidates = [(place, state) for place, state in states if not _misfits(state, expected)]
-    place, best = max(candidates or states, key=lambda part: _n_fitting(part[1], expected))
-    others = [other for other, state in candidates if not _equal(state, best)]
+    fitting = [(place, state) for place, state in states if _fits(state, expected)]
+    place, best = max(fitting or states, key=lambda item: _n_equal_shapes(item[1], expected))
+    others = [other for other, state in fitting if not _equal(state, best)]
     if others:
         raise ValueError(
             f"{str(file)!r} contains weights of {kind} more than once: {', '.join([place, *others])}. Save one of them "
@@ -38,8 +39,8 @@ def load_weights(network: nn.Module, file: Path) -> None:
         network.load_state_dict(best)
     except RuntimeError as error:
         raise ValueError(
-            f"The weights in {str(file)!r} do not fit {kind}: {_n_fitting(best, expected)} of its {len(expected)} "
-            f"tensors are there, {place}; {'; '.join(_misfits(best, expected)) or error}."
+            f"The weights in {str(file)!r} do not fit {kind}: {_n_equal_shapes(best, expected)} of its {len(expected)} "
+            f"tensors are there, {place}. {shorten(str(error), _ERROR_WIDTH)}"
         ) from error
     if place != _PLAIN:
         _logger.info("weights of %s are %s of %s", kind, place, file)
@@ -84,26 +85,16 @@ def _ends_of_prefixes(key: str) -> list[int]:
     return [0, *(place + 1 for place, letter in enumerate(key) if letter == ".")]
 
 
-def _n_fitting(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> int:
+def _n_equal_shapes(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> int:
     return sum(key in state and state[key].shape == value.shape for key, value in expected.items())
 
 
-def _misfits(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
-    """Return descriptions of the weights that are missing, have another shape or are unknown."""
+def _fits(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> bool:
+    """Return whether all weights are there, of the right shape, and no others."""
     # Files of torch before 0.4.1 lack counters of batches, which torch does not need.
     missing = [key for key in expected if key not in state and not key.endswith("num_batches_tracked")]
-    other = [
-        f"{key} {tuple(state[key].shape)} for {tuple(value.shape)}"
-        for key, value in expected.items()
-        if key in state and state[key].shape != value.shape
-    ]
-    kinds = {"missing": missing, "of another shape": other, "unknown": [key for key in state if key not in expected]}
-    return [f"{kind}: {_some(keys)}" for kind, keys in kinds.items() if keys]
-
-
-def _some(keys: list[str]) -> str:
-    more = f" and {len(keys) - _MAX_NAMES} more" if len(keys) > _MAX_NAMES else ""
-    return f"{', '.join(keys[:_MAX_NAMES])}{more}"
+    equal_shapes = all(key in expected and value.shape == expected[key].shape for key, value in state.items())
+    return not missing and equal_shapes
 
 
 def _equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:

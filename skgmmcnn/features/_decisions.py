@@ -4,43 +4,28 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sized
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from ._scores import adds_up, in_unit_interval
+from ._spec import ONE_AT_A_TIME, NetworkSpec
 
 # Names of operations in autograd.
 _PRODUCTS = ("Mm", "Addmm", "Bmm", "Baddbmm", "Convolution", "MkldnnConvolution", "Linear")
 _BOUNDED = ("Sigmoid", "Hardsigmoid", "Softmax", "Exp", "Clamp", "ClampMin", "Hardtanh", "Tanh", "Erf")
 
 
-ONE_AT_A_TIME = (
-    "Explain one output at a time, with a network that returns only that one (n, 1), as nn.Sequential(network, "
-    "Column(3)) where the forward of Column returns x[:, [number]]; or define a decision: decision=callable."
-)
-
-
-class Meaning(NamedTuple):
-    """Interpretation of outputs (n, C): scores, `probabilities` of classes, or `separate` (multi-label) ones."""
-
-    probabilities: bool = False
-    separate: bool = False
-
-    @property
-    def bounded(self) -> bool:
-        """Whether the outputs lie in [0, 1]."""
-        return self.probabilities or self.separate
-
-    @classmethod
-    def of(cls, outputs: Any) -> Meaning:
-        """Return the meaning of the outputs for some images."""
-        if not isinstance(outputs, Tensor) or outputs.ndim != 2 or not outputs.is_floating_point():
-            return cls()
-        known = outputs[outputs.isfinite().all(1)]
-        if not len(known) or not _in_range(known).all():
-            return cls()
-        return cls(probabilities=True) if bool(_adds_up(known).all()) else cls(separate=True)
+def meaning_of(outputs: Any) -> str:
+    """Return "scores", "probabilities" of the classes, or "separate" ones (multi-label), from outputs of images."""
+    if not isinstance(outputs, Tensor) or outputs.ndim != 2 or not outputs.is_floating_point():
+        return "scores"
+    finite = outputs[outputs.isfinite().all(1)]
+    if not len(finite) or not in_unit_interval(finite).all():
+        return "scores"
+    return "probabilities" if bool(adds_up(finite).all()) else "separate"
 
 
 def is_bounded(network: nn.Module, image: Tensor) -> bool:
@@ -53,41 +38,22 @@ def is_bounded(network: nn.Module, image: Tensor) -> bool:
         outputs = network(image.detach().requires_grad_().clone())
     if outputs.grad_fn is None:
         return True
-    waiting, seen = [outputs.grad_fn], set()
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
+    nodes, visited = [outputs.grad_fn], set()
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in visited:
             continue
-        seen.add(node)
+        visited.add(node)
         operation = node.name().partition("Backward")[0]
         if operation in _BOUNDED:
             return True
-        if operation in _PRODUCTS:
-            continue
-        waiting += [lower for lower, _ in node.next_functions]
+        if operation not in _PRODUCTS:
+            nodes += [lower for lower, _ in node.next_functions]
     return False
 
 
-def _in_range(outputs: Tensor) -> Tensor:
-    rounding = _rounding(outputs)
-    return ((outputs >= -rounding) & (outputs <= 1 + rounding)).all(1)
-
-
-def _adds_up(outputs: Tensor) -> Tensor:
-    """Return which rows of values in [0, 1] are distributions; single values are, with their complement."""
-    if outputs.shape[1] == 1:
-        return torch.ones(len(outputs), dtype=torch.bool, device=outputs.device)
-    return (outputs.double().sum(1) - 1).abs() < _rounding(outputs)
-
-
-def _rounding(outputs: Tensor) -> float:
-    return max(1e-4, 4 * torch.finfo(outputs.dtype).eps)
-
-
-def check_one_decision(meaning: Meaning, n_outputs: int, decision: Callable | None) -> None:
-    """Raise an error for multi-label networks without a decision function."""
-    if not meaning.separate:
-        return
+def check_one_decision(n_outputs: int, decision: Callable | None) -> None:
+    """Raise an error for a multi-label network without a decision function, else warn."""
     what = f"The network's {n_outputs} outputs lie in [0, 1] and do not add up to 1: they are {n_outputs} sigmoids"
     if decision is None:
         raise ValueError(f"{what} (multi-label). {ONE_AT_A_TIME}")
@@ -132,36 +98,28 @@ def entries(item: Any) -> Iterable[tuple[Any, Any]]:
     return enumerate(item) if isinstance(item, (tuple, list)) else ()
 
 
-class Judge(NamedTuple):
-    """Computation of decisions between `n_outputs` from the output of the network.
+def decide(
+    outputs: Any, activations: Mapping[str, Tensor], start: int, decision: Callable | None, spec: NetworkSpec
+) -> tuple[Any, np.ndarray]:
+    """Return outputs and int64 decisions (n,) of images from number `start` on.
 
-    Without a `decision` function it is the largest of C outputs, or a threshold on a single one: 0, or 0.5 if the
-    network returned `probabilities` at fit.
+    Without a `decision` function the decision is the largest of C outputs, or a threshold on a single one: 0, or 0.5
+    for probabilities.  Probabilities are returned for all classes, (n, 2) for a single output.
     """
-
-    decision: Callable | None
-    n_outputs: int
-    probabilities: bool
-
-    def read(self, outputs: Any, start: int, activations: Mapping[str, Tensor]) -> tuple[Any, np.ndarray]:
-        """Return outputs and int64 decisions (n,) of images from number `start` on.
-
-        Probabilities are those of all classes, (n, 2) for a single one.
-        """
-        n_images = len(next(iter(activations.values())))
-        if isinstance(outputs, Tensor) and outputs.ndim and not torch.isfinite(outputs.sum()):
-            _refuse_non_finite(outputs, start, activations)
-        scores = _distribution(outputs, start) if self.probabilities else outputs
-        if self.decision is not None:
-            chosen = _decided(self.decision, outputs, start)
-        elif scores.shape[1] == 1:
-            chosen = (scores[:, 0] > 0).long()
-        else:
-            chosen = scores.argmax(1)
-        return scores, _check_decisions(chosen, self.n_outputs, n_images)
+    if isinstance(outputs, Tensor) and outputs.ndim and not torch.isfinite(outputs.sum()):
+        _refuse_non_finite(outputs, start, activations)
+    scores = _distribution(outputs, start) if spec.probabilities else outputs
+    if decision is not None:
+        decisions = _call_decision(decision, outputs, start)
+    elif scores.shape[1] == 1:
+        decisions = (scores[:, 0] > 0).long()
+    else:
+        decisions = scores.argmax(1)
+    n_images = len(next(iter(activations.values())))
+    return scores, _check_decisions(decisions, spec.n_outputs, n_images)
 
 
-def _decided(decision: Callable, outputs: Any, start: int) -> Any:
+def _call_decision(decision: Callable, outputs: Any, start: int) -> Any:
     try:
         return decision(outputs)
     except Exception as error:
@@ -190,7 +148,7 @@ def not_finite(values: Tensor) -> list[int]:
 
 def _distribution(outputs: Tensor, start: int) -> Tensor:
     """Return probabilities (n, C) of all classes that add up to 1."""
-    wrong = (~(_in_range(outputs) & _adds_up(outputs))).nonzero().flatten().tolist()
+    wrong = (~(in_unit_interval(outputs) & adds_up(outputs))).nonzero().flatten().tolist()
     if wrong:
         raise ValueError(
             "The network returned probabilities for the images at fit, from 0 to 1, and for image "
@@ -202,14 +160,14 @@ def _distribution(outputs: Tensor, start: int) -> Tensor:
     return p / p.sum(1, keepdim=True)
 
 
-def _check_decisions(chosen: Any, n_outputs: int, n_images: int) -> np.ndarray:
-    chosen = chosen.numpy(force=True) if isinstance(chosen, Tensor) else np.asarray(chosen)
-    if chosen.shape != (n_images,) or chosen.dtype.kind not in "iub":
+def _check_decisions(decisions: Any, n_outputs: int, n_images: int) -> np.ndarray:
+    decisions = decisions.numpy(force=True) if isinstance(decisions, Tensor) else np.asarray(decisions)
+    if decisions.shape != (n_images,) or decisions.dtype.kind not in "iub":
         raise ValueError(
-            f"decision must return {n_images} output numbers for {n_images} images; got an array of {chosen.dtype} of "
-            f"shape {chosen.shape}."
+            f"decision must return {n_images} output numbers for {n_images} images; got an array of {decisions.dtype} "
+            f"of shape {decisions.shape}."
         )
-    if chosen.min() < 0 or chosen.max() >= n_outputs:
-        wrong = chosen.min() if chosen.min() < 0 else chosen.max()
-        raise ValueError(f"decision returned output {wrong}, but there are outputs 0 to {n_outputs - 1}.")
-    return chosen.astype(np.int64)
+    outside = decisions[(decisions < 0) | (decisions >= n_outputs)]
+    if len(outside):
+        raise ValueError(f"decision returned output {outside[0]}, but there are outputs 0 to {n_outputs - 1}.")
+    return decisions.astype(np.int64)

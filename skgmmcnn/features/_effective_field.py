@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 
 import numpy as np
 import torch
@@ -36,7 +37,7 @@ def effective_fields(
     energy are interpolated; without any energy or gradient the whole receptive field is returned.  Smaller shares give
     fields that depend more on the word above, but can miss locations below.
     """
-    if not any(_has_choice(span) for field in fields.values() for span in (field.rows, field.columns)):
+    if not any(span.longest > 1 for field in fields.values() for span in (field.rows, field.columns)):
         return dict(fields)
     try:
         with (
@@ -46,12 +47,12 @@ def effective_fields(
             exact_float32(),
             allow_mutation_on_saved_tensors(),
         ):
-            read, returned = _record(network, batch.clone())
+            leaves, maps = _differentiable_maps(network, batch.clone())
             effective: Fields = {}
             for upper in dict.fromkeys(upper for upper, _ in fields):
                 below = {lower: field for (layer, lower), field in fields.items() if layer == upper}
-                narrowed = _effective_fields(returned[upper], [read[lower] for lower in below], below.values(), share)
-                effective |= {(upper, lower): field for lower, field in zip(below, narrowed, strict=True)}
+                of_upper = _effective_fields(maps[upper], [leaves[lower] for lower in below], below.values(), share)
+                effective |= {(upper, lower): field for lower, field in zip(below, of_upper, strict=True)}
             return effective
     except RuntimeError as error:
         warnings.warn(
@@ -61,32 +62,27 @@ def effective_fields(
         return dict(fields)
 
 
-def _has_choice(span: Span) -> bool:
-    """Return whether an interval contains more than one position."""
-    return int((span[1] - span[0]).max(initial=0)) > 1
-
-
-def _record(network: CapturedNetwork, batch: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Return maps by layer, as read by layers above and as returned from layers below, with gradients between them."""
-    read: dict[str, Tensor] = {}
+def _differentiable_maps(network: CapturedNetwork, batch: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return maps by layer as inputs of the layers above, and as outputs of the layers below, with gradients."""
+    inputs: dict[str, Tensor] = {}
 
     def keep(layer: str, values: Tensor) -> Tensor:
-        read[layer] = values if values.requires_grad else values.detach().requires_grad_()
-        return read[layer]
+        inputs[layer] = values if values.requires_grad else values.detach().requires_grad_()
+        return inputs[layer]
 
-    edits = {layer: lambda values, layer=layer: keep(layer, values) for layer in network.layers}
-    _, returned = network.run_edited(batch, edits)
-    return read, returned
+    edits = {layer: partial(keep, layer) for layer in network.layers}
+    _, outputs = network.run_edited(batch, edits)
+    return inputs, outputs
 
 
 def _effective_fields(
     upper: Tensor, lowers: list[Tensor], fields: Iterable[ReceptiveField], share: float
 ) -> Iterator[ReceptiveField]:
     """Yield the effective field of an upper map in each of `lowers`, inside its receptive field."""
-    at = [_sample(size) for size in upper.shape[2:]]
-    for field, energies in zip(fields, _energies(upper, lowers, at), strict=True):
-        spans = zip((field.rows, field.columns), at, energies, strict=True)
-        rows, columns = (_narrowed(*span, share) if _has_choice(span[0]) else span[0] for span in spans)
+    positions = [_sample(size) for size in upper.shape[2:]]
+    for field, energies in zip(fields, _energies(upper, lowers, positions), strict=True):
+        spans = zip((field.rows, field.columns), positions, energies, strict=True)
+        rows, columns = (_effective_span(*span, share) for span in spans)
         yield ReceptiveField(rows, columns, field.shape)
 
 
@@ -97,20 +93,21 @@ def _sample(size: int) -> np.ndarray:
     return np.union1d(_FROM_BORDER, size - 1 - _FROM_BORDER)
 
 
-def _energies(upper: Tensor, lowers: list[Tensor], at: list[np.ndarray]) -> list[list[np.ndarray]]:
-    """Return the energies of the rows, and columns, `at` of `upper` in the rows, and columns, of each of `lowers`.
+def _energies(upper: Tensor, lowers: list[Tensor], positions: list[np.ndarray]) -> list[list[np.ndarray]]:
+    """Return the energies of rows, and columns, at `positions` of `upper` in those of each of `lowers`.
 
     Each row or column is measured on one image, and all images of the batch in one backward pass.
     """
     random = torch.Generator().manual_seed(0)
     energies = [
-        [np.zeros((len(positions), lower.shape[2 + axis])) for axis, positions in enumerate(at)] for lower in lowers
+        [np.zeros((len(of_axis), lower.shape[2 + axis])) for axis, of_axis in enumerate(positions)] for lower in lowers
     ]
-    waiting = [(axis, number) for axis, positions in enumerate(at) for number in range(len(positions))]
-    for first in range(0, len(waiting), len(upper)):
-        part, signs = waiting[first : first + len(upper)], torch.zeros_like(upper)
+    measurements = [(axis, number) for axis, of_axis in enumerate(positions) for number in range(len(of_axis))]
+    for first in range(0, len(measurements), len(upper)):
+        part = measurements[first : first + len(upper)]
+        signs = torch.zeros_like(upper)
         for image, (axis, number) in zip(signs, part, strict=False):
-            row = image.select(1 + axis, int(at[axis][number]))
+            row = image.select(1 + axis, int(positions[axis][number]))
             row.copy_(2 * torch.randint(2, row.shape, generator=random) - 1)
         gradients = torch.autograd.grad(upper, lowers, signs, retain_graph=True, allow_unused=True)
         for gradient, energy in zip(gradients, energies, strict=True):
@@ -119,27 +116,34 @@ def _energies(upper: Tensor, lowers: list[Tensor], at: list[np.ndarray]) -> list
     return energies
 
 
-def _narrowed(span: Span, at: np.ndarray, energies: np.ndarray, share: float) -> Span:
-    """Return the shortest intervals inside `span` with a share of the energies measured `at` some positions.
+def _effective_span(span: Span, positions: np.ndarray, energies: np.ndarray, share: float) -> Span:
+    """Return the shortest intervals inside `span` with a share of the energies measured at some positions.
 
     Measured ends are made monotonic, as those of `span`, by isotonic regression weighted by energy, since ends with
     little energy are noisy.
     """
     start, stop = span
-    place = np.arange(energies.shape[1])
-    inside = (start[at, None] <= place) & (place < stop[at, None])
+    lower = np.arange(energies.shape[1])
+    inside = (start[positions, None] <= lower) & (lower < stop[positions, None])
     energies = np.where(inside & np.isfinite(energies), energies, 0)
-    alive = energies.sum(1) > 0
-    if not alive.any():
-        return Span(start, stop)
-    weights = energies[alive].sum(1)
-    ends = np.array([_shortest(energy, share) for energy in energies[alive]], dtype=float)
-    seen = np.flatnonzero(start < stop)
-    rising = bool((start + stop)[seen[-1]] >= (start + stop)[seen[0]])
-    ordered = [isotonic_regression(end, sample_weight=weights, increasing=rising) for end in ends.T]
-    first, last = (np.floor(np.interp(np.arange(len(start)), at[alive], end) + 0.5).astype(np.intp) for end in ordered)
+    weights = energies.sum(1)
+    has_energy = weights > 0
+    if span.longest <= 1 or not has_energy.any():
+        return span
+    ends = np.array([_shortest(energy, share) for energy in energies[has_energy]], dtype=float)
+    nonempty = np.flatnonzero(start < stop)
+    is_rising = bool((start + stop)[nonempty[-1]] >= (start + stop)[nonempty[0]])
+    first, last = (
+        _interpolate(positions[has_energy], of_end, weights[has_energy], is_rising, len(start)) for of_end in ends.T
+    )
     first = np.clip(first, start, np.maximum(start, stop - 1))
     return Span(first, np.clip(last, np.minimum(first + 1, stop), stop))
+
+
+def _interpolate(positions: np.ndarray, ends: np.ndarray, weights: np.ndarray, is_rising: bool, n: int) -> np.ndarray:
+    """Return monotonic integer ends at n positions from those at some."""
+    ends = isotonic_regression(ends, sample_weight=weights, increasing=is_rising)
+    return np.floor(np.interp(np.arange(n), positions, ends) + 0.5).astype(np.intp)
 
 
 def _shortest(energy: np.ndarray, share: float) -> tuple[int, int]:

@@ -21,7 +21,7 @@ from .._compat import ContainerOutput, Interval, StrOptions, fit_context
 from .._device import resolve_device
 from ._captured import CapturedNetwork
 from ._copying import plain
-from ._decisions import Judge, Meaning, check_one_decision, count_outputs, is_bounded
+from ._decisions import check_one_decision, count_outputs, decide, is_bounded, meaning_of
 from ._effective_field import effective_fields
 from ._images import Images, unreadable, warn_if_random
 from ._inputs import make_images, normalise_input, of_bytes
@@ -102,20 +102,16 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
     network_ : torch.nn.Module
         The frozen network, shared by clones of this estimator.
     spec_ : NetworkSpec
-        Modelled layers in network order, their shapes, receptive and effective fields, and the outputs.
-    fingerprint_ : str
-        SHA-256 of the network's weights.
+        Modelled layers in network order, their shapes, receptive and effective fields, the outputs, and the SHA-256 of
+        the weights.
     preprocess_ : callable or None
         The preprocessing.
 
     Notes
     -----
     *Receptive fields*, `spec_.receptive_fields`, contain everything that a location depends on.  In deep layers they
-    grow to whole maps, most of which have little effect [1]_.  *Effective fields*, `spec_.effective_fields`, are
-    measured: with random signs g on one row of the map y of a layer, the expected square of the gradient of g . y at a
-    location of the layer below is the sum of the squared derivatives there, its energy.  The effective field of the row
-    is the shortest interval of lower rows, inside its receptive field, with 68 % of the energy; columns likewise.  On
-    large maps some rows are measured, and the ends of the fields are interpolated between them.
+    grow to whole maps, most of which have little effect [1]_.  *Effective fields*, `spec_.effective_fields`, are the
+    shortest intervals of rows and columns of the layer below with 68 % of the squared derivatives.
 
     References
     ----------
@@ -213,7 +209,8 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         lay_out(built.network, image)
         layers, layouts = self._layers_of(network, image)
         captured, fields = network.select(layers, image, layouts)
-        spec = self._survey(captured, fields, images, image, built.class_names)
+        class_names = built.class_names if self.class_names is None else self.class_names
+        spec = self._survey(captured, fields, images, image, class_names)
         if y is not None:
             spec.encode(y, len(images))
         captured = captured.on(share(built.network, device))
@@ -221,9 +218,8 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         effective = effective_fields(captured, _evenly_spaced(images, _N_FIELD_IMAGES, spec.input_shape), direct)
         self._scale = PixelScale.of(images, image)
         self._captured = captured
-        self.fingerprint_ = fingerprint(captured.network)
         self.preprocess_ = preprocess
-        self.spec_ = replace(spec, effective_fields=effective, fingerprint=self.fingerprint_)
+        self.spec_ = replace(spec, effective_fields=effective, fingerprint=fingerprint(captured.network))
         return self
 
     def _check_parameters(self) -> None:
@@ -258,7 +254,7 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         images = self._images_of(X, self._captured.first_layer, self.preprocess_)
         images.batch(0, 1, self.spec_.input_shape)
         running = Running(self.decision, self.batch_size, self.n_jobs, self.verbose, self.device)
-        network = NetworkSource(self._captured, self.spec_, self.fingerprint_, images, self._scale, running)
+        network = NetworkSource(self._captured, self.spec_, self.spec_.fingerprint, images, self._scale, running)
         return FeatureMaps(network if self.store is None else DiskSource(network, self.store, "float32"))
 
     def score(self, X: Any, y: Any) -> float:
@@ -327,25 +323,23 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         outputs, activations = captured.run(image)
         last = images.batch(len(images) - 1, len(images), tuple(image.shape[1:]))
         warn_if_unsteady(captured, torch.cat([image, last]), activations)
-        if self.class_names is not None:
-            class_names = self.class_names
         n_outputs = count_outputs(outputs, self.decision, class_names)
-        meaning = Meaning.of(outputs)
-        if meaning.bounded and is_bounded(captured.network, captured.prepare(image)):
-            meaning = Meaning.of(captured.run(_evenly_spaced(images, _N_OUTPUT_IMAGES, tuple(image.shape[1:])))[0])
-        else:
-            meaning = Meaning()
-        check_one_decision(meaning, n_outputs, self.decision)
-        Judge(self.decision, n_outputs, meaning.probabilities).read(outputs, 0, activations)
-        return NetworkSpec(
+        meaning = "scores"
+        if meaning_of(outputs) != "scores" and is_bounded(captured.network, captured.prepare(image)):
+            meaning = meaning_of(captured.run(_evenly_spaced(images, _N_OUTPUT_IMAGES, tuple(image.shape[1:])))[0])
+        if meaning == "separate":
+            check_one_decision(n_outputs, self.decision)
+        spec = NetworkSpec(
             layers=captured.layers,
             shapes={name: (c, h, w) for name, values in activations.items() for _, c, h, w in [values.shape]},
             input_shape=tuple(image.shape[1:]),
             receptive_fields=fields,
             n_outputs=n_outputs,
             class_names=check_class_names(class_names, n_outputs),
-            probabilities=meaning.probabilities,
+            probabilities=meaning == "probabilities",
         )
+        decide(outputs, activations, 0, self.decision, spec)
+        return spec
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -361,7 +355,7 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         state = dict(super().__getstate__())
         if isinstance(self.model, nn.Module):
             model = plain(self.model)
-            same = "_captured" in state and fingerprint(model) == self.fingerprint_
+            same = "_captured" in state and fingerprint(model) == self.spec_.fingerprint
             state["model"] = _SAME_AS_NETWORK if same else Portable(model)
         return state
 

@@ -36,6 +36,11 @@ class LayerGeometry(NamedTuple):
     form: Form
     fields: dict[str, ReceptiveField]
 
+    @property
+    def is_map(self) -> bool:
+        """Whether the layer has several locations."""
+        return self.shape[1] * self.shape[2] > 1
+
 
 class Follower(TorchDispatchMode):
     """Context that follows the computation on a preprocessed `image` (1, ...) in the calling thread.

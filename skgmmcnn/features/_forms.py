@@ -118,12 +118,13 @@ def _along(place: np.ndarray) -> list[int]:
     Channels into which patches of a map were merged differ a little, too: differences below half of those along another
     axis are ignored.
     """
-    distances = {axis: _least_distance(place, axis) for axis in range(1, place.ndim) if place.shape[axis] > 1}
-    return [axis for axis, far in distances.items() if far > 0 and far >= max(distances.values()) / 2]
+    extents = {axis: _smallest_extent(place, axis) for axis in range(1, place.ndim) if place.shape[axis] > 1}
+    return [axis for axis, extent in extents.items() if extent > 0 and extent >= max(extents.values()) / 2]
 
 
-def _least_distance(place: np.ndarray, axis: int) -> float:
+def _smallest_extent(place: np.ndarray, axis: int) -> float:
     """Return the smallest extent of places along an axis."""
-    least, most = place.min(axis), np.where(np.isfinite(place), place, -np.inf).max(axis)
-    known = np.isfinite(least)
-    return float((most[known] - least[known]).min()) if known.any() else 0.0
+    least = place.min(axis)
+    most = np.where(np.isfinite(place), place, -np.inf).max(axis)
+    finite = np.isfinite(least)
+    return float((most - least)[finite].min()) if finite.any() else 0.0

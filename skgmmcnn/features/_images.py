@@ -59,7 +59,8 @@ class Images:
 
     def __getstate__(self) -> dict[str, Any]:
         if isinstance(self._items, np.ndarray):
-            return self.__dict__ | {"_items": np.ascontiguousarray(self._items)}  # hashes depend on the order
+            items = self._items.ravel().reshape(self._items.shape)  # in C order, since hashes depend on strides
+            return self.__dict__ | {"_items": items}
         return self.__dict__ | {"_stamps": [_stamp(self._items, row) for row in range(len(self))]}  # to detect changes
 
     def hashes(self) -> list[str]:

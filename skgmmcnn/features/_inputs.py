@@ -18,46 +18,6 @@ from ._images import PIL_MODES, Images
 from ._spec import NetworkSpec
 
 
-class InputKind(NamedTuple):
-    """The input of a network: vectors, or images with a number of channels, None if unknown."""
-
-    vectors: bool
-    channels: int | None
-
-    @classmethod
-    def of(cls, first_layer: nn.Module | None) -> InputKind:
-        """Return the input kind for the first layer of a network."""
-        if isinstance(first_layer, (nn.Conv1d, nn.Conv3d)):
-            raise ValueError(
-                f"The network begins with a {type(first_layer).__name__} for signals or volumes; only images (n, C, H, "
-                "W) and vectors (n, d) are supported. Signals can be images of one row: with nn.Conv2d, kernels (1, k) "
-                "and X[:, :, None]."
-            )
-        vectors = isinstance(first_layer, nn.Linear)
-        return cls(vectors, None if vectors else getattr(first_layer, "in_channels", None))
-
-
-def make_images(X: Any, first_layer: nn.Module | None, layout: str, preprocess: Callable | None) -> Images:
-    """Return X, from :func:`normalise_input`, as :class:`Images` for a network with this first layer."""
-    kind = InputKind.of(first_layer)
-    if isinstance(X, np.ndarray):
-        X = _channels_first(X, kind, layout, preprocess)
-        if preprocess is None and not kind.vectors and X.dtype.kind in "iu":
-            raise ValueError(
-                f"X contains {X.dtype} values, and there is no preprocessing. Pass preprocess=..., for example "
-                "torchvision.transforms.ToTensor() followed by the normalisation used in training, or give "
-                "preprocessed floats."
-            )
-    elif isinstance(X, list) and kind.vectors and preprocess is None:
-        raise ValueError("The network takes vectors; give an array (n, d), or preprocess=... that returns vectors.")
-    return Images(X, preprocess, None if kind.channels is None else PIL_MODES.get(kind.channels))
-
-
-def of_bytes(X: Any) -> bool:
-    """Return whether X, from :func:`normalise_input`, contains files, PIL images or 8-bit data."""
-    return isinstance(X, list) or (isinstance(X, np.ndarray) and X.dtype == np.uint8)
-
-
 def normalise_input(X: Any, *, existing: bool = True) -> Any:
     """Return X as a data set, a list of paths and PIL images, or an array of numbers, validated without the network.
 
@@ -126,9 +86,50 @@ def _as_array(X: Any) -> np.ndarray:
     return data
 
 
+def of_bytes(X: Any) -> bool:
+    """Return whether X, from :func:`normalise_input`, contains files, PIL images or 8-bit data."""
+    return isinstance(X, list) or (isinstance(X, np.ndarray) and X.dtype == np.uint8)
+
+
+class InputKind(NamedTuple):
+    """The input of a network: vectors, or images with a number of channels, None if unknown."""
+
+    vectors: bool
+    channels: int | None
+
+    @classmethod
+    def of(cls, first_layer: nn.Module | None) -> InputKind:
+        """Return the input kind for the first layer of a network."""
+        if isinstance(first_layer, (nn.Conv1d, nn.Conv3d)):
+            raise ValueError(
+                f"The network begins with a {type(first_layer).__name__} for signals or volumes; only images (n, C, H, "
+                "W) and vectors (n, d) are supported. Signals can be images of one row: with nn.Conv2d, kernels (1, k) "
+                "and X[:, :, None]."
+            )
+        vectors = isinstance(first_layer, nn.Linear)
+        return cls(vectors, None if vectors else getattr(first_layer, "in_channels", None))
+
+
+def make_images(X: Any, first_layer: nn.Module | None, layout: str, preprocess: Callable | None) -> Images:
+    """Return X, from :func:`normalise_input`, as :class:`Images` for a network with this first layer."""
+    kind = InputKind.of(first_layer)
+    if isinstance(X, np.ndarray):
+        X = _channels_first(X, kind, layout, preprocess)
+        if preprocess is None and X.ndim > 2 and X.dtype.kind in "iu":
+            raise ValueError(
+                f"X contains {X.dtype} values, and there is no preprocessing. Pass preprocess=..., for example "
+                "torchvision.transforms.ToTensor() followed by the normalisation used in training, or give "
+                "preprocessed floats."
+            )
+    elif isinstance(X, list) and kind.vectors and preprocess is None:
+        raise ValueError("The network takes vectors; give an array (n, d), or preprocess=... that returns vectors.")
+    return Images(X, preprocess, None if kind.channels is None else PIL_MODES.get(kind.channels))
+
+
 def _channels_first(data: np.ndarray, kind: InputKind, layout: str, preprocess: Callable | None) -> np.ndarray:
     """Return images as (n, C, H, W), vectors as (n, d)."""
-    shape, eight_bits = data.shape, data.dtype == np.uint8
+    shape = data.shape
+    eight_bits = data.dtype == np.uint8
     if data.ndim == 2:
         if not kind.vectors:
             raise ValueError(f"The network takes images of {kind.channels} channels; X is a 2-D array {shape}.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Mapping
 from os import PathLike
 from typing import Any, NamedTuple
 
@@ -14,7 +14,6 @@ from ._captured import CapturedNetwork
 from ._following import LayerGeometry
 from ._inputs import make_images, normalise_input
 from ._network import build
-from ._receptive_field import ReceptiveField
 
 _MOST_LAYERS = 4
 
@@ -94,14 +93,10 @@ def list_layers(
     layers = []
     for name, geometry in survey.items():
         field = geometry.fields.get("input")
-        extent, stride = (None, None) if field is None else (_extent(field), field.stride)
+        extent = None if field is None else (field.rows.longest, field.columns.longest)
+        stride = None if field is None else field.stride
         layers.append(LayerInfo(name, type(modules[name]).__name__, geometry.shape, extent, stride, name in default))
     return layers
-
-
-def _extent(field: ReceptiveField) -> tuple[int, int]:
-    rows, columns = (int((stop - start).max()) for start, stop in (field.rows, field.columns))
-    return rows, columns
 
 
 def split_layout(layout: str | Mapping[str, str]) -> tuple[str, dict[str, str]]:
@@ -122,10 +117,6 @@ class _Modules:
     def __getitem__(self, name: str) -> nn.Module:
         return self._modules[name if name in self._modules else name.rpartition("_")[0]]
 
-    def within(self, name: str) -> Iterator[tuple[str, nn.Module]]:
-        """Yield the submodule and all submodules in it with their names."""
-        yield from self[name].named_modules(prefix=name)
-
     def is_block(self, name: str) -> bool:
         """Return whether the submodule contains submodules with weights."""
         return any(next(child.parameters(), None) is not None for child in self[name].children())
@@ -138,9 +129,9 @@ def choose_layers(survey: Mapping[str, LayerGeometry], network: nn.Module) -> li
     transformer, some blocks of the longest chain.  Without maps they are the hidden layers.
     """
     modules = _Modules(network)
-    dependent = {name: geometry.shape for name, geometry in survey.items() if "input" in geometry.fields}
+    dependent = {name: geometry for name, geometry in survey.items() if "input" in geometry.fields}
     names = [name for name in _below_scores(dependent, modules) if not _changes_nothing(modules[name])]
-    sizes = {name: dependent[name][1:] for name in names if dependent[name][1] * dependent[name][2] > 1}
+    sizes = {name: dependent[name].shape[1:] for name in names if dependent[name].is_map}
     if len(set(sizes.values())) == 1:
         return _spread_over_blocks(list(sizes), modules)
     if sizes:
@@ -153,21 +144,23 @@ def _changes_nothing(module: nn.Module) -> bool:
     return type(module).__module__ in places or isinstance(module, (nn.Identity, StochasticDepth))
 
 
-def _below_scores(dependent: Mapping[str, tuple[int, int, int]], modules: _Modules) -> list[str]:
+def _below_scores(dependent: Mapping[str, LayerGeometry], modules: _Modules) -> list[str]:
     """Return the layers below a map of class scores, which is the last module with weights if that is a map."""
     names = list(dependent)
-    weighted = [
-        any(
-            next(module.parameters(recurse=False), None) is not None
-            for inner, module in modules.within(name)
-            if inner == name or inner not in dependent
-        )
-        for name in names
-    ]
-    last = max((place for place, has_weights in enumerate(weighted) if has_weights), default=0)
-    is_map = bool(names) and dependent[names[last]][1] * dependent[names[last]][2] > 1
-    above = [name for name in names[:last] if dependent[name][1] * dependent[name][2] > 1]
-    return names[:last] if is_map and above and names[last + 1 :] else names
+    places = [place for place, name in enumerate(names) if _has_weights(name, dependent, modules)]
+    last = places[-1] if places else 0
+    is_map = bool(names) and dependent[names[last]].is_map
+    has_maps_below = any(dependent[name].is_map for name in names[:last])
+    return names[:last] if is_map and has_maps_below and names[last + 1 :] else names
+
+
+def _has_weights(name: str, layers: Container[str], modules: _Modules) -> bool:
+    """Return whether a layer has weights outside of other layers."""
+    return any(
+        next(module.parameters(recurse=False), None) is not None
+        for inner, module in modules[name].named_modules(prefix=name)
+        if inner == name or inner not in layers
+    )
 
 
 def _last_of_each_size(sizes: Mapping[str, tuple[int, int]], modules: _Modules) -> list[str]:
@@ -175,14 +168,14 @@ def _last_of_each_size(sizes: Mapping[str, tuple[int, int]], modules: _Modules) 
     last: dict[tuple[int, int], str] = {}
     blocks = set(filter(modules.is_block, sizes))
     for size in dict.fromkeys(sizes.values()):
-        alike = [name for name in sizes if sizes[name] == size]
-        alike = [name for name in alike if name in blocks] or alike
+        of_size = [name for name in sizes if sizes[name] == size]
+        candidates = [name for name in of_size if name in blocks] or of_size
         # The outermost submodules are on the main path, inner ones on branches.
-        depth = min(name.count(".") for name in alike)
-        last[size] = [name for name in alike if name.count(".") == depth][-1]
-    chosen = sorted(last.values(), key=list(sizes).index)[-_MOST_LAYERS:]
-    of_blocks = [name for name in chosen if name in blocks]
-    return of_blocks if len(of_blocks) > 1 else chosen
+        depth = min(name.count(".") for name in candidates)
+        last[size] = [name for name in candidates if name.count(".") == depth][-1]
+    layers = sorted(last.values(), key=list(sizes).index)[-_MOST_LAYERS:]
+    of_blocks = [name for name in layers if name in blocks]
+    return of_blocks if len(of_blocks) > 1 else layers
 
 
 def _spread_over_blocks(names: list[str], modules: _Modules) -> list[str]:

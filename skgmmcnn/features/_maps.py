@@ -179,11 +179,11 @@ class FeatureMaps:
     def store(self, folder: str | PathLike, dtype: str = "float32") -> FeatureMaps:
         """Run the network once and store all activations on disk.
 
-        An interrupted store is resumed.  Stores are identified by hashes of weights, layers and preprocessing, and
-        images by a hash of their content when maps are read.  Images of a data set are identified by the hash of the
-        data set, their number, and the size and time of their file if the data set has a list `samples` of files, as in
-        torchvision.  Threads and processes can share a folder.  When a process uses a store for the first time, and
-        always for data sets, a few images pass through the network again to compare values.
+        An interrupted store is resumed, and threads and processes can share a folder.  Stores are identified by hashes
+        of weights, layers and preprocessing, and images by a hash of their content.  Images of a data set are
+        identified by the hash of the data set, their number, and the size and time of their file if the data set has a
+        list `samples` of files, as in torchvision.  When a process uses a store for the first time, and always for data
+        sets, a few images pass through the network again to compare values.
 
         Parameters
         ----------

@@ -13,24 +13,20 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from ._forms import Form
 from ._network import slots
-from ._watching import Call, LayerWatch, version_of
+from ._watching import Call, LayerCalls, LayerWatch, StopRun, version_of
 
 Edits = Mapping[str, Callable[[Tensor], Tensor]]
 
 
-class StopRun(BaseException):
-    """Stop of a run at a layer.  Not an Exception, since the forward of a network may catch these."""
-
-
-def edit(value: Tensor, form: Form, change: Callable[[Tensor], Tensor]) -> Tensor:
+def edit(values: Tensor, form: Form, change: Callable[[Tensor], Tensor]) -> Tensor:
     """Return the tensor of a layer with its map replaced by ``change(map)``; other tokens are unchanged."""
-    old = form.as_map(value)
+    old = form.as_map(values)
     new = change(old.float())
     if new.shape != old.shape:
         raise ValueError(f"An edit must return a map of shape {tuple(old.shape)}; it returned {tuple(new.shape)}.")
-    value = value.clone()
-    form.as_map(value).copy_(new)
-    return value
+    values = values.clone()
+    form.as_map(values).copy_(new)
+    return values
 
 
 def replace(where: Tensor, filling: Tensor) -> Callable[[Tensor], Tensor]:
@@ -46,10 +42,8 @@ def put(filling: Tensor) -> Callable[[Tensor], Tensor]:
 class Capture(LayerWatch):
     """A run that edits layers and captures their maps (n, C, H, W), up to the layer `until` if given."""
 
-    def __init__(
-        self, layers: Mapping[str, str], forms: Mapping[str, Form], edits: Edits, until: str | None = None
-    ) -> None:
-        super().__init__(layers)
+    def __init__(self, calls: LayerCalls, forms: Mapping[str, Form], edits: Edits, until: str | None = None) -> None:
+        super().__init__(calls)
         self.forms = forms
         self.maps: dict[str, Tensor] = {}
         self._edits = edits
@@ -89,7 +83,7 @@ class _Start(NamedTuple):
 
     event: int
     call: Call
-    counts: Counter[tuple[str, bool]]
+    counts: Counter[str]
     tensors: dict[int, Tensor]
 
 
@@ -104,8 +98,8 @@ class Recording(Capture):
     not report.
     """
 
-    def __init__(self, layers: Mapping[str, str], forms: Mapping[str, Form]) -> None:
-        super().__init__(layers, forms, {})
+    def __init__(self, calls: LayerCalls, forms: Mapping[str, Form]) -> None:
+        super().__init__(calls, forms, {})
         self.is_complete = True
         self.starts: dict[str, _Start] = {}
         self.events: list[_Event] = []
@@ -132,9 +126,10 @@ class Recording(Capture):
         self.events[number] = _Event(tree_map(self._with_slots, result), len(self.events))
         call = self.count(path, module)
         self.see(call, result)
-        if call.name in self.layers:
+        layer = self.layer_of(call)
+        if layer is not None:
             start = _Start(number, call, self.counts.copy(), {})
-            self.starts[self.layers[call.name]] = start
+            self.starts[layer] = start
             self._pending = start, result
         return result
 
@@ -167,7 +162,7 @@ class Replay(Capture):
     """A run with edited layers that begins at the lowest one, `start`, by a recording."""
 
     def __init__(self, recording: Recording, start: str, edits: Edits, until: str | None) -> None:
-        super().__init__(recording.layers, recording.forms, edits, until)
+        super().__init__(recording.calls, recording.forms, edits, until)
         self._events = recording.events
         self._start = recording.starts[start]
         self._number = 0

@@ -15,10 +15,10 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from .._device import exact_float32
 from .._threads import by_blocks
 
-# Most values, and most images, in one pass on a CPU, whose caches then hold the maps.
-_VALUES_AT_ONCE, _IMAGES_AT_ONCE = 2**17, 64
-# Approximate number of multiplications of a network per value of an image.
-_OPERATIONS_EACH = 2000
+# Largest numbers of values and images in one pass on a CPU, so that maps fit into its caches.
+_MAX_VALUES = 2**17
+_MAX_IMAGES = 64
+_OPERATIONS_PER_VALUE = 2000  # approximate number of multiplications of a network per value of an image
 
 
 def lay_out(network: nn.Module, image: Tensor) -> None:
@@ -27,8 +27,8 @@ def lay_out(network: nn.Module, image: Tensor) -> None:
     This saves 15 to 45 % of the time on a CPU.  A network that views a map as a vector fails and keeps its layout; an
     error is raised if it cannot run on the image at all.
     """
-    asked = [p for p in inspect.signature(network.forward).parameters.values() if p.default is p.empty]
-    names = [p.name for p in asked if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    required = [p for p in inspect.signature(network.forward).parameters.values() if p.default is p.empty]
+    names = [p.name for p in required if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     if len(names) > 1:
         raise ValueError(
             f"The network takes {len(names)} inputs ({', '.join(names)}) instead of one. Wrap it in a module "
@@ -89,7 +89,7 @@ def precisely(device: torch.device) -> AbstractContextManager:
 
 def images_at_once(shape: Sequence[int]) -> int:
     """Return the number of images of shape (C, H, W) in one pass on a CPU."""
-    return min(_IMAGES_AT_ONCE, max(1, _VALUES_AT_ONCE // prod(shape)))
+    return min(_MAX_IMAGES, max(1, _MAX_VALUES // prod(shape)))
 
 
 def in_parts(
@@ -104,7 +104,7 @@ def in_parts(
     if n % size:
         batch = torch.cat([batch, batch[-1:].expand(-n % size, *batch.shape[1:])])
     parts = batch.split(size)
-    n_operations = _OPERATIONS_EACH * batch.numel() if len(parts) > 1 else 0
+    n_operations = _OPERATIONS_PER_VALUE * batch.numel() if len(parts) > 1 else 0
     outputs, maps = zip(*by_blocks(run, parts, n_operations), strict=True)
     return _joined(outputs, n), {layer: torch.cat([part[layer] for part in maps])[:n] for layer in maps[0]}
 

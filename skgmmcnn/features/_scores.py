@@ -22,10 +22,27 @@ def log_proba(outputs: Any) -> Tensor:
         raise ValueError(f"Probabilities need scores (n, C) of the classes; the network returns {kind}.")
     scores = torch.as_tensor(outputs).double()
     if scores.shape[1] == 1:
-        scores = torch.cat([torch.zeros_like(scores), scores], 1)
-    if scores.shape[1] > 1 and bool((scores >= 0).all() and ((scores.sum(1) - 1).abs() < _ROUNDING).all()):
+        return torch.cat([torch.zeros_like(scores), scores], 1).log_softmax(1)
+    if bool(in_unit_interval(scores).all() and adds_up(scores).all()):
         return scores.clamp_min(float(np.finfo(np.float32).tiny)).log()
     return scores.log_softmax(1)
+
+
+def in_unit_interval(outputs: Tensor) -> Tensor:
+    """Return for each row whether its values lie in [0, 1], up to rounding."""
+    rounding = _rounding(outputs)
+    return ((outputs >= -rounding) & (outputs <= 1 + rounding)).all(1)
+
+
+def adds_up(outputs: Tensor) -> Tensor:
+    """Return for each row of values in [0, 1] whether it is a distribution; a single value is, with its complement."""
+    if outputs.shape[1] == 1:
+        return torch.ones(len(outputs), dtype=torch.bool, device=outputs.device)
+    return (outputs.double().sum(1) - 1).abs() < _rounding(outputs)
+
+
+def _rounding(outputs: Tensor) -> float:
+    return max(_ROUNDING, 4 * torch.finfo(outputs.dtype).eps)
 
 
 def of_class(values: Tensor, classes: np.ndarray) -> Tensor:
@@ -53,10 +70,10 @@ def margins(outputs: Any, classes: np.ndarray, contrasts: np.ndarray | None = No
     They are z_c - log sum over the other classes of exp z_j; with `contrasts` z_c - z_contrast.
     """
     log_p = log_proba(outputs)
-    chosen = of_class(log_p, classes)
+    log_p_of_class = of_class(log_p, classes)
     if contrasts is not None:
-        return chosen - of_class(log_p, contrasts)
-    return chosen - _of_others(log_p, classes).logsumexp(1)
+        return log_p_of_class - of_class(log_p, contrasts)
+    return log_p_of_class - _of_others(log_p, classes).logsumexp(1)
 
 
 def runners_up(outputs: Any, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

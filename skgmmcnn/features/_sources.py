@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import copy
-import functools
-import json
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Any, NamedTuple, TypeVar
 
-import joblib
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -19,7 +16,7 @@ from torch import Tensor, nn
 from .._device import resolve_device
 from .._progress import progress
 from ._captured import CapturedNetwork
-from ._decisions import Judge
+from ._decisions import decide
 from ._images import Images
 from ._network import fingerprint
 from ._pixels import PixelScale
@@ -79,7 +76,7 @@ class MemorySource:
 
     def batches(self) -> Iterator[FeatureBatch]:
         """Yield batches of all images, in order."""
-        device = resolve_device("auto" if self.network is None else self.network.device)
+        device = resolve_device("auto") if self.network is None else self.network.device
         for start in range(0, len(self), self.size):
             part = self[start : start + self.size]
             copies = {layer: np.array(array, order="C") for layer, array in part.arrays.items()}
@@ -106,7 +103,7 @@ class NetworkSource:
 
     captured: CapturedNetwork
     spec: NetworkSpec
-    fingerprint: str
+    fingerprint: str | None
     images: Images
     scale: PixelScale | None
     running: Running
@@ -117,9 +114,9 @@ class NetworkSource:
         return self
 
     @property
-    def device(self) -> str | torch.device:
-        """The device of the network, as set by the user."""
-        return self.running.device
+    def device(self) -> torch.device:
+        """The device of the network, which is determined when it is used."""
+        return resolve_device(self.running.device)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -138,7 +135,7 @@ class NetworkSource:
     def _passes(self, work: Callable[[Tensor, int, int], Result], what: str, size: int) -> Iterator[Result]:
         """Yield the results of `work` for batches of `size` images, or smaller ones once memory is exhausted."""
         start, most = 0, size
-        self.captured.to(resolve_device(self.device))
+        self.captured.to(self.device)
         with progress(total=len(self), desc=what, unit="image", shown=self.running.verbose) as bar:
             for images in self.images.batches(size, self.spec.input_shape, self.running.n_jobs):
                 rest = images
@@ -166,52 +163,33 @@ class NetworkSource:
     @property
     def size(self) -> int:
         """The batch size; on a CPU a multiple of the number of images in one pass."""
-        if resolve_device(self.device).type != "cpu":
+        if self.device.type != "cpu":
             return self.running.batch_size
         at_once = images_at_once(self.spec.input_shape)
         return -(-self.running.batch_size // at_once) * at_once
 
     def _pass(self, images: Tensor, start: int, size: int) -> FeatureBatch:
-        device = resolve_device(self.device)
-
         def run(part: Tensor) -> tuple[Any, dict[str, Tensor]]:
-            with precisely(device):
+            with precisely(self.device):
                 return self.captured.run(part)
 
         at_once = min(size, images_at_once(self.spec.input_shape))
-        outputs, maps = in_parts(run, images, at_once) if device.type == "cpu" else run(images)
+        outputs, maps = in_parts(run, images, at_once) if self.device.type == "cpu" else run(images)
         return self._batch(outputs, maps, start)
 
     def _batch(self, outputs: Any, maps: dict[str, Tensor], start: int) -> FeatureBatch:
         activations = {layer: values.float() for layer, values in maps.items()}
-        judge = Judge(self.running.decision, self.spec.n_outputs, self.spec.probabilities)
-        return FeatureBatch(start, activations, *judge.read(outputs, start, activations))
+        scores, decisions = decide(outputs, activations, start, self.running.decision, self.spec)
+        return FeatureBatch(start, activations, scores, decisions)
 
     def changed(self, change: Change) -> NetworkSource:
         """Return the source of the same images with a copy of the network changed by `change`."""
         network = copy.deepcopy(self.captured.network)
-        captured = self.captured.on(network).to(resolve_device(self.device))
+        captured = self.captured.on(network).to(self.device)
         with torch.no_grad():
             change(network, captured.prepare(self.images.batch(0, self.running.batch_size, self.spec.input_shape)))
         network.eval().requires_grad_(False)
         return replace(self, captured=captured, fingerprint=fingerprint(network))
-
-    def identity(self) -> dict[str, str]:
-        """Return hashes of everything that the values depend on except the images."""
-        weights = [weight.dtype for weight in self.captured.network.parameters() if weight.is_floating_point()]
-        return {
-            "weights": self.fingerprint,
-            "preprocessing": _hash_of(self.images.preprocess, "preprocess"),
-            "layers": json.dumps(list(self.spec.shapes.items())),
-            "outputs": str(self.spec.n_outputs),
-            "probabilities": str(self.spec.probabilities),
-            "decision": _hash_of(self.running.decision, "decision"),
-            "precision": str(weights[0] if weights else torch.float32),
-        }
-
-    def code(self) -> tuple[Any, ...]:
-        """Return the code run for each image, of which hashes contain only the name."""
-        return tuple(map(_code_of, (self.captured.network, self.images.preprocess, self.running.decision)))
 
 
 class Rerun:
@@ -222,7 +200,7 @@ class Rerun:
 
     def __init__(self, source: NetworkSource, images: Tensor, start: int) -> None:
         self._source, self.images = source, images
-        self._device = resolve_device(source.device)
+        self._device = source.device
         with precisely(self._device):
             self._passed = source.captured.start(images)
         self.original = source._batch(self._passed.outputs, self._passed.maps, start)
@@ -260,22 +238,3 @@ class Rerun:
                 raise ValueError(f"Layer {layer!r} cannot be edited or read: the modelled layers are {list(layers)}.")
         with precisely(self._device):
             return self._passed.again(edits, until)
-
-
-def _hash_of(function: Any, name: str) -> str:
-    """Return the hash of a parameter of the extractor; raise an error that names it if there is none."""
-    try:
-        return joblib.hash(function)
-    except Exception as error:
-        raise ValueError(
-            f"{name}={function!r} cannot be hashed, so a store cannot detect changes; use a function or class defined "
-            "in a module."
-        ) from error
-
-
-def _code_of(function: Any) -> Any:
-    if isinstance(function, functools.partial):
-        return _code_of(function.func)
-    if isinstance(function, nn.Module):
-        return frozenset(type(module).forward for module in function.modules())
-    return getattr(function, "__code__", vars(type(function)).get("__call__"))

@@ -9,8 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from ._decisions import ONE_AT_A_TIME
 from ._receptive_field import ReceptiveField
+
+ONE_AT_A_TIME = (
+    "Explain one output at a time, with a network that returns only that one (n, 1), as nn.Sequential(network, "
+    "Column(3)) where the forward of Column returns x[:, [number]]; or define a decision: decision=callable."
+)
 
 
 @dataclass(frozen=True, eq=False)

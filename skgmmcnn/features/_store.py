@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import hashlib
 import json
 import os
@@ -13,11 +14,11 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from .._device import resolve_device
 from .._files import open_draft, remove_drafts
 from ._sources import FeatureBatch, NetworkSource
 from ._spec import NetworkSpec
@@ -48,7 +49,7 @@ class DiskSource:
             raise ValueError(f"Activations are stored as float32 or float16, not as {dtype!r}.")
         self.network, self.spec = network, network.spec
         self._root, self._dtype = root, dtype
-        self._identity = network.identity() | {"dtype": dtype, "version": str(_VERSION)}
+        self._identity = _identity(network, dtype)
         self._folder = Path(root) / hashlib.sha256(json.dumps(self._identity).encode()).hexdigest()[:20]
         self._record = _record(network.spec, dtype)
         # Hashes of a data set do not depend on its files, so it is compared again each time.
@@ -112,11 +113,11 @@ class DiskSource:
         return records
 
     def _batch(self, files: Sequence[Path], start: int) -> FeatureBatch:
-        records, device = self._read(files, range(start, start + len(files))), resolve_device(self.network.device)
+        records = self._read(files, range(start, start + len(files)))
         maps = {}
         for layer in self.spec.layers:
             values = torch.from_numpy(np.ascontiguousarray(records[_field(layer)]))
-            maps[layer] = values.to(device).float().permute(0, 3, 1, 2)
+            maps[layer] = values.to(self.network.device).float().permute(0, 3, 1, 2)
         scores = np.ascontiguousarray(records[_OUTPUTS])
         outputs = None if np.isnan(scores).all() else torch.from_numpy(scores)
         return FeatureBatch(start, maps, outputs, np.array(records[_DECISION]))
@@ -127,8 +128,8 @@ class DiskSource:
         for file, row in zip(files, rows, strict=True):
             with self._explain_errors():
                 content = file.read_bytes()
-            record, checksum = content[: self._record.itemsize], content[self._record.itemsize :]
-            if checksum != _checksum(file, record):
+            record = content[: self._record.itemsize]
+            if content[self._record.itemsize :] != _checksum(file, record):
                 raise self._damage(f"the values of image {row} are not those that were written")
             records += record
         return np.frombuffer(records, self._record)
@@ -138,7 +139,7 @@ class DiskSource:
 
         Hashes contain neither code nor files of a data set.
         """
-        code = self.network.code()
+        code = _code(self.network)
         if self._compared.get(self._folder) == code:
             return
         rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _N_COMPARED)).astype(int))]
@@ -170,13 +171,53 @@ class DiskSource:
         try:
             yield
         except OSError as error:
-            what = (
+            message = (
                 f"No space for {size / 2**20:.0f} MiB of activations; store float16, model fewer layers, or use a "
                 "folder on another disk"
                 if error.errno in _FULL
                 else f"The store cannot be used ({error.strerror}); make its folder writable, or use another one"
             )
-            raise OSError(error.errno, what, str(self._folder)) from error
+            raise OSError(error.errno, message, str(self._folder)) from error
+
+
+def _identity(network: NetworkSource, dtype: str) -> dict[str, str]:
+    """Return hashes of everything that stored values depend on except the images."""
+    weights = [weight.dtype for weight in network.captured.network.parameters() if weight.is_floating_point()]
+    return {
+        "weights": str(network.fingerprint),
+        "preprocessing": _hash_of(network.images.preprocess, "preprocess"),
+        "layers": json.dumps(list(network.spec.shapes.items())),
+        "outputs": str(network.spec.n_outputs),
+        "probabilities": str(network.spec.probabilities),
+        "decision": _hash_of(network.running.decision, "decision"),
+        "precision": str(weights[0] if weights else torch.float32),
+        "dtype": dtype,
+        "version": str(_VERSION),
+    }
+
+
+def _code(network: NetworkSource) -> tuple[Any, ...]:
+    """Return the code run for each image; hashes contain only its name."""
+    return tuple(map(_code_of, (network.captured.network, network.images.preprocess, network.running.decision)))
+
+
+def _hash_of(function: Any, name: str) -> str:
+    """Return the hash of a parameter of the extractor; raise an error that names it if there is none."""
+    try:
+        return joblib.hash(function)
+    except Exception as error:
+        raise ValueError(
+            f"{name}={function!r} cannot be hashed, so a store cannot detect changes; use a function or class defined "
+            "in a module."
+        ) from error
+
+
+def _code_of(function: Any) -> Any:
+    if isinstance(function, functools.partial):
+        return _code_of(function.func)
+    if isinstance(function, nn.Module):
+        return frozenset(type(module).forward for module in function.modules())
+    return getattr(function, "__code__", vars(type(function)).get("__call__"))
 
 
 def _field(layer: str) -> str:
@@ -194,7 +235,7 @@ def _record(spec: NetworkSpec, dtype: str) -> np.dtype:
 
 
 def _checksum(file: Path, record: bytes) -> bytes:
-    """Return the checksum of a record, of its image and store, of which the names are hashes."""
+    """Return the checksum of a record and of the hashes of its image and store, which are their names."""
     return zlib.crc32(record, zlib.crc32(f"{file.parent.name}/{file.name}".encode())).to_bytes(4)
 
 

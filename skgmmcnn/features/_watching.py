@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
@@ -17,6 +17,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+
+
+class StopRun(BaseException):
+    """Stop of a run at a layer.  Not an Exception, since the forward of a network may catch these."""
 
 
 class Call(NamedTuple):
@@ -45,7 +49,7 @@ class Watch(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.counts: Counter[tuple[str, bool]] = Counter()
+        self.counts: Counter[str] = Counter()
         self._scope: tuple[str, nn.Module] | None = None  # the running submodule, None if calls are not intercepted
         self._intercepts_functions = False
 
@@ -60,9 +64,8 @@ class Watch(TorchFunctionMode):
 
     def count(self, path: str, module: nn.Module | None) -> Call:
         """Return the call of a submodule or function with its number."""
-        key = path, module is None
-        self.counts[key] += 1
-        return Call(path, self.counts[key] - 1, module)
+        self.counts[path] += 1
+        return Call(path, self.counts[path] - 1, module)
 
     def looks_into(self, path: str) -> bool:
         """Return whether calls inside a submodule are intercepted."""
@@ -83,8 +86,11 @@ class Watch(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         if func is torch._C._set_grad_enabled or self._scope is None:
             return func(*args, **(kwargs or {}))
-        (scope, module), name = self._scope, func.__name__.strip("_")
-        path = f"{scope}.{name}".lstrip(".") + "()" * (name in module._modules)  # else it could be a submodule
+        scope, module = self._scope
+        name = func.__name__.strip("_")
+        path = f"{scope}.{name}".lstrip(".")
+        if name in module._modules:
+            path += "()"  # else it would be the path of the submodule
         self._intercepts_functions = False  # torch does not intercept functions in here
         try:
             return self.call(path, None, func, args, kwargs or {})
@@ -119,20 +125,32 @@ class Watch(TorchFunctionMode):
             self.__exit__(None, None, None)
 
 
-class LayerWatch(Watch):
-    """A run in which `layers`, by the names of their calls, are intercepted; subclasses override :meth:`see_layer`."""
+class LayerCalls(NamedTuple):
+    """Layers by the names of their calls, and the paths of the submodules inside which they are called."""
 
-    def __init__(self, layers: Mapping[str, str]) -> None:
+    layers: Mapping[str, str]
+    scopes: Sequence[str]
+
+
+class LayerWatch(Watch):
+    """A run in which layers are intercepted; subclasses override :meth:`see_layer`."""
+
+    def __init__(self, calls: LayerCalls) -> None:
         super().__init__()
-        self.layers = layers
+        self.calls = calls
 
     def looks_into(self, path: str) -> bool:
-        """Return whether a layer lies inside a submodule."""
-        return any(layer.startswith(f"{path}.") for layer in self.layers)
+        """Return whether layers are called inside a submodule."""
+        return path in self.calls.scopes
+
+    def layer_of(self, call: Call) -> str | None:
+        """Return the layer that a call is, None for other calls."""
+        return self.calls.layers.get(call.name)
 
     def see(self, call: Call, result: Any) -> Any:
         """Return the result of a call, or a replacement for that of a layer."""
-        return self.see_layer(self.layers[call.name], result) if call.name in self.layers else result
+        layer = self.layer_of(call)
+        return result if layer is None else self.see_layer(layer, result)
 
     def see_layer(self, layer: str, result: Any) -> Any:
         """Return the result of a layer, or a replacement."""
@@ -176,12 +194,10 @@ class _Copy:
     watch: Watch
 
     def __init__(self, network: nn.Module) -> None:
-        modules = list(network.modules())
-        shared: dict[int, Any] = {
-            id(kept): kept for module in modules for kept in (module._parameters, module._buffers)
-        }
-        for module in modules:
-            shared |= {id(value): value for value in vars(module).values() if isinstance(value, Tensor)}
+        shared: dict[int, Any] = {}
+        for module in network.modules():
+            tensors = [value for value in vars(module).values() if isinstance(value, Tensor)]
+            shared |= {id(value): value for value in (module._parameters, module._buffers, *tensors)}
         self.network = copy.deepcopy(network, shared)
         for name, module in self.network.named_modules():
             if name:

@@ -10,6 +10,13 @@ class CountWording(Wording):
     """Evidence in bits, and numbers of locations."""
 
     names_root = True
+    help = (
+        "The bar and its bits are the evidence of the word for the words or the decision above it: 2 bits on an arrow "
+        "mean that the lower word is 4 times as frequent in the fields of the upper word as elsewhere. Compare bits "
+        "within a row, not between rows.",
+        "The graph shows which words occur together in the fitted images. This is evidence, not proof, of what the "
+        "network uses.",
+    )
 
     def decision(self) -> list[str]:
         return [f"{self._decided()}, {self.word(self._root)}, {self._fitted()}", *self._occlusion()]

@@ -15,6 +15,13 @@ class InfluenceWording(Wording):
     """Shares of the log-odds, and probabilities without words."""
 
     names_root = False
+    help = (
+        'The bar is the share of the decision\'s log-odds that the word carries. "Without it 0.93 → 0.41": without the'
+        " word, the network gives the decision a probability of 0.41, not 0.93; a class that follows is the decision "
+        "without the word. Effects of several words need not add up.",
+        "The number on an arrow is the share of the upper word's effect that is due to the lower word. All arrows are "
+        "drawn to one scale. Orange works against the decision.",
+    )
 
     def __init__(self, graph: nx.DiGraph, strength: Strength) -> None:
         super().__init__(graph, strength)

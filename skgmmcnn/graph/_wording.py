@@ -32,6 +32,7 @@ class Wording(ABC):
     """Texts about one graph, from the attributes of the graph, its nodes and its edges."""
 
     names_root: ClassVar[bool]  # whether edges to the root have texts; else the texts of words say the same
+    help: ClassVar[tuple[str, ...]]  # sentences on the bars and arrows of a page
 
     def __init__(self, graph: nx.DiGraph, strength: Strength) -> None:
         self._facts, self._strength = graph.graph, strength

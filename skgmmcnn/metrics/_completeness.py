@@ -40,11 +40,6 @@ class Completeness(Result):
         return self.right_null.mean(1)
 
     @property
-    def intervals(self) -> list[tuple[float, float]]:
-        """95 % interval of each accuracy, by Wilson's method."""
-        return [share_of(right)[1:] for right in self.right]
-
-    @property
     def completeness(self) -> np.ndarray:
         """Completeness of each layer, shape (L,); NaN if decisions do not depend on the layer."""
         gain = self.right_full.mean() - self.accuracy_null
@@ -74,7 +69,7 @@ class Completeness(Result):
         """Draw the accuracies of the layers."""
         ax = axes_for(ax)
         places = np.arange(len(self.layers))
-        low, high = np.transpose(self.intervals)
+        low, high = np.transpose([share_of(right)[1:] for right in self.right])
         errors = np.maximum(0, [self.accuracy - low, high - self.accuracy])
         ax.bar(places, self.accuracy, 0.6, yerr=errors, color="#4477aa", label="words' means", capsize=3)
         ax.plot(places, self.accuracy_null, "_", color="#bb5566", ms=22, mew=2, label="layer's mean everywhere")
@@ -110,10 +105,9 @@ def completeness(estimator: Any, X: Any, y: Any = None, *, layers: Sequence[str]
     completeness : Completeness
         Of the L `layers`: `completeness` : array of shape (L,), NaN if decisions do not depend on the layer; `right`,
         `right_null` : bool arrays of shape (L, n), whether the network decides right with the layer rebuilt, and with
-        its mean at all locations; `accuracy`, `accuracy_null` : their means; `intervals` : 95 % intervals of the
-        accuracy, by Wilson's method; `r2` : array of shape (L,), share of the variance of the columns that words
-        explain.  `right_full` : bool array of shape (n,), for the unchanged network.  ``plot(ax=None)`` draws the
-        accuracies.
+        its mean at all locations; `accuracy`, `accuracy_null` : their means; `r2` : array of shape (L,), share of the
+        variance of the columns that words explain.  `right_full` : bool array of shape (n,), for the unchanged network.
+        ``plot(ax=None)`` draws the accuracies, with 95 % intervals by Wilson's method.
 
     References
     ----------

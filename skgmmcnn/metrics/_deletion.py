@@ -18,11 +18,12 @@ from ._orders import (
     check_orders,
     cumulative_counts,
     describe,
+    inverse,
     leaders_of,
-    mean_over_runs,
+    mean_curve,
     priorities_by_evidence,
     ranks_by_order,
-    share_of_locations,
+    shares_of_locations,
 )
 from ._parts import Parts, Table, take_apart
 from ._results import BASELINE, Measurement, Result, Verdict, axes_for
@@ -169,8 +170,8 @@ def deletion(
     shares, removals = {}, {}
     for order, runs in ranks.items():
         first = [{layer: words} for run in runs for words in first_words(run[layer], counts[layer], n_steps)]
-        shares[order] = mean_over_runs(np.array([share_of_locations(words, counts) for words in first]), len(runs)).T
-        removals[order] = first if direction == "deletion" else [{layer: ~words[layer]} for words in first]
+        shares[order] = mean_curve(shares_of_locations(first, counts), len(runs))
+        removals[order] = first if direction == "deletion" else [inverse(words) for words in first]
     proba = ablation.run_words(f"{direction} {layer}", [layer], removals, proba_of)
     return AblationCurves(
         layer=layer,
@@ -178,7 +179,7 @@ def deletion(
         direction=direction,
         by=by,
         shares=shares,
-        proba={order: np.column_stack([*mean_over_runs(each, len(ranks[order]))]) for order, each in proba.items()},
+        proba={order: mean_curve(each, len(ranks[order])) for order, each in proba.items()},
         random_state=int(random.randint(2**31)),
     )
 

@@ -15,7 +15,7 @@ from ._intervals import Estimate, rank_correlation
 from ._parts import take_apart
 from ._results import ROUNDING, Measurement, Result, Verdict
 
-_QUANTITIES = {"influence": "flow", "counts": "bits"}  # that the evidence of a pair is
+_QUANTITIES = {"influence": "flow", "counts": "bits"}  # the evidence of pairs
 _IN_ORDER = 0.5  # rank correlation, a rule of thumb
 
 
@@ -132,11 +132,11 @@ def edge_effects(
     parts.check_scores()
     kind, by_pair = pair_effects(parts.graph, parts.words, parts.selections)
     pairs = {}
-    for (upper, lower), effects in by_pair.items():
-        if effects:
-            images, uppers, lowers, drawn, evidence, exact = map(np.array, zip(*effects, strict=True))
+    for (upper, lower), rows in by_pair.items():
+        if rows:
+            images, s, t, has_edge, evidence, effects = map(np.array, zip(*rows, strict=True))
             seed = int(random.randint(2**31))
             pairs[upper, lower] = PairEffects(
-                upper, lower, images, uppers, lowers, drawn, evidence, exact, _QUANTITIES[kind], seed
+                upper, lower, images, s, t, has_edge, evidence, effects, _QUANTITIES[kind], seed
             )
     return EdgeEffects(pairs)

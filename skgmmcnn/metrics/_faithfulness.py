@@ -18,11 +18,12 @@ from ._orders import (
     check_orders,
     describe,
     first_of_equal_size,
+    inverse,
     leaders_of,
-    mean_over_runs,
+    mean_curve,
     priorities_by_evidence,
     ranks_by_order,
-    share_of_locations,
+    shares_of_locations,
     sum_over_graphs,
 )
 from ._parts import Parts, Table, ignore_few_fitted, take_apart
@@ -106,9 +107,9 @@ class Faithfulness(Result):
     by: str
 
     @property
-    def faithfulness(self) -> float:
+    def faithfulness(self) -> Estimate:
         """F of the graphs: 1 if they keep all that the network needs, 0 if nothing."""
-        return self.together.faithfulness(self.together.graph).value
+        return self.together.faithfulness(self.together.graph)
 
     @property
     def n_undefined(self) -> int:
@@ -126,14 +127,13 @@ class Faithfulness(Result):
     def verdicts(self) -> list[Verdict]:
         if (self.fill, self.by) != ("mean", "image"):
             return []
-        value, low, _ = self.together.faithfulness(self.together.graph)
-        other = max(
-            (self.together.faithfulness(values).value for values in self.together.size_matched.values()), default=0.0
-        )
-        above = low > max(other, 0)
+        value, low, _ = self.faithfulness
+        others = [self.together.faithfulness(values).value for values in self.together.size_matched.values()]
+        best = max(others, default=0.0)
+        above = low > max(best, 0)
         answer = "yes" if above and value >= _ENOUGH else "partly" if above else "no"
         why = (
-            f"they keep {value:.0%} of the log-odds of the decision, other words at equally many locations {other:.0%}."
+            f"they keep {value:.0%} of the log-odds of the decision, other words at equally many locations {best:.0%}."
         )
         return [Verdict("Are the words of the graph sufficient in all layers together?", answer, why)]
 
@@ -275,7 +275,7 @@ def _plan(
 
 def _circuit(plan: _Plan, layers: Sequence[str], ablation: Ablation, seed: int) -> Circuit:
     kept = {layer: plan.kept[layer] for layer in layers}
-    rest = {layer: ~mask for layer, mask in kept.items()}
+    rest = inverse(kept)
     nodes = _node_numbers(kept)
     n_nodes = max(int(numbers.max()) for numbers in nodes.values()) + 1
     removals: dict[str, Sequence[Table]] = {
@@ -287,12 +287,10 @@ def _circuit(plan: _Plan, layers: Sequence[str], ablation: Ablation, seed: int) 
     }
     shares = {}
     for order, runs in plan.ranks.items():
-        first = [{layer: run[layer] < n for layer in layers} for run in runs for n in plan.n_words]
-        first_shares = np.array([share_of_locations(words, plan.counts) for words in first])
-        shares[order] = mean_over_runs(first_shares, len(runs)).T
-        removals[f"{order}, first"] = [
-            {layer: run[layer] >= n for layer in layers} for run in runs for n in plan.n_words[1:]
-        ]
+        first = [{layer: run[layer] < n for layer in layers} for run in runs for n in plan.n_words[1:]]
+        mean_shares = mean_curve(shares_of_locations(first, plan.counts), len(runs))
+        shares[order] = np.column_stack([np.zeros(len(mean_shares)), mean_shares])
+        removals[f"{order}, first"] = [inverse(words) for words in first]
         if order != "graph":  # the graph keeps the first words of this order itself
             removals[f"{order}, size-matched"] = [
                 {layer: ~first_of_equal_size(run[layer], plan.graph_counts[layer], kept[layer]) for layer in layers}
@@ -302,7 +300,7 @@ def _circuit(plan: _Plan, layers: Sequence[str], ablation: Ablation, seed: int) 
     full, empty, graph, complement = (log_odds[name][0] for name in ("full", "empty", "graph", "complement"))
     curves, size_matched = {}, {}
     for order, runs in plan.ranks.items():
-        curves[order] = np.column_stack([empty, *mean_over_runs(log_odds[f"{order}, first"], len(runs))])
+        curves[order] = np.column_stack([empty, mean_curve(log_odds[f"{order}, first"], len(runs))])
         if order != "graph":
             size_matched[order] = log_odds[f"{order}, size-matched"].mean(0)
     return Circuit(
@@ -312,7 +310,7 @@ def _circuit(plan: _Plan, layers: Sequence[str], ablation: Ablation, seed: int) 
         graph=graph,
         complement=complement,
         size_matched=size_matched,
-        graph_share=share_of_locations(kept, plan.counts),
+        graph_share=shares_of_locations([kept], plan.counts)[0],
         n_words=plan.n_words,
         curves=curves,
         shares=shares,

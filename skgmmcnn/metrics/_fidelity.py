@@ -1,4 +1,4 @@
-"""Agreement of the decisions of words with those of the network."""
+"""Agreement of the decisions of words and network."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scipy.special import log_softmax
 
 from ..features import log_proba
 from ..graph import FEW_FITTED
-from ._intervals import share_of
+from ._intervals import Estimate, share_of
 from ._parts import take_apart
 from ._results import Measurement, Result, Thresholds, Verdict
 
@@ -31,61 +31,63 @@ class Fidelity(Result):
     right: np.ndarray | None
 
     @property
-    def agreement(self) -> float:
+    def agreement(self) -> Estimate:
         """Share of the images with the same decision of words and network."""
-        return float(self.agrees.mean())
+        return share_of(self.agrees)
 
     @property
-    def agreement_interval(self) -> tuple[float, float]:
-        """95 % interval of the agreement, by Wilson's method."""
-        return share_of(self.agrees)[1:]
-
-    @property
-    def coverage(self) -> float:
+    def coverage(self) -> Estimate:
         """Share of the images whose decision at least ten fitted images have."""
-        return float((self.n_fitted >= FEW_FITTED).mean())
+        return share_of(self.n_fitted >= FEW_FITTED)
 
     @property
-    def accuracy(self) -> float:
+    def accuracy(self) -> Estimate:
         """Share of right decisions of the network; NaN without y."""
-        return np.nan if self.right is None else float(self.right.mean())
+        return Estimate(np.nan) if self.right is None else share_of(self.right)
 
-    def agreement_of(self, right: bool) -> float:
+    def agreement_of(self, right: bool) -> Estimate:
         """Return the agreement over right or wrong decisions of the network; NaN without such decisions."""
-        agrees = np.zeros(0, bool) if self.right is None else self.agrees[self.right == right]
-        return float(agrees.mean()) if len(agrees) else np.nan
+        return Estimate(np.nan) if self.right is None else share_of(self.agrees[self.right == right])
 
     def measurements(self) -> list[Measurement]:
         divergence = float(self.tempered_divergence.mean())
         measurements = [
-            Measurement("agreement", "decision", *share_of(self.agrees), "near 1"),
+            Measurement("agreement", "decision", *self.agreement, "near 1"),
             Measurement("divergence, tempered (bits)", "decision", divergence, good="near 0"),
-            Measurement("coverage", "decision", *share_of(self.n_fitted >= FEW_FITTED), "near 1"),
+            Measurement("coverage", "decision", *self.coverage, "near 1"),
         ]
         if self.right is not None:
             measurements += [
-                Measurement("network right", "decision", *share_of(self.right), "as known of the network"),
-                Measurement("agreement, right decisions", "decision", self.agreement_of(True), good="near 1"),
-                Measurement("agreement, wrong decisions", "decision", self.agreement_of(False), good="near 1"),
+                Measurement("network right", "decision", *self.accuracy, "as known of the network"),
+                Measurement("agreement, right decisions", "decision", *self.agreement_of(True), "near 1"),
+                Measurement("agreement, wrong decisions", "decision", *self.agreement_of(False), "near 1"),
             ]
         return measurements
 
     def verdicts(self) -> list[Verdict]:
-        agreement = _AGREES.verdict(
-            "Do the words decide as the network?",
-            self.agreement,
-            f"for {self.agreement:.0%} of the images",
-            partly="; show graphs only of images for which words and network agree",
-            no="; do not rely on these graphs: fit more images of each class, or more words",
-        )
-        why = f"for {self.coverage:.0%} of the images at least {FEW_FITTED} fitted images have the same decision"
+        agreement = self.agreement.value
+        coverage = self.coverage.value
         few = "; counts are unreliable for the others: set evidence='influence'"
-        question = "Were images of these decisions fitted?"
-        return [agreement, _COVERED.verdict(question, self.coverage, why, partly=few, no=few)]
+        return [
+            _AGREES.verdict(
+                "Do the words decide as the network?",
+                agreement,
+                f"for {agreement:.0%} of the images",
+                partly="; show graphs only of images for which words and network agree",
+                no="; do not rely on these graphs: fit more images of each class, or more words",
+            ),
+            _COVERED.verdict(
+                "Were images of these decisions fitted?",
+                coverage,
+                f"for {coverage:.0%} of the images at least {FEW_FITTED} fitted images have the same decision",
+                partly=few,
+                no=few,
+            ),
+        ]
 
 
 def fidelity(estimator: Any, X: Any, y: Any = None) -> Fidelity:
-    """Compare the decisions of words with those of the network.
+    """Compare the decisions of words and network.
 
     Words decide by naive Bayes over the locations of the uppermost layers.  Agreement is the share of images for which
     their class probabilities q and the probabilities p of the network have the same largest class; the divergence is
@@ -105,11 +107,11 @@ def fidelity(estimator: Any, X: Any, y: Any = None) -> Fidelity:
     Returns
     -------
     fidelity : Fidelity
-        `agrees` : bool array of shape (n,), whether both decisions are the same; `agreement` and `agreement_interval` :
-        its mean, with a 95 % interval by Wilson's method.  `divergence`, `tempered_divergence` : arrays of shape (n,),
-        in bits; `temperature` is T.  `n_fitted` : int array of shape (n,), number of fitted images with the decision of
-        each image; `coverage` : share of images with at least ten.  With y also `right` and `accuracy` of the network,
-        and ``agreement_of(right)``, the agreement over its right or wrong decisions.  If the accuracy is lower than
+        `agrees` : bool array of shape (n,), whether both decisions are the same; `agreement` : its mean.
+        `divergence`, `tempered_divergence` : arrays of shape (n,), in bits; `temperature` is T.  `n_fitted` : int array
+        of shape (n,), number of fitted images with the decision of each image; `coverage` : share of images with at
+        least ten.  With y also `right` and `accuracy` of the network, and ``agreement_of(right)``, the agreement over
+        its right or wrong decisions.  Shares have 95 % intervals by Wilson's method.  If the accuracy is lower than
         known of the network, check the preprocessing.
 
     Notes
@@ -118,14 +120,15 @@ def fidelity(estimator: Any, X: Any, y: Any = None) -> Fidelity:
     influence do not.
     """
     parts = take_apart(estimator, X)
-    graph, words = parts.graph, parts.words
     parts.check_scores()
+    graph = parts.graph
+    words = parts.words
     evidence = graph.decision_function(words)
     network = np.concatenate([log_proba(batch.outputs).numpy(force=True) for batch in parts.maps.batches()])
-    known = graph.class_counts_ > 0
-    log_p = log_softmax(network[:, known], axis=1)
-    scores = evidence[:, known] * np.log(2)
-    hottest = minimize_scalar(
+    has_images = graph.class_counts_ > 0
+    log_p = log_softmax(network[:, has_images], axis=1)
+    scores = evidence[:, has_images] * np.log(2)
+    optimum = minimize_scalar(
         lambda log_t: _divergence(log_p, scores / np.exp(log_t)).mean(), bounds=(-5, 12), method="bounded"
     )
     right = None if y is None else parts.maps.spec.encode(y, len(words)) == words.decisions
@@ -133,8 +136,8 @@ def fidelity(estimator: Any, X: Any, y: Any = None) -> Fidelity:
     return Fidelity(
         agrees=agrees,
         divergence=_divergence(log_p, scores),
-        temperature=float(np.exp(hottest.x)),
-        tempered_divergence=_divergence(log_p, scores / np.exp(hottest.x)),
+        temperature=float(np.exp(optimum.x)),
+        tempered_divergence=_divergence(log_p, scores / np.exp(optimum.x)),
         n_fitted=graph.class_counts_[words.decisions],
         right=right,
     )

@@ -28,7 +28,9 @@ def interval_of_mean(values: np.ndarray, random: np.random.RandomState) -> tuple
 
 
 def share_of(mask: np.ndarray) -> Estimate:
-    """Return the share of images with a property, bool (n,), with Wilson's interval (JASA 22, 1927)."""
+    """Return the mean of a mask (n,) with Wilson's interval (JASA 22, 1927); NaN without images."""
+    if not len(mask):
+        return Estimate(np.nan)
     limits = binomtest(int(mask.sum()), len(mask)).proportion_ci(method="wilson")
     return Estimate(float(mask.mean()), float(limits.low), float(limits.high))
 

@@ -106,7 +106,8 @@ def memorisation(
     >>> memorisation(paths[:200], assigned[:200], paths[200:], assigned[200:], y[:200]).layer
     'dense1'
     """
-    labels, test_labels = _checked(labels, train, "labels"), _checked(test_labels, test, "test_labels")
+    labels = _checked(labels, train, "labels")
+    test_labels = _checked(test_labels, test, "test_labels")
     if (train.layers, train.n_words) != (test.layers, test.n_words):
         raise ValueError("Training and test paths have different words; pass paths of one LayerHMM.")
     true_labels = labels if true_labels is None else _checked(true_labels, train, "true_labels")
@@ -116,17 +117,17 @@ def memorisation(
         _labels_of_words(train.words[:, i], labels, test.words[:, i], n_words, n_labels)
         for i, n_words in enumerate(train.n_words)
     ]
-    labels_shown, test_labels_shown = (np.stack(parts, axis=1) for parts in zip(*by_layer, strict=True))
-    assigned = labels_shown[corrupted] == labels[corrupted, None]
-    true = labels_shown[corrupted] == true_labels[corrupted, None]
+    word_labels, test_word_labels = (np.stack(columns, axis=1) for columns in zip(*by_layer, strict=True))
+    assigned = word_labels[corrupted] == labels[corrupted, None]
+    true = word_labels[corrupted] == true_labels[corrupted, None]
     from_here_on = np.logical_and.accumulate(assigned[:, ::-1], axis=1).sum(1)
     nothing = np.full(len(train.layers), np.nan)
     return Memorisation(
         layers=train.layers,
         train_path=train.log_proba.mean(0),
         test_path=test.log_proba.mean(0),
-        train_agreement=(labels_shown == labels[:, None]).mean(0),
-        test_agreement=(test_labels_shown == test_labels[:, None]).mean(0),
+        train_agreement=(word_labels == labels[:, None]).mean(0),
+        test_agreement=(test_word_labels == test_labels[:, None]).mean(0),
         assigned_share=assigned.mean(0) if corrupted.any() else nothing,
         true_share=true.mean(0) if corrupted.any() else nothing,
         joins=len(train.layers) - from_here_on,
@@ -143,14 +144,14 @@ def _checked(labels: Sequence[int] | np.ndarray, paths: InferencePaths, name: st
 def _labels_of_words(
     words: np.ndarray, labels: np.ndarray, test_words: np.ndarray, n_words: int, n_labels: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the label of each example's word, from the other training examples, and that of each test word."""
+    """Return the label of the word of each training example, without the example itself, and of each test example."""
     counts = np.zeros((n_words, n_labels), dtype=np.int64)
     np.add.at(counts, (words, labels), 1)
-    own = counts[words]
-    own[np.arange(len(words)), labels] -= 1
-    return _most_frequent(own), _most_frequent(counts)[test_words]
+    others = counts[words]
+    others[np.arange(len(words)), labels] -= 1
+    return _most_frequent(others), _most_frequent(counts)[test_words]
 
 
 def _most_frequent(counts: np.ndarray) -> np.ndarray:
-    """Return the column of each row's largest count, -1 where there are none."""
+    """Return the column of the largest count in each row, -1 without counts."""
     return np.where(counts.any(1), counts.argmax(1), -1)

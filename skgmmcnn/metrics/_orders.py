@@ -20,11 +20,11 @@ STYLES: dict[str, dict[str, Any]] = {
 }
 
 
-def check_orders(orders: Sequence[str], known: Sequence[str], n_random: int) -> None:
+def check_orders(orders: Sequence[str], choices: Sequence[str], n_random: int) -> None:
     """Raise ValueError for an unknown order, or without random runs."""
     for order in orders:
-        if order not in known:
-            raise ValueError(f"orders must be among {', '.join(map(repr, known))}; got {order!r}.")
+        if order not in choices:
+            raise ValueError(f"orders must be among {', '.join(map(repr, choices))}; got {order!r}.")
     if n_random < 1:
         raise ValueError(f"n_random must be at least 1; got {n_random}.")
 
@@ -77,29 +77,37 @@ def ranks_by_order(
 
     Random orders are equal for images that share a graph.
     """
+
+    def priority(order: str, layer: str) -> np.ndarray:
+        if order == "random":
+            return random.random_sample(counts[layer].shape)[leaders]
+        return priorities[order][layer]
+
     ranks = {}
     for order in orders:
-        tables = (
-            [priorities[order]]
-            if order != "random"
-            else [
-                {layer: random.random_sample(each.shape)[leaders] for layer, each in counts.items()}
-                for _ in range(n_random)
-            ]
-        )
-        ranks[order] = [{layer: ranks_of(table[layer], counts[layer]) for layer in counts} for table in tables]
+        n_runs = n_random if order == "random" else 1
+        ranks[order] = [
+            {layer: ranks_of(priority(order, layer), counts[layer]) for layer in counts} for _ in range(n_runs)
+        ]
     return ranks
 
 
-def mean_over_runs(scores: np.ndarray, n_runs: int) -> np.ndarray:
-    """Return the mean (n_steps, n) over runs of scores (n_runs * n_steps, n)."""
-    return scores.reshape(n_runs, -1, scores.shape[1]).mean(0)
+def mean_curve(scores: np.ndarray, n_runs: int) -> np.ndarray:
+    """Return the mean (n, n_steps) over runs of scores (n_runs * n_steps, n)."""
+    return np.stack([*scores.reshape(n_runs, -1, scores.shape[1]).mean(0)], axis=1)
 
 
-def share_of_locations(words: Table, counts: Table) -> np.ndarray:
-    """Return the share of the locations that show the `words` (bool), the mean over their layers, shape (n,)."""
-    shares = [(counts[layer] * mask).sum(1) / counts[layer].sum(1) for layer, mask in words.items()]
-    return np.mean(shares, axis=0)
+def shares_of_locations(tables: Sequence[Table], counts: Table) -> np.ndarray:
+    """Return the shares of the locations of words, bool by layer, the means over layers, shape (n_tables, n)."""
+    shares = [
+        [(counts[layer] * mask).sum(1) / counts[layer].sum(1) for layer, mask in table.items()] for table in tables
+    ]
+    return np.mean(shares, axis=1)
+
+
+def inverse(table: Table) -> dict[str, np.ndarray]:
+    """Return the table of all words outside a table."""
+    return {layer: ~mask for layer, mask in table.items()}
 
 
 def ranks_of(priority: np.ndarray, counts: np.ndarray) -> np.ndarray:

@@ -51,12 +51,11 @@ class Parts:
     @cached_property
     def selections(self) -> list[Selection]:
         """Words and pairs of words in the graph of each image."""
-        graph, words = self.graph, self.words
-        batches = list(gen_batches(len(words), max(_AT_ONCE, len(words) // 20)))
+        batches = list(gen_batches(len(self.words), max(_AT_ONCE, len(self.words) // 20)))
         selections = []
         with ignore_few_fitted():
             for rows in progress(batches, desc="graphs", unit="batch", shown=self.verbose, leave=False):
-                selections += selections_of(graph, words[rows])
+                selections += selections_of(self.graph, self.words[rows])
         return selections
 
     def kept(self, least: float = -np.inf) -> dict[str, np.ndarray]:
@@ -73,7 +72,7 @@ class Parts:
         return self.by_layer(self.words.histogram())
 
     def by_layer(self, values: np.ndarray) -> dict[str, np.ndarray]:
-        """Split values of all words (n, sum of K over the layers) into those of each layer (n, K)."""
+        """Split values of all words (n, sum of K over the layers) by layer (n, K)."""
         n_words = self.words.vocabulary.n_words
         ends = np.cumsum(list(n_words.values()))[:-1]
         return dict(zip(n_words, np.split(values, ends, axis=1), strict=True))

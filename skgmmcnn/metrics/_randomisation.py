@@ -40,17 +40,19 @@ class Randomisation(Result):
     @property
     def survival(self) -> tuple[float, float]:
         """Similarity of class and of image graphs after all steps, on a scale from chance (0) to another seed (1)."""
-        last = np.array([self.classes[-1].mean(), self.images[-1].mean()])
-        chance = self.chance[-1]
-        room = np.array(self.other_seed) - chance
-        classes, images = np.where(room > 0, (last - chance) / np.where(room > 0, room, 1), np.nan).tolist()
+        last = self.classes[-1].mean(), self.images[-1].mean()
+        scale = zip(last, self.chance[-1], self.other_seed, strict=True)
+        classes, images = (
+            float((value - chance) / (top - chance)) if top > chance else np.nan for value, chance, top in scale
+        )
         return classes, images
 
     def measurements(self) -> list[Measurement]:
         measurements = []
         for i, (kind, similarity) in enumerate([("class", self.classes[-1]), ("image", self.images[-1])]):
             low, high = self.image_intervals[-1].tolist() if kind == "image" else (np.nan, np.nan)
-            name, chance = f"similarity of {kind} graphs", float(self.chance[-1, i])
+            name = f"similarity of {kind} graphs"
+            chance = float(self.chance[-1, i])
             measurements += [
                 Measurement(f"{name}, random weights", "graph", float(similarity.mean()), low, high, "near 0"),
                 Measurement(f"{name}, other seed", "graph", self.other_seed[i], good=BASELINE),

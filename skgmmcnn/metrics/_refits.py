@@ -16,14 +16,14 @@ from ._parts import Parts, ignore_few_fitted, in_memory, take_apart
 
 
 class Comparisons(NamedTuple):
-    """Comparisons of each graph with that of a refit, its words aligned, and by chance, with random partners."""
+    """Comparisons of graphs with those of a refit, with aligned words and with random partners."""
 
     aligned: list[GraphComparison]
     chance: list[GraphComparison]
 
 
 def open_for_refits(estimator: Any, X: Any, explained: Any) -> tuple[Parts, FeatureMaps]:
-    """Return the parts of a pipeline, and the maps to explain, those of X if None; maps of few images are held."""
+    """Return the parts of a pipeline, and the maps to explain, by default those of X; maps of images are in memory."""
     parts = _held(estimator, X)
     return parts, parts.maps if explained is None else _held(estimator, explained).maps
 

@@ -62,7 +62,7 @@ class Removal(Result):
         full, without, chance = (values.mean() for values in self.proba)
         used = self.used.value
         why = f"for {used:.0%} of the images the decision falls more without them than without random words"
-        advice = "; use only the pictures listed as reliable"
+        advice = "; use only reliable pictures"
         fall = (
             f"the mean probability of the decision falls from {full:.2f} to {without:.2f}; without random words at "
             f"equally many locations, to {chance:.2f}."
@@ -80,7 +80,7 @@ class Removal(Result):
                 f"probability {probable(full)}, without its words {probable(without)}, without random words "
                 f"{probable(chance)}; the decision falls more than in {above:.0%} of the random draws"
             )
-            verdicts.append(_CLEAR.verdict(f"Can the picture of {name} be relied on?", above, why))
+            verdicts.append(_CLEAR.verdict(f"Is the picture of {name} reliable?", above, why))
         return verdicts
 
     def plot(self, *, ax: Any = None) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -68,7 +69,7 @@ class TrustReport(Result):
         return figure
 
     def verdicts(self) -> list[Verdict]:
-        """Return the answers of all measures; those of fidelity only for graphs of counts."""
+        """Return the answers of all measures, of fidelity only for graphs of counts."""
         return [
             verdict
             for result in self.results.values()
@@ -78,7 +79,8 @@ class TrustReport(Result):
 
     def pictures(self) -> list[Verdict]:
         """Return the answers for the graphs of images, none if removal was not measured."""
-        removal, fidelity = self.results.get("removal"), self.results.get("fidelity")
+        removal = self.results.get("removal")
+        fidelity = self.results.get("fidelity")
         if not isinstance(removal, Removal):
             return []
         verdicts = removal.pictures(self.names)
@@ -90,21 +92,26 @@ class TrustReport(Result):
         ]
 
     def __str__(self) -> str:
-        of = f"the first {self.n_images} of {self.n_given}" if self.n_images < self.n_given else f"all {self.n_given}"
+        images = (
+            f"the first {self.n_images} of {self.n_given}" if self.n_images < self.n_given else f"all {self.n_given}"
+        )
         few = f"  {self.n_images} images are few: intervals are wide." if self.n_images < _FEW else ""
-        lines = [f"Graphs of {self.evidence}, measured on {of} images in {self.seconds:.0f} s.{few}"]
+        lines = [f"Graphs of {self.evidence}, measured on {images} images in {self.seconds:.0f} s.{few}"]
         lines += map(str, self.verdicts())
         pictures = self.pictures()
         if pictures:
-            yes, partly, no = (sum(each.answer == answer for each in pictures) for answer in ("yes", "partly", "no"))
-            lines.append(f"Can each picture be relied on?  {yes} of {len(pictures)} can, {partly} partly, {no} cannot.")
+            answers = Counter(picture.answer for picture in pictures)
+            lines.append(
+                f"Are the pictures of images reliable?  {answers['yes']} of {len(pictures)} are, {answers['partly']} "
+                f"partly, {answers['no']} are not."
+            )
             lines += [f"  {picture}" for picture in pictures if picture.answer != "yes"]
         lines += [f"Not measured, {name}: {reason}" for name, reason in self.skipped.items()]
         return "\n".join([*lines, "", text_of_measurements(self.measurements())])
 
 
 class _Job(NamedTuple):
-    """One measure of a report, the passes of all images through the network that it takes, about, and its options."""
+    """One measure of a report; `passes` is the approximate number of passes of all images through the network."""
 
     name: str
     passes: float
@@ -174,18 +181,18 @@ def trust_report(
     One measure at a time:
 
     >>> images, fitted = digits.test_images[:50], digits.images[:100]
-    >>> metrics.fidelity(pipe, images).agreement > 0.8
+    >>> metrics.fidelity(pipe, images).agreement.value > 0.8
     True
     >>> bool((metrics.completeness(pipe, images).completeness > 0.5).all())
     True
-    >>> metrics.removal(pipe, images, random_state=0).used[0] > 0.5
+    >>> metrics.removal(pipe, images, random_state=0).used.value > 0.5
     True
-    >>> metrics.deletion(pipe, images, "conv3", random_state=0).ratio()[0] < 1
+    >>> metrics.deletion(pipe, images, "conv3", random_state=0).ratio().value < 1
     True
     >>> top = metrics.faithfulness(pipe, images, random_state=0).layers["conv3"]
     >>> top.faithfulness(top.graph).value > top.faithfulness(top.size_matched["random"]).value
     True
-    >>> metrics.edge_effects(pipe, images, random_state=0).pairs["conv3", "conv2"].correlation[0] > 0.5
+    >>> metrics.edge_effects(pipe, images, random_state=0).pairs["conv3", "conv2"].correlation.value > 0.5
     True
     >>> graphs = metrics.stability(pipe, fitted, n_refits=2, n_images=5, random_state=0).classes
     >>> bool(graphs.similarity.mean() > graphs.chance.mean())
@@ -199,39 +206,42 @@ def trust_report(
     random = check_random_state(random_state)
     parts = take_apart(estimator, X)
     evidence = parts.graph.evidence_
-    labels = None if y is None else parts.maps.spec.encode(y, len(parts.maps))
+    n_given = len(parts.maps)
+    labels = None if y is None else parts.maps.spec.encode(y, n_given)
     layers = check_layers(layers, parts.maps.layers)
+    if n_images is None and budget == "default":
+        n_images = _N_IMAGES
     if n_images is not None and n_images < 1:
         raise ValueError(f"n_images must be at least 1; got {n_images}.")
-    n_given, first = len(parts.maps), slice(n_images or (_N_IMAGES if budget == "default" else None))
     parts.check_scores()
     seed = int(random.randint(2**31))
     began = time.monotonic()
-    parts = replace(parts, maps=in_memory(parts.maps[first]), verbose=verbose)
-    jobs = list(_jobs(parts, None if labels is None else labels[first], layers, seed, full=budget == "full"))
+    parts = replace(parts, maps=in_memory(parts.maps[:n_images]), verbose=verbose)
+    jobs = list(_jobs(parts, None if labels is None else labels[:n_images], layers, seed, full=budget == "full"))
     if budget == "full":
         print(f"A full report over {len(parts.maps)} images may take {_minutes(jobs, parts)} minutes.", flush=True)
     results: dict[str, Result] = {}
     skipped: dict[str, str] = {}
-    for job in (bar := progress(jobs, desc="trust", unit="measure", shown=verbose)):
+    bar = progress(jobs, desc="trust", unit="measure", shown=verbose)
+    for job in bar:
         bar.set_postfix_str(job.name)
         try:
             results[job.name] = job.measure(parts, parts.maps, **job.options)
-        except ValueError as error:  # as of too few images; the other measures go on
+        except ValueError as error:  # for example, too few images; continue with the other measures
             skipped[job.name] = str(error)
     return TrustReport(results, skipped, evidence, _names(parts), n_given, time.monotonic() - began)
 
 
 def _names(parts: Parts) -> tuple[str, ...]:
-    """Return the name of the file of each image, or its number."""
+    """Return the file name of each image, or its number."""
     pictures = parts.maps.pictures()
-    names = [pictures.file_name(row) if pictures is not None else "" for row in range(len(parts.maps))]
-    return tuple(name or f"image {row}" for row, name in enumerate(names))
+    rows = range(len(parts.maps))
+    return tuple((pictures is not None and pictures.file_name(row)) or f"image {row}" for row in rows)
 
 
 def _jobs(parts: Parts, labels: np.ndarray | None, layers: Sequence[str], seed: int, *, full: bool) -> Iterator[_Job]:
     """Yield the measures of a budget, the most important first."""
-    # A layer of one location shows one word, which has no others beside it.
+    # In a layer of one location each image shows a single word, so there is no order.
     ordered = [layer for layer in layers if np.prod(parts.maps.shapes[layer][1:]) > 1]
     seeded = {"random_state": seed}
     if ordered:
@@ -242,25 +252,27 @@ def _jobs(parts: Parts, labels: np.ndarray | None, layers: Sequence[str], seed: 
     yield _Job("completeness", 2 * len(layers) + 1, completeness, {"layers": layers})
     if not full:
         return
-    ways = [("", {}), *((f", {fill}", {"fill": fill}) for fill in FILLS[1:]), (", by class", {"by": "class"})]
-    for name, way in ways:
-        how = {"orders": _ORDERS, **seeded, **way}
-        deleted = how | {"orders": ("graph", "random")} if "by" in way else how  # frequency knows no classes
+    settings = [("", {}), *((f", {fill}", {"fill": fill}) for fill in FILLS[1:]), (", by class", {"by": "class"})]
+    for name, setting in settings:
+        options = {"orders": _ORDERS, **seeded, **setting}
         for layer in ordered:
-            yield _Job(f"deletion {layer}{name}", 60, deletion, {"layer": layer, **deleted})
+            # the order of frequency does not depend on classes
+            orders = ("graph", "random") if "by" in setting else _ORDERS
+            yield _Job(f"deletion {layer}{name}", 60, deletion, {**options, "layer": layer, "orders": orders})
         if ordered:
-            yield _Job(f"faithfulness{name}", 60 * len(layers), faithfulness, {"layers": layers, "n_random": 1, **how})
+            options |= {"layers": layers, "n_random": 1}
+            yield _Job(f"faithfulness{name}", 60 * len(layers), faithfulness, options)
     for layer in ordered:
         for fill in FILLS:
-            how = {"direction": "insertion", "orders": _ORDERS, "fill": fill, **seeded}
-            yield _Job(f"insertion {layer}, {fill}", 60, deletion, {"layer": layer, **how})
-    refit = 2 + parts.dictionary.n_iter_ / 4  # a pass over the sample takes some of the time of one through the network
+            options = {"layer": layer, "direction": "insertion", "orders": _ORDERS, "fill": fill, **seeded}
+            yield _Job(f"insertion {layer}, {fill}", 60, deletion, options)
+    refit = 2 + parts.dictionary.n_iter_ / 4  # an iteration takes about a quarter of the time of a pass
     yield _Job("stability", 5 * refit, stability, {"kind": "both", **seeded})
     yield _Job("randomised weights", 6 * refit, randomisation_test, seeded)
 
 
 def _minutes(jobs: Sequence[_Job], parts: Parts) -> str:
-    """Return about how long jobs will take, in minutes, from one pass of one batch through the network."""
+    """Return the estimated time of jobs in minutes, from one pass of one batch through the network."""
     began = time.monotonic()
     n_images = next(parts.maps.rerun(len))
     per_image = (time.monotonic() - began) / n_images

@@ -61,17 +61,18 @@ class Stability(Result):
     def measurements(self) -> list[Measurement]:
         measurements = []
         for layer, cosines in self.words.items():
-            name, chance = f"cosine of words, {self.kind}", float(self.chance_words[layer].mean())
+            name = f"cosine of words, {self.kind}"
+            chance = float(self.chance_words[layer].mean())
             measurements += [
                 Measurement(name, layer, float(cosines.mean()), good="near 1"),
                 Measurement(f"{name}, random partners", layer, chance, good=BASELINE),
             ]
         for kind, graphs in (("class", self.classes), ("image", self.images)):
-            name, edges = f"similarity of {kind} graphs, {self.kind}", f"stable edges of {kind} graphs, {self.kind}"
-            similarity, chance = float(graphs.similarity.mean()), float(graphs.chance.mean())
+            name = f"similarity of {kind} graphs, {self.kind}"
+            edges = f"stable edges of {kind} graphs, {self.kind}"
             measurements += [
-                Measurement(name, "graph", similarity, *graphs.interval, "near 1"),
-                Measurement(f"{name}, random partners", "graph", chance, good=BASELINE),
+                Measurement(name, "graph", float(graphs.similarity.mean()), *graphs.interval, "near 1"),
+                Measurement(f"{name}, random partners", "graph", float(graphs.chance.mean()), good=BASELINE),
                 Measurement(edges, "graph", graphs.stable_edges, good="near 1"),
                 Measurement(f"{edges}, random partners", "graph", graphs.stable_by_chance, good=BASELINE),
             ]
@@ -155,19 +156,21 @@ def stability(
     n = len(parts.maps)
     labels = None if y is None else parts.maps.spec.encode(y, n)
     first = Reference(parts, explained_maps, n_images, random)
-    cosines: list[dict[str, np.ndarray]] = []  # of all pairs of words
+    cosines = []  # of all pairs of words
+    alignments = []
     comparisons = []
     for _ in progress(range(n_refits), desc="refits", shown=verbose):
         rows = np.arange(n) if kind == "seed" else random.randint(n, size=n)
         seed = seed_of(parts.dictionary, random) if kind == "resample" else int(random.randint(2**31))
         dictionary, graph = refit(parts, parts.maps[rows], None if labels is None else labels[rows], seed)
         cosines.append(similarity_of_means(parts.dictionary, dictionary, "cosine"))
-        comparisons.append(first.compare(graph, dictionary.transform(explained_maps), assign(cosines[-1])))
+        alignments.append(assign(cosines[-1]))
+        comparisons.append(first.compare(graph, dictionary.transform(explained_maps), alignments[-1]))
     classes, images = zip(*comparisons, strict=True)
     return Stability(
         kind=kind,
         # partners are sorted by the first words, each of which has one
-        words={layer: np.stack([assign(each).similarity[layer] for each in cosines]) for layer in cosines[0]},
+        words={layer: np.stack([each.similarity[layer] for each in alignments]) for layer in cosines[0]},
         # the mean over all matchings is the mean over all pairs
         chance_words={layer: np.array([each[layer].mean() for each in cosines]) for layer in cosines[0]},
         classes=_graph_stability(first.class_names, first.class_graphs, classes, random),

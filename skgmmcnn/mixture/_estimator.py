@@ -222,7 +222,7 @@ class DiagonalGaussianMixture(Trained, DensityMixin, BaseEstimator):
         self._set_state(fitted.state)
         self._set_course(fitted.lower_bounds, fitted.n_iter, fitted.converged)
         if not fitted.converged:
-            self._warn_unconverged("The mixture", stacklevel=4)
+            self._warn_unconverged("The mixture")
         return self
 
     @fit_context(prefer_skip_nested_validation=True)

@@ -5,7 +5,6 @@ EM trains any model with `scorer`, `maximize`, `revived` and `to`: :class:`Mixtu
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from torch import Tensor
 
+from .._warnings import warn
 from ._em import Expectation, Mixture, Rows, log_evidence
 from ._records import Record
 
@@ -69,9 +69,8 @@ class Trained:
         self.n_iter_ = n_iter
         self.converged_ = converged
 
-    def _warn_unconverged(self, what: str, stacklevel: int) -> None:
-        message = f"{what} did not converge in {self.max_iter} passes; increase max_iter or tol."
-        warnings.warn(message, ConvergenceWarning, stacklevel=stacklevel)
+    def _warn_unconverged(self, what: str) -> None:
+        warn(f"{what} did not converge in {self.max_iter} passes; increase max_iter or tol.", ConvergenceWarning)
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ def save(estimator: BaseEstimator, path: str | PathLike, *, embed: bool = True) 
     TypeError
         If an attribute is neither an object of this package nor numbers or text; the error names the attribute.
     ValueError
-        If the suffix is that of another format, such as ``.pkl``.
+        If the suffix belongs to another format, such as ``.pkl``.
 
     See Also
     --------
@@ -151,9 +151,9 @@ def _check_arguments(needs: dict[str, str], arguments: dict[str, Any]) -> None:
     """Raise an error if code or files that were not saved are missing, or others are passed."""
     missing = [name for name in needs if name not in arguments]
     if missing:
-        what = ", ".join(f"{name} ({needs[name]})" for name in missing)
+        objects = ", ".join(f"{name} ({needs[name]})" for name in missing)
         call = ", ".join(f"{name}=..." for name in missing)
-        raise ValueError(f"it contains no code and needs yours for {what}: load(path, {call}).")
+        raise ValueError(f"it contains no code and needs yours for {objects}: load(path, {call}).")
     for name in arguments.keys() - needs - {"model"}:  # another network may replace one that torchvision builds
         raise ValueError(f"it needs no {name}: its own is saved.")
 

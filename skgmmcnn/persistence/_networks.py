@@ -32,7 +32,7 @@ _TRANSFORMS: dict[str, Any] = {
 _ARGUMENTS = ("model", "preprocess", "decision")
 # Differences by rounding on another processor are far below these.
 _RELATIVE, _ABSOLUTE = 1e-2, 1e-4
-_MOST_VALUES = 2**26
+_MAX_VALUES = 2**26
 
 
 def _pack_network(value: nn.Module, pack: Packer) -> str:
@@ -103,7 +103,7 @@ def _unpack_captured(content: Any, unpack: Unpacker) -> Any:
 
 def _probe(captured: Any, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
     """Return the activations of each layer for an image of noise, averaged over locations."""
-    if math.prod(shape) > _MOST_VALUES:
+    if math.prod(shape) > _MAX_VALUES:
         raise ValueError(f"images of shape {shape} are too large to check the network.")
     noise = torch.from_numpy(np.random.RandomState(0).rand(1, *shape).astype(np.float32))
     _, activations = captured.run(noise)
@@ -130,7 +130,7 @@ def _pack_code(value: Any, pack: Packer) -> Any:
     name = pack.place[-1].rstrip("_") if pack.place else ""
     if name not in _ARGUMENTS:
         raise pack.refusal(value)
-    if name == "model" and isinstance(value, nn.Module) and fingerprint(value) == pack.owner.fingerprint_:
+    if name == "model" and isinstance(value, nn.Module) and fingerprint(value) == pack.owner.spec_.fingerprint:
         return ["network", _pack_network(pack.owner.network_, pack)]  # in memory as it runs
     pack.needs[name] = _describe(value)
     return ["argument", name]

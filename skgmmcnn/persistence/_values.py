@@ -40,7 +40,8 @@ class Packer:
     """
 
     def __init__(self, kinds: dict[str, Kind], embed: bool) -> None:
-        self._kinds, self.embed = kinds, embed
+        self._kinds = kinds
+        self.embed = embed
         self.arrays: dict[str, Tensor] = {}
         self.networks: dict[str, Any] = {}
         self.needs: dict[str, str] = {}
@@ -90,7 +91,8 @@ class Unpacker:
     def __init__(
         self, kinds: dict[str, Kind], arrays: dict[str, Tensor], networks: dict[str, Any], arguments: dict[str, Any]
     ) -> None:
-        self._kinds, self._arrays, self.networks, self.arguments = kinds, arrays, networks, arguments
+        self._kinds, self._arrays = kinds, arrays
+        self.networks, self.arguments = networks, arguments
         self.classes = allowed_classes()
         self._built: dict[Any, Any] = {}
 

@@ -52,6 +52,7 @@ def describe(words: WordMaps, graphs: Mapping[int, Sequence[nx.DiGraph]], y: Any
     nodes = {key: node for part in parts for key, node in part.nodes.items() if node["layer"] != DECISION}
     page_words = {key: (node["layer"], node["word"]) for key, node in nodes.items()}
     data = {
+        "help": {kind.name: kind.wording.help for kind in map(kind_of, parts)},
         "layers": {
             layer: {axis: ends.round(4).tolist() for axis, ends in cells_of(spec, layer)._asdict().items()}
             for layer in words.layers

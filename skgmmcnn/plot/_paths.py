@@ -278,7 +278,7 @@ class PathDisplay(Drawing):
             self._draw_arrow(line, color=MARK, linewidth=1.8, shrinkA=1, shrinkB=1, zorder=2)
             self._draw_rectangle(boxes[tail], fc="none", ec=MARK, linewidth=2)
         if true_label not in (None, path[-1].number):
-            (layer,) = self.paths[self.image].leaves([true_label])
+            (layer,) = self.paths[self.image].departures([true_label])
             box, text = boxes[path[1 + layer]], f"leaves the paths of {self._name(true_label)}"
             self._write(box.middle, box.bottom - 0.5, text, 8, weight="bold", color=MARK, va="top", box=True)
 

@@ -121,7 +121,7 @@ class WordMapDisplay(Drawing):
         maps = run([*before, model], X)
         if maps.vocabulary.fingerprint != model.vocabulary_.fingerprint:
             raise ValueError(
-                "The words of X come from another dictionary than the estimator's; transform images by the estimator."
+                "The words of X come from another dictionary than the estimator's; transform the images with it."
             )
         selected_words = _select_words(maps, words, graph, n_words)
         if layers is not None:

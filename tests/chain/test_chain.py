@@ -34,7 +34,7 @@ def small_chain(rng, sizes=(3, 2, 4), channels=(2, 3, 2), n_outputs=3, smoothing
     return Chain((), tuple(mixtures), smoothing).with_tables([ends[0], *tables, ends[1]])
 
 
-def drawn(rng, chain, n):
+def draw_examples(rng, chain, n):
     """Examples of a chain (n, sum of d), and their decisions, drawn in plain loops."""
     values, targets = [], []
     for _ in range(n):
@@ -68,7 +68,7 @@ def naive_emissions(chain, values, targets=None):
 @pytest.mark.parametrize("observed", [False, True])
 def test_expectations_equal_enumeration_with_mixed_emissions(rng, observed):
     chain = small_chain(rng)
-    values, targets = drawn(rng, chain, 40)
+    values, targets = draw_examples(rng, chain, 40)
     given = targets if observed else None
     emissions = naive_emissions(chain, values, given)
     paths, joint = enumerated(chain.start, chain.transitions, emissions)
@@ -94,7 +94,7 @@ def test_expectations_equal_enumeration_with_mixed_emissions(rng, observed):
 
 def test_blocks_and_parts_do_not_matter(rng):
     chain = small_chain(rng)
-    values, targets = drawn(rng, chain, 60)
+    values, targets = draw_examples(rng, chain, 60)
     whole = Rows(values, targets=targets).expect(chain)
     parts = Rows(values[:13], targets=targets[:13]).expect(chain)
     parts.add(Rows(values[13:], targets=targets[13:]))
@@ -106,7 +106,7 @@ def test_blocks_and_parts_do_not_matter(rng):
 
 @pytest.mark.parametrize("smoothing", [0.0, 1.0, 30.0])
 def test_batch_em_never_lowers_the_penalised_likelihood(rng, smoothing):
-    values, targets = drawn(rng, small_chain(rng), 300)
+    values, targets = draw_examples(rng, small_chain(rng), 300)
     begin = small_chain(rng, smoothing=smoothing)
     fitted = fit_em(Rows(values, targets=targets), begin, Training(60, 1e-7, momentum=0))
     assert len(fitted.lower_bounds) > 5
@@ -119,7 +119,7 @@ def test_batch_em_never_lowers_the_penalised_likelihood(rng, smoothing):
 def test_the_prior_pulls_rows_towards_equal_shares(rng):
     """With counts c and smoothing b the maximum of sum c log p + b / K sum log p has a closed form."""
     chain = small_chain(rng, smoothing=6.0)
-    values, targets = drawn(rng, chain, 50)
+    values, targets = draw_examples(rng, chain, 50)
     statistics = Rows(values, targets=targets).expect(chain).statistics
     after = chain.maximize(statistics)
     counts = statistics.tables[2].numpy()
@@ -132,16 +132,16 @@ def test_the_prior_pulls_rows_towards_equal_shares(rng):
     assert stronger.log_prior() == pytest.approx(2 * chain.log_prior())
 
 
-def matched(true, found):
-    """The order of the found words that lies nearest to the true ones, by their means, and the largest distance."""
+def match_words(true, estimate):
+    """The order of the estimated words that lies nearest to the true ones, by their means, and the largest distance."""
     from scipy.optimize import linear_sum_assignment
 
-    distance = np.abs(true.means_[:, None] - found.means_[None]).max(2)
+    distance = np.abs(true.means_[:, None] - estimate.means_[None]).max(2)
     rows, columns = linear_sum_assignment(distance)
     return columns, distance[rows, columns].max()
 
 
-def lifted(chain, rng):
+def separated_chain(chain, rng):
     """The chain with words that can be told from each other: each is high in a channel of its own."""
     mixtures = []
     for mixture in chain.mixtures:
@@ -150,7 +150,7 @@ def lifted(chain, rng):
     return replace(chain, mixtures=tuple(mixtures))
 
 
-def begun(rng, true, values):
+def initial_chain(rng, true, values):
     """A chain that knows nothing but rows to begin at."""
     mixtures = []
     for mixture, part in zip(true.mixtures, values.split(true.sizes, 1), strict=True):
@@ -163,34 +163,34 @@ def begun(rng, true, values):
 @pytest.mark.parametrize("solver", [fit_em, fit_online])
 def test_generating_parameters_are_recovered(solver):
     rng = np.random.default_rng(3)
-    true = lifted(small_chain(rng, sizes=(3, 2, 3), channels=(3, 3, 3)), rng)
-    values, targets = drawn(rng, true, 3000)
+    true = separated_chain(small_chain(rng, sizes=(3, 2, 3), channels=(3, 3, 3)), rng)
+    values, targets = draw_examples(rng, true, 3000)
     examples = Rows(values, targets=targets)
     training = Training(30, 1e-4, 0, 500, torch.Generator().manual_seed(0))
-    runs = [solver(examples, begun(rng, true, values), training) for _ in range(4)]
-    found = max(runs, key=lambda run: run.lower_bounds[-1]).mixture
+    runs = [solver(examples, initial_chain(rng, true, values), training) for _ in range(4)]
+    estimate = max(runs, key=lambda run: run.lower_bounds[-1]).mixture
     # With so few examples the likeliest chain is not the true one: it is where EM ends that begins at the truth.
     likeliest = fit_em(examples, true, replace(training, max_iter=200, tol=1e-6)).mixture
     assert_same_chain(likeliest, true, means=0.5, tables=0.08)  # what the sample lets one expect
-    assert_same_chain(found, likeliest, means=0.1, tables=0.02)
+    assert_same_chain(estimate, likeliest, means=0.1, tables=0.02)
 
 
-def assert_same_chain(found, true, means, tables):
+def assert_same_chain(estimate, true, means, tables):
     """The chains are equal up to the order of words and these tolerances."""
     orders = []
-    for expected, estimated in zip(true.mixtures, found.mixtures, strict=True):
-        order, distance = matched(expected, estimated)
+    for expected, estimated in zip(true.mixtures, estimate.mixtures, strict=True):
+        order, distance = match_words(expected, estimated)
         orders.append(order)
         assert distance < means
-    np.testing.assert_allclose(found.start[orders[0]], true.start, atol=tables)
+    np.testing.assert_allclose(estimate.start[orders[0]], true.start, atol=tables)
     for i, table in enumerate(true.transitions):
-        np.testing.assert_allclose(found.transitions[i][orders[i]][:, orders[i + 1]], table, atol=tables)
-    np.testing.assert_allclose(found.decision[orders[-1]], true.decision, atol=tables)
+        np.testing.assert_allclose(estimate.transitions[i][orders[i]][:, orders[i + 1]], table, atol=tables)
+    np.testing.assert_allclose(estimate.decision[orders[-1]], true.decision, atol=tables)
 
 
 def test_online_averages_know_how_many_examples_they_are_worth(rng):
     chain = small_chain(rng)
-    values, targets = drawn(rng, chain, 90)
+    values, targets = draw_examples(rng, chain, 90)
     parts = [Rows(values[i : i + 30], targets=targets[i : i + 30]).expect(chain).statistics for i in (0, 30, 60)]
     first, second, third = (part.per_row() for part in parts)
     plain = first.blend(second, 1 / 2).blend(third, 1 / 3)
@@ -204,7 +204,7 @@ def test_online_averages_know_how_many_examples_they_are_worth(rng):
 def test_words_without_examples_are_moved(rng):
     """Two words of the middle layer begin where nothing is; in the end all words hold examples, and none is lost."""
     true = small_chain(rng, sizes=(3, 4, 3))
-    values, targets = drawn(rng, true, 400)
+    values, targets = draw_examples(rng, true, 400)
     middle = true.mixtures[1]
     means = middle.parameters.mean.clone()
     means[:2] = 1e6

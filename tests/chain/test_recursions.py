@@ -60,7 +60,7 @@ def test_products_that_underflow_are_exact():
     """The only way to the second state leads through a first one whose share is exp(-5000)."""
     values = torch.tensor([[0.0, -5000.0], [-1e6, -1e6 - 900], [-torch.inf, 3.0]], dtype=torch.float64)
     table = torch.tensor([[1.0, 0.0], [0.25, 0.75]], dtype=torch.float64)
-    found = log_product(values, table)
+    product = log_product(values, table)
     expected = [[0, -5000 + np.log(0.75)], [-1e6, -1e6 - 900 + np.log(0.75)], [3 + np.log(0.25), 3 + np.log(0.75)]]
-    np.testing.assert_allclose(found, expected, rtol=1e-14)
+    np.testing.assert_allclose(product, expected, rtol=1e-14)
     assert (log_product(values[2:], table.new_tensor([[1.0, 0.0], [1.0, 0.0]]))[:, 1] == -torch.inf).all()

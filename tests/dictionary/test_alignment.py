@@ -26,21 +26,21 @@ def permuted(dictionary, order):
 
 def test_permuted_words_are_aligned_by_their_means(dictionary, rng):
     order = {layer: rng.permutation(len(mixture.weights)) for layer, mixture in dictionary.mixtures_.items()}
-    found = align_words(dictionary, permuted(dictionary, order))
-    for layer, pairs in found.pairs.items():
+    alignment = align_words(dictionary, permuted(dictionary, order))
+    for layer, pairs in alignment.pairs.items():
         np.testing.assert_array_equal(order[layer][pairs[:, 1]], pairs[:, 0])
-        np.testing.assert_allclose(found.similarity[layer], 1)
-        assert found.partner(layer, 3) == order[layer][3]
+        np.testing.assert_allclose(alignment.similarity[layer], 1)
+        assert alignment.partner(layer, 3) == order[layer][3]
 
 
 def test_words_are_aligned_by_cosine(maps, dictionary):
     other = LayerDictionary({"conv1": 8, "conv2": 12, "conv3": 16}, random_state=1).fit(maps)
-    found = align_words(dictionary, other, by="cosine")
-    for layer, pairs in found.pairs.items():
+    alignment = align_words(dictionary, other, by="cosine")
+    for layer, pairs in alignment.pairs.items():
         means = [fitted.mixtures_[layer].emitted_means_ for fitted in (dictionary, other)]
         units = [part / np.linalg.norm(part, axis=1, keepdims=True) for part in means]
         cosines = [units[0][one] @ units[1][other] for one, other in pairs]
-        np.testing.assert_allclose(found.similarity[layer], cosines)
+        np.testing.assert_allclose(alignment.similarity[layer], cosines)
         assert sum(cosines) >= np.trace(units[0] @ units[1].T)  # of words as they are numbered
 
 
@@ -52,22 +52,22 @@ def test_words_of_silence_are_alike():
 
 def test_numbers_of_words_may_differ(maps, dictionary):
     small = LayerDictionary(5, random_state=1).fit(maps)
-    for found in (align_words(dictionary, small), align_words(dictionary.transform(maps), small.transform(maps))):
-        pairs = found.pairs["conv3"]
+    for alignment in (align_words(dictionary, small), align_words(dictionary.transform(maps), small.transform(maps))):
+        pairs = alignment.pairs["conv3"]
         assert len(pairs) <= 5
         assert len(np.unique(pairs[:, 0])) == len(np.unique(pairs[:, 1])) == len(pairs)
-        partners = [found.partner("conv3", word) for word in range(5)]
+        partners = [alignment.partner("conv3", word) for word in range(5)]
         assert sorted(word for word in partners if word is not None) == sorted(pairs[:, 0])
-    assert found.partner("conv9", 0) is None
+    assert alignment.partner("conv9", 0) is None
 
 
 def test_overlaps_equal_a_naive_count(maps, dictionary):
     first, second = dictionary.transform(maps), LayerDictionary(6, random_state=3).fit_transform(maps)
-    found = align_words(first, second)
-    for (one, other), similarity in zip(found.pairs["conv2"], found.similarity["conv2"], strict=True):
+    alignment = align_words(first, second)
+    for (one, other), similarity in zip(alignment.pairs["conv2"], alignment.similarity["conv2"], strict=True):
         shows = first.words["conv2"] == one, second.words["conv2"] == other
         assert similarity == pytest.approx((shows[0] & shows[1]).sum() / (shows[0] | shows[1]).sum())
-    best = sum(found.similarity["conv2"])
+    best = sum(alignment.similarity["conv2"])
     rng = np.random.default_rng(0)
     for _ in range(50):
         guess = zip(rng.permutation(12)[:6], range(6), strict=True)

@@ -59,7 +59,7 @@ def test_held_and_stored_maps_ask_the_network(tmp_path):
         ({"n_steps": 0}, "at least 1"),
         ({"classes": [9] * 40}, "outputs 0 to 3; there is no output 9"),
         ({"classes": [1, 2]}, "one label per image"),
-        ({"layers": ["bottom"]}, "Unknown layer 'bottom'; the layers are 'stem'"),
+        ({"layers": ["bottom"]}, "There is no layer 'bottom'; there is 'stem'"),
     ],
 )
 def test_bad_input_of_influence_maps(branched, options, message):

@@ -12,13 +12,13 @@ from skgmmcnn.mixture._em import Scorer
 
 
 def test_mean_posteriors_equal_a_loop(maps, dictionary):
-    found = average_posteriors(maps[:20], dictionary.mixtures_)[0]
+    averages = average_posteriors(maps[:20], dictionary.mixtures_)[0]
     for batch in maps[:20].batches():
         for layer, values in batch.activations.items():
             scorer = Scorer(dictionary.mixtures_[layer], values)
             for number, image in enumerate(values, batch.start):
                 rows = image.reshape(len(image), -1).T
-                np.testing.assert_allclose(found[layer][number], scorer.predict_proba(rows).mean(0), atol=1e-6)
+                np.testing.assert_allclose(averages[layer][number], scorer.predict_proba(rows).mean(0), atol=1e-6)
 
 
 def test_generative_words_can_be_read(maps):
@@ -45,8 +45,10 @@ def test_discriminative_words_predict_better(digits):
         dictionary = LayerDictionary(6, objective=objective, random_state=0).fit(train)
         if objective == "generative":
             dictionary.fit_readout(train)
-        found = dictionary.predict_class_proba(test)
-        agreement[objective] = np.mean([(found[layer].argmax(1) == decisions).mean() for layer in found])
+        probabilities = dictionary.predict_class_proba(test)
+        agreement[objective] = np.mean(
+            [(probabilities[layer].argmax(1) == decisions).mean() for layer in probabilities]
+        )
         assert np.isfinite(dictionary.score(test))
     assert agreement["discriminative"] > agreement["generative"] + 0.05  # 0.18 to 0.28
 
@@ -60,15 +62,15 @@ def test_labels_take_the_place_of_decisions(maps, digits):
     for y in (labels, names):
         dictionary = LayerDictionary(sizes, objective="discriminative", random_state=0).fit(maps, y)
         assert (dictionary.predict_class_proba(maps)["conv3"].argmax(1) == labels).mean() > 0.85
-    found = LayerDictionary(16, random_state=0).fit(maps).fit_readout(maps, labels).predict_class_proba(maps)
-    assert (found["conv3"].argmax(1) == labels).mean() > 0.7
-    assert (found["conv3"][:, [0, 1, 3]] == 0).all()  # classes without examples
+    probabilities = LayerDictionary(16, random_state=0).fit(maps).fit_readout(maps, labels).predict_class_proba(maps)
+    assert (probabilities["conv3"].argmax(1) == labels).mean() > 0.7
+    assert (probabilities["conv3"][:, [0, 1, 3]] == 0).all()  # classes without examples
 
 
 def test_one_class(maps):
     zeros = np.zeros(len(maps), int)
-    found = LayerDictionary(4, random_state=0).fit(maps).fit_readout(maps, zeros).predict_class_proba(maps)
-    np.testing.assert_array_equal(found["conv3"][:, 0], 1)
+    probabilities = LayerDictionary(4, random_state=0).fit(maps).fit_readout(maps, zeros).predict_class_proba(maps)
+    np.testing.assert_array_equal(probabilities["conv3"][:, 0], 1)
 
 
 def test_readout_equals_scikit_learn(rng):
@@ -77,8 +79,8 @@ def test_readout_equals_scikit_learn(rng):
         targets = (posteriors[:, :n_classes].argmax(1) * 2) % 5
         readout = fit_readout(posteriors, targets, 6)
         peer = LogisticRegression(C=0.03, max_iter=1000).fit(posteriors * 5, targets)
-        found = readout.predict_proba(posteriors)
-        np.testing.assert_allclose(found[:, peer.classes_], peer.predict_proba(posteriors * 5), atol=1e-6)
+        probabilities = readout.predict_proba(posteriors)
+        np.testing.assert_allclose(probabilities[:, peer.classes_], peer.predict_proba(posteriors * 5), atol=1e-6)
 
 
 def test_bad_input(maps, rng):

@@ -35,34 +35,34 @@ def test_representatives_equal_a_naive_choice(seed, n_best, images_at_once):
         typical.add(first, words[part], *(torch.from_numpy(values[part].ravel()) for values in (proba, density)))
     images, locations = typical.selection()
     for word in range(5):
-        found = [pair for pair in zip(images[word], locations[word], strict=True) if pair[0] >= 0]
-        assert found == naive_choice(words, proba, density, word, n_best)
+        selection = [pair for pair in zip(images[word], locations[word], strict=True) if pair[0] >= 0]
+        assert selection == naive_choice(words, proba, density, word, n_best)
 
 
 def test_representatives_show_their_word(maps, words):
     for layer in maps.layers:
-        found = words.vocabulary.representatives[layer]
+        representatives = words.vocabulary.representatives[layer]
         for word in range(words.vocabulary.n_words[layer]):
             places = np.argwhere(words.words[layer] == word)
-            images = found.images[word][found.images[word] >= 0]
+            images = representatives.images[word][representatives.images[word] >= 0]
             assert len(images) == min(9, len(places))
             assert len(np.unique(images)) == min(9, len(np.unique(places[:, 0])))
-            assert (words.words[layer][images, *found.locations[word][: len(images)].T] == word).all()
+            assert (words.words[layer][images, *representatives.locations[word][: len(images)].T] == word).all()
 
 
 def test_patches_show_where_activity_comes_from(maps, words):
     """Pieces of one size around the locations, inside the image."""
-    found = words.vocabulary.representatives["conv2"]
-    size = np.array(found.patches.shape[2:4])
+    representatives = words.vocabulary.representatives["conv2"]
+    size = np.array(representatives.patches.shape[2:4])
     assert (size >= 3).all()
     assert (size <= 5).all()
-    for word, place in np.argwhere(found.images >= 0):
-        at = found.locations[word, place] + 0.5
+    for word, place in np.argwhere(representatives.images >= 0):
+        at = representatives.locations[word, place] + 0.5
         row, column = begin = np.clip(np.floor(at - size / 2 + 0.5).astype(int), 0, 8 - size)
-        picture = maps.pictures()[found.images[word, place]]
+        picture = maps.pictures()[representatives.images[word, place]]
         expected = picture[row : row + size[0], column : column + size[1]]
-        np.testing.assert_array_equal(found.patches[word, place], expected)
-        np.testing.assert_allclose(found.marks[word, place], (at - begin) / size)
+        np.testing.assert_array_equal(representatives.patches[word, place], expected)
+        np.testing.assert_allclose(representatives.marks[word, place], (at - begin) / size)
 
 
 def test_patches_of_deep_layers_are_parts_of_the_image():
@@ -75,26 +75,26 @@ def test_patches_of_deep_layers_are_parts_of_the_image():
     all_of_it = {("3", "0"): maps.spec.receptive_fields["3", "0"]}
     for fields, side in ((all_of_it, 16), ({}, 29)):
         maps._source.spec = replace(maps.spec, effective_fields=fields)
-        found = LayerDictionary(3, random_state=0).fit(maps).vocabulary_.representatives["3"]
-        assert found.patches.shape[2:4] == (side, side)
-        assert found.whole == (not fields)
+        representatives = LayerDictionary(3, random_state=0).fit(maps).vocabulary_.representatives["3"]
+        assert representatives.patches.shape[2:4] == (side, side)
+        assert representatives.whole == (not fields)
 
 
 def test_whole_fields_reach_outside_the_image(digits):
     maps = FeatureExtractor(digits.network, ["conv2", "conv3"]).fit_transform(digits.images[:100])
     maps._source.spec = replace(maps.spec, effective_fields={})
     vocabulary = LayerDictionary(12, random_state=0).fit(maps).vocabulary_
-    found = vocabulary.representatives["conv2"]
-    assert found.patches.shape[2:] == (5, 5, 3)
-    word, place = np.argwhere((found.locations == 0).any(2) & (found.images >= 0))[0]
-    axis = int(found.locations[word, place, 0] != 0)
-    assert (np.moveaxis(found.patches[word, place], axis, 0)[:2] == 225).all()
-    assert not found.whole
+    representatives = vocabulary.representatives["conv2"]
+    assert representatives.patches.shape[2:] == (5, 5, 3)
+    word, place = np.argwhere((representatives.locations == 0).any(2) & (representatives.images >= 0))[0]
+    axis = int(representatives.locations[word, place, 0] != 0)
+    assert (np.moveaxis(representatives.patches[word, place], axis, 0)[:2] == 225).all()
+    assert not representatives.whole
     assert vocabulary.representatives["conv3"].whole
 
 
 def test_patches_need_not_be_kept(maps):
     dictionary = LayerDictionary(4, keep_patches=False, random_state=0).fit(maps)
-    found = dictionary.vocabulary_.representatives["conv3"]
-    assert found.patches is None
-    assert (found.images[:, 0] >= 0).any()
+    representatives = dictionary.vocabulary_.representatives["conv3"]
+    assert representatives.patches is None
+    assert (representatives.images[:, 0] >= 0).any()

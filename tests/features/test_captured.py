@@ -112,6 +112,37 @@ def test_threads_see_their_own_values(kind, images):
             np.testing.assert_array_equal(*pair)
 
 
+class Borrower(nn.Module):
+    def __init__(self, layer):
+        super().__init__()
+        self.layers = [layer]  # not a submodule
+
+    def forward(self, x):
+        return self.layers[0](x)
+
+
+class Shared(nn.Module):
+    """Runs a layer inside another submodule."""
+
+    def __init__(self, share):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.inner = share(self.conv)
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.head(self.inner(x).mean((2, 3)))
+
+
+@pytest.mark.parametrize("share", [nn.Sequential, Borrower])
+def test_layers_run_in_other_submodules(share, images):
+    network = Shared(share).eval()
+    extractor = FeatureExtractor(network, ["conv"], preprocess=None, device="cpu").fit(images)
+    (batch,) = extractor.transform(images).batches()
+    with torch.no_grad():
+        torch.testing.assert_close(batch.activations["conv"], network.conv(images))
+
+
 @pytest.mark.parametrize(
     ("model", "layers"),
     [

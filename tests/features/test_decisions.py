@@ -177,3 +177,7 @@ def test_a_graph_of_one_probability_is_that_of_its_logit(images):
     for one, other in zip(*graphs, strict=True):
         assert set(one) == set(other)
         assert one.graph["probability"] == pytest.approx(other.graph["probability"], abs=1e-5)
+
+
+def test_a_logit_of_one_is_no_probability():
+    np.testing.assert_allclose(proba_of(np.ones((1, 1)), np.array([1])), 1 / (1 + np.exp(-1)))

@@ -15,9 +15,9 @@ from hypothesis.extra.numpy import arrays
 from torch import nn
 
 from skgmmcnn import FeatureExtractor
-from skgmmcnn.features import _effective_field, _extractor
+from skgmmcnn.features import Span, _effective_field, _extractor
 from skgmmcnn.features._captured import CapturedNetwork
-from skgmmcnn.features._effective_field import _narrowed, _shortest, effective_fields
+from skgmmcnn.features._effective_field import _effective_span, _shortest, effective_fields
 from tests.features.test_receptive_field import Fork, Gated
 from tests.features.test_rerun import Branching, Residual
 
@@ -161,7 +161,7 @@ def test_ends_stay_inside_the_field_and_in_order(seed, n_upper, n_lower, share):
     at = _effective_field._sample(n_upper)
     energies = rng.random((len(at), n_lower)) * (rng.random((len(at), n_lower)) < rng.random())
     energies[rng.random(len(at)) < 0.2] = np.nan
-    first, last = _narrowed((start, stop), at, energies, share)
+    first, last = _effective_span(Span(start, stop), at, energies, share)
     assert (start <= first).all()
     assert (last <= stop).all()
     np.testing.assert_array_equal(first < last, start < stop)

@@ -52,17 +52,17 @@ def naive_walk(fitted, words, depends, start, settings, against=None):
     `start` is (layer, word) or (layer, word, row, column); `settings` are n_nodes by layer and smoothing.
     """
     n_nodes, smoothing = settings
-    chosen, edges = {start[0]: [start[1]]}, {}
+    selected, edges = {start[0]: [start[1]]}, {}
     scores = {}
     for layer in reversed(words.layers):
-        uppers = [upper for upper in naive_above(layer, depends) if upper in chosen]
-        if layer in chosen or not uppers:
+        uppers = [upper for upper in naive_above(layer, depends) if upper in selected]
+        if layer in selected or not uppers:
             continue
         total, pairs = np.zeros(n_words_of(words, layer)), {}
         for upper in uppers:
             table = naive_counts(fitted, upper, layer).tolist()
             counts = naive_start_counts(words, upper, layer, start)
-            for s in chosen[upper]:
+            for s in selected[upper]:
                 for t in range(len(total)):
                     ratio = naive_log_ratio(table, s, t, smoothing)
                     if against is not None and upper == "decision":
@@ -71,10 +71,10 @@ def naive_walk(fitted, words, depends, start, settings, against=None):
                     if ratio > 1e-9 and counts[s, t]:
                         pairs[(layer, t), (upper, s)] = counts[s, t], ratio, counts[s, t] / counts[s].sum()
         order = sorted(range(len(total)), key=lambda t: (-round(total[t], 9), t))[: n_nodes[layer]]
-        chosen[layer] = [t for t in order if total[t] > 1e-9]
+        selected[layer] = [t for t in order if total[t] > 1e-9]
         scores[layer] = total
-        edges |= {(tail, head): edge for (tail, head), edge in pairs.items() if tail[1] in chosen[layer]}
-    return chosen, scores, edges
+        edges |= {(tail, head): edge for (tail, head), edge in pairs.items() if tail[1] in selected[layer]}
+    return selected, scores, edges
 
 
 def naive_start_counts(words, upper, lower, start):

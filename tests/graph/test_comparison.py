@@ -35,9 +35,9 @@ def test_renumbered_words_make_no_difference(seed):
     others, new = renumbered(words, seed)
     alignment = align_words(words, others)
     for layer, pairs in alignment.pairs.items():
-        shown = np.unique(words.words[layer])
-        np.testing.assert_array_equal(pairs[:, 0], shown)
-        np.testing.assert_array_equal(pairs[:, 1], new[layer][shown])
+        present = np.unique(words.words[layer])
+        np.testing.assert_array_equal(pairs[:, 0], present)
+        np.testing.assert_array_equal(pairs[:, 1], new[layer][present])
         np.testing.assert_array_equal(alignment.similarity[layer], 1)
     label = int(words.decisions[0])
     # Ties go to the lower number, so each layer keeps all words.

@@ -25,11 +25,11 @@ def place(key):
     return layer, int(word.lstrip("w"))
 
 
-def assert_same(graph, chosen, scores, edges):
-    actual = {layer: [] for layer in chosen}
+def assert_same(graph, selected, scores, edges):
+    actual = {layer: [] for layer in selected}
     for node in list(graph.nodes.values()):
         actual[node["layer"]].append(node["word"])
-    assert actual == chosen
+    assert actual == selected
     for node in list(graph.nodes.values())[1:]:
         assert node["score"] == pytest.approx(scores[node["layer"]][node["word"]], abs=1e-9)
     assert {(place(tail), place(head)) for tail, head in graph.edges} == set(edges)
@@ -47,17 +47,19 @@ def test_graphs_equal_loops(seed, n_nodes, smoothing, data):
     depends, fitted, words = random_case(seed)
     n_nodes = {layer: max(1, n_nodes - i) for i, layer in enumerate(fitted.layers)}
     estimator = InferenceGraph(n_nodes, smoothing=smoothing).fit(fitted)
-    how = n_nodes, smoothing
+    parameters = n_nodes, smoothing
     for image, graph in enumerate(estimator.explain(words)):
         start = "decision", int(words.decisions[image])
-        assert_same(graph, *naive_walk(fitted, words[image], depends, start, how))
+        assert_same(graph, *naive_walk(fitted, words[image], depends, start, parameters))
     target, other = data.draw(st.permutations(range(3)))[:2]
-    assert_same(estimator.explain(words, target)[0], *naive_walk(fitted, words[0], depends, ("decision", target), how))
+    assert_same(
+        estimator.explain(words, target)[0], *naive_walk(fitted, words[0], depends, ("decision", target), parameters)
+    )
     together = estimator.explain_together(words, target)
-    assert_same(together, *naive_walk(fitted, words, depends, ("decision", target), how))
+    assert_same(together, *naive_walk(fitted, words, depends, ("decision", target), parameters))
     if {target, other} <= set(fitted.decisions.tolist()):
         contrast = estimator.explain_together(words, target, contrast=other)
-        assert_same(contrast, *naive_walk(fitted, words, depends, ("decision", target), how, against=other))
+        assert_same(contrast, *naive_walk(fitted, words, depends, ("decision", target), parameters, against=other))
         assert f"{words.spec.class_name(target)} rather than {words.spec.class_name(other)}" in to_text(contrast)
 
 
@@ -66,16 +68,16 @@ def test_graphs_equal_loops(seed, n_nodes, smoothing, data):
 def test_graphs_of_words_and_locations_equal_loops(seed, data):
     depends, fitted, words = random_case(seed)
     estimator = InferenceGraph(2).fit(fitted)
-    how = dict.fromkeys(fitted.layers, 2), 1.0
+    parameters = dict.fromkeys(fitted.layers, 2), 1.0
     layer = data.draw(st.sampled_from(fitted.layers))
     maps = words.words[layer]
     i, j = data.draw(st.tuples(*(st.integers(0, n - 1) for n in maps.shape[1:])))
     word = int(maps[0, i, j])
     graph = estimator.explain_together(words, (layer, word))
-    assert_same(graph, *naive_walk(fitted, words, depends, (layer, word), how))
+    assert_same(graph, *naive_walk(fitted, words, depends, (layer, word), parameters))
     assert graph.graph["root"] == words.vocabulary.key(layer, word)
     graph = estimator.explain(words[:1], (layer, i, j))[0]
-    assert_same(graph, *naive_walk(fitted, words[:1], depends, (layer, word, i, j), how))
+    assert_same(graph, *naive_walk(fitted, words[:1], depends, (layer, word, i, j), parameters))
     root = graph.nodes[graph.graph["root"]]
     assert (root["row"], root["column"]) == (i, j)
     assert f"here at row {i}, column {j}" in to_text(graph)
@@ -90,15 +92,15 @@ def test_whole_fields_equal_loops(seed):
         [replace(part, spec=replace(part.spec, effective_fields=fields)) for part in (fitted, words)]
         for fields in (fitted.spec.receptive_fields, {})
     )
-    how = dict.fromkeys(fitted.layers, 2), 1.0
+    parameters = dict.fromkeys(fitted.layers, 2), 1.0
     target = "decision", int(words.decisions[0])
-    chosen, scores, edges = naive_walk(as_effective[0], as_effective[1][0], depends, target, how)
+    selected, scores, edges = naive_walk(as_effective[0], as_effective[1][0], depends, target, parameters)
     for estimator, part in [
         (InferenceGraph(2, fields="whole").fit(fitted), words),
         (InferenceGraph(2).fit(unmeasured[0]), unmeasured[1]),
     ]:
         (graph,) = estimator.explain(part[:1])
-        assert_same(graph, chosen, scores, edges)
+        assert_same(graph, selected, scores, edges)
         assert estimator.fields_ == "whole" or not fitted.spec.effective_fields
         for layer, maps in naive_surprise(as_effective[0], as_effective[1], depends, 1.0).items():
             np.testing.assert_allclose(surprise(estimator, part).maps[layer], maps, rtol=1e-5)
@@ -150,15 +152,15 @@ def test_planted_pattern_is_found():
     estimator = InferenceGraph(n_nodes=5).fit(words)
     for name in ("cross", "bar"):
         graph = estimator.explain_class(words, name)
-        chosen = [node["word"] for _, node in graph.nodes(data=True) if node["layer"] == "1"]
+        selected = [node["word"] for _, node in graph.nodes(data=True) if node["layer"] == "1"]
         ours = labels == (name == "cross")
-        best = words.words["1"] == chosen[0]
+        best = words.words["1"] == selected[0]
         centre = np.zeros_like(best)
         centre[np.arange(len(images)), places[:, 0], places[:, 1]] = True
         assert best[ours].any()
         assert not best[~ours].any()
         assert (best & centre).sum() > 0.95 * best.sum()
-        assert (np.isin(words.words["1"], chosen) & centre)[ours].any((1, 2)).mean() > 0.95
+        assert (np.isin(words.words["1"], selected) & centre)[ours].any((1, 2)).mean() > 0.95
     assert estimator.score(words) > 0.95
 
 
@@ -172,14 +174,14 @@ def test_evidence_counts_never_runs_the_network(words, graph, monkeypatch):
 
 
 def test_counts_warn_where_they_know_little(words):
-    some = np.concatenate([np.flatnonzero(words.decisions != 3), np.flatnonzero(words.decisions == 3)[:4]])
+    rows = np.concatenate([np.flatnonzero(words.decisions != 3), np.flatnonzero(words.decisions == 3)[:4]])
     rare = words[words.decisions == 3]
-    counts = InferenceGraph(evidence="counts").fit(words[some])
-    for asked in (lambda: counts.explain(rare[:2]), lambda: counts.explain_class(rare, 3)):
+    counts = InferenceGraph(evidence="counts").fit(words[rows])
+    for call in (lambda: counts.explain(rare[:2]), lambda: counts.explain_class(rare, 3)):
         with pytest.warns(UserWarning, match=r"fewer than 10 fitted images: '3' \(4\)"):
-            asked()
+            call()
     counts.explain(words[words.decisions != 3][:3])
-    InferenceGraph(evidence="influence").fit(words[some]).explain(rare[:2])
+    InferenceGraph(evidence="influence").fit(words[rows]).explain(rare[:2])
 
 
 def test_counts_warn_of_contrasts_that_they_deny(words, graph):

@@ -64,13 +64,13 @@ def test_log_ratios_follow_the_formulas(seed, smoothing, share):
 def test_fit_prints_the_coverage_of_decisions(words, capsys):
     labels = np.where(np.arange(len(words)) < 30, (words.decisions + 1) % 10, words.decisions)  # 30 wrong ones
     few = words[words.decisions != 3]
-    some = np.concatenate([np.flatnonzero(words.decisions != 3), np.flatnonzero(words.decisions == 3)[:4]])
-    graph = InferenceGraph(verbose=1).fit(words[some], labels[some])
+    rows = np.concatenate([np.flatnonzero(words.decisions != 3), np.flatnonzero(words.decisions == 3)[:4]])
+    graph = InferenceGraph(verbose=1).fit(words[rows], labels[rows])
     printed = capsys.readouterr().out
-    predicted, right = graph.predict(words[some]) == words.decisions[some], labels[some] == words.decisions[some]
+    predicted, right = graph.predict(words[rows]) == words.decisions[rows], labels[rows] == words.decisions[rows]
     actual = [int(number) for number in re.findall(r"\d+", printed)]
     rates = [round(100 * rows.mean()) for rows in (predicted, predicted[right], predicted[~right])]
-    assert actual == [len(few), len(some), 10, *rates]
+    assert actual == [len(few), len(rows), 10, *rates]
     InferenceGraph(verbose=1).fit(few)
     assert "wrong" not in capsys.readouterr().out
     InferenceGraph().fit(few)

@@ -57,8 +57,8 @@ def test_score_is_the_agreement_with_the_network(seed):
 
 def test_class_without_images_is_never_predicted():
     fitted = random_words(0)
-    seen = fitted[fitted.decisions != 1]
-    assert 1 not in InferenceGraph().fit(seen).predict(random_words(3, 50))
+    others = fitted[fitted.decisions != 1]
+    assert 1 not in InferenceGraph().fit(others).predict(random_words(3, 50))
 
 
 def assert_equal_fits(first, second):
@@ -214,7 +214,8 @@ def test_decision_function_equals_loops(graph, words):
 @pytest.mark.parametrize("evidence", ["influence", "counts"])
 @pytest.mark.parametrize("by", ["image", "class"])
 def test_select_returns_the_words_of_the_graphs(words, evidence, by):
-    estimator, some = InferenceGraph(evidence=evidence, random_state=0).fit(words), words[:40]
+    estimator = InferenceGraph(evidence=evidence, random_state=0).fit(words)
+    some = words[:40]
     kept = estimator.select(some, by=by)
     for image, graph in enumerate(estimator.explain(some)):
         explained = graph if by == "image" else estimator.explain_class(some, some.decisions[image])
@@ -227,7 +228,8 @@ def test_select_returns_the_words_of_the_graphs(words, evidence, by):
 @pytest.mark.parametrize("evidence", ["influence", "counts"])
 def test_explain_visits_each_file_once(words, evidence):
     """In the order of the architecture page."""
-    estimator, visited = InferenceGraph(evidence=evidence).fit(words), []
+    estimator = InferenceGraph(evidence=evidence).fit(words)
+    visited = []
 
     def note(frame, event, arg):
         folder, _, name = frame.f_code.co_filename.rpartition("/")

@@ -25,13 +25,14 @@ pytestmark = pytest.mark.filterwarnings("ignore:Counts know little", "ignore:The
 
 
 def without(words, layer, image, word):
-    shown = torch.from_numpy(words.words[layer][image].astype(int) == word)
-    return lambda maps: torch.where(shown, baseline(words, layer), maps)
+    mask = torch.from_numpy(words.words[layer][image].astype(int) == word)
+    return lambda maps: torch.where(mask, baseline(words, layer), maps)
 
 
 @pytest.mark.parametrize("contrast", [None, 1])
 def test_effects_of_nodes_equal_a_loop_with_hooks(branched, contrast):
-    images, some = images_of(), branched[:6]
+    images = images_of()
+    some = branched[:6]
     targets = some.decisions if contrast is None else np.full(6, 2)
     graphs = (
         InferenceGraph(n_nodes=2, n_against=1)
@@ -58,7 +59,8 @@ def test_effects_of_nodes_equal_a_loop_with_hooks(branched, contrast):
 
 
 def test_effects_of_edges_equal_path_patching_with_hooks(branched):
-    images, some = images_of(), branched[:4]
+    images = images_of()
+    some = branched[:4]
     n_edges = 0
     for i, graph in enumerate(InferenceGraph(n_nodes=2).fit(branched).explain(some)):
         one, target = images[i : i + 1], some.decisions[i]
@@ -86,14 +88,15 @@ def test_effects_of_edges_equal_path_patching_with_hooks(branched):
 
 @pytest.mark.parametrize("target", [("top", 2, 1), ("top", 0)])
 def test_words_are_explained_by_their_log_odds(branched, target):
-    images, some = images_of(), branched[:8]
+    images = images_of()
+    some = branched[:8]
     graphs = InferenceGraph(n_nodes=2).fit(branched).explain(some, target)
     mixture = some.influence.mixtures["top"]
     n_effects = 0
     for i, graph in enumerate(graphs):
-        shown = some.words["top"][i].astype(int)
-        word = shown[2, 1] if len(target) == 3 else 0
-        at = np.zeros(shown.shape, bool) if len(target) == 3 else shown == 0
+        labels = some.words["top"][i].astype(int)
+        word = labels[2, 1] if len(target) == 3 else 0
+        at = np.zeros(labels.shape, bool) if len(target) == 3 else labels == 0
         if len(target) == 3:
             at[2, 1] = True
 
@@ -136,7 +139,8 @@ def test_the_most_salient_words_are_tried_first(branched):
 
 
 def test_enough_is_the_smallest_sufficient_number(branched):
-    images, some = images_of(), branched[:10]
+    images = images_of()
+    some = branched[:10]
     graph = InferenceGraph(n_nodes="enough").fit(branched)
     totals, names = graph.transform(some), list(graph.get_feature_names_out())
     for i, actual in enumerate(graph.explain(some)):
@@ -151,9 +155,9 @@ def test_enough_is_the_smallest_sufficient_number(branched):
                 edits[layer] = lambda maps, stays=stays, layer=layer: torch.where(stays, maps, baseline(some, layer))
             return int(run_edited(NETWORK, images[i : i + 1], edits)[0].argmax())
 
-        wanted = next((k for k in range(1, 21) if decides(k) == some.decisions[i]), None)
-        assert actual.graph.get("enough") == wanted
-        assert actual.graph["held"] == (wanted is not None)
+        expected = next((k for k in range(1, 21) if decides(k) == some.decisions[i]), None)
+        assert actual.graph.get("enough") == expected
+        assert actual.graph["held"] == (expected is not None)
 
 
 def test_transform_sums_influence_by_word(branched):

@@ -3,32 +3,31 @@
 import numpy as np
 
 from skgmmcnn import InferenceGraph
-from skgmmcnn.graph._influence_traces import Tracer
-from skgmmcnn.graph._kinds import evidence_for
-from skgmmcnn.graph._targets import targets_of
+from skgmmcnn.dictionary import ClassMargin
+from skgmmcnn.graph._influence_traces import Question, Tracer
 
 
 def test_flows_and_background_add_up(branched):
-    """The contribution of an upper word, to first order, is the sum of flows from words below and of the background."""
-    graph = InferenceGraph(n_nodes=5).fit(branched)  # all words that speak for it
+    """To first order, the contribution of an upper word is the sum of its background and of flows from lower words."""
     words = branched[:5]
-    question = evidence_for(graph, words)._question(targets_of(words))
-    linear = {}
+    pairs = [("left", "stem"), ("right", "stem")]
+    margin = ClassMargin(words.decisions.astype(np.int64), None)
+    question = Question(margin, words.layers, pairs, n_steps=4, n_nodes=dict.fromkeys(words.layers, 5))
 
-    def work(part):
+    def measure(part):
         tracer = Tracer(words, words.influence, question, part)
-        tracer._choose()
-        for upper, lower in [("left", "stem"), ("right", "stem")]:
-            for ranked in tracer.ranked(upper):
-                linear[upper, len(linear)] = tracer.flows_into(upper, lower, ranked)
+        tracer.measure_kept_words()
+        return [tracer.flows_into(*pair, ranked) for pair in pairs for ranked in tracer.ranked(pair[0])]
 
-    list(words.influence.rerun(work))
-    assert linear
-    for flows, reached, rest in linear.values():
-        np.testing.assert_allclose(flows.sum(1) + rest, reached, atol=1e-6)
-    for one in graph.explain(words):
-        for key, node in one.nodes(data=True):
+    results = [result for results in words.influence.rerun(measure) for result in results]
+    assert results
+    for flows, contributions, background in results:
+        np.testing.assert_allclose(flows.sum(1) + background, contributions, atol=1e-6)
+
+
+def test_backgrounds_are_attributes_of_upper_words(branched):
+    for graph in InferenceGraph(n_nodes=5).fit(branched).explain(branched[:5]):
+        for key, node in graph.nodes.items():
             if node["layer"] in ("left", "right"):
-                shares = sum(edge["share"] for *_, edge in one.in_edges(key, data=True))
-                assert np.isfinite(node["background"])
-                assert np.isfinite(shares)
+                shares = [share for *_, share in graph.in_edges(key, data="share")]
+                assert np.isfinite([node["background"], *shares]).all()

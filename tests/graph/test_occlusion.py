@@ -17,7 +17,8 @@ def topped():
 
 @pytest.mark.parametrize("evidence", ["influence", "counts"])
 def test_hidden_places_equal_masks_by_hand(topped, evidence):
-    graph, some = InferenceGraph(n_nodes=2, evidence=evidence, random_state=0).fit(topped), topped[5:11]
+    graph = InferenceGraph(n_nodes=2, evidence=evidence, random_state=0).fit(topped)
+    some = topped[5:11]
     graphs = graph.check(some, graph.explain(some))
     n_hidden = 0
     for i, actual in enumerate(graphs):
@@ -26,8 +27,8 @@ def test_hidden_places_equal_masks_by_hand(topped, evidence):
         for _, node in actual.nodes(data=True):
             if node["layer"] == "top":
                 assert node.get("effect", node.get("score")) > 0
-                shown = some.words[node["layer"]][i] == node["word"]
-                mask |= np.kron(shown, np.ones((8 // len(shown), 8 // len(shown)))).astype(bool)
+                present = some.words[node["layer"]][i] == node["word"]
+                mask |= np.kron(present, np.ones((8 // len(present), 8 // len(present)))).astype(bool)
         hidden = image.clone()
         hidden[0][torch.from_numpy(mask)] = image.mean()
         with torch.no_grad():

@@ -56,10 +56,10 @@ def on_the_letter(words, graph):
     """Return the words of the graph that are most often on the letter, in nearly all images of the class."""
     actual = []
     for key, node in list(graph.nodes.items())[1:]:
-        shown = words.words[node["layer"]] == node["word"]
-        often = shown[words.decisions == CLASS].mean(0)
+        present = words.words[node["layer"]] == node["word"]
+        often = present[words.decisions == CLASS].mean(0)
         place = np.unravel_index(often.argmax(), often.shape)
-        first = (START - 3) * shown.shape[1] // SIDE  # what sees the letter lies around it
+        first = (START - 3) * present.shape[1] // SIDE  # what sees the letter lies around it
         if min(place) >= first and often.max() > 0.9:
             actual.append(key)
     return actual
@@ -110,9 +110,12 @@ def test_permuted_weights_hardly_use_the_letter(digits, lettered):
     rows = np.flatnonzero(digits.labels == CLASS)
     maps = FeatureExtractor(permuted, ["conv1", "conv2", "conv3"]).fit_transform(painted(digits, letter=True))
     other = LayerDictionary({"conv1": 16, "conv2": 30, "conv3": 40}, random_state=0).fit_transform(maps)
-    shown = InferenceGraph(4, random_state=0).fit(other).explain_together(other[rows], CLASS)
+    other_graph = InferenceGraph(4, random_state=0).fit(other).explain_together(other[rows], CLASS)
     effect = max(abs(graph.nodes[key]["effect"]) for key in on_the_letter(words, graph))
-    assert max(abs(node["effect"]) for key, node in shown.nodes.items() if key != shown.graph["root"]) < 0.2 * effect
+    assert (
+        max(abs(node["effect"]) for key, node in other_graph.nodes.items() if key != other_graph.graph["root"])
+        < 0.2 * effect
+    )
 
 
 def test_no_letter_is_found_where_none_is(digits):

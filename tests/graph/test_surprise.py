@@ -23,10 +23,10 @@ def test_surprise_equals_loops(seed, smoothing):
     for layer, maps in expected.items():
         np.testing.assert_allclose(actual.maps[layer], maps, rtol=1e-5)
         for image in range(len(words)):
-            seen = maps[image][np.isfinite(maps[image])]
-            mean = seen.mean() if len(seen) else np.nan
+            finite = maps[image][np.isfinite(maps[image])]
+            mean = finite.mean() if len(finite) else np.nan
             assert actual.layers[layer][image] == pytest.approx(mean, nan_ok=True, rel=1e-5)
-            images[image] += mean if len(seen) else 0
+            images[image] += mean if len(finite) else 0
     np.testing.assert_allclose(actual.images, images, rtol=1e-5)
 
 

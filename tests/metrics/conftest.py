@@ -31,7 +31,7 @@ def either(request, pipe, counts_pipe):
 
 
 @pytest.fixture(scope="session")
-def shown(digits):
+def test_images(digits):
     """Forty images that were not fitted."""
     return digits.test_images[:40]
 
@@ -56,8 +56,8 @@ class OneChannel(nn.Module):
 
     def forward(self, x):
         x = self.look(x)
-        seen = x[:, 0].amax((1, 2))
-        return torch.stack([5 - 10 * seen, 10 * seen - 5], 1)
+        present = x[:, 0].amax((1, 2))
+        return torch.stack([5 - 10 * present, 10 * present - 5], 1)
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,7 @@ def run_with(network, images, maps):
 
 def maps_of(network, images, layer, maps=()):
     """Return what a layer returns for `images`, where layers below it return the maps in `maps`."""
-    seen = []
-    with hooked(network, {layer: seen.append}):
+    outputs = []
+    with hooked(network, {layer: outputs.append}):
         run_with(network, images, dict(maps))
-    return seen[0].clone()
+    return outputs[0].clone()

@@ -14,8 +14,8 @@ def test_resampled_columns_come_from_other_images_and_all_places(one_channel):
     ablation = Ablation(Parts(maps, None, None), ["look"], "resample", np.random.RandomState(0))
     for part in maps.rerun(lambda part: part):
         start, n = part.original.start, len(part.original.decisions)
-        drawn = ablation.filling("look", part.original.activations["look"], start)
-        assert (drawn[:, 0] != owners[start : start + n]).all()
-        assert all(len(image.unique()) > 20 for image in drawn[:, 0])
-        assert (drawn[:, 1] != places[start : start + n]).float().mean() > 0.9
-        assert len(drawn[:, 1].unique()) > 35
+        columns = ablation.filling("look", part.original.activations["look"], start)
+        assert (columns[:, 0] != owners[start : start + n]).all()
+        assert all(len(image.unique()) > 20 for image in columns[:, 0])
+        assert (columns[:, 1] != places[start : start + n]).float().mean() > 0.9
+        assert len(columns[:, 1].unique()) > 35

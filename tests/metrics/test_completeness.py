@@ -7,18 +7,17 @@ from sklearn.pipeline import make_pipeline
 from torch import nn
 
 from skgmmcnn import FeatureExtractor, LayerDictionary, LayerHMM
-from skgmmcnn.features import maps_of_arrays
 from skgmmcnn.metrics import completeness, completeness_score
 from tests.metrics.naive import maps_of, run_with
 
 
 @pytest.mark.parametrize("layer", ["conv2", "conv3"])
-def test_completeness_equals_a_loop_with_hooks(pipe, shown, layer):
-    result = completeness(pipe, shown, layers=[layer])
-    network, images = pipe[0].network_, torch.from_numpy(shown)[:, None]
+def test_completeness_equals_a_loop_with_hooks(pipe, test_images, layer):
+    result = completeness(pipe, test_images, layers=[layer])
+    network, images = pipe[0].network_, torch.from_numpy(test_images)[:, None]
     values = maps_of(network, images, layer).double().numpy()
     mixture, dictionary = pipe[1].mixtures_[layer], pipe[1]
-    words = dictionary.transform(pipe[0].transform(shown)).words[layer]
+    words = dictionary.transform(pipe[0].transform(test_images)).words[layer]
     rebuilt, mean = np.empty_like(values), mixture.weights_ @ mixture.emitted_means_
     for n, row, column in np.ndindex(words.shape):
         rebuilt[n, :, row, column] = mixture.emitted_means_[words[n, row, column]]
@@ -72,11 +71,3 @@ def test_words_of_a_chain_are_those_of_the_chain():
     means = torch.from_numpy(pipe[1].mixtures_["1"].emitted_means_[words]).float()
     expected = run_with(network, torch.from_numpy(rows), {"1": means}).argmax(1)
     np.testing.assert_array_equal(result.right[0], (expected == network(torch.from_numpy(rows)).argmax(1)).numpy())
-
-
-def test_bad_input(pipe, shown):
-    with pytest.raises(ValueError, match="no layer 'conv9'"):
-        completeness(pipe, shown, layers=["conv9"])
-    rows = np.random.default_rng(0).normal(size=(30, 3)).astype("float32")
-    with pytest.raises(ValueError, match="made from arrays"):
-        completeness(make_pipeline(LayerDictionary(2, random_state=0).fit(rows)), maps_of_arrays({"dense": rows}))

@@ -46,9 +46,9 @@ def naive_curve(network, image, layer, words, importance, filling, n_steps, kind
     shares, proba = [], []
     for step in range(n_steps + 1):
         end = min(range(len(sums)), key=lambda i: abs(sums[i] - step / n_steps * words.size))
-        gone = np.isin(words, order[:end]) if kind == "deletion" else ~np.isin(words, order[:end])
+        removed = np.isin(words, order[:end]) if kind == "deletion" else ~np.isin(words, order[:end])
         changed = values.clone()
-        for row, column in zip(*np.nonzero(gone), strict=True):
+        for row, column in zip(*np.nonzero(removed), strict=True):
             changed[0, :, row, column] = filling
         shares.append(sums[end] / words.size)
         proba.append(run_with(network, image, {layer: changed}).softmax(1)[0, target].item())
@@ -56,14 +56,16 @@ def naive_curve(network, image, layer, words, importance, filling, n_steps, kind
 
 
 @pytest.mark.parametrize(("kind", "fill"), [("deletion", "mean"), ("deletion", "zero"), ("insertion", "mean")])
-def test_curves_equal_a_loop_with_hooks(pipe, shown, given_evidence, kind, fill):
+def test_curves_equal_a_loop_with_hooks(pipe, test_images, given_evidence, kind, fill):
     orders = ["graph", "per_location", "reverse", "frequency"]
-    result = deletion(pipe, shown[:12], "conv2", direction=kind, orders=orders, fill=fill, n_steps=5, random_state=0)
+    result = deletion(
+        pipe, test_images[:12], "conv2", direction=kind, orders=orders, fill=fill, n_steps=5, random_state=0
+    )
     network, mixture = pipe[0].network_, pipe[1].mixtures_["conv2"]
-    words, evidence = pipe[:-1].transform(shown[:12]), given_evidence(12)[:, :12]
+    words, evidence = pipe[:-1].transform(test_images[:12]), given_evidence(12)[:, :12]
     mean = torch.from_numpy(mixture.weights_ @ mixture.emitted_means_).float()
     filling = mean if fill == "mean" else torch.zeros(16)
-    for i, image in enumerate(torch.from_numpy(shown[:12])):
+    for i, image in enumerate(torch.from_numpy(test_images[:12])):
         one = words.words["conv2"][i]
         counts = np.bincount(one.ravel(), minlength=12)
         importance = {
@@ -116,14 +118,14 @@ def test_a_graph_without_evidence_is_no_better_than_random_order(digits):
     assert (curves[0] != curves[1]).any()
 
 
-def test_random_orders_repeat(pipe, shown):
-    curves = [deletion(pipe, shown, "conv3", orders=["random"], random_state=3).proba["random"] for _ in range(2)]
+def test_random_orders_repeat(pipe, test_images):
+    curves = [deletion(pipe, test_images, "conv3", orders=["random"], random_state=3).proba["random"] for _ in range(2)]
     np.testing.assert_array_equal(*curves)
-    assert (deletion(pipe, shown, "conv3", orders=["random"], random_state=4).proba["random"] != curves[0]).any()
+    assert (deletion(pipe, test_images, "conv3", orders=["random"], random_state=4).proba["random"] != curves[0]).any()
 
 
-def test_the_whole_map_gone_is_the_same_in_every_order(pipe, shown):
-    curves = deletion(pipe, shown, "conv3", n_steps=4, random_state=0)
+def test_the_whole_map_gone_is_the_same_in_every_order(pipe, test_images):
+    curves = deletion(pipe, test_images, "conv3", n_steps=4, random_state=0)
     assert tuple(curves.proba) == ORDERS
     for values in curves.proba.values():
         np.testing.assert_allclose(values[:, -1], curves.proba["graph"][:, -1], rtol=1e-5)
@@ -133,7 +135,6 @@ def test_the_whole_map_gone_is_the_same_in_every_order(pipe, shown):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"layer": "conv9"}, "no layer 'conv9'"),
         ({"orders": ["best"]}, "orders must be among 'graph', .*got 'best'"),
         ({"orders": []}, "orders is empty"),
         ({"by": "word"}, "by must be 'image' or 'class'"),
@@ -142,19 +143,6 @@ def test_the_whole_map_gone_is_the_same_in_every_order(pipe, shown):
         ({"n_random": 0}, "n_random must be at least 1; got 0"),
     ],
 )
-def test_bad_input(pipe, shown, options, message):
+def test_bad_input(pipe, test_images, options, message):
     with pytest.raises(ValueError, match=message):
-        deletion(pipe, shown, **({"layer": "conv3"} | options))
-
-
-def test_nothing_is_left_on_the_network_after_an_interrupt(pipe, shown, monkeypatch):
-    def interrupted(*args):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("skgmmcnn.metrics._deletion.proba_of", interrupted)
-    before = {name: values.clone() for name, values in pipe[0].network_.state_dict().items()}
-    with pytest.raises(KeyboardInterrupt):
-        deletion(pipe, shown, "conv3", orders=["random"])
-    assert not any(module._forward_hooks for module in pipe[0].network_.modules())
-    for name, values in pipe[0].network_.state_dict().items():
-        torch.testing.assert_close(values, before[name])
+        deletion(pipe, test_images, "conv3", **options)

@@ -41,10 +41,10 @@ def naive_effect(pipe, image, words, upper, lower, s, t):
     return log_odds(clean, target) - log_odds(run_with(network, image, changed).double(), target)
 
 
-def test_effects_equal_path_patching_with_hooks(either, shown):
+def test_effects_equal_path_patching_with_hooks(either, test_images):
     """Of all pairs of words kept; the evidence is what the graphs' edges have."""
-    result = edge_effects(either, shown[:8], random_state=0)
-    words = either[:-1].transform(shown[:8])
+    result = edge_effects(either, test_images[:8], random_state=0)
+    words = either[:-1].transform(test_images[:8])
     graphs = either[2].explain(words)
     weight = "flow" if either[2].evidence_ == "influence" else "contribution"
     assert list(result.pairs) == [("decision", "conv3"), ("conv3", "conv2")]
@@ -58,7 +58,7 @@ def test_effects_equal_path_patching_with_hooks(either, shown):
         assert len(pair.images) == len(every) > 20
         for number, (i, s, t) in enumerate(zip(pair.images, pair.upper_words, pair.lower_words, strict=True)):
             of_image = {layer: words.words[layer][i] for layer in ("conv2", "conv3")}
-            image = torch.from_numpy(shown[i])[None, None]
+            image = torch.from_numpy(test_images[i])[None, None]
             expected = naive_effect(either, image, of_image, upper, lower, s, t)
             assert pair.effects[number] == pytest.approx(expected, rel=1e-3, abs=1e-4)
             key = words.vocabulary.key
@@ -152,13 +152,3 @@ def test_a_chain_has_edges_too(rng):
     for pair in edge_effects(pipe, examples, random_state=0).pairs.values():
         assert np.isfinite(pair.effects).all()
         assert len(np.unique(pair.images)) == len(pair.images)
-
-
-def test_nothing_is_left_on_the_network_after_an_interrupt(pipe, shown, monkeypatch):
-    def interrupted(*args):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("skgmmcnn.graph._influence_traces.Tracer._connect", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        edge_effects(pipe, shown[:5])
-    assert not any(module._forward_hooks for module in pipe[0].network_.modules())

@@ -5,7 +5,7 @@ from skgmmcnn.chain import InferencePaths
 from skgmmcnn.metrics import memorisation
 
 
-def made(words, n_words, log_proba=None):
+def paths_of(words, n_words, log_proba=None):
     shape = words.shape
     return InferencePaths(
         layers=tuple(f"fc{i}" for i in range(shape[1])),
@@ -21,8 +21,8 @@ def made(words, n_words, log_proba=None):
 
 def naive_label(words, labels, word, left_out=None):
     """The most frequent label of those that show the word; the lowest of equally frequent ones."""
-    seen = [labels[i] for i in range(len(words)) if words[i] == word and i != left_out]
-    return min(set(seen), key=lambda label: (-seen.count(label), label)) if seen else -1
+    others = [labels[i] for i in range(len(words)) if words[i] == word and i != left_out]
+    return min(set(others), key=lambda label: (-others.count(label), label)) if others else -1
 
 
 def test_results_equal_a_loop(rng):
@@ -31,7 +31,7 @@ def test_results_equal_a_loop(rng):
     labels = np.where(rng.random(80) < 0.4, (true + 1) % 4, true)
     log_proba, test_log_proba = rng.normal(size=(80, 3)), rng.normal(size=(30, 3))
     result = memorisation(
-        made(words, 7, log_proba), labels, made(test_words, 7, test_log_proba), test_labels, true_labels=true
+        paths_of(words, 7, log_proba), labels, paths_of(test_words, 7, test_log_proba), test_labels, true_labels=true
     )
     np.testing.assert_allclose(result.path_gap, log_proba.mean(0) - test_log_proba.mean(0))
     labels_shown = np.array([[naive_label(words[:, j], labels, words[i, j], i) for j in range(3)] for i in range(80)])
@@ -59,9 +59,9 @@ def test_the_layer_that_memorises_is_found(rng):
     true = rng.integers(0, 4, 400)
     labels = np.where(rng.random(400) < 0.3, (true + 1) % 4, true)
     result = memorisation(
-        made(np.stack([true, true, labels, labels], 1), 4),
+        paths_of(np.stack([true, true, labels, labels], 1), 4),
         labels,
-        made(np.stack([true] * 4, 1), 4),
+        paths_of(np.stack([true] * 4, 1), 4),
         true,
         true_labels=true,
     )
@@ -69,17 +69,17 @@ def test_the_layer_that_memorises_is_found(rng):
     assert (result.joins == 2).all()
     np.testing.assert_array_equal(result.true_share, [1, 1, 0, 0])
     np.testing.assert_array_equal(result.assigned_share, [0, 0, 1, 1])
-    clean = memorisation(made(true[:, None], 4), true, made(true[:, None], 4), true)
+    clean = memorisation(paths_of(true[:, None], 4), true, paths_of(true[:, None], 4), true)
     assert clean.layer is None
     assert np.isnan(clean.true_share).all()
     np.testing.assert_allclose(clean.agreement_gap, 0)
 
 
 def test_bad_input():
-    words = made(np.zeros((5, 2), int), 3)
+    words = paths_of(np.zeros((5, 2), int), 3)
     with pytest.raises(ValueError, match=r"labels must be 5 numbers of classes; got int64 of shape \(4,\)"):
         memorisation(words, np.zeros(4, int), words, np.zeros(5, int))
     with pytest.raises(ValueError, match="test_labels must be 5 numbers of classes; got <U1"):
         memorisation(words, np.zeros(5, int), words, list("aaaaa"))
     with pytest.raises(ValueError, match="different words"):
-        memorisation(words, np.zeros(5, int), made(np.zeros((5, 2), int), 4), np.zeros(5, int))
+        memorisation(words, np.zeros(5, int), paths_of(np.zeros((5, 2), int), 4), np.zeros(5, int))

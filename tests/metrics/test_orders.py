@@ -8,12 +8,12 @@ from skgmmcnn.metrics._parts import take_apart
 
 
 @pytest.mark.parametrize("by", ["image", "class"])
-def test_words_are_ranked_as_the_graph_chooses_them(either, shown, by):
-    parts = take_apart(either, shown)
+def test_words_are_ranked_as_the_graph_chooses_them(either, test_images, by):
+    parts = take_apart(either, test_images)
     evidence, counts, decisions = parts.evidence, parts.words.histogram(), parts.words.decisions
     tables = priorities_by_evidence(parts, leaders_of(parts, by))
     result = {order: np.hstack(list(table.values())) for order, table in tables.items()}
-    for row in range(len(shown)):
+    for row in range(len(test_images)):
         rows = [row] if by == "image" else decisions == decisions[row]
         mean, n_locations = evidence[rows].mean(0), counts[rows].mean(0)
         expected = mean / np.sqrt(np.maximum(n_locations, 1)) if parts.graph.evidence_ == "influence" else mean
@@ -22,8 +22,8 @@ def test_words_are_ranked_as_the_graph_chooses_them(either, shown, by):
         np.testing.assert_allclose(result["per_location"][row], mean / np.maximum(counts[rows].sum(0), 1), atol=1e-12)
 
 
-def test_the_graph_keeps_the_first_words_of_its_order(pipe, shown):
-    parts = take_apart(pipe, shown)
+def test_the_graph_keeps_the_first_words_of_its_order(pipe, test_images):
+    parts = take_apart(pipe, test_images)
     priorities = priorities_by_evidence(parts, leaders_of(parts, "image"))["graph"]
     for layer, kept in parts.kept().items():
         places = (-priorities[layer]).argsort(1).argsort(1)
@@ -42,8 +42,8 @@ def test_first_words_with_about_as_many_columns(data, n_words, n):
     first = first_of_equal_size(ranks, counts, kept)
     for i in range(n):
         order = np.argsort(ranks[i])
-        shown = sorted(np.flatnonzero(counts[i]), key=lambda word: -priority[i, word])
-        assert order[: len(shown)].tolist() == shown
+        present = sorted(np.flatnonzero(counts[i]), key=lambda word: -priority[i, word])
+        assert order[: len(present)].tolist() == present
         wanted = counts[i, kept[i]].sum()
         nearest = min(abs(counts[i, order[:end]].sum() - wanted) for end in range(n_words + 1))
         assert abs(counts[i, first[i]].sum() - wanted) == nearest

@@ -18,22 +18,22 @@ from skgmmcnn.mixture._starts import moments, random_rows, start, variance_floor
 FAMILIES = [DiagonalGaussian, SphericalGaussian, TiedDiagonalGaussian, RectifiedGaussian]
 
 
-def describable(rows, family):
+def supported(rows, family):
     """Rows that the family can describe."""
     return rows.clamp_min(0) if family is RectifiedGaussian else rows
 
 
-def started(rows, n_components=5, seed=0, share=1e-6, family=DiagonalGaussian):
+def initial_mixture(rows, n_components=5, seed=0, share=1e-6, family=DiagonalGaussian):
     mean, variance = moments(rows)
     means = random_rows(rows, n_components, torch.Generator().manual_seed(seed))
     return start(means, family(variance_floor(variance, share)), mean, variance, rows)
 
 
-def trained(rows, mixture, max_iter=5, tol=0.0, weights=None, momentum=0.0):
+def train(rows, mixture, max_iter=5, tol=0.0, weights=None, momentum=0.0):
     return fit_em(Rows(rows, weights), mixture, Training(max_iter, tol, momentum))
 
 
-def expected(rows, mixture, weights=None):
+def e_step(rows, mixture, weights=None):
     return Rows(rows, weights).expect(mixture)
 
 

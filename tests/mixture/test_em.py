@@ -16,13 +16,13 @@ from skgmmcnn.mixture._emissions import (
 )
 from skgmmcnn.mixture._starts import moments, start
 
-from .mixtures import FAMILIES, describable, expected, naive_joint, started, trained
+from .mixtures import FAMILIES, e_step, initial_mixture, naive_joint, supported, train
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_densities_and_assignments_equal_a_loop(rows, family):
-    rows = describable(rows, family)
-    mixture = trained(rows, started(rows, family=family)).mixture
+    rows = supported(rows, family)
+    mixture = train(rows, initial_mixture(rows, family=family)).mixture
     joint = naive_joint(rows.numpy(), mixture)
     evidence = logsumexp(joint, axis=1)
     scorer = Scorer(mixture, rows)
@@ -58,8 +58,8 @@ def test_rounding_stays_within_the_documented_bound(rng, channels, floor, offset
 
 
 def test_float32_is_close_far_from_zero(rows):
-    mixture = trained(rows, started(rows)).mixture
-    single = trained(rows.float(), started(rows.float())).mixture
+    mixture = train(rows, initial_mixture(rows)).mixture
+    single = train(rows.float(), initial_mixture(rows.float())).mixture
     np.testing.assert_allclose(single.covariances_, mixture.covariances_, rtol=2e-3)
     evidence = Scorer(single, rows.float()).evidence(rows.float())
     np.testing.assert_allclose(evidence, logsumexp(naive_joint(rows.numpy(), single), axis=1), atol=5e-3)
@@ -68,14 +68,14 @@ def test_float32_is_close_far_from_zero(rows):
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_statistics_equal_a_loop(rows, rng, family, weighted):
-    rows = describable(rows, family)
-    mixture = started(rows, family=family)
+    rows = supported(rows, family)
+    mixture = initial_mixture(rows, family=family)
     weights = rng.integers(0, 4, len(rows)).astype(float) if weighted else np.ones(len(rows))
     joint = naive_joint(rows.numpy(), mixture)
     shares = np.exp(joint - logsumexp(joint, axis=1, keepdims=True)) * weights[:, None]
     shifted = rows.numpy() - mixture.shift.numpy()
-    found = expected(rows, mixture, torch.from_numpy(weights) if weighted else None)
-    total, sums = found.statistics.total, found.statistics.sums
+    expectation = e_step(rows, mixture, torch.from_numpy(weights) if weighted else None)
+    total, sums = expectation.statistics.total, expectation.statistics.sums
     np.testing.assert_allclose(total, shares.sum(0), rtol=1e-9)
     np.testing.assert_allclose(sums[0], shares.T @ shifted, rtol=1e-7, atol=1e-9)
     squares = shares.T @ shifted**2
@@ -86,7 +86,7 @@ def test_statistics_equal_a_loop(rows, rng, family, weighted):
     np.testing.assert_allclose(sums[1], squares, rtol=1e-8)
     if family is RectifiedGaussian:
         np.testing.assert_allclose(sums[2], shares.T @ (shifted == 0), rtol=1e-8, atol=1e-12)
-    np.testing.assert_allclose(found.mean_log_likelihood, weights @ logsumexp(joint, axis=1) / weights.sum())
+    np.testing.assert_allclose(expectation.mean_log_likelihood, weights @ logsumexp(joint, axis=1) / weights.sum())
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -94,10 +94,10 @@ def test_few_responsibilities_that_count_give_the_same_sums(rng, family, monkeyp
     centres = rng.uniform(1, 9, (40, 30))
     rows = torch.from_numpy(np.abs(centres[rng.integers(0, 40, 500)] + rng.normal(size=(500, 30))))
     weights = torch.from_numpy(rng.integers(0, 4, 500).astype(float))
-    mixture = trained(rows, started(rows, 40, family=family)).mixture
-    sparse = expected(rows, mixture, weights)
+    mixture = train(rows, initial_mixture(rows, 40, family=family)).mixture
+    sparse = e_step(rows, mixture, weights)
     monkeypatch.setattr("skgmmcnn.mixture._em._FEW", 0)
-    dense = expected(rows, mixture, weights)
+    dense = e_step(rows, mixture, weights)
     assert sparse.bound == pytest.approx(dense.bound, rel=1e-14)
     assert torch.equal(sparse.components, dense.components)
     assert not torch.equal(sparse.statistics.sums[0], dense.statistics.sums[0])  # they were summed otherwise
@@ -106,8 +106,8 @@ def test_few_responsibilities_that_count_give_the_same_sums(rng, family, monkeyp
 
 
 def test_sums_do_not_depend_on_how_rows_arrive(rows):
-    mixture = started(rows)
-    whole = expected(rows, mixture)
+    mixture = initial_mixture(rows)
+    whole = e_step(rows, mixture)
     parts = Expectation(mixture, rows)
     for part in rows.split(37):
         parts.add(Rows(part))
@@ -118,13 +118,13 @@ def test_sums_do_not_depend_on_how_rows_arrive(rows):
 @pytest.mark.parametrize("family", [DiagonalGaussian, SphericalGaussian, RectifiedGaussian])
 def test_components_without_rows_are_revived(rows, family):
     """Two starting means lie where no rows are; all components end with some."""
-    rows = describable(rows, family)
-    mixture = started(rows, 5, share=1e-3, family=family)
+    rows = supported(rows, family)
+    mixture = initial_mixture(rows, 5, share=1e-3, family=family)
     means = mixture.parameters.mean.clone()
     means[:2] = 1e6
     mixture = Mixture(mixture.weights, mixture.parameters._replace(mean=means), mixture.shift, mixture.emission)
-    assert started(rows, 5, family=family).revived(600) is None
-    alone = trained(rows, mixture, 200, 1e-3)
+    assert initial_mixture(rows, 5, family=family).revived(600) is None
+    alone = train(rows, mixture, 200, 1e-3)
     assert (alone.mixture.weights * len(rows) >= 1).all()
     assert (np.diff(alone.lower_bounds) >= -1e-9).all()
     assert alone.n_iter < 200

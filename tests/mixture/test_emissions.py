@@ -16,14 +16,14 @@ from skgmmcnn.mixture._emissions import (
 )
 from skgmmcnn.mixture._starts import moments, start
 
-from .mixtures import FAMILIES, describable, expected, naive_joint, started, trained
+from .mixtures import FAMILIES, e_step, initial_mixture, naive_joint, supported, train
 
 
 def test_tied_maximisation_equals_a_loop(rows):
-    mixture = started(rows, family=TiedDiagonalGaussian)
+    mixture = initial_mixture(rows, family=TiedDiagonalGaussian)
     joint = naive_joint(rows.numpy(), mixture)
     shares = np.exp(joint - logsumexp(joint, axis=1, keepdims=True))
-    after = mixture.maximize(expected(rows, mixture).statistics)
+    after = mixture.maximize(e_step(rows, mixture).statistics)
     means = shares.T @ rows.numpy() / shares.sum(0)[:, None]
     pooled = sum(shares[:, k] @ (rows.numpy() - means[k]) ** 2 for k in range(5)) / len(rows)
     np.testing.assert_allclose(after.means_, means, rtol=1e-9)
@@ -33,9 +33,9 @@ def test_tied_maximisation_equals_a_loop(rows):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_component_without_rows_keeps_its_parameters(rows, family):
-    rows = describable(rows, family)
-    mixture = started(rows, 3, family=family)
-    statistics = expected(rows, mixture).statistics
+    rows = supported(rows, family)
+    mixture = initial_mixture(rows, 3, family=family)
+    statistics = e_step(rows, mixture).statistics
     statistics.total[1] = 0
     for part in statistics.sums:
         if len(part) > 1:
@@ -55,7 +55,7 @@ class TestRectified:
         emission = RectifiedGaussian(torch.tensor([floor], dtype=torch.float64))
         mixture = start(rows[:1], emission, mean, variance, rows)
         for _ in range(rounds):
-            mixture = mixture.maximize(expected(rows, mixture).statistics)
+            mixture = mixture.maximize(e_step(rows, mixture).statistics)
         return rows, mixture
 
     @pytest.mark.parametrize("ratio", [-4, -1.5, 0, 2, 40])
@@ -131,7 +131,7 @@ class TestRectified:
         deviations = np.array([[0.5, 1.0, 0.8], [1.0, 0.5, 0.6]])
         component = rng.integers(2, size=20_000)
         rows = torch.from_numpy(np.maximum(0, rng.normal(means[component], deviations[component])))
-        fitted = trained(rows, started(rows, 2, family=RectifiedGaussian), 200, 1e-7, momentum=0.9).mixture
+        fitted = train(rows, initial_mixture(rows, 2, family=RectifiedGaussian), 200, 1e-7, momentum=0.9).mixture
         order = np.argsort(-fitted.means_[:, 0])
         np.testing.assert_allclose(fitted.means_[order], means, atol=0.1)
         np.testing.assert_allclose(np.sqrt(fitted.covariances_[order]), deviations, atol=0.06)
@@ -140,10 +140,10 @@ class TestRectified:
 def test_emitted_means_are_those_of_samples(maps, rng):
     mean, deviation = rng.normal(size=(4, 3)), rng.uniform(0.3, 2, (4, 3))
     parameters = Parameters(torch.from_numpy(mean), torch.from_numpy(deviation**2))
-    found = RectifiedGaussian(torch.zeros(3)).expect(parameters).numpy()
+    means = RectifiedGaussian(torch.zeros(3)).expect(parameters).numpy()
     values = np.linspace(0, 15, 200_001)[:, None, None]
     density = norm.pdf(values, mean, deviation)
-    np.testing.assert_allclose(found, (values * density).sum(0) * values[1, 0, 0], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(means, (values * density).sum(0) * values[1, 0, 0], rtol=1e-4, atol=1e-6)
     mixture = LayerDictionary(5, covariance_type="diag", random_state=0).fit(maps).mixtures_["conv3"]
     rows, components = mixture.sample(40_000, torch.Generator().manual_seed(0))
     for word in range(5):

@@ -90,7 +90,7 @@ def test_everything_comes_back(pipe, file, digits):
     assert again["words"].vocabulary_.class_names == tuple(digits.class_names)
     found, expected = (p["words"].vocabulary_.representatives["conv3"] for p in (again, pipe))
     np.testing.assert_array_equal(found.patches, expected.patches)
-    assert again["features"].fingerprint_ == pipe["features"].fingerprint_
+    assert again["features"].spec_.fingerprint == pipe["features"].spec_.fingerprint
     assert again["features"].model is again["features"].network_
 
 
@@ -150,8 +150,8 @@ def test_weights_of_half_precision(digits, tmp_path):
     assert explain(again, digits.images[:5]) == explain(pipe, digits.images[:5])
 
 
-def test_folders_of_this_machine(pipe, tmp_path):
-    """A cache holds pickles, and a store is written to, so that no file may name one."""
+def test_folders_are_not_saved(pipe, tmp_path):
+    """A cache contains pickles and a store is written to, so a file must not name one."""
     cached = copy.deepcopy(pipe).set_params(memory=str(tmp_path / "cache"), features__store=tmp_path / "store")
     save(cached, tmp_path / "pipe")
     again = load(tmp_path / "pipe", model=DigitsNetwork)
@@ -162,19 +162,25 @@ def test_folders_of_this_machine(pipe, tmp_path):
     document["estimator"]["estimator"][1]["memory"] = str(tmp_path / "cache")
     forge(tmp_path / "pipe", document, arrays)
     assert load(tmp_path / "pipe", model=DigitsNetwork).memory is None
-    features = document["estimator"]["estimator"][1]["steps"][0]["tuple"][1]["estimator"][1]
-    for name, value, match in [
-        ("store", str(tmp_path), "it refers to a store"),
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("store", "/tmp", "it refers to a store"),
         ("weights", "a.pth", "it refers to a file of weights"),
         ("weights", {"text": "a.pth"}, "it refers to a file of weights"),
         ("transform", 5, "an attribute 'transform' of a .*, which is not allowed"),
         ("__sklearn_is_fitted__", 5, "an attribute '__sklearn_is_fitted__'"),
-    ]:
-        forged = copy.deepcopy(document)
-        forged["estimator"]["estimator"][1]["steps"][0]["tuple"][1]["estimator"][1] = features | {name: value}
-        forge(tmp_path / "pipe", forged, arrays)
-        with pytest.raises(ValueError, match=match):
-            load(tmp_path / "pipe", model=DigitsNetwork)
+    ],
+)
+def test_attributes_that_are_not_allowed(name, value, message, file, tmp_path):
+    document, arrays = opened(file)
+    _, extractor = document["estimator"]["estimator"][1]["steps"][0]["tuple"]
+    extractor["estimator"][1][name] = value
+    forge(tmp_path / "forged", document, arrays)
+    with pytest.raises(ValueError, match=message):
+        load(tmp_path / "forged", model=DigitsNetwork)
 
 
 def test_fully_connected_layers(rng, tmp_path):
@@ -311,17 +317,18 @@ def test_functions_of_the_user(digits, tmp_path):
     assert again[0].preprocess is again[0].preprocess_ is halve
 
 
-def test_another_network_is_refused(file):
-    with pytest.raises(ValueError, match=r"(?s)do not fit the model: .*Missing key"):
-        load(file, model=nn.Sequential(nn.Linear(3, 3)))
-    with pytest.raises(ValueError, match="the code of the network has changed"):
-        load(file, model=OtherForward)
-    with pytest.raises(
-        ValueError, match=r"contains no code and needs yours for model \(skgmmcnn\.datasets\.DigitsNetwork"
-    ):
-        load(file)
-    with pytest.raises(ValueError, match="needs no preprocess"):
-        load(file, model=DigitsNetwork, preprocess=halve)
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"model": nn.Sequential(nn.Linear(3, 3))}, r"(?s)do not fit the model: .*Missing key"),
+        ({"model": OtherForward}, "the code of the network has changed"),
+        ({}, r"contains no code and needs yours for model \(skgmmcnn\.datasets\.DigitsNetwork"),
+        ({"model": DigitsNetwork, "preprocess": halve}, "needs no preprocess"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused(file, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        load(file, **arguments)
 
 
 class MyGraph(InferenceGraph):
@@ -351,8 +358,9 @@ def forge(file, document, arrays=None, **metadata):
     save_file(arrays, file, about | {"sha256": _checksum(about, arrays)})
 
 
-def test_foreign_classes_are_never_made(tmp_path):
-    estimators = [
+@pytest.mark.parametrize(
+    "estimator",
+    [
         {"estimator": ["Popen", {"args": "touch /tmp/x"}]},
         {"record": ["Images", {}]},
         {"transform": ["Lambda", {}]},
@@ -361,33 +369,42 @@ def test_foreign_classes_are_never_made(tmp_path):
         {"record": ["Parameters", {"nothing": 1}]},
         {"record": ["Recipe", {"model": "resnet18", "weights": "a.pth", "fingerprint": "", "channels_last": False}]},
         {"path": "/etc/passwd"},
-    ]
-    for estimator in estimators:
-        forge(tmp_path / "forged", {"needs": {}, "networks": {}, "estimator": estimator})
-        with pytest.raises(ValueError, match=r"another version of|does not know"):
-            load(tmp_path / "forged")
+    ],
+)
+def test_foreign_classes_are_never_made(estimator, tmp_path):
+    forge(tmp_path / "forged", {"needs": {}, "networks": {}, "estimator": estimator})
+    with pytest.raises(ValueError, match=r"another version of|does not know"):
+        load(tmp_path / "forged")
 
 
-def test_what_cannot_be_read_is_refused(file, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"There is no folder .*nothing' to save in"):
-        save(load(file, model=DigitsNetwork), tmp_path / "nothing" / "pipe")
-    with pytest.raises(FileNotFoundError, match="There is no file"):
-        load(tmp_path / "nothing")
-    joblib.dump([1, 2], tmp_path / "pickle")
-    with pytest.raises(ValueError, match=r"damaged, or was not written by skgmmcnn\.save"):
-        load(tmp_path / "pickle")
-    save_file({"a": torch.zeros(3)}, tmp_path / "arrays")
-    with pytest.raises(ValueError, match="it contains arrays, but no estimator"):
-        load(tmp_path / "arrays")
-    forge(tmp_path / "later", {}, version="2")
-    with pytest.raises(ValueError, match="has version 2, and this skgmmcnn reads version 1"):
-        load(tmp_path / "later")
-    with pytest.raises(ValueError, match="it is a folder, or not a regular file"):
-        load(tmp_path)
-    with pytest.raises(ValueError, match="is a folder; give the path of a file"):
-        save(load(file, model=DigitsNetwork), tmp_path)
-    with pytest.raises(OSError, match=r"File name too long: .*/aaa"):
-        save(load(file, model=DigitsNetwork), tmp_path / ("a" * 300))
+UNREADABLE = {
+    "nothing": (lambda path: None, FileNotFoundError, "There is no file"),
+    "a folder": (lambda path: path.mkdir(), ValueError, "it is a folder, or not a regular file"),
+    "a pickle": (lambda path: joblib.dump([1, 2], path), ValueError, r"damaged, or was not written by skgmmcnn\.save"),
+    "arrays": (lambda path: save_file({"a": torch.zeros(3)}, path), ValueError, "contains arrays, but no estimator"),
+    "later": (lambda path: forge(path, {}, version="2"), ValueError, "version 2, and this skgmmcnn reads version 1"),
+}
+
+
+@pytest.mark.parametrize("kind", UNREADABLE)
+def test_files_that_cannot_be_loaded(kind, tmp_path):
+    write, error, message = UNREADABLE[kind]
+    write(tmp_path / "file")
+    with pytest.raises(error, match=message):
+        load(tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("nothing/pipe", FileNotFoundError, r"There is no folder .*nothing' to save in"),
+        (".", ValueError, "is a folder; give the path of a file"),
+        ("a" * 300, OSError, r"File name too long: .*/aaa"),
+    ],
+)
+def test_files_that_cannot_be_saved(name, error, message, pipe, tmp_path):
+    with pytest.raises(error, match=message):
+        save(pipe, tmp_path / name)
 
 
 def test_damage_is_found(file, tmp_path, rng):

@@ -43,7 +43,7 @@ def test_a_wrong_decision_among_two_classes(pipe, digits, wrong):
         assert counted in shown
     leaving = f"leaves the paths of {'abcdefghij'[true]}"
     marks = [text for text in display.ax_.texts if text.get_text() == leaving]
-    (layer,) = paths[wrong].leaves([true])
+    (layer,) = paths[wrong].departures([true])
     column = layer * 2.7 + 0.5
     assert [round(mark.get_position()[0], 3) for mark in marks] == [round(column, 3)]
     # Every word of the image's path is there, with its picture.

@@ -487,7 +487,7 @@ function show(image, view) {
   at("remark").textContent = view.remarks.join(" ");
   at("remark").hidden = !view.remarks.length;
   document.body.classList.remove("open");
-  document.body.dataset.evidence = view.evidence;
+  at("evidence").replaceChildren(...data.help[view.evidence].map((textContent) => make("li", { textContent })));
   drawControls();
   drawGraph();
   look(view.root);
