@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import partial
-from itertools import pairwise, starmap
+from itertools import pairwise
 from textwrap import wrap
 from typing import Any, NamedTuple
 
@@ -128,24 +128,25 @@ class PathDisplay(Drawing):
         """
         before, hmm, X = open_pipeline(estimator, X, LayerHMM)
         X = run(before, X)
-        paths, classes = hmm.paths(X), hmm.classes_
+        paths = hmm.paths(X)
+        classes = hmm.classes_
         if paths.decisions is None or classes is None:
             raise ValueError("These paths lead to no decision: the chain was fitted on plain arrays without y.")
         row = None if image is None else find_images(image, X, len(paths)).item()
         of_network = isinstance(X, FeatureMaps)
-        number = X.spec.class_index if of_network else partial(_place, classes=classes)
+        number = X.spec.class_index if of_network else partial(_class_index, classes=classes)
         true_label = None if y is None or row is None else number(np.asarray(y)[row].item())
         if targets is not None:
-            chosen = [number(target) for target in targets]
+            labels = [number(target) for target in targets]
         elif row is not None and true_label not in (None, paths.decisions[row]):
-            chosen = [true_label, int(paths.decisions[row])]
+            labels = [true_label, int(paths.decisions[row])]
         else:
-            chosen = np.bincount(paths.decisions).argsort()[::-1][:2].tolist()
+            labels = np.bincount(paths.decisions).argsort()[::-1][:2].tolist()
         names = X.spec.class_names if of_network else tuple(map(str, classes.tolist()))
         pictures = X.pictures() if of_network and row is not None else None
         return cls(
             paths,
-            chosen,
+            labels,
             replace(named_vocabulary(hmm), class_names=names),
             n_paths=n_paths,
             image=row,
@@ -156,7 +157,8 @@ class PathDisplay(Drawing):
     _key_size = 8.5
 
     def _draw(self) -> Box:
-        flows, path = [self._flow(target) for target in self.targets], self._image_path()
+        flows = [self._flow(target) for target in self.targets]
+        path = self._image_path()
         boxes = self._place({node for flow in flows for step in flow for node in step}, path)
         self._draw_flows(flows, boxes)
         for node, box in boxes.items():
@@ -176,7 +178,7 @@ class PathDisplay(Drawing):
         table = self.paths.path_table(target, n_paths=self.n_paths)
         flow: dict[tuple[Node, Node], float] = defaultdict(float)
         for path, share in zip(table.paths.tolist(), table.shares.tolist(), strict=True):
-            for step in pairwise(starmap(Node, enumerate([*path, target]))):
+            for step in pairwise(_nodes([*path, target])):
                 flow[step] += share
         return flow
 
@@ -185,29 +187,31 @@ class PathDisplay(Drawing):
         if self.image is None or self.paths.decisions is None:
             return []
         numbers = [0, *self.paths.words[self.image].tolist(), int(self.paths.decisions[self.image])]
-        return list(starmap(Node, enumerate(numbers, start=-1)))
+        return _nodes(numbers, first_column=-1)
 
     def _place(self, nodes: set[Node], path: list[Node]) -> dict[Node, Box]:
         """Return a square for every node, words of the first class on top of its column."""
         n_layers = len(self.paths.layers)
         columns = [[node for node in nodes | set(path) if node.column == i] for i in range(n_layers + 1)]
-        tallest, boxes = max(map(len, columns)), {}
+        n_rows = max(map(len, columns))
+        boxes = {}
         for i, column in enumerate(columns):
-            column.sort(key=lambda node: (-self._leaning(node), node.number))
-            pitch = _RISE * (min(2.5, (tallest - 1) / max(1, len(column) - 1)) if i == n_layers else 1)
-            top = -(tallest * _RISE - (len(column) - 1) * pitch - _RISE) / 2
+            column.sort(key=lambda node: (-self._lead(node), node.number))
+            n_gaps = len(column) - 1
+            spread = min(2.5, (n_rows - 1) / max(1, n_gaps)) if i == n_layers else 1
+            top = (n_gaps * spread + 1 - n_rows) * _RISE / 2
             for row, node in enumerate(column):
-                boxes[node] = Box(i * _STEP, top - row * pitch - 1, 1, 1)
+                boxes[node] = Box(i * _STEP, top - row * spread * _RISE - 1, 1, 1)
         if path:
             boxes[path[0]] = Box(0.4 - _STEP, boxes[path[1]].bottom, 1, 1)
         return boxes
 
-    def _leaning(self, node: Node) -> float:
+    def _lead(self, node: Node) -> float:
         """Return the difference in probability of the first and the last class after a word."""
-        chances = self._chances(node)
-        return float(chances[self.targets[0]] - chances[self.targets[-1]])
+        proba = self._proba(node)
+        return float(proba[self.targets[0]] - proba[self.targets[-1]])
 
-    def _chances(self, node: Node) -> np.ndarray:
+    def _proba(self, node: Node) -> np.ndarray:
         """Return the probability of each class after a word; 1 for a class itself."""
         assert self.paths.class_tables is not None
         if node.column == len(self.paths.layers):
@@ -223,28 +227,31 @@ class PathDisplay(Drawing):
         for number, flow in enumerate(flows):
             offset = 0.3 * ((len(flows) - 1) / 2 - number)
             for (tail, head), share in flow.items():
-                key = tail, head, number
-                shares[key], lines[key] = share, _line(boxes[tail], boxes[head], offset)
-                x, y = lines[key][::2], lines[key][1::2]
+                x, y, end_x, end_y = line = _line(boxes[tail], boxes[head], offset)
                 style: dict[str, Any] = {"alpha": 0.55, "solid_capstyle": "butt", "zorder": 1}
-                self.ax_.plot(x, y, color=PALETTE[number], linewidth=max(1.0, _WIDEST * share), **style)
-        below = [Box(box.middle - 0.8, box.bottom - 0.5, 1.6, 0.5 + box.height) for box in boxes.values()]
-        widest = sorted(lines, key=lambda key: -shares[key])
-        for key, box in place_labels({key: lines[key] for key in widest}, 0.5, 0.22, below).items():
+                width = max(1.0, _WIDEST * share)
+                self.ax_.plot([x, end_x], [y, end_y], color=PALETTE[number], linewidth=width, **style)
+                lines[tail, head, number] = line
+                shares[tail, head, number] = share
+        obstacles = [Box(box.middle - 0.8, box.bottom - 0.5, 1.6, 0.5 + box.height) for box in boxes.values()]
+        by_share = {key: lines[key] for key in sorted(lines, key=lambda key: -shares[key])}
+        for key, box in place_labels(by_share, 0.5, 0.22, obstacles).items():
             self._write(box.middle, box.centre, percent(shares[key]), 8, color=PALETTE[key[2]], box=True)
 
     def _draw_word(self, node: Node, box: Box) -> None:
-        layer, chances = self.paths.layers[node.column], self._chances(node)
+        layer = self.paths.layers[node.column]
         self._draw_patches(box, self.vocabulary.representatives.get(layer), node.number, 2, 2)
         name = self.vocabulary.names.get((layer, node.number))
         title = f"w{node.number}" if name is None else f"{shorten(name, 22)} (w{node.number})"
-        likely = [label for label in chances.argsort()[::-1][:2] if chances[label] >= 0.05]
-        text = "\n".join(f"{shorten(self._name(label), 18)}: {percent(float(chances[label]))}" for label in likely)
+        proba = self._proba(node)
+        labels = [label for label in proba.argsort()[::-1][:2] if proba[label] >= 0.05]
+        text = "\n".join(f"{shorten(self._name(label), 18)}: {percent(float(proba[label]))}" for label in labels)
         self._write(box.middle, box.bottom - 0.03, title, 8.5, weight="bold", va="top")
         self._write(box.middle, box.bottom - 0.2, text, 8, va="top")
 
     def _draw_class(self, node: Node, box: Box, flows: list[dict[tuple[Node, Node], float]]) -> None:
-        name, colour = self._name(node.number), "0.5"
+        name = self._name(node.number)
+        colour = "0.5"
         if node.number in self.targets:
             number = list(self.targets).index(node.number)
             colour = PALETTE[number]
@@ -253,24 +260,26 @@ class PathDisplay(Drawing):
             text = f"{percent(share)} of {n_images}\nimages shown"
             self._write(box.middle, box.bottom - 0.05, text, 8, va="top")
         self._draw_rectangle(box, fc=(colour, 0.15), ec=colour, linewidth=2)
-        lines, size = "\n".join(wrap(shorten(name, 44), 11)), 16 if len(name) <= 6 else 9
-        self._write(box.middle, box.centre, lines, size, weight="bold", color=colour)
+        size = 16 if len(name) <= 6 else 9
+        lines = wrap(shorten(name, 44), 11)
+        self._write(box.middle, box.centre, "\n".join(lines), size, weight="bold", color=colour)
 
     def _draw_image_path(self, path: list[Node], boxes: dict[Node, Box]) -> None:
-        box, true = boxes[path[0]], self.true_label
+        box = boxes[path[0]]
+        true_label = self.true_label
         if self.picture is None:
             self._draw_rectangle(box, fc="0.95", ec="0.7")
         else:
             self._draw_image(box, self.picture)
-        title = f"image {self.image}" + ("" if true is None else f"\nlabel: {self._name(true)}")
+        title = f"image {self.image}" + ("" if true_label is None else f"\nlabel: {self._name(true_label)}")
         self._write(box.middle, box.bottom - 0.05, title, 9, va="top", color=MARK)
         for tail, head in pairwise(path):
             line = _line(boxes[tail], boxes[head], 0)
             self._draw_arrow(line, color=MARK, linewidth=1.8, shrinkA=1, shrinkB=1, zorder=2)
             self._draw_rectangle(boxes[tail], fc="none", ec=MARK, linewidth=2)
-        if true not in (None, path[-1].number):
-            (layer,) = self.paths[self.image].departures([true])
-            box, text = boxes[path[1 + layer]], f"leaves the paths of {self._name(true)}"
+        if true_label not in (None, path[-1].number):
+            (layer,) = self.paths[self.image].departures([true_label])
+            box, text = boxes[path[1 + layer]], f"leaves the paths of {self._name(true_label)}"
             self._write(box.middle, box.bottom - 0.5, text, 8, weight="bold", color=MARK, va="top", box=True)
 
     def _key(self) -> list[str]:
@@ -284,11 +293,15 @@ class PathDisplay(Drawing):
         return parts
 
 
-def _place(label: Any, classes: np.ndarray) -> int:
-    places = np.flatnonzero(classes == label)
-    if not len(places):
-        raise ValueError(f"There is no class {label!r}; the classes are {classes.tolist()[:10]}.")
-    return int(places[0])
+def _nodes(numbers: Iterable[int], first_column: int = 0) -> list[Node]:
+    return [Node(column, number) for column, number in enumerate(numbers, first_column)]
+
+
+def _class_index(label: Any, classes: np.ndarray) -> int:
+    names = classes.tolist()
+    if label not in names:
+        raise ValueError(f"There is no class {label!r}; the classes are {names[:10]}.")
+    return names.index(label)
 
 
 def _line(tail: Box, head: Box, offset: float) -> Line:

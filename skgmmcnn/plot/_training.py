@@ -16,7 +16,7 @@ from ..mixture import DiagonalGaussianMixture
 from ._drawing import INK, Panels, wrap_name
 
 _COLUMNS = 3
-_ENDED = {None: "", True: ", converged", False: ", stopped at max_iter"}
+_ENDINGS = {None: "", True: ", converged", False: ", stopped at max_iter"}
 
 
 @dataclass(eq=False, repr=False)
@@ -81,11 +81,14 @@ class TrainingDisplay(Panels):
             The drawn display.
         """
         _, model = find_step(estimator, LayerDictionary, LayerHMM, DiagonalGaussianMixture)
+        retrained = False
         if isinstance(model, LayerDictionary):
-            bounds, unit, retrained = model.lower_bounds_, "location", model.objective == "discriminative"
+            bounds, unit = model.lower_bounds_, "location"
+            retrained = model.objective == "discriminative"
+        elif isinstance(model, LayerHMM):
+            bounds, unit = {"all layers": model.lower_bounds_}, "example"
         else:
-            name, unit = ("all layers", "example") if isinstance(model, LayerHMM) else ("mixture", "row")
-            bounds, retrained = {name: model.lower_bounds_}, False
+            bounds, unit = {"mixture": model.lower_bounds_}, "row"
         return cls(bounds, unit=unit, retrained=retrained, converged=_converged(model, bounds, retrained)).plot(ax=ax)
 
     def _grid(self) -> tuple[int, int, float, float]:
@@ -112,13 +115,14 @@ class TrainingDisplay(Panels):
         ax.set_xlim(0.5, len(bounds) + 0.5)
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         ax.set_xlabel("pass" + (", then for the class" if self.retrained else ""))
-        ended = f"{n_trained} pass{'es' * (n_trained != 1)}{_ENDED[(self.converged or {}).get(name)]}"
-        ax.set_title(f"{wrap_name(name, 28)}\n{bounds[-1]:.2f} nats\n{ended}", fontsize=9, parse_math=False)
+        converged = None if self.converged is None else self.converged.get(name)
+        ending = f"{n_trained} pass{'es' * (n_trained != 1)}{_ENDINGS[converged]}"
+        ax.set_title(f"{wrap_name(name, 28)}\n{bounds[-1]:.2f} nats\n{ending}", fontsize=9, parse_math=False)
 
 
-def _converged(model: Any, bounds: Mapping[str, Sequence[float]], retrained: bool) -> dict[str, bool]:
-    """Return for each panel whether training converged; nothing after `partial_fit`."""
-    stopped = {name: len(values) - retrained == model.max_iter for name, values in bounds.items()}
-    if not model.converged_ and not any(stopped.values()):
-        return {}
-    return {name: model.converged_ or not at_limit for name, at_limit in stopped.items()}
+def _converged(model: Any, bounds: Mapping[str, Sequence[float]], retrained: bool) -> dict[str, bool] | None:
+    """Return for each panel whether training converged; None after `partial_fit`."""
+    at_limit = {name: len(values) - retrained == model.max_iter for name, values in bounds.items()}
+    if not model.converged_ and not any(at_limit.values()):
+        return None
+    return {name: model.converged_ or not stopped for name, stopped in at_limit.items()}

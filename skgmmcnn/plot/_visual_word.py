@@ -73,8 +73,9 @@ class VisualWordDisplay(Drawing):
 
     def __post_init__(self) -> None:
         if not 1 <= self.n_patches <= 9 or self.n_classes < 0:
-            n_patches, n_classes = self.n_patches, self.n_classes
-            raise ValueError(f"1 to 9 patches and 0 or more classes can be drawn; got {n_patches} and {n_classes}.")
+            raise ValueError(
+                f"1 to 9 patches and 0 or more classes can be drawn; got {self.n_patches} and {self.n_classes}."
+            )
 
     @classmethod
     def from_estimator(
@@ -114,11 +115,11 @@ class VisualWordDisplay(Drawing):
     def _draw(self) -> Box:
         bars = [self._shares(*word) for word in self.words]
         titles = [self._title(*word) for word in self.words]
-        tallest = max(_NAME_LINE * len(name) + _ABOUT_LINE * len(about) for name, about in titles)
-        height = max(_PATCH, _LINE * max(map(len, bars)), tallest)
-        names = max((len(name) for lines in bars for name, *_ in lines), default=0) * _LETTER
+        title_heights = [_NAME_LINE * len(name) + _ABOUT_LINE * len(about) for name, about in titles]
+        height = max(_PATCH, _LINE * max(map(len, bars)), *title_heights)
+        names_width = max((len(name) for lines in bars for name, *_ in lines), default=0) * _LETTER
         scale = _BARS / max((share for lines in bars for _, *shares in lines for share in shares), default=1)
-        left, middle = _NAME + self.n_patches * _PATCH + 0.2 + names, -height / 2
+        left, middle = _NAME + self.n_patches * _PATCH + 0.2 + names_width, -height / 2
         for (layer, number), (name, about), lines in zip(self.words, titles, bars, strict=True):
             y = middle + (_ABOUT_LINE * len(about) - _NAME_LINE * len(name)) / 2  # where the two meet
             self._write(0, y, "\n".join(name), 9, weight="bold", ha="left", va="bottom")
@@ -127,19 +128,21 @@ class VisualWordDisplay(Drawing):
             self._draw_patches(box, self.vocabulary.representatives.get(layer), number, self.n_patches)
             self._draw_bars(lines, left, middle, scale)
             middle -= height + _GAP
-        right, bottom = left + (_BARS + 0.6 if names else 0), middle + height / 2
+        right, bottom = left + (_BARS + 0.6 if names_width else 0), middle + height / 2
         return Box(-0.1, bottom, right + 0.1, _GAP / 2 - bottom)
 
     def _shares(self, layer: str, word: int) -> list[tuple[str, float, float]]:
         """Return names of classes, their shares of the word's locations, and of all locations; 0 for the rest."""
         statistics, names = self.vocabulary.statistics[layer], self.vocabulary.class_names
-        classes, usual = classes_of(statistics, [word]), statistics.counts.sum(0) / statistics.counts.sum()
+        classes = classes_of(statistics, [word])
+        overall = statistics.counts.sum(0) / statistics.counts.sum()
         lines = []
         for label, share in classes[: self.n_classes]:
             name = f"class {label}" if names is None else shorten(names[label], _LONGEST)
-            lines.append((name, share, float(usual[label])))
-        if rest := [share for _, share in classes[self.n_classes :]]:
-            lines.append((f"{len(rest)} other{'s' if len(rest) > 1 else ''}", sum(rest), 0.0))
+            lines.append((name, share, float(overall[label])))
+        others = [share for _, share in classes[self.n_classes :]]
+        if others:
+            lines.append((f"{len(others)} other{'s' if len(others) > 1 else ''}", sum(others), 0.0))
         return lines
 
     def _title(self, layer: str, number: int) -> tuple[list[str], list[str]]:
@@ -152,15 +155,16 @@ class VisualWordDisplay(Drawing):
         )
 
     def _draw_bars(self, lines: list[tuple[str, float, float]], left: float, middle: float, scale: float) -> None:
-        for place, (name, share, usual) in enumerate(lines):
+        for place, (name, share, overall) in enumerate(lines):
             y = middle + _LINE * ((len(lines) - 1) / 2 - place)
             self._write(left - 0.05, y, name, 7.5, ha="right")
-            self._write(left + scale * max(share, usual) + 0.05, y, percent(share), 7.5, ha="left")
-            colour = self._ink(against=False) if usual else "0.7"
+            self._write(left + scale * max(share, overall) + 0.05, y, percent(share), 7.5, ha="left")
+            colour = self._ink(against=False) if overall else "0.7"
             self._draw_rectangle(Box(left, y - 0.06, scale * share, 0.12), fc=colour, alpha=0.75, ec="none")
-            if usual:
-                x, ends = left + scale * usual, [y - 0.08, y + 0.08]
-                self.ax_.plot([x, x], ends, color=self._letters, lw=1, zorder=5, solid_capstyle="butt")
+            if overall:
+                x = left + scale * overall
+                style: dict[str, Any] = {"color": self._letters, "lw": 1, "zorder": 5, "solid_capstyle": "butt"}
+                self.ax_.plot([x, x], [y - 0.08, y + 0.08], **style)
 
     def _key(self) -> list[str]:
         parts = ["Patches: the most typical ones of a word in the fitted images."]

@@ -1,4 +1,4 @@
-"""Pictures of all displays, made of scikit-learn's digits and whole numbers alone: no training, so all machines agree.
+"""Pictures of all displays, made of scikit-learn's digits and integers without training, so that all machines agree.
 
 ``python -m tests.plot.pictures`` draws the baselines anew; look at them before you commit them.
 """
@@ -71,20 +71,20 @@ def words():
     """Return the words of 100 digits; the decisions are what the digits are."""
     data, labels = load_digits(return_X_y=True)
     pixels, labels = data[:100].astype(int).reshape(-1, 8, 8), labels[:100]
-    found = {layer: each.astype(np.uint8) for layer, each in _words_of(pixels).items()}
+    word_maps = {layer: each.astype(np.uint8) for layer, each in _words_of(pixels).items()}
     shapes = {layer: (3, size, size) for layer, size in _SIZES.items()}
     spec = NetworkSpec(tuple(shapes), shapes, (1, 8, 8), _fields(), 10, NAMES)
     images = Images((pixels[:, None] / 16).astype(np.float32), None, None)
     pictures = Pictures(images, PixelScale(np.zeros(1, np.float32), np.ones(1, np.float32)), (1, 8, 8))
     representatives, statistics = {}, {}
-    for layer, each in found.items():
+    for layer, each in word_maps.items():
         typical, ones = Typical(N_WORDS[layer], 9), torch.ones(each.size)
         typical.add(0, each.reshape(100, -1), ones, ones)
         representatives[layer] = illustrate(typical, layer, spec, pictures)
         statistics[layer] = count_classes(each, labels, N_WORDS[layer], 10)
     names = {("mid", 0): "dark", ("top", 5): "a name of many letters"}
     vocabulary = Vocabulary(N_WORDS, "drawn", representatives, statistics, names, NAMES)
-    return WordMaps(found, labels, spec, vocabulary, pictures)
+    return WordMaps(word_maps, labels, spec, vocabulary, pictures)
 
 
 @cache
@@ -117,35 +117,35 @@ def _graph_of_influence():
 
 
 def _influence_maps():
-    found = words()[[6, 11, 3]]
-    maps = {layer: found.words[layer] - found.words[layer].mean((1, 2), keepdims=True) for layer in ("low", "mid")}
+    digits = words()[[6, 11, 3]]
+    maps = {layer: digits.words[layer] - digits.words[layer].mean((1, 2), keepdims=True) for layer in ("low", "mid")}
     return InfluenceMapDisplay(
-        found, maps, titles=[f"{NAMES[6]} rather than {NAMES[4]}", *NAMES[:2]], labels=np.array([6, 4, 3])
+        digits, maps, titles=[f"{NAMES[6]} rather than {NAMES[4]}", *NAMES[:2]], labels=np.array([6, 4, 3])
     ).plot()
 
 
 def _paths():
-    found = words()
-    counts = {layer: count_words(found.words[layer], N_WORDS[layer]) for layer in ("low", "mid", "top")}
+    digits = words()
+    counts = {layer: count_words(digits.words[layer], N_WORDS[layer]) for layer in ("low", "mid", "top")}
     paths = np.column_stack([each.argmax(1) for each in counts.values()])
-    tables = tuple(found.vocabulary.statistics[layer].classes for layer in counts)
+    tables = tuple(digits.vocabulary.statistics[layer].classes for layer in counts)
     ones = np.ones(paths.shape)
     sizes = tuple(N_WORDS[layer] for layer in counts)
-    chain = InferencePaths(tuple(counts), sizes, paths, -ones, ones, ones[:, 0], found.decisions, tables)
-    return PathDisplay(chain, [6, 4], found.vocabulary, image=11, true_label=4, picture=found.pictures[11]).plot()
+    chain = InferencePaths(tuple(counts), sizes, paths, -ones, ones, ones[:, 0], digits.decisions, tables)
+    return PathDisplay(chain, [6, 4], digits.vocabulary, image=11, true_label=4, picture=digits.pictures[11]).plot()
 
 
 def _similarity():
-    found = words()
-    layers = found.layers[:3]
-    classes = {layer: word_classes(found.vocabulary.statistics[layer]) for layer in layers}
-    profiles = {layer: class_profiles(found, layer) for layer in layers}
+    digits = words()
+    layers = digits.layers[:3]
+    classes = {layer: word_classes(digits.vocabulary.statistics[layer]) for layer in layers}
+    profiles = {layer: class_profiles(digits, layer) for layer in layers}
     table = np.block([[class_similarity(one, other) for other in profiles.values()] for one in profiles.values()])
     cohesion = {
         layer: class_cohesion(class_similarity(profile, profile), classes[layer], 50, random_state=0)
         for layer, profile in profiles.items()
     }
-    spread = {layer: locality(found.words[layer], N_WORDS[layer]) for layer in layers}
+    spread = {layer: locality(digits.words[layer], N_WORDS[layer]) for layer in layers}
     return WordSimilarityDisplay(
         similarity=table, classes=classes, by_class=cohesion, by_mean=cohesion, spread=spread
     ).plot()

@@ -28,16 +28,16 @@ def test_colours_are_influences(contrast, digits_dictionary, words):
     )
     assert_readable(display.figure_)
     others = None if contrast is None else [contrast] * 3
-    found = words.influence[rows].of_classes(words.decisions[rows], others)
+    result = words.influence[rows].of_classes(words.decisions[rows], others)
     for number, row in enumerate(rows):
-        influence = found.maps["conv1"][number]
+        influence = result.maps["conv1"][number]
         heat, image = heat_of(display, number)
         strength = 0.95 * np.abs(influence)[..., None] / np.abs(influence).max()
         colour = np.where(influence[..., None] > 0, to_rgb(PALETTE[0]), to_rgb(PALETTE[1]))
         np.testing.assert_allclose(heat, grey(image) / 255 * (1 - strength) + colour * strength, atol=1e-6)
         assert f"in all {nats(influence.sum())}" in written(display)
         decided = words.spec.class_name(words.decisions[row])
-        ending = " rather than 1" if contrast else f": {probable(1 / (1 + np.exp(-found.margins[number])))}"
+        ending = " rather than 1" if contrast else f": {probable(1 / (1 + np.exp(-result.margins[number])))}"
         assert f"{decided}{ending}" in written(display)
 
 
@@ -58,11 +58,11 @@ def test_words_are_segments_with_their_influence(digits_dictionary, words):
 
 def test_smooth_maps_keep_their_values():
     cells = Cells(np.array([0, 0.5, 1]), np.array([0, 0.25, 1]))
-    found = interpolate(np.array([[0.0, 1], [2, 3]]), cells, (4, 8))
-    assert found.shape == (4, 8)
-    assert found[0, 0] == 0  # beyond the middle of the first cell
-    assert found[-1, -1] == 3
-    assert (np.diff(found, axis=0) >= 0).all()
+    image = interpolate(np.array([[0.0, 1], [2, 3]]), cells, (4, 8))
+    assert image.shape == (4, 8)
+    assert image[0, 0] == 0  # beyond the middle of the first cell
+    assert image[-1, -1] == 3
+    assert (np.diff(image, axis=0) >= 0).all()
     quarters = np.linspace(0, 1, 5)
     np.testing.assert_allclose(interpolate(np.eye(4), Cells(quarters, quarters), (4, 4)), np.eye(4))
 
@@ -70,9 +70,9 @@ def test_smooth_maps_keep_their_values():
 @pytest.mark.parametrize("right", [True, False])
 def test_true_classes_and_all_images(right, digits_dictionary, words):
     display = InfluenceMapDisplay.from_estimator(digits_dictionary, words, (words.decisions + (not right)) % 10)
-    said = written(display)
+    texts = written(display)
     assert len(display.titles) == 8
-    assert sum(text.startswith("right: labelled " if right else "wrong: labelled ") for text in said) == 8
+    assert sum(text.startswith("right: labelled " if right else "wrong: labelled ") for text in texts) == 8
     assert list(display.maps) == ["conv3"]
     assert_readable(display.figure_)
 

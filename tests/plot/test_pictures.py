@@ -16,11 +16,11 @@ TOLERANCE = 18  # matplotlib 3.8 and 3.11 differ by up to 13
 @pytest.mark.parametrize("name", pictures.DISPLAYS)
 def test_picture_is_as_it_was(name, tmp_path):
     """Where a change is meant, run ``python -m tests.plot.pictures`` and look at the new baselines."""
-    drawn = pictures.draw(name)
-    Image.fromarray(drawn).save(tmp_path / f"{name}.png")
+    picture = pictures.draw(name)
+    Image.fromarray(picture).save(tmp_path / f"{name}.png")
     expected = np.asarray(Image.open(pictures.BASELINE / f"{name}.png"))
-    found = pictures.difference(drawn, expected)
-    assert found < TOLERANCE, f"differs by {found:.0f} of 255; see {tmp_path / name}.png"
+    largest = pictures.difference(picture, expected)
+    assert largest < TOLERANCE, f"differs by {largest:.0f} of 255; see {tmp_path / name}.png"
 
 
 @pytest.mark.parametrize("name", pictures.DISPLAYS)

@@ -22,9 +22,9 @@ def test_what_is_drawn(dictionary, words):
     assert display.words == [("conv3", 2), ("conv2", 5)]
     assert len(display.ax_.images) == 8
     assert_readable(display.figure_)
-    shown = written(display)
-    assert "a loop that is\nopen to the left\n(w2)" in shown
-    assert "w5" in shown
+    texts = written(display)
+    assert "a loop that is\nopen to the left\n(w2)" in texts
+    assert "w5" in texts
     bars = [patch.get_width() for patch in display.ax_.patches if isinstance(patch, Rectangle)]
     expected = []
     for layer, word in display.words:
@@ -32,12 +32,12 @@ def test_what_is_drawn(dictionary, words):
         per_class = np.array([locations[words.decisions == label].sum() for label in range(10)])
         best = np.argsort(-per_class, kind="stable")[:3]
         shares = [*per_class[best] / per_class.sum(), 1 - per_class[best].sum() / per_class.sum()]
-        assert f"{layer}\n{100 * locations.mean():.0f} % of locations" in shown
+        assert f"{layer}\n{100 * locations.mean():.0f} % of locations" in texts
         for label, share in zip(best, shares, strict=False):
-            assert str(label) in shown
-            assert f"{100 * share:.0f} %" in shown
+            assert str(label) in texts
+            assert f"{100 * share:.0f} %" in texts
         others = (per_class > 0).sum() - 3
-        assert not others or f"{others} other{'s' if others > 1 else ''}" in shown
+        assert not others or f"{others} other{'s' if others > 1 else ''}" in texts
         expected += [share for share in shares if share]
     np.testing.assert_allclose(bars, _BARS * np.array(expected) / max(expected))
 
@@ -61,9 +61,9 @@ def test_words_that_are_nowhere_and_what_is_not_kept(digits):
     dictionary = LayerDictionary(3, keep_patches=False, random_state=0).fit(maps)
     dictionary.vocabulary_.statistics["conv1"].counts[1] = 0
     display = VisualWordDisplay.from_estimator(dictionary, [("conv1", word) for word in range(3)])
-    shown = written(display)
-    assert "conv1\nat no location" in shown
-    assert shown.count("no patches\nstored") == 3
+    texts = written(display)
+    assert "conv1\nat no location" in texts
+    assert texts.count("no patches\nstored") == 3
     assert_readable(display.figure_)
     rows = np.random.default_rng(0).normal(size=(60, 3))
     display = VisualWordDisplay.from_estimator(LayerDictionary(4, random_state=0).fit(rows), ["dense_w000"])

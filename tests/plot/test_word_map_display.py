@@ -23,23 +23,23 @@ def overlays(display):
 def test_each_location_has_the_colour_of_its_word(digits_dictionary, maps, words):
     display = WordMapDisplay.from_estimator(digits_dictionary, maps, image=7, n_words=3)
     assert_readable(display.figure_)
-    shown = written(display)
+    texts = written(display)
     for colours, layer in zip(overlays(display), words.layers, strict=True):
-        shown_words = words.words[layer][7]
-        numbers, counts = np.unique(shown_words, return_counts=True)
+        word_map = words.words[layer][7]
+        numbers, counts = np.unique(word_map, return_counts=True)
         frequent = [int(numbers[i]) for i in np.argsort(-counts, kind="stable")[:3]]
         assert list(display.selected_words[layer]) == frequent
-        for i, j in np.ndindex(shown_words.shape):
-            known = shown_words[i, j] in frequent
-            expected = (*to_rgb(PALETTE[frequent.index(shown_words[i, j])]), 0.6) if known else (0, 0, 0, 0)
+        for i, j in np.ndindex(word_map.shape):
+            is_frequent = word_map[i, j] in frequent
+            expected = (*to_rgb(PALETTE[frequent.index(word_map[i, j])]), 0.6) if is_frequent else (0, 0, 0, 0)
             np.testing.assert_allclose(colours[i, j], expected)
         for word in frequent:
-            assert f"w{word}\n{(shown_words == word).sum()}/{shown_words.size}" in shown
-        assert f"{shown_words.shape[0]} x {shown_words.shape[1]} locations, {len(numbers)} words" in shown
-    assert str(words.decisions[7]) in shown
+            assert f"w{word}\n{(word_map == word).sum()}/{word_map.size}" in texts
+        assert f"{word_map.shape[0]} x {word_map.shape[1]} locations, {len(numbers)} words" in texts
+    assert str(words.decisions[7]) in texts
 
 
-def test_chosen_words_and_those_of_a_graph(digits_dictionary, maps, words, graph):
+def test_words_of_the_caller_and_of_a_graph(digits_dictionary, maps, words, graph):
     (by_influence,) = InferenceGraph(n_nodes=2, n_against=2, evidence="influence").fit(words).explain(words[7])
     for attribute, explained in [("score", graph.explain(words[7])[0]), ("influence", by_influence)]:
         display = WordMapDisplay.from_estimator(digits_dictionary, words, image=7, graph=explained)
@@ -89,8 +89,8 @@ def test_one_location_frames_the_image(digits):
 def test_names_and_words_without_images():
     words = pictures.words()[:1]
     display = WordMapDisplay(words, {"mid": [0, 3], "top": [5]}).plot()
-    shown = written(display)
-    assert any(text.startswith("dark\nw0   ") for text in shown)
+    texts = written(display)
+    assert any(text.startswith("dark\nw0   ") for text in texts)
     bare = replace(random_words(0)[:1], pictures=None)
     layers = bare.layers
     display = WordMapDisplay(bare, {layer: [0, 1] for layer in layers}).plot()

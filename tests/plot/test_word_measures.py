@@ -34,9 +34,9 @@ def naive_profiles(words, layer):
 def test_class_similarity_equals_a_naive_version(seed):
     words = random_words(seed, 10)
     for first, second in [("top", "top"), ("low", "middle")]:
-        found = similarity_of_layers(words, first, second)
+        result = similarity_of_layers(words, first, second)
         expected = cosine_similarity(naive_profiles(words, first), naive_profiles(words, second))
-        np.testing.assert_allclose(found, expected, atol=1e-12)
+        np.testing.assert_allclose(result, expected, atol=1e-12)
 
 
 def test_every_class_counts_alike(seed):
@@ -48,10 +48,10 @@ def test_every_class_counts_alike(seed):
 def test_words_that_are_not_shown_are_like_nothing():
     words = random_words(0)
     moved = {layer: np.where(array == 2, 0, array) for layer, array in words.words.items()}
-    found = similarity_of_layers(replace(words, words=moved), "low", "top")
-    assert np.isnan(found[2]).all()
-    assert np.isnan(found[:, 2]).all()
-    assert np.isfinite(np.delete(np.delete(found, 2, 0), 2, 1)).all()
+    result = similarity_of_layers(replace(words, words=moved), "low", "top")
+    assert np.isnan(result[2]).all()
+    assert np.isnan(result[:, 2]).all()
+    assert np.isfinite(np.delete(np.delete(result, 2, 0), 2, 1)).all()
 
 
 def test_class_of_a_word():
@@ -70,8 +70,8 @@ def test_cohesion_equals_a_naive_version(rng):
     classes = rng.integers(-1, 4, 25)
     similarity = rng.random((25, 25))
     similarity += similarity.T + (classes[:, None] == classes) * 0.1
-    found = class_cohesion(similarity, classes, n_permutations=2000, random_state=0)
-    assert (found.within, found.between) == pytest.approx(naive_means(similarity, classes))
+    result = class_cohesion(similarity, classes, n_permutations=2000, random_state=0)
+    assert (result.within, result.between) == pytest.approx(naive_means(similarity, classes))
     kept = np.flatnonzero(classes >= 0)
 
     def within(order):
@@ -85,8 +85,8 @@ def test_cohesion_equals_a_naive_version(rng):
         alternative="greater",
         random_state=1,
     )
-    assert found.p_value == pytest.approx(reference.pvalue, abs=0.1)
-    assert found.null.mean() == pytest.approx(reference.null_distribution.mean(), abs=0.02)
+    assert result.p_value == pytest.approx(reference.pvalue, abs=0.1)
+    assert result.null.mean() == pytest.approx(reference.null_distribution.mean(), abs=0.02)
 
 
 def test_cohesion_by_chance_and_planted():
@@ -95,8 +95,8 @@ def test_cohesion_by_chance_and_planted():
     values = []
     for seed in range(60):
         similarity = rng.random((20, 20))
-        found = class_cohesion(similarity + similarity.T, rng.integers(0, 3, 20), n_permutations=99, random_state=seed)
-        values.append(found.p_value)
+        result = class_cohesion(similarity + similarity.T, rng.integers(0, 3, 20), n_permutations=99, random_state=seed)
+        values.append(result.p_value)
     assert 0.35 < np.mean(values) < 0.65
     assert np.mean(np.array(values) <= 0.1) < 0.25
     classes = np.repeat(np.arange(4), 5)
@@ -105,8 +105,8 @@ def test_cohesion_by_chance_and_planted():
 
 
 def test_cohesion_without_pairs():
-    found = class_cohesion(np.eye(3), np.arange(3))
-    assert np.isnan(found.within)
+    result = class_cohesion(np.eye(3), np.arange(3))
+    assert np.isnan(result.within)
     assert np.isnan(class_cohesion(np.eye(3), np.zeros(3, int)).between)
     unseen = np.array([[1, np.nan, 0.5], [np.nan, np.nan, np.nan], [0.5, np.nan, 1]])
     assert np.isnan(class_cohesion(unseen, np.array([0, 0, 1])).within)
@@ -127,17 +127,17 @@ def naive_joins(image):
 def test_locality_equals_a_naive_version(seed):
     words = random_words(seed, 6)
     for layer, maps in words.words.items():
-        found = locality(maps, N_WORDS[layer])
+        result = locality(maps, N_WORDS[layer])
         size = maps[0].size
         excess = most = 0
         for image in maps:
             flat = image.ravel()
             chance = np.mean([flat[a] == flat[b] for a in range(size) for b in range(size) if a != b])
             excess, most = excess + naive_joins(image) - chance, most + 1 - chance
-        assert found.autocorrelation == pytest.approx(excess / most)
-        assert found.n_distinct == pytest.approx(np.mean([len(set(image.ravel())) for image in maps]))
-        assert found.largest_share == pytest.approx(np.mean([np.bincount(i.ravel()).max() / size for i in maps]))
-        assert found.n_locations == size
+        assert result.autocorrelation == pytest.approx(excess / most)
+        assert result.n_distinct == pytest.approx(np.mean([len(set(image.ravel())) for image in maps]))
+        assert result.largest_share == pytest.approx(np.mean([np.bincount(i.ravel()).max() / size for i in maps]))
+        assert result.n_locations == size
 
 
 def test_autocorrelation_of_known_patterns(rng):
@@ -145,11 +145,11 @@ def test_autocorrelation_of_known_patterns(rng):
     halves[:, :, 3:] = 1
     board = np.broadcast_to(np.indices((5, 6)).sum(0) % 2, (40, 5, 6))
     shuffled = rng.permuted(halves.reshape(40, -1), axis=1).reshape(40, 5, 6)
-    found = [locality(maps, 2).autocorrelation for maps in (halves, board, shuffled, np.zeros_like(halves))]
-    assert found[0] > 0.7
-    assert found[1] < -0.9
-    assert abs(found[2]) < 0.1
-    assert np.isnan(found[3])  # one word everywhere: nothing to compare with
+    result = [locality(maps, 2).autocorrelation for maps in (halves, board, shuffled, np.zeros_like(halves))]
+    assert result[0] > 0.7
+    assert result[1] < -0.9
+    assert abs(result[2]) < 0.1
+    assert np.isnan(result[3])  # one word everywhere: nothing to compare with
     long = np.repeat(rng.integers(0, 3, (1, 1, 4000)), 1, axis=0)  # in a long row, it is Cohen's kappa of neighbours
     assert locality(long, 3).autocorrelation == pytest.approx(
         cohen_kappa_score(long[0, 0, 1:], long[0, 0, :-1]), abs=2e-3
@@ -158,8 +158,8 @@ def test_autocorrelation_of_known_patterns(rng):
 
 def test_expected_number_of_words(rng):
     words = random_words(0, 3000).words["low"]
-    found = locality(words, N_WORDS["low"])
-    assert found.n_distinct == pytest.approx(found.expected_distinct, rel=0.01)
+    result = locality(words, N_WORDS["low"])
+    assert result.n_distinct == pytest.approx(result.expected_distinct, rel=0.01)
     one = locality(words[:, :1, :1], N_WORDS["low"])
     assert np.isnan(one.autocorrelation)
     assert one.n_distinct == one.largest_share == 1

@@ -16,7 +16,7 @@ def pipe(digits):
 
 def test_words_of_a_digit_become_more_alike(pipe, digits):
     display = WordSimilarityDisplay.from_estimator(pipe, digits.test_images, random_state=0, n_permutations=200)
-    gaps = [found.within - found.between for found in display.by_class.values()]
+    gaps = [cohesion.within - cohesion.between for cohesion in display.by_class.values()]
     assert gaps[0] < gaps[1] - 0.1
     assert display.by_class["conv3"].p_value < 0.01
     words = pipe[:-1].transform(digits.test_images)
@@ -31,10 +31,10 @@ def test_what_is_drawn(pipe, digits):
     assert display.figure_ is display.axes_[0].figure
     living = sum((classes >= 0).sum() for classes in display.classes.values())
     assert display.axes_[0].images[0].get_array().shape == (living, living)
-    for ax, found in [(display.axes_[1], display.by_class), (display.axes_[2], display.by_mean)]:
+    for ax, cohesions in [(display.axes_[1], display.by_class), (display.axes_[2], display.by_mean)]:
         within, between = ax.lines[0].get_ydata(), ax.lines[1].get_ydata()
-        assert list(within) == [part.within for part in found.values()]
-        assert list(between) == [part.between for part in found.values()]
+        assert list(within) == [part.within for part in cohesions.values()]
+        assert list(between) == [part.between for part in cohesions.values()]
         assert [text.get_text().split("\n")[0] for text in ax.get_xticklabels()] == ["conv2", "conv3"]
     assert list(display.axes_[3].lines[0].get_ydata()) == [part.autocorrelation for part in display.spread.values()]
     assert_readable(display.figure_)
