@@ -55,14 +55,14 @@ if not len(rows):
     raise SystemExit(f"No photograph has the decision {wanted!r}; set `wanted` to one of the classes above.")
 image = rows[surprise(graph, words[rows]).images.argmin()]
 display = InferenceGraphDisplay.from_estimator(graph, words, image=image)
-display.figure_.savefig("why.png", dpi=150)
+display.save("why.png", dpi=150)
 print(to_text(display.graph))
 
 # %%
 # The graph of the class shows whether this holds for all photographs, and for how many of them each word is among the
 # first.
 display = InferenceGraphDisplay.from_estimator(graph, words, target=wanted)
-display.figure_.savefig("why_all.png", dpi=150)
+display.save("why_all.png", dpi=150)
 for key, node in list(display.graph.nodes.items())[1:]:
     print(f"{key} is among the first words of {node['selected']:.0%} of them")
 

@@ -60,12 +60,12 @@ rows = wrong[words.decisions[wrong] == words.spec.class_index(predicted_class)]
 if not len(rows):
     raise SystemExit(f"No decision is {predicted_class!r}; set `predicted_class` to one of the classes above.")
 display = InferenceGraphDisplay.from_estimator(graph, words, image=rows[0])
-display.figure_.savefig("why.png", dpi=150)
+display.save("why.png", dpi=150)
 
 # %%
 # The contrast: which words are evidence for the swing *rather than* for the pineapple?
 display = InferenceGraphDisplay.from_estimator(graph, words, image=rows[0], contrast=true_class)
-display.figure_.savefig("why_not.png", dpi=150)
+display.save("why_not.png", dpi=150)
 
 # %%
 # The reverse contrast: which words are evidence for the pineapple?

@@ -28,7 +28,7 @@ from skgmmcnn import InferenceGraphDisplay
 
 words = pipe[:-1].transform(digits.test_images)
 display = InferenceGraphDisplay.from_estimator(pipe["graph"], words, target="3")
-display.figure_.savefig("inference_graph_class.png")
+display.save("inference_graph_class.png")
 
 # %%
 # Dots are the influence of a word on the log-odds of a 3, the mean over the images.  Bars are 95 % intervals of this

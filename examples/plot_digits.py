@@ -45,7 +45,7 @@ print(to_text(graph))
 from skgmmcnn import InferenceGraphDisplay
 
 display = InferenceGraphDisplay.from_estimator(pipe, digits.test_images, image=3)
-display.figure_.savefig("inference_graph.png")
+display.save("inference_graph.png")
 print("\nWrote inference_graph.png")
 
 # %%

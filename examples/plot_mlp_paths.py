@@ -80,5 +80,5 @@ wrong = np.flatnonzero(test_decisions != test_labels)
 leaves = test_paths.departures(test_labels)[wrong]
 image = int(wrong[np.flatnonzero((leaves > 0) & (leaves < 5))[0]])
 display = PathDisplay.from_estimator(hmm, test_maps, test_labels, image=image)
-display.figure_.savefig("mlp_paths.png")
+display.save("mlp_paths.png")
 print("\nWrote mlp_paths.png")

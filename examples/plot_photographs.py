@@ -86,7 +86,7 @@ print(f"The words of stage4 predict {pipe['graph'].score(words):.0%} of its deci
 # Why is this a pagoda?  Patches show typical places of each word, and colours its places in this piece.
 image = piece(0, 255, 205)
 display = InferenceGraphDisplay.from_estimator(pipe, image[None])
-display.figure_.savefig("why_pagoda.png")
+display.save("why_pagoda.png")
 
 # %%
 # A piece from the border shows a pagoda behind trees.  The contrast explains why the network decides for one *rather
@@ -96,7 +96,7 @@ decision = names[pipe[:-1].transform(image[None]).decisions[0]]
 other = "pagoda" if decision == "trees" else "trees"
 print(f"The decision is {decision!r} rather than {other!r}.")
 display = InferenceGraphDisplay.from_estimator(pipe, image[None], contrast=other)
-display.figure_.savefig("why_not.png")
+display.save("why_not.png")
 
 # %%
 # The same contrast by other methods: Grad-CAM of the last stage, integrated gradients, occlusion by a grey square, and

@@ -69,7 +69,7 @@ pipe = Pipeline(
 ).fit(train)
 three = int(np.flatnonzero(test_labels == 3)[0])
 display = InferenceGraphDisplay.from_estimator(pipe, test, image=three)
-display.figure_.savefig("inference_graph_shortcut.png")
+display.save("inference_graph_shortcut.png")
 
 # %%
 # Map the places of the words of the class graph over all images.  Words of the corner occur there in nearly every 3.

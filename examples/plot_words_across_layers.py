@@ -24,7 +24,7 @@ pipe = make_pipeline(extractor, LayerDictionary(50, random_state=0)).fit(digits.
 from skgmmcnn import WordSimilarityDisplay
 
 display = WordSimilarityDisplay.from_estimator(pipe, digits.test_images, random_state=0)
-display.figure_.savefig("words_across_layers.png")
+display.save("words_across_layers.png")
 
 for layer in display.by_class:
     similarity = display.by_class[layer]

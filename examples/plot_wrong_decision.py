@@ -38,12 +38,12 @@ print(f"Image {image}: label {label}, decision {decision}.")
 from skgmmcnn import InferenceGraphDisplay
 
 display = InferenceGraphDisplay.from_estimator(pipe["graph"], words, image=image)
-display.figure_.savefig("inference_graph_wrong.png")
+display.save("inference_graph_wrong.png")
 
 # %%
 # The contrast with the true class leaves out evidence for both.
 display = InferenceGraphDisplay.from_estimator(pipe["graph"], words, image=image, contrast=label)
-display.figure_.savefig("inference_graph_contrast.png")
+display.save("inference_graph_contrast.png")
 
 # %%
 # The reverse contrast: the evidence for the true class.
