@@ -8,9 +8,11 @@ import warnings
 from pathlib import Path
 
 import sklearn
+import torch
 
-# Files of this package, of scikit-learn, whose pipelines and wrappers call it, and of decorators.
-_INTERNAL = (str(Path(__file__).parent), str(Path(sklearn.__file__).parent), contextlib.__file__)
+# This package, libraries that call it (pipelines, wrappers, hooks), and decorators.
+_FILES = (__file__, str(sklearn.__file__), str(torch.__file__))
+_INTERNAL = (*(str(Path(file).parent) for file in _FILES), contextlib.__file__)
 
 
 def warn(message: str, category: type[Warning] = UserWarning) -> None:

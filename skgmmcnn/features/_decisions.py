@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sized
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .._warnings import warn
 from ._scores import adds_up, in_unit_interval
 from ._spec import ONE_AT_A_TIME, NetworkSpec
 
@@ -57,10 +57,9 @@ def check_one_decision(n_outputs: int, decision: Callable | None) -> None:
     what = f"The network's {n_outputs} outputs lie in [0, 1] and do not add up to 1: they are {n_outputs} sigmoids"
     if decision is None:
         raise ValueError(f"{what} (multi-label). {ONE_AT_A_TIME}")
-    warnings.warn(
+    warn(
         f"{what}. With decision= they are treated as scores of one softmax; it is better to explain one "
         "output at a time, with a network that returns only that one (n, 1).",
-        stacklevel=4,
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 
@@ -14,6 +13,7 @@ from torch import Tensor
 from torch.autograd.graph import allow_mutation_on_saved_tensors
 
 from .._device import exact_float32
+from .._warnings import warn
 from ._captured import CapturedNetwork, Fields
 from ._receptive_field import ReceptiveField, Span
 
@@ -55,9 +55,8 @@ def effective_fields(
                 effective |= {(upper, lower): field for lower, field in zip(below, of_upper, strict=True)}
             return effective
     except RuntimeError as error:
-        warnings.warn(
+        warn(
             f"Effective receptive fields cannot be measured: {str(error).splitlines()[0]}  Receptive fields are used.",
-            stacklevel=4,
         )
         return dict(fields)
 

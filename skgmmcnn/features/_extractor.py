@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from numbers import Integral
@@ -19,6 +18,7 @@ from torchvision.models import WeightsEnum
 
 from .._compat import ContainerOutput, Interval, StrOptions, fit_context
 from .._device import resolve_device
+from .._warnings import warn
 from ._captured import CapturedNetwork
 from ._copying import plain
 from ._decisions import check_one_decision, count_outputs, decide, is_bounded, meaning_of
@@ -290,7 +290,7 @@ class FeatureExtractor(ContainerOutput, TransformerMixin, BaseEstimator, auto_wr
         if len(errors) == len(images):
             raise ValueError(f"None of the {len(images)} images can be read; the first: {errors[0]}")
         examples = "; ".join(f"image {number}: {error}" for number, error in list(errors.items())[:3])
-        warnings.warn(f"{len(errors)} of {len(images)} images cannot be read and are skipped: {examples}", stacklevel=4)
+        warn(f"{len(errors)} of {len(images)} images cannot be read and are skipped: {examples}")
         return images[np.setdiff1d(np.arange(len(images)), list(errors))]
 
     def _layer_names(self) -> Sequence[str] | None:
@@ -377,10 +377,9 @@ def warn_if_unsteady(network: CapturedNetwork, images: Tensor, activations: dict
     for layer, values in activations.items():
         change = (repeated[layer][:1] - values).abs().max()
         if change > _ROUNDING * values.abs().max():
-            warnings.warn(
+            warn(
                 f"Layer {layer!r} returns different values for the same image beside another one: the network draws "
                 "random numbers, or mixes the images of a batch, as batch normalisation without running statistics "
                 "does. Words and graphs will change with each pass.",
-                stacklevel=4,
             )
             return

@@ -7,7 +7,6 @@ operations in place are covered, networks may branch on their values, and one pa
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -19,6 +18,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .._progress import progress
+from .._warnings import warn
 from ._forms import Form, no_form
 from ._operations import Call, mix_all, shadow_of, tensors_in
 from ._receptive_field import ReceptiveField
@@ -75,10 +75,9 @@ class Follower(TorchDispatchMode):
         super().__exit__(*exception)
         self._bar.__exit__(*exception)
         if self._unknown:
-            warnings.warn(
+            warn(
                 f"The outputs of {', '.join(sorted(self._unknown))} are taken to depend on all inputs: the receptive "
                 "fields of layers above may be smaller than reported.",
-                stacklevel=2,
             )
 
     def check(self, layers: Sequence[str]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Iterator
 from hashlib import blake2b
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Subset
 from torchvision.transforms.functional import to_pil_image
 
+from .._warnings import warn
 from ._decisions import entries, not_finite
 from ._image_files import UnreadableError, normalise, read
 
@@ -240,10 +240,9 @@ def warn_if_random(images: Images, first: Tensor) -> None:
         return
     if any(not torch.equal(first, images.batch(0, 1)) for _ in range(_N_REPEATED)):
         source = "The data set" if images.preprocess is None else "preprocess"
-        warnings.warn(
+        warn(
             f"{source} returns different values for the same image each time, as for training: leave out random crops, "
             "flips and noise, or words and graphs do not belong to the images shown.",
-            stacklevel=4,
         )
 
 

@@ -6,7 +6,6 @@ import copy
 import difflib
 import hashlib
 import os
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +17,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from .._warnings import warn
 from ._checkpoints import load_weights
 from ._copying import copy_memo, private_copy, remove_parametrizations
 from ._running import in_memory
@@ -142,10 +142,9 @@ def usual_preprocess(model: str) -> Callable | None:
     entry = getattr(torchvision.models.get_model_weights(model), "DEFAULT", None)
     if entry is None:
         return None
-    warnings.warn(
+    warn(
         f"Images are preprocessed as for {entry}, the published weights of {model!r}; pass preprocess=... if "
         "yours were trained otherwise.",
-        stacklevel=4,
     )
     return entry.transforms()
 

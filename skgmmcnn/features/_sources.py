@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from numbers import Integral
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from .._device import resolve_device
 from .._progress import progress
+from .._warnings import warn
 from ._captured import CapturedNetwork
 from ._decisions import decide
 from ._images import Images
@@ -155,9 +155,8 @@ class NetworkSource:
                     start, rest = start + len(batch), rest[len(batch) :]
 
     def _warn_of_memory(self) -> None:
-        warnings.warn(
+        warn(
             f"The device ran out of memory with batch_size={self.running.batch_size}; continuing with smaller batches.",
-            stacklevel=4,
         )
 
     @property
