@@ -30,10 +30,9 @@ _HEAT_OPACITY, _WORD_OPACITY = 0.95, 0.3  # of the largest influence, and of a w
 class InfluenceMapDisplay(Drawing):
     """Influence of the locations of images on decisions, laid over the images, one column per image.
 
-    Below each image stands a heat map of every layer: blue for the class, orange against it, each map on its own scale.
-    Below the map stand the sum of the influence, in nats of the log-odds of the class or of its lead over another one,
-    and the largest absolute value of a location.  Then the same layer as segments: the words of largest salience, by
-    which graphs choose words, for or against, each in a colour.
+    Each layer has a heat map, blue for the class and orange against it, on a scale of its own, with the sum of the
+    influence, in nats of the log-odds of the class or of its lead over another one, and the largest absolute value of a
+    location.  Below it, the words of largest salience, by which graphs select words, are segments of the image.
 
     Parameters
     ----------
@@ -133,7 +132,7 @@ class InfluenceMapDisplay(Drawing):
         words = run([*before, model], X[rows])
         if words.influence is None or words.pictures is None:
             raise ValueError(
-                "Influence needs the network and its images, and these words were made from arrays or vectors. Make "
+                "Influence needs the network and its images, but these words were made from arrays or vectors. Make "
                 "them from images with a FeatureExtractor, or draw the words with WordMapDisplay."
             )
         spec = words.spec

@@ -53,7 +53,7 @@ class PathDisplay(Drawing):
     n_paths : int, default=3
         Most paths per class.
     image : int, default=None
-        Number of the image whose path is drawn along.
+        Number of the image whose path is drawn, too.
     true_label : int, default=None
         Its true class.
     picture : uint8 array of shape (height, width, 3), default=None
@@ -106,16 +106,16 @@ class PathDisplay(Drawing):
         Parameters
         ----------
         estimator : LayerHMM or Pipeline
-            A fitted chain, or a fitted pipeline with one.
+            Fitted; a pipeline has a :class:`~skgmmcnn.LayerHMM` among its steps.
         X : object
-            Images as the pipeline takes them, or what the chain reads.
+            Images for a pipeline, or the input of the chain.
         y : array-like of shape (n,), default=None
             True classes, for `image`.
         targets : sequence of int or str, default=None
-            Decisions whose paths are drawn, by number or name.  None takes the image's true class and its decision,
-            where these are known, and otherwise the two most frequent decisions.
+            Decisions whose paths are drawn, by number or name.  None draws the true class and the decision of `image`
+            if these differ, and otherwise the two most frequent decisions.
         image : int or str, default=None
-            An image, by number or file name, whose path is drawn along.
+            An image, by number or file name, whose path is drawn, too.
         n_paths : int, default=3
             Most paths per class.
         ax : matplotlib.axes.Axes, default=None
@@ -131,7 +131,7 @@ class PathDisplay(Drawing):
         paths = hmm.paths(X)
         classes = hmm.classes_
         if paths.decisions is None or classes is None:
-            raise ValueError("These paths lead to no decision: the chain was fitted on plain arrays without y.")
+            raise ValueError("The chain has no classes, as it was fitted on arrays without y; fit it with y.")
         row = None if image is None else find_images(image, X, len(paths)).item()
         of_network = isinstance(X, FeatureMaps)
         number = X.spec.class_index if of_network else partial(_class_index, classes=classes)

@@ -23,9 +23,8 @@ _ENDINGS = {None: "", True: ", converged", False: ", stopped at max_iter"}
 class TrainingDisplay(Panels):
     """The log-likelihood after every pass of training, one panel per layer.
 
-    Training converges when a pass gains less than `tol` of the estimator, and stops at its `max_iter` at the latest;
-    titles say which.  A smaller `tol` gives more passes where training converged, a larger `max_iter` where it stopped
-    there.  Panels are scaled to the passes after the first one, which depends on the start.
+    Titles state whether training converged, as a pass gained less than `tol` of the estimator, or stopped at its
+    `max_iter`.  Panels are scaled to the passes after the first one, which depends on the initialisation.
 
     Parameters
     ----------
@@ -34,9 +33,9 @@ class TrainingDisplay(Panels):
     unit : str, default="row"
         The unit of the density: "location", "example" or "row".
     retrained : bool, default=False
-        Whether the last value belongs to words retrained to predict the class; its line is dashed.
+        Whether the last value is that after retraining to predict the class; its line is dashed.
     converged : dict of str to bool, default=None
-        By panel, whether training converged, or stopped at `max_iter`; not in the title where missing.
+        By panel, whether training converged, False if it stopped at `max_iter`; omitted from titles where missing.
 
     Attributes
     ----------

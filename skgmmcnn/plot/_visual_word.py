@@ -18,7 +18,7 @@ from ._layout import Box
 from ._reading import classes_of, named_vocabulary, statistics_of, words_by_name
 
 _NAME, _PATCH, _BARS = 1.35, 0.8, 0.95  # widths of a row's parts; a patch is as high as it is wide
-_LINE, _NAME_LINE, _ABOUT_LINE = 0.17, 0.155, 0.125  # of a bar, of a name, and of what stands below it
+_LINE, _NAME_LINE, _ABOUT_LINE = 0.17, 0.155, 0.125  # heights of lines: of bars, of names, and of notes below these
 _GAP = 0.2
 _LETTER = 0.068  # mean width of a letter of a class's name
 _LONGEST = 32  # letters of a class's name
@@ -28,9 +28,9 @@ _LONGEST = 32  # letters of a class's name
 class VisualWordDisplay(Drawing):
     """Typical patches and classes of words, one row per word.
 
-    On the left the patches of fitted images that are most typical of the word; on the right the commonest classes of
-    the images that show it.  The line on a bar marks the class's share of all locations, where the bar of a word
-    that is independent of the class would end.
+    On the left are the most typical patches of the word in the fitted images, on the right the commonest classes of the
+    images that show it.  The line on a bar marks the class's share of all locations, the length of the bar if word and
+    class were independent.
 
     Parameters
     ----------
@@ -146,7 +146,7 @@ class VisualWordDisplay(Drawing):
         return lines
 
     def _title(self, layer: str, number: int) -> tuple[list[str], list[str]]:
-        """Return the lines beside a word's patches: its name, and smaller its layer and frequency."""
+        """Return the lines beside a word's patches: its name, and its layer and frequency."""
         share = float(self.vocabulary.statistics[layer].share[number])
         name = self.vocabulary.names.get((layer, number))
         return (

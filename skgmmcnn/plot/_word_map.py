@@ -33,9 +33,9 @@ _SHORT = 7  # letters of entries that stand two by two
 class WordMapDisplay(Drawing):
     """An image with its maps of words, one panel per layer.
 
-    In each panel some words are coloured on the grey image, and named below, each with its most typical patch and the
-    number of locations that show it, of all.  A location is drawn on the pixels nearest to the middle of its
-    receptive field.  For a layer with a single location the image is framed in the colour of its word.
+    In each panel some words are coloured on the grey image.  A legend names them, each with its most typical patch and
+    its share of the locations.  A location covers the pixels nearest to the middle of its receptive field.  For a layer
+    with a single location the image is framed in the colour of its word.
 
     Parameters
     ----------
@@ -103,11 +103,11 @@ class WordMapDisplay(Drawing):
             Words to colour, by layer and number, ``("layer3", 17)``, or as graphs and tables name them,
             ``"layer3_w017"``.
         graph : networkx.DiGraph, default=None
-            Colour the words of this graph, of each layer at most eight, the strongest.
+            Graph whose words to colour, the strongest eight of each layer.
         layers : str or sequence of str, default=None
-            Layers to draw; all if None, or those that have words to colour.
+            Layers to draw; None draws those with words to colour.
         n_words : int, default=6
-            Most words to colour of each layer where these are not given: those that the image shows most, 1 to 8.
+            Number of words to colour of each layer without `words` and `graph`, the most frequent ones, 1 to 8.
         ax : matplotlib.axes.Axes, default=None
             Axes to draw into; None makes a figure of fitting size.
 

@@ -23,10 +23,10 @@ _NAME = 11  # letters of a layer's name in one line
 class WordSimilarityDisplay(Panels):
     """Similarity of the words of one class, and spread of words over images, layer by layer.
 
-    Four panels: the similarity of all words by the classes of the images that they occur in; its mean over words that
-    represent the same class and over words of different classes, for each layer; the same for the distance of the
-    words' means; and how words lie in images.  Grey bands hold 95 % of the mean within classes under random
-    permutations of the classes of words.
+    Four panels: the similarity of all words by the classes of the images that they occur in; its mean over words of the
+    same class and over words of different classes, for each layer; the same for the distance of the words' means; and
+    the spread of words over images.  Grey bands are 95 % intervals of the mean within classes under random permutations
+    of the classes of words.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ class WordSimilarityDisplay(Panels):
         estimator : LayerDictionary or Pipeline
             Fitted; a pipeline has a :class:`~skgmmcnn.LayerDictionary` as one of its steps.
         X : FeatureMaps or WordMaps, or what the pipeline takes
-            Images to measure on.  The class of a word is learnt from the fitted images, so other images are best.
+            Images to measure on, other than the fitted ones, of which the classes of words are known.
         n_permutations : int, default=1000
             Number of random permutations of the classes.
         random_state : int, RandomState instance or None, default=None
@@ -172,7 +172,7 @@ def _draw_cohesion(ax: Any, cohesion: Mapping[str, Cohesion], title: str, label:
 
 
 def _finish(ax: Any, title: str, layers: Iterable[str], about: Iterable[str]) -> None:
-    """Write the title, and a text about each layer below the axis; add a legend above all that is drawn."""
+    """Write the title, a text about each layer below the axis, and a legend above the lines."""
     names = [f"{wrap_name(layer, _NAME)}\n{text}" for layer, text in zip(layers, about, strict=True)]
     ax.set_title(title)
     ax.set_xticks(range(len(names)), names, fontsize=8.5, parse_math=False)

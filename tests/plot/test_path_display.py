@@ -97,7 +97,7 @@ def test_bad_input(pipe, digits, rng):
     with pytest.raises(ValueError, match="1 to 4 classes can be drawn; got 5"):
         PathDisplay.from_estimator(pipe, digits.test_images, targets=range(5))
     parts = [rng.normal(size=(50, 2)), rng.normal(size=(50, 2))]
-    with pytest.raises(ValueError, match="fitted on plain arrays without y"):
+    with pytest.raises(ValueError, match="fitted on arrays without y"):
         PathDisplay.from_estimator(LayerHMM(2, random_state=0, tol=1).fit(parts), parts)
     hmm = LayerHMM(2, random_state=0, tol=1).fit(parts, np.arange(50) % 2)
     with pytest.raises(ValueError, match="no class 7"):
