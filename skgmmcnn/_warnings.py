@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import warnings
 from pathlib import Path
 
+import joblib
 import sklearn
 import torch
 
 # This package, libraries that call it (pipelines, wrappers, hooks), and decorators.
-_FILES = (__file__, str(sklearn.__file__), str(torch.__file__))
-_INTERNAL = (*(str(Path(file).parent) for file in _FILES), contextlib.__file__)
+_FILES = (__file__, *(str(module.__file__) for module in (sklearn, joblib, torch)))
+_INTERNAL = (*(f"{Path(file).parent}{os.sep}" for file in _FILES), contextlib.__file__)
 
 
 def warn(message: str, category: type[Warning] = UserWarning) -> None:

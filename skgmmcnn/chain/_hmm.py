@@ -17,10 +17,10 @@ from torch import Tensor
 from .._compat import Interval, StrOptions, fit_context
 from .._device import exact_float32
 from .._threads import reproducible
-from ..dictionary import Assigned, Sample, WordMaps, WordModel, draw, passes
+from ..dictionary import Assign, Assigned, Sample, WordMaps, WordModel, draw, passes
 from ..features import FeatureMaps, maps_of_arrays
 from ..mixture import SOLVERS, Assignment, OnlineState, Rows, Training, in_blocks, online_pass, sampling
-from ._chain import Chain, assign, joined, uniform
+from ._chain import Chain, ChainScorer, assign, joined, uniform
 from ._paths import InferencePaths
 from ._recursions import likeliest_paths, state_posteriors, viterbi
 
@@ -473,11 +473,18 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         if self.classes_ is None:
             raise ValueError("The chain has no decisions: it was fitted on plain arrays without y.")
 
-    def _assign(self, activations: Mapping[str, Tensor], scored: bool) -> Assigned:
-        values = joined(activations, self.layers_)
-        parts = self._chain.scorer(values).infer(assign, values)
-        for layer, assigned in zip(self.layers_, zip(*parts, strict=True), strict=True):
-            yield layer, Assignment(*map(torch.cat, zip(*assigned, strict=True)))
+    def _assigner(self) -> Assign:
+        scorer: ChainScorer | None = None
+
+        def assign_words(activations: Mapping[str, Tensor], scored: bool) -> Assigned:
+            nonlocal scorer
+            values = joined(activations, self.layers_)
+            scorer = scorer or self._chain.scorer(values)
+            parts = scorer.infer(assign, values)
+            for layer, assigned in zip(self.layers_, zip(*parts, strict=True), strict=True):
+                yield layer, Assignment(*map(torch.cat, zip(*assigned, strict=True)))
+
+        return assign_words
 
     def _log_likelihood(self, X: Any) -> float:
         return float(self.score_samples(X).mean())
@@ -490,13 +497,14 @@ class LayerHMM(WordModel, auto_wrap_output_keys=None):  # type: ignore[call-arg]
     ) -> tuple[list[np.ndarray], np.ndarray]:
         """Return the results of a recursion for all examples, and the decisions of the network (n,)."""
         check_is_fitted(self)
-        results, decisions = [], []
+        results, decisions, scorer = [], [], None
         maps = self._check(X, None, reset=False)
         for batch in maps.batches():
             values = joined(batch.activations, self.layers_)
             observed = None if targets is None else torch.from_numpy(targets[batch.rows])
             with exact_float32():
-                blocks = self._chain.scorer(values).infer(recursion, values, observed)
+                scorer = scorer or self._chain.scorer(values)
+                blocks = scorer.infer(recursion, values, observed)
                 results += [[part.numpy(force=True) for part in parts] for parts in blocks]
             decisions.append(batch.decisions)
         return [np.concatenate(parts) for parts in zip(*results, strict=True)], np.concatenate(decisions)

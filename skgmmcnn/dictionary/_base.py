@@ -20,7 +20,7 @@ from .._threads import reproducible
 from ..features import FeatureMaps
 from ..mixture import EMISSIONS, STARTS, Mixture, Trained, check_scale, family_of, moments, start, variance_floor
 from ._influence import Influence
-from ._labelling import Assigned, label
+from ._labelling import Assign, label
 from ._representatives import Typical, illustrate
 from ._training import Sample
 from ._words import Vocabulary, WordMaps, count_classes
@@ -62,8 +62,8 @@ class WordModel(Trained, ContainerOutput, TransformerMixin, BaseEstimator, auto_
         """Return plain arrays as feature maps."""
 
     @abstractmethod
-    def _assign(self, activations: Mapping[str, Tensor], scored: bool) -> Assigned:
-        """Yield each layer and the words of its locations (n H W,), with posteriors and log-densities if `scored`."""
+    def _assigner(self) -> Assign:
+        """Return the function that assigns words in one pass over images; its scorers are made once."""
 
     @abstractmethod
     def _fit(self, X: Any, y: Any) -> WordMaps:
@@ -319,7 +319,7 @@ class WordModel(Trained, ContainerOutput, TransformerMixin, BaseEstimator, auto_
         n_words = self.vocabulary_.n_words
         names = self._names(n_words)
         typical = {layer: Typical(n, _N_REPRESENTATIVES) for layer, n in n_words.items()} if illustrated else None
-        labels, decisions = label(maps, self._assign, n_words, keep_proba=self.keep_proba, typical=typical)
+        labels, decisions = label(maps, self._assigner(), n_words, keep_proba=self.keep_proba, typical=typical)
         words = {layer: arrays[0] for layer, arrays in labels.items()}
         if typical is not None:
             self._set_examples(maps, words, decisions, typical)

@@ -16,9 +16,9 @@ from .._compat import StrOptions, fit_context
 from .._distributed import local_slice
 from .._threads import reproducible
 from ..features import FeatureMaps, maps_of_arrays
-from ..mixture import SOLVERS, STARTS, Expectation, Fitted, Mixture, OnlineState, Rows, Training, online_step
+from ..mixture import SOLVERS, STARTS, Expectation, Fitted, Mixture, OnlineState, Rows, Scorer, Training, online_step
 from ._base import WordModel
-from ._labelling import Assigned, as_rows, average_posteriors
+from ._labelling import Assign, Assigned, as_rows, average_posteriors
 from ._readouts import Readout, fit_readout, train_words
 from ._training import Sample, draw, passes
 from ._words import WordMaps
@@ -291,7 +291,7 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
             raise ValueError(f"n_images must be at least 1; got {n_images}.")
         maps = self._check(X, None, reset=False)
         rows = np.unique(np.linspace(0, len(maps) - 1, min(n_images, len(maps))).astype(int))
-        return worth(maps[rows], self._assign, self.mixtures_)
+        return worth(maps[rows], self._assigner(), self.mixtures_)
 
     def fit_readout(self, X: FeatureMaps, y: Any = None) -> LayerDictionary:
         """Fit a linear classifier of the class on the words of each layer; the words are not changed.
@@ -341,10 +341,17 @@ class LayerDictionary(WordModel, auto_wrap_output_keys=None):  # type: ignore[ca
     def _as_maps(self, X: Any, *, reset: bool) -> FeatureMaps:
         return maps_of_arrays({"dense": validate_data(self, X, dtype=[np.float64, np.float32], reset=reset)})
 
-    def _assign(self, activations: Mapping[str, Tensor], scored: bool) -> Assigned:
-        for layer, values in activations.items():
-            rows = as_rows(values)
-            yield layer, self.mixtures_[layer].scorer(rows).assign(rows, scored)
+    def _assigner(self) -> Assign:
+        scorers: dict[str, Scorer] = {}
+
+        def assign(activations: Mapping[str, Tensor], scored: bool) -> Assigned:
+            for layer, values in activations.items():
+                rows = as_rows(values)
+                if layer not in scorers:
+                    scorers[layer] = self.mixtures_[layer].scorer(rows)
+                yield layer, scorers[layer].assign(rows, scored)
+
+        return assign
 
     def _posterior_table(self, maps: FeatureMaps) -> np.ndarray:
         with reproducible():

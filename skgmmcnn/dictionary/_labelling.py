@@ -11,7 +11,7 @@ from torch import Tensor
 from .._distributed import all_gather, local_slice, n_processes
 from .._threads import reproducible
 from ..features import FeatureMaps
-from ..mixture import Assignment, Mixture
+from ..mixture import Assignment, Mixture, Scorer
 from ._representatives import Typical
 
 # Each layer, and the words of its locations (n H W,).
@@ -65,12 +65,14 @@ def average_posteriors(maps: FeatureMaps, mixtures: Mapping[str, Mixture]) -> tu
     """Return by layer the posteriors of the words averaged over each image (n, K), and the decisions (n,)."""
     averages = {layer: np.empty((len(maps), len(mixtures[layer].weights)), np.float32) for layer in maps.layers}
     decisions = np.empty(len(maps), np.int64)
+    scorers: dict[str, Scorer] = {}
     with reproducible():
         for batch in maps.batches():
             decisions[batch.rows] = batch.decisions
             for layer, values in batch.activations.items():
-                scorer = mixtures[layer].scorer(values)
-                means = [scorer.predict_proba(as_rows(image[None])).mean(0) for image in values]
+                if layer not in scorers:
+                    scorers[layer] = mixtures[layer].scorer(values)
+                means = [scorers[layer].predict_proba(as_rows(image[None])).mean(0) for image in values]
                 averages[layer][batch.rows] = torch.stack(means).numpy(force=True)  # one wait for the GPU
     return averages, decisions
 

@@ -7,7 +7,7 @@ from ._export import read_graph, to_frame, write_graph
 from ._hierarchy import DECISION
 from ._inference_graph import InferenceGraph
 from ._influence_traces import salience
-from ._kinds import KINDS, evidence_for, kind_of, strength_of, wording_of
+from ._kinds import KINDS, kind_for, kind_of, strength_of, wording_of
 from ._pairs import PairEffect, pair_effects, priorities, selections_of
 from ._surprise import surprise, typicality
 from ._targets import Target, targets_of

@@ -65,7 +65,7 @@ class CountEvidence(Evidence):
 
     def _validate(self) -> None:
         if self.estimator.n_nodes == ENOUGH:
-            raise ValueError("n_nodes='enough' needs the network, that is, evidence='influence'; pass a number.")
+            raise ValueError("n_nodes='enough' needs words with a network and influence as evidence; pass a number.")
 
     def select(self, targets: Targets) -> list[Selection]:
         """Return the words of largest score for the words kept above."""

@@ -110,7 +110,8 @@ class Evidence(ABC):
     def totals(self) -> np.ndarray:
         """Return the evidence of every word for each image's decision, float (n, sum of K over the layers)."""
 
-    def priority(self, evidence: np.ndarray, n_locations: np.ndarray) -> np.ndarray:
+    @staticmethod
+    def priority(n_nodes: Any, evidence: np.ndarray, n_locations: np.ndarray) -> np.ndarray:
         """Return the keys (n, K) by which graphs choose words, from their evidence and numbers of locations."""
         return evidence
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
@@ -14,9 +14,6 @@ from ._influence_summary import summarise
 from ._influence_traces import Question, Trace, order, salience, trace
 from ._influence_wording import InfluenceWording
 from ._targets import Targets
-
-if TYPE_CHECKING:
-    pass
 
 # Of 30 photographs a class, over five classes of SqueezeNet: with 10 more, class graphs of two such sets share 70 % of
 # their words rather than 64 %, and these carry 2 % less of the influence; with 20 it is 78 %, and 4 %.
@@ -56,8 +53,9 @@ class InfluenceEvidence(Evidence):
         traces = self._traces(self._question(Targets(DECISION, self.words.decisions)), keep=False)
         return np.stack([np.concatenate([each.totals[layer] for layer in self.words.layers]) for each in traces])
 
-    def priority(self, evidence: np.ndarray, n_locations: np.ndarray) -> np.ndarray:
-        return evidence if self.estimator.n_nodes == ENOUGH else salience(evidence, n_locations)
+    @staticmethod
+    def priority(n_nodes: Any, evidence: np.ndarray, n_locations: np.ndarray) -> np.ndarray:
+        return evidence if n_nodes == ENOUGH else salience(evidence, n_locations)
 
     def effects(self, kept: dict[str, list[list[int]]]) -> list[dict[tuple[Word, Word], float]]:
         """Return for each image the effects of all pairs of the words `kept`, by layer, and of each on the decision."""

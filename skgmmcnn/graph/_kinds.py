@@ -20,12 +20,17 @@ AUTO = "auto"
 KINDS: dict[str, type[Evidence]] = {kind.name: kind for kind in (InfluenceEvidence, CountEvidence)}
 
 
+def kind_for(estimator: InferenceGraph, words: WordMaps) -> type[Evidence]:
+    """Return the kind of evidence for words."""
+    if estimator.evidence != AUTO:
+        return KINDS[estimator.evidence]
+    return CountEvidence if words.influence is None else InfluenceEvidence
+
+
 def evidence_for(estimator: InferenceGraph, words: WordMaps, hierarchy: Hierarchy | None = None) -> Evidence:
     """Return the evidence for words, in the hierarchy of the fitted counts if none is given."""
-    name = estimator.evidence
-    if name == AUTO:
-        name = CountEvidence.name if words.influence is None else InfluenceEvidence.name
-    return KINDS[name](estimator, words, hierarchy or Hierarchy.of(words.spec, estimator._effective))
+    kind = kind_for(estimator, words)
+    return kind(estimator, words, hierarchy or Hierarchy.of(words.spec, estimator._effective))
 
 
 def kind_of(graph: nx.DiGraph) -> type[Evidence]:

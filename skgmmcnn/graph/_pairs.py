@@ -11,7 +11,7 @@ from ._evidence import Selection
 from ._hierarchy import Pair
 from ._inference_graph import InferenceGraph
 from ._influence_evidence import InfluenceEvidence
-from ._kinds import evidence_for
+from ._kinds import evidence_for, kind_for
 from ._targets import targets_of
 
 
@@ -28,12 +28,13 @@ class PairEffect(NamedTuple):
 
 def selections_of(estimator: InferenceGraph, words: WordMaps) -> list[Selection]:
     """Return the selections of the graphs of decisions, one for each image."""
+    estimator._check_words(words)
     return evidence_for(estimator, words).select(targets_of(words))
 
 
 def priorities(estimator: InferenceGraph, words: WordMaps, evidence: np.ndarray, n_locations: np.ndarray) -> np.ndarray:
     """Return the keys (n, K) by which graphs choose words, from their evidence and numbers of locations."""
-    return evidence_for(estimator, words).priority(evidence, n_locations)
+    return kind_for(estimator, words).priority(estimator.n_nodes, evidence, n_locations)
 
 
 def pair_effects(
@@ -44,6 +45,7 @@ def pair_effects(
     The evidence is the one in the graph; the effect is the fall of the decision's log-odds, in nats, by ablating the
     lower word from only the upper one.  `selections` are computed if None.
     """
+    estimator._check_words(words)
     evidence = evidence_for(estimator, words)
     selections = selections or selections_of(estimator, words)
     if evidence.uses_network:

@@ -36,7 +36,7 @@ class Wording(ABC):
 
     def __init__(self, graph: nx.DiGraph, strength: Strength) -> None:
         self._facts, self._strength = graph.graph, strength
-        self._root = graph.nodes[self._facts["root"]]
+        self._root = graph.nodes.get(self._facts.get("root"), {})
         self._several = self._facts["n_images"] > 1
         self._words = [node for node in graph.nodes.values() if self._has_evidence(node)]
         self._longest = max((abs(strength.of_node(node)) for node in self._words), default=1) or 1

@@ -118,13 +118,13 @@ def completeness(estimator: Any, X: Any, y: Any = None, *, layers: Sequence[str]
     layers = check_layers(layers, parts.maps.layers)
     parts.check_scores()
     labels = None if y is None else parts.maps.spec.encode(y, len(parts.maps))
-    dictionary = parts.dictionary
+    dictionary, assign = parts.dictionary, parts.dictionary._assigner()
 
     def work(part: Rerun) -> list[np.ndarray]:
         original = part.original
         targets = original.decisions if labels is None else labels[part.rows]
         with exact_float32(), torch.no_grad():
-            words = dict(dictionary._assign(original.activations, False))
+            words = dict(assign(original.activations, False))
         right, right_null, residual, total = [], [], [], []
         for layer in layers:
             rebuilt = rebuild(dictionary.mixtures_[layer], words[layer].component, original.activations[layer])

@@ -122,7 +122,10 @@ class Faithfulness(Result):
     def measurements(self) -> list[Measurement]:
         how = describe(self.fill, self.by)
         measurements = [measurement for circuit in self._circuits() for measurement in circuit.measurements(how)]
-        return [*measurements, Measurement(f"undefined images ({how})", "all layers", self.n_undefined)]
+        return [
+            *measurements,
+            Measurement(f"undefined images ({how})", " + ".join(self.together.layers), self.n_undefined),
+        ]
 
     def verdicts(self) -> list[Verdict]:
         if (self.fill, self.by) != ("mean", "image"):

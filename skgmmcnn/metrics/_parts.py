@@ -18,7 +18,7 @@ from .._progress import progress
 from ..chain import LayerHMM
 from ..dictionary import LayerDictionary, WordMaps, WordModel
 from ..features import FeatureMaps, check_decided
-from ..graph import InferenceGraph, Selection, evidence_for, selections_of
+from ..graph import InferenceGraph, Selection, kind_for, selections_of
 
 Table = Mapping[str, np.ndarray]  # by layer, a value for each word in each image, (n, K)
 _N_CHECKED = 8  # images
@@ -61,7 +61,7 @@ class Parts:
     def kept(self, least: float = -np.inf) -> dict[str, np.ndarray]:
         """Return the words in the graph of each image with more evidence than `least`, bool (n, K) by layer."""
         kept = {layer: np.zeros((len(self.maps), k), bool) for layer, k in self.words.vocabulary.n_words.items()}
-        strength = evidence_for(self.graph, self.words).strength
+        strength = kind_for(self.graph, self.words).strength
         for row, selection in enumerate(self.selections):
             for (layer, word), node in selection.words.items():
                 kept[layer][row, word] = strength.of_node(node) > least

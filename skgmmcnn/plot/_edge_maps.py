@@ -33,7 +33,7 @@ def edge_map(lower: np.ndarray, upper: np.ndarray, field: ReceptiveField) -> np.
     flat_lower, flat_upper = (masks.reshape(len(masks), -1) for masks in (lower, upper))
     batches = gen_batches(len(lower), max(1, _BATCH_ELEMENTS // flat_lower.shape[1]))
     sums = sum(flat_upper[part].T.astype(float) @ flat_lower[part] for part in batches)
-    total, number = np.zeros((2, rows.longest, columns.longest))
+    total, number = np.zeros((2, max(1, rows.longest), max(1, columns.longest)))
     for place, (i, j) in enumerate(np.ndindex(upper.shape[1:])):
         down, along = field.window(i, j)
         top, left = rows.start[i], columns.start[j]

@@ -187,7 +187,7 @@ def test_labels_of_other_images_are_refused(graph, words):
         ({"fields": "narrow"}, "'fields' parameter of InferenceGraph"),
         ({"n_steps": 0}, "'n_steps' parameter"),
         ({"evidence": "causal"}, "'evidence' parameter"),
-        ({"n_nodes": "enough", "evidence": "counts"}, "needs the network"),
+        ({"n_nodes": "enough", "evidence": "counts"}, "needs words with a network"),
     ],
 )
 def test_bad_settings_are_named(words, parameters, message):

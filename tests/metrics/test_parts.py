@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
@@ -33,6 +34,15 @@ OF_GRAPHS = [*OF_DECISIONS[1:], randomisation_test, stability]
 def test_a_graph_is_needed(pipe, test_images, measure):
     with pytest.raises(TypeError, match="needs a pipeline that ends with an InferenceGraph"):
         measure(pipe[:-1], test_images)
+
+
+@pytest.mark.parametrize("measure", [deletion_of_conv3, faithfulness, removal, edge_effects])
+def test_the_graph_is_fitted_to_the_words(pipe, test_images, measure):
+    other = LayerDictionary(7, random_state=0).fit(pipe[0].transform(test_images))
+    with pytest.raises(ValueError, match="come from another dictionary"):
+        measure(make_pipeline(pipe[0], other, pipe[-1]), test_images[:5])
+    with pytest.raises(NotFittedError):
+        measure(make_pipeline(*pipe[:2], InferenceGraph()), test_images[:5])
 
 
 @pytest.mark.parametrize("measure", OF_LAYERS)
