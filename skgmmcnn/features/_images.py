@@ -74,7 +74,7 @@ class Images:
         return [blake2b(prefix + self._content(row), digest_size=16).hexdigest() for row in range(len(self))]
 
     def _hash_of_data_set(self) -> str:
-        data_set, _ = _origin(self._items, 0)
+        data_set, _ = _origin(self._items, 0, exact=True)
         try:
             return joblib.hash(data_set)
         except Exception as error:
@@ -86,7 +86,7 @@ class Images:
     def _content(self, row: int) -> bytes:
         """Return bytes that identify an image."""
         if self.of_data_set:
-            _, number = _origin(self._items, row)
+            _, number = _origin(self._items, row, exact=True)
             return repr((number, _stamp(self._items, row))).encode()
         item = self._items[row]
         if isinstance(item, Path):
@@ -180,10 +180,13 @@ class Images:
             raise UnreadableError.because(f"Image {number} cannot be read", error) from error
 
 
-def _origin(data: Any, row: int) -> tuple[Any, int]:
-    """Return the data set behind subsets, and the number of an image in it."""
-    while isinstance(data, Subset):
-        data, row = data.dataset, data.indices[row]
+def _origin(data: Any, row: int, *, exact: bool = False) -> tuple[Any, int]:
+    """Return the data set behind subsets, and the number of an image in it.
+
+    With `exact` those of a subclass of torch's ``Subset`` are left, since it can return other items.
+    """
+    while type(data) is Subset or (isinstance(data, Subset) and not exact):
+        data, row = data.dataset, int(data.indices[row])
     return data, row
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
-from torch.utils.data import Dataset, TensorDataset
+from torch.utils.data import Dataset, Subset, TensorDataset
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import ToTensor
@@ -93,6 +93,34 @@ def test_progress(network, folder, capsys):
 def test_hash_of_a_data_set_is_that_of_its_content(network, folder):
     maps = [extractor(network).fit_transform(ImageFolder(folder)) for _ in range(2)]
     assert joblib.hash(maps[0]) == joblib.hash(maps[1])
+
+
+class Brighter(Subset):
+    """A subset with a transformation of its own."""
+
+    def __init__(self, data, rows, factor):
+        super().__init__(data, rows)
+        self.factor = factor
+
+    def __getitem__(self, i):
+        return self.factor * super().__getitem__(i)[0]
+
+    def __getitems__(self, rows):
+        return [self[i] for i in rows]
+
+
+def test_images_of_subsets_are_those_of_the_data_set_unless_they_are_transformed(network):
+    data = TensorDataset(torch.rand(4, 3, 12, 12))
+
+    def hashes(subset):
+        return extractor(network, preprocess=None).fit_transform(subset)._source.images.hashes()
+
+    whole = hashes(data)
+    for rows in ([1, 2], torch.tensor([1, 2]), np.array([1, 2])):
+        assert hashes(Subset(data, rows)) == whole[1:3]
+    first, second = (hashes(Brighter(data, [1, 2], factor)) for factor in (0.5, 0.7))
+    assert len({*whole, *first, *second}) == 8
+    assert hashes(Subset(Brighter(data, [1, 2], 0.5), [1])) == first[1:]
 
 
 class Rows(Dataset):
