@@ -1,6 +1,8 @@
 """Images read and preprocessed here, or in other processes."""
 
 import pickle
+import subprocess
+import sys
 
 import joblib
 import numpy as np
@@ -88,6 +90,21 @@ def test_progress(network, folder, capsys):
     assert "7/7" in capsys.readouterr().err
     extractor(network).fit_transform(folder).compute()
     assert not capsys.readouterr().err
+
+
+QUIET = """
+import sys
+from skgmmcnn import FeatureExtractor
+from skgmmcnn.datasets import load_digits_network
+digits = load_digits_network()
+FeatureExtractor(digits.network, ["conv3"]).fit_transform(digits.images[:3]).compute()
+assert "tqdm.auto" not in sys.modules
+"""
+
+
+def test_bars_of_notebooks_are_imported_only_to_be_shown():
+    """Without ipywidgets the import gives a warning."""
+    subprocess.run([sys.executable, "-c", QUIET], check=True)
 
 
 def test_hash_of_a_data_set_is_that_of_its_content(network, folder):
