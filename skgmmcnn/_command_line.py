@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import importlib
+import operator
 import os
-import pkgutil
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -174,12 +175,16 @@ def _network(name: str) -> Any:
 
 def _import(place: str) -> Any:
     """Return the object at ``module:name``, where the module may lie in the current folder."""
+    module, _, name = place.partition(":")
+    if not module or module.startswith(".") or not name:
+        raise ValueError(f"{place!r} must name a module and something in it, as in 'mynetwork:make'.")
     if "" not in sys.path:
         sys.path.insert(0, "")
+    loaded = importlib.import_module(module)
     try:
-        return pkgutil.resolve_name(place)
-    except (AttributeError, ValueError) as error:
-        raise ImportError(f"{place!r} must name an object in a module, as in 'mynetwork:make': {error}.") from error
+        return operator.attrgetter(name)(loaded)
+    except AttributeError as error:
+        raise ImportError(f"{place!r} does not exist: {error}.") from error
 
 
 def _add_fitted(parser: argparse.ArgumentParser) -> None:

@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
+def progress(things: Sequence[Any] | None = None, *, shown: Any = True, delay: float = 0, **options: Any) -> Any:
+    """Return a progress bar of tqdm over `things`, or of `total` steps, if it is `shown`; `options` are those of tqdm.
 
-class progress(tqdm):
-    """A progress bar of tqdm over `things`, or of `total` steps, if it is `shown`; `options` are those of tqdm."""
+    A bar that appears after `delay` seconds is text also in notebooks.
+    """
+    if shown and not delay:
+        from tqdm.auto import tqdm  # type: ignore[import-untyped]  # warns in notebooks without ipywidgets
+    else:
+        from tqdm import tqdm  # type: ignore[import-untyped]
 
-    monitor_interval = 0  # no thread that refreshes slow bars
+    class Bar(tqdm):
+        monitor_interval = 0  # no thread that refreshes slow bars
 
-    def __init__(self, things: Sequence[Any] | None = None, *, shown: Any = True, **options: Any) -> None:
-        super().__init__(things, disable=not shown, miniters=1, **options)
+    return Bar(things, disable=not shown, delay=delay, miniters=1, **options)

@@ -7,7 +7,7 @@ import sys
 import pytest
 from PIL import Image
 
-from skgmmcnn._command_line import main
+from skgmmcnn._command_line import _import, main
 from skgmmcnn.datasets import load_digits_network
 
 MODULE = """
@@ -127,7 +127,10 @@ def test_demo(inside, capsys):
         (["fit", "no_such_module:make", "photographs", "-o", "m.safetensors"], "no_such_module"),
         (["fit", "resnet999", "photographs", "-o", "m.safetensors"], "resnet999"),
         (["fit", "mydigits:make", "absent", "-o", "m.safetensors", *NETWORK], "absent"),
-        (["layers", ":make"], "module"),
+        (["layers", ":make"], "must name a module and something in it"),
+        (["fit", "resnet18", "photographs", "-o", "m.safetensors", "--preprocess", "mydigits"], "something in it"),
+        (["fit", "mydigits:", "photographs", "-o", "m.safetensors"], "something in it"),
+        (["layers", "./mydigits.py:make"], "something in it"),
     ],
 )
 def test_mistakes_are_one_line(inside, capsys, arguments, message):
@@ -135,6 +138,13 @@ def test_mistakes_are_one_line(inside, capsys, arguments, message):
     lines = capsys.readouterr().err.strip().splitlines()
     assert lines[-1].startswith("skgmmcnn: error: ")
     assert message in lines[-1]
+
+
+@pytest.mark.parametrize("error", [AttributeError, ValueError])
+def test_errors_of_an_imported_module_are_its_own(inside, error):
+    (inside / "faulty.py").write_text(f"raise {error.__name__}('of this module')", encoding="utf-8")
+    with pytest.raises(error, match=r"^of this module$"):
+        _import("faulty:make")
 
 
 @pytest.mark.parametrize("arguments", [[], ["fit"], ["explain"], ["unknown"]])

@@ -20,6 +20,7 @@ from torchvision.transforms.functional import to_pil_image
 from .._warnings import warn
 from ._decisions import entries, not_finite
 from ._image_files import UnreadableError, normalise, read
+from ._rows import ArrayRows, choose, plain
 
 PIL_MODES = {1: "L", 3: "RGB"}  # by number of channels
 _N_REPEATED = 7  # a random flip is missed once in 128 times
@@ -33,7 +34,9 @@ class Images:
     `mode` is the PIL mode with the number of channels of the network.
     """
 
-    def __init__(self, items: np.ndarray | list[Any] | Dataset, preprocess: Callable | None, mode: str | None) -> None:
+    def __init__(
+        self, items: np.ndarray | ArrayRows | list[Any] | Dataset, preprocess: Callable | None, mode: str | None
+    ) -> None:
         self._items: Any = items
         self.preprocess = preprocess
         self._mode = mode
@@ -42,6 +45,10 @@ class Images:
     def of_data_set(self) -> bool:
         """Whether the images are those of a data set."""
         return isinstance(self._items, Dataset)
+
+    @property
+    def _of_array(self) -> bool:
+        return isinstance(self._items, (np.ndarray, ArrayRows))
 
     def __len__(self) -> int:
         return len(self._items)
@@ -54,13 +61,12 @@ class Images:
         elif isinstance(self._items, list):
             items = [self._items[row] for row in rows]
         else:
-            items = self._items[key if isinstance(key, slice) else rows]
+            items = choose(self._items, key if isinstance(key, slice) else rows)
         return Images(items, self.preprocess, self._mode)
 
     def __getstate__(self) -> dict[str, Any]:
-        if isinstance(self._items, np.ndarray):
-            items = self._items.ravel().reshape(self._items.shape)  # in C order, since hashes depend on strides
-            return self.__dict__ | {"_items": items}
+        if self._of_array:
+            return self.__dict__ | {"_items": plain(self._items)}
         return self.__dict__ | {"_stamps": [_stamp(self._items, row) for row in range(len(self))]}  # to detect changes
 
     def hashes(self) -> list[str]:
@@ -74,7 +80,7 @@ class Images:
         return [blake2b(prefix + self._content(row), digest_size=16).hexdigest() for row in range(len(self))]
 
     def _hash_of_data_set(self) -> str:
-        data_set, _ = _origin(self._items, 0)
+        data_set, _ = _origin(self._items, 0, exact=True)
         try:
             return joblib.hash(data_set)
         except Exception as error:
@@ -86,7 +92,7 @@ class Images:
     def _content(self, row: int) -> bytes:
         """Return bytes that identify an image."""
         if self.of_data_set:
-            _, number = _origin(self._items, row)
+            _, number = _origin(self._items, row, exact=True)
             return repr((number, _stamp(self._items, row))).encode()
         item = self._items[row]
         if isinstance(item, Path):
@@ -109,7 +115,7 @@ class Images:
 
     def batch(self, start: int, stop: int, shape: tuple[int, ...] | None = None, offset: int = 0) -> Tensor:
         """Return the preprocessed images start to stop, of a given `shape`; errors count images from `offset`."""
-        if self.preprocess is None and isinstance(self._items, np.ndarray):
+        if self.preprocess is None and self._of_array:
             batch = torch.from_numpy(np.array(self._items[start:stop])).float()
             _check_shape(batch[0], shape, offset + start)
         else:
@@ -180,10 +186,13 @@ class Images:
             raise UnreadableError.because(f"Image {number} cannot be read", error) from error
 
 
-def _origin(data: Any, row: int) -> tuple[Any, int]:
-    """Return the data set behind subsets, and the number of an image in it."""
-    while isinstance(data, Subset):
-        data, row = data.dataset, data.indices[row]
+def _origin(data: Any, row: int, *, exact: bool = False) -> tuple[Any, int]:
+    """Return the data set behind subsets, and the number of an image in it.
+
+    With `exact` those of a subclass of torch's ``Subset`` are left, since it can return other items.
+    """
+    while type(data) is Subset or (isinstance(data, Subset) and not exact):
+        data, row = data.dataset, int(data.indices[row])
     return data, row
 
 

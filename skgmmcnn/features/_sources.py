@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Any, NamedTuple, TypeVar
@@ -21,6 +21,7 @@ from ._images import Images
 from ._network import fingerprint
 from ._pixels import PixelScale
 from ._rerun import Edits
+from ._rows import ArrayRows, choose, plain
 from ._running import images_at_once, in_parts, precisely
 from ._spec import NetworkSpec
 
@@ -54,7 +55,7 @@ class MemorySource:
     """
 
     spec: NetworkSpec
-    arrays: dict[str, np.ndarray]
+    arrays: Mapping[str, np.ndarray | ArrayRows]
     outputs: np.ndarray | None
     decisions: np.ndarray
     size: int
@@ -67,12 +68,15 @@ class MemorySource:
         rows = [rows] if isinstance(rows, Integral) else rows
         return MemorySource(
             self.spec,
-            {layer: values[rows] for layer, values in self.arrays.items()},
+            {layer: choose(values, rows) for layer, values in self.arrays.items()},
             None if self.outputs is None else self.outputs[rows],
             self.decisions[rows],
             self.size,
             None if self.network is None else self.network[rows],
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"arrays": {layer: plain(values) for layer, values in self.arrays.items()}}
 
     def batches(self) -> Iterator[FeatureBatch]:
         """Yield batches of all images, in order."""

@@ -267,11 +267,13 @@ KINDS: dict[str, Kind] = {
         lambda v: isinstance(v, BaseEstimator) and _is_allowed(type(v)), _pack_estimator, _unpack_estimator
     ),
     "record": Kind(lambda v: not isinstance(v, BaseEstimator) and _is_allowed(type(v)), _pack_record, _unpack_record),
-    "float": simple(float, repr, float),  # not finite
     "text": simple(np.str_, str, np.str_),
-    "scalar": simple(np.generic, np.asarray, lambda array: array[()]),
+    "scalar": simple(np.generic, np.asarray, lambda array: array[()]),  # before "float", as np.float64 is one
+    "float": simple(float, repr, float),  # not finite
     "tuple": simple(tuple, list, tuple),
     "dict": simple(dict, lambda v: list(map(list, v.items())), dict),
+    "set": simple(set, lambda v: sorted(v, key=repr), set),
+    "frozenset": simple(frozenset, lambda v: sorted(v, key=repr), frozenset),
     "device": simple(torch.device, str, torch.device),
     "dtype": simple(torch.dtype, lambda v: str(v).removeprefix("torch."), _dtype),
     "random_state": simple(np.random.RandomState, lambda v: list(v.get_state()), _random_state),

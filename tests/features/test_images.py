@@ -1,6 +1,8 @@
 """Images read and preprocessed here, or in other processes."""
 
 import pickle
+import subprocess
+import sys
 
 import joblib
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
-from torch.utils.data import Dataset, TensorDataset
+from torch.utils.data import Dataset, Subset, TensorDataset
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import ToTensor
@@ -90,9 +92,52 @@ def test_progress(network, folder, capsys):
     assert not capsys.readouterr().err
 
 
+QUIET = """
+import sys
+from skgmmcnn import FeatureExtractor
+from skgmmcnn.datasets import load_digits_network
+digits = load_digits_network()
+FeatureExtractor(digits.network, ["conv3"]).fit_transform(digits.images[:3]).compute()
+assert "tqdm.auto" not in sys.modules
+"""
+
+
+def test_bars_of_notebooks_are_imported_only_to_be_shown():
+    """Without ipywidgets the import gives a warning."""
+    subprocess.run([sys.executable, "-c", QUIET], check=True)
+
+
 def test_hash_of_a_data_set_is_that_of_its_content(network, folder):
     maps = [extractor(network).fit_transform(ImageFolder(folder)) for _ in range(2)]
     assert joblib.hash(maps[0]) == joblib.hash(maps[1])
+
+
+class Brighter(Subset):
+    """A subset with a transformation of its own."""
+
+    def __init__(self, data, rows, factor):
+        super().__init__(data, rows)
+        self.factor = factor
+
+    def __getitem__(self, i):
+        return self.factor * super().__getitem__(i)[0]
+
+    def __getitems__(self, rows):
+        return [self[i] for i in rows]
+
+
+def test_images_of_subsets_are_those_of_the_data_set_unless_they_are_transformed(network):
+    data = TensorDataset(torch.rand(4, 3, 12, 12))
+
+    def hashes(subset):
+        return extractor(network, preprocess=None).fit_transform(subset)._source.images.hashes()
+
+    whole = hashes(data)
+    for rows in ([1, 2], torch.tensor([1, 2]), np.array([1, 2])):
+        assert hashes(Subset(data, rows)) == whole[1:3]
+    first, second = (hashes(Brighter(data, [1, 2], factor)) for factor in (0.5, 0.7))
+    assert len({*whole, *first, *second}) == 8
+    assert hashes(Subset(Brighter(data, [1, 2], 0.5), [1])) == first[1:]
 
 
 class Rows(Dataset):

@@ -1,6 +1,8 @@
 """Maps are computed when they are read, and errors name the image."""
 
 import copy
+import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -20,6 +22,42 @@ def test_rows_can_be_chosen(pixels):
         np.testing.assert_array_equal(subset.pictures()[0], pixels[5])
     assert maps[np.arange(7) % 2 == 0].shape == (4,)
     assert maps[1:3].shape == (2,)
+
+
+@pytest.fixture
+def wide():
+    return np.random.default_rng(0).random((64, 3, 96, 96), dtype=np.float32)
+
+
+def allocated(work, *arguments):
+    """Return the most bytes that Python and numpy allocate at once."""
+    tracemalloc.start()
+    try:
+        work(*arguments)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_rows_of_images_are_not_copied_before_they_are_read(wide, tmp_path):
+    np.save(tmp_path / "wide.npy", wide)
+    X = np.load(tmp_path / "wide.npy", mmap_mode="r")
+    extractor = FeatureExtractor(small_network(), ["6"], batch_size=4, device="cpu").fit(X[:2])
+    maps = extractor.transform(X)
+    for rows in (np.arange(64)[::-1], np.arange(64) % 2 == 0, slice(0, 64, 2)):
+        assert allocated(lambda rows=rows: maps[rows][1:][::-1]) < X.nbytes / 100
+        np.testing.assert_allclose(maps[rows][1:][::-1].outputs, maps.outputs[rows][1:][::-1], atol=1e-6)
+    assert allocated(maps.store, tmp_path) < X.nbytes / 3
+
+
+def test_rows_of_activations_in_memory_are_not_copied_before_they_are_read(wide):
+    maps = FeatureExtractor(small_network(), ["0"], batch_size=8, device="cpu").fit_transform(wide).compute()
+    rows = np.arange(64)[::-1]
+    assert allocated(lambda: maps[rows][:40][[3, 5]]) < wide.nbytes / 100
+    part = maps[rows][:40][[3, 5]]
+    np.testing.assert_array_equal(activations(part, "0"), activations(maps, "0")[[60, 58]])
+    assert len(pickle.dumps(part)) < wide.nbytes / 4
+    np.testing.assert_array_equal(activations(pickle.loads(pickle.dumps(part)), "0"), activations(part, "0"))
 
 
 def test_memory_shortage_halves_the_batch_and_says_so_once(pixels):

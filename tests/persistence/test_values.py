@@ -84,6 +84,11 @@ def test_special_values_come_back():
         torch.float16,
         SqueezeNet1_1_Weights.IMAGENET1K_V1,
         InterpolationMode.BICUBIC,
+        np.float64(0.5),
+        np.float64("nan"),
+        np.str_("a"),
+        {"b", 1},
+        frozenset({(1, "b")}),
     ]:
         returned = there_and_back(value)
         if isinstance(value, np.ndarray) and value.dtype.kind == "i":
