@@ -95,7 +95,8 @@ class Recording(Capture):
     reruns get empty ones of equal shape.
 
     The recording `is_complete` if all that calls read was recorded, and does not come from functions that torch does
-    not report.  What a submodule computes, keeps and does not return is not recorded, since reruns may skip it.
+    not report.  What a submodule computes, keeps and does not return is not recorded, since reruns may skip it,
+    nor are exceptions.
     """
 
     def __init__(self, calls: LayerCalls, forms: Mapping[str, Form]) -> None:
@@ -127,7 +128,11 @@ class Recording(Capture):
         self.is_complete = self.is_complete and all(map(self._is_recorded, tree_leaves((args, kwargs))))
         number, n_tensors = len(self.events), len(self.empty)
         self.events.append(_Event(None, number))
-        result = function(*args, **kwargs)
+        try:
+            result = function(*args, **kwargs)
+        except Exception:
+            self.is_complete = False  # the network may go on
+            raise
         if module is not None:
             self._complete_start()
             self._forget(n_tensors, result)

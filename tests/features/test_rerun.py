@@ -201,6 +201,14 @@ class Encoder(nn.Module):
         return self.second(self.skipped)
 
 
+def fails(module, x):
+    try:
+        module(x)
+    except RuntimeError:
+        return True
+    return False
+
+
 class Unrecorded(nn.Module):
     """The part above `middle` reads a value of the part below that is not handed over by a call."""
 
@@ -222,8 +230,9 @@ class Unrecorded(nn.Module):
         lambda encoder, x: 3 * x,
         lambda encoder, x: x.chunk(2, 1)[1].repeat(1, 2, 1, 1),
         lambda encoder, x: float(x.mean()) if x.sum() < 1e9 else 0,
+        lambda encoder, x: x if fails(encoder, x) else 0,
     ],
-    ids=["attribute", "function", "product", "chunks", "number"],
+    ids=["attribute", "function", "product", "chunks", "number", "exception"],
 )
 def test_values_that_pass_the_edited_layer(give):
     torch.manual_seed(0)
