@@ -59,9 +59,10 @@ class Listing(Watch):
 
     def call(self, path: str, module: nn.Module | None, function: Callable, args: tuple, kwargs: dict) -> Any:
         self._running.append(path)
-        result = super().call(path, module, function, args, kwargs)
-        self._running.pop()
-        return result
+        try:
+            return super().call(path, module, function, args, kwargs)
+        finally:
+            self._running.pop()
 
     def see(self, call: Call, result: Any) -> Any:
         self._results.append(result)
@@ -112,7 +113,9 @@ class Listing(Watch):
         return layer if layer in self._submodules else layer.removesuffix("_0")
 
     def _layer_calls(self, layers: Mapping[str, str]) -> LayerCalls:
-        scopes = [entry.scopes for entry in self._entries if entry.call.name in layers]
+        """Return the calls of layers, with the submodules around all calls that count for their numbers."""
+        paths = {entry.call.path for entry in self._entries if entry.call.name in layers}
+        scopes = [entry.scopes for entry in self._entries if entry.call.path in paths]
         return LayerCalls(layers, sorted(set().union(*scopes)))
 
     def _unknown_layer(self, name: str) -> ValueError:

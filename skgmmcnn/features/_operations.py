@@ -121,7 +121,9 @@ def _batch_norm(call: Call, shadow: Tensor) -> Tensor:
 
 @_rule("native_group_norm")
 @_of_one_input
-def _group_norm(call: Call, shadow: Tensor) -> Tensor:
+def _group_norm(call: Call, shadow: Tensor) -> Tensor | None:
+    if call.inputs[0] is not call.args["input"]:
+        return None
     statistics = mix(shadow, range(2, shadow.ndim - 1))
     return combine([shadow, _mix_groups(statistics, call.args["group"], call.args["C"])])
 
@@ -193,9 +195,21 @@ def _concatenation(call: Call) -> Tensor:
     return torch.cat(shadows, axis)
 
 
+@_rule("constant_pad_nd")
+@_of_one_input
+def _constant_padding(call: Call, shadow: Tensor) -> Tensor:
+    """Padding with a constant, from the last axis on; negative numbers crop."""
+    pad = call.args["pad"]
+    for axis, (before, behind) in enumerate(zip(pad[::2], pad[1::2], strict=True), 1):
+        if before or behind:
+            positions = torch.arange(call.result.shape[-axis])[:, None] - before
+            shadow = gather(shadow, shadow.ndim - axis, call.inputs[0].shape[-axis], positions)
+    return shadow
+
+
 @_rule(
     "roll flip index index_select index_put index_put_ _unsafe_index gather take take_along_dim embedding repeat "
-    "stack constant_pad_nd reflection_pad?d replication_pad?d im2col pixel_*shuffle *channel_shuffle tril triu "
+    "stack reflection_pad?d replication_pad?d im2col pixel_*shuffle *channel_shuffle tril triu "
     "slice_scatter select_scatter"
 )
 def _rearrangement(call: Call) -> Tensor:
@@ -215,8 +229,6 @@ def _rearrangement(call: Call) -> Tensor:
     if not numbers.keys() & call.shadows.keys():
         return least(selections)
     args = tree_map(lambda argument: numbers.get(id(argument), argument), call.args)
-    if "value" in args:  # of padding
-        args["value"] = 0
     moved = tensors_in(call.func(**args))[0].long()
     return least([torch.cat(of_equal_length(shadows), 1)[:, moved], *selections])
 
@@ -230,15 +242,17 @@ def _by_index(call: Call, index: Tensor) -> Tensor:
 
 
 @_rule("convolution")
-@_of_one_input
-def _convolution(call: Call, shadow: Tensor) -> Tensor | None:
-    if call.inputs[0] is not call.args["input"]:
+def _convolution(call: Call) -> Tensor | None:
+    shadow, weight, bias = (call.shadows.get(id(call.args[key])) for key in ("input", "weight", "bias"))
+    if shadow is None or weight is not None:
         return None
     kernel, size = call.args["weight"].shape[2:], call.result.shape[2:]
     settings = [_each(call.args[key], len(size)) for key in ("stride", "padding", "dilation")]
     windows = _transposed_windows if call.args["transposed"] else _windows
     positions = [windows(*setting) for setting in zip(size, kernel, *settings, strict=True)]
-    return _slide(call, _mix_groups(shadow, call.args["groups"], call.result.shape[1]), positions)
+    shadow = _mix_groups(shadow, call.args["groups"], call.result.shape[1])
+    shadow = _slide(call._replace(inputs=[call.args["input"]]), shadow, positions)
+    return shadow if bias is None else combine([shadow, bias.reshape(len(bias), 1, -1, *[1] * len(size))])
 
 
 @_rule("max_pool?d* avg_pool?d")

@@ -13,7 +13,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from ._forms import Form
 from ._network import slots
-from ._watching import Call, LayerCalls, LayerWatch, StopRun, version_of
+from ._watching import Call, LayerCalls, LayerWatch, StopRun, is_of_torch, version_of
 
 Edits = Mapping[str, Callable[[Tensor], Tensor]]
 
@@ -95,7 +95,8 @@ class Recording(Capture):
     reruns get empty ones of equal shape.
 
     The recording `is_complete` if all that calls read was recorded, and does not come from functions that torch does
-    not report.
+    not report.  What a submodule computes, keeps and does not return is not recorded, since reruns may skip it,
+    nor are exceptions.
     """
 
     def __init__(self, calls: LayerCalls, forms: Mapping[str, Form]) -> None:
@@ -111,18 +112,30 @@ class Recording(Capture):
     def run(self, network: nn.Module, batch: Tensor) -> Any:
         """Run a network and record its calls."""
         self._of_network = {id(tensor) for *_, tensor in slots(network)}
+        self._modules = dict(network.named_modules())
         self._with_slots(batch)
         output = super().run(network, batch)
         self._complete_start()
         return output
 
+    def looks_into(self, path: str) -> bool:
+        """Return whether calls inside a submodule are recorded; modules of torch read only what they are given."""
+        return super().looks_into(path) or not is_of_torch(self._modules[path])
+
     def call(self, path: str, module: nn.Module | None, function: Callable, args: tuple, kwargs: dict) -> Any:
         """Run a submodule or function and record its result."""
         self._complete_start()
         self.is_complete = self.is_complete and all(map(self._is_recorded, tree_leaves((args, kwargs))))
-        number = len(self.events)
+        number, n_tensors = len(self.events), len(self.empty)
         self.events.append(_Event(None, number))
-        result = function(*args, **kwargs)
+        try:
+            result = function(*args, **kwargs)
+        except Exception:
+            self.is_complete = False  # the network may go on
+            raise
+        if module is not None:
+            self._complete_start()
+            self._forget(n_tensors, result)
         self.events[number] = _Event(tree_map(self._with_slots, result), len(self.events))
         call = self.count(path, module)
         self.see(call, result)
@@ -144,6 +157,12 @@ class Recording(Capture):
             self._slots[value] = _Slot(len(self.empty))
             self.empty.append(value.new_empty(()).expand(value.shape))
         return self._slots[value]
+
+    def _forget(self, first: int, result: Any) -> None:
+        """Forget the tensors from the slot `first` on, except for those in the result of a submodule."""
+        returned = set(map(id, tree_leaves(result)))
+        for tensor in [tensor for tensor, slot in self._slots.items() if slot >= first and id(tensor) not in returned]:
+            del self._slots[tensor]
 
     def _complete_start(self) -> None:
         """After a layer, copy the tensors that still exist; layers share copies of equal tensors."""

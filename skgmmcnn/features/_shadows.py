@@ -101,7 +101,7 @@ def gather(shadow: Tensor, axis: int, n: int, positions: Tensor) -> Tensor:
     first = shadow.expand(*[n if i == axis else -1 for i in range(shadow.ndim)]).movedim(axis, 0)
     first = torch.cat([first, torch.full_like(first[:1], torch.inf)])
     positions = torch.where((positions >= 0) & (positions < n), positions, n)
-    return first[positions].amin(1).movedim(0, axis)
+    return reduce(torch.minimum, (first[column] for column in positions.T)).movedim(0, axis)
 
 
 def fields_of(

@@ -2,6 +2,7 @@
 
 import math
 import threading
+from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -141,6 +142,56 @@ def test_layers_run_in_other_submodules(share, images):
     (batch,) = extractor.transform(images).batches()
     with torch.no_grad():
         torch.testing.assert_close(batch.activations["conv"], network.conv(images))
+
+
+class ActedOn(nn.Module):
+    """A convolution before an activation that may be shared."""
+
+    def __init__(self, inside, act):
+        super().__init__()
+        self.conv, self.act = nn.Conv2d(inside, 4, 3), act
+
+    def forward(self, x):
+        return self.act(self.conv(x))
+
+
+@pytest.mark.parametrize("layers", [["b1.act_1"], ["b1.act_1", "b3.conv"], ["b1.conv", "b1.act_2"]])
+def test_calls_of_a_shared_layer_count_in_all_submodules(layers, images):
+    act = nn.ReLU()
+    blocks = {f"b{number}": ActedOn(4 if number > 1 else 3, act) for number in (1, 2, 3)}
+    network = nn.Sequential(OrderedDict(**blocks, head=nn.Flatten())).eval()
+    seen = {}
+    for number, block in enumerate((network.b1, network.b2, network.b3)):
+        for part, name in ((block.conv, f"b{number + 1}.conv"), (block, f"b1.act_{number}")):
+            part.register_forward_hook(lambda module, args, out, name=name: seen.update({name: out}))
+    with torch.no_grad():
+        network(images)
+    expected = dict(seen)
+    maps = FeatureExtractor(network, layers, preprocess=None, device="cpu").fit(images).transform(images)
+    (batch,) = maps.batches()
+    (part,) = maps.rerun(lambda part: part)
+    for layer in layers:
+        torch.testing.assert_close(batch.activations[layer], expected[layer])
+        torch.testing.assert_close(part.run({layer: lambda values: values + 0}).activations[layer], expected[layer])
+
+
+class Catching(nn.Module):
+    """Goes on when a submodule fails."""
+
+    def __init__(self):
+        super().__init__()
+        self.failing, self.conv = Chain(), nn.Conv2d(3, 4, 3)
+
+    def forward(self, x):
+        try:
+            return self.failing(x[:, :1])
+        except RuntimeError:
+            return self.conv(x)
+
+
+def test_failed_calls_do_not_run_on(images):
+    selected, _ = CapturedNetwork(Catching().eval()).select(["conv"], images[:1])
+    assert not selected._calls.scopes
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,13 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision import transforms
 
 from skgmmcnn import FeatureExtractor, InferenceGraph, LayerDictionary
 from skgmmcnn.features import list_layers
 from skgmmcnn.features._captured import CapturedNetwork
+from skgmmcnn.features._following import Follower
 from skgmmcnn.features._layers import choose_layers
 
 
@@ -184,6 +186,9 @@ def refused(x, table):
         lambda x, table: torch.where(x > 0, x, 0),
         lambda x, table: table[x.sigmoid().mul(255).round().long()],
         lambda x, table: x.masked_fill(x.isnan(), 0),
+        lambda x, table: x * F.pad(x > 0, (1, 1, 2, 0))[:, :, 2:, 1:-1],
+        lambda x, table: table[F.pad(x.sigmoid().mul(255).long(), (1, 1, 2, 0), value=3)[:, :, 2:, 1:-1]],
+        lambda x, table: F.pad(torch.view_as_complex(torch.stack([x, x], -1)), (1, 1, 2, 0))[:, :, 2:, 1:-1].real.abs(),
     ],
 )
 def test_networks_that_swallow_or_refuse_nan(way):
@@ -194,6 +199,57 @@ def test_networks_that_swallow_or_refuse_nan(way):
     assert fields.keys() == expected.keys()
     for pair, field in expected.items():
         np.testing.assert_array_equal([*fields[pair].rows, *fields[pair].columns], [*field.rows, *field.columns])
+
+
+class Hypernetwork(nn.Module):
+    """A map whose convolution has a bias, or whose normalisation has weights, computed from the image."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.beside, self.low, self.high = nn.Linear(3, 4), nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)
+        self.behind, self.head, self.way = nn.Identity(), nn.Linear(4, 2), way
+
+    def forward(self, x):
+        own = self.beside(x.mean((0, 2, 3)))
+        return self.head(self.behind(self.way(self, x, own)).mean((2, 3)))
+
+
+def test_a_bias_from_the_image_adds_to_the_field(recwarn):
+    network = Hypernetwork(lambda self, x, own: F.conv2d(self.low(x), self.high.weight, own)).eval()
+    _, fields = CapturedNetwork(network).select(["low", "behind"], torch.rand(1, 3, 12, 12))
+    assert fields["behind", "low"].window(2, 3) == (slice(2, 5), slice(3, 6))
+    assert fields["behind", "input"].window(2, 3) == (slice(0, 12), slice(0, 12))
+    assert not recwarn.list
+
+
+@pytest.mark.filterwarnings("ignore:The outputs of")
+def test_weights_of_normalisation_from_the_image():
+    network = Hypernetwork(lambda self, x, own: F.group_norm(torch.ones(1, 4, 6, 6), 2, own)).eval()
+    layouts = {"behind": "channels_first"}
+    _, fields = CapturedNetwork(network).select(["behind"], torch.rand(1, 3, 12, 12), layouts)
+    assert fields["behind", "input"].window(2, 3) == (slice(0, 12), slice(0, 12))
+
+
+class Largest(TorchDispatchMode):
+    """Notes the largest number of values in a new tensor."""
+
+    n_values = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor):
+            self.n_values = max(self.n_values, result.untyped_storage().nbytes() // result.element_size())
+        return result
+
+
+@pytest.mark.parametrize("operation", [lambda x: F.pad(x, (3, 3, 3, 3)), lambda x: F.max_pool2d(x, 9, 1, 4)])
+def test_shadows_stay_small(operation):
+    """They have one channel where channels do not differ, and windows take no memory."""
+    image = torch.rand(1, 7, 30, 30)
+    follower = Follower(image, pairs=False, layouts={}, n_layers=1)
+    with torch.no_grad(), Largest() as largest, follower:
+        operation(image)
+    assert largest.n_values <= 7 * 36 * 36
 
 
 def test_what_is_not_followed_counts_as_everything_or_is_refused():

@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from collections import OrderedDict, deque
 
 import numpy as np
 import pytest
@@ -200,6 +201,14 @@ class Encoder(nn.Module):
         return self.second(self.skipped)
 
 
+def fails(module, x):
+    try:
+        module(x)
+    except RuntimeError:
+        return True
+    return False
+
+
 class Unrecorded(nn.Module):
     """The part above `middle` reads a value of the part below that is not handed over by a call."""
 
@@ -221,8 +230,9 @@ class Unrecorded(nn.Module):
         lambda encoder, x: 3 * x,
         lambda encoder, x: x.chunk(2, 1)[1].repeat(1, 2, 1, 1),
         lambda encoder, x: float(x.mean()) if x.sum() < 1e9 else 0,
+        lambda encoder, x: x if fails(encoder, x) else 0,
     ],
-    ids=["attribute", "function", "product", "chunks", "number"],
+    ids=["attribute", "function", "product", "chunks", "number", "exception"],
 )
 def test_values_that_pass_the_edited_layer(give):
     torch.manual_seed(0)
@@ -233,6 +243,42 @@ def test_values_that_pass_the_edited_layer(give):
         next(extractor.transform(images[:3]).batches())  # another run of the network in between
         expected = naive(network, batch, {"middle": silence(2)})
         torch.testing.assert_close(part.run({"middle": silence(2)}).outputs, expected)
+
+
+class Writer(nn.Module):
+    """Keeps a value where another submodule reads it."""
+
+    def __init__(self, kept):
+        super().__init__()
+        self.conv, self.kept = nn.Conv2d(3, 8, 3, padding=1), kept
+
+    def forward(self, x):
+        x = self.conv(x)
+        self.kept.append(2 * x)
+        return x
+
+
+class Reader(nn.Module):
+    def __init__(self, kept):
+        super().__init__()
+        self.conv, self.kept = nn.Conv2d(8, 8, 1), kept
+
+    def forward(self, x):
+        return self.conv(x + self.kept[-1])
+
+
+@pytest.mark.parametrize("layers", [["middle"], ["writer.conv", "middle"], ["middle", "reader.conv"]])
+def test_values_that_one_submodule_keeps_for_another(layers):
+    torch.manual_seed(0)
+    kept = deque(maxlen=1)
+    parts = {"writer": Writer(kept), "middle": nn.Conv2d(8, 8, 1), "reader": Reader(kept)}
+    head = {"pool": nn.AdaptiveAvgPool2d(1), "flat": nn.Flatten(), "head": nn.Linear(8, 4)}
+    network, images = nn.Sequential(OrderedDict(parts | head)).eval(), torch.randn(6, 3, 6, 6)
+    extractor = extract(network, layers, images)
+    (part,) = extractor.transform(images).rerun(lambda part: part)
+    next(extractor.transform(images.flip(0)).batches())  # another run of the network in between
+    expected = naive(network, images, {"middle": silence(2)})
+    torch.testing.assert_close(part.run({"middle": silence(2)}).outputs, expected)
 
 
 @pytest.mark.parametrize("kind", [Residual, Branching])
