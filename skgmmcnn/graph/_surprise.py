@@ -68,6 +68,7 @@ def surprise(estimator: InferenceGraph, X: WordMaps) -> Surprise:
     >>> surprise(InferenceGraph().fit(words), words).maps["conv2"].shape
     (300, 8, 8)
     """
+    estimator._check_words(X)
     hierarchy = estimator._hierarchy(X)
     maps, layers = {}, {}
     for layer, lower in X.words.items():

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.exceptions import NotFittedError
 
-from skgmmcnn import InferenceGraph
+from skgmmcnn import InferenceGraph, LayerDictionary
 from skgmmcnn.graph import surprise, typicality
 from tests.graph.naive import naive_surprise
 from tests.graph.random_words import random_case
@@ -28,6 +29,14 @@ def test_surprise_equals_loops(seed, smoothing):
             assert actual.layers[layer][image] == pytest.approx(mean, nan_ok=True, rel=1e-5)
             images[image] += mean if len(finite) else 0
     np.testing.assert_allclose(actual.images, images, rtol=1e-5)
+
+
+@pytest.mark.parametrize("measure", [surprise, lambda graph, words: typicality(graph, words, words)])
+def test_words_are_those_of_the_fitted_dictionary(graph, words, maps, measure):
+    with pytest.raises(ValueError, match="come from another dictionary"):
+        measure(graph, LayerDictionary(5, random_state=0, keep_patches=False).fit_transform(maps))
+    with pytest.raises(NotFittedError):
+        measure(InferenceGraph(), words)
 
 
 def test_outliers_depart_where_they_were_changed(words, graph):
